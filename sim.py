@@ -242,6 +242,7 @@ def command_line(doc: str, commands: dict, argv=None):
     parser = argparse.ArgumentParser(prog=f"python {Path(sys.argv[0]).name} {name}".strip(), description=doc,
                                      epilog=f"commands: {', '.join(others)}" if others and not name else None,
                                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.error = lambda message: sys.exit(f"{parser.prog}: {message} (see --help)")       # one line, status 1
     parser.add_argument("--inspect", metavar="FILE", help="print what an artefact is, and stop")
     if len(presets) > 1:
         parser.add_argument("--config", choices=presets, default=next(iter(presets)), help="preset (default: %(default)s)")
