@@ -1,0 +1,601 @@
+"""extract.py: find the controller overlay in a gameplay video (paper section 3.1).
+
+    python extract.py VIDEO... [--out DIR] [--workers N] [--sheet]     DIR/<video stem>.overlay.safetensors
+    python extract.py templates [--out FILE.png]                       contact sheet of the built-in templates
+
+In: any video that OpenCV reads.  Out, per video: the affine that takes the template's canvas into the frame, the box,
+and the temporal median of the registered crop, uint8 [1, h, w, 3]; the metadata name the template and say where each
+of its buttons and sticks is (`layout`).  A video without an overlay gives `found: false` and the reason.
+
+Also here, for parse.py and eval.py: `templates()`, and the one renderer that draws any template in any state.
+
+Coordinates: x right, y down, in px; pixel i covers i..i+1, so an overlay whose first pixel is (X, Y), drawn at `scale`,
+has the affine [[scale, 0, X], [0, scale, Y]].
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import sim
+
+GAP = 3                 # px between the states of one element in an atlas, as in OBS input-overlay presets
+SUPER = 4               # supersampling of the drawn shapes
+PAD = 3                 # px around each drawn element: room for glow, and for its own anti-aliasing
+DPAD_STATES = {(0, 0): 0, (-1, 0): 1, (1, 0): 2, (0, -1): 3, (0, 1): 4, (-1, -1): 5, (1, -1): 6, (-1, 1): 7, (1, 1): 8}
+DPAD = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")
+INDEX = {name: i for i, name in enumerate(sim.BUTTONS)}
+
+
+@dataclass(frozen=True)
+class Element:
+    """One thing on the canvas.  Its pressed picture lies GAP px below the idle one in the atlas; a d-pad's nine
+    states lie to the right: centre, left, right, up, down, up-left, up-right, down-left, down-right."""
+    kind: str                               # texture, button, stick, trigger or dpad
+    id: str                                 # a name of sim.BUTTONS; LEFT or RIGHT for sticks; "" for the rest
+    pos: tuple[int, int]                    # x, y on the canvas, px
+    mapping: tuple[int, int, int, int]      # x, y, w, h of the idle picture in the atlas, px
+    radius: float = 0.0                     # stick travel, px
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """A controller as streamers show it: an atlas and the list of elements that are cut from it."""
+    name: str
+    family: str                             # xbox360, xboxone, ps3, ps4, ps5, switch, snes, generic
+    size: tuple[int, int]                   # w, h of the canvas, px
+    atlas: np.ndarray                       # uint8 [H, W, 4] RGBA, not premultiplied, as in a PNG
+    elements: tuple[Element, ...]           # in drawing order
+
+
+# ---- shapes: polygons [N, 2] in px, painted anti-aliased -------------------------------------------------
+
+def disc(cx, cy, r):
+    t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    return np.stack([cx + r * np.cos(t), cy + r * np.sin(t)], 1)
+
+
+def box(cx, cy, w, h, r=0.0):
+    """Rectangle around its centre with corners of radius r."""
+    r = min(r, w / 2, h / 2)
+    t = np.linspace(0, np.pi / 2, 8)
+    corners = [(1, 1, 0), (-1, 1, 1), (-1, -1, 2), (1, -1, 3)]
+    return np.concatenate([np.stack([cx + sx * (w / 2 - r) + r * np.cos(t + q * np.pi / 2),
+                                     cy + sy * (h / 2 - r) + r * np.sin(t + q * np.pi / 2)], 1) for sx, sy, q in corners])
+
+
+def cross(cx, cy, side, arm):
+    s, a = side / 2, arm / 2
+    p = [(-a, -s), (a, -s), (a, -a), (s, -a), (s, a), (a, a), (a, s), (-a, s), (-a, a), (-s, a), (-s, -a), (-a, -a)]
+    return np.array(p) + (cx, cy)
+
+
+def ngon(cx, cy, r, n, turn=-90.0):
+    t = np.radians(turn) + np.arange(n) * 2 * np.pi / n
+    return np.stack([cx + r * np.cos(t), cy + r * np.sin(t)], 1)
+
+
+def smooth(half, width):
+    """Closed Catmull-Rom curve through the points of the left half and their mirror images."""
+    p = np.array(half, float)
+    p = np.concatenate([p, (p * (-1, 1) + (width, 0))[::-1]])
+    a, b, c, d = np.roll(p, 1, 0), p, np.roll(p, -1, 0), np.roll(p, -2, 0)
+    t = np.linspace(0, 1, 12, endpoint=False)[:, None, None]
+    return (0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2
+                   + (3 * b - a - 3 * c + d) * t**3)).transpose(1, 0, 2).reshape(-1, 2)
+
+
+GLYPHS = {  # strokes of x, y digits on a 4 x 6 grid
+    "A": "062046 1434", "B": "06003041423303 3344453606", "C": "4130100105163645", "D": "00062644422000", "E": "40000646 0333",
+    "H": "0006 4046 0343", "I": "2026", "L": "000646", "M": "0600234046", "N": "06004640", "O": "103041453616050110",
+    "P": "06003041423303", "R": "06003041423303 2346", "S": "413010010213334445361605", "T": "0040 2026", "U": "000516364540",
+    "X": "0046 4006", "Y": "0023 4023 2326", "Z": "00400646", "K": "0006 4003 0346", "V": "002640", "^": "062046", "G": "41301001051636454323",
+    "1": "112026", "2": "01103041420646", "3": "01103041423313334445361605", "0": "103041453616050110", "6": "4130100105163645443303", "W": "0016233640", "+": "2125 0343", "-": "0343",
+    "<": "310335", ">": "113315", "=": "0141 0343 0545", " ": ""}
+
+
+class Picture:
+    """Premultiplied RGBA float32 [h, w, 4], 0..1, to paint on."""
+
+    def __init__(self, w, h):
+        self.px = np.zeros((h, w, 4), np.float32)
+
+    def paint(self, polygons, color, alpha=1.0, width=None, closed=True, shade=0.0, blur=0.0):
+        """Fill the polygons, or stroke them `width` px wide; `shade` lightens the top; `blur` (px) makes a glow."""
+        (h, w), p = self.px.shape[:2], np.concatenate([np.asarray(q, float) for q in polygons])
+        margin = 1 + (width or 0) / 2 + 3 * blur
+        x0, y0 = np.clip(np.floor(p.min(0) - margin), 0, (w, h)).astype(int)
+        x1, y1 = np.clip(np.ceil(p.max(0) + margin), 0, (w, h)).astype(int)
+        if x0 >= x1 or y0 >= y1:
+            return
+        big = np.zeros(((y1 - y0) * SUPER, (x1 - x0) * SUPER), np.uint8)
+        points = [np.round((np.asarray(q) - (x0, y0)) * SUPER * 16 - 8).astype(np.int32) for q in polygons]
+        if width is None:
+            cv2.fillPoly(big, points, 255, cv2.LINE_8, 4)
+        else:
+            cv2.polylines(big, points, closed, 255, max(1, round(width * SUPER)), cv2.LINE_8, 4)
+        mask = cv2.resize(big, (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        if blur:
+            mask = np.minimum(1, 1.6 * cv2.GaussianBlur(mask, (0, 0), blur))
+        rgb = np.array([int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)], np.float32)
+        light = 1 + shade * np.linspace(1, -1, y1 - y0, dtype=np.float32)[:, None, None]
+        part, a = self.px[y0:y1, x0:x1], (mask * alpha)[..., None]
+        part *= 1 - a
+        part[..., :3] += np.clip(rgb * light, 0, 1) * a
+        part[..., 3:] += a
+
+    def fill(self, shape, color, alpha=1.0, shade=0.0):
+        self.paint([shape], color, alpha, shade=shade)
+
+    def line(self, shape, color, width, alpha=1.0, closed=True):
+        self.paint([shape], color, alpha, width, closed)
+
+    def glow(self, shape, color, sigma):
+        self.paint([shape], color, 1.0, 2.0, blur=sigma)
+
+    def text(self, text, cx, cy, size, color, width, alpha=1.0):
+        """Stroke letters of height `size` around (cx, cy)."""
+        unit, advance = size / 6, size * 0.92
+        left = cx - (advance * (len(text) - 1) + 4 * unit) / 2
+        strokes = [np.array([(int(s[j]), int(s[j + 1])) for j in range(0, len(s), 2)]) * unit + (left + i * advance, cy - size / 2)
+                   for i, letter in enumerate(text) for s in GLYPHS[letter].split()]
+        if strokes:
+            self.paint(strokes, color, alpha, width, closed=False)
+
+    def rgba(self):
+        """uint8 [h, w, 4], not premultiplied."""
+        a = self.px[..., 3:]
+        return np.round(255 * np.concatenate([self.px[..., :3] / np.maximum(a, 1e-6), a], 2)).clip(0, 255).astype(np.uint8)
+
+
+# ---- layouts: where things are on each controller ----------------------------------------------------------
+
+@dataclass(frozen=True)
+class Layout:
+    """Centres in px on a canvas of `size`; None: not there.  The right half of the top edge mirrors the left."""
+    size: tuple = (320, 220)
+    left: tuple | None = (72, 84)
+    right: tuple | None = (202, 134)
+    dpad: tuple | None = (118, 134)
+    dpad_side: int = 54
+    face: tuple | None = (248, 84)
+    face_step: int = 25                     # centre of the diamond to a button's centre
+    face_side: int = 22                     # diameter
+    letters: str = "AXBY"                   # south, west, east, north; "" for the PlayStation's shapes
+    back: tuple = (138, 84, 18, 12)         # x, y, w, h
+    start: tuple = (182, 84, 18, 12)
+    small: str = "<>"                       # labels of back and start
+    shoulder: tuple | None = (72, 31, 66, 14)
+    trigger: tuple | None = (72, 12, 44, 20)
+    tops: tuple = ("LB", "RB", "LT", "RT")  # labels of shoulders and triggers
+    travel: int = 20
+    cap: int = 32                           # stick cap's diameter
+    body: tuple = ()                        # left half of the outline
+    trim: str = ""                          # which decoration the body gets
+    slab: float = -1.0                      # corner radius of a plain panel that is the body, -1 for none
+    keys: bool = False                      # d-pad as four separate square keys
+    spots: tuple = ()                       # further buttons: (name, x, y, side, label)
+
+
+XBOX = ((150, 46), (112, 46), (84, 38), (52, 44), (30, 72), (14, 126), (8, 180), (22, 212), (44, 208), (70, 182), (104, 176), (150, 176))
+ONE = ((150, 42), (110, 42), (70, 40), (44, 50), (28, 82), (12, 140), (8, 186), (18, 210), (38, 212), (60, 194), (84, 178), (112, 174), (150, 174))
+DUAL = ((150, 48), (104, 48), (88, 40), (40, 40), (22, 52), (14, 90), (6, 160), (10, 204), (32, 212), (54, 190), (76, 174), (106, 176),
+        (130, 168), (150, 166))
+SENSE = ((150, 40), (100, 40), (54, 40), (26, 54), (14, 100), (4, 160), (8, 208), (26, 216), (46, 196), (66, 176), (100, 174), (150, 174))
+PRO = ((150, 46), (100, 42), (60, 40), (34, 54), (20, 92), (8, 150), (10, 196), (28, 212), (46, 202), (66, 176), (100, 172), (150, 172))
+BONE = ((150, 38), (96, 36), (58, 26), (20, 46), (6, 90), (20, 132), (62, 152), (100, 140), (126, 134), (150, 134))
+LAYOUTS = {
+    "xbox360": Layout(body=XBOX, trim="o 160 74 15 | O 160 74 11 #8fd14f | L 153 68 160 74 153 80 #ffffff | L 167 68 160 74 167 80 #ffffff | o 248 84 41 | o 118 134 32 | t XBOX_360 160 112 7 | l 36 100 24 150 26 196 | l 284 100 296 150 294 196 | l 140 162 180 162"),
+    "xboxone": Layout(body=ONE, trim="O 160 62 12 #f4f6f8 | L 154 56 166 68 #1d2027 | L 166 56 154 68 #1d2027 | l 110 44 134 74 186 74 210 44 | b 118 134 64 64 12 | l 48 108 36 150 | l 42 106 30 150 | l 54 110 42 150 | l 272 108 284 150 | l 278 106 290 150 | l 266 110 278 150 | t ONE 160 120 8", left=(70, 82), face=(250, 82), back=(142, 90, 14, 14), start=(178, 90, 14, 14), small=" ="),
+    "ps3": Layout(body=DUAL, trim="t SELECT 134 72 6 | t START 186 72 6 | o 160 112 10 | t PS 160 112 8 | o 56 82 36 | o 264 82 41 | B 148 56 4 4 0 #e04848 | b 156 56 4 4 0 | b 164 56 4 4 0 | b 172 56 4 4 0 | l 30 130 24 180 20 204 | l 290 130 296 180 300 204", left=(118, 136), right=(202, 136), dpad=(56, 82), face=(264, 82), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
+                  back=(138, 84, 18, 11), start=(182, 84, 18, 11), small="  ", shoulder=(60, 31, 58, 13), trigger=(60, 12, 46, 20)),
+    "ps4": Layout(body=DUAL, trim="b 160 74 96 46 7 | B 160 51 90 4 2 #3a8bff | o 148 104 1 | o 154 104 1 | o 160 104 1 | o 166 104 1 | o 172 104 1 | o 148 109 1 | o 154 109 1 | o 160 109 1 | o 166 109 1 | o 172 109 1 | o 160 126 8 | t PS 160 126 6 | o 56 84 39 | o 264 84 42 | l 20 120 40 120 58 150 52 184 | l 300 120 280 120 262 150 268 184", left=(118, 138), right=(202, 138), dpad=(56, 84), face=(264, 84), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
+                  back=(100, 62, 11, 19), start=(220, 62, 11, 19), small="  ", shoulder=(60, 31, 58, 13), trigger=(60, 12, 46, 20)),
+    "ps5": Layout(body=SENSE, trim="L 106 42 112 84 122 92 198 92 208 84 214 42 | l 28 60 60 122 78 170 | l 292 60 260 122 242 170 | B 160 103 26 5 2.5 #e8a040 | t PS 160 122 9 | L 148 146 172 146 | O 152 156 1.6 | O 160 156 1.6 | O 168 156 1.6 | l 124 48 196 48 | l 22 120 40 150 40 196 | l 298 120 280 150 280 196", left=(116, 136), right=(204, 136), dpad=(56, 86), face=(264, 86), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
+                  back=(94, 54, 12, 18), start=(226, 54, 12, 18), small="  ", shoulder=(58, 30, 62, 13), trigger=(58, 12, 50, 20), travel=21),
+    "switch": Layout(body=PRO, trim="b 142 88 13 13 2 | o 142 88 3.4 | o 178 88 8 | l 173 89 178 84 183 89 181 93 175 93 173 89 | l 92 44 108 60 112 98 | l 228 44 212 60 208 98 | t SWITCH 160 114 6 | o 116 132 33 | l 24 100 48 140 44 198 | l 296 100 272 140 276 198 | L 34 120 44 124 | L 286 120 276 124", left=(70, 84), right=(204, 132), dpad=(116, 132), face=(250, 84), letters="BYAX",
+                     back=(122, 64, 14, 14), start=(198, 64, 14, 14), small="-+", tops=("L", "R", "ZL", "ZR"), shoulder=(74, 30, 74, 14)),
+    "snes": Layout(size=(320, 160), body=BONE, trim="o 64 90 48 | o 254 90 53 | l 224 101 257 68 | l 251 112 284 79 | l 224 101 240 115 | l 268 65 284 79 | t SUPER 155 56 9 | t SELECT 133 116 5 | t START 178 116 5 | l 118 70 192 70 | O 130 128 1.5 | O 136 128 1.5 | O 142 128 1.5", left=None, right=None, dpad=(64, 90), dpad_side=66, face=(254, 90), face_step=28,
+                   face_side=26, letters="BYAX", back=(134, 98, 26, 13), start=(176, 98, 26, 13), small="  ", trigger=None, tops=("L", "R", "", ""),
+                   shoulder=(72, 12, 84, 16)),
+    "grid": Layout(size=(320, 136), left=(46, 92), dpad=(124, 92), face=(200, 92), right=(274, 92), back=(144, 22, 26, 20), start=(176, 22, 26, 20),
+                   shoulder=(96, 22, 50, 24), trigger=(36, 22, 54, 24), travel=22, cap=26, slab=8, trim="b 46 92 76 76 4 | b 274 92 76 76 4 | l 8 92 84 92 | l 46 54 46 130 | l 236 92 312 92 | l 274 54 274 130 | l 162 42 162 128"),
+    "keys": Layout(size=(320, 190), left=(52, 136), dpad=(68, 56), dpad_side=70, keys=True, face=(252, 58), face_step=27, right=(268, 138),
+                   back=(134, 92, 28, 18), start=(186, 92, 28, 18), shoulder=(136, 52, 42, 22), trigger=(136, 22, 42, 26), travel=24, cap=28,
+                   trim="b 52 136 88 88 6 | b 268 138 88 88 6 | t L 16 102 8 | t R 304 104 8 | t MOVE 122 128 6 | t CAM 204 128 6 | l 104 150 216 150 | l 104 158 216 158 | l 104 166 216 166 | o 252 58 44 | t PAD 160 178 8"),
+    "arcade": Layout(size=(320, 170), left=None, right=None, face=None, dpad=None, shoulder=None, trigger=None, back=(52, 24, 24, 14),
+                     start=(86, 24, 24, 14), slab=16, trim="l 16 46 120 46 150 28 304 28 | t ARCADE 250 148 10 | l 20 150 120 150 140 132 216 132 | o 12 12 4 | o 308 12 4 | o 12 158 4 | o 308 158 4 | l 10 10 14 14 | l 306 10 310 14 | l 10 156 14 160 | l 306 156 310 160 | b 138 138 46 46 23", spots=(
+        ("DPAD_LEFT", 40, 74, 30, "<"), ("DPAD_DOWN", 78, 78, 30, "V"), ("DPAD_RIGHT", 113, 92, 30, ">"), ("DPAD_UP", 138, 138, 36, "U"),
+        ("WEST", 160, 68, 30, "X"), ("NORTH", 197, 52, 30, "Y"), ("RIGHT_SHOULDER", 235, 52, 30, "RB"), ("LEFT_SHOULDER", 273, 60, 30, "LB"),
+        ("SOUTH", 163, 105, 30, "A"), ("EAST", 200, 90, 30, "B"), ("RIGHT_TRIGGER", 238, 90, 30, "RT"), ("LEFT_TRIGGER", 276, 98, 30, "LT"))),
+}
+
+# ---- styles: how a controller is drawn ---------------------------------------------------------------------
+
+XBOX_HUES = {"SOUTH": "#6cc24a", "EAST": "#e0443e", "WEST": "#3f8ae0", "NORTH": "#f2c230"}
+PS_HUES = {"SOUTH": "#7fa7e8", "EAST": "#f0707a", "WEST": "#e59acb", "NORTH": "#53c7a3"}
+SNES_HUES = {"SOUTH": "#e8c020", "EAST": "#d03038", "WEST": "#289848", "NORTH": "#3058c8"}
+
+
+@dataclass(frozen=True)
+class Style:
+    body: str = ""                          # body's colour, "" for none or outline only
+    alpha: float = 1.0                      # body's opacity
+    edge: str = "#ffffff"                   # outline of body and buttons, "" for none
+    width: float = 2.0                      # of the outline, px
+    key: str = ""                           # idle buttons' colour, "" for transparent
+    ink: str = "#ffffff"                    # labels
+    lit: str = "#ffffff"                    # pressed colour
+    press: str = "fill"                     # fill, glow, recolour, darken or shrink
+    stick: str = "cap"                      # cap, dot or ring
+    hues: dict = field(default_factory=dict)    # face buttons' own colours
+    labels: bool = True
+    shade: float = 0.0                      # vertical light on body and buttons
+    silhouette: bool = True                 # False: no body at all
+
+
+STYLES = {
+    "outline": Style(),
+    "ink": Style(edge="#15171c", ink="#15171c", lit="#f04848", body="#ffffff", alpha=0.35, press="fill", stick="ring", width=2.2),
+    "dark": Style(body="#1d2027", edge="#555b68", key="#343945", ink="#e8eaf0", lit="#f5f5f5", press="recolour", width=1.6),
+    "light": Style(body="#e4e6ea", edge="#8b909a", key="#f8f9fb", ink="#40454f", lit="#3a7bf0", press="recolour", width=1.5, shade=0.12),
+    "flat": Style(body="#4a6076", edge="", key="#2c3a48", ink="#dfe8f0", lit="#ffb020", press="fill", stick="cap", labels=True),
+    "minimal": Style(silhouette=False, edge="#20242c", key="#f2f2f2", ink="#20242c", lit="#ff4d4d", press="recolour", stick="dot", width=1.6),
+    "neon": Style(edge="#37e0ff", ink="#37e0ff", lit="#ff3fd0", press="glow", stick="ring", body="#0a1020", alpha=0.55, width=1.8),
+}
+
+
+def contrast(color):
+    r, g, b = (int(color[i:i + 2], 16) for i in (1, 3, 5))
+    return "#101216" if 0.3 * r + 0.6 * g + 0.1 * b > 125 else "#ffffff"
+
+
+def darker(color, k=0.45):
+    return "#" + "".join(f"{int(int(color[i:i + 2], 16) * k):02x}" for i in (1, 3, 5))
+
+
+def symbol(p, label, cx, cy, size, color, width):
+    """A label: letters, or the four shapes of a PlayStation."""
+    shapes = {"SOUTH": None, "EAST": disc(cx, cy, size * 0.52), "WEST": box(cx, cy, size * 0.9, size * 0.9),
+              "NORTH": ngon(cx, cy + size * 0.08, size * 0.62, 3)}
+    if label == "SOUTH":
+        a = size * 0.45
+        p.line([(cx - a, cy - a), (cx + a, cy + a)], color, width, closed=False)
+        p.line([(cx + a, cy - a), (cx - a, cy + a)], color, width, closed=False)
+    elif label in shapes:
+        p.line(shapes[label], color, width)
+    else:
+        p.text(label, cx, cy, size, color, width)
+
+
+def key_picture(shape, w, h, style, pressed, label="", hue="", size=0.0):
+    """A button, shoulder or trigger.  shape: function (cx, cy, w, h) -> polygon."""
+    p, cx, cy = Picture(w + 2 * PAD, h + 2 * PAD), w / 2 + PAD, h / 2 + PAD
+    body, edge, ink, lit, alpha = style.key, style.edge, hue or style.ink, hue or style.lit, 1.0
+    k = 0.76 if pressed and style.press == "shrink" else 1.0
+    outline = shape(cx, cy, w * k - style.width, h * k - style.width)
+    if pressed and style.press == "darken":
+        body, ink, alpha = darker(body or style.body or "#606060"), contrast(darker(body or "#606060")), 1.0
+    elif pressed:
+        body, ink = lit, contrast(lit)
+        edge = lit if style.press in ("recolour", "glow") else edge
+        if style.press == "glow":
+            p.glow(outline, lit, 1.6)
+    if body:
+        p.fill(outline, body, alpha, style.shade if not pressed else -style.shade)
+    if edge:
+        p.line(outline, edge, style.width)
+    if label and style.labels:
+        symbol(p, label, cx, cy, (size or min(w, h) * 0.5) * k, ink, max(1.2, style.width * 0.9))
+    return p.rgba()
+
+
+def stick_picture(side, style, pressed):
+    p, c = Picture(side + 2 * PAD, side + 2 * PAD), side / 2 + PAD
+    edge, r = style.edge or style.ink, side / 2 - style.width / 2
+    face = style.lit if pressed else style.key
+    if pressed and style.press == "glow":
+        p.glow(disc(c, c, r), style.lit, 1.6)
+    if style.stick == "dot":
+        p.fill(disc(c, c, r * 0.78), style.lit if pressed else edge)
+        p.line(disc(c, c, r * 0.78), edge if pressed else style.key or style.ink, style.width)
+        p.fill(disc(c, c, r * 0.2), contrast(style.lit) if pressed else style.key or style.ink)
+    elif style.stick == "ring":
+        p.fill(disc(c, c, r), style.lit if pressed else edge, 1.0 if pressed else 0.25)
+        p.line(disc(c, c, r * 0.94), edge, style.width * 1.3)
+        p.line(disc(c, c, r * 0.35), contrast(style.lit) if pressed else edge, style.width)
+    else:
+        p.fill(disc(c, c, r), face or edge, 1.0 if face else 0.3, style.shade)
+        p.line(disc(c, c, r), edge, style.width)
+        p.line(disc(c, c, r * 0.62), contrast(face) if pressed else edge, style.width)
+        for q in range(4):
+            t = ngon(c, c, r * 0.8, 4)[q]
+            p.fill(disc(*t, 1.2), contrast(face) if pressed else edge)
+    return p.rgba()
+
+
+def dpad_pictures(side, style):
+    """The nine states, in the order of DPAD_STATES."""
+    arm, w, c = side * 0.36, side + 2 * PAD, side / 2 + PAD
+    pictures = []
+    for dx, dy in DPAD_STATES:
+        p, outline = Picture(w, w), cross(c, c, side - style.width, arm)
+        if style.key:
+            p.fill(outline, style.key, 1.0, style.shade)
+        long, far = side / 2 - arm / 2 - style.width, c - (side / 2 - style.width) / 2 - arm / 4
+        for x, y in {(dx, 0), (0, dy)} - {(0, 0)}:
+            tint = darker(style.key or "#606060") if style.press == "darken" else style.lit
+            k = 0.8 if style.press == "shrink" else 1.0
+            off = (side / 2 - style.width / 2 + arm / 2) / 2
+            size = (long * k, (arm - style.width) * k) if x else ((arm - style.width) * k, long * k)
+            p.fill(box(c + x * off, c + y * off, *size, 1.5), tint)
+        if style.edge:
+            p.line(outline, style.edge, style.width)
+        for x, y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            on, turn = (x and x == dx) or (y and y == dy), math.degrees(math.atan2(y, x))
+            tint = darker(style.key or "#606060") if style.press == "darken" else style.lit
+            if style.labels:
+                p.fill(ngon(c + x * side * 0.36, c + y * side * 0.36, side * 0.075, 3, turn), contrast(tint) if on else style.ink)
+        p.line(disc(c, c, arm * 0.25), style.ink, 1.2, 0.7)
+        pictures.append(p.rgba())
+    return pictures
+
+
+def body_picture(layout, style):
+    """What never changes: the silhouette, the sticks' wells, logos, vents, lines."""
+    (w, h), L = layout.size, layout
+    p, mark, thin = Picture(w, h), style.edge or style.ink, max(1.2, style.width * 0.7)
+    if style.silhouette and (L.body or L.slab >= 0):
+        outline = smooth(L.body, w) if L.body else box(w / 2, h / 2, w - 3, h - 3, L.slab)
+        if style.body:
+            p.fill(outline, style.body, style.alpha, style.shade)
+        if style.edge:
+            p.line(outline, style.edge, style.width * 1.1)
+    for stick in (L.left, L.right):
+        if stick:
+            r = L.travel + L.cap / 2 - 1
+            p.fill(disc(*stick, r), "#000000", 0.30 if style.body or not style.silhouette else 0.12)
+            p.line(disc(*stick, r), mark, style.width)
+            p.line(disc(*stick, L.travel), mark, 1.0, 0.5)
+            for q in range(8):
+                a, b = ngon(*stick, r, 8)[q], ngon(*stick, r - 4, 8)[q]
+                p.line([a, b], mark, thin, closed=False)
+    if style.silhouette:
+        decorate(p, L.trim, mark, thin)
+    return p.rgba()
+
+
+def decorate(p, trim, mark, thin):
+    """Ops of `trim`, split by "|": o circle, b box, l polyline, t text; capitals fill; a colour may follow, else `mark`."""
+    for op in filter(None, (t.split() for t in trim.split("|"))):
+        color = op.pop() if op[-1][0] == "#" else mark
+        word = op.pop(1).replace("_", " ") if op[0] == "t" else ""
+        n = [float(v) for v in op[1:]]
+        if op[0] == "t":
+            p.text(word, *n, color, max(1.0, n[2] * 0.17))
+        elif op[0] in "lL":
+            p.line(np.reshape(n, (-1, 2)), color, thin if op[0] == "l" else 2 * thin, closed=False)
+        else:
+            shape = disc(*n) if op[0] in "oO" else box(*n)
+            p.fill(shape, color) if op[0] in "OB" else p.line(shape, color, thin)
+
+
+# ---- templates: layout x style -> atlas and elements ---------------------------------------------------------
+
+def build(name, family, layout, style) -> Template:
+    """Draw every state of every element and pack them into one atlas."""
+    L, w = layout, layout.size[0]
+    pieces = [("texture", "", 0, 0, [[body_picture(L, style)]], 0.0)]       # kind, id, x, y, rows of pictures, radius
+
+    def key(id, shape, cx, cy, kw, kh, label="", hue="", size=0.0):
+        rows = [[key_picture(shape, kw, kh, style, on, label, hue, size)] for on in (False, True)]
+        pieces.append(("trigger" if "TRIGGER" in id else "button", id, round(cx - kw / 2) - PAD, round(cy - kh / 2) - PAD, rows, 0.0))
+
+    pill = lambda cx, cy, kw, kh: box(cx, cy, kw, kh, min(kw, kh) * 0.32)
+    round_key = lambda cx, cy, kw, kh: disc(cx, cy, kw / 2)
+    for kind, place, (left, right) in (("TRIGGER", L.trigger, L.tops[2:]), ("SHOULDER", L.shoulder, L.tops[:2])):
+        if place:
+            x, y, kw, kh = place
+            key(f"LEFT_{kind}", pill, x, y, kw, kh, left, size=min(9, kh * 0.55))
+            key(f"RIGHT_{kind}", pill, w - x, y, kw, kh, right, size=min(9, kh * 0.55))
+    for id, place, label in zip(("BACK", "START"), (L.back, L.start), L.small):
+        key(id, pill, *place, label.strip(), size=6)
+    if L.face:
+        for i, (id, dx, dy) in enumerate((("SOUTH", 0, 1), ("WEST", -1, 0), ("EAST", 1, 0), ("NORTH", 0, -1))):
+            x, y = L.face[0] + dx * L.face_step, L.face[1] + dy * L.face_step
+            key(id, round_key, x, y, L.face_side, L.face_side, L.letters[i] if L.letters else id, style.hues.get(id, ""))
+    for id, x, y, side, label in L.spots:
+        key(id, round_key, x, y, side, side, label, style.hues.get(id, ""), 9)
+    if L.dpad and L.keys:
+        for id, dx, dy, label in (("DPAD_UP", 0, -1, "^"), ("DPAD_DOWN", 0, 1, "V"), ("DPAD_LEFT", -1, 0, "<"), ("DPAD_RIGHT", 1, 0, ">")):
+            key(id, pill, L.dpad[0] + dx * 27, L.dpad[1] + dy * 14 + 12, 24, 24, label, size=8)
+    elif L.dpad:
+        x, y = (round(c - L.dpad_side / 2) - PAD for c in L.dpad)
+        pieces.append(("dpad", "", x, y, [dpad_pictures(L.dpad_side, style)], 0.0))
+    for id, place in (("LEFT", L.left), ("RIGHT", L.right)):
+        if place:
+            rows = [[stick_picture(L.cap, style, on)] for on in (False, True)]
+            pieces.append(("stick", id, *(round(c - L.cap / 2) - PAD for c in place), rows, float(L.travel)))
+    return Template(name, family, L.size, *pack(pieces))
+
+
+def pack(pieces):
+    """(atlas, elements): pieces in rows from left to right, each with its states below or to the right of it."""
+    spots, x, y, row, width = [], 0, 0, 0, 720
+    for *_, rows, _ in pieces:
+        h, w = rows[0][0].shape[:2]
+        full_w, full_h = len(rows[0]) * (w + GAP), len(rows) * (h + GAP)
+        if x + full_w > width:
+            x, y, row = 0, y + row, 0
+        spots.append((x, y, w, h))
+        x, row = x + full_w, max(row, full_h)
+    atlas = np.zeros((y + row, width, 4), np.uint8)
+    for (*_, rows, _), (x, y, w, h) in zip(pieces, spots):
+        for j, pictures in enumerate(rows):
+            for i, picture in enumerate(pictures):
+                atlas[y + j * (h + GAP):, x + i * (w + GAP):][:h, :w] = picture
+    return atlas, tuple(Element(kind, id, (px, py), spot, radius) for (kind, id, px, py, _, radius), spot in zip(pieces, spots))
+
+
+# ---- yours to change: the templates.  name: (layout, style, what differs from the style) ----------------------
+
+TEMPLATES = {
+    "xbox360-light": ("xbox360", "light", dict(hues=XBOX_HUES)),
+    "xbox360-dark": ("xbox360", "dark", dict(hues=XBOX_HUES, press="fill")),
+    "xbox360-outline": ("xbox360", "outline", dict(stick="ring")),
+    "xbox360-minimal": ("xbox360", "minimal", dict(hues=XBOX_HUES)),
+    "xboxone-dark": ("xboxone", "dark", dict(hues=XBOX_HUES)),
+    "xboxone-light": ("xboxone", "light", dict(press="darken")),
+    "xboxone-outline": ("xboxone", "outline", dict()),
+    "xboxone-neon": ("xboxone", "neon", dict()),
+    "xboxone-flat": ("xboxone", "flat", dict(body="#107c10", key="#0b4d0b", lit="#d8ffd0")),
+    "ps3-dark": ("ps3", "dark", dict(hues=PS_HUES, key="#26292f")),
+    "ps3-outline": ("ps3", "outline", dict(stick="dot", width=1.6)),
+    "ps3-minimal": ("ps3", "minimal", dict(press="shrink", stick="cap")),
+    "ps4-dark": ("ps4", "dark", dict(hues=PS_HUES, lit="#4aa0ff", press="glow")),
+    "ps4-light": ("ps4", "light", dict(press="darken", hues=PS_HUES)),
+    "ps4-outline": ("ps4", "outline", dict()),
+    "ps4-neon": ("ps4", "neon", dict(edge="#4a7bff", ink="#9ab8ff", lit="#ff5a5a")),
+    "ps4-flat": ("ps4", "flat", dict(body="#20367a", key="#101c44", lit="#60d0ff")),
+    "ps4-ink": ("ps4", "ink", dict()),
+    "ps5-light": ("ps5", "light", dict(lit="#2f6bff")),
+    "ps5-dark": ("ps5", "dark", dict(press="fill", lit="#9fd0ff")),
+    "ps5-outline": ("ps5", "outline", dict(stick="ring", width=1.8)),
+    "ps5-minimal": ("ps5", "minimal", dict(key="#20242c", ink="#f4f4f4", edge="#f4f4f4", lit="#40a0ff")),
+    "switch-dark": ("switch", "dark", dict(press="fill", lit="#ff4554")),
+    "switch-light": ("switch", "light", dict(stick="dot", lit="#e60012")),
+    "switch-outline": ("switch", "outline", dict()),
+    "switch-flat": ("switch", "flat", dict(body="#d8343f", key="#7d161e", lit="#ffffff", ink="#ffe4e4")),
+    "snes-light": ("snes", "light", dict(hues=SNES_HUES, body="#c9c6d3", key="#6b5fa8", ink="#ffffff", press="darken")),
+    "snes-dark": ("snes", "dark", dict(hues=SNES_HUES)),
+    "snes-outline": ("snes", "outline", dict()),
+    "grid-minimal": ("grid", "minimal", dict(stick="dot")),
+    "grid-dark": ("grid", "dark", dict(alpha=0.8, lit="#48e070", labels=True)),
+    "grid-outline": ("grid", "outline", dict(labels=False, stick="dot")),
+    "keys-flat": ("keys", "flat", dict(edge="#dfe8f0", width=1.4)),
+    "keys-neon": ("keys", "neon", dict(edge="#7dff5a", ink="#7dff5a", lit="#ffe23f", press="fill")),
+    "keys-light": ("keys", "light", dict(press="shrink", stick="cap", edge="#2a2e36")),
+    "arcade-dark": ("arcade", "dark", dict(alpha=0.85, hues=XBOX_HUES, press="fill")),
+    "arcade-outline": ("arcade", "outline", dict(press="glow", lit="#ffd23f")),
+}
+
+
+@functools.lru_cache(1)
+def templates() -> dict[str, Template]:
+    """The built-in templates by name.  Drawn, not stored: the same on every machine."""
+    out = {}
+    for name, (layout, style, changes) in TEMPLATES.items():
+        family = layout if layout in ("xbox360", "xboxone", "ps3", "ps4", "ps5", "switch", "snes") else "generic"
+        out[name] = build(name, family, LAYOUTS[layout], replace(STYLES[style], **changes))
+    return out
+
+
+# ---- the renderer: any template in any state --------------------------------------------------------------
+
+@functools.lru_cache(64)
+def sprites(template: Template, scale: float):
+    """(still, moving): the canvas up to the last leading texture, and for each later element its pictures at `scale`.
+
+    still: uint8 [h, w, 4] premultiplied.  moving: list of (element, x, y, [picture, 255 - its alpha] per state).
+    """
+    w, h = (round(v * scale) for v in template.size)
+    still, moving = np.zeros((h, w, 4), np.uint8), []
+    for e in template.elements:
+        (x, y, ew, eh), states = e.mapping, []
+        across = {"texture": [(0, 0)], "dpad": [(i, 0) for i in range(9)]}.get(e.kind, [(0, 0), (0, 1)])
+        x0, y0 = (math.floor(p * scale) - 1 for p in e.pos)
+        x1, y1 = math.ceil((e.pos[0] + ew) * scale) + 1, math.ceil((e.pos[1] + eh) * scale) + 1
+        for i, j in across:
+            cut = template.atlas[y + j * (eh + GAP):, x + i * (ew + GAP):][:eh, :ew].astype(np.float32)
+            cut[..., :3] *= cut[..., 3:] / 255
+            tile = resample(cut, (scale, scale, e.pos[0] * scale - x0, e.pos[1] * scale - y0), x1 - x0, y1 - y0)
+            states.append(np.round(tile).astype(np.uint8))
+        if e.kind == "texture" and not moving:
+            over(still, states[0], cv2.bitwise_not(np.repeat(states[0][..., 3:], 4, 2)), x0, y0)
+        else:
+            moving.append((e, x0, y0, [(s, cv2.bitwise_not(np.repeat(s[..., 3:], 4, 2))) for s in states]))
+    return still, moving
+
+
+def resample(picture, placed, w, h):
+    """picture drawn with scale (sx, sy) and its corner at (x, y) of a w x h tile; anti-aliased when it shrinks."""
+    sx, sy, x, y = placed
+    k = max(1, math.ceil(1 / min(sx, sy) - 0.01)) * 2
+    m = np.array([[sx * k, 0, x * k + sx * k / 2 - 0.5], [0, sy * k, y * k + sy * k / 2 - 0.5]])
+    big = cv2.warpAffine(picture, m, (w * k, h * k), flags=cv2.INTER_LINEAR)
+    return cv2.resize(big, (w, h), interpolation=cv2.INTER_AREA)
+
+
+def over(canvas, picture, rest, x, y):
+    """Premultiplied `picture` over `canvas` at (x, y), in place, clipped; rest = 255 - alpha, in four channels."""
+    (h, w), (H, W) = picture.shape[:2], canvas.shape[:2]
+    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, W), min(y + h, H)
+    if x0 < x1 and y0 < y1:
+        if (x1 - x0, y1 - y0) != (w, h):
+            picture, rest = picture[y0 - y:y1 - y, x0 - x:x1 - x], rest[y0 - y:y1 - y, x0 - x:x1 - x]
+        part = canvas[y0:y1, x0:x1]
+        canvas[y0:y1, x0:x1] = cv2.add(cv2.multiply(part, rest, scale=1 / 255), picture)
+
+
+def draw(template: Template, buttons, sticks, scale: float = 1.0) -> np.ndarray:
+    """The overlay in one state.
+
+    buttons: [16] bool, in the order of sim.BUTTONS (opposite d-pad directions cancel on a d-pad, not on separate keys);
+    sticks: [4] in [-1, 1], y down.  Returns uint8 [round(h * scale), round(w * scale), 4] RGBA, premultiplied.
+    """
+    still, moving = sprites(template, float(scale))
+    canvas, on = still.copy(), (np.asarray(buttons) > 0.5).tolist()
+    for e, x, y, states in moving:
+        if e.kind == "dpad":
+            up, down, left, right = (int(on[INDEX[d]]) for d in DPAD)
+            picture, rest = states[DPAD_STATES[right - left, down - up]]
+        elif e.kind == "stick":
+            axis = 0 if e.id == "LEFT" else 2
+            dx, dy = (float(sticks[axis + i]) * e.radius * scale for i in (0, 1))
+            x, y, fx, fy = x + math.floor(dx), y + math.floor(dy), dx % 1, dy % 1
+            picture, rest = states[on[INDEX[f"{e.id}_THUMB"]]]
+            if fx or fy:
+                h, w = picture.shape[:2]
+                picture = cv2.warpAffine(picture, np.array([[1, 0, fx], [0, 1, fy]]), (w + 1, h + 1))
+                rest = cv2.merge([cv2.bitwise_not(picture[..., 3])] * 4)
+        else:
+            picture, rest = states[on[INDEX[e.id]] if e.id else 0]
+        over(canvas, picture, rest, x, y)
+    return canvas
+
+
+def composite(frame, overlay, x: int, y: int, opacity: float = 1.0) -> None:
+    """Blend a premultiplied RGBA overlay onto an RGB uint8 frame at (x, y), in place, clipped at its borders."""
+    (h, w), (H, W) = overlay.shape[:2], frame.shape[:2]
+    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, W), min(y + h, H)
+    if x0 < x1 and y0 < y1:
+        part = np.ascontiguousarray(overlay[y0 - y:y1 - y, x0 - x:x1 - x])
+        rest = cv2.convertScaleAbs(part[..., 3], alpha=-opacity, beta=255)
+        below = cv2.multiply(np.ascontiguousarray(frame[y0:y1, x0:x1]), cv2.merge([rest] * 3), scale=1 / 255)
+        frame[y0:y1, x0:x1] = cv2.addWeighted(cv2.cvtColor(part, cv2.COLOR_RGBA2RGB), opacity, below, 1.0, 0)
+
+
+def layout(template: Template) -> dict:
+    """Where each thing is, on the canvas, px; for the overlay's metadata.
+
+    {"size": [w, h], "buttons": {NAME: [x, y, w, h]}, "sticks": {"LEFT": [cx, cy, travel, w, h], "RIGHT": ...}}
+    """
+    out = {"size": list(template.size), "buttons": {}, "sticks": {}}
+    for e in template.elements:
+        (x, y), (_, _, w, h) = e.pos, e.mapping
+        if e.kind == "stick":
+            out["sticks"][e.id] = [x + w / 2, y + h / 2, e.radius, w, h]
+            out["buttons"][f"{e.id}_THUMB"] = [x, y, w, h]
+        elif e.kind == "dpad":
+            a, b = 0.3, 0.4                          # an arm: 0.4 of the side wide, 0.4 long
+            for id, fx, fy in zip(DPAD, (a, a, 0, 1 - b), (0, 1 - b, a, a)):
+                out["buttons"][id] = [x + fx * w, y + fy * h, b * w, b * h]
+        elif e.id:
+            out["buttons"][e.id] = [x, y, w, h]
+    return out

@@ -1,0 +1,260 @@
+"""filter.py: from parsed actions to training shards: refine the sticks, drop idle segments, mask the overlay (paper 3.1).
+
+    python filter.py VIDEO... --labels data/labels --out data/shards
+    python filter.py --inspect FILE
+
+In, per video:  LABELS/<stem>.actions.safetensors   buttons [T, 16], sticks [T, 4]; from parse.py, or from a recorder
+                LABELS/<stem>.overlay.safetensors   the box to paint out; only for parsed actions
+Out:            OUT/<stem>-000.safetensors, -001 ...  JPEG frames 256 x 256 with their actions (sim.FORMATS, nitrogen.shard/1)
+
+A row is one frame of the video.  Segments of 20 s are kept if at least half of their timesteps are not null.
+Also here: the shards' reader (`Shards`), which train.py uses.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import sim
+
+DEAD_ZONE = 0.1          # CHOICE: a stick within it is at rest
+GRID_RADIUS = 5.0        # cells from the centre of the 11 x 11 grid to its edge
+GROW = 0.06              # the masked box is larger than the overlay by this share of its size, and 2 px
+MASK_COLOUR = 127        # mid-grey: 0 for the network
+
+
+@dataclass(frozen=True)
+class Config(sim.Common):
+    videos: tuple[str, ...] = ()    # video files
+    labels: str = "data/labels"     # folder of the actions (and overlays)
+    out: str = "data/shards"        # folder for the shards
+    segment_seconds: float = 20.0   # what is kept or dropped whole (the released dataset's unit)
+    min_active: float = 0.5         # share of a segment's timesteps that must not be null (paper 3.1)
+    percentile: float = 99.0        # of |axis|: this is full deflection (paper 3.1)
+    mask: bool = True               # paint the overlay out; without, the policy reads the answer off the screen
+    rate: float = 30.0              # actions per second of a chunk
+    horizon: int = 16               # actions in a chunk
+    shift: int = 1                  # rows from the frame to the chunk's first action
+    quality: int = 90               # JPEG quality of the stored frames
+    rows_per_shard: int = 20000     # bound on a shard's size: about 300 MB
+    validation: float = 0.1         # share of the videos held out, chosen by a hash of the name
+    workers: int = 1                # processes
+
+
+# ---- sticks (paper 3.1, "refine") -----------------------------------------------------------------------------
+
+def normalize(sticks, percentile: float = 99.0):
+    """Grid cells [T, 4] -> [-1, 1]: the neutral point is the mean over rest frames, the 99th percentile is full deflection.
+
+    Rest: within 1.5 cells of the grid's centre on both axes (the crop is registered, so rest lies there).  An axis that
+    never leaves a cell's width keeps the template's own radius as its scale: a percentile of noise would blow it up.
+    """
+    out = np.zeros_like(sticks, dtype=np.float32)
+    for stick in (slice(0, 2), slice(2, 4)):
+        xy = sticks[:, stick]
+        rest = (np.abs(xy) < 1.5).all(axis=1)
+        xy = xy - (xy[rest].mean(axis=0) if rest.any() else 0)
+        reach = np.percentile(np.abs(xy), percentile, axis=0)
+        out[:, stick] = np.clip(xy / np.where(reach < 1.0, GRID_RADIUS, reach), -1, 1)
+    return out
+
+
+def final_actions(path, percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:
+    """(buttons uint8 [T, 16], sticks float32 [T, 4] in [-1, 1], tensors, info) of an actions file, parsed or recorded."""
+    tensors, info = sim.read(path, "nitrogen.actions/1")
+    if info.get("unit") not in ("grid", "normalized"):
+        raise SystemExit(f"{path}: unit should be 'grid' or 'normalized', found {info.get('unit')!r}")
+    sticks = normalize(tensors["sticks"], percentile) if info["unit"] == "grid" else np.clip(tensors["sticks"], -1, 1)
+    shown = tensors["shown"]
+    return (tensors["buttons"] > 0.5).astype(np.uint8) * shown[:16], sticks * shown[16:], tensors, info
+
+
+# ---- what to keep ---------------------------------------------------------------------------------------------
+
+def active(buttons, sticks):
+    """bool [T]: timesteps that are not null."""
+    return buttons.any(axis=1) | (np.abs(sticks) > DEAD_ZONE).any(axis=1)
+
+
+def kept_rows(buttons, sticks, fps: float, c: Config):
+    """bool [T]: rows of the segments that stay."""
+    T, length = len(buttons), max(1, round(c.segment_seconds * fps))
+    busy, keep = active(buttons, sticks), np.zeros(len(buttons), bool)
+    for a in range(0, T, length):
+        keep[a:a + length] = busy[a:a + length].mean() >= c.min_active
+    return keep
+
+
+def chunk_starts(keep, fps: float, c: Config):
+    """int64 [M]: rows i whose whole chunk i + shift, i + shift + stride, ... lies in kept rows."""
+    stride = fps / c.rate
+    if abs(stride - round(stride)) > 0.01 or stride < 0.99:
+        raise SystemExit(f"{fps:g} frames/s is no whole multiple of --rate {c.rate:g}: give a rate that divides it")
+    reach = c.shift + (c.horizon - 1) * round(stride) + 1
+    held = np.cumsum(np.r_[0, keep])
+    return np.array([i for i in range(len(keep) - reach + 1) if held[i + reach] - held[i] == reach], np.int64)
+
+
+def box_to_mask(path, frame_w: int, frame_h: int):
+    """x0, y0, x1, y1 of the painted box in frame px, grown a little and clipped to the frame."""
+    tensors, info = sim.read(path, "nitrogen.overlay/1")
+    if info.get("found") is False:
+        raise SystemExit(f"{path}: no overlay was found in this video, so its actions cannot come from one")
+    x, y, w, h = tensors["bbox"][0].astype(int)
+    gx, gy = int(GROW * w) + 2, int(GROW * h) + 2
+    return max(0, x - gx), max(0, y - gy), min(frame_w, x + w + gx), min(frame_h, y + h + gy)
+
+
+# ---- shards ---------------------------------------------------------------------------------------------------
+
+def filter_video(video: str, c: Config) -> dict:
+    """One video -> its shards.  Returns counts: rows, kept, chunks."""
+    import cv2
+    stem, folder = Path(video).stem, Path(c.labels)
+    labels = next((p for kind in ("actions", "truth") if (p := folder / f"{stem}.{kind}.safetensors").exists()), None)
+    if labels is None:
+        raise SystemExit(f"{folder / stem}.actions.safetensors: no such file; make it: python parse.py {video} --out {folder}")
+    facts = sim.video_facts(video)
+    buttons, sticks, tensors, info = final_actions(labels, c.percentile)
+    parsed = info["unit"] == "grid"
+    overlay = folder / f"{stem}.overlay.safetensors"
+    recipe = sim.recipe(c, video, labels, *([overlay] if parsed and c.mask else []))
+    first = Path(c.out) / f"{stem}-000.safetensors"
+    if sim.finished(first, "nitrogen.shard/1", recipe, c.fresh):
+        return sim.read(first)[1]["counts"]
+    box = box_to_mask(overlay, facts["width"], facts["height"]) if parsed and c.mask else None
+    keep = kept_rows(buttons, sticks, facts["fps"], c)
+    split = "validation" if zlib.crc32(stem.encode()) % 1000 < 1000 * c.validation else "train"
+    counts = {"rows": len(keep), "kept": int(keep.sum()), "chunks": 0, "split": split}
+
+    def shard(number, jpegs, rows):
+        """Rows of one shard; the first is written last, so that its presence says that all are there."""
+        starts = chunk_starts(np.isin(np.arange(len(keep)), rows), facts["fps"], c) if len(rows) else np.zeros(0, np.int64)
+        counts["chunks"] += len(starts)
+        where = {int(r): i for i, r in enumerate(rows)}
+        arrays = {"jpeg": np.frombuffer(b"".join(jpegs), np.uint8), "offset": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
+                  "buttons": buttons[rows], "sticks": sticks[rows].astype(np.float32), "mask": tensors["shown"][None],
+                  "video": np.zeros(len(rows), np.int32), "frame": rows, "time": tensors["time"][rows],
+                  "start": np.array([where[int(s)] for s in starts], np.int64)}
+        about = {"name": stem, "game": info.get("game", stem.rsplit("-", 1)[0]), "fps": facts["fps"], "split": split}
+        return lambda: sim.write(Path(c.out) / f"{stem}-{number:03d}.safetensors", arrays, "nitrogen.shard/1", recipe=recipe, counts=counts,
+                                 videos=[about], rate=c.rate, horizon=c.horizon, shift=c.shift, masked=bool(box))
+
+    jpegs, rows, number, pending = [], [], 0, None
+    for i, _, rgb in sim.read_video(video):
+        if i >= len(keep):
+            break
+        if not keep[i]:
+            continue
+        if box:
+            rgb[box[1]:box[3], box[0]:box[2]] = MASK_COLOUR
+        small = cv2.resize(rgb, (sim.FRAME, sim.FRAME), interpolation=cv2.INTER_AREA)
+        jpegs.append(cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, c.quality])[1].tobytes())
+        rows.append(i)
+        if len(rows) == c.rows_per_shard:
+            write = shard(number, jpegs, np.array(rows, np.int64))
+            pending = write if number == 0 else (write(), pending)[1]
+            jpegs, rows, number = [], [], number + 1
+    if rows or number == 0:
+        write = shard(number, jpegs, np.array(rows, np.int64))
+        pending = write if number == 0 else (write(), pending)[1]
+    pending()
+    return counts
+
+
+# ---- the reader -------------------------------------------------------------------------------------------------
+
+class Shards:
+    """All chunks of a folder's shards, memory-mapped: item i is (JPEG bytes, buttons [K, 16], sticks [K, 4], mask [20], name).
+
+    K and the timing are the reader's: horizon, rate, shift; a chunk must fit what the shards were cut for.
+    """
+
+    def __init__(self, folder, split: str, horizon: int, rate: float, shift: int):
+        from safetensors import safe_open
+        self.parts, self.ends = [], []
+        for path in sorted(Path(folder).glob("*.safetensors")):
+            with safe_open(path, "numpy") as f:          # header first: the JPEG bytes stay on disk
+                fmt = (f.metadata() or {}).get("json", "")
+            if '"nitrogen.shard/1"' not in fmt:
+                raise SystemExit(f"{path}: not a shard; make shards: {sim.MAKER['shard']}")
+            part = Part(path)
+            about = part.info["videos"][0]
+            stride = round(about["fps"] / rate)
+            cut = part.info["shift"] + (part.info["horizon"] - 1) * round(about["fps"] / part.info["rate"])
+            if shift + (horizon - 1) * stride > cut:
+                raise SystemExit(f"{path}: cut for chunks of {part.info['horizon']} actions at {part.info['rate']:g}/s, the model needs "
+                                 f"{horizon} at {rate:g}/s: run filter.py with --horizon {horizon} --rate {rate:g} --shift {shift} --fresh")
+            if about["split"] == split and len(part["start"]):
+                part.offsets = shift + stride * np.arange(horizon)
+                self.parts.append(part)
+                self.ends.append((self.ends[-1] if self.ends else 0) + len(part["start"]))
+
+    def __len__(self):
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, i):
+        p = bisect.bisect_right(self.ends, i)
+        part = self.parts[p]
+        row = part["start"][i - (self.ends[p - 1] if p else 0)]
+        a, b = part["offset"][row], part["offset"][row + 1]
+        chunk = row + part.offsets
+        return part.jpeg(a, b), part["buttons"][chunk], part["sticks"][chunk], part["mask"][part["video"][row]], part.info["videos"][0]["game"]
+
+    @property
+    def games(self) -> dict:
+        """game -> chunks"""
+        out = {}
+        for part in self.parts:
+            name = part.info["videos"][0]["game"]
+            out[name] = out.get(name, 0) + len(part["start"])
+        return out
+
+
+class Part:
+    """One shard: small tensors in memory, JPEG bytes read from the mapped file as they are needed."""
+
+    def __init__(self, path):
+        self.tensors, self.info = sim.read(path, "nitrogen.shard/1")
+        t = self.tensors
+        if t["offset"][-1] != len(t["jpeg"]) or (np.diff(t["offset"]) <= 0).any() or len(t["offset"]) != len(t["frame"]) + 1:
+            raise SystemExit(f"{path}: its frame offsets do not fit its JPEG bytes; make it anew: {sim.MAKER['shard']}")
+
+    def __getitem__(self, name):
+        return self.tensors[name]
+
+    def jpeg(self, a, b) -> np.ndarray:
+        return self.tensors["jpeg"][a:b]
+
+
+def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
+    """JPEG bytes -> uint8 [side, side, 3] RGB; sizes 256, 128, 64 are decoded directly at that scale."""
+    import cv2
+    flag = {256: cv2.IMREAD_COLOR, 128: cv2.IMREAD_REDUCED_COLOR_2, 64: cv2.IMREAD_REDUCED_COLOR_4}.get(side, cv2.IMREAD_COLOR)
+    image = cv2.imdecode(jpeg, flag)
+    if image is None:
+        raise SystemExit(f"a shard holds a frame that is no JPEG; make the shards anew: {sim.MAKER['shard']} --fresh")
+    if image.shape[0] != side:
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def run(c: Config) -> None:
+    counts = sim.for_each(functools.partial(filter_video, c=c), c.videos, c.workers)
+    rows, kept, chunks = (sum(n[k] for n in counts) for k in ("rows", "kept", "chunks"))
+    print(f"{len(counts)} videos, {rows:,} frames: kept {kept:,} ({100 * kept / max(rows, 1):.0f} %), {chunks:,} chunks "
+          f"({sum(n['split'] == 'validation' for n in counts)} videos held out) -> {c.out}")
+
+
+def main(argv=None):
+    sim.command_line(__doc__, {"": (Config, run)}, argv)
+
+
+if __name__ == "__main__":
+    main()
