@@ -171,8 +171,8 @@ class Layout:
     back: tuple = (138, 84, 18, 12)         # x, y, w, h
     start: tuple = (182, 84, 18, 12)
     small: str = "<>"                       # labels of back and start
-    shoulder: tuple | None = (72, 31, 66, 14)
-    trigger: tuple | None = (72, 12, 44, 20)
+    shoulder: tuple | None = (72, 33, 66, 14)
+    trigger: tuple | None = (72, 13, 44, 20)
     tops: tuple = ("LB", "RB", "LT", "RT")  # labels of shoulders and triggers
     travel: int = 20
     cap: int = 32                           # stick cap's diameter
@@ -191,24 +191,24 @@ SENSE = ((150, 40), (100, 40), (54, 40), (26, 54), (14, 100), (4, 160), (8, 208)
 PRO = ((150, 46), (100, 42), (60, 40), (34, 54), (20, 92), (8, 150), (10, 196), (28, 212), (46, 202), (66, 176), (100, 172), (150, 172))
 BONE = ((150, 38), (96, 36), (58, 26), (20, 46), (6, 90), (20, 132), (62, 152), (100, 140), (126, 134), (150, 134))
 LAYOUTS = {
-    "xbox360": Layout(body=XBOX, trim="o 160 74 15 | O 160 74 11 #8fd14f | L 153 68 160 74 153 80 #ffffff | L 167 68 160 74 167 80 #ffffff | o 248 84 41 | o 118 134 32 | t XBOX_360 160 112 7 | l 36 100 24 150 26 196 | l 284 100 296 150 294 196 | l 140 162 180 162"),
+    "xbox360": Layout(body=XBOX, trim="o 160 74 15 | O 160 74 11 #8fd14f | L 153 68 160 74 153 80 #ffffff | L 167 68 160 74 167 80 #ffffff | o 248 84 41 | o 118 134 32 | t 360 158 105 6 | l 36 100 24 150 26 196 | l 284 100 296 150 294 196 | l 140 162 180 162"),
     "xboxone": Layout(body=ONE, trim="O 160 62 12 #f4f6f8 | L 154 56 166 68 #1d2027 | L 166 56 154 68 #1d2027 | l 110 44 134 74 186 74 210 44 | b 118 134 64 64 12 | l 48 108 36 150 | l 42 106 30 150 | l 54 110 42 150 | l 272 108 284 150 | l 278 106 290 150 | l 266 110 278 150 | t ONE 160 120 8", left=(70, 82), face=(250, 82), back=(142, 90, 14, 14), start=(178, 90, 14, 14), small=" ="),
     "ps3": Layout(body=DUAL, trim="t SELECT 134 72 6 | t START 186 72 6 | o 160 112 10 | t PS 160 112 8 | o 56 82 36 | o 264 82 41 | B 148 56 4 4 0 #e04848 | b 156 56 4 4 0 | b 164 56 4 4 0 | b 172 56 4 4 0 | l 30 130 24 180 20 204 | l 290 130 296 180 300 204", left=(118, 136), right=(202, 136), dpad=(56, 82), face=(264, 82), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
-                  back=(138, 84, 18, 11), start=(182, 84, 18, 11), small="  ", shoulder=(60, 31, 58, 13), trigger=(60, 12, 46, 20)),
+                  back=(138, 84, 18, 11), start=(182, 84, 18, 11), small="  ", shoulder=(60, 33, 58, 13), trigger=(60, 13, 46, 20)),
     "ps4": Layout(body=DUAL, trim="b 160 74 96 46 7 | B 160 51 90 4 2 #3a8bff | o 148 104 1 | o 154 104 1 | o 160 104 1 | o 166 104 1 | o 172 104 1 | o 148 109 1 | o 154 109 1 | o 160 109 1 | o 166 109 1 | o 172 109 1 | o 160 126 8 | t PS 160 126 6 | o 56 84 39 | o 264 84 42 | l 20 120 40 120 58 150 52 184 | l 300 120 280 120 262 150 268 184", left=(118, 138), right=(202, 138), dpad=(56, 84), face=(264, 84), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
-                  back=(100, 62, 11, 19), start=(220, 62, 11, 19), small="  ", shoulder=(60, 31, 58, 13), trigger=(60, 12, 46, 20)),
+                  back=(100, 62, 11, 19), start=(220, 62, 11, 19), small="  ", shoulder=(60, 33, 58, 13), trigger=(60, 13, 46, 20)),
     "ps5": Layout(body=SENSE, trim="L 106 42 112 84 122 92 198 92 208 84 214 42 | l 28 60 60 122 78 170 | l 292 60 260 122 242 170 | B 160 103 26 5 2.5 #e8a040 | t PS 160 122 9 | L 148 146 172 146 | O 152 156 1.6 | O 160 156 1.6 | O 168 156 1.6 | l 124 48 196 48 | l 22 120 40 150 40 196 | l 298 120 280 150 280 196", left=(116, 136), right=(204, 136), dpad=(56, 86), face=(264, 86), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
-                  back=(94, 54, 12, 18), start=(226, 54, 12, 18), small="  ", shoulder=(58, 30, 62, 13), trigger=(58, 12, 50, 20), travel=21),
+                  back=(94, 54, 12, 18), start=(226, 54, 12, 18), small="  ", shoulder=(58, 33, 62, 13), trigger=(58, 13, 50, 20), travel=21),
     "switch": Layout(body=PRO, trim="b 142 88 13 13 2 | o 142 88 3.4 | o 178 88 8 | l 173 89 178 84 183 89 181 93 175 93 173 89 | l 92 44 108 60 112 98 | l 228 44 212 60 208 98 | t SWITCH 160 114 6 | o 116 132 33 | l 24 100 48 140 44 198 | l 296 100 272 140 276 198 | L 34 120 44 124 | L 286 120 276 124", left=(70, 84), right=(204, 132), dpad=(116, 132), face=(250, 84), letters="BYAX",
-                     back=(122, 64, 14, 14), start=(198, 64, 14, 14), small="-+", tops=("L", "R", "ZL", "ZR"), shoulder=(74, 30, 74, 14)),
+                     back=(122, 64, 14, 14), start=(198, 64, 14, 14), small="-+", tops=("L", "R", "ZL", "ZR"), shoulder=(74, 33, 74, 14)),
     "snes": Layout(size=(320, 160), body=BONE, trim="o 64 90 48 | o 254 90 53 | l 224 101 257 68 | l 251 112 284 79 | l 224 101 240 115 | l 268 65 284 79 | t SUPER 155 56 9 | t SELECT 133 116 5 | t START 178 116 5 | l 118 70 192 70 | O 130 128 1.5 | O 136 128 1.5 | O 142 128 1.5", left=None, right=None, dpad=(64, 90), dpad_side=66, face=(254, 90), face_step=28,
                    face_side=26, letters="BYAX", back=(134, 98, 26, 13), start=(176, 98, 26, 13), small="  ", trigger=None, tops=("L", "R", "", ""),
                    shoulder=(72, 12, 84, 16)),
     "grid": Layout(size=(320, 136), left=(46, 92), dpad=(124, 92), face=(200, 92), right=(274, 92), back=(144, 22, 26, 20), start=(176, 22, 26, 20),
                    shoulder=(96, 22, 50, 24), trigger=(36, 22, 54, 24), travel=22, cap=26, slab=8, trim="b 46 92 76 76 4 | b 274 92 76 76 4 | l 8 92 84 92 | l 46 54 46 130 | l 236 92 312 92 | l 274 54 274 130 | l 162 42 162 128"),
-    "keys": Layout(size=(320, 190), left=(52, 136), dpad=(68, 56), dpad_side=70, keys=True, face=(252, 58), face_step=27, right=(268, 138),
+    "keys": Layout(size=(320, 190), left=(52, 136), dpad=(68, 56), dpad_side=70, keys=True, face=(252, 52), face_step=25, right=(268, 138),
                    back=(134, 92, 28, 18), start=(186, 92, 28, 18), shoulder=(136, 52, 42, 22), trigger=(136, 22, 42, 26), travel=24, cap=28,
-                   trim="b 52 136 88 88 6 | b 268 138 88 88 6 | t L 16 102 8 | t R 304 104 8 | t MOVE 122 128 6 | t CAM 204 128 6 | l 104 150 216 150 | l 104 158 216 158 | l 104 166 216 166 | o 252 58 44 | t PAD 160 178 8"),
+                   trim="b 52 136 88 88 6 | b 268 138 88 88 6 | t L 16 102 8 | t R 304 104 8 | t MOVE 122 128 6 | t CAM 204 128 6 | l 104 150 216 150 | l 104 158 216 158 | l 104 166 216 166 | o 252 52 39 | t PAD 160 178 8"),
     "arcade": Layout(size=(320, 170), left=None, right=None, face=None, dpad=None, shoulder=None, trigger=None, back=(52, 24, 24, 14),
                      start=(86, 24, 24, 14), slab=16, trim="l 16 46 120 46 150 28 304 28 | t ARCADE 250 148 10 | l 20 150 120 150 140 132 216 132 | o 12 12 4 | o 308 12 4 | o 12 158 4 | o 308 158 4 | l 10 10 14 14 | l 306 10 310 14 | l 10 156 14 160 | l 306 156 310 160 | b 138 138 46 46 23", spots=(
         ("DPAD_LEFT", 40, 74, 30, "<"), ("DPAD_DOWN", 78, 78, 30, "V"), ("DPAD_RIGHT", 113, 92, 30, ">"), ("DPAD_UP", 138, 138, 36, "U"),
@@ -243,7 +243,7 @@ class Style:
 STYLES = {
     "outline": Style(),
     "ink": Style(edge="#15171c", ink="#15171c", lit="#f04848", body="#ffffff", alpha=0.35, press="fill", stick="ring", width=2.2),
-    "dark": Style(body="#1d2027", edge="#555b68", key="#343945", ink="#e8eaf0", lit="#f5f5f5", press="recolour", width=1.6),
+    "dark": Style(body="#1d2027", edge="#6b7382", key="#3d4452", ink="#e8eaf0", lit="#f5f5f5", press="recolour", width=1.6),
     "light": Style(body="#e4e6ea", edge="#8b909a", key="#f8f9fb", ink="#40454f", lit="#3a7bf0", press="recolour", width=1.5, shade=0.12),
     "flat": Style(body="#4a6076", edge="", key="#2c3a48", ink="#dfe8f0", lit="#ffb020", press="fill", stick="cap", labels=True),
     "minimal": Style(silhouette=False, edge="#20242c", key="#f2f2f2", ink="#20242c", lit="#ff4d4d", press="recolour", stick="dot", width=1.6),
@@ -599,3 +599,337 @@ def layout(template: Template) -> dict:
         elif e.id:
             out["buttons"][e.id] = [x, y, w, h]
     return out
+
+
+def crop(frame, affine, size, out_w: int, out_h: int) -> np.ndarray:
+    """The template's canvas cut out of a frame: uint8 [out_h, out_w, channels], anti-aliased when it shrinks.
+
+    frame: uint8 [h, w, channels]; affine: [2, 3] canvas px -> frame px; size: canvas (w, h).
+    """
+    a = np.asarray(affine, float)
+    shown = np.hypot(*a[:, 0]) * size[0], np.hypot(*a[:, 1]) * size[1]          # displayed w, h in frame px
+    kx, ky = (max(1, round(s / o)) for s, o in zip(shown, (out_w, out_h)))
+    w, h = out_w * kx, out_h * ky
+    m = a @ np.array([[size[0] / w, 0, 0.5 * size[0] / w], [0, size[1] / h, 0.5 * size[1] / h], [0, 0, 1]])
+    m[:, 2] -= 0.5                                          # from edges to pixel centres, as OpenCV counts
+    out = cv2.warpAffine(frame, m, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.resize(out, (out_w, out_h), interpolation=cv2.INTER_AREA) if kx * ky > 1 else out
+
+
+# ---- localization (paper 3.1): frames and their median, SIFT, RANSAC; the best verified template, refined ------
+
+MIN_INLIERS = 20        # paper 3.1
+FRAMES = 25             # paper 3.1
+WORK_WIDTH = 960        # CHOICE: wider frames are searched at this width, and refined at their own
+RATIO = 0.8             # nearest against second nearest descriptor (Lowe)
+GROUNDS = (60, 150)     # CHOICE: grays behind the templates when their descriptors are taken
+FIRST_BAR = 8           # CHOICE: inliers that make a candidate; it must still pass the bar once registered
+MIN_LIKENESS = 0.3      # CHOICE: correlation of the drawn template with the registered median
+
+
+@dataclass(frozen=True)
+class Config(sim.Common):
+    videos: tuple[str, ...] = ()            # gameplay videos
+    out: str = "data/labels"                # folder of the *.overlay.safetensors
+    workers: int = 1                        # processes
+    sheet: bool = False                     # also write DIR/<stem>.overlay.png to look at
+    min_inliers: int = MIN_INLIERS          # matches that agree on the place (paper 3.1: 20)
+    frames: int = FRAMES                    # frames sampled over the video (paper 3.1: 25)
+
+
+def sample(video, n: int):
+    """(frames, indices, count): n RGB frames spread over the video, in one pass."""
+    count = sim.video_facts(video)["frames"]
+    count = count if count > 0 else sum(1 for _ in sim.read_video(video))
+    wanted = np.unique(np.linspace(0, count - 1, n).round().astype(int))
+    got = [(frame, i) for i, _, frame in sim.read_video(video, wanted)]
+    if len(got) < 0.9 * len(wanted):
+        raise SystemExit(f"{video}: breaks off after frame {got[-1][1] if got else 0} of {count}")
+    return [f for f, _ in got], [i for _, i in got], count
+
+
+def middle(images):
+    """Temporal median: what stands still stays sharp."""
+    return np.partition(np.stack(images), len(images) // 2, axis=0)[len(images) // 2]
+
+
+def features(rgb):
+    """SIFT keypoints and root-normalised descriptors of an RGB image: float32 [n, 2] px, float32 [n, 128]."""
+    sift = cv2.SIFT_create(contrastThreshold=0.03)
+    found, descriptors = sift.detectAndCompute(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
+    if not found:
+        return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32)
+    points = np.array([k.pt for k in found], np.float32) + 0.5
+    return points, np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))
+
+
+def idle(template, ground, scale=1.0):
+    """The template untouched, over a gray or an RGB colour: uint8 [h, w, 3]."""
+    picture = draw(template, np.zeros(16), np.zeros(4), scale)
+    frame = np.empty((*picture.shape[:2], 3), np.uint8)
+    frame[:] = ground
+    composite(frame, picture, 0, 0)
+    return frame
+
+
+def index(pool):
+    """Descriptors of all templates: points [n, 2], descriptors [n, 128], owner [n] (number in the pool)."""
+    parts = [(*features(idle(t, g)), i) for i, t in enumerate(pool) for g in GROUNDS]
+    return (np.concatenate([p for p, _, _ in parts]), np.concatenate([d for _, d, _ in parts]),
+            np.concatenate([np.full(len(p), i) for p, _, i in parts]))
+
+
+@functools.lru_cache(1)
+def builtin_index():
+    """`index` of the built-in templates, once per process."""
+    return index(list(templates().values()))
+
+
+def match(descriptors, others):
+    """For each descriptor the nearest of `others`, or -1 where the second nearest is about as near."""
+    if len(others) < 2 or not len(descriptors):
+        return np.full(len(descriptors), -1)
+    like, rows = descriptors @ others.T, np.arange(len(descriptors))       # cosine; distance^2 = 2 - 2 cosine
+    near = like.argmax(1)
+    best = like[rows, near]
+    like[rows, near] = -1
+    return np.where(1 - best < RATIO**2 * (1 - like.max(1)), near, -1)
+
+
+def plausible(affine, size, frame_w, frame_h):
+    """Upright, aspect near 1, of a sensible size, inside the frame."""
+    (a, b, x), (c, d, y) = affine
+    w, h, slack = a * size[0], d * size[1], 0.04 * a * size[0]
+    upright = a > 0 and d > 0 and abs(b) < 0.04 * d and abs(c) < 0.04 * a and 0.8 < a / d < 1.25
+    return upright and 0.08 < w / frame_w < 0.9 and min(x, y) > -slack and x + w < frame_w + slack and y + h < frame_h + slack
+
+
+def candidates(points, descriptors, pool, bank, frame_w, frame_h, keep=8):
+    """[(inliers, template, affine)] of plausible RANSAC fits in one picture, for the templates with most matches.
+
+    DEVIATION: RANSAC samples similarities, not affines (an overlay keeps its upright shape); refine() then frees the aspect.
+    """
+    near, out = match(bank[1], descriptors), []
+    counts = np.bincount(bank[2][near >= 0], minlength=len(pool))
+    for i in np.argsort(-counts, kind="stable")[:keep]:
+        rows = (bank[2] == i) & (near >= 0)
+        source, target = bank[0][rows], points[near[rows]]
+        if len(source) < FIRST_BAR:
+            continue
+        affine, good = cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=3.0, maxIters=3000)
+        inliers = 0 if affine is None else len(np.unique(target[good.ravel() > 0], axis=0))
+        if inliers >= FIRST_BAR and plausible(affine, pool[i].size, frame_w, frame_h):
+            out.append((inliers, pool[i], affine))
+    return sorted(out, key=lambda c: -c[0])
+
+
+def propose(frames, median, pool, bank):
+    """Candidates from the median; if it shows none, from single frames, of which only the keypoints that stay are kept."""
+    h, w = median.shape[:2]
+    points, descriptors = features(median)
+    found = candidates(points, descriptors, pool, bank, w, h)
+    if found:
+        return found
+    seen, stay = [features(f) for f in frames], np.zeros((h + 2, w + 2), np.int32)
+    for points, _ in seen:
+        here = np.zeros((h + 2, w + 2), np.uint8)
+        here[points[:, 1].astype(int), points[:, 0].astype(int)] = 1
+        stay += cv2.dilate(here, np.ones((3, 3)))
+    for points, descriptors in seen:
+        kept = stay[points[:, 1].astype(int), points[:, 0].astype(int)] >= max(2, len(frames) // 8)
+        found += candidates(points[kept], descriptors[kept], pool, bank, w, h)
+    return sorted(found, key=lambda c: -c[0])[:12]
+
+
+def refine(image, template, affine, steps=25):
+    """Register the drawn template on `image`, uint8 RGB [h, w, 3], to a fraction of a px: (affine [2, 3], likeness -1..1).
+
+    Gauss-Newton on scale and position: per step, weighted least squares over the overlay's pixels p for
+    image(p) + gradient(p) . dp = gain x template(p) + bias; pixels that disagree (sticks, pressed buttons) weigh less.
+    """
+    a = np.array([[affine[0][0], 0, affine[0][2]], [0, affine[1][1], affine[1][2]]], float)
+    start, (w, h) = a.copy(), template.size
+    scale = max(32, round(w * a[0, 0])) / w
+    drawn = draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32)
+    rows, cols = drawn.shape[:2]
+    size = cols / scale, rows / scale                       # what the drawn pixels cover, canvas px
+    v, u = np.mgrid[:rows, :cols].reshape(2, -1) / scale + 0.5 / scale
+    weight = np.repeat(cv2.dilate(drawn[..., 3], np.ones((5, 5))).reshape(-1) / 255, 3)
+    robust = weight
+    for step in range(steps):
+        seen = cv2.GaussianBlur(crop(image, a, size, cols, rows), (0, 0), 1.0).astype(np.float32)
+        if step == 0:
+            ground = np.median(seen.reshape(-1, 3), 0)
+            model = cv2.GaussianBlur(drawn[..., :3] + (1 - drawn[..., 3:] / 255) * ground, (0, 0), 1.0).reshape(-1)
+        gx = cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=0.125 * scale / a[0, 0]).reshape(-1, 3)    # per frame px
+        gy = cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=0.125 * scale / a[1, 1]).reshape(-1, 3)
+        moves = [gx * u[:, None], gx, gy * v[:, None], gy]
+        system = np.stack([*(m.reshape(-1) for m in moves), -model, -np.ones_like(model)], 1)
+        seen = seen.reshape(-1)
+        weighted = (system * robust[:, None]).T
+        d = np.linalg.lstsq(weighted @ system, -weighted @ seen, rcond=None)[0]
+        residual = seen + system @ d
+        robust = weight / (1 + (residual / (1.5 * np.median(np.abs(residual[weight > 0.5])) + 1e-3))**2)
+        a += np.array([[d[0], 0, d[1]], [0, d[2], d[3]]])
+        if not np.isfinite(a).all() or np.abs((a - start) @ (w, h, 1)).max() > 0.1 * w * start[0, 0] or min(a[0, 0], a[1, 1]) < 0.05:
+            return start, 0.0                               # ran away: nothing to register on
+        if np.abs(d[:4] * (w, 1, h, 1)).max() < 0.01:
+            break
+    return a, float(np.corrcoef(model[weight > 0.5], seen[weight > 0.5])[0, 1])
+
+
+def count_inliers(image, template, affine):
+    """SIFT matches between the registered crop of `image` and the template drawn at that size that agree within 2 px."""
+    w, h = template.size
+    scale = max(32, round(w * affine[0, 0])) / w
+    shown = crop(image, affine, (w, h), round(w * scale), round(h * scale))
+    points, descriptors = features(shown)
+    source, wanted = features(idle(template, np.median(shown.reshape(-1, 3), 0), scale))
+    near = match(wanted, descriptors)
+    close = np.linalg.norm(points[near[near >= 0]] - source[near >= 0], axis=1) < 2.0
+    return len(np.unique(points[near[near >= 0]][close], axis=0))
+
+
+def locate(video, pool: dict[str, Template], cfg: Config):
+    """Find the overlay of a video: (tensors, info) as in sim.FORMATS["nitrogen.overlay/1"], and the sampled frames.
+
+    The best verified template wins: inliers x likeness after registration, not the first over the bar.
+    """
+    frames, numbers, count = sample(video, cfg.frames)
+    frame_h, frame_w = frames[0].shape[:2]
+    shrink = min(1.0, WORK_WIDTH / frame_w)
+    small = [cv2.resize(f, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) for f in frames] if shrink < 1 else frames
+    median, pool = middle(small), list(pool.values())
+    bank = builtin_index() if pool == list(templates().values()) else index(pool)
+    best, reason = None, "no template fits anywhere"
+    for first, template, affine in propose(small, median, pool, bank):
+        affine, likeness = refine(median, template, affine)
+        if not plausible(affine, template.size, median.shape[1], median.shape[0]):
+            continue
+        inliers = max(first, count_inliers(median, template, affine))
+        if inliers < cfg.min_inliers or likeness < MIN_LIKENESS:
+            reason = f"nearest: {template.name} with {inliers} inliers (bar {cfg.min_inliers}), likeness {likeness:.2f} (bar {MIN_LIKENESS})"
+        elif best is None or inliers * likeness > best[0]:
+            best = inliers * likeness, inliers, likeness, template, affine
+    if best is None:
+        return {}, dict(found=False, reason=reason), frames
+    _, inliers, likeness, template, affine = best
+    affine = affine / shrink
+    (w, h), margin = template.size, 8
+    x0, y0 = (max(0, int(v) - margin) for v in affine[:, 2])
+    part = middle([f[y0:, x0:][:math.ceil(h * affine[1, 1]) + 2 * margin, :math.ceil(w * affine[0, 0]) + 2 * margin] for f in frames])
+    offset = np.array([[0, 0, x0], [0, 0, y0]])
+    affine, likeness = refine(part, template, affine - offset)
+    out_w, out_h = round(w * affine[0, 0]), round(h * affine[1, 1])
+    still = crop(part, affine, (w, h), out_w, out_h)
+    affine = affine + offset
+    votes = sum(count_inliers(f, template, affine) >= cfg.min_inliers for f in frames)
+    corners = np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ affine.T
+    low, high = np.floor(corners.min(0)).clip(0), np.ceil(corners.max(0)).clip(0, (frame_w, frame_h))
+    tensors = {"affine": affine[None].astype(np.float32), "corners": corners[None].astype(np.float32),
+               "bbox": np.concatenate([low, high - low])[None].astype(np.int32),
+               "span": np.array([[0, count - 1]], np.int64), "median": still[None]}
+    info = dict(found=True, template=template.name, family=template.family, layout=layout(template), inliers=inliers,
+                votes=votes, sampled=numbers, likeness=round(likeness, 3), frame_size=[frame_w, frame_h])
+    return tensors, info, frames
+
+
+# ---- pictures to look at ---------------------------------------------------------------------------------------
+
+def tile(images, columns, gap=6):
+    """RGB images in rows, over dark gray."""
+    rows = [images[i:i + columns] for i in range(0, len(images), columns)]
+    width = max(sum(m.shape[1] + gap for m in r) for r in rows) + gap
+    out = np.full((sum(max(m.shape[0] for m in r) + gap for r in rows) + gap, width, 3), 40, np.uint8)
+    y = gap
+    for r in rows:
+        x = gap
+        for m in r:
+            out[y:y + m.shape[0], x:x + m.shape[1]] = m
+            x += m.shape[1] + gap
+        y += max(m.shape[0] for m in r) + gap
+    return out
+
+
+def caption(image, text):
+    """The image with a line of text below it."""
+    image = cv2.copyMakeBorder(image, 0, 18, 0, 0, cv2.BORDER_CONSTANT, value=(40, 40, 40))
+    return cv2.putText(image, text, (4, image.shape[0] - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
+
+
+def save_png(path, rgb):
+    sim.write_bytes(path, cv2.imencode(".png", rgb[..., ::-1])[1].tobytes())
+
+
+def video_sheet(path, frames, tensors, info):
+    """Six of the sampled frames with the box; the median crop and the template beside each other."""
+    shown = []
+    for f in frames[::max(1, len(frames) // 6)][:6]:
+        f = f.copy()
+        if info["found"]:
+            cv2.polylines(f, [np.round(tensors["corners"][0]).astype(np.int32)], True, (255, 60, 60), 2)
+        shown.append(cv2.resize(f, (480, round(480 * f.shape[0] / f.shape[1])), interpolation=cv2.INTER_AREA))
+    if info["found"]:
+        still, template = tensors["median"][0], templates()[info["template"]]
+        drawn = idle(template, (90, 90, 90), still.shape[1] / template.size[0])
+        text = f"{info['template']}: {info['inliers']} inliers, {info['votes']}/{len(frames)} votes, likeness {info['likeness']}"
+        shown += [caption(still, "median crop"), caption(drawn, text)]
+    else:
+        shown[0] = caption(shown[0], info["reason"])
+    save_png(path, tile(shown, 3))
+
+
+@dataclass(frozen=True)
+class SheetConfig(sim.Common):
+    out: str = "data/templates.png"         # picture to write
+
+
+def template_sheet(cfg: SheetConfig):
+    """All templates, untouched and in a random state, over two backgrounds."""
+    rng, pictures = np.random.default_rng(cfg.seed), []
+    for t in templates().values():
+        for state in ((np.zeros(16), np.zeros(4)), (rng.random(16) < 0.4, rng.uniform(-1, 1, 4))):
+            ground = np.full((228, 330, 3), (66, 104, 78), np.uint8)
+            ground[:, 165:] = (150, 130, 110)
+            composite(ground, draw(t, *state), 5, (228 - t.size[1]) // 2)
+            pictures.append(caption(ground, f"{t.name} ({t.family})"))
+    save_png(cfg.out, tile(pictures, 6))
+    print(f"{len(templates())} templates -> {cfg.out}")
+
+
+# ---- many videos -------------------------------------------------------------------------------------------------
+
+def label(cfg: Config, video: str) -> dict:
+    """Localize one video and write its artefact; returns the metadata.  A finished output is kept."""
+    from tqdm import tqdm
+    path = Path(cfg.out) / f"{Path(video).stem}.overlay.safetensors"
+    sim.video_facts(video)
+    recipe = sim.recipe(cfg, video)
+    kept = sim.finished(path, "nitrogen.overlay/1", recipe, cfg.fresh)
+    if kept:
+        info = sim.read(path, "nitrogen.overlay/1")[1]
+    else:
+        tensors, info, frames = locate(video, templates(), cfg)
+        if cfg.sheet:
+            video_sheet(path.with_suffix(".png"), frames, tensors, info)
+        sim.write(path, tensors, "nitrogen.overlay/1", recipe=recipe, **info)
+    if info["found"]:
+        what = f"{info['template']} with {info['inliers']} inliers, {info['votes']}/{len(info['sampled'])} frames agree"
+        tqdm.write(f"{video}: {what} -> {path}{' (kept)' if kept else ''}")
+    return {"video": video, "path": str(path), **info}
+
+
+def main(cfg: Config):
+    if cfg.frames < 3 or cfg.min_inliers < 4:
+        raise SystemExit("--frames must be at least 3 and --min-inliers at least 4")
+    print(f"{len(cfg.videos)} videos -> {cfg.out}: {len(templates())} templates, {cfg.frames} frames each, "
+          f"bar {cfg.min_inliers} inliers; a few seconds a video")
+    done = sim.for_each(functools.partial(label, cfg), cfg.videos, cfg.workers)
+    absent = [f"{d['video']}: no overlay found ({d['reason']}) -> {d['path']}" for d in done if not d["found"]]
+    if len(done) == 1 and absent:
+        raise SystemExit(absent[0])
+    print("\n".join(absent + [f"overlay found in {len(done) - len(absent)} of {len(done)} videos"]))
+
+
+if __name__ == "__main__":
+    sim.command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet)})

@@ -117,120 +117,106 @@ def filter_video(video: str, c: Config) -> dict:
     """One video -> its shards.  Returns counts: rows, kept, chunks."""
     import cv2
     stem, folder = Path(video).stem, Path(c.labels)
-    labels = next((p for kind in ("actions", "truth") if (p := folder / f"{stem}.{kind}.safetensors").exists()), None)
-    if labels is None:
-        raise SystemExit(f"{folder / stem}.actions.safetensors: no such file; make it: python parse.py {video} --out {folder}")
+    labels, overlay = folder / f"{stem}.actions.safetensors", folder / f"{stem}.overlay.safetensors"
+    if not labels.exists():
+        raise SystemExit(f"{labels}: no such file; make it: python parse.py {video} --out {folder}")
     facts = sim.video_facts(video)
     buttons, sticks, tensors, info = final_actions(labels, c.percentile)
     parsed = info["unit"] == "grid"
-    overlay = folder / f"{stem}.overlay.safetensors"
     recipe = sim.recipe(c, video, labels, *([overlay] if parsed and c.mask else []))
-    first = Path(c.out) / f"{stem}-000.safetensors"
-    if sim.finished(first, "nitrogen.shard/1", recipe, c.fresh):
-        return sim.read(first)[1]["counts"]
-    box = box_to_mask(overlay, facts["width"], facts["height"]) if parsed and c.mask else None
     keep = kept_rows(buttons, sticks, facts["fps"], c)
+    groups = np.array_split(np.flatnonzero(keep), max(1, -(-int(keep.sum()) // c.rows_per_shard)))
+    paths = [Path(c.out) / f"{stem}-{k:03d}.safetensors" for k in range(len(groups))]
+    if all([sim.finished(p, "nitrogen.shard/1", recipe, c.fresh) for p in paths]):
+        return sim.read(paths[0])[1]["counts"]
+    box = box_to_mask(overlay, facts["width"], facts["height"]) if parsed and c.mask else None
+    starts = [chunk_starts(np.isin(np.arange(len(keep)), rows), facts["fps"], c) for rows in groups]
     split = "validation" if zlib.crc32(stem.encode()) % 1000 < 1000 * c.validation else "train"
-    counts = {"rows": len(keep), "kept": int(keep.sum()), "chunks": 0, "split": split}
+    counts = {"rows": len(keep), "kept": int(keep.sum()), "chunks": sum(map(len, starts)), "split": split}
+    about = {"name": stem, "game": info.get("game", stem.rsplit("-", 1)[0]), "fps": facts["fps"], "split": split}
+    frames = masked_frames(video, keep, box, c.quality)
+    for path, rows, start in zip(paths, groups, starts):
+        jpegs = [jpeg for _, jpeg in zip(rows, frames)]
+        if len(jpegs) < len(rows):
+            raise SystemExit(f"{video}: has fewer frames than {labels} has rows ({len(keep)}); parse it again")
+        sim.write(path, {
+            "jpeg": np.frombuffer(b"".join(jpegs), np.uint8), "offset": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
+            "buttons": buttons[rows], "sticks": sticks[rows].astype(np.float32), "mask": tensors["shown"][None],
+            "video": np.zeros(len(rows), np.int32), "frame": rows.astype(np.int64), "time": tensors["time"][rows],
+            "start": np.searchsorted(rows, start).astype(np.int64),
+        }, "nitrogen.shard/1", recipe=recipe, counts=counts, videos=[about], rate=c.rate, horizon=c.horizon, shift=c.shift, masked=bool(box))
+    return counts
 
-    def shard(number, jpegs, rows):
-        """Rows of one shard; the first is written last, so that its presence says that all are there."""
-        starts = chunk_starts(np.isin(np.arange(len(keep)), rows), facts["fps"], c) if len(rows) else np.zeros(0, np.int64)
-        counts["chunks"] += len(starts)
-        where = {int(r): i for i, r in enumerate(rows)}
-        arrays = {"jpeg": np.frombuffer(b"".join(jpegs), np.uint8), "offset": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
-                  "buttons": buttons[rows], "sticks": sticks[rows].astype(np.float32), "mask": tensors["shown"][None],
-                  "video": np.zeros(len(rows), np.int32), "frame": rows, "time": tensors["time"][rows],
-                  "start": np.array([where[int(s)] for s in starts], np.int64)}
-        about = {"name": stem, "game": info.get("game", stem.rsplit("-", 1)[0]), "fps": facts["fps"], "split": split}
-        return lambda: sim.write(Path(c.out) / f"{stem}-{number:03d}.safetensors", arrays, "nitrogen.shard/1", recipe=recipe, counts=counts,
-                                 videos=[about], rate=c.rate, horizon=c.horizon, shift=c.shift, masked=bool(box))
 
-    jpegs, rows, number, pending = [], [], 0, None
-    for i, _, rgb in sim.read_video(video):
-        if i >= len(keep):
-            break
-        if not keep[i]:
-            continue
+def masked_frames(video, keep, box, quality: int):
+    """JPEG bytes of the kept frames in order: overlay painted out, the whole picture resized to 256 x 256."""
+    import cv2
+    for _, _, rgb in sim.read_video(video, np.flatnonzero(keep)):
         if box:
             rgb[box[1]:box[3], box[0]:box[2]] = MASK_COLOUR
         small = cv2.resize(rgb, (sim.FRAME, sim.FRAME), interpolation=cv2.INTER_AREA)
-        jpegs.append(cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, c.quality])[1].tobytes())
-        rows.append(i)
-        if len(rows) == c.rows_per_shard:
-            write = shard(number, jpegs, np.array(rows, np.int64))
-            pending = write if number == 0 else (write(), pending)[1]
-            jpegs, rows, number = [], [], number + 1
-    if rows or number == 0:
-        write = shard(number, jpegs, np.array(rows, np.int64))
-        pending = write if number == 0 else (write(), pending)[1]
-    pending()
-    return counts
+        yield cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 # ---- the reader -------------------------------------------------------------------------------------------------
 
 class Shards:
-    """All chunks of a folder's shards, memory-mapped: item i is (JPEG bytes, buttons [K, 16], sticks [K, 4], mask [20], name).
+    """All chunks of one split: item i is (JPEG bytes, buttons [K, 16], sticks [K, 4], mask [20], game).
 
     K and the timing are the reader's: horizon, rate, shift; a chunk must fit what the shards were cut for.
     """
 
     def __init__(self, folder, split: str, horizon: int, rate: float, shift: int):
-        from safetensors import safe_open
-        self.parts, self.ends = [], []
-        for path in sorted(Path(folder).glob("*.safetensors")):
-            with safe_open(path, "numpy") as f:          # header first: the JPEG bytes stay on disk
-                fmt = (f.metadata() or {}).get("json", "")
-            if '"nitrogen.shard/1"' not in fmt:
-                raise SystemExit(f"{path}: not a shard; make shards: {sim.MAKER['shard']}")
+        self.parts, self.ends = [], [0]
+        paths = sorted(Path(folder).glob("*.safetensors"))
+        if not paths:
+            raise SystemExit(f"{folder}: no shards there; make them: {sim.MAKER['shard']} --out {folder}")
+        for path in paths:
             part = Part(path)
-            about = part.info["videos"][0]
-            stride = round(about["fps"] / rate)
-            cut = part.info["shift"] + (part.info["horizon"] - 1) * round(about["fps"] / part.info["rate"])
-            if shift + (horizon - 1) * stride > cut:
-                raise SystemExit(f"{path}: cut for chunks of {part.info['horizon']} actions at {part.info['rate']:g}/s, the model needs "
-                                 f"{horizon} at {rate:g}/s: run filter.py with --horizon {horizon} --rate {rate:g} --shift {shift} --fresh")
+            about, info = part.about, part.info
+            offsets = shift + round(about["fps"] / rate) * np.arange(horizon)
+            if offsets[-1] > info["shift"] + round(about["fps"] / info["rate"]) * (info["horizon"] - 1):
+                raise SystemExit(f"{path}: cut for chunks of {info['horizon']} actions at {info['rate']:g}/s, the model wants {horizon} at "
+                                 f"{rate:g}/s: run filter.py with --horizon {horizon} --rate {rate:g} --shift {shift} --fresh")
             if about["split"] == split and len(part["start"]):
-                part.offsets = shift + stride * np.arange(horizon)
+                part.offsets = offsets
                 self.parts.append(part)
-                self.ends.append((self.ends[-1] if self.ends else 0) + len(part["start"]))
+                self.ends.append(self.ends[-1] + len(part["start"]))
 
     def __len__(self):
-        return self.ends[-1] if self.ends else 0
+        return self.ends[-1]
 
     def __getitem__(self, i):
-        p = bisect.bisect_right(self.ends, i)
+        p = bisect.bisect_right(self.ends, i) - 1
         part = self.parts[p]
-        row = part["start"][i - (self.ends[p - 1] if p else 0)]
-        a, b = part["offset"][row], part["offset"][row + 1]
+        row = part["start"][i - self.ends[p]]
         chunk = row + part.offsets
-        return part.jpeg(a, b), part["buttons"][chunk], part["sticks"][chunk], part["mask"][part["video"][row]], part.info["videos"][0]["game"]
+        jpeg = part["jpeg"][part["offset"][row]:part["offset"][row + 1]]
+        return jpeg, part["buttons"][chunk], part["sticks"][chunk], part["mask"][part["video"][row]], part.about["game"]
 
     @property
     def games(self) -> dict:
         """game -> chunks"""
         out = {}
         for part in self.parts:
-            name = part.info["videos"][0]["game"]
-            out[name] = out.get(name, 0) + len(part["start"])
+            out[part.about["game"]] = out.get(part.about["game"], 0) + len(part["start"])
         return out
 
 
 class Part:
-    """One shard: small tensors in memory, JPEG bytes read from the mapped file as they are needed."""
+    """One shard: checked once, then the small tensors stay in memory and the JPEG bytes on disk (memory-mapped)."""
 
     def __init__(self, path):
         self.tensors, self.info = sim.read(path, "nitrogen.shard/1")
-        t = self.tensors
-        if t["offset"][-1] != len(t["jpeg"]) or (np.diff(t["offset"]) <= 0).any() or len(t["offset"]) != len(t["frame"]) + 1:
-            raise SystemExit(f"{path}: its frame offsets do not fit its JPEG bytes; make it anew: {sim.MAKER['shard']}")
+        t, self.about = self.tensors, self.info["videos"][0]
+        R = len(t["frame"])
+        if len(t["offset"]) != R + 1 or t["offset"][-1] != len(t["jpeg"]) or (np.diff(t["offset"]) <= 0).any() \
+                or (len(t["start"]) and not 0 <= t["start"].min() <= t["start"].max() < R):
+            raise SystemExit(f"{path}: its offsets do not fit its frames; make it anew: {sim.MAKER['shard']} --fresh")
+        t["jpeg"] = sim.mapped(path, "jpeg")
 
     def __getitem__(self, name):
         return self.tensors[name]
-
-    def jpeg(self, a, b) -> np.ndarray:
-        return self.tensors["jpeg"][a:b]
 
 
 def decode(jpeg: np.ndarray, side: int) -> np.ndarray:

@@ -161,6 +161,14 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
     return tensors, info
 
 
+def mapped(path, name: str) -> np.ndarray:
+    """A uint8 tensor of an artefact, memory-mapped: nothing is read until it is used."""
+    with open(path, "rb") as f:
+        length = int.from_bytes(f.read(8), "little")
+        begin, end = json.loads(f.read(length))[name]["data_offsets"]
+    return np.memmap(path, np.uint8, "r", 8 + length + begin, (end - begin,)) if end > begin else np.zeros(0, np.uint8)
+
+
 def finished(path, format: str, recipe: dict, fresh: bool = False) -> bool:
     """True if `path` already holds this very result.  A broken file is made anew; another recipe's is refused."""
     if fresh or not Path(path).exists():

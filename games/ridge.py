@@ -13,13 +13,13 @@ from console import HEIGHT, WIDTH, Hands, Task, World, gradient, mirror, noise, 
 
 TASKS = {
     "reach": Task("Run to the flag, over lava and spikes.", "navigation", 26),
-    "slimes": Task("Defeat ten slimes with the sword.", "combat", 30),
-    "coins": Task("Collect twelve coins.", "specific", 30),
+    "slimes": Task("Defeat twelve slimes with the sword.", "combat", 30),
+    "coins": Task("Collect sixteen coins.", "specific", 24),
 }
-SLIMES, COINS = 10, 12
+SLIMES, COINS = 12, 16
 TILE = 32                                                       # px; everything below in px and seconds
 RUN, SPRINT, JUMP, GRAVITY = 170, 215, 390, 1000                # a jump: 76 px high, 0.78 s, 133 px far
-SLIME_HP, HEAL = 3, 1.6                                         # hits; seconds after which a wounded slime is well again
+SLIME_HP, HEAL = 2, 2.0                                         # hits; seconds after which a wounded slime is well
 COIN_HEIGHT = 92                                                # above the ground: only a jump reaches it
 
 # ---- sprites
@@ -35,7 +35,8 @@ def hero(legs):
 
 HERO = {"stand": hero([(10, 9), (19, 20)]), "run0": hero([(10, 3), (19, 27)]), "run1": hero([(13, 15), (16, 13)]),
         "jump": hero([(10, 5), (20, 24)])}
-SLASH = sprite(64, 56, (STEEL, 20, 28, 42, 26), ((0, 0, 0), 8, 28, 40, 27))
+ARC = np.linspace(-1.3, 1.3, 12)
+SLASH = sprite(64, 56, (STEEL, [(16 + 46 * np.cos(a), 28 + 27 * np.sin(a)) for a in ARC] + [(10 + 36 * np.cos(a), 28 + 27 * np.sin(a)) for a in ARC[::-1]]))
 LIME, GREEN = (150, 255, 60), (40, 150, 30)
 SLIME = [sprite(46, 36, (GREEN, 23, 36 - h / 2, w, h / 2 + 1), (LIME, 23, 34 - h / 2, w - 2, h / 2), ((255, 255, 255), 15, 24, 5, 6),
                 ((255, 255, 255), 31, 24, 5, 6), ((0, 0, 0), 16, 25, 2, 3), ((0, 0, 0), 30, 25, 2, 3)) for w, h in ((22, 26), (18, 33))]
@@ -226,7 +227,7 @@ class Game(World):
         """Three layers, drawn once: sky and sun, hills (a third as fast), the ridge itself."""
         width = len(self.height) * TILE
         self.sky = gradient(WIDTH, HEIGHT, (26, 18, 58), (74, 36, 96), (170, 74, 100), (236, 140, 96))
-        cv2.circle(self.sky, (330, 170), 46, (255, 205, 140), -1)
+        cv2.circle(self.sky, (330, 165), 46, (250, 170, 150), -1)
         far = width // 3 + WIDTH
         self.hills = np.full((HEIGHT, far, 3), (62, 38, 84), np.uint8)
         crest = HEIGHT - 60 - 90 * noise(rng, 8, far, 70)[0] - 8 * noise(rng, 8, far, 9)[0]

@@ -1,0 +1,729 @@
+"""parse.py: read the gamepad off a controller overlay, frame by frame (paper section 3.1).
+
+    python parse.py VIDEO... [--out DIR] [--weights FILE] [--preview]     DIR/<video stem>.actions.safetensors
+    python parse.py train [--config tiny|small|paper] [--minutes M] [--init FILE] --out FILE
+
+In, per video: the video and DIR/<stem>.overlay.safetensors from extract.py (where the overlay is, the temporal median
+of its crop, and the layout: where each button and stick of the template is).
+Out: row i = what frame i shows: buttons float16 [T, 16] probabilities, sticks float32 [T, 4] in grid cells from the
+centre (-5..5), shown bool [20], confidence float16 [T], time float64 [T] s.
+`train` needs no data: it draws the templates of extract.py in random states over random backgrounds.
+
+The network is a SegFormer whose input is two consecutive crops side by side.  Its head samples the feature map where
+the template has its elements: one logit per button, and an 11 x 11 heat map over the places where a stick's knob can be.
+
+Dimensions: B batch, T video frames, N tokens, D width, H heads; t the two frames of a pair, s the two sticks,
+k the GRID * GRID cells of a heat map, h w picture, c channels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import math
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from einops import rearrange
+from tqdm import tqdm
+
+import extract
+import sim
+
+CROP = 128              # px, side of each registered crop; CHOICE: the paper does not give it
+GRID = 11               # cells per axis of a stick's heat map, paper 3.1
+REACH = 1.2             # stick radii at the grid's outermost cell: room for a crop that is slightly off
+UNIT = (GRID - 1) / 2 / REACH          # grid cells per stick radius
+BATCH = 16              # pairs of frames per pass of the network when parsing
+FRAME_WIDTH = 960       # px, width of the synthetic game frame that overlay sizes refer to
+
+
+# ---- configuration ---------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Config(sim.Common):
+    videos: tuple[str, ...] = ()                    # videos to parse
+    out: str = "data/labels"                        # folder of the overlay artefacts, and of what is written
+    weights: str = str(sim.ROOT / "weights" / "parse.safetensors")     # what `train` made
+    preview: bool = False                           # also write <stem>.preview.mp4: the crop beside the parsed pad
+    workers: int = 1                                # processes
+
+
+@dataclass(frozen=True)
+class Net:
+    """Sizes of the network.  Strides are 4, 2, 2, 2 and patch kernels 7, 3, 3, 3 (MiT)."""
+    widths: tuple = (32, 64, 96, 128)
+    depths: tuple = (1, 1, 2, 2)
+    heads: tuple = (1, 2, 3, 4)
+    reduce: tuple = (8, 4, 2, 1)                    # side of the patches that keys and values are pooled from
+    channels: int = 6                               # RGB of the frame and of the temporal median
+    decoder: int = 64                               # width of the 1/4-resolution feature map
+    detail: int = 16                                # channels of the full-resolution features that sticks also read
+    head: int = 48                                  # width of the stick head
+
+
+NETS = {
+    "compact": Net(),
+    "b0": Net(widths=(32, 64, 160, 256), depths=(2, 2, 2, 2), heads=(1, 2, 5, 8), decoder=128),     # MiT-B0
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig(sim.Common):
+    out: str = "data/parser/parse.safetensors"      # the weights; <stem>.state.safetensors beside it resumes
+    init: str = ""                                  # weights to start from
+    net: str = "compact"                            # compact or b0
+    images: float = 8e6                             # synthetic pairs to see, paper 3.1
+    minutes: float = 0.0                            # stop after so long instead (all runs of this command together); 0: no limit
+    batch: int = 256                                # paper 3.1
+    lr: float = 1e-4                                # peak, paper 3.1
+    weight_decay: float = 0.1                       # paper 3.1
+    warmup: float = 0.03                            # share of the run over which the rate rises; CHOICE
+    ema: float = 0.999                              # decay of the averaged weights, which are what is kept; CHOICE
+    workers: int = 1                                # processes that draw
+    threads: int = 0                                # CPU threads of the network; 0: as torch likes
+
+
+CONFIGS = {
+    "tiny": TrainConfig(batch=32, lr=1e-3, images=2e5, minutes=30),     # DEVIATION: higher peak and smaller batch for a short run on a CPU
+    "small": TrainConfig(batch=256, lr=1e-3, images=2e6, minutes=15, workers=12),     # DEVIATION: likewise, one GPU
+    "paper": TrainConfig(net="b0", workers=12),
+}
+
+
+# ---- SegFormer encoder: MiT, arXiv 2105.15203 ---------------------------------------------------------------
+# Tensor names as in transformers.  Weights published under its older names: encoder.patch_embeddings.I -> stages.I.patch_embeddings,
+# encoder.block.I.J -> stages.I.blocks.J, layer_norm_1 / layer_norm_2 -> layernorm_before / layernorm_after,
+# attention.self.query / key / value -> attention.q_proj / k_proj / v_proj, attention.output.dense -> attention.o_proj,
+# attention.self.sr / layer_norm -> attention.sequence_reduction.sequence_reduction / layer_norm, mlp.dense1 / dense2 ->
+# mlp.fc1 / fc2, encoder.layer_norm.I -> stages.I.layer_norm.
+
+def as_image(x, size):
+    return rearrange(x, "B (h w) D -> B D h w", h=size[0])
+
+
+def as_tokens(x):
+    return rearrange(x, "B D h w -> B (h w) D")
+
+
+class PatchEmbeddings(nn.Module):
+    """Overlapping patches: a strided convolution, then LayerNorm."""
+
+    def __init__(self, channels, width, kernel, stride):
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, kernel, stride, kernel // 2)
+        self.layer_norm = nn.LayerNorm(width)
+
+    def forward(self, x):
+        x = self.proj(x)
+        return self.layer_norm(as_tokens(x)), x.shape[-2:]
+
+
+class SequenceReduction(nn.Module):
+    """r x r tokens -> one."""
+
+    def __init__(self, width, r):
+        super().__init__()
+        self.sequence_reduction = nn.Conv2d(width, width, r, r)
+        self.layer_norm = nn.LayerNorm(width)
+
+    def forward(self, x, size):
+        return self.layer_norm(as_tokens(self.sequence_reduction(as_image(x, size))))
+
+
+class Attention(nn.Module):
+    """softmax(q k^T / sqrt(D / H)) v, with keys and values from the reduced sequence."""
+
+    def __init__(self, width, heads, r):
+        super().__init__()
+        self.heads = heads
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(width, width) for _ in range(4))
+        self.sequence_reduction = SequenceReduction(width, r) if r > 1 else None
+
+    def forward(self, x, size):
+        y = self.sequence_reduction(x, size) if self.sequence_reduction else x          # B N / r^2 D
+        q, k, v = (rearrange(p, "B N (H D) -> B H N D", H=self.heads)
+                   for p in (self.q_proj(x), self.k_proj(y), self.v_proj(y)))
+        weight = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)                            # B H N N / r^2
+        return self.o_proj(rearrange(weight @ v, "B H N D -> B N (H D)"))
+
+
+class DepthwiseConv(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.dwconv = nn.Conv2d(width, width, 3, padding=1, groups=width)
+
+    def forward(self, x, size):
+        return as_tokens(self.dwconv(as_image(x, size)))
+
+
+class MixFFN(nn.Module):
+    """The 3 x 3 convolution tells tokens where they are: there is no position embedding."""
+
+    def __init__(self, width, ratio=4):
+        super().__init__()
+        self.fc1 = nn.Linear(width, width * ratio)
+        self.dwconv = DepthwiseConv(width * ratio)
+        self.fc2 = nn.Linear(width * ratio, width)
+
+    def forward(self, x, size):
+        return self.fc2(F.gelu(self.dwconv(self.fc1(x), size)))
+
+
+class Block(nn.Module):
+    def __init__(self, width, heads, r):
+        super().__init__()
+        self.layernorm_before = nn.LayerNorm(width)
+        self.attention = Attention(width, heads, r)
+        self.layernorm_after = nn.LayerNorm(width)
+        self.mlp = MixFFN(width)
+
+    def forward(self, x, size):
+        x = x + self.attention(self.layernorm_before(x), size)
+        return x + self.mlp(self.layernorm_after(x), size)
+
+
+class Stage(nn.Module):
+    def __init__(self, channels, width, depth, heads, r, kernel, stride):
+        super().__init__()
+        self.patch_embeddings = PatchEmbeddings(channels, width, kernel, stride)
+        self.blocks = nn.ModuleList(Block(width, heads, r) for _ in range(depth))
+        self.layer_norm = nn.LayerNorm(width)
+
+    def forward(self, x):
+        x, size = self.patch_embeddings(x)
+        for block in self.blocks:
+            x = block(x, size)
+        return as_image(self.layer_norm(x), size)
+
+
+class Encoder(nn.Module):
+    """image [B, c, h, w] -> four maps [B, D, h / 4, w / 4] ... [B, D, h / 32, w / 32]."""
+
+    def __init__(self, net: Net):
+        super().__init__()
+        self.stages = nn.ModuleList(map(Stage, (net.channels, *net.widths[:3]), net.widths, net.depths, net.heads,
+                                        net.reduce, (7, 3, 3, 3), (4, 2, 2, 2)))
+
+    def forward(self, x):
+        maps = []
+        for stage in self.stages:
+            maps.append(x := stage(x))
+        return maps
+
+
+class Decoder(nn.Module):
+    """Four maps -> one at 1/4 resolution.
+
+    The published one projects, enlarges, concatenates and mixes by a 1 x 1 convolution.  All of that is linear, so here each
+    map goes straight to the common width at its own size and is added on the way up: a tenth of the work.
+    """
+
+    def __init__(self, net: Net):
+        super().__init__()
+        self.proj = nn.ModuleList(nn.Conv2d(w, net.decoder, 1) for w in net.widths)
+
+    def forward(self, maps):
+        x = self.proj[-1](maps[-1])
+        for proj, m in zip(self.proj[-2::-1], maps[-2::-1]):
+            x = proj(m) + F.interpolate(x, m.shape[-2:], mode="bilinear", align_corners=False)
+        return x
+
+
+# ---- the parser: features read where the template has its elements ------------------------------------------
+
+def lattice(steps) -> torch.Tensor:
+    """[n * n, 2] x, y, row by row."""
+    steps = torch.as_tensor(steps, dtype=torch.float32)
+    return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).reshape(-1, 2)
+
+
+def rings(*spec) -> torch.Tensor:
+    """The centre and, per (radius, count, turn), points around it, [n, 2]."""
+    points = [(0.0, 0.0)]
+    for radius, count, turn in spec:
+        angles = (2 * math.pi * (i + turn) / count for i in range(count))
+        points += [(radius * math.cos(a), radius * math.sin(a)) for a in angles]
+    return torch.tensor(points)
+
+
+def sample(features, points):
+    """features [B, c, h, 2 w] at points [B, p, 2] (0..1 in the crop), in both crops: [B, t, p, 2 c], own crop first, then the other.
+
+    The non-linearity comes after the sampling: it then costs only what is looked at."""
+    x, y = points.clamp(0, 1).unbind(-1)
+    grid = torch.stack([torch.stack([x - 1, x], 1), torch.stack([2 * y - 1] * 2, 1)], -1)             # B t p 2
+    own = F.grid_sample(features, grid.to(features.dtype), align_corners=False, padding_mode="border")
+    own = F.gelu(rearrange(own, "B c t p -> B t p c").contiguous())
+    return torch.cat([own, own.flip(1)], -1)
+
+
+class Parser(nn.Module):
+    """Two crops side by side -> logits of 16 buttons and 2 heat maps, for both of the frames.
+
+    DEVIATION: the paper reads the second frame of a pair; reading both halves the work per frame and doubles what a pair teaches.
+    """
+
+    def __init__(self, net: Net):
+        super().__init__()
+        self.net = net
+        self.encoder = Encoder(net)
+        self.decoder = Decoder(net)
+        self.detail = nn.Conv2d(net.channels, net.detail, 3, padding=1)
+        for name, points in (("cells", lattice(torch.linspace(-REACH, REACH, GRID))), ("nine", lattice([-0.67, 0, 0.67])),
+                             ("near", rings((0.6, 4, 0), (1.0, 8, 0), (1.25, 4, 0.5))), ("far", rings((1.0, 4, 0)))):
+            self.register_buffer(name, points, persistent=False)
+        self.button_in = nn.Linear(2 * len(self.nine) * (net.decoder + net.detail), net.decoder)
+        self.button_name = nn.Parameter(torch.zeros(len(sim.BUTTONS), net.decoder))
+        self.button_out = nn.Linear(net.decoder, 1)
+        self.stick_near = nn.Linear(2 * len(self.near) * net.detail, net.head)
+        self.stick_far = nn.Linear(2 * len(self.far) * net.decoder, net.head)
+        self.stick_mix = nn.Conv2d(net.head, net.head, 3, padding=1)
+        self.stick_out = nn.Conv2d(net.head, 1, 3, padding=1)
+
+    def forward(self, x, boxes, sticks):
+        """x [B, 6, CROP, 2 CROP] in -1..1; boxes [B, 16, 4] centre and half size; sticks [B, 2, 6] centre, travel, knob's half
+        size; both as shares of the crop.  Returns button logits [B, 2, 16] and heat map logits [B, 2, 2, GRID * GRID]."""
+        coarse, fine = self.decoder(self.encoder(x)), self.detail(x)
+        return self.read_buttons(coarse, fine, boxes), self.read_sticks(coarse, fine, sticks)
+
+    def read_buttons(self, coarse, fine, boxes):
+        points = (boxes[:, :, None, :2] + self.nine * boxes[:, :, None, 2:]).flatten(1, 2)
+        f = torch.cat([sample(coarse, points), sample(fine, points)], -1)
+        f = rearrange(f, "B t (n p) c -> B t n (p c)", p=len(self.nine))
+        return self.button_out(F.gelu(self.button_in(f) + self.button_name))[..., 0]
+
+    def read_sticks(self, coarse, fine, sticks):
+        centre, travel, knob = sticks[:, :, None].split(2, -1)
+        candidates = (centre + self.cells * travel)[:, :, :, None]                        # B s k 1 2
+
+        def around(features, ring):
+            points = (candidates + ring * knob[:, :, :, None]).flatten(1, 3)              # B (s k p) 2
+            return rearrange(sample(features, points), "B t (n p) c -> B t n (p c)", p=len(ring))
+        f = F.gelu(self.stick_near(around(fine, self.near)) + self.stick_far(around(coarse, self.far)))
+        f = rearrange(f, "B t (s i j) c -> (B t s) c i j", s=2, i=GRID)
+        heat = self.stick_out(F.gelu(self.stick_mix(f)))
+        return rearrange(heat, "(B t s) 1 i j -> B t s (i j)", t=2, s=2)
+
+
+def network_input(frames, median):
+    """uint8 frames [B, 2, CROP, CROP, 3] and their medians, same shape -> float [B, 6, CROP, 2 CROP] in -1..1."""
+    x = rearrange(torch.stack([frames, median], -2), "B t h w m c -> B (m c) h (t w)")
+    return (x.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+# ---- heat maps and positions ---------------------------------------------------------------------------------
+
+def spread(cells):
+    """Positions [..., 2] in cells from the centre -> heat map [..., GRID * GRID]: bilinear over the four cells around it."""
+    at = (cells + GRID // 2).clamp(0, GRID - 1)
+    tent = (1 - (at[..., None] - torch.arange(GRID, device=cells.device)).abs()).clamp(min=0)      # ... 2 GRID
+    return (tent[..., 1, :, None] * tent[..., 0, None, :]).flatten(-2)
+
+
+def locate(logits):
+    """Heat map logits [..., GRID * GRID] -> (positions [..., 2] in cells from the centre, share of the mass used).
+
+    Expectation over the 3 x 3 cells around the mode: exact for the spread of any position."""
+    p = logits.float().softmax(-1)
+    index = torch.arange(GRID, device=p.device)
+    row, column = p.argmax(-1)[..., None] // GRID, p.argmax(-1)[..., None] % GRID
+    near = ((index - row).abs() <= 1)[..., :, None] & ((index - column).abs() <= 1)[..., None, :]     # ... GRID GRID
+    p = p.unflatten(-1, (GRID, GRID)) * near
+    mass = p.sum((-2, -1))
+    x, y = ((p.sum(axis) * (index - GRID // 2)).sum(-1) / mass for axis in (-2, -1))
+    return torch.stack([x, y], -1), mass
+
+
+# ---- synthetic overlay frames (paper 3.1) ----------------------------------------------------------------------
+
+def geometry(layout: dict):
+    """A template's layout -> (boxes f32 [16, 4], sticks f32 [2, 6], shown bool [20]): see Parser.forward; absent ones are 0."""
+    w, h = layout["size"]
+    boxes, sticks, shown = np.zeros((16, 4), np.float32), np.zeros((2, 6), np.float32), np.zeros(20, bool)
+    for name, (x, y, bw, bh) in layout["buttons"].items():
+        i = sim.BUTTONS.index(name)
+        boxes[i], shown[i] = ((x + bw / 2) / w, (y + bh / 2) / h, bw / 2 / w, bh / 2 / h), True
+    for i, side in enumerate(("LEFT", "RIGHT")):
+        if side in layout["sticks"]:
+            cx, cy, radius, kw, kh = layout["sticks"][side]
+            sticks[i], shown[16 + 2 * i:18 + 2 * i] = (cx / w, cy / h, radius / w, radius / h, kw / 2 / w, kh / 2 / h), True
+    return boxes, sticks, shown
+
+
+def random_states(rng, shown):
+    """(buttons bool [2, 16], sticks f32 [2, 4]): two consecutive states of a pad, from resting to everything at once."""
+    buttons = np.repeat(rng.random((1, 16)) < rng.choice([0.0, 0.08, 0.2, 0.45], p=[0.15, 0.35, 0.35, 0.15]), 2, 0)
+    buttons[0] ^= rng.random(16) < rng.choice([0.0, 0.05, 0.3])
+    for a, b in ((0, 1), (2, 3)):                                       # opposite directions exclude each other
+        buttons[:, b] &= ~buttons[:, a] if rng.random() < 0.5 else True
+        buttons[:, a] &= ~buttons[:, b]
+    sticks = np.zeros((2, 2, 2), np.float32)                            # frame, stick, axis
+    for s in range(2):
+        now, before = random_stick(rng), random_stick(rng)
+        step = rng.choice(3, p=[0.35, 0.4, 0.25])                       # holds still, moves on, jumps
+        sticks[:, s] = (now, now) if step == 0 else (now + rng.normal(0, 0.2, 2), now) if step == 1 else (before, now)
+    return buttons & shown[:16], sticks.clip(-1, 1).reshape(2, 4)
+
+
+def random_stick(rng):
+    kind = rng.choice(6, p=[0.25, 0.1, 0.25, 0.15, 0.2, 0.05])
+    if kind == 0:                                                       # rest
+        return np.zeros(2)
+    if kind == 1:                                                       # drift
+        return rng.normal(0, 0.06, 2)
+    angle, length = rng.uniform(0, 2 * np.pi), 1.0
+    if kind == 2:                                                       # held in one of eight directions
+        angle = rng.integers(8) * np.pi / 4 + rng.normal(0, 0.04)
+    elif kind == 4:                                                     # anywhere
+        length = rng.random() ** 0.5
+    elif kind == 5:                                                     # the corners that square pads reach
+        return rng.uniform(-1, 1, 2)
+    return np.array([np.cos(angle), np.sin(angle)]) * length            # else anywhere on the rim
+
+
+def paint(rng, w=720, h=512):
+    """One procedural game picture: noise, gradients, shapes, and the text, bars and round icons of a HUD."""
+    def color():
+        return rng.integers(0, 256, 3).tolist()
+    corners = np.array([[color(), color()], [color(), color()]], np.float32)
+    base = cv2.resize(corners, (w, h), interpolation=cv2.INTER_LINEAR)
+    for side in (int(rng.integers(3, 12)), int(rng.integers(12, 90))):
+        noise = rng.normal(0, rng.uniform(0, 60), (side, side, int(rng.choice([1, 3])))).astype(np.float32)
+        base += np.atleast_3d(cv2.resize(noise, (w, h), interpolation=int(rng.choice([cv2.INTER_NEAREST, cv2.INTER_CUBIC]))))
+    if rng.random() < 0.4:                                              # tiles, as in pixel art
+        side = int(rng.integers(8, 40))
+        tile = cv2.resize(rng.integers(0, 256, (8, 8, 3)).astype(np.float32), (side, side), interpolation=cv2.INTER_NEAREST)
+        base = base * 0.6 + 0.4 * np.tile(tile, (h // side + 1, w // side + 1, 1))[:h, :w]
+    if rng.random() < 0.3:
+        base += rng.normal(0, rng.uniform(5, 25), (h, w, 1)).astype(np.float32)
+    canvas = np.ascontiguousarray(base.clip(0, 255).astype(np.uint8))
+    for _ in range(rng.integers(0, 30)):
+        at, size = rng.integers(0, (w, h)).tolist(), rng.integers(3, 90, 2).tolist()
+        thick, kind = int(rng.choice([-1, -1, 1, 2, 4])), rng.integers(4)
+        ink = [int(rng.choice([255, 230, 0, 20]))] * 3 if rng.random() < 0.3 else color()
+        if kind == 0:
+            cv2.rectangle(canvas, at, (at[0] + size[0], at[1] + size[1]), ink, thick, cv2.LINE_AA)
+        elif kind == 1:
+            cv2.ellipse(canvas, at, size if rng.random() < 0.5 else size[:1] * 2, 0, 0, 360, ink, thick, cv2.LINE_AA)
+        elif kind == 2:
+            cv2.line(canvas, at, rng.integers(0, (w, h)).tolist(), ink, abs(thick) + 1, cv2.LINE_AA)
+        else:
+            cv2.fillPoly(canvas, [(np.array(at) + rng.integers(-60, 60, (5, 2))).astype(np.int32)], ink, cv2.LINE_AA)
+    for _ in range(rng.integers(0, 8)):
+        x, y = rng.integers(0, (w, h)).tolist()
+        ink = [255] * 3 if rng.random() < 0.5 else color()
+        if rng.random() < 0.6:
+            text = "".join(rng.choice(list("ABXYLRQWERT0123456789:/% abcdeghinorst"), rng.integers(1, 14)))
+            cv2.putText(canvas, text, (x, y), int(rng.integers(0, 5)), rng.uniform(0.3, 1.6), ink, int(rng.integers(1, 4)), cv2.LINE_AA)
+        else:
+            length, thick = int(rng.integers(30, 200)), int(rng.integers(4, 16))
+            cv2.rectangle(canvas, (x, y), (x + length, y + thick), [20] * 3, -1)
+            cv2.rectangle(canvas, (x, y), (x + int(length * rng.random()), y + thick), ink, -1)
+    light = rng.choice([(1.0, 0), (0.35, 0), (0.5, 120), (1.4, 20)], p=[0.5, 0.2, 0.15, 0.15])
+    return cv2.convertScaleAbs(canvas, alpha=light[0], beta=light[1])
+
+
+class Synthetic(torch.utils.data.Dataset):
+    """Pairs of consecutive crops with the median that goes with them; item i follows from (seed, i) alone.
+
+    A dict: frames uint8 [2, CROP, CROP, 3], median uint8 [CROP, CROP, 3], boxes, sticks, shown (see geometry),
+    buttons bool [2, 16], cells f32 [2, 2, 2] (frame, stick, axis: where the knob is *in this crop*, in cells, so that
+    a crop that is slightly off teaches no wrong place), family int64.
+    """
+    SCENES, REPAINT = 64, 4096                                          # game pictures in use; items until new ones are painted
+
+    def __init__(self, seed: int, templates: list | None = None):
+        self.seed, self.templates = seed, templates or list(extract.templates().values())
+        self.layouts = [extract.layout(t) for t in self.templates]
+        self.families = sorted({t.family for t in self.templates})
+        self.era, self.scenes, self.idle = None, [], {}
+
+    def scene(self, rng, index):
+        """A random game picture and its 9 x 6 thumbnail; each era of items has its own set."""
+        if self.era != index // self.REPAINT:
+            self.era = index // self.REPAINT
+            paints = np.random.default_rng([self.seed, self.era, 1])
+            pictures = [paint(paints) for _ in range(self.SCENES)]
+            self.scenes = [(p, cv2.resize(p, (9, 6), interpolation=cv2.INTER_AREA)) for p in pictures]
+        return self.scenes[rng.integers(self.SCENES)]
+
+    def backgrounds(self, rng, index, w, h):
+        """The game behind two consecutive frames, and its temporal median: mostly washed out, sharp if the game stood still."""
+        (first, thumb), (other, blur) = self.scene(rng, index), self.scene(rng, index)
+        second = first if rng.random() < 0.85 else other                              # else a cut
+        room = np.array(first.shape[1::-1]) - (w, h)
+        x, y = rng.integers(0, room + 1)
+        u, v = (np.array([x, y]) + rng.normal(0, rng.choice([0, 3, 12]), 2).round()).astype(int).clip(0, room)
+        behind = [first[y:y + h, x:x + w].copy(), second[v:v + h, u:u + w].copy()]
+        if rng.random() < 0.2:
+            return behind, behind[1].copy()
+        washed = cv2.resize(cv2.addWeighted(thumb, 0.5, blur, 0.5, 0), (36, 24), interpolation=cv2.INTER_CUBIC)
+        return behind, cv2.resize(washed, (w, h), interpolation=cv2.INTER_LINEAR)
+
+    def usual(self, rng, t):
+        """The overlay in the state that a median shows: at rest, or with what this player holds most of the time."""
+        key = (t, int(rng.integers(1, 6)) if rng.random() < 0.3 else 0)
+        if key not in self.idle:
+            draws = np.random.default_rng([self.seed, *key])
+            held = draws.random(16) < (0.1 if key[1] else 0)
+            sticks = np.stack([random_stick(draws), random_stick(draws)]).ravel() * (draws.random(4) < 0.5) * (key[1] > 0)
+            self.idle[key] = extract.draw(self.templates[t], held, sticks.clip(-1, 1))
+        return self.idle[key]
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng([self.seed, int(index)])
+        t = int(rng.integers(len(self.templates)))
+        template, layout = self.templates[t], self.layouts[t]
+        boxes, sticks, shown = geometry(layout)
+        buttons, positions = random_states(rng, shown)
+        size, edge = np.array(template.size), 4
+        w = round(FRAME_WIDTH * rng.uniform(0.2, 0.5))                                # displayed size, frame px
+        h = round(w * size[1] / size[0])
+        behind, median = self.backgrounds(rng, index, w + 2 * edge, h + 2 * edge)
+        opacity = rng.uniform(0.6, 1)
+        overlays = [extract.draw(template, buttons[0], positions[0])]
+        same = (buttons[0] == buttons[1]).all() and (positions[0] == positions[1]).all()
+        overlays += [overlays[0] if same else extract.draw(template, buttons[1], positions[1]), self.usual(rng, t)]
+        pictures = [*behind, median]
+        hues = rng.permutation(3) if rng.random() < 0.15 else None                    # a recoloured picture
+        for picture, overlay in zip(pictures, overlays):
+            extract.composite(picture, cv2.resize(overlay, (w, h)), edge, edge, opacity)
+        if rng.random() < 0.75:                                                       # compression, chroma at half resolution
+            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 96))]
+            pictures[:2] = [cv2.imdecode(cv2.imencode(".jpg", p, quality)[1], cv2.IMREAD_COLOR) for p in pictures[:2]]
+        scale = np.array([w, h]) / size
+        off = rng.uniform(-0.5, 0.5, 2) / CROP * size                                 # localization error, template px
+        stretch = 1 + rng.uniform(-0.004, 0.004, 2)
+        believed = np.stack([*np.diag(scale * stretch), edge + scale * off], 1)       # what the localizer says
+        crops = [extract.crop(p, believed, template.size, CROP, CROP) for p in pictures]
+        if hues is not None:
+            crops = [c[..., hues] for c in crops]
+        cells = np.zeros((2, 2, 2), np.float32)
+        for s, side in enumerate(("LEFT", "RIGHT")):
+            if side in layout["sticks"]:
+                centre, radius = np.array(layout["sticks"][side][:2]), layout["sticks"][side][2]
+                seen = (centre + radius * positions[:, 2 * s:2 * s + 2] - off) / stretch
+                cells[:, s] = (seen - centre) / radius * UNIT
+        return {"frames": np.stack(crops[:2]), "median": np.ascontiguousarray(crops[2]), "boxes": boxes, "sticks": sticks,
+                "shown": shown, "buttons": buttons, "cells": cells, "family": self.families.index(template.family)}
+
+
+def one_thread(_) -> None:
+    cv2.setNumThreads(1)
+
+
+def batches(data: Synthetic, first: int, count: int, size: int, workers: int = 0):
+    """Batches of items first .. first + count - 1, in order, drawn by `workers` processes."""
+    return torch.utils.data.DataLoader(data, size, sampler=range(first, first + count), num_workers=workers,
+                                       prefetch_factor=4 if workers else None, worker_init_fn=one_thread)
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+def keep_memory() -> None:
+    """glibc: keep freed memory for the next step instead of handing it back to the kernel.
+
+    Where page faults are dear (small virtual machines), training on a CPU is up to ten times faster."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0), libc.mallopt(-1, 2 ** 31 - 1)             # M_MMAP_MAX, M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        pass
+
+
+def autocast(device: str):
+    """bfloat16 where the hardware multiplies it, else float32."""
+    fast = device != "cpu" or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=fast)
+
+
+def on_device(batch: dict, device: str) -> dict:
+    return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+
+
+def read_batch(parser: Parser, batch: dict):
+    median = batch["median"][:, None].expand_as(batch["frames"])
+    return parser(network_input(batch["frames"], median), batch["boxes"], batch["sticks"])
+
+
+# ---- yours to change: the loss
+def loss_fn(buttons, heat, batch):
+    """Binary cross-entropy of the shown buttons; cross-entropy to the spread target, less its entropy, of the shown sticks."""
+    shown = batch["shown"][:, None, :16].expand_as(buttons)
+    press = F.binary_cross_entropy_with_logits(buttons.float(), batch["buttons"].float(), reduction="none")[shown].mean()
+    there = batch["shown"][:, None, 16::2].expand(heat.shape[:-1])
+    target, log_p = spread(batch["cells"])[there], heat[there].float().log_softmax(-1)
+    place = (torch.special.xlogy(target, target) - target * log_p).sum(-1).mean() if len(target) else heat.sum() * 0
+    return 4 * press + place, press.detach(), place.detach()
+
+
+@torch.no_grad()
+def validate(parser: Parser, data: Synthetic, count: int, device: str, batch: int = 64) -> dict:
+    """Per family: button accuracy, accuracy of silence, recall, F1, stick R2 per axis averaged, mean error in stick radii."""
+    parts, first = [], 0
+    for b in batches(data, first, count, batch):
+        b = on_device(b, device)
+        with autocast(device):
+            buttons, heat = read_batch(parser, b)
+        parts.append([v.cpu().numpy() for v in (b["family"], b["shown"], buttons > 0, b["buttons"], locate(heat)[0], b["cells"])])
+    family, shown, said, true, cells, where = map(np.concatenate, zip(*parts))
+    table = {}
+    for i, name in [*enumerate(data.families), (None, "all")]:
+        mine = family == i if i is not None else family >= 0
+        m = np.repeat(shown[mine, None, :16], 2, 1)
+        s, t = said[mine][m], true[mine][m]
+        there = np.repeat(shown[mine, None, 16::2], 2, 1)
+        x, y = cells[mine][there] / UNIT, where[mine][there] / UNIT
+        hit = (s & t).sum()
+        table[name] = {"frames": 2 * int(mine.sum()), "accuracy": (s == t).mean(), "silence": (~t).mean(),
+                       "recall": hit / max(t.sum(), 1), "f1": 2 * hit / max(s.sum() + t.sum(), 1)}
+        if len(y):
+            table[name] |= {"r2": (1 - ((x - y) ** 2).mean(0) / y.var(0)).mean(), "error": np.abs(x - y).mean()}
+    return {k: {a: round(float(b), 5) for a, b in v.items()} for k, v in table.items()}
+
+
+def print_table(table: dict) -> None:
+    print(f"{'family':10s} {'frames':>7s} {'accuracy':>9s} {'silence':>8s} {'recall':>7s} {'F1':>7s} {'stick R2':>9s} {'error':>7s}")
+    for name, row in table.items():
+        stick = f"{row['r2']:9.4f} {row['error']:7.4f}" if "r2" in row else f"{'-':>9s} {'-':>7s}"
+        print(f"{name:10s} {row['frames']:7d} {row['accuracy']:9.4f} {row['silence']:8.4f} {row['recall']:7.4f} {row['f1']:7.4f} {stick}")
+
+
+def save(path, weights: dict, net: Net, **info) -> None:
+    tensors = {k: v.detach().cpu().half().numpy() for k, v in weights.items()}
+    sim.write(path, tensors, "nitrogen.parser/1", net=dataclasses.asdict(net), **info)
+
+
+def load(path, device: str = "cpu") -> Parser:
+    """The parser in a weights file; SystemExit with one line if the file is not one."""
+    tensors, info = sim.read(path, "nitrogen.parser/1")
+    try:
+        parser = Parser(Net(**{k: tuple(v) if isinstance(v, list) else v for k, v in info["net"].items()}))
+        parser.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
+    except (KeyError, TypeError, RuntimeError) as e:
+        raise SystemExit(f"{path}: does not fit this code's network ({str(e).splitlines()[0][:100]}); make it anew: {sim.MAKER['parser']}") from None
+    return parser.to(device, memory_format=torch.channels_last).eval()
+
+
+class Run:
+    """What a training run carries along: network, averaged weights, optimizer, and how far it is."""
+
+    def __init__(self, cfg: TrainConfig, device: str):
+        torch.manual_seed(cfg.seed)
+        self.cfg, self.device, self.path = cfg, device, Path(cfg.out).with_suffix(".state.safetensors")
+        self.parser = load(cfg.init, device) if cfg.init else Parser(NETS[cfg.net]).to(device, memory_format=torch.channels_last)
+        self.parser.train()
+        self.names, self.params = zip(*self.parser.named_parameters())
+        groups = [{"params": [p for p in self.params if p.ndim > 1], "weight_decay": cfg.weight_decay},
+                  {"params": [p for p in self.params if p.ndim < 2], "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
+        self.average = [p.detach().clone() for p in self.params]
+        self.images, self.steps, self.seconds = 0, 0, 0.0
+        self.recipe = {k: v for k, v in sim.recipe(cfg).items() if k not in ("images", "minutes", "threads")}
+        if self.path.exists() and not cfg.fresh:
+            self.resume()
+
+    def resume(self):
+        tensors, info = sim.read(self.path, "nitrogen.state/1")
+        if info["recipe"] != self.recipe:
+            other = [k for k in self.recipe if info["recipe"].get(k) != self.recipe[k]]
+            raise SystemExit(f"{self.path}: an unfinished run with another {', '.join(other)}; give another --out, or --fresh to replace it")
+        with torch.no_grad():
+            for name, p, a in zip(self.names, self.params, self.average):
+                p.copy_(torch.from_numpy(tensors[f"raw.{name}"]))
+                a.copy_(torch.from_numpy(tensors[f"average.{name}"]))
+                self.optimizer.state[p] = {"step": torch.tensor(float(info["steps"])),
+                                           **{k: torch.from_numpy(tensors[f"{k}.{name}"]).to(p) for k in ("exp_avg", "exp_avg_sq")}}
+        self.images, self.steps, self.seconds = info["images"], info["steps"], info["seconds"]
+
+    def suspend(self):
+        tensors = {}
+        for name, p, a in zip(self.names, self.params, self.average):
+            moments = self.optimizer.state[p]
+            tensors |= {f"raw.{name}": p, f"average.{name}": a, f"exp_avg.{name}": moments["exp_avg"], f"exp_avg_sq.{name}": moments["exp_avg_sq"]}
+        sim.write(self.path, {k: v.detach().float().cpu().numpy() for k, v in tensors.items()}, "nitrogen.state/1",
+                  recipe=self.recipe, images=self.images, steps=self.steps, seconds=self.seconds)
+
+    def share(self) -> float:
+        """0 at the start, 1 at the end of the run, by images or by minutes, whichever is first."""
+        return max(self.images / self.cfg.images, self.seconds / 60 / self.cfg.minutes if self.cfg.minutes else 0)
+
+    def rate(self) -> float:
+        """Linear warm-up, then half a cosine down to 2 % of the peak."""
+        done, warm = min(self.share(), 1), self.cfg.warmup
+        return self.cfg.lr * (min((done + 1e-3) / warm, 1) if done < warm else 0.02 + 0.49 * (1 + math.cos(math.pi * (done - warm) / (1 - warm))))
+
+    def step(self, batch: dict):
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        with autocast(self.device):
+            out = read_batch(self.parser, batch)
+        loss, press, place = loss_fn(*out, batch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.params, 1.0)                     # CHOICE
+        self.optimizer.step()
+        self.steps += 1
+        self.images += len(batch["frames"])
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.params], 1 - min(self.cfg.ema, self.steps / (self.steps + 10)))
+        return loss.item(), press.item(), place.item()
+
+    def averaged(self) -> Parser:
+        parser = Parser(self.parser.net).to(self.device, memory_format=torch.channels_last).eval()
+        parser.load_state_dict(dict(zip(self.names, self.average)))
+        return parser
+
+
+def train(cfg: TrainConfig) -> None:
+    device = sim.pick_device(cfg.device)
+    keep_memory()
+    if cfg.net not in NETS:
+        raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(NETS)}")
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    cv2.setNumThreads(1)
+    run, data = Run(cfg, device), Synthetic(cfg.seed)
+    until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} images"
+    print(f"parser {cfg.net}: {sum(p.numel() for p in run.params):,} parameters on {device}, {len(data.templates)} templates, "
+          f"pairs of crops in batches of {cfg.batch}, until {until} -> {cfg.out}")
+    print(dataclasses.asdict(cfg))
+    if run.images:
+        print(f"resuming {run.path} at {run.images:,} images, {run.seconds / 60:.1f} minutes")
+    remaining = -(-(int(cfg.images) - run.images) // cfg.batch) * cfg.batch
+    feed = batches(data, run.images, max(remaining, 0), cfg.batch, cfg.workers)
+    bar = tqdm(total=100, bar_format="{percentage:5.1f} % |{bar:20}| {elapsed} {postfix}")
+    smooth, saved, last = None, time.monotonic(), time.monotonic()
+    for batch in feed if run.share() < 1 else ():
+        losses = np.array(run.step(on_device(batch, device)))
+        smooth = losses if smooth is None else smooth * 0.98 + losses * 0.02
+        now = time.monotonic()
+        run.seconds, last = run.seconds + now - last, now
+        bar.n = min(100 * run.share(), 100)
+        bar.set_postfix_str(f"{run.images:,} images, {run.images / run.seconds:.0f}/s, loss {smooth[0]:.4f} "
+                            f"(buttons {smooth[1]:.4f}, sticks {smooth[2]:.3f}), lr {run.rate():.1e}")
+        if now - saved > 60 or run.share() >= 1:
+            run.suspend()
+            saved = now
+        if run.share() >= 1:
+            break
+    bar.close()
+    parser = run.averaged()
+    table = validate(parser, Synthetic(cfg.seed + 1_000_003), 2048, device)
+    print_table(table)
+    save(cfg.out, parser.state_dict(), parser.net, recipe=sim.recipe(cfg), images=run.images, seconds=round(run.seconds),
+         templates=len(data.templates), figures=table)
+    print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
+
+
+if __name__ == "__main__":
+    sim.command_line(__doc__, {"": (Config, None), "train": (CONFIGS, train)})
