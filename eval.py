@@ -47,7 +47,7 @@ def game(name: str):
         raise SystemExit(f"no built-in game '{name}' (there are {', '.join(game_names())})")
     folder = str(sim.ROOT / "games")
     if folder not in sys.path:
-        sys.path.append(folder)
+        sys.path.insert(0, folder)
     return importlib.import_module(name)
 
 

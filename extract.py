@@ -741,53 +741,61 @@ def propose(frames, median, pool, bank):
     return sorted(found, key=lambda c: -c[0])[:12]
 
 
-def refine(image, template, affine, steps=25):
+def band(picture):
+    """Edges and lines without noise and without the slow changes of what shines through."""
+    return cv2.GaussianBlur(picture, (0, 0), 1.0) - cv2.GaussianBlur(picture, (0, 0), 8.0)
+
+
+def refine(image, template, affine, widest=1000, steps=25):
     """Register the drawn template on `image`, uint8 RGB [h, w, 3], to a fraction of a px: (affine [2, 3], likeness -1..1).
 
     Gauss-Newton on scale and position: per step, weighted least squares over the overlay's pixels p for
     image(p) + gradient(p) . dp = gain x template(p) + bias; pixels that disagree (sticks, pressed buttons) weigh less.
+    widest: resolution at which to compare, px across; fewer is faster.
     """
     a = np.array([[affine[0][0], 0, affine[0][2]], [0, affine[1][1], affine[1][2]]], float)
     start, (w, h) = a.copy(), template.size
-    scale = max(32, round(w * a[0, 0])) / w
+    scale = min(max(32, round(w * a[0, 0])), widest) / w
     drawn = draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32)
     rows, cols = drawn.shape[:2]
     size = cols / scale, rows / scale                       # what the drawn pixels cover, canvas px
-    v, u = np.mgrid[:rows, :cols].reshape(2, -1) / scale + 0.5 / scale
-    weight = np.repeat(cv2.dilate(drawn[..., 3], np.ones((5, 5))).reshape(-1) / 255, 3)
-    robust = weight
+    near = cv2.dilate(drawn[..., 3], np.ones((5, 5))) / 255
+    on = near > 0.3                                         # the overlay's pixels and a rim around them
+    v, u = ((m[:, None] + 0.5).astype(np.float32) / scale for m in np.nonzero(on))
+    robust = weight = np.repeat(near[on], 3)
     for step in range(steps):
-        seen = cv2.GaussianBlur(crop(image, a, size, cols, rows), (0, 0), 1.0).astype(np.float32)
+        seen = band(crop(image, a, size, cols, rows).astype(np.float32))
         if step == 0:
-            ground = np.median(seen.reshape(-1, 3), 0)
-            model = cv2.GaussianBlur(drawn[..., :3] + (1 - drawn[..., 3:] / 255) * ground, (0, 0), 1.0).reshape(-1)
-        gx = cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=0.125 * scale / a[0, 0]).reshape(-1, 3)    # per frame px
-        gy = cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=0.125 * scale / a[1, 1]).reshape(-1, 3)
-        moves = [gx * u[:, None], gx, gy * v[:, None], gy]
+            ground = np.median(crop(image, a, size, cols, rows).reshape(-1, 3), 0).astype(np.float32)
+            model = band(drawn[..., :3] + (1 - drawn[..., 3:] / 255) * ground)[on].reshape(-1)
+        gx = cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=0.125 * scale / a[0, 0])[on]    # per frame px
+        gy = cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=0.125 * scale / a[1, 1])[on]
+        moves = [gx * u, gx, gy * v, gy]
         system = np.stack([*(m.reshape(-1) for m in moves), -model, -np.ones_like(model)], 1)
-        seen = seen.reshape(-1)
+        seen = seen[on].reshape(-1)
         weighted = (system * robust[:, None]).T
         d = np.linalg.lstsq(weighted @ system, -weighted @ seen, rcond=None)[0]
         residual = seen + system @ d
-        robust = weight / (1 + (residual / (1.5 * np.median(np.abs(residual[weight > 0.5])) + 1e-3))**2)
+        robust = weight / (1 + (residual / (1.5 * np.median(np.abs(residual)) + 1e-3))**2)
         a += np.array([[d[0], 0, d[1]], [0, d[2], d[3]]])
         if not np.isfinite(a).all() or np.abs((a - start) @ (w, h, 1)).max() > 0.1 * w * start[0, 0] or min(a[0, 0], a[1, 1]) < 0.05:
             return start, 0.0                               # ran away: nothing to register on
         if np.abs(d[:4] * (w, 1, h, 1)).max() < 0.01:
             break
-    return a, float(np.corrcoef(model[weight > 0.5], seen[weight > 0.5])[0, 1])
+    return a, float(np.corrcoef(model, seen)[0, 1])
 
 
-def count_inliers(image, template, affine):
-    """SIFT matches between the registered crop of `image` and the template drawn at that size that agree within 2 px."""
-    w, h = template.size
-    scale = max(32, round(w * affine[0, 0])) / w
-    shown = crop(image, affine, (w, h), round(w * scale), round(h * scale))
-    points, descriptors = features(shown)
-    source, wanted = features(idle(template, np.median(shown.reshape(-1, 3), 0), scale))
-    near = match(wanted, descriptors)
-    close = np.linalg.norm(points[near[near >= 0]] - source[near >= 0], axis=1) < 2.0
-    return len(np.unique(points[near[near >= 0]][close], axis=0))
+def count_inliers(images, template, affine):
+    """Per image: SIFT matches of its registered crop with the template drawn at that size that agree within 2 px."""
+    (w, h), counts = template.size, []
+    scale = min(max(64, round(w * affine[0, 0])), 400) / w
+    shown = [crop(image, affine, (w, h), round(w * scale), round(h * scale)) for image in images]
+    source, wanted = features(idle(template, np.median(shown[0].reshape(-1, 3), 0), scale))
+    for points, descriptors in map(features, shown):
+        near = match(wanted, descriptors)
+        target = points[near[near >= 0]]
+        counts.append(len(np.unique(target[np.linalg.norm(target - source[near >= 0], axis=1) < 2.0], axis=0)))
+    return counts
 
 
 def locate(video, pool: dict[str, Template], cfg: Config):
@@ -803,10 +811,10 @@ def locate(video, pool: dict[str, Template], cfg: Config):
     bank = builtin_index() if pool == list(templates().values()) else index(pool)
     best, reason = None, "no template fits anywhere"
     for first, template, affine in propose(small, median, pool, bank):
-        affine, likeness = refine(median, template, affine)
+        affine, likeness = refine(median, template, affine, widest=160, steps=10)
         if not plausible(affine, template.size, median.shape[1], median.shape[0]):
             continue
-        inliers = max(first, count_inliers(median, template, affine))
+        inliers = max(first, *count_inliers([median], template, affine))
         if inliers < cfg.min_inliers or likeness < MIN_LIKENESS:
             reason = f"nearest: {template.name} with {inliers} inliers (bar {cfg.min_inliers}), likeness {likeness:.2f} (bar {MIN_LIKENESS})"
         elif best is None or inliers * likeness > best[0]:
@@ -823,7 +831,7 @@ def locate(video, pool: dict[str, Template], cfg: Config):
     out_w, out_h = round(w * affine[0, 0]), round(h * affine[1, 1])
     still = crop(part, affine, (w, h), out_w, out_h)
     affine = affine + offset
-    votes = sum(count_inliers(f, template, affine) >= cfg.min_inliers for f in frames)
+    votes = sum(n >= cfg.min_inliers for n in count_inliers(frames, template, affine))
     corners = np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ affine.T
     low, high = np.floor(corners.min(0)).clip(0), np.ceil(corners.max(0)).clip(0, (frame_w, frame_h))
     tensors = {"affine": affine[None].astype(np.float32), "corners": corners[None].astype(np.float32),

@@ -265,9 +265,9 @@ def initialize(m):
 
 # ---- checkpoints --------------------------------------------------------------------------------------------
 
-def save(path, weights: dict, net: NitroGen, half: bool = False, **info) -> None:
-    """Write weights (name -> tensor) of `net` as a nitrogen.policy/1 file; `half`: float16, for shipping."""
-    tensors = {k: v.detach().cpu().to(torch.float16 if half else torch.float32).numpy() for k, v in weights.items()}
+def save(path, state: dict, net: NitroGen, half: bool = False, **info) -> None:
+    """Write `state` (name -> tensor) of `net` as a nitrogen.policy/1 file; `half`: float16, for shipping."""
+    tensors = {k: v.detach().cpu().to(torch.float16 if half else torch.float32).numpy() for k, v in state.items()}
     sim.write(path, tensors, "nitrogen.policy/1", model=dataclasses.asdict(net.c), actions=list(net.actions), **info)
 
 

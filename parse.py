@@ -568,10 +568,10 @@ def loss_fn(buttons, heat, batch):
 
 
 @torch.no_grad()
-def validate(parser: Parser, data: Synthetic, count: int, device: str, batch: int = 64) -> dict:
+def validate(parser: Parser, data: Synthetic, count: int, device: str, workers: int = 0) -> dict:
     """Per family: button accuracy, accuracy of silence, recall, F1, stick R2 per axis averaged, mean error in stick radii."""
-    parts, first = [], 0
-    for b in batches(data, first, count, batch):
+    parts = []
+    for b in tqdm(batches(data, 0, count, 32, workers), desc="validation", leave=False):
         b = on_device(b, device)
         with autocast(device):
             buttons, heat = read_batch(parser, b)
@@ -596,7 +596,7 @@ def print_table(table: dict) -> None:
     print(f"{'family':10s} {'frames':>7s} {'accuracy':>9s} {'silence':>8s} {'recall':>7s} {'F1':>7s} {'stick R2':>9s} {'error':>7s}")
     for name, row in table.items():
         stick = f"{row['r2']:9.4f} {row['error']:7.4f}" if "r2" in row else f"{'-':>9s} {'-':>7s}"
-        print(f"{name:10s} {row['frames']:7d} {row['accuracy']:9.4f} {row['silence']:8.4f} {row['recall']:7.4f} {row['f1']:7.4f} {stick}")
+        print(f"{name:10s} {row['frames']:7.0f} {row['accuracy']:9.4f} {row['silence']:8.4f} {row['recall']:7.4f} {row['f1']:7.4f} {stick}")
 
 
 def save(path, weights: dict, net: Net, **info) -> None:
@@ -718,7 +718,7 @@ def train(cfg: TrainConfig) -> None:
             break
     bar.close()
     parser = run.averaged()
-    table = validate(parser, Synthetic(cfg.seed + 1_000_003), 2048, device)
+    table = validate(parser, Synthetic(cfg.seed + 1_000_003), 2048, device, cfg.workers)
     print_table(table)
     save(cfg.out, parser.state_dict(), parser.net, recipe=sim.recipe(cfg), images=run.images, seconds=round(run.seconds),
          templates=len(data.templates), figures=table)

@@ -2,7 +2,7 @@
 
 Part 1 is what every stage shares: the gamepad, the artefact format, the command line, video files, for_each.
 Part 2 is the simulator: clock hook, gamepad devices, screens, GameEnv (paper section 3.3).
-Needs numpy only at import; never imports torch, so it runs wherever a game runs.
+Needs numpy and gymnasium at import; never torch, so it runs wherever a game runs.
 
     python sim.py doctor                                       what works on this machine
     python sim.py bench  [-- COMMAND ARG...]                   steps per second, cost of the hook
@@ -16,18 +16,32 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
+import ctypes
+import ctypes.util
 import dataclasses
 import functools
 import hashlib
 import inspect as pyinspect
 import json
+import mmap
 import os
+import platform
 import re
+import shutil
+import signal
+import struct
+import subprocess
 import sys
+import tempfile
+import threading
+import time
 import typing
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent
@@ -277,6 +291,8 @@ def command_line(doc: str, commands: dict, argv=None):
         parser.error(f"nothing may follow '--' here: {' '.join(rest)}")
     try:
         return run(dataclasses.replace(cfg, **given))
+    except GameError as e:
+        raise SystemExit(str(e)) from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; finished work is kept, the same command goes on from there") from None
 
@@ -423,3 +439,987 @@ def for_each(fn, items, workers: int = 1, what: str = "videos") -> list:
     return [results[i] for i in items]
 
 
+# ======================================================================================================
+# Part 2: the simulator = a clock x a gamepad x a screen
+# ======================================================================================================
+
+class GameError(RuntimeError):
+    """What is wrong with a game or with this machine, and the fix, in one line."""
+
+
+# ---- the clock hook, Linux x86-64 -------------------------------------------------------------------------
+# Time inside the game is a number that we store in a page shared with it.
+#   reading it   the vDSO functions (clock_gettime, gettimeofday, time) are overwritten by jumps to STUB, in that page
+#   waiting      every system call with a timeout is stopped by seccomp (RET_TRACE) and handed to us by ptrace: sleeps are
+#                held until their virtual deadline; polls and futexes wait in the kernel, endlessly, and are interrupted
+#                at their virtual deadline, so that real events still end them
+# Nothing happens in the game between two deadlines, so time jumps from one to the next: discrete-event simulation.
+# Not in virtual time: timerfd, setitimer, alarm, timer_settime, socket timeouts, rdtsc, CPU-time clocks, 32-bit programs,
+# anything that happens outside the game (network, X server, sound card); a signal reaches a sleeping thread when its
+# sleep ends; a thread that spins until the clock moves is reported as hanging.
+
+STUB = bytes.fromhex(                          # tests/asm/stub.S; clock_gettime at 0x00, gettimeofday 0x50, time 0xa0
+    "f30f1efa83ff0b7736b8f30b00000fa3f8732c488b05e60f0000ba210900000fa3fa7307480305dd0f000031d2b900ca9a3b48f7f1488906"
+    "4889560831c0c3b8e40000000f05c3660f1f840000000000f30f1efa4885f6740748c706000000004885ff7429488b05940f000048030595"
+    "0f000031d2b9e803000048f7f131d2b940420f0048f7f14889074889570831c0c366662e0f1f8400000000000f1f4000f30f1efa488b0555"
+    "0f0000480305560f000031d2b900ca9a3b48f7f14885ff7403488907c3")
+STUB_ENTRY = {b"__vdso_clock_gettime": 0x00, b"__vdso_gettimeofday": 0x50, b"__vdso_time": 0xa0}
+PAGE = 4096
+STUB_AT = 0x2F0000000000                       # in the game: STUB here, the clock one page further.  CHOICE: far from
+CLOCK_AT = STUB_AT + PAGE                      # all that the kernel maps by itself; the filter knows the upper half
+ZERO_AT = CLOCK_AT + 16                        # a struct timespec of zero
+
+NS = 1_000_000_000
+BIRTH = 1000 * NS                              # virtual CLOCK_MONOTONIC at launch
+EPOCH = 1_704_067_200 * NS                     # virtual CLOCK_REALTIME at launch: 2024-01-01 00:00 UTC
+OFFSET = EPOCH - BIRTH
+YIELD = 50_000                                 # ns that a sleep of 0 lasts (Linux's timer slack), so that loops of them end
+VIRTUAL_CLOCKS = {0, 1, 4, 5, 6, 7, 8, 9, 11}  # all but CPU time; as in stub.S
+EPOCH_CLOCKS = {0, 5, 8, 11}
+
+READS = {"clock_gettime": 228, "gettimeofday": 96, "time": 201}               # x86-64 system call numbers
+SLEEPS = {"nanosleep": 35, "clock_nanosleep": 230}
+WAITS = {                                      # name: number, which argument is the timeout, its kind, result when it ends
+    "poll": (7, 2, "ms", 0), "epoll_wait": (232, 3, "ms", 0), "epoll_pwait": (281, 3, "ms", 0),
+    "select": (23, 4, "timeval", 0), "pselect6": (270, 4, "timespec", 0), "ppoll": (271, 2, "timespec", 0),
+    "epoll_pwait2": (441, 3, "timespec", 0), "rt_sigtimedwait": (128, 2, "timespec", -11),
+    "futex": (202, 3, "timespec", -110),
+}
+CALLS = {nr: name for name, nr in (READS | SLEEPS).items()} | {wait[0]: name for name, wait in WAITS.items()}
+ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
+FUTEX_WAITS = {0: "WAIT", 6: "LOCK_PI", 9: "WAIT_BITSET", 11: "WAIT_REQUEUE_PI", 13: "LOCK_PI2"}
+ASLEEP = {"vfork": "SDZ", "stopped": "t"}      # what /proc says of a thread that does nothing, else "SZ"
+INTERRUPTED = {-4, -512, -513, -514, -516}     # EINTR and the kernel's inner ERESTART codes
+
+PTRACE = {"POKEDATA": 5, "CONT": 7, "GETREGS": 12, "SETREGS": 13, "SYSCALL": 24,
+          "GETEVENTMSG": 0x4201, "SEIZE": 0x4206, "INTERRUPT": 0x4207, "LISTEN": 0x4208}
+FORK, VFORK, CLONE, EXEC, VFORK_DONE, SECCOMP, STOP = 1, 2, 3, 4, 5, 7, 128   # ptrace events
+OPTIONS = 1 | 2 | 4 | 8 | 16 | 32 | 128 | 1 << 20                             # TRACESYSGOOD, those events, EXITKILL
+WALL = 0x40000000                              # waitpid: threads too
+SYSCALL_STOP = signal.SIGTRAP | 0x80
+
+libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def find_program(name: str, env: dict | None = None, cwd=None) -> None:
+    """GameError if there is no such program."""
+    if not shutil.which(os.path.join(cwd or "", name) if os.path.dirname(name) else name, path=(env or os.environ).get("PATH")):
+        raise GameError(f"{name}: no such program")
+
+
+def read_text(path: str) -> str:
+    with open(path) as f:
+        return f.read()
+
+
+class Registers(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_ulonglong) for name in
+                "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
+                "fs_base gs_base ds es fs gs".split()]
+
+
+def ptrace(request: str, tid: int, address=0, data=0) -> None:
+    if libc.ptrace(ctypes.c_long(PTRACE[request]), ctypes.c_long(tid), ctypes.c_void_p(address), ctypes.c_void_p(data)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"ptrace {request}: {os.strerror(number)}")
+
+
+def seccomp_filter() -> bytes:
+    """BPF program: RET_TRACE for what reads the time or waits with a timeout, ALLOW for all else at full speed."""
+    LOAD, EQUAL, AND, RETURN = 0x20, 0x15, 0x54, 0x06
+    ALLOW, TRACE = (RETURN, 0x7FFF0000, 0, 0), (RETURN, 0x7FF00000, 0, 0)
+    number, machine, address = 0, 4, 12        # offsets in struct seccomp_data; arguments from 16 on, 8 bytes each
+    code = [(LOAD, machine, 0, 0), (EQUAL, 0xC000003E, 1, 0), ALLOW,                  # x86-64 calls only
+            (LOAD, address, 0, 0), (EQUAL, STUB_AT >> 32, 0, 1), ALLOW,               # the stub's own system call
+            (LOAD, number, 0, 0)]
+    for nr in (READS | SLEEPS).values():
+        code += [(EQUAL, nr, 0, 1), TRACE]
+    for nr, index, kind, _ in WAITS.values():
+        low = 16 + 8 * index
+        if kind == "ms":                       # a timeout of 0 or -1 has nothing to do with time
+            block = [(LOAD, low, 0, 0), (EQUAL, 0, 2, 0), (EQUAL, 0xFFFFFFFF, 1, 0), TRACE, ALLOW]
+        else:                                  # nor has a null pointer
+            block = [(LOAD, low, 0, 0), (EQUAL, 0, 0, 2), (LOAD, low + 4, 0, 0), (EQUAL, 0, 1, 0), TRACE, ALLOW]
+        if nr == WAITS["futex"][0]:            # futex calls that do not wait may hold anything in that argument
+            tests = [(EQUAL, op, len(FUTEX_WAITS) - i, 0) for i, op in enumerate(FUTEX_WAITS)]
+            block = [(LOAD, 16 + 8, 0, 0), (AND, 0x7F, 0, 0), *tests, ALLOW, *block]
+        code += [(EQUAL, nr, 0, len(block)), *block]
+    return b"".join(struct.pack("<HBBI", op, yes, no, k) for op, k, yes, no in [*code, ALLOW])
+
+
+def elf_symbols(image: bytes) -> dict:
+    """Dynamic symbols of an ELF64 image: name -> (address, size)."""
+    table, = struct.unpack_from("<Q", image, 40)
+    width, count = struct.unpack_from("<HH", image, 58)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", image, table + width * i) for i in range(count)]
+    found = {}
+    for _, kind, _, _, offset, size, link, *_ in sections:
+        for at in range(offset, offset + size, 24) if kind == 11 else ():             # SHT_DYNSYM
+            name, _, _, _, value, length = struct.unpack_from("<IBBHQQ", image, at)
+            start = sections[link][4] + name
+            found[image[start:image.index(b"\0", start)]] = (value, length)
+    return found
+
+
+class Process:
+    """One address space of the game."""
+
+    def __init__(self, pid: int, vdso: str = ""):
+        self.pid, self.vdso, self.memory = pid, vdso, None          # vdso: its patched functions, once the clock is there
+        self.memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+
+    def read(self, address: int, size: int) -> bytes:
+        return os.pread(self.memory, size, address)
+
+    def write(self, address: int, data: bytes) -> None:
+        os.pwrite(self.memory, data, address)
+
+    def __del__(self):
+        if self.memory is not None:
+            os.close(self.memory)
+
+    def write_code(self, tid: int, address: int, data: bytes) -> None:
+        """Into pages that the game may not write, copy on write; by ptrace, as kernels may forbid it to /proc/PID/mem."""
+        data += self.read(address + len(data), -len(data) % 8)
+        for i, word in enumerate(struct.unpack(f"<{len(data) // 8}Q", data)):
+            ptrace("POKEDATA", tid, address + 8 * i, word)
+
+
+def read_time(process: Process, address: int, fraction: int = 1) -> int:
+    """ns in a struct timespec (fraction 1 ns) or timeval (1000 ns) of the game."""
+    whole, part = struct.unpack("<qq", process.read(address, 16))
+    return whole * NS + part * fraction
+
+
+@dataclass
+class Thread:
+    tid: int
+    process: Process
+    state: str = "running"                     # running: or blocked in the kernel, as it likes
+                                               # parked: held by us in a sleep; waiting: in the kernel until the deadline
+                                               # stopped: by a signal (SIGSTOP); vfork: until its child has its own memory
+    deadline: int | None = None                # virtual ns
+    fired: bool = False                        # its wait's deadline has come, the interrupt is on its way
+    call: str = ""                             # the wait, and the registers with which the game made it
+    registers: Registers | None = None
+
+
+class Clock:
+    """A program, its children and their time.  Frozen at birth; only `step`, `step_frame` and `run` let time pass.
+
+    Every call must come from the thread that made the Clock (ptrace's rule), except close().  The program dies with us.
+    Raises GameError where the hook cannot work; `hook_fault()` says so beforehand.
+    """
+
+    def __init__(self, argv, env: dict | None = None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0):
+        """timeout: seconds of real time that the program may compute before it counts as hanging."""
+        if sys.platform != "linux" or platform.machine() != "x86_64":
+            raise GameError(f"the clock hook needs Linux on x86-64, this is {sys.platform} on {platform.machine()}")
+        find_program(argv[0], env, cwd)
+        self.timeout, self.returncode, self.owner = timeout, None, threading.get_ident()
+        self.threads: dict[int, Thread] = {}
+        self.popen = None
+        self.file = os.memfd_create("clock")
+        os.ftruncate(self.file, 2 * PAGE)
+        self.page = mmap.mmap(self.file, 2 * PAGE)
+        self.page[:len(STUB)] = STUB
+        self.words = memoryview(self.page)[PAGE:PAGE + 64].cast("Q")
+        self.words[0], self.words[1] = BIRTH, OFFSET
+        try:
+            self._launch(list(argv), env, cwd, stdout, stderr)
+        except BaseException:
+            self.close()
+            raise
+
+    # -- launch: a shell that stops itself, is seized and prepared, and becomes the program
+
+    def _launch(self, argv, env, cwd, stdout, stderr):
+        self.popen = subprocess.Popen(["/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "sh", *argv], env=env, cwd=cwd,
+                                      stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
+        self.pid = pid = self.popen.pid
+        try:
+            os.waitpid(pid, os.WUNTRACED)
+            ptrace("SEIZE", pid, 0, OPTIONS)
+            self.threads[pid] = Thread(pid, Process(pid))
+            os.kill(pid, signal.SIGCONT)
+            while self._wait(pid) != signal.SIGCONT:               # past the stops of being seized and continued
+                ptrace("CONT", pid)
+            self._prepare(pid)
+        except OSError as e:
+            raise GameError(f"the clock hook is not permitted here ({e}); in a container allow it: docker run "
+                            "--cap-add=SYS_PTRACE --security-opt seccomp=unconfined") from None
+        ptrace("CONT", pid)
+        self._settle(until=lambda: pid not in self.threads or self.threads[pid].process.vdso)
+
+    def _prepare(self, pid):
+        """Let the shell ask for what its successor inherits: one memory layout for all runs, and the filter."""
+        code = seccomp_filter()
+        below = (self._registers(pid).rsp - 4096) & ~15             # free part of its stack
+        self.threads[pid].process.write(below, struct.pack("<HxxxxxxQ", len(code) // 8, below + 16) + code)
+        ADDR_NO_RANDOMIZE, NO_NEW_PRIVS, SET_MODE_FILTER = 0x40000, 38, 1
+        for nr, *args in ((135, ADDR_NO_RANDOMIZE), (157, NO_NEW_PRIVS, 1), (317, SET_MODE_FILTER, 0, below)):
+            result = self._call(pid, nr, *args)
+            if result < 0:
+                raise OSError(-result, f"system call {nr}: {os.strerror(-result)}")
+
+    def _call(self, tid, nr, *args) -> int:
+        """Run one system call in a stopped thread."""
+        process, before = self.threads[tid].process, self._registers(tid)
+        code = process.read(before.rip, 8)
+        process.write_code(tid, before.rip, b"\x0f\x05\xcc" + code[3:])               # syscall; int3
+        now = Registers.from_buffer_copy(before)
+        now.rax, now.orig_rax = nr, 2**64 - 1                       # -1: the kernel restarts nothing
+        for name, value in zip(ARGUMENTS, (*args, 0, 0, 0, 0, 0)):
+            setattr(now, name, value)
+        self._set_registers(tid, now)
+        ptrace("CONT", tid)
+        while self._wait(tid) != signal.SIGTRAP:
+            ptrace("CONT", tid)
+        result = ctypes.c_longlong(self._registers(tid).rax).value
+        process.write_code(tid, before.rip, code)
+        self._set_registers(tid, before)
+        return result
+
+    def _wait(self, tid) -> int:
+        """Wait for a stop while preparing: the signal, or 0 for another kind of stop."""
+        _, status = os.waitpid(tid, WALL)
+        if not os.WIFSTOPPED(status):
+            raise ProcessLookupError("it was killed while being prepared")
+        return 0 if status >> 16 else status >> 8
+
+    def _patch(self, thread):
+        """After exec: map the clock, let the vDSO jump to it.  The thread is at the exec call's exit."""
+        tid, process = thread.tid, thread.process
+        if self._registers(tid).cs != 0x33:
+            raise GameError(f"{os.readlink(f'/proc/{tid}/exe')}: a 32-bit program; the clock hook handles 64-bit ones only")
+        path = f"/proc/{os.getpid()}/fd/{self.file}\0".encode()
+        below = self._registers(tid).rsp - 512
+        process.write(below, path)
+        file = self._call(tid, 2, below, os.O_RDWR | os.O_CLOEXEC)
+        shared = 0x01 | 0x100000                                    # MAP_SHARED | MAP_FIXED_NOREPLACE
+        places = [self._call(tid, 9, STUB_AT, PAGE, 5, shared, file, 0),              # r-x
+                  self._call(tid, 9, CLOCK_AT, PAGE, 3, shared, file, PAGE)]          # rw-
+        self._call(tid, 3, file)
+        if places != [STUB_AT, CLOCK_AT]:
+            raise GameError(f"{os.readlink(f'/proc/{tid}/exe')}: the clock could not be mapped into it (open {file}, mmap "
+                            f"{places}); it must run as the same user and see the same /proc")
+        auxv = Path(f"/proc/{tid}/auxv").read_bytes()
+        vdso = dict(struct.iter_unpack("<QQ", auxv)).get(33)        # AT_SYSINFO_EHDR; without it all reads are system calls
+        patched = []
+        for name, (address, size) in elf_symbols(process.read(vdso, 4 * PAGE)).items() if vdso else ():
+            if name in STUB_ENTRY:                                  # endbr64; movabs rax, entry; jmp rax
+                jump = b"\xf3\x0f\x1e\xfa\x48\xb8" + struct.pack("<Q", STUB_AT + STUB_ENTRY[name]) + b"\xff\xe0"
+                assert len(jump) <= size, f"{name.decode()} of this kernel's vDSO is only {size} bytes long"
+                process.write_code(tid, vdso + address, jump)
+                patched.append(name.decode().removeprefix("__vdso_"))
+        process.vdso = ", ".join(patched) or "none"
+
+    # -- the game's stops
+
+    def _registers(self, tid) -> Registers:
+        registers = Registers()
+        ptrace("GETREGS", tid, 0, ctypes.addressof(registers))
+        return registers
+
+    def _set_registers(self, tid, registers):
+        ptrace("SETREGS", tid, 0, ctypes.addressof(registers))
+
+    def _go_on(self, thread, signal_number=0):
+        """Let a stopped thread run; a waiting one up to the end of its system call."""
+        with contextlib.suppress(ProcessLookupError):               # killed meanwhile: the next pump learns of it
+            ptrace("SYSCALL" if thread.state == "waiting" else "CONT", thread.tid, 0, signal_number)
+
+    def _pump(self) -> bool:
+        """Handle the stops that the threads have reached by now; True if there was one."""
+        busy = False
+        for tid, thread in list(self.threads.items()):              # by name: never reaps another child of this program
+            try:
+                got, status = os.waitpid(tid, os.WNOHANG | WALL)
+            except ChildProcessError:
+                got, status = tid, 0                                # gone without a word: another thread's exec
+            if got:
+                busy = True
+                try:
+                    self._on_stop(thread, status)
+                except (ProcessLookupError, ChildProcessError, FileNotFoundError):
+                    pass                                            # killed while stopped
+        return busy
+
+    def _on_stop(self, thread, status):
+        if not os.WIFSTOPPED(status):
+            del self.threads[thread.tid]
+            if thread.tid == self.pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+            return
+        event, number = status >> 16, status >> 8 & 0xFF
+        if event == SECCOMP:
+            self._on_call(thread)
+        elif number == SYSCALL_STOP:
+            self._on_result(thread)
+        elif event == EXEC:
+            thread.process = Process(thread.tid)
+            thread.state, thread.deadline = "running", None
+            ptrace("SYSCALL", thread.tid)                           # to the call's exit: before it the kernel would
+            while self._wait(thread.tid) != SYSCALL_STOP:           # overwrite the result of an injected call
+                ptrace("SYSCALL", thread.tid)
+            self._patch(thread)
+            self._go_on(thread)
+        elif event in (FORK, VFORK, CLONE):
+            self._on_birth(thread, event)
+        elif event == VFORK_DONE:
+            thread.state = "running"
+            self._go_on(thread)
+        elif event == STOP and number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+            thread.state = "stopped"
+            ptrace("LISTEN", thread.tid)
+        else:                                                       # a signal on its way, or the echo of an interrupt
+            if thread.state == "stopped":
+                thread.state = "running"
+            self._go_on(thread, 0 if event else number)
+
+    def _on_birth(self, thread, event):
+        tid = ctypes.c_ulong()
+        ptrace("GETEVENTMSG", thread.tid, 0, ctypes.addressof(tid))
+        tid = tid.value
+        status = Path(f"/proc/{tid}/status").read_text()
+        pid = int(re.search(r"^Tgid:\s*(\d+)", status, re.M)[1])
+        own = pid != thread.process.pid
+        self.threads[tid] = Thread(tid, Process(pid, thread.process.vdso) if own else thread.process)
+        if event == VFORK:
+            thread.state = "vfork"
+        self._go_on(thread)
+
+    def _on_call(self, thread):
+        """A system call that reads the time or waits, about to be made."""
+        registers, process = self._registers(thread.tid), thread.process
+        name = CALLS.get(registers.orig_rax)
+        a = [getattr(registers, r) for r in ARGUMENTS]
+        if not process.vdso or not name:
+            return self._go_on(thread)
+        if name in READS:
+            clock = ctypes.c_int(a[0] & 0xFFFFFFFF).value if name == "clock_gettime" else 0
+            if clock in VIRTUAL_CLOCKS:
+                self._skip(thread, registers, self._read_clock(process, name, clock, a))
+            return self._go_on(thread)
+        if name in SLEEPS:
+            return self._on_sleep(thread, registers, name, a)
+        number, index, kind, _ = WAITS[name]
+        if kind == "ms":
+            delay = max(0, ctypes.c_int(a[index] & 0xFFFFFFFF).value) * 1_000_000
+        else:
+            delay = read_time(process, a[index], 1000 if kind == "timeval" else 1)
+        if (name == "select" and not (a[1] or a[2] or a[3])) or (name == "poll" and not a[1]):
+            return self._park(thread, registers, self.now + (delay or YIELD))         # a sleep in disguise
+        if name == "futex" and a[1] & 0x7F:                         # all but WAIT give a moment, not a delay
+            delay -= self.now + (OFFSET if a[1] & 0x100 or a[1] & 0x7F == 6 else 0)   # FUTEX_CLOCK_REALTIME, LOCK_PI
+        elif delay <= 0:
+            return self._go_on(thread)
+        thread.call, thread.registers, thread.fired = name, Registers.from_buffer_copy(registers), False
+        thread.state, thread.deadline = "waiting", self.now + delay if delay > 0 else None
+        setattr(registers, ARGUMENTS[index], 2**64 - 1 if kind == "ms" else 0 if delay > 0 else ZERO_AT)
+        self._set_registers(thread.tid, registers)
+        self._go_on(thread)
+
+    def _on_sleep(self, thread, registers, name, a):
+        if name == "nanosleep":
+            deadline = self.now + (read_time(thread.process, a[0]) or YIELD)
+        else:
+            clock, absolute = ctypes.c_int(a[0] & 0xFFFFFFFF).value, a[1] & 1
+            if clock not in VIRTUAL_CLOCKS:
+                return self._go_on(thread)
+            moment = read_time(thread.process, a[2])
+            deadline = moment - (OFFSET if clock in EPOCH_CLOCKS else 0) if absolute else self.now + (moment or YIELD)
+        self._park(thread, registers, deadline)
+
+    def _park(self, thread, registers, deadline):
+        """Hold the thread; when it goes on, its call returns 0 without having been made."""
+        self._skip(thread, registers, 0)
+        if deadline <= self.now:
+            return self._go_on(thread)
+        thread.state, thread.deadline = "parked", deadline
+
+    def _skip(self, thread, registers, result):
+        registers.rax, registers.orig_rax = result, 2**64 - 1
+        self._set_registers(thread.tid, registers)
+
+    def _read_clock(self, process, name, clock, a) -> int:
+        """Answer a system call that asks for the time, which was made without the vDSO."""
+        value = self.now + (OFFSET if clock in EPOCH_CLOCKS else 0)
+        where = a[1] if name == "clock_gettime" else a[0]
+        if name == "time":
+            if where:
+                process.write(where, struct.pack("<q", value // NS))
+            return value // NS
+        if where:
+            process.write(where, struct.pack("<qq", value // NS, value % NS // (1 if name == "clock_gettime" else 1000)))
+        return 0
+
+    def _on_result(self, thread):
+        """Entry (which follows the seccomp stop) or exit of a wait that we made endless."""
+        registers = self._registers(thread.tid)
+        result = ctypes.c_longlong(registers.rax).value
+        if thread.state != "waiting" or result == -38:              # -ENOSYS: the entry
+            return self._go_on(thread)
+        for name in ("rdx", "r10", "r8"):                           # system calls keep their arguments
+            setattr(registers, name, getattr(thread.registers, name))
+        if thread.fired and result in INTERRUPTED:
+            registers.rax, registers.orig_rax = WAITS[thread.call][3] & (2**64 - 1), 2**64 - 1
+            if thread.call in ("select", "pselect6"):               # nothing is ready
+                size = (registers.rdi + 63) // 64 * 8
+                for where in filter(None, (registers.rsi, registers.rdx, registers.r10)):
+                    thread.process.write(where, bytes(size))
+        elif result == -516:                                        # a signal: begin the call anew with its own timeout,
+            registers.rax = 2**64 - 514                             # not the kernel's continuation of the endless one
+        self._set_registers(thread.tid, registers)
+        thread.state, thread.deadline = "running", None
+        self._go_on(thread)
+
+    # -- quiet: no thread of the game runs
+
+    def _settle(self, until=None):
+        """Serve the game until it is quiet (or until()).  A thread that is parked costs nothing here."""
+        end, idle = time.perf_counter() + self.timeout, 0
+        while self.threads:
+            if self._pump():
+                idle = 0
+                if until and until():
+                    return
+                continue
+            awake = [t for t in self.threads.values() if t.state != "parked"]
+            if not awake and not until:
+                return
+            idle += 1
+            # One thread computing will most likely stop soon by itself; of several, one may have blocked.
+            if not until and idle % (24 if len(awake) == 1 else 4) == 0 and self._asleep(awake):
+                return
+            if idle > 16:
+                time.sleep(20e-6)
+            if time.perf_counter() > end:
+                raise GameError(f"the game computed for {self.timeout:g} s without waiting for anything: it hangs, or "
+                                "spins until the clock moves, which the clock hook cannot step")
+
+    def _asleep(self, threads) -> bool:
+        """Whether these threads all block in the kernel: seen twice, and none was scheduled in between."""
+        first = [self._sleeper(t) for t in threads]
+        return None not in first and first == [self._sleeper(t) for t in threads] and not self._pump()
+
+    def _sleeper(self, thread):
+        if thread.fired and thread.deadline is None and thread.state == "waiting":
+            return None
+        try:
+            folder = f"/proc/{thread.process.pid}/task/{thread.tid}/"
+            state = read_text(folder + "stat").rpartition(")")[2].split()[0]
+            return read_text(folder + "schedstat") if state in ASLEEP.get(thread.state, "SZ") else None
+        except (OSError, IndexError):
+            return None
+
+    # -- time
+
+    @property
+    def now(self) -> int:
+        """Virtual CLOCK_MONOTONIC, ns."""
+        return self.words[0]
+
+    @property
+    def time(self) -> float:
+        """Virtual seconds since launch."""
+        return (self.words[0] - BIRTH) / NS
+
+    @property
+    def alive(self) -> bool:
+        return self.pid in self.threads
+
+    def _check_thread(self):
+        if threading.get_ident() != self.owner:
+            raise GameError("a game must be stepped by the thread that started it (a rule of ptrace); for several games "
+                            "at once use one process each: gymnasium.vector.AsyncVectorEnv")
+
+    def _next(self) -> Thread | None:
+        """The thread that is due first; of equals the one with the lowest number."""
+        due = [t for t in self.threads.values() if t.deadline is not None]
+        return min(due, key=lambda t: (t.deadline, t.tid), default=None)
+
+    def _wake(self, thread):
+        self.words[0] = max(self.now, thread.deadline)
+        thread.deadline = None
+        if thread.state == "parked":
+            thread.state = "running"
+            self._go_on(thread)
+        else:                                                       # interrupt its wait; _on_result sees the end of it
+            thread.fired = True
+            with contextlib.suppress(ProcessLookupError):
+                ptrace("INTERRUPT", thread.tid)
+
+    def pause(self) -> None:
+        """Let the game come to rest.  Time stands still whenever no other method runs."""
+        self._check_thread()
+        self._settle()
+
+    def step(self, seconds: float) -> None:
+        """Advance by exactly `seconds`: whoever waits on the way is woken at its own moment, one after the other."""
+        self._check_thread()
+        target = self.now + round(seconds * NS)
+        self._settle()
+        while (thread := self._next()) and thread.deadline <= target:
+            self._wake(thread)
+            self._settle()
+        self.words[0] = target
+
+    def step_frame(self, presented, timeout: float = 60.0) -> bool:
+        """Jump from deadline to deadline until the frame counter presented() has grown and the game is quiet again.
+
+        False if the program ended instead; GameError after `timeout` seconds of real time.
+        """
+        self._check_thread()
+        before, end = presented(), time.perf_counter() + timeout
+        self._settle()
+        while presented() <= before:
+            if not self.alive:
+                return False
+            if time.perf_counter() > end:
+                raise GameError(f"no frame in {timeout:g} s ({self.time:g} s of game time)")
+            if thread := self._next():
+                self._wake(thread)
+            else:
+                time.sleep(0.001)                                   # it waits for something outside
+            self._settle()
+        return True
+
+    def run(self, seconds: float, speed: float = 1.0) -> None:
+        """Let time pass continuously for `seconds` of real time, at `speed` times its pace; then pause."""
+        self._check_thread()
+        begin, origin = time.perf_counter(), self.now
+        while self.threads and (passed := time.perf_counter() - begin) < seconds:
+            target = origin + int(passed * speed * NS)
+            while (thread := self._next()) and thread.deadline <= target:
+                self._wake(thread)
+                self._pump()
+            self.words[0] = max(self.now, target)
+            self._pump()
+            time.sleep(0.0005)
+        self.step(max(0.0, seconds * speed - (self.now - origin) / NS))
+
+    def close(self) -> None:
+        """End the program and all its children; may be called from any thread, more than once."""
+        while self.threads:
+            for kill, pid in [(os.killpg, self.pid), *((os.kill, t.process.pid) for t in self.threads.values())]:
+                with contextlib.suppress(ProcessLookupError):
+                    kill(pid, signal.SIGKILL)
+            for tid in list(self.threads):
+                with contextlib.suppress(ChildProcessError):
+                    got, status = os.waitpid(tid, os.WNOHANG | WALL)
+                    if not got or os.WIFSTOPPED(status):
+                        continue
+                    if tid == self.pid:
+                        self.returncode = os.waitstatus_to_exitcode(status)
+                del self.threads[tid]
+            time.sleep(0.0002)
+        if self.popen and self.popen.returncode is None:
+            if self.returncode is None:                             # never seized
+                self.popen.kill()
+                self.returncode = self.popen.wait()
+            self.popen.returncode = self.returncode                 # reaped by us
+        if self.file is not None:
+            os.close(self.file)
+            self.file = None
+
+
+@functools.cache
+def hook_fault() -> str | None:
+    """Why the clock hook cannot work here, or None: it is tried on a small program."""
+    try:
+        with tempfile.TemporaryFile() as out:
+            clock = Clock(["sh", "-c", "sleep 1000; date +%s"], stdout=out, timeout=5)
+            try:
+                clock.step(1001)
+            finally:
+                clock.close()
+            out.seek(0)
+            answer = out.read().decode().strip()
+    except (GameError, OSError) as e:
+        return str(e)
+    if answer != str(EPOCH // NS + 1000):
+        return f"the clock hook does not govern this system's clock (asked for {EPOCH // NS + 1000}, date says {answer!r})"
+
+
+# ---- where the hook cannot be: the console's own pause -----------------------------------------------------
+
+class GateClock:
+    """A built-in game stepped by its console: frame i is computed when go > i, and lasts exactly 1 / fps."""
+
+    environment = {"NITROGEN_GATE": "1"}
+
+    def __init__(self, argv, console: Console, env=None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0):
+        find_program(argv[0], env, cwd)
+        self.console, self.timeout = console, timeout
+        self.popen = subprocess.Popen(list(argv), env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+        self.pid = self.popen.pid
+
+    @property
+    def returncode(self):
+        return self.popen.poll()
+
+    @property
+    def time(self) -> float:
+        return self.console.time
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def pause(self) -> None:
+        """Nothing to do: frames come only when asked for."""
+
+    def step_frame(self, presented, timeout: float = 60.0) -> bool:
+        """As Clock.step_frame."""
+        before, end, polls = presented(), time.perf_counter() + timeout, 0
+        self.console.open_gate(before + 1)
+        while presented() <= before:
+            polls += 1
+            if polls % 50 == 0:
+                if not self.alive:
+                    return presented() > before
+                self.console.open_gate(before + 1)                  # the console may have appeared only now
+                if time.perf_counter() > end:
+                    raise GameError(f"no frame in {timeout:g} s")
+            time.sleep(0.0001)
+        return True
+
+    def step(self, seconds: float) -> None:
+        """The whole frames in `seconds`."""
+        for _ in range(round(seconds * self.console.fps)):
+            self.step_frame(lambda: self.console.frame, self.timeout)
+
+    def run(self, seconds: float, speed: float = 1.0) -> None:
+        """As Clock.run, in whole frames."""
+        begin = time.perf_counter()
+        for i in range(round(seconds * speed * self.console.fps)):
+            time.sleep(max(0.0, begin + i / (speed * self.console.fps) - time.perf_counter()))
+            self.step_frame(lambda: self.console.frame, self.timeout)
+
+    def close(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+
+
+# ---- gamepads and screens -------------------------------------------------------------------------------
+# A gamepad has set(buttons, sticks); a screen has frame (the count of frames presented), picture(), time and score().
+# Both are made from the game's private folder and name the environment that the game needs.
+
+class Console:
+    """Gamepad and screen of a built-in game, through one shared file; its layout is told by games/console.py."""
+
+    HEADER = 4096                              # bytes of JSON that describe the rest; written last
+
+    def __init__(self, folder: Path):
+        self.path, self.fields, self.fps = folder / "console", None, 0.0
+        self.path.touch()
+        self.environment = {"NITROGEN_CONSOLE": str(self.path)}
+
+    def attached(self) -> bool:
+        """Whether the game has opened its side; maps the file when it has."""
+        if self.fields is None and self.path.stat().st_size > self.HEADER:
+            with open(self.path, "r+b") as f:
+                memory = mmap.mmap(f.fileno(), 0)
+            if memory[:1] == b"{" and memory[self.HEADER - 1:self.HEADER] in b" }":
+                self._map(memory)
+        return self.fields is not None
+
+    def _map(self, memory):
+        header = json.loads(memory[:self.HEADER])
+        if header.get("format") != "nitrogen.console/1":
+            raise GameError(f"the game's console is {header.get('format')!r}, expected 'nitrogen.console/1'")
+        self.buttons = [header["buttons"].index(name) for name in BUTTONS]            # our order -> the game's
+        self.sticks = [header["sticks"].index(name) for name in STICKS]
+        self.fps = header["fps"]
+        self.fields = {name: np.frombuffer(memory, dtype, int(np.prod(shape)), offset).reshape(shape)
+                       for name, (offset, dtype, shape) in header["fields"].items()}
+
+    @property
+    def frame(self) -> int:
+        """Frames presented so far."""
+        return int(self.fields["frame"][0]) if self.attached() else 0
+
+    @property
+    def time(self) -> float:
+        return float(self.fields["time"][0]) if self.attached() else 0.0
+
+    def score(self) -> dict:
+        return json.loads(self.fields["score"].tobytes().rstrip(b"\0") or b"{}")
+
+    def picture(self) -> np.ndarray:
+        """uint8 [height, width, 3] RGB: the game's memory itself, until its next frame."""
+        return self.fields["picture"]
+
+    def set(self, buttons, sticks) -> None:
+        """bool [16] in the order of BUTTONS, float [4] in the order of STICKS."""
+        self.fields["pad_buttons"][self.buttons] = buttons
+        self.fields["pad_sticks"][self.sticks] = sticks
+
+    def open_gate(self, go: int) -> None:
+        if self.attached():
+            self.fields["go"][0] = go
+
+
+# ---- yours to extend: other gamepads and screens
+GAMEPADS = {"auto": Console, "console": Console}
+SCREENS = {"auto": Console, "console": Console}
+
+
+# ---- the environment --------------------------------------------------------------------------------------
+
+KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "PATHEXT")           # of our own environment; the rest is fixed
+FIXED = {"LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+         "MKL_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
+
+
+class Folder:
+    """A private folder in memory where there is one.  A lock held in it tells it from those of programs that were killed."""
+
+    def __init__(self):
+        base = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
+        self.path, self.lock, self.owner = Path(tempfile.mkdtemp(prefix="nitrogen-", dir=base)), None, os.getpid()
+        with contextlib.suppress(ImportError):                      # not on Windows
+            import fcntl
+            self.lock = os.open(self.path, os.O_RDONLY)
+            fcntl.flock(self.lock, fcntl.LOCK_EX)
+            for other in base.glob("nitrogen-*"):
+                self._remove_abandoned(other, fcntl)
+
+    def _remove_abandoned(self, path, fcntl):
+        with contextlib.suppress(OSError):                          # in use, another user's, or just removed
+            if path == self.path or time.time() - path.stat().st_mtime < 60:
+                return
+            lock = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
+
+def clean_up(clock, folder) -> None:
+    """End a game and remove its folder; does nothing in a process that was forked from the game's owner."""
+    if os.getpid() == folder.owner:
+        clock.close()
+        folder.remove()
+
+
+class GameEnv(gymnasium.Env):
+    """A game as a Gymnasium environment: one step is exactly one presented frame (times frame_skip).
+
+    command: the game's argument list; "{seed}" and "{fps}" in it are replaced.    seconds: truncate at this game time
+    reward: callable(info) -> float                                                timeout: real seconds without a frame
+    clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto": hook where it works
+
+    Observation: uint8 [256, 256, 3] RGB, the whole picture resized by area.
+    Action: {"buttons": {0, 1} [16] in the order of BUTTONS, "sticks": float [4] in the order of STICKS, clipped to [-1, 1]}.
+    The pad given to step() is in force while that frame is computed: frame i pairs with row i of the actions.  reset()
+    starts the program anew and shows frame 0, computed under an untouched pad; without a seed it keeps the last one.
+    info: time (s of game time), frame (number of the one shown), hash (of its native pixels), score (a built-in game's).
+    terminated: the program ended.  Raises GameError with one line when the game crashes at start or hangs.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
+
+    def __init__(self, command, fps: int = 30, frame_skip: int = 1, gamepad: str = "auto", screen: str = "auto", seed: int = 0,
+                 reward=None, seconds: float | None = None, clock: str = "auto", timeout: float = 60.0):
+        import cv2
+        for name, value, known in (("gamepad", gamepad, GAMEPADS), ("screen", screen, SCREENS),
+                                   ("clock", clock, ("auto", "hook", "console"))):
+            if value not in known:
+                raise GameError(f"{name} {value!r}: there is {', '.join(known)}")
+        self.resize = functools.partial(cv2.resize, dsize=(FRAME, FRAME), interpolation=cv2.INTER_AREA)
+        self.command, self.fps, self.frame_skip = [str(part) for part in command], fps, frame_skip
+        self.gamepad, self.screen, self.clock_name = gamepad, screen, clock
+        self.seed, self.reward, self.seconds, self.timeout = seed, reward, seconds, timeout
+        self.observation_space = gymnasium.spaces.Box(0, 255, (FRAME, FRAME, 3), np.uint8)
+        self.action_space = gymnasium.spaces.Dict(buttons=gymnasium.spaces.MultiBinary(len(BUTTONS)),
+                                                  sticks=gymnasium.spaces.Box(-1.0, 1.0, (len(STICKS),), np.float32))
+        self.render_mode, self.metadata = "rgb_array", {**self.metadata, "render_fps": fps}
+        self.clock = self.finalizer = None
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        super().reset(seed=seed)
+        self.seed = self.seed if seed is None else seed
+        self.close()
+        try:
+            self._start()
+            if not self._next_frame():
+                raise GameError(f"{self._name()} ended with status {self.clock.returncode} before its first frame: {self._last_words()}")
+        except BaseException:
+            self.close()
+            raise
+        info = self._info()
+        return self._observation(), info
+
+    def step(self, action):
+        if self.clock is None:
+            raise GameError("call reset() before step()")
+        self.pad.set(*self._checked(action))
+        terminated = not all(self._next_frame() for _ in range(self.frame_skip))
+        info = self._info()
+        truncated = self.seconds is not None and info["time"] >= self.seconds - 1e-9
+        return self._observation(), float(self.reward(info)) if self.reward else 0.0, terminated, truncated, info
+
+    def render(self) -> np.ndarray:
+        """The frame at its native size, uint8 [height, width, 3] RGB."""
+        if self.clock is None:
+            raise GameError("call reset() before render()")
+        return self.view.picture().copy()
+
+    def close(self) -> None:
+        """End the game, remove its files.  Also happens when this object or this program ends."""
+        if self.finalizer:
+            self.finalizer()
+        self.clock = self.finalizer = None
+
+    def _start(self):
+        folder = Folder()
+        (folder.path / "home").mkdir()
+        self.view = SCREENS[self.screen](folder.path)
+        self.pad = self.view if GAMEPADS[self.gamepad] is type(self.view) else GAMEPADS[self.gamepad](folder.path)
+        fault = hook_fault() if self.clock_name != "console" else None
+        if fault and self.clock_name == "hook":
+            folder.remove()
+            raise GameError(fault)
+        if fault:
+            say_once(f"sim: {fault}. Falling back to the built-in console's own pause.")
+        gated = fault or self.clock_name == "console"
+        make = functools.partial(GateClock, console=self.view) if gated else Clock
+        env = {k: os.environ[k] for k in KEPT if k in os.environ} | FIXED | self.view.environment | self.pad.environment
+        env |= {"HOME": str(folder.path / "home"), "TMPDIR": str(folder.path / "home")} | (GateClock.environment if gated else {})
+        argv = [part.replace("{seed}", str(self.seed)).replace("{fps}", f"{self.fps:g}") for part in self.command]
+        self.log = folder.path / "stderr"
+        try:
+            with open(self.log, "wb") as log:
+                self.clock = make(argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout)
+        except BaseException:
+            folder.remove()
+            raise
+        self.finalizer = weakref.finalize(self, clean_up, self.clock, folder)
+
+    def _next_frame(self) -> bool:
+        """Exactly one more frame; False if the game ended instead."""
+        before = self.view.frame
+        try:
+            alive = self.clock.step_frame(lambda: self.view.frame, self.timeout)
+        except GameError as e:
+            none = "" if before else ("; it presented no console, and only the built-in console's games (games/*.py) are "
+                                      "supported as gamepad and screen")
+            raise GameError(f"{self._name()}: {e}{none}") from None
+        if alive and self.view.frame != before + 1:
+            raise GameError(f"{self._name()} presented {self.view.frame - before} frames without waiting in between")
+        return alive
+
+    def _checked(self, action):
+        try:
+            buttons, sticks = np.asarray(action["buttons"]), np.asarray(action["sticks"], np.float32)
+        except (KeyError, TypeError, ValueError, IndexError):
+            buttons, sticks = np.zeros(0), np.zeros(0)
+        if buttons.shape != (len(BUTTONS),) or sticks.shape != (len(STICKS),) or not np.isfinite(sticks).all():
+            raise GameError(f"an action is {{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float [{len(STICKS)}]}}, "
+                            f"got {str(action)[:200]}")
+        return buttons.astype(bool), sticks.clip(-1, 1)
+
+    def _observation(self) -> np.ndarray:
+        return self.resize(self.view.picture())
+
+    def _info(self) -> dict:
+        digest = hashlib.blake2b(self.view.picture(), digest_size=16).hexdigest()
+        return {"time": self.view.time, "frame": self.view.frame - 1, "hash": digest, "score": self.view.score()}
+
+    def _name(self) -> str:
+        text = " ".join(self.command)
+        return text if len(text) < 80 else "... " + text[-76:]
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else "it said nothing on stderr"
+
+
+@functools.cache
+def say_once(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+# ---- commands -----------------------------------------------------------------------------------------------
+
+def doctor(cfg: Common) -> None:
+    """What works on this machine, and the fix for what does not."""
+    linux = sys.platform == "linux" and platform.machine() == "x86_64"
+    fault = hook_fault()
+    lines = [
+        ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer Python"),
+        ("Linux on x86-64", linux, platform.platform(), "elsewhere the built-in games run on their own pause"),
+        ("clock hook", not fault, "ptrace, seccomp and vDSO patch, tried on a small program", fault),
+        ("/dev/uinput", os.access("/dev/uinput", os.W_OK), "", "not needed by the built-in games; sudo modprobe uinput && "
+         "sudo chmod a+rw /dev/uinput"),
+        ("Xvfb", bool(shutil.which("Xvfb")), shutil.which("Xvfb"), "not needed by the built-in games; apt install xvfb"),
+        ("SDL 2", bool(ctypes.util.find_library("SDL2-2.0")), "", "not needed by the built-in games; apt install libsdl2-2.0-0"),
+        ("Wine", bool(shutil.which("wine")), shutil.which("wine"), "for Windows games on Linux; apt install wine"),
+    ]
+    for what, fine, found, fix in lines:
+        print(f"{what:18s} {'ok' if fine else 'missing':8s} {(found if fine else fix) or ''}".rstrip())
+
+
+@dataclass(frozen=True)
+class Bench(Common):
+    """Flags of `bench`."""
+    frames: int = 600               # frames to time
+    fps: int = 30                   # frames per second of game time
+    command: tuple[str, ...] = ()   # the game
+
+
+def bench(cfg: Bench) -> None:
+    """Steps per second with pixels; what the game itself costs, and what the hook adds."""
+    command = list(cfg.command) or [sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}"]
+    print(f"{' '.join(command)}: {cfg.frames} frames at {cfg.fps} fps of game time")
+    cost = {}
+    for clock in ("hook", "console"):
+        try:
+            cost[clock] = time_frames(GameEnv(command, fps=cfg.fps, seed=cfg.seed, clock=clock), cfg.frames)
+        except GameError as e:
+            raise SystemExit(str(e)) from None
+        total, frame, cpu = cost[clock]
+        print(f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time   "
+              f"frame {1e3 * frame:.2f} ms, game CPU {1e3 * cpu:.2f} ms")
+    print(f"hook overhead  {1e3 * (cost['hook'][1] - cost['console'][2]):.3f} ms per frame: its frame, less the game's CPU time without it")
+
+
+def time_frames(env: GameEnv, frames: int) -> tuple[float, float, float]:
+    """Seconds for all steps; per frame: seconds in the clock, and of the game's CPU time."""
+    action = {"buttons": np.zeros(len(BUTTONS), np.int8), "sticks": np.float32([1, 0, 0, 0])}
+    cpu = lambda: int(read_text(f"/proc/{env.clock.pid}/schedstat").split()[0]) / NS
+    try:
+        env.reset()
+        inside, inner, begin, used = 0.0, env.clock.step_frame, time.perf_counter(), cpu()
+
+        def timed(*args):
+            nonlocal inside
+            start = time.perf_counter()
+            result = inner(*args)
+            inside += time.perf_counter() - start
+            return result
+
+        env.clock.step_frame = timed
+        for _ in range(frames):
+            if env.step(action)[2]:
+                raise GameError("the game ended during the measurement")
+        return time.perf_counter() - begin, inside / frames, (cpu() - used) / frames
+    finally:
+        env.close()
+
+
+def main() -> None:
+    command_line(__doc__, {"doctor": (Common, doctor), "bench": (Bench, bench)})
+
+
+if __name__ == "__main__":
+    main()

@@ -356,7 +356,8 @@ def main(Game, tasks, doc):
         if frame % 60 == 0 and not screen.alive() or not getattr(screen, "open", True):
             return
         if screen.gated(frame):
-            dt, start, tick, last = 1 / args.fps, time.monotonic(), 0, 0.0
+            dt = round((frame + 1) / args.fps, 6) - round(frame / args.fps, 6)      # as the clock below would tell it
+            start, tick, last = time.monotonic(), 0, 0.0
         else:
             now = time.monotonic() - start
             tick = max(tick + 1, int(now * args.fps) + 1)       # a late frame skips ticks; the sleep is always positive

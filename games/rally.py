@@ -12,14 +12,14 @@ import console
 from console import HEIGHT, WIDTH, Hands, Task, World, bar, gradient, noise, sprite, stamp
 
 TASKS = {
-    "road": Task("Follow the winding road for 440 m; the grass is slow.", "navigation", 30),
-    "drones": Task("Burst twelve balloons with the beam.", "combat", 26),
+    "road": Task("Follow the winding road for 440 m; the grass is slow.", "navigation", 27),
+    "drones": Task("Burst eighteen balloons with the beam.", "combat", 26),
     "gates": Task("Drive through ten gates.", "specific", 32),
 }
-ROAD, DRONES, GATES = 440, 12, 10
+ROAD, DRONES, GATES = 440, 18, 10
 # metres and seconds from here on
 MAP, CELL = 1024, 0.5                                           # cells a side, metres a cell; the land repeats every 512 m
-TOP, GRASS, GAS, TURN = 25, 4, 16, 1.5                          # speed on road and on grass beside it, acceleration, rad/s
+TOP, GRASS, GAS, TURN = 25, 7, 16, 1.5                          # speed on road and on grass beside it, acceleration, rad/s
 HALF_ROAD = 6
 BACK, EYE = 8.5, 4.6                                            # the camera: behind the car, above the ground
 LOCK, AIM, FAR = 0.5, 0.11, 42                                  # s of beam that burst a balloon, rad that count as aimed, its distance
@@ -31,20 +31,21 @@ COLUMNS, ROWS, HORIZON = WIDTH // 2, HEIGHT // 2, 46
 FOCAL = COLUMNS / 2 / np.tan(np.radians(38))                    # half-size pixels
 DEPTH = np.float32(np.r_[1 / np.linspace(1 / 5, 1 / 45, 56), np.geomspace(47, 260, 34)])[:, None]
 SIDE = np.float32((np.arange(COLUMNS) + 0.5 - COLUMNS / 2) / FOCAL)[None]
-HAZE = np.float32(np.clip((DEPTH - 60) / 260, 0, 0.75))
+NEAR = int(np.sum(DEPTH < 70))                                  # samples before the haze begins
+HAZE, MIST = np.uint16(200 * (DEPTH[NEAR:, :, None] - 60) / 200), np.uint16([190, 215, 235, 255])
 
 # ---- sprites
 
 RED, PINK, WHITE, DARK = (255, 40, 50), (255, 40, 220), (250, 250, 255), (20, 22, 34)
-YELLOW = (255, 225, 40)
+ORANGE, RUST, YELLOW = (255, 125, 20), (170, 70, 0), (255, 220, 60)
 
 
 def car(lean):
     """From behind; lean: pixels by which the roof shifts in a turn."""
     s = lean
     return sprite(88, 58, (DARK, [(8, 38), (24, 38), (24, 57), (8, 57)]), (DARK, [(64, 38), (80, 38), (80, 57), (64, 57)]),
-                  ((180, 130, 0), [(4, 28), (84, 28), (82, 50), (6, 50)]), (YELLOW, [(6, 24), (82, 24), (84, 42), (4, 42)]),
-                  (YELLOW, [(20 + s, 4), (68 + s, 4), (78 + s / 2, 26), (10 + s / 2, 26)]), ((50, 70, 110), [(24 + s, 7), (64 + s, 7), (71 + s / 2, 22), (17 + s / 2, 22)]),
+                  (RUST, [(4, 28), (84, 28), (82, 50), (6, 50)]), (ORANGE, [(6, 24), (82, 24), (84, 42), (4, 42)]),
+                  (ORANGE, [(20 + s, 4), (68 + s, 4), (78 + s / 2, 26), (10 + s / 2, 26)]), ((50, 70, 110), [(24 + s, 7), (64 + s, 7), (71 + s / 2, 22), (17 + s / 2, 22)]),
                   (RED, [(8, 29), (22, 29), (22, 37), (8, 37)]), (RED, [(66, 29), (80, 29), (80, 37), (66, 37)]), (DARK, [(34, 32), (54, 32), (54, 39), (34, 39)]))
 
 
@@ -88,9 +89,10 @@ class Game(World):
         rng = self.rng
         self.points, self.along = loop(rng)
         self.index = int(rng.integers(len(self.points)))        # the point of the road reached
-        self.x, self.y = self.points[self.index].tolist()
+        self.x, self.y = (self.points[self.index] + rng.uniform(-4, 4, 2)).tolist()
         self.heading = float(self.along[self.index] + rng.uniform(-0.3, 0.3))
         self.speed, self.steer, self.bump, self.next_bump = 8.0, 0.0, 0.0, 2.0
+        self.hearts = 0                                         # nothing here hurts
         self.driven, self.count, self.lock, self.lost, self.firing = 0, 0, 0.0, 0.0, False
         self.target = None if task == "road" else self.spawn()
         self.scenery(np.random.default_rng(abs(seed)))
@@ -131,7 +133,8 @@ class Game(World):
     def road(self, dt):
         if self.aside() < HALF_ROAD + 1:
             index = self.near()
-            self.driven += int(turn((index - self.index) * 2 * np.pi / len(self.points)) / 2 / np.pi * len(self.points) + 0.5 * np.sign(index - self.index))
+            half = len(self.points) // 2
+            self.driven += (index - self.index + half) % len(self.points) - half
             self.index = index
         self.reached(self.driven / ROAD)
 
@@ -181,20 +184,21 @@ class Game(World):
         hills = 16 * noise(rng, MAP, MAP, 128, wrap=True) + 3 * noise(rng, MAP, MAP, 32, wrap=True)
         shade = noise(rng, MAP, MAP, 16, wrap=True) + 0.6 * noise(rng, MAP, MAP, 4, wrap=True) - 0.8
         colour = np.float32([86, 150, 62]) + shade[..., None] * np.float32([60, 50, 40]) + (hills[..., None] - 9) * np.float32([5, 2, 1])
+        colour += (np.roll(hills, 3, 1) - hills)[..., None] * np.float32([60, 60, 40])          # the sun is low
         self.height = hills.copy()
         if self.task == "road":
             line = [np.int32(self.points / CELL * 16)]
             for width, paint in ((30, (196, 170, 110)), (26, WHITE), (23, (72, 72, 88))):
                 cv2.polylines(colour, line, True, paint, width, shift=4)
             for i in range(0, len(self.points), 8):
-                cv2.line(colour, *(tuple(np.int32(self.points[(i + k) % len(self.points)] / CELL).tolist()) for k in (0, 3)), (255, 220, 60), 2)
+                cv2.line(colour, *(tuple(np.int32(self.points[(i + k) % len(self.points)] / CELL).tolist()) for k in (0, 3)), YELLOW, 2)
         free = np.ones((MAP, MAP), np.uint8)
         cv2.polylines(free, [np.int32(self.points / CELL)], True, 0, 60)
         for y, x in rng.integers(4, MAP - 4, (700, 2)).tolist():    # trees by the road, bushes in the open
             if free[y, x]:
                 r, tall = (3, 5.5) if self.task == "road" else (2, 0.9)
                 self.height[y - r:y + r, x - r:x + r] += tall
-                colour[y - r:y + r, x - r:x + r] = rng.uniform(0.7, 1.2) * np.float32([30, 84, 50])
+                colour[y - r:y + r, x - r:x + r] = rng.uniform(0.7, 1.2) * np.float32([24, 70, 52])
         self.colour = pack(np.uint8(colour.clip(0, 255))).ravel()
         self.ground, self.height = hills, self.height.ravel()
         wide = int(2 * np.pi * FOCAL)
@@ -214,15 +218,22 @@ class Game(World):
         cell = (y.astype(np.int32) & (MAP - 1)) * MAP + (x.astype(np.int32) & (MAP - 1))
         row = HORIZON + (np.float32(self.eye) - self.height[cell]) * (np.float32(FOCAL) / DEPTH)
         row = np.minimum.accumulate(row.astype(np.int32).clip(0, ROWS), axis=0)
-        # each depth's uppermost row knows its depth; rows below it, down to the next nearer one, show the same
-        first = np.full((ROWS + 1, COLUMNS), len(DEPTH), np.uint8)
-        first[row[::-1], np.arange(COLUMNS)] = np.arange(len(DEPTH), dtype=np.uint8)[::-1, None]
-        first = np.minimum.accumulate(first[:ROWS], axis=0)
-        seen = np.take(np.vstack([self.colour[cell], np.zeros((1, COLUMNS), np.uint32)]).ravel(), first * np.int32(COLUMNS) + np.arange(COLUMNS, dtype=np.int32))
+        row[1:][row[1:] == row[:-1]] = ROWS                     # hidden behind something nearer: into a row that is cut off
+        # what rises into sight marks its uppermost row with its depth; the rows below, down to the next mark, show the same
+        depth = np.full((ROWS + 1, COLUMNS), len(DEPTH), np.uint8)
+        depth[row, np.arange(COLUMNS)] = np.arange(len(DEPTH), dtype=np.uint8)[:, None]
+        depth = np.minimum.accumulate(depth[:ROWS], axis=0)
+        colour = self.colour[cell]
+        far = colour[NEAR:].view(np.uint8).reshape(-1, COLUMNS, 4)
+        far[:] = (far * (256 - HAZE) + MIST * HAZE) >> 8
         left = int(self.heading * FOCAL) % int(2 * np.pi * FOCAL)
-        small = np.where(first == len(DEPTH), self.sky[:, left:left + COLUMNS], seen)
-        picture = cv2.cvtColor(cv2.resize(small.view(np.uint8).reshape(ROWS, COLUMNS, 4), (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST), cv2.COLOR_RGBA2RGB)
-        {"road": lambda _: None, "drones": self.paint_drone, "gates": self.paint_gate}[self.task](picture)
+        land = colour.ravel().take(depth * np.int32(COLUMNS) + np.arange(COLUMNS, dtype=np.int32), mode="clip")
+        small = np.where(depth == len(DEPTH), self.sky[:, left:left + COLUMNS], land).view(np.uint8).reshape(ROWS, COLUMNS, 4)
+        picture = cv2.cvtColor(cv2.resize(small, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST), cv2.COLOR_RGBA2RGB)
+        if self.task == "drones":
+            self.paint_drone(picture)
+        elif self.task == "gates":
+            self.paint_gate(picture)
         lean = min(CAR, key=lambda lean: abs(lean - 16 * self.steer))
         bounce = 2 * np.sin(self.time * 23) * self.speed / TOP + 6 * abs(self.bump)
         stamp(picture, CAR[lean], WIDTH / 2 + 10 * self.steer, 212 - bounce)

@@ -114,7 +114,7 @@ class Game(World):
     def top(self, x):
         """y of the ground at x; lava has none, the ends of the world are walls."""
         column = int(x // TILE)
-        height = self.height[column] if 0 <= column < len(self.height) else 99
+        height = int(self.height[column]) if 0 <= column < len(self.height) else 99
         return HEIGHT - TILE * height if height else HEIGHT + 200
 
     def spawn(self):
@@ -211,15 +211,15 @@ class Game(World):
         for step in range(0 if ground else 1, 10):
             c = min(max(column + side * step, 0), len(self.height) - 1)
             if not self.height[c] or self.height[c] > ground or c in self.spikes:
-                return round(abs((c + (side < 0)) * TILE - self.hero.x), 1) if step else 0.0
+                return abs((c + (side < 0)) * TILE - self.hero.x) if step else 0.0
             ground = self.height[c]
         return 300.0
 
     def state(self):
         target = (self.flag, self.hero.y) if self.target is None else (self.target.x, self.target.y)
-        return {"x": round(self.hero.x, 2), "y": round(self.hero.y, 2), "ground": bool(self.hero.ground), "face": self.face,
-                "left": self.edge(-1), "right": self.edge(1),
-                "target": [round(float(target[0] - self.hero.x), 2), round(float(target[1] - self.hero.y), 2)]}
+        numbers = (self.hero.x, self.hero.y, self.edge(-1), self.edge(1), target[0] - self.hero.x, target[1] - self.hero.y)
+        x, y, left, right, dx, dy = (round(float(value), 2) for value in numbers)
+        return {"x": x, "y": y, "ground": bool(self.hero.ground), "face": self.face, "left": left, "right": right, "target": [dx, dy]}
 
     # ---- the picture
 

@@ -1,0 +1,214 @@
+"""The built-in games: experts finish their tasks, mindless play does not, and a game process keeps the console's protocol.
+
+    python -m pytest tests/test_games.py
+"""
+
+import hashlib
+import importlib
+import json
+import mmap
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+GAMES = Path(__file__).resolve().parents[1] / "games"
+sys.path.insert(0, str(GAMES))
+import console  # noqa: E402
+
+MODULES = {name: importlib.import_module(name) for name in ("ridge", "crypt", "rally")}
+ALL = [(name, task) for name, module in MODULES.items() for task in module.TASKS]
+
+
+# ---- players: score -> buttons u8 [16], sticks f32 [4], called 30 times a second
+
+def held(**names):
+    """One state of the pad for ever: held(LEFT_X=1, SOUTH=1)."""
+    state = (np.array([names.get(n, 0) for n in console.BUTTONS], np.uint8), np.array([names.get(n, 0) for n in console.STICKS], np.float32))
+    return lambda score: state
+
+
+class Sticky:
+    """A random gamepad: each button and axis keeps a random value for 0.1 to 1 s."""
+
+    def __init__(self, seed):
+        self.rng, self.left, self.value = np.random.default_rng(seed), np.zeros(20, int), np.zeros(20)
+
+    def __call__(self, score):
+        self.left -= 1
+        new = self.left <= 0
+        self.left = np.where(new, self.rng.integers(3, 31, 20), self.left)
+        fresh = np.r_[self.rng.random(16) < 0.5, self.rng.uniform(-1, 1, 4)]
+        self.value = np.where(new, fresh, self.value)
+        return self.value[:16].astype(np.uint8), self.value[16:].astype(np.float32)
+
+
+def episode(name, task, seed, player, fps=60):
+    game = MODULES[name].Game(task, seed)
+    while not game.score()["over"]:
+        pad = console.Pad(*player(game.score()))
+        for _ in range(fps // 30):
+            game.step(pad, 1 / fps)
+    return game.score()
+
+
+# ---- the tasks
+
+@pytest.mark.parametrize("name, task", ALL)
+def test_the_expert_succeeds_and_is_busy(name, task):
+    for seed in (100, 101, 102, 103):
+        expert, busy = MODULES[name].Expert(seed), []
+
+        def player(score):
+            buttons, sticks = expert(score)
+            assert buttons.dtype == np.uint8 and buttons.shape == (16,) and sticks.dtype == np.float32 and abs(sticks).max() <= 1
+            busy.append(buttons.any() or abs(sticks).max() > 0.1)
+            return buttons, sticks
+
+        score = episode(name, task, seed, player)
+        assert score["success"] and score["progress"] == 1, (seed, score)
+        assert 8 < score["time"] < 0.9 * MODULES[name].TASKS[task].seconds
+        assert np.mean(busy) > 0.9
+
+
+@pytest.mark.parametrize("name, task", ALL)
+def test_mindless_play_gets_nowhere(name, task):
+    random = [episode(name, task, seed, Sticky(seed)) for seed in range(4)]
+    assert not any(score["success"] for score in random) and np.mean([score["progress"] for score in random]) < 0.25
+    for pad in ({}, {"LEFT_X": 1}, {"LEFT_X": -1, "SOUTH": 1}, {"LEFT_Y": 1}, {"RIGHT_X": 1}, {"RIGHT_TRIGGER": 1, "SOUTH": 1},
+                {"LEFT_X": 1, "RIGHT_TRIGGER": 1, "SOUTH": 1}):
+        scores = [episode(name, task, seed, held(**pad)) for seed in range(2)]
+        assert not any(score["success"] for score in scores) and np.mean([score["progress"] for score in scores]) < 0.25, pad
+
+
+def test_the_suite_has_one_task_of_each_category_per_game():
+    for module in MODULES.values():
+        assert sorted(task.category for task in module.TASKS.values()) == ["combat", "navigation", "specific"]
+        assert all(15 <= task.seconds <= 40 and task.goal.endswith(".") for task in module.TASKS.values())
+
+
+# ---- the worlds
+
+@pytest.mark.parametrize("name, task", ALL)
+def test_same_seed_and_pad_same_pictures(name, task):
+    def run(seed):
+        game, player, digest = MODULES[name].Game(task, seed), Sticky(7), hashlib.sha256()
+        for _ in range(60):
+            game.step(console.Pad(*player(None)), 1 / 30)
+            picture = game.draw()
+            assert picture.dtype == np.uint8 and picture.shape == (270, 480, 3)
+            digest.update(picture.tobytes() + json.dumps(game.score()).encode())
+        return digest.hexdigest()
+
+    assert run(5) == run(5) != run(6)
+
+
+@pytest.mark.parametrize("name, task, pad", [("ridge", "reach", {"LEFT_X": 1}), ("ridge", "coins", {"DPAD_LEFT": 1}), ("crypt", "gems", {"LEFT_X": 0.6, "LEFT_Y": -0.8}),
+                                             ("rally", "road", {"RIGHT_TRIGGER": 1}), ("rally", "gates", {"RIGHT_TRIGGER": 1, "LEFT_X": 0.3})])
+def test_the_world_moves_by_time_not_by_frames(name, task, pad):
+    places = []
+    for fps in (20, 30, 60, 144):
+        game = MODULES[name].Game(task, 3)
+        start = game.score()["state"]
+        for _ in range(int(1.4 * fps)):
+            game.step(console.Pad(*held(**pad)(None)), 1 / fps)
+        state = game.score()["state"]
+        places.append((state["x"] - start["x"], state["y"] - start["y"]))
+    moved = np.hypot(*np.transpose(places))
+    assert moved.min() > 15 and np.ptp(places, axis=0).max() < 0.08 * moved.max() + 2
+
+
+def test_the_score_is_small_json_and_progress_never_falls():
+    for name, task in ALL:
+        game, expert, last = MODULES[name].Game(task, 1), MODULES[name].Expert(1), 0.0
+        for _ in range(300):
+            score = game.score()
+            assert json.loads(json.dumps(score)) == score and len(json.dumps(score)) < 1000
+            assert last <= score["progress"] <= 1
+            last = score["progress"]
+            game.step(console.Pad(*expert(score)), 1 / 30)
+
+
+def test_a_frame_is_cheap():
+    """1 ms or so is meant; the bound leaves room for a busy machine."""
+    for name, task in ALL:
+        game, expert, spent = MODULES[name].Game(task, 1), MODULES[name].Expert(1), []
+        for _ in range(60):
+            pad = console.Pad(*expert(game.score()))
+            start = time.perf_counter()
+            game.step(pad, 1 / 30)
+            game.draw()
+            spent.append(time.perf_counter() - start)
+        assert np.median(spent) < 0.006, (name, task)
+
+
+# ---- the console
+
+class Reader:
+    """The other side of the shared file, as small as can be."""
+
+    def __init__(self, folder, *command, **environment):
+        self.path = folder / "console"
+        self.path.touch()
+        self.process = subprocess.Popen([sys.executable, *map(str, command)], env={**os.environ, "NITROGEN_CONSOLE": str(self.path), **environment})
+        self.wait(lambda: self.path.read_bytes()[:4096].endswith(b" "))
+        self.header = json.loads(self.path.read_bytes()[:4096])
+        with open(self.path, "r+b") as file:
+            self.memory = mmap.mmap(file.fileno(), 0)
+        for name, (offset, dtype, shape) in self.header["fields"].items():
+            setattr(self, name, np.frombuffer(self.memory, dtype, int(np.prod(shape)), offset).reshape(shape))
+
+    def wait(self, condition, seconds=20):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end and self.process.poll() is None
+            time.sleep(0.001)
+
+    def read_score(self):
+        return json.loads(self.score.tobytes().rstrip(b"\0"))
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_behind_the_gate_a_process_draws_what_the_game_draws(name, tmp_path):
+    task = list(MODULES[name].TASKS)[-1]
+    reader = Reader(tmp_path, GAMES / f"{name}.py", "--task", task, "--seed", 4, NITROGEN_GATE="1")
+    try:
+        header = reader.header
+        assert header["format"] == "nitrogen.console/1" and header["game"] == name and header["fps"] == 60
+        assert tuple(header["buttons"]) == console.BUTTONS and tuple(header["sticks"]) == console.STICKS
+        assert header["fields"]["picture"][1:] == ["u1", [270, 480, 3]] and header["fields"]["pad_sticks"][1:] == ["<f4", [4]]
+        game, expert = MODULES[name].Game(task, 4), MODULES[name].Expert(4)
+        for i in range(40):
+            assert reader.frame[0] == i
+            reader.pad_buttons[:], reader.pad_sticks[:] = pad = expert(game.score())
+            reader.go[0] = i + 1
+            reader.wait(lambda: reader.frame[0] == i + 1)
+            game.step(console.Pad(*pad), 1 / 60)
+            assert np.array_equal(reader.picture, game.draw()) and reader.read_score() == game.score()
+        assert reader.time[0] == pytest.approx(40 / 60)
+        reader.path.unlink()                                    # an orphan goes by itself
+        assert reader.process.wait(10) == 0
+    finally:
+        reader.process.kill()
+
+
+def test_without_a_gate_a_process_follows_the_system_clock(tmp_path):
+    reader = Reader(tmp_path, GAMES / "ridge.py", "--fps", 30)
+    try:
+        reader.wait(lambda: reader.frame[0] > 0)
+        frame, seconds, start = int(reader.frame[0]), float(reader.time[0]), time.monotonic()
+        time.sleep(1.5)
+        frames, game, real = int(reader.frame[0]) - frame, float(reader.time[0]) - seconds, time.monotonic() - start
+        assert 10 <= frames <= 30 * real + 2 and 0.6 * real < game < real + 0.15
+    finally:
+        reader.process.kill()
+
+
+def test_a_missing_file_or_an_unknown_task_is_one_clear_line(tmp_path):
+    for arguments, file, message in (([], "nowhere", "must name an existing"), (["--task", "nap"], "x", "invalid choice: 'nap'")):
+        run = subprocess.run([sys.executable, GAMES / "crypt.py", *arguments], env={**os.environ, "NITROGEN_CONSOLE": str(tmp_path / file)}, capture_output=True, text=True)
+        assert run.returncode and message in run.stderr and "Traceback" not in run.stderr
