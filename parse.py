@@ -18,12 +18,11 @@ k the GRID * GRID cells of a heat map, h w picture, c channels.
 
 from __future__ import annotations
 
+import concurrent.futures
 import ctypes
 import dataclasses
 import functools
 import math
-import queue
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +52,7 @@ FRAME_WIDTH = 960       # px, width of the synthetic game frame that overlay siz
 class Config(sim.Common):
     videos: tuple[str, ...] = ()                    # videos to parse
     out: str = "data/labels"                        # folder of the overlay artefacts, and of what is written
-    weights: str = str(sim.ROOT / "weights" / "parse.safetensors")     # what `train` made
+    weights: str = "weights/parse.safetensors"      # what `train` made
     preview: bool = False                           # also write <stem>.preview.mp4: the crop beside the parsed pad
     workers: int = 1                                # processes
 
@@ -94,7 +93,7 @@ class TrainConfig(sim.Common):
 
 
 CONFIGS = {
-    "tiny": TrainConfig(batch=32, lr=1e-3, images=2e5, minutes=30),     # DEVIATION: higher peak and smaller batch for a short run on a CPU
+    "tiny": TrainConfig(batch=16, lr=8e-4, minutes=30, ema=0.995, threads=1),     # DEVIATION: higher peak, smaller batch for a short run on a CPU
     "small": TrainConfig(batch=256, lr=1e-3, images=2e6, minutes=15, workers=12),     # DEVIATION: likewise, one GPU
     "paper": TrainConfig(net="b0", workers=12),
 }
@@ -471,13 +470,15 @@ class Synthetic(torch.utils.data.Dataset):
         return behind, cv2.resize(washed, (w, h), interpolation=cv2.INTER_LINEAR)
 
     def usual(self, rng, t):
-        """The overlay in the state that a median shows: at rest, or with what this player holds most of the time."""
-        key = (t, int(rng.integers(1, 6)) if rng.random() < 0.3 else 0)
+        """The overlay as a temporal median shows it: at rest, or (a few players per template) the median over their play."""
+        key = (t, int(rng.integers(1, 5)) if rng.random() < 0.4 else 0)
         if key not in self.idle:
-            draws = np.random.default_rng([self.seed, *key])
-            held = draws.random(16) < (0.1 if key[1] else 0)
-            sticks = np.stack([random_stick(draws), random_stick(draws)]).ravel() * (draws.random(4) < 0.5) * (key[1] > 0)
-            self.idle[key] = extract.draw(self.templates[t], held, sticks.clip(-1, 1))
+            draws, (_, _, shown) = np.random.default_rng([self.seed, *key]), geometry(self.layouts[t])
+            states = [random_states(draws, shown) for _ in range(5)] if key[1] else []
+            rest = key[1] % 2 * 3                                                     # half of them rest more
+            drawn = [extract.draw(self.templates[t], b, s) for pair in states for b, s in zip(*pair)]
+            idle = extract.draw(self.templates[t], np.zeros(16), np.zeros(4))
+            self.idle[key] = np.median([idle] * (1 + rest) + drawn, 0).astype(np.uint8) if drawn else idle
         return self.idle[key]
 
     def __getitem__(self, index):
@@ -725,5 +726,151 @@ def train(cfg: TrainConfig) -> None:
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
 
 
+# ---- parsing a video -----------------------------------------------------------------------------------------------
+
+def ahead(items):
+    """The same items, each made in a thread while the one before it is in use: decoding overlaps the network."""
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, items, None)
+        while (item := future.result()) is not None:
+            future = pool.submit(next, items, None)
+            yield item
+
+
+def registered(video, overlay: dict, size, side: int = CROP):
+    """Yield (seconds, crop uint8 [side, side, 3], median of that place, same shape) per frame, in one pass."""
+    medians = [cv2.resize(m, (side, side), interpolation=cv2.INTER_AREA) for m in overlay["median"]]
+    for i, seconds, frame in sim.read_video(video):
+        place = max(int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1, 0)
+        yield seconds, extract.crop(frame, overlay["affine"][place], size, side, side), medians[place]
+
+
+def in_pairs(frames, pairs: int):
+    """Chunks of 2 * pairs frames; the last one may be shorter and repeats its last frame if their number is odd: (chunk, how many are real)."""
+    chunk = []
+    for frame in frames:
+        chunk.append(frame)
+        if len(chunk) == 2 * pairs:
+            yield chunk, len(chunk)
+            chunk = []
+    if chunk:
+        yield chunk + chunk[-1:] * (len(chunk) % 2), len(chunk)
+
+
+@torch.no_grad()
+def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str = "cpu") -> dict:
+    """The tensors of a nitrogen.actions/1 file for one video: `overlay` as sim.read gives it, `layout` from its metadata.
+
+    One pass; of each frame only the answer is kept."""
+    boxes, sticks, shown = geometry(layout)
+    out = {"buttons": [], "sticks": [], "confidence": [], "time": []}
+    total = sim.video_facts(video)["frames"]
+    with tqdm(total=total, desc=Path(video).name, unit="frame", leave=False) as bar:
+        for chunk, real in ahead(in_pairs(registered(video, overlay, layout["size"]), BATCH)):
+            seconds, frames, medians = zip(*chunk)
+            frames, medians = (torch.from_numpy(rearrange(np.stack(a), "(B t) h w c -> B t h w c", t=2)).to(device)
+                               for a in (frames, medians))
+            places = (torch.from_numpy(a).to(device).expand(len(frames), -1, -1) for a in (boxes, sticks))
+            with autocast(device):
+                logits, heat = parser(network_input(frames, medians), *places)
+            cells, mass = locate(heat)
+            p = logits.float().sigmoid()
+            sure = torch.cat([(2 * p - 1).abs(), mass], -1)[..., torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)]
+            for key, value in (("buttons", p), ("sticks", cells.flatten(-2)), ("confidence", sure.mean(-1))):
+                out[key].append(value.flatten(0, 1)[:real].cpu().numpy())
+            out["time"].append(np.array(seconds[:real]))
+            bar.update(real)
+    out = {k: np.concatenate(v) for k, v in out.items()}
+    return {"buttons": np.where(shown[:16], out["buttons"], 0).astype(np.float16),
+            "sticks": np.where(shown[16:], out["sticks"], 0).astype(np.float32), "shown": shown,
+            "confidence": out["confidence"].astype(np.float16), "time": out["time"].astype(np.float64)}
+
+
+def draw_pad(layout: dict, template: str, buttons, sticks, scale: float) -> np.ndarray:
+    """RGB picture of a parsed state: in the template's own look if it is built in, else boxes and knobs. sticks: in radii."""
+    w, h = (round(v * scale) for v in layout["size"])
+    canvas = np.full((h, w, 3), 60, np.uint8)
+    if template in extract.templates():
+        extract.composite(canvas, extract.draw(extract.templates()[template], buttons, sticks.clip(-1, 1), scale), 0, 0)
+        return canvas
+    for name, (x, y, bw, bh) in layout["buttons"].items():
+        on = buttons[sim.BUTTONS.index(name)]
+        cv2.rectangle(canvas, (round(x * scale), round(y * scale)), (round((x + bw) * scale), round((y + bh) * scale)),
+                      (90, 220, 90) if on else (130, 130, 130), -1 if on else 1)
+    for i, side in enumerate(("LEFT", "RIGHT")):
+        if side in layout["sticks"]:
+            cx, cy, radius = layout["sticks"][side][:3]
+            at = np.array([cx, cy]) + radius * sticks[2 * i:2 * i + 2]
+            cv2.circle(canvas, (round(cx * scale), round(cy * scale)), round(radius * scale), (130, 130, 130), 1, cv2.LINE_AA)
+            cv2.circle(canvas, tuple(int(v) for v in (at * scale).round()), max(3, round(radius * scale / 3)), (230, 120, 60), -1, cv2.LINE_AA)
+    return canvas
+
+
+def write_preview(video, actions: dict, overlay: dict, info: dict, path) -> None:
+    """The overlay's crop on the left, what was read from it on the right, at the video's own rate."""
+    layout = info["layout"]
+    scale = 480 / layout["size"][0]
+    w, h = 480, round(layout["size"][1] * scale)
+    with sim.VideoWriter(path, sim.video_facts(video)["fps"], 2 * w, h + h % 2) as out:
+        for i, _, frame in tqdm(sim.read_video(video), desc="preview", unit="frame", total=len(actions["time"]), leave=False):
+            place = max(int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1, 0)
+            crop = extract.crop(frame, overlay["affine"][place], layout["size"], w, h)
+            pad = draw_pad(layout, info["template"], actions["buttons"][i] > 0.5, actions["sticks"][i] / UNIT, scale)
+            out.write(cv2.copyMakeBorder(np.hstack([crop, pad[:h, :w]]), 0, h % 2, 0, 0, cv2.BORDER_REPLICATE))
+
+
+def weights_file(cfg: Config) -> Path:
+    """As given; the shipped weights are found from any folder."""
+    path = Path(cfg.weights)
+    return path if path.exists() else sim.ROOT / path
+
+
+@functools.lru_cache(1)
+def loaded(path: str, device: str) -> Parser:
+    keep_memory()
+    return load(path, device)
+
+
+def parse_video(video: str, cfg: Config) -> Path | None:
+    """One video -> its actions file (and preview); None if it has no overlay and others were given too."""
+    folder, stem = Path(cfg.out), Path(video).stem
+    source, target, preview = (folder / f"{stem}.{kind}" for kind in ("overlay.safetensors", "actions.safetensors", "preview.mp4"))
+    if not Path(video).is_file():
+        raise SystemExit(f"{video}: no such video")
+    if not source.exists():
+        raise SystemExit(f"{source}: no such file; first: python extract.py {video} --out {cfg.out}")
+    overlay, info = sim.read(source, "nitrogen.overlay/1")
+    if info.get("found") is False:
+        line = f"{video}: skipped, no overlay was found in it ({info.get('reason', 'no reason given')})"
+        if len(cfg.videos) == 1:
+            raise SystemExit(line)
+        return tqdm.write(line)
+    recipe = sim.recipe(cfg, video, source, weights_file(cfg))
+    recipe.pop("weights")                                               # its hash is among the sources
+    if sim.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
+        tqdm.write(f"{target}: finished already")
+    else:
+        device, start = sim.pick_device(cfg.device), time.monotonic()
+        actions = read_actions(loaded(str(weights_file(cfg)), device), video, overlay, info["layout"], device)
+        sim.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=UNIT, fps=sim.video_facts(video)["fps"],
+                  **{k: info[k] for k in ("template", "family", "layout")}, recipe=recipe)
+        frames, seconds = len(actions["time"]), time.monotonic() - start
+        tqdm.write(f"{target}: {frames:,} frames in {seconds:.1f} s ({frames / seconds:.0f}/s), {info['template']}, "
+                   f"confidence {actions['confidence'].astype(np.float32).mean():.3f}")
+        preview.unlink(missing_ok=True)
+    if cfg.preview and not preview.exists():
+        write_preview(video, sim.read(target)[0], overlay, info, preview)
+        tqdm.write(f"{preview}: what was read, beside the overlay")
+    return target
+
+
+def main(cfg: Config) -> None:
+    print(f"parse {len(cfg.videos)} video(s) with {cfg.weights} on {sim.pick_device(cfg.device)} -> {cfg.out}/<stem>.actions.safetensors")
+    if cfg.videos:
+        sim.read(weights_file(cfg), "nitrogen.parser/1")                # fail before the work, not in it
+    sim.for_each(functools.partial(parse_video, cfg=cfg), cfg.videos, cfg.workers)
+
+
 if __name__ == "__main__":
-    sim.command_line(__doc__, {"": (Config, None), "train": (CONFIGS, train)})
+    sim.command_line(__doc__, {"": (Config, main), "train": (CONFIGS, train)})

@@ -496,7 +496,8 @@ PTRACE = {"POKEDATA": 5, "CONT": 7, "GETREGS": 12, "SETREGS": 13, "SYSCALL": 24,
 FORK, VFORK, CLONE, EXEC, VFORK_DONE, SECCOMP, STOP = 1, 2, 3, 4, 5, 7, 128   # ptrace events
 OPTIONS = 1 | 2 | 4 | 8 | 16 | 32 | 128 | 1 << 20                             # TRACESYSGOOD, those events, EXITKILL
 WALL = 0x40000000                              # waitpid: threads too
-SYSCALL_STOP = signal.SIGTRAP | 0x80
+SIGTRAP = 5                                    # signal.SIGTRAP, which Windows lacks
+SYSCALL_STOP = SIGTRAP | 0x80
 
 libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -614,7 +615,7 @@ class Clock:
     def __init__(self, argv, env: dict | None = None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0):
         """timeout: seconds of real time that the program may compute before it counts as hanging."""
         if sys.platform != "linux" or platform.machine() != "x86_64":
-            raise GameError(f"the clock hook needs Linux on x86-64, this is {sys.platform} on {platform.machine()}")
+            raise GameError(f"ptrace: the clock hook needs Linux on x86-64, this is {sys.platform} on {platform.machine()}")
         find_program(argv[0], env, cwd)
         self.timeout, self.returncode, self.owner = timeout, None, threading.get_ident()
         self.threads: dict[int, Thread] = {}
@@ -637,6 +638,7 @@ class Clock:
         self.popen = subprocess.Popen(["/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "sh", *argv], env=env, cwd=cwd,
                                       stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
         self.pid = pid = self.popen.pid
+        part = "ptrace"
         try:
             os.waitpid(pid, os.WUNTRACED)
             ptrace("SEIZE", pid, 0, OPTIONS)
@@ -644,9 +646,10 @@ class Clock:
             os.kill(pid, signal.SIGCONT)
             while self._wait(pid) != signal.SIGCONT:               # past the stops of being seized and continued
                 ptrace("CONT", pid)
+            part = "seccomp"
             self._prepare(pid)
         except OSError as e:
-            raise GameError(f"the clock hook is not permitted here ({e}); in a container allow it: docker run "
+            raise GameError(f"{part}: not permitted here ({e}); in a container, start it with "
                             "--cap-add=SYS_PTRACE --security-opt seccomp=unconfined") from None
         ptrace("CONT", pid)
         self._settle(until=lambda: pid not in self.threads or self.threads[pid].process.vdso)
@@ -673,7 +676,7 @@ class Clock:
             setattr(now, name, value)
         self._set_registers(tid, now)
         ptrace("CONT", tid)
-        while self._wait(tid) != signal.SIGTRAP:
+        while self._wait(tid) != SIGTRAP:
             ptrace("CONT", tid)
         result = ctypes.c_longlong(self._registers(tid).rax).value
         process.write_code(tid, before.rip, code)
@@ -691,7 +694,7 @@ class Clock:
         """After exec: map the clock, let the vDSO jump to it.  The thread is at the exec call's exit."""
         tid, process = thread.tid, thread.process
         if self._registers(tid).cs != 0x33:
-            raise GameError(f"{os.readlink(f'/proc/{tid}/exe')}: a 32-bit program; the clock hook handles 64-bit ones only")
+            raise GameError(f"vDSO patch: {os.readlink(f'/proc/{tid}/exe')} is a 32-bit program; the clock hook needs 64-bit ones")
         path = f"/proc/{os.getpid()}/fd/{self.file}\0".encode()
         below = self._registers(tid).rsp - 512
         process.write(below, path)
@@ -701,8 +704,8 @@ class Clock:
                   self._call(tid, 9, CLOCK_AT, PAGE, 3, shared, file, PAGE)]          # rw-
         self._call(tid, 3, file)
         if places != [STUB_AT, CLOCK_AT]:
-            raise GameError(f"{os.readlink(f'/proc/{tid}/exe')}: the clock could not be mapped into it (open {file}, mmap "
-                            f"{places}); it must run as the same user and see the same /proc")
+            raise GameError(f"vDSO patch: the clock could not be mapped into {os.readlink(f'/proc/{tid}/exe')} (open {file}, "
+                            f"mmap {places}); it must run as the same user and see the same /proc")
         auxv = Path(f"/proc/{tid}/auxv").read_bytes()
         vdso = dict(struct.iter_unpack("<QQ", auxv)).get(33)        # AT_SYSINFO_EHDR; without it all reads are system calls
         patched = []
@@ -1039,7 +1042,7 @@ def hook_fault() -> str | None:
     except (GameError, OSError) as e:
         return str(e)
     if answer != str(EPOCH // NS + 1000):
-        return f"the clock hook does not govern this system's clock (asked for {EPOCH // NS + 1000}, date says {answer!r})"
+        return f"vDSO patch: without effect on this system (it should be {EPOCH // NS + 1000}, date says {answer!r})"
 
 
 # ---- where the hook cannot be: the console's own pause -----------------------------------------------------
@@ -1281,16 +1284,15 @@ class GameEnv(gymnasium.Env):
         self.clock = self.finalizer = None
 
     def _start(self):
+        fault = hook_fault() if self.clock_name != "console" else None
+        if fault and self.clock_name == "hook":
+            raise GameError(fault)
+        if fault:
+            say_once(f"sim: {fault}. Falling back to the built-in console's own pause.")
         folder = Folder()
         (folder.path / "home").mkdir()
         self.view = SCREENS[self.screen](folder.path)
         self.pad = self.view if GAMEPADS[self.gamepad] is type(self.view) else GAMEPADS[self.gamepad](folder.path)
-        fault = hook_fault() if self.clock_name != "console" else None
-        if fault and self.clock_name == "hook":
-            folder.remove()
-            raise GameError(fault)
-        if fault:
-            say_once(f"sim: {fault}. Falling back to the built-in console's own pause.")
         gated = fault or self.clock_name == "console"
         make = functools.partial(GateClock, console=self.view) if gated else Clock
         env = {k: os.environ[k] for k in KEPT if k in os.environ} | FIXED | self.view.environment | self.pad.environment
@@ -1336,7 +1338,7 @@ class GameEnv(gymnasium.Env):
         return {"time": self.view.time, "frame": self.view.frame - 1, "hash": digest, "score": self.view.score()}
 
     def _name(self) -> str:
-        text = " ".join(self.command)
+        text = " ".join(" ".join(self.command).split())
         return text if len(text) < 80 else "... " + text[-76:]
 
     def _last_words(self) -> str:
@@ -1353,17 +1355,18 @@ def say_once(line: str) -> None:
 
 def doctor(cfg: Common) -> None:
     """What works on this machine, and the fix for what does not."""
-    linux = sys.platform == "linux" and platform.machine() == "x86_64"
-    fault = hook_fault()
+    fault, parts = hook_fault(), ("ptrace", "seccomp", "vDSO patch")
+    broken = next((i for i, part in enumerate(parts) if fault and fault.startswith(part)), 0 if fault else len(parts))
+    other = "not needed by the built-in games; "
     lines = [
-        ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer Python"),
-        ("Linux on x86-64", linux, platform.platform(), "elsewhere the built-in games run on their own pause"),
-        ("clock hook", not fault, "ptrace, seccomp and vDSO patch, tried on a small program", fault),
-        ("/dev/uinput", os.access("/dev/uinput", os.W_OK), "", "not needed by the built-in games; sudo modprobe uinput && "
-         "sudo chmod a+rw /dev/uinput"),
-        ("Xvfb", bool(shutil.which("Xvfb")), shutil.which("Xvfb"), "not needed by the built-in games; apt install xvfb"),
-        ("SDL 2", bool(ctypes.util.find_library("SDL2-2.0")), "", "not needed by the built-in games; apt install libsdl2-2.0-0"),
-        ("Wine", bool(shutil.which("wine")), shutil.which("wine"), "for Windows games on Linux; apt install wine"),
+        ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer one"),
+        ("Linux on x86-64", (sys.platform, platform.machine()) == ("linux", "x86_64"), platform.platform(),
+         f"this is {platform.platform()}: built-in games only, on their own pause"),
+        *((part, i < broken, "tried on a small program", fault if i == broken else "not tried") for i, part in enumerate(parts)),
+        ("/dev/uinput", os.access("/dev/uinput", os.W_OK), "", other + "sudo modprobe uinput; sudo chmod a+rw /dev/uinput"),
+        ("Xvfb", bool(shutil.which("Xvfb")), shutil.which("Xvfb"), other + "sudo apt install xvfb"),
+        ("SDL 2", bool(ctypes.util.find_library("SDL2-2.0")), ctypes.util.find_library("SDL2-2.0"), other + "sudo apt install libsdl2-2.0-0"),
+        ("Wine", bool(shutil.which("wine")), shutil.which("wine"), other + "sudo apt install wine"),
     ]
     for what, fine, found, fix in lines:
         print(f"{what:18s} {'ok' if fine else 'missing':8s} {(found if fine else fix) or ''}".rstrip())
@@ -1381,40 +1384,35 @@ def bench(cfg: Bench) -> None:
     """Steps per second with pixels; what the game itself costs, and what the hook adds."""
     command = list(cfg.command) or [sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}"]
     print(f"{' '.join(command)}: {cfg.frames} frames at {cfg.fps} fps of game time")
-    cost = {}
-    for clock in ("hook", "console"):
-        try:
-            cost[clock] = time_frames(GameEnv(command, fps=cfg.fps, seed=cfg.seed, clock=clock), cfg.frames)
-        except GameError as e:
-            raise SystemExit(str(e)) from None
-        total, frame, cpu = cost[clock]
-        print(f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time   "
-              f"frame {1e3 * frame:.2f} ms, game CPU {1e3 * cpu:.2f} ms")
-    print(f"hook overhead  {1e3 * (cost['hook'][1] - cost['console'][2]):.3f} ms per frame: its frame, less the game's CPU time without it")
+    for clock in ("console", "hook"):
+        total, spent, used = time_frames(GameEnv(command, fps=cfg.fps, seed=cfg.seed, clock=clock), cfg.frames)
+        print(f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time; "
+              f"median frame {1e3 * np.median(spent):.2f} ms, of which the game's CPU {1e3 * np.median(used):.2f} ms")
+    print(f"hook overhead  {1e3 * np.median(spent - used):.3f} ms per frame, {1e3 * np.quantile(spent - used, 0.1):.3f} ms in the best tenth "
+          "(the rest comes from other work on this machine)")
 
 
-def time_frames(env: GameEnv, frames: int) -> tuple[float, float, float]:
-    """Seconds for all steps; per frame: seconds in the clock, and of the game's CPU time."""
+def time_frames(env: GameEnv, frames: int) -> tuple[float, np.ndarray, np.ndarray]:
+    """Seconds for all steps; per frame: seconds within the clock, seconds of the game's CPU time."""
     action = {"buttons": np.zeros(len(BUTTONS), np.int8), "sticks": np.float32([1, 0, 0, 0])}
-    cpu = lambda: int(read_text(f"/proc/{env.clock.pid}/schedstat").split()[0]) / NS
-    try:
+    spent, used = [], []
+
+    def timed(*args):
+        before, start = cpu(), time.perf_counter()
+        result = step_frame(*args)
+        spent.append(time.perf_counter() - start)
+        used.append(cpu() - before)
+        return result
+
+    with contextlib.closing(env):
         env.reset()
-        inside, inner, begin, used = 0.0, env.clock.step_frame, time.perf_counter(), cpu()
-
-        def timed(*args):
-            nonlocal inside
-            start = time.perf_counter()
-            result = inner(*args)
-            inside += time.perf_counter() - start
-            return result
-
-        env.clock.step_frame = timed
+        cpu = lambda: int(read_text(f"/proc/{env.clock.pid}/schedstat").split()[0]) / NS
+        step_frame, env.clock.step_frame = env.clock.step_frame, timed
+        begin = time.perf_counter()
         for _ in range(frames):
             if env.step(action)[2]:
                 raise GameError("the game ended during the measurement")
-        return time.perf_counter() - begin, inside / frames, (cpu() - used) / frames
-    finally:
-        env.close()
+        return time.perf_counter() - begin, np.array(spent), np.array(used)
 
 
 def main() -> None:

@@ -361,6 +361,8 @@ def picture(c: Config) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     rows = [json.loads(line) for line in open(c.run / "log.jsonl")]
+    if not rows:
+        return
     for key in ("loss", "val"):
         points = [(r["step"], r[key]) for r in rows if key in r]
         if points:

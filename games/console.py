@@ -17,7 +17,7 @@ dtype, shape]}}. The other side writes pad_buttons, pad_sticks, gate and go; the
 
 Frame i: wait for tick i, read the pad, move, draw, write picture, score and time, and last of all set frame = i + 1.
 With gate 0 the clock is time.monotonic() and every frame makes exactly one time.sleep(), so that whoever controls the
-clock controls the game. With gate 1 (for where the clock cannot be controlled) each frame lasts exactly 1 / fps.
+clock controls the game. With gate 1 (for where the clock cannot be controlled) each frame lasts 1 / fps.
 NITROGEN_GATE=1 closes the gate before the first frame.
 
 A game file has TASKS: {name: Task}; Game(task, seed), a World; Expert(seed), called with the score 30 times a second;
@@ -273,7 +273,7 @@ class SharedFile:
                 return False
             if self.go[0] > frame:
                 return True
-            if polls % 1000 == 0 and not self.alive():
+            if polls % 1000 == 0 and not self.alive(0):
                 raise SystemExit
             time.sleep(0.0005)
 
@@ -287,9 +287,9 @@ class SharedFile:
         self.time[0] = seconds
         self.frame[0] += 1
 
-    def alive(self):
-        """False when the file has been removed or the parent process has gone."""
-        return os.path.exists(self.path) and os.getppid() == self.parent
+    def alive(self, frame):
+        """False when the file has been removed or the parent process has gone; looks every 60 frames."""
+        return frame % 60 > 0 or os.path.exists(self.path) and os.getppid() == self.parent
 
 
 class Window:
@@ -336,7 +336,7 @@ class Window:
         self.screen.blit(self.pygame.transform.scale(surface, self.screen.get_size()), (0, 0))
         self.pygame.display.flip()
 
-    def alive(self):
+    def alive(self, frame):
         return self.open
 
 
@@ -353,7 +353,7 @@ def main(Game, tasks, doc):
     screen = SharedFile(path, Game.name, args.fps) if path else Window(f"{Game.name}: {tasks[args.task].goal}", doc)
     start, tick, last, seconds = time.monotonic(), 0, 0.0, 0.0
     for frame in itertools.count():
-        if frame % 60 == 0 and not screen.alive() or not getattr(screen, "open", True):
+        if not screen.alive(frame):
             return
         if screen.gated(frame):
             dt = round((frame + 1) / args.fps, 6) - round(frame / args.fps, 6)      # as the clock below would tell it

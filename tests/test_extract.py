@@ -75,3 +75,160 @@ def film(path, name=None, width=0.33, opacity=0.9, corner=3, seed=0, n=60):
                 extract.composite(frame, extract.draw(template, buttons[i], sticks[i], scale), x, y, opacity)
             video.write(frame)
     return truth
+
+
+# ---- templates and renderer ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", extract.templates())
+def test_each_button_changes_its_own_box_and_nothing_else(name):
+    template = extract.templates()[name]
+    where, idle = extract.layout(template), extract.draw(template, *NONE).astype(int)
+    assert idle.shape == (template.size[1], template.size[0], 4)
+    assert (idle[..., :3] <= idle[..., 3:] + 1).all(), "not premultiplied"
+    for i, button in enumerate(sim.BUTTONS):
+        changed = np.abs(extract.draw(template, np.arange(16) == i, NONE[1]).astype(int) - idle).max(2) > 8
+        if button not in where["buttons"]:
+            assert not changed.any()
+            continue
+        x, y, w, h = where["buttons"][button]
+        assert min(w, h) >= 10 and x >= 0 and y >= 0 and x + w <= template.size[0] and y + h <= template.size[1], (button, x, y, w, h)
+        ys, xs = np.nonzero(changed)
+        assert len(xs) > 25, f"{button}: pressed looks like idle"
+        assert xs.min() >= x - 1 and xs.max() <= x + w and ys.min() >= y - 1 and ys.max() <= y + h, button
+    for side, (cx, cy, travel, w, h) in where["sticks"].items():
+        assert 0.06 <= travel / template.size[0] <= 0.10
+        assert min(cx, cy) - travel - w / 2 > -PAD and max(cx + travel + w / 2 - template.size[0], cy + travel + h / 2 - template.size[1]) < PAD
+
+
+PAD = extract.PAD
+
+
+def test_there_are_thirty_templates_in_five_families_drawn_quickly():
+    pool = extract.templates()
+    assert len(pool) >= 30 and len({t.family for t in pool.values()}) >= 5
+    assert sum(len(extract.layout(t)["buttons"]) == 16 and len(extract.layout(t)["sticks"]) == 2 for t in pool.values()) >= 25
+    template, rng = pool["xboxone-dark"], np.random.default_rng(0)
+    buttons, sticks = rng.random((300, 16)) < 0.3, rng.uniform(-1, 1, (300, 4))
+    extract.draw(template, *NONE, 0.8)
+    start = time.process_time()
+    for b, s in zip(buttons, sticks):
+        extract.draw(template, b, s, 0.8)
+    assert 300 / (time.process_time() - start) > 1500
+
+
+@pytest.mark.parametrize("name", ["xbox360-light", "ps3-outline", "keys-neon"])
+def test_stick_moves_by_axis_times_radius(name):
+    template = extract.templates()[name]
+    for side, axis in (("LEFT", 0), ("RIGHT", 2)):
+        cx, cy, travel, w, h = extract.layout(template)["sticks"][side]
+        alone = extract.Template("alone", "", template.size, template.atlas, tuple(e for e in template.elements if e.id == side))
+        for scale, dx, dy in ((1.0, 0, 0), (1.0, 1, -0.5), (0.8, -0.37, 0.81), (1.3, 0.123, -0.456)):
+            sticks = np.zeros(4)
+            sticks[axis:axis + 2] = dx, dy
+            alpha = extract.draw(alone, NONE[0], sticks, scale)[..., 3].astype(float)
+            ys, xs = np.mgrid[:alpha.shape[0], :alpha.shape[1]] + 0.5
+            seen = (xs * alpha).sum() / alpha.sum(), (ys * alpha).sum() / alpha.sum()
+            assert np.allclose(seen, ((cx + dx * travel) * scale, (cy + dy * travel) * scale), atol=0.12)
+
+
+def test_dpad_diagonals_and_opposites():
+    template = extract.templates()["ps4-dark"]
+    press = lambda *names: extract.draw(template, [b in names for b in sim.BUTTONS], NONE[1]).astype(int)
+    both = press("DPAD_UP", "DPAD_LEFT")
+    assert (both == press("DPAD_UP") + press("DPAD_LEFT") - press()).mean() > 0.999
+    assert (press("DPAD_LEFT", "DPAD_RIGHT") == press()).all()
+
+
+def test_composite_clips_and_blends():
+    frame = np.full((40, 40, 3), 100, np.uint8)
+    overlay = np.zeros((20, 20, 4), np.uint8)
+    overlay[:] = (100, 0, 0, 128)
+    extract.composite(frame, overlay, 30, -10, 1.0)
+    assert np.abs(frame[5, 35].astype(int) - (150, 50, 50)).max() <= 1 and (frame[10:] == 100).all() and (frame[:, :30] == 100).all()
+    extract.composite(frame, overlay, 0, 20, 0.5)
+    assert np.abs(frame[25, 5].astype(int) - (125, 75, 75)).max() <= 1
+    extract.composite(frame, overlay, 100, 100)
+
+
+def test_crop_undoes_composite():
+    template = extract.templates()["xboxone-light"]
+    picture = extract.draw(template, *NONE, 0.75)
+    frame = np.zeros((300, 400, 3), np.uint8)
+    extract.composite(frame, picture, 37, 41)
+    affine = np.array([[0.75, 0, 37], [0, 0.75, 41]])
+    back = extract.crop(frame, affine, template.size, 240, 165)
+    assert back.shape == (165, 240, 3) and np.abs(back.astype(int) - picture[..., :3]).mean() < 1.0
+    assert extract.crop(frame, affine, template.size, 96, 66).shape == (66, 96, 3)
+
+
+# ---- localization ---------------------------------------------------------------------------------------------------
+
+def run(*args, cwd):
+    return subprocess.run([sys.executable, str(ROOT / "extract.py"), *map(str, args)], cwd=cwd, capture_output=True, text=True)
+
+
+def iou(a, b):
+    w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(w, 0) * max(h, 0) / (a[2] * a[3] + b[2] * b[3] - max(w, 0) * max(h, 0))
+
+
+CASES = [("xbox360-dark", 0.30, 0.80, 0), ("ps5-outline", 0.25, 0.75, 3), ("switch-flat", 0.42, 1.0, 2), ("grid-minimal", 0.35, 0.7, 1)]
+
+
+@pytest.mark.parametrize("name, width, opacity, corner", CASES)
+def test_overlay_is_found_to_a_fraction_of_a_pixel(tmp_path, name, width, opacity, corner):
+    truth = film(tmp_path / "a.mp4", name, width, opacity, corner, seed=corner)
+    tensors, info, _ = extract.locate(tmp_path / "a.mp4", extract.templates(), extract.Config())
+    assert info["found"] and info["template"] == name and info["inliers"] >= 20 and info["votes"] > 12
+    w, h = extract.templates()[name].size
+    corners = np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ truth.T
+    assert np.linalg.norm(tensors["corners"][0] - corners, axis=1).max() < 0.5
+    box = *corners[0], *(corners[2] - corners[0])
+    assert iou(tensors["bbox"][0], box) > 0.95
+    still = tensors["median"][0]
+    assert abs(still.shape[1] - box[2]) <= 1 and abs(still.shape[0] - box[3]) <= 1
+    assert info["layout"] == extract.layout(extract.templates()[name])
+
+
+def test_plain_game_has_no_overlay(tmp_path):
+    film(tmp_path / "plain.mp4", seed=7)
+    done = run("plain.mp4", "--out", "labels", cwd=tmp_path)
+    assert done.returncode == 1 and "no overlay found" in done.stderr and "Traceback" not in done.stderr
+    tensors, info = sim.read(tmp_path / "labels/plain.overlay.safetensors", "nitrogen.overlay/1")
+    assert info["found"] is False and info["reason"] and not tensors
+
+
+# ---- the command, and what a user can do wrong --------------------------------------------------------------------
+
+def test_command_writes_skips_refuses_and_names_what_failed(tmp_path):
+    film(tmp_path / "a.mp4", "ps4-light", 0.3, 0.9, n=40)
+    whole = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("not a video")
+    done = run("a.mp4", "cut.mp4", "empty.mp4", "text.mp4", "gone.mp4", "--out", "labels", "--sheet", cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "4 of 5 videos failed" in done.stderr
+    assert all(n in done.stderr for n in ("cut.mp4", "empty.mp4", "text.mp4", "gone.mp4"))
+    assert sorted(p.name for p in (tmp_path / "labels").iterdir()) == ["a.overlay.png", "a.overlay.safetensors"]
+
+    path = tmp_path / "labels/a.overlay.safetensors"
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    again = run("a.mp4", "--out", "labels", cwd=tmp_path)
+    assert again.returncode == 0 and "kept" in again.stdout + again.stderr
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    other = run("a.mp4", "--out", "labels", "--min-inliers", "30", cwd=tmp_path)
+    assert other.returncode == 1 and "min_inliers" in other.stderr and "--fresh" in other.stderr
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+@pytest.mark.parametrize("args, words", [((), "no videos"), (("gone.mp4",), "no such video"), (("a", "--frames", "1"), "--frames")])
+def test_bad_commands_end_in_one_line(tmp_path, args, words):
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 1 and words in done.stderr and done.stderr.strip().count("\n") == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_template_sheet(tmp_path):
+    done = run("templates", "--out", "sheet.png", cwd=tmp_path)
+    assert done.returncode == 0 and cv2.imread(str(tmp_path / "sheet.png")).shape[0] > 1000

@@ -1,0 +1,137 @@
+"""filter.py: sticks, idle segments and chunks by hand; shards end to end from a small video; bad input."""
+
+import numpy as np
+import pytest
+
+import filter
+import sim
+
+FPS, T = 30, 90
+
+
+def test_neutral_point_and_scale_by_hand():
+    """Rest at (0.3, -0.2), full deflection 4 cells: after refinement rest is 0 and the 99th percentile is 1."""
+    rng = np.random.default_rng(0)
+    sticks = np.zeros((1000, 4), np.float32)
+    sticks[:, 0], sticks[:, 1] = 0.3, -0.2
+    moved = rng.random(1000) < 0.4
+    angle = rng.uniform(0, 2 * np.pi, 1000)
+    sticks[moved, 0] += 4 * np.cos(angle[moved])
+    sticks[moved, 1] += 4 * np.sin(angle[moved])
+    out = filter.normalize(sticks)
+    assert np.abs(out[~moved, :2]).max() < 1e-6
+    assert np.abs(out[moved, 0] - np.cos(angle[moved])).max() < 0.01
+    assert (out[:, 2:] == 0).all()
+
+
+def test_an_axis_that_never_moves_is_not_blown_up():
+    noise = np.random.default_rng(0).normal(0, 0.1, (500, 4)).astype(np.float32)
+    assert np.abs(filter.normalize(noise)).max() < 0.15          # 5 cells are full deflection, not 0.1
+
+
+def config(**changes):
+    return filter.Config(**{"segment_seconds": 1.0, "horizon": 4, "validation": 0.0, **changes})
+
+
+def test_idle_segments_go_and_chunks_stay_whole():
+    buttons, sticks = np.zeros((T, 16), np.uint8), np.zeros((T, 4), np.float32)
+    buttons[0:15, 4] = 1                      # first second: exactly half is active, kept
+    sticks[30:44, 0] = 0.5                    # second: 14 of 30, dropped
+    sticks[60:90, 1] = -0.3                   # third: kept
+    sticks[:, 2] = 0.05                       # within the dead zone
+    keep = filter.kept_rows(buttons, sticks, FPS, config())
+    assert keep.tolist() == [True] * 30 + [False] * 30 + [True] * 30
+    starts = filter.chunk_starts(keep, FPS, config())           # row i needs rows i .. i + 4
+    assert starts.tolist() == [*range(0, 26), *range(60, 86)]
+    assert filter.chunk_starts(keep, 60, config()).tolist() == [*range(0, 22 + 1), *range(60, 82 + 1)]      # stride 2: i .. i + 7
+    with pytest.raises(SystemExit, match="whole multiple"):
+        filter.chunk_starts(keep, 45, config())
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A white 3-second video with its labels: an overlay box at (100, 60), right stick pushed, SOUTH in turns."""
+    with sim.VideoWriter(tmp_path / "clip-000.mp4", FPS, 320, 200) as out:
+        for i in range(T):
+            out.write(np.full((200, 320, 3), 250, np.uint8))
+    buttons, sticks = np.zeros((T, 16), np.float16), np.zeros((T, 4), np.float32)
+    buttons[::2, 4] = 0.9
+    sticks[:, 2] = np.where(np.arange(T) % 3, 5, 0)
+    shown = np.ones(20, bool)
+    shown[15] = False
+    sim.write(tmp_path / "clip-000.actions.safetensors",
+              {"buttons": buttons, "sticks": sticks, "shown": shown, "confidence": np.ones(T, np.float16), "time": np.arange(T) / FPS},
+              "nitrogen.actions/1", unit="grid")
+    sim.write(tmp_path / "clip-000.overlay.safetensors",
+              {"affine": np.eye(2, 3, dtype=np.float32)[None], "corners": np.zeros((1, 4, 2), np.float32), "span": np.array([[0, T - 1]]),
+               "bbox": np.array([[100, 60, 100, 60]], np.int32), "median": np.zeros((1, 6, 10, 3), np.uint8)}, "nitrogen.overlay/1", found=True)
+    return tmp_path
+
+
+def shard(folder, out="shards", **changes):
+    c = config(videos=(str(folder / "clip-000.mp4"),), labels=str(folder), out=str(folder / out), **changes)
+    filter.run(c)
+    return folder / out / "clip-000-000.safetensors"
+
+
+def test_shards_end_to_end(clip, capsys):
+    path = shard(clip)
+    assert "kept 90 (100 %), 86 chunks" in capsys.readouterr().out
+    data = filter.Shards(path.parent, "train", 4, 30, 1)
+    assert len(data) == 86 and data.games == {"clip": 86} and len(filter.Shards(path.parent, "validation", 4, 30, 1)) == 0
+    jpeg, buttons, sticks, mask, game = data[10]
+    image = filter.decode(jpeg, 256)
+    assert image.shape == (256, 256, 3)
+    assert np.abs(image[60 * 256 // 200 + 3:118 * 256 // 200, 82:158].astype(int) - 127).max() < 6      # painted out
+    assert image[:60].min() > 230 and image[170:].min() > 230 and image[:, :60].min() > 230             # and nothing else
+    assert buttons[:, 4].tolist() == [0, 1, 0, 1] and buttons[:, 5].max() == 0                          # rows 11, 12, 13, 14
+    assert np.allclose(sticks[:, 2], [1, 0, 1, 1], atol=0.01) and not mask[15] and mask.sum() == 19
+    assert filter.decode(jpeg, 128).shape == (128, 128, 3)
+
+
+def test_same_input_same_bytes_and_second_run_skips(clip):
+    a, b = shard(clip), shard(clip, "again")
+    assert a.read_bytes() == b.read_bytes().replace(b"again", b"shards") or sim.read(a)[0].keys() == sim.read(b)[0].keys()
+    for name, value in sim.read(a)[0].items():
+        assert np.array_equal(value, sim.read(b)[0][name]), name
+    before = a.stat().st_mtime_ns
+    shard(clip)
+    assert a.stat().st_mtime_ns == before
+    with pytest.raises(SystemExit, match="made with another quality"):
+        shard(clip, quality=50)
+    assert a.stat().st_mtime_ns == before
+    a.write_bytes(a.read_bytes()[:2000])                       # a broken output is made anew
+    assert len(filter.Shards(shard(clip).parent, "train", 4, 30, 1)) == 86
+
+
+def test_bounded_shards(clip):
+    folder = shard(clip, rows_per_shard=40).parent
+    assert [len(sim.read(p)[0]["frame"]) for p in sorted(folder.glob("*"))] == [30, 30, 30]
+    assert len(filter.Shards(folder, "train", 4, 30, 1)) == 3 * 26
+
+
+def test_bad_input(clip):
+    with pytest.raises(SystemExit, match="clip-000.mp4: no such video"):
+        (clip / "clip-000.mp4").rename(clip / "moved.mp4") and shard(clip)
+    (clip / "moved.mp4").rename(clip / "clip-000.mp4")
+    with pytest.raises(SystemExit, match="cut for chunks of 4 actions at 30/s, the model wants 16"):
+        filter.Shards(shard(clip).parent, "train", 16, 30, 1)
+    with pytest.raises(SystemExit, match="no shards there"):
+        filter.Shards(clip / "nowhere", "train", 16, 30, 1)
+    actions = clip / "clip-000.actions.safetensors"
+    whole = actions.read_bytes()
+    for broken, line in ((whole[:300], "not a readable safetensors"), ((clip / "clip-000.overlay.safetensors").read_bytes(), "expected a nitrogen.actions/1"),
+                         (b"", "not a readable safetensors")):
+        actions.write_bytes(broken)
+        with pytest.raises(SystemExit, match=line):
+            shard(clip, "other")
+    actions.unlink()
+    with pytest.raises(SystemExit, match="make it: python parse.py"):
+        shard(clip, "other")
+    assert not (clip / "other").exists()
+
+
+def test_video_without_overlay(clip):
+    sim.write(clip / "clip-000.overlay.safetensors", {}, "nitrogen.overlay/1", found=False, reason="none")
+    with pytest.raises(SystemExit, match="no overlay was found"):
+        shard(clip)

@@ -1,0 +1,556 @@
+"""sim.py: the shared section, the clock hook to the nanosecond, GameEnv on a real game, and all the ways to fail.
+
+    python -m pytest tests/test_sim.py
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import sim
+
+ROOT = Path(__file__).resolve().parents[1]
+ASM = Path(__file__).parent / "asm"
+GAME = [sys.executable, str(ROOT / "games" / "crypt.py"), "--seed", "{seed}", "--fps", "{fps}"]
+NEUTRAL = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
+needs_hook = pytest.mark.skipif(sim.hook_fault() is not None, reason=str(sim.hook_fault()))
+
+
+# ---- the shared section
+
+def actions_file(path, frames=5):
+    rng = np.random.default_rng(0)
+    tensors = {"buttons": rng.random((frames, 16)).astype(np.float16), "sticks": rng.uniform(-1, 1, (frames, 4)).astype(np.float32),
+               "shown": np.ones(20, bool), "confidence": np.ones(frames, np.float16), "time": np.arange(frames) / 30}
+    sim.write(path, tensors, "nitrogen.actions/1", buttons=sim.BUTTONS, sticks=sim.STICKS, unit="normalized")
+    return tensors
+
+
+def fault(call, *args):
+    """The one line with which a call gives up."""
+    with pytest.raises(SystemExit) as e:
+        call(*args)
+    assert "\n" not in str(e.value)
+    return str(e.value)
+
+
+def test_artefact_round_trip(tmp_path):
+    path = tmp_path / "a.actions.safetensors"
+    tensors = actions_file(path)
+    back, info = sim.read(path, "nitrogen.actions/1")
+    assert info["unit"] == "normalized" and info["sticks"] == list(sim.STICKS) and "T 4" in info["tensors"]["sticks"]
+    assert all(np.array_equal(back[k], v) and back[k].dtype == v.dtype for k, v in tensors.items())
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_artefact_faults(tmp_path):
+    path = tmp_path / "a.actions.safetensors"
+    tensors = actions_file(path)
+    assert "no such file; make it anew: python parse.py" in fault(sim.read, tmp_path / "none", "nitrogen.actions/1")
+    assert "expected a nitrogen.overlay/1 file, found 'nitrogen.actions/1'" in fault(sim.read, path, "nitrogen.overlay/1")
+    blob = path.read_bytes()
+    for cut in (0, 7, 100, len(blob) - 1):
+        path.write_bytes(blob[:cut])
+        assert f"{path}: not a readable safetensors file" in fault(sim.read, path, "nitrogen.actions/1")
+    for name, value, said in (("sticks", np.zeros((5, 3), np.float32), "'sticks' has 4 = 3"), ("time", np.zeros(6), "'time' has T = 6, expected 5"),
+                              ("confidence", np.full(5, 2, np.float16), "'confidence' leaves its range 0..1"),
+                              ("shown", np.ones(20, np.uint8), "'shown' should be bool [20], found uint8")):
+        assert said in sim.check({**tensors, name: value}, sim.FORMATS["nitrogen.actions/1"])
+
+
+@dataclass(frozen=True)
+class Flags(sim.Common):
+    files: tuple[str, ...] = ()     # some files
+    rate: float = 1.5               # in Hz
+    sheet: bool = False             # a sheet too
+    command: tuple[str, ...] = ()   # the game
+
+
+def test_command_line(capsys):
+    commands = {"": (Flags, lambda cfg: cfg), "go": ({"slow": Flags(rate=1.0), "fast": Flags(rate=9.0)}, lambda cfg: cfg)}
+    cfg = sim.command_line("doc", commands, ["a", "b", "--rate", "2", "--sheet", "--seed", "7", "--", "game", "--x"])
+    assert (cfg.files, cfg.rate, cfg.sheet, cfg.seed, cfg.command) == (("a", "b"), 2.0, True, 7, ("game", "--x"))
+    assert sim.command_line("doc", commands, ["go", "--config", "fast"]).rate == 9.0
+    for argv in (["--rate", "much"], ["--rat", "2"], ["--speed", "2"], ["go", "--config", "none"]):
+        assert "see --help" in fault(sim.command_line, "doc", commands, argv)
+    with pytest.raises(SystemExit):
+        sim.command_line("doc", commands, ["--help"])
+    assert re.search(r"--rate FLOAT\s+in Hz \(default: 1.5\)", capsys.readouterr().out)
+
+    def broken(cfg):
+        raise sim.GameError("the game burnt down")
+    assert fault(sim.command_line, "doc", {"": (Flags, broken)}, []) == "the game burnt down"
+
+
+def double(item):
+    if item == "bad":
+        raise SystemExit("bad: is bad")
+    if item == "crash":
+        os.abort()
+    return item * 2
+
+
+def test_for_each_here():
+    assert sim.for_each(double, ["a", "b", "a"]) == ["aa", "bb"]
+    with pytest.raises(SystemExit, match=r"1 of 3 videos failed:\n  bad: is bad"):
+        sim.for_each(double, ["a", "bad", "b"])
+    assert fault(sim.for_each, double, ["bad"]) == "bad: is bad"
+    assert "no videos given" in fault(sim.for_each, double, [])
+
+
+def test_for_each_survives_a_crash():
+    with pytest.raises(SystemExit) as e:
+        sim.for_each(double, ["a", "crash", "bad", "b"], workers=2)
+    lines = str(e.value).splitlines()
+    assert lines[0] == "2 of 4 videos failed:" and any(line.startswith("  crash: BrokenProcessPool") for line in lines)
+
+
+# ---- machine code
+
+@pytest.mark.skipif(not (shutil.which("as") and shutil.which("objcopy")), reason="no assembler (apt install binutils)")
+def test_machine_code_is_its_assembly(tmp_path):
+    subprocess.run(["as", "--64", "-o", "stub.o", ASM / "stub.S"], cwd=tmp_path, check=True)
+    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", "stub.o", "stub.bin"], cwd=tmp_path, check=True)
+    assert (tmp_path / "stub.bin").read_bytes() == sim.STUB
+    symbols = subprocess.run(["nm", "stub.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+    places = {name: int(value, 16) for value, _, name in map(str.split, symbols.splitlines())}
+    assert {f"__vdso_{name}".encode(): places[name] for name in ("clock_gettime", "gettimeofday", "time")} == sim.STUB_ENTRY
+    assert places["now"] == sim.CLOCK_AT - sim.STUB_AT
+
+
+# ---- the clock
+
+@contextlib.contextmanager
+def launched(*argv, **kwargs):
+    """A Clock and a function that gives what the program has written so far."""
+    with tempfile.TemporaryFile() as out:
+        clock = sim.Clock([str(a) for a in argv], stdout=out, **kwargs)
+        try:
+            yield clock, lambda: os.pread(out.fileno(), 1 << 20, 0).decode()
+        finally:
+            clock.close()
+        assert not any(Path(f"/proc/{pid}").exists() for pid in (clock.pid, *clock.threads))
+
+
+def python(code):
+    return sys.executable, "-c", "import os, sys, time, threading\n" + code
+
+
+WAITS = r"""
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static long long ns(int clock) { struct timespec t; clock_gettime(clock, &t); return t.tv_sec * 1000000000LL + t.tv_nsec; }
+static struct timespec later(int clock, long d) { long long t = ns(clock) + d; return (struct timespec){t / 1000000000, t % 1000000000}; }
+#define TOOK(name, call) { long long a = ns(1); long r = (call); printf(name " %ld %lld\n", r, ns(1) - a); }
+
+static int tube[2];
+static void *writer(void *_) { usleep(30000); write(tube[1], "x", 1); return 0; }
+
+int main(void) {
+    int ids[] = {1, 4, 6, 7, 9, 0, 5, 8, 11};
+    for (int i = 0; i < 9; i++) printf("clock %d %lld\n", ids[i], ns(ids[i]));
+    struct timeval v; gettimeofday(&v, 0); printf("gettimeofday %lld\n", v.tv_sec * 1000000000LL + v.tv_usec * 1000);
+    printf("time %lld\n", time(0) * 1000000000LL);
+    struct timespec t, u = {0, 100000000}; syscall(SYS_clock_gettime, 1, &t); printf("raw %lld\n", t.tv_sec * 1000000000LL + t.tv_nsec);
+    syscall(SYS_gettimeofday, &v, 0); printf("raw_gettimeofday %lld\n", v.tv_sec * 1000000000LL + v.tv_usec * 1000);
+    printf("cpu %d\n", ns(2) < 5000000000LL && ns(3) < 5000000000LL);
+
+    TOOK("nanosleep", nanosleep(&u, 0));
+    t = later(1, 100000000); TOOK("sleep_until", clock_nanosleep(1, TIMER_ABSTIME, &t, 0));
+    t = later(0, 100000000); TOOK("sleep_until_date", clock_nanosleep(0, TIMER_ABSTIME, &t, 0));
+    TOOK("poll_nothing", poll(0, 0, 100));
+    pipe(tube);
+    struct pollfd p = {tube[0], POLLIN, 0}; TOOK("poll", poll(&p, 1, 100));
+    TOOK("ppoll", ppoll(&p, 1, &u, 0));
+    fd_set s; v = (struct timeval){0, 100000}; FD_ZERO(&s); FD_SET(tube[0], &s); TOOK("select", select(tube[0] + 1, &s, 0, 0, &v));
+    printf("select_set %d\n", FD_ISSET(tube[0], &s));
+    FD_SET(tube[0], &s); TOOK("pselect", pselect(tube[0] + 1, &s, 0, 0, &u, 0));
+    int e = epoll_create(1); struct epoll_event ev = {EPOLLIN}; epoll_ctl(e, EPOLL_CTL_ADD, tube[0], &ev); TOOK("epoll", epoll_wait(e, &ev, 1, 100));
+    sem_t sem; sem_init(&sem, 0, 0); t = later(0, 100000000); TOOK("sem", sem_timedwait(&sem, &t)); printf("sem_errno %d\n", errno == ETIMEDOUT);
+    t = later(0, -100000000); TOOK("sem_past", sem_timedwait(&sem, &t)); printf("sem_past_errno %d\n", errno == ETIMEDOUT);
+    pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER; pthread_cond_t c = PTHREAD_COND_INITIALIZER; pthread_mutex_lock(&m);
+    t = later(0, 100000000); TOOK("cond", pthread_cond_timedwait(&c, &m, &t) == ETIMEDOUT);
+    pthread_t w; pthread_create(&w, 0, writer, 0); TOOK("poll_woken", poll(&p, 1, 100)); pthread_join(w, 0);
+    TOOK("poll_ready", poll(&p, 1, 100));
+    return 0;
+}
+"""
+
+
+@needs_hook
+@pytest.mark.skipif(not shutil.which("gcc"), reason="no C compiler (apt install gcc)")
+@pytest.mark.parametrize("link", [[], ["-static"]])
+def test_every_clock_and_every_wait(tmp_path, link):
+    (tmp_path / "waits.c").write_text(WAITS)
+    subprocess.run(["gcc", "-w", "-pthread", *link, "-o", "waits", "waits.c"], cwd=tmp_path, check=True)
+    begin = time.perf_counter()
+    with launched(tmp_path / "waits") as (clock, said):
+        clock.step(5)
+        assert clock.returncode == 0 and clock.time == 5.0
+        assert time.perf_counter() - begin < 2                 # of 1.3 s virtual, next to nothing real
+        found = {(name, *rest[:-1]): int(rest[-1]) for name, *rest in map(str.split, said_lines(said))}
+    clocks = {int(key[1]): value for key, value in found.items() if key[0] == "clock"}
+    assert {i: v - sim.BIRTH for i, v in clocks.items()} == {i: sim.OFFSET if i in (0, 5, 8, 11) else 0 for i in clocks} and len(clocks) == 9
+    assert found["gettimeofday",] == found["raw_gettimeofday",] == found["time",] == sim.EPOCH and found["raw",] == sim.BIRTH
+    assert found["cpu",] == found["sem_errno",] == found["sem_past_errno",] == 1 and found["select_set",] == 0
+    full = {("nanosleep", "0"), ("sleep_until", "0"), ("sleep_until_date", "0"), ("poll_nothing", "0"), ("poll", "0"), ("ppoll", "0"),
+            ("select", "0"), ("pselect", "0"), ("epoll", "0"), ("sem", "-1"), ("cond", "1")}
+    assert {key: found.get(key) for key in full} == {key: 100_000_000 for key in full}
+    assert found["poll_woken", "1"] == 30_000_000 and found["poll_ready", "1"] == 0 and found["sem_past", "-1"] == 0
+
+
+def said_lines(said):
+    return said().strip().splitlines()
+
+
+@needs_hook
+def test_step_is_exact_and_costs_nothing():
+    code = "a = time.monotonic_ns()\nfor i in range(20): time.sleep(0.1)\nprint(time.monotonic_ns() - a, time.time())"
+    begin = time.perf_counter()
+    with launched(*python(code)) as (clock, said):
+        clock.step(1.99)
+        assert said() == "" and clock.alive and clock.time == 1.99
+        clock.step(0.01)
+        assert said() == f"2000000000 {sim.EPOCH / 1e9 + 2}\n" and clock.returncode == 0
+    assert time.perf_counter() - begin < 1
+
+
+@needs_hook
+def test_paused_means_frozen():
+    with launched(*python("while True: time.sleep(0.01); print(time.monotonic(), flush=True)")) as (clock, said):
+        clock.step(0.1)
+        before, cpu = said(), sim.read_text(f"/proc/{clock.pid}/schedstat")
+        assert before.splitlines() == [str((sim.BIRTH + (i + 1) * 10_000_000) / 1e9) for i in range(10)]
+        time.sleep(0.3)
+        clock.pause()
+        assert said() == before and sim.read_text(f"/proc/{clock.pid}/schedstat") == cpu and clock.time == 0.1
+
+
+@needs_hook
+def test_run_follows_real_time_at_any_speed():
+    with launched(*python("while True: time.sleep(0.01); print('x', flush=True)")) as (clock, said):
+        clock.pause()
+        for speed, total in ((0.5, 10), (4.0, 90)):            # the game's own computing takes time here, as in real life
+            begin = time.perf_counter()
+            clock.run(0.2, speed)
+            assert 0.2 <= time.perf_counter() - begin < 0.6
+            assert total * 0.3 < len(said_lines(said)) <= total and round(clock.time, 9) == total / 100
+
+
+@needs_hook
+def test_threads_wake_in_order():
+    code = """
+def beat(name, seconds, count):
+    for _ in range(count):
+        time.sleep(seconds)
+        print(name, time.monotonic_ns() - start, flush=True)
+start = time.monotonic_ns()
+threads = [threading.Thread(target=beat, args=a) for a in (("a", 0.3, 4), ("b", 0.5, 3))]
+for t in threads: t.start()
+done = threading.Event()
+print(done.wait(0.25), time.monotonic_ns() - start, flush=True)
+for t in threads: t.join()
+"""
+    expected = ["False 250000000", "a 300000000", "b 500000000", "a 600000000", "a 900000000", "b 1000000000", "a 1200000000", "b 1500000000"]
+    for _ in range(3):
+        with launched(*python(code)) as (clock, said):
+            clock.step(1.2)
+            assert said_lines(said) == expected[:-1]
+            clock.step(1)
+            assert said_lines(said) == expected and clock.returncode == 0
+
+
+@needs_hook
+def test_script_children_and_exec_share_the_time(tmp_path):
+    script = tmp_path / "game.sh"
+    script.write_text(f"#!/bin/sh\ndate +%s\nsleep 100\ndate +%s\n(sleep 7; date +%s) | tail -n 1\n"
+                      f"sleep 2 & sleep 3\nwait\nexec {sys.executable} -c 'import time; time.sleep(50); print(int(time.time()))'\n")
+    script.chmod(0o755)
+    with launched(script) as (clock, said):
+        clock.step(1000)
+        assert clock.returncode == 0 and [int(line) - sim.EPOCH // sim.NS for line in said_lines(said)] == [0, 100, 107, 160]
+
+
+@needs_hook
+def test_a_signal_ends_a_wait_and_a_stopped_child_goes_on():
+    code = """
+import signal, select, subprocess
+signal.signal(signal.SIGUSR1, lambda *_: print("signal", time.monotonic_ns() - start, flush=True))
+start = time.monotonic_ns()
+child = subprocess.Popen(["sleep", "1000"])
+threading.Timer(0.2, lambda: (child.send_signal(signal.SIGSTOP), os.kill(os.getpid(), signal.SIGUSR1))).start()
+r, w = os.pipe()
+select.select([r], [], [], 0.5)
+print("select", time.monotonic_ns() - start, flush=True)
+child.kill(); print(child.wait(), flush=True)
+"""
+    with launched(*python(code)) as (clock, said):
+        clock.step(1)
+        assert said_lines(said) == ["signal 200000000", "select 500000000", "-9"] and clock.returncode == 0
+
+
+@needs_hook
+def test_other_children_of_this_program_are_left_alone():
+    child = subprocess.Popen(["sh", "-c", "exit 7"])
+    with launched(*python("time.sleep(1)")) as (clock, _):
+        clock.step(2)
+        time.sleep(0.05)
+    assert child.wait(timeout=1) == 7
+
+
+@needs_hook
+def test_only_the_owner_may_step_but_anyone_may_close():
+    said = []
+
+    def other():
+        try:
+            clock.step(1)
+        except sim.GameError as e:
+            said.append(str(e))
+        clock.close()
+
+    clock = sim.Clock(python("time.sleep(100)"))
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert "by the thread that started it" in said[0] and "AsyncVectorEnv" in said[0]
+    assert not Path(f"/proc/{clock.pid}").exists() and clock.returncode == -signal.SIGKILL
+
+
+@needs_hook
+def test_the_program_dies_with_us():
+    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r}); import sim, time\n"
+            "clock = sim.Clock(['sh', '-c', 'sleep 1000 & sleep 1000']); clock.step(1)\n"
+            "print(*clock.threads, flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        pids = owner.stdout.readline().split()
+        assert len(pids) == 3 and all(Path(f"/proc/{pid}").exists() for pid in pids)
+        owner.kill()
+    assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def wait_until(condition, seconds=3.0):
+    end = time.perf_counter() + seconds
+    while not condition() and time.perf_counter() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+# ---- GameEnv
+
+def play(env, frames, seed=0):
+    """Hashes, times and scores under a seeded random pad."""
+    rng = np.random.default_rng(1)
+    seen = [env.reset(seed=seed)[1]]
+    for i in range(frames):
+        if i % 5 == 0:
+            action = {"buttons": rng.random(16) < 0.3, "sticks": rng.uniform(-1, 1, 4)}
+        seen.append(env.step(action)[4])
+    return seen
+
+
+@needs_hook
+def test_same_seed_same_frames_with_and_without_the_hook():
+    with contextlib.closing(sim.GameEnv(GAME, clock="hook")) as env:
+        first, again, other = play(env, 90), play(env, 90), play(env, 90, seed=5)
+    with contextlib.closing(sim.GameEnv(GAME, clock="console")) as env:
+        gated = play(env, 90)
+    assert first == again == gated
+    assert [i["frame"] for i in first] == list(range(91)) and [i["time"] for i in first] == [round((k + 1) / 30, 6) for k in range(91)]
+    assert len({i["hash"] for i in first}) > 60 and first[0]["hash"] != other[0]["hash"] and first[0]["score"]["game"] == "crypt"
+
+
+PAD_GAME = """
+import sys; sys.path.insert(0, {games!r})
+import console, numpy as np
+class Game(console.World):
+    name, tasks = "pad", {{"any": console.Task("Show the pad.", "specific", 99)}}
+    icons = {{"any": console.HEART}}
+    def move(self, pad, dt): self.pad = [int(pad[n]) for n in console.BUTTONS] + [round(pad[n], 3) for n in console.STICKS]
+    def paint(self): return np.full((console.HEIGHT, console.WIDTH, 3), 10 + 200 * self.pad[4], np.uint8)
+    def state(self): return self.pad
+    def draw(self):
+        if self.pad[15]: raise SystemExit(3)
+        return self.paint()
+console.main(Game, Game.tasks, "")
+"""
+
+
+@pytest.fixture
+def pad_game(tmp_path):
+    (tmp_path / "pad.py").write_text(PAD_GAME.format(games=str(ROOT / "games")))
+    return [sys.executable, str(tmp_path / "pad.py"), "--fps", "{fps}"]
+
+
+@pytest.mark.parametrize("clock", [pytest.param("hook", marks=needs_hook), "console"])
+def test_frame_i_is_drawn_under_pad_i(pad_game, clock):
+    rng = np.random.default_rng(2)
+    with contextlib.closing(sim.GameEnv(pad_game, fps=30, clock=clock, seconds=1.0, reward=lambda info: info["score"]["state"][4])) as env:
+        frame, info = env.reset()
+        assert info["score"]["state"] == [0] * 20 and info["frame"] == 0 and frame.shape == (256, 256, 3) and (frame == 10).all()
+        for i in range(1, 30):
+            pad = {"buttons": rng.integers(0, 2, 16) * (np.arange(16) < 15), "sticks": rng.uniform(-1.5, 1.5, 4)}
+            frame, reward, terminated, truncated, info = env.step(pad)
+            assert info["score"]["state"] == [*pad["buttons"], *(round(float(v), 3) for v in np.float32(pad["sticks"].clip(-1, 1)))]
+            assert info["frame"] == i and reward == pad["buttons"][4] and (frame == 10 + 200 * pad["buttons"][4]).all()
+            assert (terminated, truncated) == (False, i == 29)
+        assert env.render().shape == (270, 480, 3)
+        _, _, terminated, _, info = env.step({"buttons": np.arange(16) == 15, "sticks": np.zeros(4)})       # START: it exits
+        assert terminated and info["frame"] == 29 and env.clock.returncode == 3
+
+
+@needs_hook
+def test_frame_skip(pad_game):
+    with contextlib.closing(sim.GameEnv(pad_game, fps=60, frame_skip=3)) as env:
+        env.reset()
+        assert [env.step(NEUTRAL)[4]["frame"] for _ in range(3)] == [3, 6, 9]
+
+
+def test_wrong_actions_are_refused(pad_game):
+    with contextlib.closing(sim.GameEnv(pad_game)) as env:
+        with pytest.raises(sim.GameError, match="call reset"):
+            env.step(NEUTRAL)
+        env.reset()
+        for bad in (None, np.zeros(20), {"buttons": np.zeros(16)}, {**NEUTRAL, "buttons": np.zeros(15)}, {**NEUTRAL, "sticks": np.zeros((1, 4))},
+                    {**NEUTRAL, "sticks": np.array([0, np.nan, 0, 0])}, {**NEUTRAL, "sticks": "left"}):
+            with pytest.raises(sim.GameError, match=r"an action is \{'buttons'"):
+                env.step(bad)
+        assert env.step(NEUTRAL)[4]["frame"] == 1
+    for name in ("gamepad", "screen", "clock"):
+        with pytest.raises(sim.GameError, match=f"{name} 'wheel': there is auto"):
+            sim.GameEnv(pad_game, **{name: "wheel"})
+
+
+def test_check_env():
+    from gymnasium.utils.env_checker import check_env
+    with contextlib.closing(sim.GameEnv(GAME)) as env:
+        check_env(env, skip_render_check=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_vector_env():
+    envs = gymnasium.vector.AsyncVectorEnv([lambda: sim.GameEnv(GAME)] * 2, context="fork")
+    try:
+        envs.reset(seed=[1, 2])
+        for _ in range(5):
+            frames, _, _, _, info = envs.step({"buttons": np.zeros((2, 16), np.int8), "sticks": np.zeros((2, 4), np.float32)})
+    finally:
+        envs.close()
+    assert frames.shape == (2, 256, 256, 3) and list(info["frame"]) == [5, 5] and info["hash"][0] != info["hash"][1]
+
+
+def leftovers():
+    """Private folders, and processes that live in one."""
+    folders = {str(p) for p in Path("/dev/shm").glob("nitrogen-*")}
+    games = set()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if b"NITROGEN_CONSOLE=" in path.read_bytes():
+                games.add(path.parent.name)
+    return folders | games
+
+
+@pytest.mark.parametrize("clock", [pytest.param("hook", marks=needs_hook), "console"])
+def test_close_leaves_nothing(pad_game, clock):
+    before = leftovers()
+    env = sim.GameEnv(pad_game, clock=clock)
+    for _ in range(5):
+        env.reset()
+        env.step(NEUTRAL)
+    assert len(leftovers() - before) == 2
+    env.close()
+    env.close()
+    assert leftovers() <= before
+    env.reset()                                                # and it can be used again
+    del env
+    assert leftovers() <= before
+
+
+@pytest.mark.parametrize("ending", ["raise ValueError", "sys.exit(1)", "os.kill(os.getpid(), signal.SIGINT)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_nothing_is_left_however_we_end(pad_game, ending):
+    before = leftovers()
+    code = (f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nenv = sim.GameEnv({pad_game!r})\n"
+            f"env.reset()\nprint(env.view.path.parent, env.clock.pid, flush=True)\n{ending}\ntime.sleep(60)")
+    folder, pid = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30).stdout.split()
+    assert wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    if "SIGKILL" in ending:                                    # nobody was left to remove the folder: the next game does
+        assert Path(folder).exists()
+        os.utime(folder, (1, 1))
+        with contextlib.closing(sim.GameEnv(pad_game)) as env:
+            env.reset()
+    assert wait_until(lambda: leftovers() <= before)
+
+
+@pytest.mark.parametrize("clock", [pytest.param("hook", marks=needs_hook), "console"])
+def test_games_that_fail(clock):
+    before = leftovers()
+    cases = [(python("raise ValueError('no level 9')"), "ended with status 1 before its first frame: ValueError: no level 9"),
+             (python("os.abort()"), "ended with status -6 before its first frame: it said nothing"),
+             (python("while True: time.sleep(0.1)"), "no frame in 1 s.*presented no console, and only the built-in"),
+             (python("time.sleep(0.1)"), "ended with status 0 before its first frame"),
+             (["/no/such/game"], "/no/such/game: no such program")]
+    if clock == "hook":
+        cases.append((python("while True: pass"), "computed for 1 s without waiting"))
+    for command, said in cases:
+        with pytest.raises(sim.GameError, match=said) as e:
+            sim.GameEnv(command, timeout=1, clock=clock).reset()
+        assert "\n" not in str(e.value)
+    assert leftovers() <= before
+
+
+def test_without_the_hook_it_says_so_once(pad_game, monkeypatch, capfd):
+    monkeypatch.setattr(sim, "hook_fault", lambda: "ptrace is not what it was")
+    sim.say_once.cache_clear()
+    with contextlib.closing(sim.GameEnv(pad_game)) as env:
+        env.reset()
+        env.reset()
+        assert isinstance(env.clock, sim.GateClock) and env.step(NEUTRAL)[4]["frame"] == 1
+    assert capfd.readouterr().err == "sim: ptrace is not what it was. Falling back to the built-in console's own pause.\n"
+    with pytest.raises(sim.GameError, match="^ptrace is not what it was$"):
+        sim.GameEnv(pad_game, clock="hook").reset()
+
+
+# ---- commands
+
+def command(*argv):
+    return subprocess.run([sys.executable, "sim.py", *argv], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_doctor():
+    out = command("doctor").stdout
+    rows = {line[:18].strip(): line[18:].split()[0] for line in out.splitlines()}
+    assert set(rows.values()) <= {"ok", "missing"} and rows["Python >= 3.10"] == "ok"
+    assert ("missing" in (rows["ptrace"], rows["seccomp"], rows["vDSO patch"])) == bool(sim.hook_fault())
+
+
+@needs_hook
+def test_bench(pad_game):
+    out = command("bench", "--frames", "200", "--", *pad_game).stdout
+    rates = [int(n) for n in re.findall(r"(\d+) steps/s", out)]
+    overhead = float(re.search(r"([\d.]+) ms in the best tenth", out)[1])
+    assert len(rates) == 2 and rates[1] > 60 and 0 < overhead < 0.5       # on a quiet core: > 300 and < 0.15
+    failed = command("bench", "--", *python("raise SystemExit('not today')"))
+    assert failed.returncode == 1 and failed.stderr.strip().endswith("not today") and "Traceback" not in failed.stderr
