@@ -15,6 +15,7 @@ play    prints progress per task with 95 % intervals, and writes the same number
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import json
 import os
@@ -92,13 +93,14 @@ def record_video(stem: str, c: Record) -> int:
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
     templates = extract.templates()
     template = templates[sorted(templates)[rng.integers(len(templates))]]
-    width, opacity = rng.uniform(0.25, 0.45) * WIDTH, rng.uniform(0.7, 1.0)
+    width, opacity = rng.uniform(0.25, 0.38) * WIDTH, rng.uniform(0.7, 1.0)
     scale = width / template.size[0]
     w, h = round(width), round(scale * template.size[1])
     x, y = (int(rng.integers(8, 25)) if rng.random() < 0.5 else limit - int(rng.integers(8, 25)) - size for limit, size in ((WIDTH, w), (HEIGHT, h)))
     tasks = list(game(name).TASKS)
     first = int(rng.integers(len(tasks)))
     buttons, sticks, episodes = np.zeros((length, 16), np.uint8), np.zeros((length, 4), np.float32), []
+    frames = hashlib.blake2b(digest_size=16)                    # of the game's own pixels, before anything is drawn in
     row = 0
     with sim.VideoWriter(video, FPS, WIDTH, HEIGHT) as out:
         while row < length:
@@ -109,6 +111,7 @@ def record_video(stem: str, c: Record) -> int:
             with launch(name, task, seed) as env:
                 _, info = env.reset(seed=seed)
                 for _ in range(round(game(name).TASKS[task].seconds * FPS) + FPS):
+                    frames.update(env.render())
                     picture = cv2.resize(env.render(), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
                     extract.composite(picture, extract.draw(template, *pad, scale=scale), x, y, opacity)
                     out.write(picture)
@@ -122,7 +125,7 @@ def record_video(stem: str, c: Record) -> int:
     sim.write(truth, {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": np.ones(20, bool),
                       "confidence": np.ones(length, np.float16), "time": np.arange(length) / FPS}, "nitrogen.actions/1",
               unit="normalized", fps=FPS, game=name, recipe=recipe, template=template.name, family=template.family,
-              opacity=float(opacity), box=[x, y, w, h], episodes=episodes)
+              opacity=float(opacity), box=[x, y, w, h], episodes=episodes, frames=frames.hexdigest())
     return length
 
 

@@ -191,26 +191,52 @@ SENSE = ((150, 40), (100, 40), (54, 40), (26, 54), (14, 100), (4, 160), (8, 208)
 PRO = ((150, 46), (100, 42), (60, 40), (34, 54), (20, 92), (8, 150), (10, 196), (28, 212), (46, 202), (66, 176), (100, 172), (150, 172))
 BONE = ((150, 38), (96, 36), (58, 26), (20, 46), (6, 90), (20, 132), (62, 152), (100, 140), (126, 134), (150, 134))
 LAYOUTS = {
-    "xbox360": Layout(body=XBOX, trim="o 160 74 15 | O 160 74 11 #8fd14f | L 153 68 160 74 153 80 #ffffff | L 167 68 160 74 167 80 #ffffff | o 248 84 41 | o 118 134 32 | t 360 158 105 6 | l 36 100 24 150 26 196 | l 284 100 296 150 294 196 | l 140 162 180 162"),
-    "xboxone": Layout(body=ONE, trim="O 160 62 12 #f4f6f8 | L 154 56 166 68 #1d2027 | L 166 56 154 68 #1d2027 | l 110 44 134 74 186 74 210 44 | b 118 134 64 64 12 | l 48 108 36 150 | l 42 106 30 150 | l 54 110 42 150 | l 272 108 284 150 | l 278 106 290 150 | l 266 110 278 150 | t ONE 160 120 8", left=(70, 82), face=(250, 82), back=(142, 90, 14, 14), start=(178, 90, 14, 14), small=" ="),
-    "ps3": Layout(body=DUAL, trim="t SELECT 134 72 6 | t START 186 72 6 | o 160 112 10 | t PS 160 112 8 | o 56 82 36 | o 264 82 41 | B 148 56 4 4 0 #e04848 | b 156 56 4 4 0 | b 164 56 4 4 0 | b 172 56 4 4 0 | l 30 130 24 180 20 204 | l 290 130 296 180 300 204", left=(118, 136), right=(202, 136), dpad=(56, 82), face=(264, 82), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
+    "xbox360": Layout(body=XBOX, trim=(
+        "o 160 74 15 | O 160 74 11 #8fd14f | L 153 68 160 74 153 80 #ffffff | L 167 68 160 74 167 80 #ffffff | o 248 84 41 | "
+        "o 118 134 32 | t 360 158 105 6 | l 36 100 24 150 26 196 | l 284 100 296 150 294 196 | l 140 162 180 162")),
+    "xboxone": Layout(body=ONE, trim=(
+        "O 160 62 12 #f4f6f8 | L 154 56 166 68 #1d2027 | L 166 56 154 68 #1d2027 | l 110 44 134 74 186 74 210 44 | "
+        "b 118 134 64 64 12 | l 48 108 36 150 | l 42 106 30 150 | l 54 110 42 150 | l 272 108 284 150 | l 278 106 290 150 | "
+        "l 266 110 278 150 | t ONE 160 120 8"), left=(70, 82), face=(250, 82), back=(142, 90, 14, 14), start=(178, 90, 14, 14), small=" ="),
+    "ps3": Layout(body=DUAL, trim=(
+        "t SELECT 134 72 6 | t START 186 72 6 | o 160 112 10 | t PS 160 112 8 | o 56 82 36 | o 264 82 41 | "
+        "B 148 56 4 4 0 #e04848 | b 156 56 4 4 0 | b 164 56 4 4 0 | b 172 56 4 4 0 | l 30 130 24 180 20 204 | "
+        "l 290 130 296 180 300 204"), left=(118, 136), right=(202, 136), dpad=(56, 82), face=(264, 82), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
                   back=(138, 84, 18, 11), start=(182, 84, 18, 11), small="  ", shoulder=(60, 33, 58, 13), trigger=(60, 13, 46, 20)),
-    "ps4": Layout(body=DUAL, trim="b 160 74 96 46 7 | B 160 51 90 4 2 #3a8bff | o 148 104 1 | o 154 104 1 | o 160 104 1 | o 166 104 1 | o 172 104 1 | o 148 109 1 | o 154 109 1 | o 160 109 1 | o 166 109 1 | o 172 109 1 | o 160 126 8 | t PS 160 126 6 | o 56 84 39 | o 264 84 42 | l 20 120 40 120 58 150 52 184 | l 300 120 280 120 262 150 268 184", left=(118, 138), right=(202, 138), dpad=(56, 84), face=(264, 84), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
+    "ps4": Layout(body=DUAL, trim=(
+        "b 160 74 96 46 7 | B 160 51 90 4 2 #3a8bff | o 148 104 1 | o 154 104 1 | o 160 104 1 | o 166 104 1 | o 172 104 1 | "
+        "o 148 109 1 | o 154 109 1 | o 160 109 1 | o 166 109 1 | o 172 109 1 | o 160 126 8 | t PS 160 126 6 | o 56 84 39 | "
+        "o 264 84 42 | l 20 120 40 120 58 150 52 184 | l 300 120 280 120 262 150 268 184"), left=(118, 138), right=(202, 138), dpad=(56, 84), face=(264, 84), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
                   back=(100, 62, 11, 19), start=(220, 62, 11, 19), small="  ", shoulder=(60, 33, 58, 13), trigger=(60, 13, 46, 20)),
-    "ps5": Layout(body=SENSE, trim="L 106 42 112 84 122 92 198 92 208 84 214 42 | l 28 60 60 122 78 170 | l 292 60 260 122 242 170 | B 160 103 26 5 2.5 #e8a040 | t PS 160 122 9 | L 148 146 172 146 | O 152 156 1.6 | O 160 156 1.6 | O 168 156 1.6 | l 124 48 196 48 | l 22 120 40 150 40 196 | l 298 120 280 150 280 196", left=(116, 136), right=(204, 136), dpad=(56, 86), face=(264, 86), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
+    "ps5": Layout(body=SENSE, trim=(
+        "L 106 42 112 84 122 92 198 92 208 84 214 42 | l 28 60 60 122 78 170 | l 292 60 260 122 242 170 | "
+        "B 160 103 26 5 2.5 #e8a040 | t PS 160 122 9 | L 148 146 172 146 | O 152 156 1.6 | O 160 156 1.6 | O 168 156 1.6 | "
+        "l 124 48 196 48 | l 22 120 40 150 40 196 | l 298 120 280 150 280 196"), left=(116, 136), right=(204, 136), dpad=(56, 86), face=(264, 86), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
                   back=(94, 54, 12, 18), start=(226, 54, 12, 18), small="  ", shoulder=(58, 33, 62, 13), trigger=(58, 13, 50, 20), travel=21),
-    "switch": Layout(body=PRO, trim="b 142 88 13 13 2 | o 142 88 3.4 | o 178 88 8 | l 173 89 178 84 183 89 181 93 175 93 173 89 | l 92 44 108 60 112 98 | l 228 44 212 60 208 98 | t SWITCH 160 114 6 | o 116 132 33 | l 24 100 48 140 44 198 | l 296 100 272 140 276 198 | L 34 120 44 124 | L 286 120 276 124", left=(70, 84), right=(204, 132), dpad=(116, 132), face=(250, 84), letters="BYAX",
+    "switch": Layout(body=PRO, trim=(
+        "b 142 88 13 13 2 | o 142 88 3.4 | o 178 88 8 | l 173 89 178 84 183 89 181 93 175 93 173 89 | l 92 44 108 60 112 98 | "
+        "l 228 44 212 60 208 98 | t SWITCH 160 114 6 | o 116 132 33 | l 24 100 48 140 44 198 | l 296 100 272 140 276 198 | "
+        "L 34 120 44 124 | L 286 120 276 124"), left=(70, 84), right=(204, 132), dpad=(116, 132), face=(250, 84), letters="BYAX",
                      back=(122, 64, 14, 14), start=(198, 64, 14, 14), small="-+", tops=("L", "R", "ZL", "ZR"), shoulder=(74, 33, 74, 14)),
-    "snes": Layout(size=(320, 160), body=BONE, trim="o 64 90 48 | o 254 90 53 | l 224 101 257 68 | l 251 112 284 79 | l 224 101 240 115 | l 268 65 284 79 | t SUPER 155 56 9 | t SELECT 133 116 5 | t START 178 116 5 | l 118 70 192 70 | O 130 128 1.5 | O 136 128 1.5 | O 142 128 1.5", left=None, right=None, dpad=(64, 90), dpad_side=66, face=(254, 90), face_step=28,
+    "snes": Layout(size=(320, 160), body=BONE, trim=(
+        "o 64 90 48 | o 254 90 53 | l 224 101 257 68 | l 251 112 284 79 | l 224 101 240 115 | l 268 65 284 79 | "
+        "t SUPER 155 56 9 | t SELECT 133 116 5 | t START 178 116 5 | l 118 70 192 70 | O 130 128 1.5 | O 136 128 1.5 | "
+        "O 142 128 1.5"), left=None, right=None, dpad=(64, 90), dpad_side=66, face=(254, 90), face_step=28,
                    face_side=26, letters="BYAX", back=(134, 98, 26, 13), start=(176, 98, 26, 13), small="  ", trigger=None, tops=("L", "R", "", ""),
                    shoulder=(72, 12, 84, 16)),
     "grid": Layout(size=(320, 136), left=(46, 92), dpad=(124, 92), face=(200, 92), right=(274, 92), back=(144, 22, 26, 20), start=(176, 22, 26, 20),
-                   shoulder=(96, 22, 50, 24), trigger=(36, 22, 54, 24), travel=22, cap=26, slab=8, trim="b 46 92 76 76 4 | b 274 92 76 76 4 | l 8 92 84 92 | l 46 54 46 130 | l 236 92 312 92 | l 274 54 274 130 | l 162 42 162 128"),
+                   shoulder=(96, 22, 50, 24), trigger=(36, 22, 54, 24), travel=22, cap=26, slab=8, trim=(
+        "b 46 92 76 76 4 | b 274 92 76 76 4 | l 8 92 84 92 | l 46 54 46 130 | l 236 92 312 92 | l 274 54 274 130 | "
+        "l 162 42 162 128")),
     "keys": Layout(size=(320, 190), left=(52, 136), dpad=(68, 56), dpad_side=70, keys=True, face=(252, 52), face_step=25, right=(268, 138),
                    back=(134, 92, 28, 18), start=(186, 92, 28, 18), shoulder=(136, 52, 42, 22), trigger=(136, 22, 42, 26), travel=24, cap=28,
-                   trim="b 52 136 88 88 6 | b 268 138 88 88 6 | t L 16 102 8 | t R 304 104 8 | t MOVE 122 128 6 | t CAM 204 128 6 | l 104 150 216 150 | l 104 158 216 158 | l 104 166 216 166 | o 252 52 39 | t PAD 160 178 8"),
+                   trim=(
+        "b 52 136 88 88 6 | b 268 138 88 88 6 | t L 16 102 8 | t R 304 104 8 | t MOVE 122 128 6 | t CAM 204 128 6 | "
+        "l 104 150 216 150 | l 104 158 216 158 | l 104 166 216 166 | o 252 52 39 | t PAD 160 178 8")),
     "arcade": Layout(size=(320, 170), left=None, right=None, face=None, dpad=None, shoulder=None, trigger=None, back=(52, 24, 24, 14),
-                     start=(86, 24, 24, 14), slab=16, trim="l 16 46 120 46 150 28 304 28 | t ARCADE 250 148 10 | l 20 150 120 150 140 132 216 132 | o 12 12 4 | o 308 12 4 | o 12 158 4 | o 308 158 4 | l 10 10 14 14 | l 306 10 310 14 | l 10 156 14 160 | l 306 156 310 160 | b 138 138 46 46 23", spots=(
+                     start=(86, 24, 24, 14), slab=16, trim=(
+        "l 16 46 120 46 150 28 304 28 | t ARCADE 250 148 10 | l 20 150 120 150 140 132 216 132 | o 12 12 4 | o 308 12 4 | "
+        "o 12 158 4 | o 308 158 4 | l 10 10 14 14 | l 306 10 310 14 | l 10 156 14 160 | l 306 156 310 160 | b 138 138 46 46 23"), spots=(
         ("DPAD_LEFT", 40, 74, 30, "<"), ("DPAD_DOWN", 78, 78, 30, "V"), ("DPAD_RIGHT", 113, 92, 30, ">"), ("DPAD_UP", 138, 138, 36, "U"),
         ("WEST", 160, 68, 30, "X"), ("NORTH", 197, 52, 30, "Y"), ("RIGHT_SHOULDER", 235, 52, 30, "RB"), ("LEFT_SHOULDER", 273, 60, 30, "LB"),
         ("SOUTH", 163, 105, 30, "A"), ("EAST", 200, 90, 30, "B"), ("RIGHT_TRIGGER", 238, 90, 30, "RT"), ("LEFT_TRIGGER", 276, 98, 30, "LT"))),
@@ -218,6 +244,7 @@ LAYOUTS = {
 
 # ---- styles: how a controller is drawn ---------------------------------------------------------------------
 
+DIM = "#606060"         # what darkens where a button is transparent
 XBOX_HUES = {"SOUTH": "#6cc24a", "EAST": "#e0443e", "WEST": "#3f8ae0", "NORTH": "#f2c230"}
 PS_HUES = {"SOUTH": "#7fa7e8", "EAST": "#f0707a", "WEST": "#e59acb", "NORTH": "#53c7a3"}
 SNES_HUES = {"SOUTH": "#e8c020", "EAST": "#d03038", "WEST": "#289848", "NORTH": "#3058c8"}
@@ -277,18 +304,19 @@ def symbol(p, label, cx, cy, size, color, width):
 def key_picture(shape, w, h, style, pressed, label="", hue="", size=0.0):
     """A button, shoulder or trigger.  shape: function (cx, cy, w, h) -> polygon."""
     p, cx, cy = Picture(w + 2 * PAD, h + 2 * PAD), w / 2 + PAD, h / 2 + PAD
-    body, edge, ink, lit, alpha = style.key, style.edge, hue or style.ink, hue or style.lit, 1.0
+    body, edge, ink, lit = style.key, style.edge, hue or style.ink, hue or style.lit
     k = 0.76 if pressed and style.press == "shrink" else 1.0
     outline = shape(cx, cy, w * k - style.width, h * k - style.width)
     if pressed and style.press == "darken":
-        body, ink, alpha = darker(body or style.body or "#606060"), contrast(darker(body or "#606060")), 1.0
+        body = darker(body or DIM)
+        ink = contrast(body)
     elif pressed:
         body, ink = lit, contrast(lit)
         edge = lit if style.press in ("recolour", "glow") else edge
         if style.press == "glow":
             p.glow(outline, lit, 1.6)
     if body:
-        p.fill(outline, body, alpha, style.shade if not pressed else -style.shade)
+        p.fill(outline, body, 1.0, -style.shade if pressed else style.shade)
     if edge:
         p.line(outline, edge, style.width)
     if label and style.labels:
@@ -328,9 +356,8 @@ def dpad_pictures(side, style):
         p, outline = Picture(w, w), cross(c, c, side - style.width, arm)
         if style.key:
             p.fill(outline, style.key, 1.0, style.shade)
-        long, far = side / 2 - arm / 2 - style.width, c - (side / 2 - style.width) / 2 - arm / 4
-        for x, y in {(dx, 0), (0, dy)} - {(0, 0)}:
-            tint = darker(style.key or "#606060") if style.press == "darken" else style.lit
+        long, tint = side / 2 - arm / 2 - style.width, darker(style.key or DIM) if style.press == "darken" else style.lit
+        for x, y in ((dx, 0),) * (dx != 0) + ((0, dy),) * (dy != 0):
             k = 0.8 if style.press == "shrink" else 1.0
             off = (side / 2 - style.width / 2 + arm / 2) / 2
             size = (long * k, (arm - style.width) * k) if x else ((arm - style.width) * k, long * k)
@@ -339,7 +366,6 @@ def dpad_pictures(side, style):
             p.line(outline, style.edge, style.width)
         for x, y in ((-1, 0), (1, 0), (0, -1), (0, 1)):
             on, turn = (x and x == dx) or (y and y == dy), math.degrees(math.atan2(y, x))
-            tint = darker(style.key or "#606060") if style.press == "darken" else style.lit
             if style.labels:
                 p.fill(ngon(c + x * side * 0.36, c + y * side * 0.36, side * 0.075, 3, turn), contrast(tint) if on else style.ink)
         p.line(disc(c, c, arm * 0.25), style.ink, 1.2, 0.7)

@@ -88,6 +88,7 @@ class TrainConfig(sim.Common):
     weight_decay: float = 0.1                       # paper 3.1
     warmup: float = 0.03                            # share of the run over which the rate rises; CHOICE
     ema: float = 0.999                              # decay of the averaged weights, which are what is kept; CHOICE
+    validation: int = 2048                          # pairs that the final table is measured on
     workers: int = 1                                # processes that draw
     threads: int = 0                                # CPU threads of the network; 0: as torch likes
 
@@ -630,7 +631,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
         self.average = [p.detach().clone() for p in self.params]
         self.images, self.steps, self.seconds = 0, 0, 0.0
-        self.recipe = {k: v for k, v in sim.recipe(cfg).items() if k not in ("images", "minutes", "threads")}
+        self.recipe = {k: v for k, v in sim.recipe(cfg).items() if k not in ("images", "minutes", "threads", "validation")}
         if self.path.exists() and not cfg.fresh:
             self.resume()
 
@@ -719,7 +720,7 @@ def train(cfg: TrainConfig) -> None:
             break
     bar.close()
     parser = run.averaged()
-    table = validate(parser, Synthetic(cfg.seed + 1_000_003), 2048, device, cfg.workers)
+    table = validate(parser, Synthetic(cfg.seed + 1_000_003), cfg.validation, device, cfg.workers)
     print_table(table)
     save(cfg.out, parser.state_dict(), parser.net, recipe=sim.recipe(cfg), images=run.images, seconds=round(run.seconds),
          templates=len(data.templates), figures=table)
@@ -829,6 +830,7 @@ def weights_file(cfg: Config) -> Path:
 @functools.lru_cache(1)
 def loaded(path: str, device: str) -> Parser:
     keep_memory()
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))          # one core decodes
     return load(path, device)
 
 

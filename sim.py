@@ -496,6 +496,7 @@ PTRACE = {"POKEDATA": 5, "CONT": 7, "GETREGS": 12, "SETREGS": 13, "SYSCALL": 24,
 FORK, VFORK, CLONE, EXEC, VFORK_DONE, SECCOMP, STOP = 1, 2, 3, 4, 5, 7, 128   # ptrace events
 OPTIONS = 1 | 2 | 4 | 8 | 16 | 32 | 128 | 1 << 20                             # TRACESYSGOOD, those events, EXITKILL
 WALL = 0x40000000                              # waitpid: threads too
+ONES = 2**64 - 1                               # -1 in a register
 SIGTRAP = 5                                    # signal.SIGTRAP, which Windows lacks
 SYSCALL_STOP = SIGTRAP | 0x80
 
@@ -575,15 +576,15 @@ class Process:
     def write(self, address: int, data: bytes) -> None:
         os.pwrite(self.memory, data, address)
 
-    def __del__(self):
-        if self.memory is not None:
-            os.close(self.memory)
-
     def write_code(self, tid: int, address: int, data: bytes) -> None:
         """Into pages that the game may not write, copy on write; by ptrace, as kernels may forbid it to /proc/PID/mem."""
         data += self.read(address + len(data), -len(data) % 8)
         for i, word in enumerate(struct.unpack(f"<{len(data) // 8}Q", data)):
             ptrace("POKEDATA", tid, address + 8 * i, word)
+
+    def __del__(self):
+        if self.memory is not None:
+            os.close(self.memory)
 
 
 def read_time(process: Process, address: int, fraction: int = 1) -> int:
@@ -594,15 +595,16 @@ def read_time(process: Process, address: int, fraction: int = 1) -> int:
 
 @dataclass
 class Thread:
+    """One thread of the game.  States: running (or blocked in the kernel, as it likes), parked (held by us in a sleep),
+    waiting (in the kernel, in a wait that we end), stopped (by a signal), vfork (until its child has its own memory)."""
+
     tid: int
     process: Process
-    state: str = "running"                     # running: or blocked in the kernel, as it likes
-                                               # parked: held by us in a sleep; waiting: in the kernel until the deadline
-                                               # stopped: by a signal (SIGSTOP); vfork: until its child has its own memory
-    deadline: int | None = None                # virtual ns
-    fired: bool = False                        # its wait's deadline has come, the interrupt is on its way
-    call: str = ""                             # the wait, and the registers with which the game made it
-    registers: Registers | None = None
+    state: str = "running"
+    deadline: int | None = None                # of its sleep or wait, virtual ns
+    fired: bool = False                        # the wait's deadline has come, the interrupt is on its way
+    call: str = ""                             # name of the wait
+    registers: Registers | None = None         # with which the game made it
 
 
 class Clock:
@@ -671,7 +673,7 @@ class Clock:
         code = process.read(before.rip, 8)
         process.write_code(tid, before.rip, b"\x0f\x05\xcc" + code[3:])               # syscall; int3
         now = Registers.from_buffer_copy(before)
-        now.rax, now.orig_rax = nr, 2**64 - 1                       # -1: the kernel restarts nothing
+        now.rax, now.orig_rax = nr, ONES                            # -1: the kernel restarts nothing
         for name, value in zip(ARGUMENTS, (*args, 0, 0, 0, 0, 0)):
             setattr(now, name, value)
         self._set_registers(tid, now)
@@ -819,7 +821,7 @@ class Clock:
             return self._go_on(thread)
         thread.call, thread.registers, thread.fired = name, Registers.from_buffer_copy(registers), False
         thread.state, thread.deadline = "waiting", self.now + delay if delay > 0 else None
-        setattr(registers, ARGUMENTS[index], 2**64 - 1 if kind == "ms" else 0 if delay > 0 else ZERO_AT)
+        setattr(registers, ARGUMENTS[index], ONES if kind == "ms" else 0 if delay > 0 else ZERO_AT)
         self._set_registers(thread.tid, registers)
         self._go_on(thread)
 
@@ -842,7 +844,7 @@ class Clock:
         thread.state, thread.deadline = "parked", deadline
 
     def _skip(self, thread, registers, result):
-        registers.rax, registers.orig_rax = result, 2**64 - 1
+        registers.rax, registers.orig_rax = result, ONES
         self._set_registers(thread.tid, registers)
 
     def _read_clock(self, process, name, clock, a) -> int:
@@ -866,13 +868,13 @@ class Clock:
         for name in ("rdx", "r10", "r8"):                           # system calls keep their arguments
             setattr(registers, name, getattr(thread.registers, name))
         if thread.fired and result in INTERRUPTED:
-            registers.rax, registers.orig_rax = WAITS[thread.call][3] & (2**64 - 1), 2**64 - 1
+            registers.rax, registers.orig_rax = WAITS[thread.call][3], ONES
             if thread.call in ("select", "pselect6"):               # nothing is ready
                 size = (registers.rdi + 63) // 64 * 8
                 for where in filter(None, (registers.rsi, registers.rdx, registers.r10)):
                     thread.process.write(where, bytes(size))
         elif result == -516:                                        # a signal: begin the call anew with its own timeout,
-            registers.rax = 2**64 - 514                             # not the kernel's continuation of the endless one
+            registers.rax = -514                                    # not the kernel's continuation of the endless one
         self._set_registers(thread.tid, registers)
         thread.state, thread.deadline = "running", None
         self._go_on(thread)
@@ -1176,17 +1178,19 @@ FIXED = {"LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS
          "MKL_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 
 
+MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())    # where the private folders are
+
+
 class Folder:
-    """A private folder in memory where there is one.  A lock held in it tells it from those of programs that were killed."""
+    """A private folder.  A lock held in it tells it from those of programs that were killed."""
 
     def __init__(self):
-        base = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
-        self.path, self.lock, self.owner = Path(tempfile.mkdtemp(prefix="nitrogen-", dir=base)), None, os.getpid()
+        self.path, self.lock, self.owner = Path(tempfile.mkdtemp(prefix="nitrogen-", dir=MEMORY)), None, os.getpid()
         with contextlib.suppress(ImportError):                      # not on Windows
             import fcntl
             self.lock = os.open(self.path, os.O_RDONLY)
             fcntl.flock(self.lock, fcntl.LOCK_EX)
-            for other in base.glob("nitrogen-*"):
+            for other in MEMORY.glob("nitrogen-*"):
                 self._remove_abandoned(other, fcntl)
 
     def _remove_abandoned(self, path, fcntl):

@@ -141,8 +141,9 @@ def launched(*argv, **kwargs):
         try:
             yield clock, lambda: os.pread(out.fileno(), 1 << 20, 0).decode()
         finally:
+            pids = {clock.pid, *clock.threads}
             clock.close()
-        assert not any(Path(f"/proc/{pid}").exists() for pid in (clock.pid, *clock.threads))
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def python(code):
@@ -462,51 +463,50 @@ def test_vector_env():
     assert frames.shape == (2, 256, 256, 3) and list(info["frame"]) == [5, 5] and info["hash"][0] != info["hash"][1]
 
 
-def leftovers():
-    """Private folders, and processes that live in one."""
-    folders = {str(p) for p in Path("/dev/shm").glob("nitrogen-*")}
-    games = set()
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if b"NITROGEN_CONSOLE=" in path.read_bytes():
-                games.add(path.parent.name)
-    return folders | games
+@pytest.fixture
+def leftovers(tmp_path, monkeypatch):
+    """A function: the private folders, and the processes that live in one."""
+    monkeypatch.setattr(sim, "MEMORY", tmp_path)
+
+    def processes():
+        for path in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"NITROGEN_CONSOLE={tmp_path}".encode() in (path / "environ").read_bytes():
+                    yield path
+
+    return lambda: [*tmp_path.glob("nitrogen-*"), *processes()]
 
 
 @pytest.mark.parametrize("clock", [pytest.param("hook", marks=needs_hook), "console"])
-def test_close_leaves_nothing(pad_game, clock):
-    before = leftovers()
+def test_close_leaves_nothing(pad_game, leftovers, clock):
     env = sim.GameEnv(pad_game, clock=clock)
     for _ in range(5):
         env.reset()
         env.step(NEUTRAL)
-    assert len(leftovers() - before) == 2
+        assert len(leftovers()) == 2                           # one folder, one process
     env.close()
     env.close()
-    assert leftovers() <= before
-    env.reset()                                                # and it can be used again
+    assert not leftovers()
+    env.reset()                                                # it can be used again
     del env
-    assert leftovers() <= before
+    assert not leftovers()
 
 
-@pytest.mark.parametrize("ending", ["raise ValueError", "sys.exit(1)", "os.kill(os.getpid(), signal.SIGINT)", "os.kill(os.getpid(), signal.SIGKILL)"])
-def test_nothing_is_left_however_we_end(pad_game, ending):
-    before = leftovers()
-    code = (f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nenv = sim.GameEnv({pad_game!r})\n"
-            f"env.reset()\nprint(env.view.path.parent, env.clock.pid, flush=True)\n{ending}\ntime.sleep(60)")
-    folder, pid = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30).stdout.split()
-    assert wait_until(lambda: not Path(f"/proc/{pid}").exists())
+@pytest.mark.parametrize("ending", ["raise ValueError", "os.kill(os.getpid(), signal.SIGINT)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_nothing_is_left_however_we_end(pad_game, leftovers, ending):
+    code = (f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nsim.MEMORY = {str(sim.MEMORY)!r}\n"
+            f"env = sim.GameEnv({pad_game!r})\nenv.reset()\nprint(env.view.path.parent, flush=True)\n{ending}\ntime.sleep(60)")
+    folder = Path(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30).stdout.strip())
     if "SIGKILL" in ending:                                    # nobody was left to remove the folder: the next game does
-        assert Path(folder).exists()
+        assert wait_until(lambda: leftovers() == [folder])
         os.utime(folder, (1, 1))
         with contextlib.closing(sim.GameEnv(pad_game)) as env:
             env.reset()
-    assert wait_until(lambda: leftovers() <= before)
+    assert folder.parent == sim.MEMORY and wait_until(lambda: not leftovers())
 
 
 @pytest.mark.parametrize("clock", [pytest.param("hook", marks=needs_hook), "console"])
-def test_games_that_fail(clock):
-    before = leftovers()
+def test_games_that_fail(leftovers, clock):
     cases = [(python("raise ValueError('no level 9')"), "ended with status 1 before its first frame: ValueError: no level 9"),
              (python("os.abort()"), "ended with status -6 before its first frame: it said nothing"),
              (python("while True: time.sleep(0.1)"), "no frame in 1 s.*presented no console, and only the built-in"),
@@ -517,8 +517,7 @@ def test_games_that_fail(clock):
     for command, said in cases:
         with pytest.raises(sim.GameError, match=said) as e:
             sim.GameEnv(command, timeout=1, clock=clock).reset()
-        assert "\n" not in str(e.value)
-    assert leftovers() <= before
+        assert "\n" not in str(e.value) and not leftovers()
 
 
 def test_without_the_hook_it_says_so_once(pad_game, monkeypatch, capfd):

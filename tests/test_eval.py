@@ -1,0 +1,121 @@
+"""eval.py: metrics by hand, players, recordings that repeat to the byte; and, marked slow, the whole pipe."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import eval as evaluation
+import sim
+
+
+def command(*args, status=0, **options):
+    """Run one of the stages as a user does; returns what it printed."""
+    done = subprocess.run([sys.executable, *args], cwd=sim.ROOT, capture_output=True, text=True, **options)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_press_f1_by_hand():
+    t = np.zeros((20, 2), bool)
+    t[5:8, 0] = t[12:15, 0] = t[3:6, 1] = True          # three true presses
+    p = np.zeros((20, 2), bool)
+    p[6:8, 0] = True                                    # one frame late: matched
+    p[16:18, 0] = True                                  # four frames late: a miss and a false press
+    assert evaluation.press_f1(p, t) == pytest.approx(2 * 1 / (3 + 2))
+    assert evaluation.press_f1(t, t) == 1 and evaluation.press_f1(np.zeros_like(t), t) == 0
+    assert np.isnan(evaluation.press_f1(np.zeros_like(t), np.zeros_like(t)))
+
+
+def test_metrics_by_hand():
+    T = 10
+    true_b, true_s, shown = np.zeros((T, 16)), np.zeros((T, 4)), np.ones(20, bool)
+    shown[1] = False                                    # a hidden button: whatever is read there does not count
+    true_b[:5, 0] = true_b[:, 1] = 1
+    true_s[:, 0] = np.linspace(-1, 1, T)
+    b, s = true_b.copy(), true_s.copy()
+    b[0, 0], b[:, 1] = 0, 0                             # one of 150 shown cells is wrong
+    s[:, 0] += 0.1
+    m = evaluation.metrics(b, s, true_b, true_s, shown)
+    assert m["accuracy"] == pytest.approx(149 / 150) and m["silence"] == pytest.approx(145 / 150)
+    assert m["recall"] == pytest.approx(4 / 5) and m["f1"] == pytest.approx(8 / 9)
+    assert m["r2"] == pytest.approx(1 - 0.01 / true_s[:, 0].var())
+
+
+def test_interval():
+    mean, low, high = evaluation.interval([0.0] * 10 + [1.0] * 10)
+    assert mean == 0.5 and 0.25 < low < 0.35 and 0.65 < high < 0.75
+    assert evaluation.interval([0.3] * 5) == pytest.approx((0.3, 0.3, 0.3))
+
+
+def test_players():
+    agent = evaluation.StickyRandom(0)
+    pads = [agent(None, None) for _ in range(3000)]
+    buttons = np.array([p[0] for p in pads])
+    assert 0.2 < buttons.mean() < 0.4 and np.abs([p[1] for p in pads]).max() <= 1
+    runs = np.diff(np.flatnonzero(np.diff([p[1][0] for p in pads])))
+    assert runs.min() >= 3 and runs.max() <= 30                              # held for 0.1 to 1 s
+    still = evaluation.Held()(None, None)
+    assert not still[0].any() and not still[1].any()
+    right = evaluation.Held(1, 0)(None, None)
+    assert right[1].tolist() == [1, 0, 0, 0] and right[0].sum() == 1
+
+
+def test_tasks_lists_nine():
+    out = command("eval.py", "tasks")
+    assert len(re.findall(r"^  \w+ +(combat|navigation|specific) ", out, re.M)) >= 9
+
+
+def test_bad_input():
+    assert "no such policy" in command("eval.py", "play", "--policy", "nowhere.safetensors", status=1)
+    assert "no mp4 files in this folder" in command("eval.py", "overlay", "tests", status=1)
+    assert "no built-in game 'tetris'" in command("eval.py", "record", "--games", "tetris", status=1)
+    assert "expected one of record" in command("eval.py", "nonsense", status=1)
+
+
+def test_recording_repeats_to_the_byte(tmp_path):
+    """Same seed: the same game frames (hashes of every frame's pixels) and actions; another seed: others."""
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        command("eval.py", "record", "--out", str(tmp_path / name), "--minutes", "0.05", "--seconds", "3", "--seed", str(seed), "--games", "ridge")
+    a, b, c = (sim.read(tmp_path / n / "ridge-000.truth.safetensors") for n in "abc")
+    assert all(np.array_equal(a[0][k], b[0][k]) for k in a[0]) and not np.array_equal(a[0]["sticks"], c[0]["sticks"])
+    assert a[1]["frames"] == b[1]["frames"] != c[1]["frames"]
+    pictures = [[f for _, _, f in sim.read_video(tmp_path / n / "ridge-000.mp4")] for n in "ab"]
+    assert len(pictures[0]) == 90 and all(np.array_equal(x, y) for x, y in zip(*pictures))
+    out = command("eval.py", "record", "--out", str(tmp_path / "a"), "--minutes", "0.05", "--seconds", "3", "--seed", "5", "--games", "ridge", status=1)
+    assert "made with another seed" in out
+
+
+@pytest.mark.slow
+def test_the_overlay_is_read_well(tmp_path):
+    """The bars of the extraction benchmark, on fresh recordings."""
+    out = command("eval.py", "overlay", "--minutes", "3", "--out", str(tmp_path))
+    accuracy, _, _, _, press, r2 = map(float, re.search(r"^all +\d+ +(.+)$", out, re.M)[1].split())
+    assert accuracy >= 0.97 and press >= 0.85 and r2 >= 0.90, out
+
+
+@pytest.mark.slow
+def test_the_whole_pipe(tmp_path):
+    """Record, extract, parse, filter, train, play: every stage by its own command, in small."""
+    videos, labels, shards, run = (str(tmp_path / n) for n in ("videos", "labels", "shards", "run"))
+    command("eval.py", "record", "--out", videos, "--minutes", "1", "--seconds", "10")
+    files = sorted(map(str, (tmp_path / "videos").glob("*.mp4")))
+    assert len(files) == 6
+    command("extract.py", *files, "--out", labels)
+    command("parse.py", *files, "--out", labels)
+    out = command("filter.py", *files, "--labels", labels, "--out", shards, "--segment-seconds", "5")
+    assert int(re.search(r"([\d,]+) chunks", out)[1].replace(",", "")) > 1000
+    flags = ["--config", "tiny", "--data", shards, "--out", run, "--steps", "30", "--batch", "16", "--micro", "16", "--warmup", "5", "--log-every", "10"]
+    command("train.py", *flags)
+    rows = [json.loads(line) for line in open(tmp_path / "run/log.jsonl")]
+    assert rows[-1]["step"] == 30 and rows[-1]["loss"] < rows[0]["loss"]
+    assert "finished at step 30" in command("train.py", *flags)
+    policy = str(tmp_path / "run/model.safetensors")
+    out = command("eval.py", "play", "--policy", policy, "--games", "ridge", "--seeds", "1")
+    table = json.load(open(tmp_path / "run/play.json"))["table"]["ridge"]
+    assert table["expert"]["progress"] > 0.9 > table["none"]["progress"] + 0.6 and "ridge reach" in out
+    again = command("eval.py", "play", "--policy", policy, "--games", "ridge", "--seeds", "1", "--workers", "1")
+    assert table == json.load(open(tmp_path / "run/play.json"))["table"]["ridge"], again      # same seeds, same numbers

@@ -1,0 +1,282 @@
+"""parse.py: SegFormer parity, heat maps, synthetic frames, training and resuming, the shipped weights, parsing a video, bad input."""
+
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import extract  # noqa: E402
+import parse  # noqa: E402
+import sim  # noqa: E402
+
+WEIGHTS = sim.ROOT / "weights" / "parse.safetensors"
+
+
+# ---- the network -------------------------------------------------------------------------------------------
+
+# transformers' MiT-B0 on weights made from their names (see fill): per stage its shape, mean, standard deviation, and the
+# first 8 channels at the corner and at [H // 2, W // 2].
+MIT_B0 = [
+    ([1, 32, 64, 128], -0.015100446420788477, 1.0043701817939361,
+     [-1.585381, 0.157133, -0.0206062, 1.3587032, -0.7566308, 0.3368883, 0.0712534, -0.453016],
+     [0.986584, -0.4188743, 0.3253304, 0.1804831, -0.6231767, -0.1481136, 0.4482138, 0.3193782]),
+    ([1, 64, 32, 64], -0.00288561171903932, 1.0334141561337087,
+     [-0.7291694, -1.554088, 1.5039794, -0.4326999, -0.4264686, -0.7857111, -1.9473758, 0.5697968],
+     [-0.3417172, 0.5499265, 1.664554, -0.0631499, 0.0033005, 0.0965841, -1.3965058, 0.4480976]),
+    ([1, 160, 16, 32], -0.009026136141993699, 1.0000944392239044,
+     [-1.3877415, -2.4840099, 0.4229093, -0.3004666, 0.2135557, 2.3281714, -1.0116173, -1.3087064],
+     [-0.5337571, -2.2551904, -0.821585, -0.3135127, 0.2610138, 1.6265402, -0.0199336, -0.6725912]),
+    ([1, 256, 8, 16], -0.008807725809236146, 1.0142040667436176,
+     [-0.2840357, -0.0046067, -0.2867736, -1.1937835, 0.6393202, -1.01152, 1.1830444, 0.7100848],
+     [0.2795944, -0.0132575, -0.6373218, -1.6547738, 0.756026, -0.7539186, 0.8394597, 0.3794175]),
+]
+
+
+def fill(name, shape):
+    r = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+    r = 1 + 0.1 * r if name.endswith("weight") and "norm" in name else 0.08 * r
+    return torch.from_numpy(np.asarray(r, np.float32))
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 2e-7), (torch.float32, 2e-5)])
+def test_mit_b0_parity(dtype, tolerance):
+    b0 = parse.NETS["b0"]
+    encoder = parse.Encoder(parse.Net(b0.widths, b0.depths, b0.heads, b0.reduce, channels=3))
+    assert sum(p.numel() for p in encoder.parameters()) == 3_319_392
+    encoder.load_state_dict({k: fill(k, v.shape) for k, v in encoder.state_dict().items()})
+    image = np.random.default_rng(1).integers(0, 256, (256, 512, 3), dtype=np.uint8)
+    x = torch.from_numpy((image / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        maps = encoder.to(dtype)(x.to(dtype))
+    for y, (shape, mean, std, corner, centre) in zip(maps, MIT_B0):
+        assert list(y.shape) == shape
+        h, w = y.shape[-2:]
+        found = torch.cat([y.mean()[None], y.std()[None], y[0, :8, 0, 0], y[0, :8, h // 2, w // 2]])
+        assert (found - torch.tensor([mean, std, *corner, *centre], dtype=dtype)).abs().max() < tolerance
+
+
+def test_shapes_and_size():
+    parser = parse.Parser(parse.NETS["compact"])
+    assert 0.8e6 < sum(p.numel() for p in parser.parameters()) < 1.5e6
+    frames = torch.zeros(3, 2, parse.CROP, parse.CROP, 3, dtype=torch.uint8)
+    x = parse.network_input(frames, frames + 255)
+    assert x.shape == (3, 6, 128, 256) and (x[:, :3] == -1).all() and (x[:, 3:] == 1).all()
+    buttons, heat = parser(x, torch.full((3, 16, 4), 0.3), torch.full((3, 2, 6), 0.3))
+    assert buttons.shape == (3, 2, 16) and heat.shape == (3, 2, 2, 121)
+
+
+def test_features_are_read_where_they_are():
+    """A map whose two channels hold x and y of each pixel's centre, in pixels of the two crops side by side."""
+    y, x = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(64) + 0.5, indexing="ij")
+    points = torch.tensor([[[0.5, 0.25], [0.75, 1.0]]])
+    own_x, own_y, other_x, _ = parse.sample(torch.stack([x, y])[None], points)[0].unbind(-1)
+    assert torch.allclose(own_x, torch.tensor([[16.0, 24.0], [48.0, 56.0]]))          # gelu(v) = v for such v
+    assert torch.allclose(own_y, torch.tensor([[8.0, 31.5], [8.0, 31.5]]))            # the border is clamped
+    assert torch.allclose(other_x, own_x.flip(0))
+
+
+def test_heat_map_by_hand():
+    heat = parse.spread(torch.tensor([0.25, -1.5])).view(11, 11)                      # x between columns 5, 6; y between rows 3, 4
+    assert heat[3, 5] == heat[4, 5] == 0.375 and heat[3, 6] == heat[4, 6] == 0.125 and heat.sum() == 1
+    at, mass = parse.locate(heat.flatten().log())
+    assert torch.allclose(at, torch.tensor([0.25, -1.5]), atol=1e-6) and mass == pytest.approx(1)
+
+
+def test_read_out_is_exact_everywhere():
+    where = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)) * 10 - 5
+    assert (parse.locate(parse.spread(where).log())[0] - where).abs().max() < 1e-5
+    far = parse.spread(torch.tensor([3.3, 2.0])) * 0.7 + parse.spread(torch.tensor([-4.0, -4.0])) * 0.3
+    at, mass = parse.locate(far.log())                                                # a second, weaker peak does not pull
+    assert torch.allclose(at, torch.tensor([3.3, 2.0]), atol=1e-5) and mass == pytest.approx(0.7)
+
+
+def test_geometry_by_hand():
+    layout = {"size": [200, 100], "buttons": {"SOUTH": [150, 50, 20, 10]}, "sticks": {"RIGHT": [50, 40, 10, 30, 20]}}
+    boxes, sticks, shown = parse.geometry(layout)
+    assert np.allclose(boxes[4], [0.8, 0.55, 0.05, 0.05]) and np.allclose(sticks[1], [0.25, 0.4, 0.05, 0.1, 0.075, 0.1])
+    assert np.flatnonzero(shown).tolist() == [4, 18, 19] and not boxes[:4].any() and not sticks[0].any()
+
+
+# ---- synthetic frames ----------------------------------------------------------------------------------------
+
+def test_synthetic_frames_follow_from_the_seed():
+    a, b, other = parse.Synthetic(3), parse.Synthetic(3), parse.Synthetic(4)
+    b[11]                                                                             # the order of asking does not matter
+    first, second, third = a[5], b[5], other[5]
+    assert all(np.array_equal(first[k], second[k]) for k in first)
+    assert not np.array_equal(first["frames"], third["frames"])
+
+
+def test_labels_say_where_the_knob_is_drawn():
+    """A white knob on a black pad: its centroid in the crop is where `cells` says, whatever the localization error."""
+    atlas = np.zeros((290, 320, 4), np.uint8)
+    atlas[..., 3] = 255
+    atlas[223:] = 0
+    cv2.circle(atlas, (15, 238), 12, (255,) * 4, -1)
+    cv2.circle(atlas, (15, 271), 12, (255,) * 4, -1)                                  # the pressed stick looks the same
+    elements = (extract.Element("texture", "", (0, 0), (0, 0, 320, 220)), extract.Element("stick", "LEFT", (145, 95), (0, 223, 31, 31), 60.0))
+    data = parse.Synthetic(0, [extract.Template("knob", "generic", (320, 220), atlas, elements)])
+    for i in range(30):
+        item = data[i]
+        assert item["frames"].shape == (2, 128, 128, 3) and item["frames"].dtype == np.uint8 and item["shown"].nonzero()[0].tolist() == [12, 16, 17]
+        centre, travel = item["sticks"][0, :2], item["sticks"][0, 2:4]
+        for frame, cells in zip(item["frames"], item["cells"][:, 0]):
+            y, x = np.nonzero(frame[4:-4, 4:-4].mean(-1) > 128)                       # opacity >= 0.6: the game never gets there
+            seen = (np.array([x.mean(), y.mean()]) + 4.5) / 128
+            assert abs((seen - centre) / travel * parse.UNIT - cells).max() < 0.15    # cells; one is 4 px here
+
+
+def test_states_cover_the_pad():
+    rng, shown = np.random.default_rng(0), np.ones(20, bool)
+    buttons, sticks = (np.concatenate(v) for v in zip(*(parse.random_states(rng, shown) for _ in range(400))))
+    assert not (buttons[:, 0] & buttons[:, 1]).any() and not (buttons[:, 2] & buttons[:, 3]).any() and abs(sticks).max() <= 1
+    assert (buttons.mean(0) > 0.08).all() and (buttons.sum(1) == 0).mean() > 0.1 and (buttons.sum(1) > 4).mean() > 0.1
+    assert all(((sticks[:, a] * sign) > 0.9).mean() > 0.03 for a in range(4) for sign in (1, -1))
+    assert 0.15 < (sticks[:, :2] == 0).all(1).mean() < 0.6
+
+
+# ---- training ------------------------------------------------------------------------------------------------
+
+def test_steps_lower_the_loss(tmp_path):
+    parse.keep_memory()
+    run = parse.Run(parse.TrainConfig(out=str(tmp_path / "p.safetensors"), images=400, lr=2e-3), "cpu")
+    batch = next(iter(parse.batches(parse.Synthetic(0), 0, 8, 8)))
+    losses = [run.step(batch)[0] for _ in range(25)]
+    assert losses[-1] < 0.6 * losses[0], losses
+
+
+def command(*args, code=0):
+    done = subprocess.run([sys.executable, "parse.py", *map(str, args)], cwd=sim.ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_training_command_resumes(tmp_path):
+    args = ("train", "--config", "tiny", "--minutes", 0, "--batch", 4, "--validation", 8, "--workers", 0, "--out", tmp_path / "p.safetensors")
+    command(*args, "--images", 16)
+    assert "resuming" in command(*args, "--images", 24)
+    info = sim.read(tmp_path / "p.safetensors", "nitrogen.parser/1")[1]
+    assert info["images"] == 24 and "all" in info["figures"]
+    assert parse.load(tmp_path / "p.safetensors").net == parse.NETS["compact"]
+    assert "another lr" in command(*args, "--images", 32, "--lr", 0.01, code=1)
+
+
+# ---- the shipped weights ---------------------------------------------------------------------------------------
+
+def test_shipped_weights_on_fresh_frames():
+    parser = parse.load(WEIGHTS)
+    table = parse.validate(parser, parse.Synthetic(987_654), 160, "cpu")
+    everything = table["all"]
+    assert everything["silence"] < 0.87
+    assert everything["accuracy"] >= 0.98 and everything["f1"] >= 0.95 and everything["r2"] >= 0.95, table
+    assert WEIGHTS.stat().st_size <= 4 * 2 ** 20
+
+
+# ---- a video with known actions ----------------------------------------------------------------------------------
+
+def play(rng, frames, shown):
+    """Buttons held for a few frames each, sticks moving smoothly between positions."""
+    buttons, sticks = np.zeros((frames, 16), bool), np.zeros((frames, 4), np.float32)
+    for i in range(1, frames):
+        buttons[i] = buttons[i - 1] ^ (rng.random(16) < np.where(buttons[i - 1], 0.12, 0.03))
+        buttons[i, [1, 3]] &= ~buttons[i, [0, 2]]
+        if i % 10 == 1:
+            target = np.concatenate([parse.random_stick(rng), parse.random_stick(rng)]).clip(-1, 1)
+        sticks[i] = sticks[i - 1] + 0.5 * (target - sticks[i - 1])
+    return buttons & shown, sticks
+
+
+@pytest.fixture(scope="module", params=["ps4-dark", "xbox360-outline"])
+def clip(request, tmp_path_factory):
+    """A folder with clip.mp4 (960 x 540, mp4v) and clip.overlay.safetensors, and the true buttons, sticks and what is shown."""
+    folder, rng = tmp_path_factory.mktemp("clip"), np.random.default_rng(7)
+    template, frames, x, y, scale = extract.templates()[request.param], 91, 37, 211, 1.05
+    layout = extract.layout(template)
+    (w, h), shown = template.size, parse.geometry(layout)[2]
+    buttons, sticks = play(rng, frames, shown[:16])
+    scene = cv2.resize(parse.paint(rng), (1100, 620))
+    with sim.VideoWriter(folder / "clip.mp4", 30, 960, 540) as out:
+        for i in range(frames):
+            dx, dy = int(70 + 69 * np.sin(i / 9)), int(40 + 39 * np.cos(i / 7))
+            frame = np.ascontiguousarray(scene[dy:dy + 540, dx:dx + 960])
+            extract.composite(frame, extract.draw(template, buttons[i], sticks[i], scale), x, y, 0.85)
+            out.write(frame)
+    affine = np.array([[scale, 0, x + 0.4], [0, scale, y - 0.3]], np.float32)         # half a pixel off, as a localizer would be
+    crops = [extract.crop(f, affine, (w, h), w, h) for _, _, f in sim.read_video(folder / "clip.mp4", only=range(0, frames, 4))]
+    corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32) * scale + affine[:, 2]
+    sim.write(folder / "clip.overlay.safetensors",
+              {"affine": affine[None], "corners": corners[None], "bbox": np.array([[x, y, w * scale, h * scale]], np.int32),
+               "span": np.array([[0, frames - 1]]), "median": np.median(crops, 0).astype(np.uint8)[None]},
+              "nitrogen.overlay/1", found=True, template=template.name, family=template.family, layout=layout)
+    return folder, buttons, sticks, shown
+
+
+def onsets(pressed):
+    return pressed & ~np.vstack([pressed[:1] | True, pressed[:-1]])
+
+
+def event_f1(said, true):
+    """Onsets of each button, matched within one frame."""
+    near = lambda a: a | np.vstack([a[1:], a[:1] & False]) | np.vstack([a[:1] & False, a[:-1]])      # noqa: E731
+    said, true = onsets(said), onsets(true)
+    precision, recall = (said & near(true)).sum() / max(said.sum(), 1), (true & near(said)).sum() / max(true.sum(), 1)
+    return 2 * precision * recall / max(precision + recall, 1e-9)
+
+
+def test_parses_a_video(clip):
+    folder, buttons, sticks, shown = clip
+    said = command(folder / "clip.mp4", "--out", folder, "--preview")
+    assert "91 frames" in said
+    found, info = sim.read(folder / "clip.actions.safetensors", "nitrogen.actions/1")
+    assert found["buttons"].shape == (91, 16) and info["unit"] == "grid" and info["fps"] == 30 and (found["shown"] == shown).all()
+    pressed = (found["buttons"] > 0.5)[:, shown[:16]]
+    true = buttons[:, shown[:16]]
+    assert (pressed == true).mean() >= 0.98 and event_f1(pressed, true) >= 0.9
+    for axis in range(4):
+        cells, value = found["sticks"][:, axis], sticks[:, axis]
+        line = np.polyval(np.polyfit(cells, value, 1), cells)
+        assert 1 - ((line - value) ** 2).mean() / value.var() >= 0.95
+    assert abs(found["sticks"] / parse.UNIT - sticks).mean() < 0.1                    # already in stick radii, before any fit
+    assert found["time"] == pytest.approx(np.arange(91) / 30) and found["confidence"].min() > 0
+    assert sim.video_facts(folder / "clip.preview.mp4")["frames"] == 91
+    assert "finished already" in command(folder / "clip.mp4", "--out", folder)
+
+
+def test_odd_numbers_of_frames_lose_none():
+    chunks = list(parse.in_pairs(iter(range(7)), 2))
+    assert chunks == [([0, 1, 2, 3], 4), ([4, 5, 6, 6], 3)]
+    assert list(parse.ahead(iter([1, 2, 3]))) == [1, 2, 3]
+
+
+# ---- bad input -----------------------------------------------------------------------------------------------------
+
+def one_line(text):
+    assert "Traceback" not in text
+    return text.strip().splitlines()[-1]
+
+
+def test_bad_input(clip, tmp_path):
+    folder = clip[0]
+    video, overlay = folder / "clip.mp4", (folder / "clip.overlay.safetensors").read_bytes()
+    there = tmp_path / "clip.overlay.safetensors"
+    assert "python extract.py" in one_line(command(video, "--out", tmp_path, code=1))
+    there.write_bytes(overlay[:len(overlay) // 2])
+    assert "not a readable" in one_line(command(video, "--out", tmp_path, code=1))
+    there.write_bytes(WEIGHTS.read_bytes())
+    assert "expected a nitrogen.overlay/1" in one_line(command(video, "--out", tmp_path, code=1))
+    there.write_bytes(overlay)
+    assert "expected a nitrogen.parser/1" in one_line(command(video, "--out", tmp_path, "--weights", there, code=1))
+    assert "no such video" in one_line(command(tmp_path / "none.mp4", "--out", tmp_path, code=1))
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "empty.overlay.safetensors").write_bytes(overlay)
+    assert "not a readable video" in one_line(command(tmp_path / "empty.mp4", "--out", tmp_path, code=1))
+    sim.write(there, {}, "nitrogen.overlay/1", found=False, reason="no template matched")
+    assert "no template matched" in one_line(command(video, "--out", tmp_path, code=1))
+    assert not list(tmp_path.glob("*.actions.safetensors")) and not list(tmp_path.glob(".*part"))
