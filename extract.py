@@ -32,6 +32,24 @@ DPAD_STATES = {(0, 0): 0, (-1, 0): 1, (1, 0): 2, (0, -1): 3, (0, 1): 4, (-1, -1)
 DPAD = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")
 INDEX = {name: i for i, name in enumerate(sim.BUTTONS)}
 
+MIN_INLIERS = 20        # paper 3.1
+FRAMES = 25             # paper 3.1
+WORK_WIDTH = 960        # CHOICE: wider frames are searched at this width, and refined at their own
+RATIO = 0.8             # nearest against second nearest descriptor (Lowe)
+GROUNDS = (60, 150)     # CHOICE: grays behind the templates when their descriptors are taken
+FIRST_BAR = 8           # CHOICE: inliers that make a candidate; it must still pass the bar once registered
+MIN_LIKENESS = 0.3      # CHOICE: correlation of the drawn template with the registered median
+
+
+@dataclass(frozen=True)
+class Config(sim.Common):
+    videos: tuple[str, ...] = ()            # gameplay videos
+    out: str = "data/labels"                # folder of the *.overlay.safetensors
+    workers: int = 1                        # processes
+    sheet: bool = False                     # also write DIR/<stem>.overlay.png to look at
+    min_inliers: int = MIN_INLIERS          # matches that agree on the place (paper 3.1: 20)
+    frames: int = FRAMES                    # frames sampled over the video (paper 3.1: 25)
+
 
 @dataclass(frozen=True)
 class Element:
@@ -95,8 +113,10 @@ GLYPHS = {  # strokes of x, y digits on a 4 x 6 grid
     "A": "062046 1434", "B": "06003041423303 3344453606", "C": "4130100105163645", "D": "00062644422000", "E": "40000646 0333",
     "H": "0006 4046 0343", "I": "2026", "L": "000646", "M": "0600234046", "N": "06004640", "O": "103041453616050110",
     "P": "06003041423303", "R": "06003041423303 2346", "S": "413010010213334445361605", "T": "0040 2026", "U": "000516364540",
-    "X": "0046 4006", "Y": "0023 4023 2326", "Z": "00400646", "K": "0006 4003 0346", "V": "002640", "^": "062046", "G": "41301001051636454323",
-    "1": "112026", "2": "01103041420646", "3": "01103041423313334445361605", "0": "103041453616050110", "6": "4130100105163645443303", "W": "0016233640", "+": "2125 0343", "-": "0343",
+    "X": "0046 4006", "Y": "0023 4023 2326", "Z": "00400646", "K": "0006 4003 0346", "V": "002640", "^": "062046",
+    "G": "41301001051636454323",
+    "1": "112026", "2": "01103041420646", "3": "01103041423313334445361605", "0": "103041453616050110", "6": "4130100105163645443303", "W": "0016233640",
+    "+": "2125 0343", "-": "0343",
     "<": "310335", ">": "113315", "=": "0141 0343 0545", " ": ""}
 
 
@@ -177,69 +197,83 @@ class Layout:
     travel: int = 20
     cap: int = 32                           # stick cap's diameter
     body: tuple = ()                        # left half of the outline
-    trim: str = ""                          # which decoration the body gets
     slab: float = -1.0                      # corner radius of a plain panel that is the body, -1 for none
     keys: bool = False                      # d-pad as four separate square keys
     spots: tuple = ()                       # further buttons: (name, x, y, side, label)
 
 
 XBOX = ((150, 46), (112, 46), (84, 38), (52, 44), (30, 72), (14, 126), (8, 180), (22, 212), (44, 208), (70, 182), (104, 176), (150, 176))
-ONE = ((150, 42), (110, 42), (70, 40), (44, 50), (28, 82), (12, 140), (8, 186), (18, 210), (38, 212), (60, 194), (84, 178), (112, 174), (150, 174))
+ONE = ((150, 42), (110, 42), (70, 40), (44, 50), (28, 82), (12, 140), (8, 186), (18, 210), (38, 212), (60, 194), (84, 178), (112, 174),
+       (150, 174))
 DUAL = ((150, 48), (104, 48), (88, 40), (40, 40), (22, 52), (14, 90), (6, 160), (10, 204), (32, 212), (54, 190), (76, 174), (106, 176),
         (130, 168), (150, 166))
 SENSE = ((150, 40), (100, 40), (54, 40), (26, 54), (14, 100), (4, 160), (8, 208), (26, 216), (46, 196), (66, 176), (100, 174), (150, 174))
 PRO = ((150, 46), (100, 42), (60, 40), (34, 54), (20, 92), (8, 150), (10, 196), (28, 212), (46, 202), (66, 176), (100, 172), (150, 172))
 BONE = ((150, 38), (96, 36), (58, 26), (20, 46), (6, 90), (20, 132), (62, 152), (100, 140), (126, 134), (150, 134))
-LAYOUTS = {
-    "xbox360": Layout(body=XBOX, trim=(
+TRIMS = {   # what decorates a body: see decorate()
+    "xbox360": (
         "o 160 74 15 | O 160 74 11 #8fd14f | L 153 68 160 74 153 80 #ffffff | L 167 68 160 74 167 80 #ffffff | o 248 84 41 | "
-        "o 118 134 32 | t 360 158 105 6 | l 36 100 24 150 26 196 | l 284 100 296 150 294 196 | l 140 162 180 162")),
-    "xboxone": Layout(body=ONE, trim=(
+        "o 118 134 32 | t 360 158 105 6 | l 36 100 24 150 26 196 | l 284 100 296 150 294 196 | l 140 162 180 162"),
+    "xboxone": (
         "O 160 62 12 #f4f6f8 | L 154 56 166 68 #1d2027 | L 166 56 154 68 #1d2027 | l 110 44 134 74 186 74 210 44 | "
         "b 118 134 64 64 12 | l 48 108 36 150 | l 42 106 30 150 | l 54 110 42 150 | l 272 108 284 150 | l 278 106 290 150 | "
-        "l 266 110 278 150 | t ONE 160 120 8"), left=(70, 82), face=(250, 82), back=(142, 90, 14, 14), start=(178, 90, 14, 14), small=" ="),
-    "ps3": Layout(body=DUAL, trim=(
+        "l 266 110 278 150 | t ONE 160 100 6"),
+    "ps3": (
         "t SELECT 134 72 6 | t START 186 72 6 | o 160 112 10 | t PS 160 112 8 | o 56 82 36 | o 264 82 41 | "
         "B 148 56 4 4 0 #e04848 | b 156 56 4 4 0 | b 164 56 4 4 0 | b 172 56 4 4 0 | l 30 130 24 180 20 204 | "
-        "l 290 130 296 180 300 204"), left=(118, 136), right=(202, 136), dpad=(56, 82), face=(264, 82), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
-                  back=(138, 84, 18, 11), start=(182, 84, 18, 11), small="  ", shoulder=(60, 33, 58, 13), trigger=(60, 13, 46, 20)),
-    "ps4": Layout(body=DUAL, trim=(
+        "l 290 130 296 180 300 204"),
+    "ps4": (
         "b 160 74 96 46 7 | B 160 51 90 4 2 #3a8bff | o 148 104 1 | o 154 104 1 | o 160 104 1 | o 166 104 1 | o 172 104 1 | "
         "o 148 109 1 | o 154 109 1 | o 160 109 1 | o 166 109 1 | o 172 109 1 | o 160 126 8 | t PS 160 126 6 | o 56 84 39 | "
-        "o 264 84 42 | l 20 120 40 120 58 150 52 184 | l 300 120 280 120 262 150 268 184"), left=(118, 138), right=(202, 138), dpad=(56, 84), face=(264, 84), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
-                  back=(100, 62, 11, 19), start=(220, 62, 11, 19), small="  ", shoulder=(60, 33, 58, 13), trigger=(60, 13, 46, 20)),
-    "ps5": Layout(body=SENSE, trim=(
+        "o 264 84 42 | l 20 120 40 120 58 150 52 184 | l 300 120 280 120 262 150 268 184"),
+    "ps5": (
         "L 106 42 112 84 122 92 198 92 208 84 214 42 | l 28 60 60 122 78 170 | l 292 60 260 122 242 170 | "
         "B 160 103 26 5 2.5 #e8a040 | t PS 160 122 9 | L 148 146 172 146 | O 152 156 1.6 | O 160 156 1.6 | O 168 156 1.6 | "
-        "l 124 48 196 48 | l 22 120 40 150 40 196 | l 298 120 280 150 280 196"), left=(116, 136), right=(204, 136), dpad=(56, 86), face=(264, 86), letters="", tops=("L1", "R1", "L2", "R2"), dpad_side=52,
-                  back=(94, 54, 12, 18), start=(226, 54, 12, 18), small="  ", shoulder=(58, 33, 62, 13), trigger=(58, 13, 50, 20), travel=21),
-    "switch": Layout(body=PRO, trim=(
+        "l 124 48 196 48 | l 22 120 40 150 40 196 | l 298 120 280 150 280 196"),
+    "switch": (
         "b 142 88 13 13 2 | o 142 88 3.4 | o 178 88 8 | l 173 89 178 84 183 89 181 93 175 93 173 89 | l 92 44 108 60 112 98 | "
-        "l 228 44 212 60 208 98 | t SWITCH 160 114 6 | o 116 132 33 | l 24 100 48 140 44 198 | l 296 100 272 140 276 198 | "
-        "L 34 120 44 124 | L 286 120 276 124"), left=(70, 84), right=(204, 132), dpad=(116, 132), face=(250, 84), letters="BYAX",
-                     back=(122, 64, 14, 14), start=(198, 64, 14, 14), small="-+", tops=("L", "R", "ZL", "ZR"), shoulder=(74, 33, 74, 14)),
-    "snes": Layout(size=(320, 160), body=BONE, trim=(
+        "l 228 44 212 60 208 98 | t SWITCH 160 104 6 | o 116 132 33 | l 24 100 48 140 44 198 | l 296 100 272 140 276 198 | "
+        "L 34 120 44 124 | L 286 120 276 124"),
+    "snes": (
         "o 64 90 48 | o 254 90 53 | l 224 101 257 68 | l 251 112 284 79 | l 224 101 240 115 | l 268 65 284 79 | "
         "t SUPER 155 56 9 | t SELECT 133 116 5 | t START 178 116 5 | l 118 70 192 70 | O 130 128 1.5 | O 136 128 1.5 | "
-        "O 142 128 1.5"), left=None, right=None, dpad=(64, 90), dpad_side=66, face=(254, 90), face_step=28,
-                   face_side=26, letters="BYAX", back=(134, 98, 26, 13), start=(176, 98, 26, 13), small="  ", trigger=None, tops=("L", "R", "", ""),
-                   shoulder=(72, 12, 84, 16)),
-    "grid": Layout(size=(320, 136), left=(46, 92), dpad=(124, 92), face=(200, 92), right=(274, 92), back=(144, 22, 26, 20), start=(176, 22, 26, 20),
-                   shoulder=(96, 22, 50, 24), trigger=(36, 22, 54, 24), travel=22, cap=26, slab=8, trim=(
+        "O 142 128 1.5"),
+    "grid": (
         "b 46 92 76 76 4 | b 274 92 76 76 4 | l 8 92 84 92 | l 46 54 46 130 | l 236 92 312 92 | l 274 54 274 130 | "
-        "l 162 42 162 128")),
-    "keys": Layout(size=(320, 190), left=(52, 136), dpad=(68, 56), dpad_side=70, keys=True, face=(252, 52), face_step=25, right=(268, 138),
-                   back=(134, 92, 28, 18), start=(186, 92, 28, 18), shoulder=(136, 52, 42, 22), trigger=(136, 22, 42, 26), travel=24, cap=28,
-                   trim=(
+        "l 162 42 162 128"),
+    "keys": (
         "b 52 136 88 88 6 | b 268 138 88 88 6 | t L 16 102 8 | t R 304 104 8 | t MOVE 122 128 6 | t CAM 204 128 6 | "
-        "l 104 150 216 150 | l 104 158 216 158 | l 104 166 216 166 | o 252 52 39 | t PAD 160 178 8")),
-    "arcade": Layout(size=(320, 170), left=None, right=None, face=None, dpad=None, shoulder=None, trigger=None, back=(52, 24, 24, 14),
-                     start=(86, 24, 24, 14), slab=16, trim=(
+        "l 104 150 216 150 | l 104 158 216 158 | l 104 166 216 166 | o 252 52 39 | t PAD 160 178 8"),
+    "arcade": (
         "l 16 46 120 46 150 28 304 28 | t ARCADE 250 148 10 | l 20 150 120 150 140 132 216 132 | o 12 12 4 | o 308 12 4 | "
-        "o 12 158 4 | o 308 158 4 | l 10 10 14 14 | l 306 10 310 14 | l 10 156 14 160 | l 306 156 310 160 | b 138 138 46 46 23"), spots=(
+        "o 12 158 4 | o 308 158 4 | l 10 10 14 14 | l 306 10 310 14 | l 10 156 14 160 | l 306 156 310 160 | b 138 138 46 46 23"),
+}
+PLAYSTATION = dict(letters="", small="  ", tops=("L1", "R1", "L2", "R2"))
+LAYOUTS = {
+    "xbox360": Layout(body=XBOX),
+    "xboxone": Layout(body=ONE, left=(70, 82), face=(250, 82), back=(142, 90, 14, 14), start=(178, 90, 14, 14), small=" ="),
+    "ps3": Layout(body=DUAL, left=(118, 136), right=(202, 136), dpad=(56, 82), dpad_side=52, face=(264, 82), **PLAYSTATION,
+                  back=(138, 84, 18, 11), start=(182, 84, 18, 11), shoulder=(60, 33, 58, 13), trigger=(60, 13, 46, 20)),
+    "ps4": Layout(body=DUAL, left=(118, 138), right=(202, 138), dpad=(56, 84), dpad_side=52, face=(264, 84), **PLAYSTATION,
+                  back=(100, 62, 11, 19), start=(220, 62, 11, 19), shoulder=(60, 33, 58, 13), trigger=(60, 13, 46, 20)),
+    "ps5": Layout(body=SENSE, left=(116, 136), right=(204, 136), dpad=(56, 86), dpad_side=52, face=(264, 86), **PLAYSTATION,
+                  back=(94, 54, 12, 18), start=(226, 54, 12, 18), shoulder=(58, 33, 62, 13), trigger=(58, 13, 50, 20), travel=21),
+    "switch": Layout(body=PRO, left=(70, 84), right=(204, 132), dpad=(116, 132), face=(250, 84), letters="BYAX",
+                     back=(122, 64, 14, 14), start=(198, 64, 14, 14), small="-+", tops=("L", "R", "ZL", "ZR"), shoulder=(74, 33, 74, 14)),
+    "snes": Layout(size=(320, 160), body=BONE, left=None, right=None, dpad=(64, 90), dpad_side=66, face=(254, 90), face_step=28,
+                   face_side=26, letters="BYAX", back=(134, 98, 26, 13), start=(176, 98, 26, 13), small="  ", trigger=None,
+                   tops=("L", "R", "", ""), shoulder=(72, 12, 84, 16)),
+    "grid": Layout(size=(320, 136), left=(46, 92), dpad=(124, 92), face=(200, 92), right=(274, 92), travel=22, cap=26, slab=8,
+                   back=(144, 22, 26, 20), start=(176, 22, 26, 20), shoulder=(96, 22, 50, 24), trigger=(36, 22, 54, 24)),
+    "keys": Layout(size=(320, 190), left=(52, 136), dpad=(68, 68), keys=True, face=(252, 52), right=(268, 138), travel=24, cap=28,
+                   back=(134, 92, 28, 18), start=(186, 92, 28, 18), shoulder=(136, 52, 42, 22), trigger=(136, 22, 42, 26)),
+    "arcade": Layout(size=(320, 170), left=None, right=None, face=None, dpad=None, shoulder=None, trigger=None, slab=16,
+                     back=(52, 24, 24, 14), start=(86, 24, 24, 14), spots=(
         ("DPAD_LEFT", 40, 74, 30, "<"), ("DPAD_DOWN", 78, 78, 30, "V"), ("DPAD_RIGHT", 113, 92, 30, ">"), ("DPAD_UP", 138, 138, 36, "U"),
-        ("WEST", 160, 68, 30, "X"), ("NORTH", 197, 52, 30, "Y"), ("RIGHT_SHOULDER", 235, 52, 30, "RB"), ("LEFT_SHOULDER", 273, 60, 30, "LB"),
-        ("SOUTH", 163, 105, 30, "A"), ("EAST", 200, 90, 30, "B"), ("RIGHT_TRIGGER", 238, 90, 30, "RT"), ("LEFT_TRIGGER", 276, 98, 30, "LT"))),
+        ("WEST", 160, 68, 30, "X"), ("NORTH", 197, 52, 30, "Y"),
+        ("RIGHT_SHOULDER", 235, 52, 30, "RB"), ("LEFT_SHOULDER", 273, 60, 30, "LB"),
+        ("SOUTH", 163, 105, 30, "A"), ("EAST", 200, 90, 30, "B"),
+        ("RIGHT_TRIGGER", 238, 90, 30, "RT"), ("LEFT_TRIGGER", 276, 98, 30, "LT"))),
 }
 
 # ---- styles: how a controller is drawn ---------------------------------------------------------------------
@@ -247,7 +281,7 @@ LAYOUTS = {
 DIM = "#606060"         # what darkens where a button is transparent
 XBOX_HUES = {"SOUTH": "#6cc24a", "EAST": "#e0443e", "WEST": "#3f8ae0", "NORTH": "#f2c230"}
 PS_HUES = {"SOUTH": "#7fa7e8", "EAST": "#f0707a", "WEST": "#e59acb", "NORTH": "#53c7a3"}
-SNES_HUES = {"SOUTH": "#e8c020", "EAST": "#d03038", "WEST": "#289848", "NORTH": "#3058c8"}
+SNES_HUES = {"SOUTH": "#ffe14a", "EAST": "#ff8a90", "WEST": "#84e69e", "NORTH": "#a4bcff"}
 
 
 @dataclass(frozen=True)
@@ -273,7 +307,8 @@ STYLES = {
     "dark": Style(body="#1d2027", edge="#6b7382", key="#3d4452", ink="#e8eaf0", lit="#f5f5f5", press="recolour", width=1.6),
     "light": Style(body="#e4e6ea", edge="#8b909a", key="#f8f9fb", ink="#40454f", lit="#3a7bf0", press="recolour", width=1.5, shade=0.12),
     "flat": Style(body="#4a6076", edge="", key="#2c3a48", ink="#dfe8f0", lit="#ffb020", press="fill", stick="cap", labels=True),
-    "minimal": Style(silhouette=False, edge="#20242c", key="#f2f2f2", ink="#20242c", lit="#ff4d4d", press="recolour", stick="dot", width=1.6),
+    "minimal": Style(silhouette=False, edge="#20242c", key="#f2f2f2", ink="#20242c", lit="#ff4d4d", press="recolour", stick="dot",
+                     width=1.6),
     "neon": Style(edge="#37e0ff", ink="#37e0ff", lit="#ff3fd0", press="glow", stick="ring", body="#0a1020", alpha=0.55, width=1.8),
 }
 
@@ -373,7 +408,7 @@ def dpad_pictures(side, style):
     return pictures
 
 
-def body_picture(layout, style):
+def body_picture(layout, style, trim):
     """What never changes: the silhouette, the sticks' wells, logos, vents, lines."""
     (w, h), L = layout.size, layout
     p, mark, thin = Picture(w, h), style.edge or style.ink, max(1.2, style.width * 0.7)
@@ -393,7 +428,7 @@ def body_picture(layout, style):
                 a, b = ngon(*stick, r, 8)[q], ngon(*stick, r - 4, 8)[q]
                 p.line([a, b], mark, thin, closed=False)
     if style.silhouette:
-        decorate(p, L.trim, mark, thin)
+        decorate(p, trim, mark, thin)
     return p.rgba()
 
 
@@ -414,10 +449,10 @@ def decorate(p, trim, mark, thin):
 
 # ---- templates: layout x style -> atlas and elements ---------------------------------------------------------
 
-def build(name, family, layout, style) -> Template:
+def build(name, family, layout, style, trim) -> Template:
     """Draw every state of every element and pack them into one atlas."""
     L, w = layout, layout.size[0]
-    pieces = [("texture", "", 0, 0, [[body_picture(L, style)]], 0.0)]       # kind, id, x, y, rows of pictures, radius
+    pieces = [("texture", "", 0, 0, [[body_picture(L, style, trim)]], 0.0)]       # kind, id, x, y, rows of pictures, radius
 
     def key(id, shape, cx, cy, kw, kh, label="", hue="", size=0.0):
         rows = [[key_picture(shape, kw, kh, style, on, label, hue, size)] for on in (False, True)]
@@ -440,7 +475,7 @@ def build(name, family, layout, style) -> Template:
         key(id, round_key, x, y, side, side, label, style.hues.get(id, ""), 9)
     if L.dpad and L.keys:
         for id, dx, dy, label in (("DPAD_UP", 0, -1, "^"), ("DPAD_DOWN", 0, 1, "V"), ("DPAD_LEFT", -1, 0, "<"), ("DPAD_RIGHT", 1, 0, ">")):
-            key(id, pill, L.dpad[0] + dx * 27, L.dpad[1] + dy * 14 + 12, 24, 24, label, size=8)
+            key(id, pill, L.dpad[0] + dx * 27, L.dpad[1] + dy * 14, 24, 24, label, size=8)
     elif L.dpad:
         x, y = (round(c - L.dpad_side / 2) - PAD for c in L.dpad)
         pieces.append(("dpad", "", x, y, [dpad_pictures(L.dpad_side, style)], 0.0))
@@ -481,7 +516,7 @@ TEMPLATES = {
     "xboxone-outline": ("xboxone", "outline", dict()),
     "xboxone-neon": ("xboxone", "neon", dict()),
     "xboxone-flat": ("xboxone", "flat", dict(body="#107c10", key="#0b4d0b", lit="#d8ffd0")),
-    "ps3-dark": ("ps3", "dark", dict(hues=PS_HUES, key="#26292f")),
+    "ps3-dark": ("ps3", "dark", dict(hues=PS_HUES, key="#343944")),
     "ps3-outline": ("ps3", "outline", dict(stick="dot", width=1.6)),
     "ps3-minimal": ("ps3", "minimal", dict(press="shrink", stick="cap")),
     "ps4-dark": ("ps4", "dark", dict(hues=PS_HUES, lit="#4aa0ff", press="glow")),
@@ -518,13 +553,13 @@ def templates() -> dict[str, Template]:
     out = {}
     for name, (layout, style, changes) in TEMPLATES.items():
         family = layout if layout in ("xbox360", "xboxone", "ps3", "ps4", "ps5", "switch", "snes") else "generic"
-        out[name] = build(name, family, LAYOUTS[layout], replace(STYLES[style], **changes))
+        out[name] = build(name, family, LAYOUTS[layout], replace(STYLES[style], **changes), TRIMS[layout])
     return out
 
 
 # ---- the renderer: any template in any state --------------------------------------------------------------
 
-@functools.lru_cache(64)
+@functools.lru_cache(128)
 def sprites(template: Template, scale: float):
     """(still, moving): the canvas up to the last leading texture, and for each later element its pictures at `scale`.
 
@@ -643,25 +678,6 @@ def crop(frame, affine, size, out_w: int, out_h: int) -> np.ndarray:
 
 
 # ---- localization (paper 3.1): frames and their median, SIFT, RANSAC; the best verified template, refined ------
-
-MIN_INLIERS = 20        # paper 3.1
-FRAMES = 25             # paper 3.1
-WORK_WIDTH = 960        # CHOICE: wider frames are searched at this width, and refined at their own
-RATIO = 0.8             # nearest against second nearest descriptor (Lowe)
-GROUNDS = (60, 150)     # CHOICE: grays behind the templates when their descriptors are taken
-FIRST_BAR = 8           # CHOICE: inliers that make a candidate; it must still pass the bar once registered
-MIN_LIKENESS = 0.3      # CHOICE: correlation of the drawn template with the registered median
-
-
-@dataclass(frozen=True)
-class Config(sim.Common):
-    videos: tuple[str, ...] = ()            # gameplay videos
-    out: str = "data/labels"                # folder of the *.overlay.safetensors
-    workers: int = 1                        # processes
-    sheet: bool = False                     # also write DIR/<stem>.overlay.png to look at
-    min_inliers: int = MIN_INLIERS          # matches that agree on the place (paper 3.1: 20)
-    frames: int = FRAMES                    # frames sampled over the video (paper 3.1: 25)
-
 
 def sample(video, n: int):
     """(frames, indices, count): n RGB frames spread over the video, in one pass."""
@@ -845,7 +861,8 @@ def locate(video, pool: dict[str, Template], cfg: Config):
             continue
         inliers = max(first, *count_inliers([median], template, affine))
         if inliers < cfg.min_inliers or likeness < MIN_LIKENESS:
-            reason = f"nearest: {template.name} with {inliers} inliers (bar {cfg.min_inliers}), likeness {likeness:.2f} (bar {MIN_LIKENESS})"
+            reason = (f"nearest: {template.name} with {inliers} inliers (bar {cfg.min_inliers}), "
+                      f"likeness {likeness:.2f} (bar {MIN_LIKENESS})")
         elif best is None or inliers * likeness > best[0]:
             best = inliers * likeness, inliers, likeness, template, affine
     if best is None:
@@ -959,7 +976,7 @@ def label(cfg: Config, video: str) -> dict:
 def main(cfg: Config):
     if cfg.frames < 3 or cfg.min_inliers < 4:
         raise SystemExit("--frames must be at least 3 and --min-inliers at least 4")
-    print(f"{len(cfg.videos)} videos -> {cfg.out}: {len(templates())} templates, {cfg.frames} frames each, "
+    print(f"{len(cfg.videos)} videos -> {cfg.out}: {len(TEMPLATES)} templates, {cfg.frames} frames each, "
           f"bar {cfg.min_inliers} inliers; a few seconds a video")
     done = sim.for_each(functools.partial(label, cfg), cfg.videos, cfg.workers)
     absent = [f"{d['video']}: no overlay found ({d['reason']}) -> {d['path']}" for d in done if not d["found"]]

@@ -22,6 +22,7 @@ import concurrent.futures
 import ctypes
 import dataclasses
 import functools
+import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class TrainConfig(sim.Common):
     out: str = "data/parser/parse.safetensors"      # the weights; <stem>.state.safetensors beside it resumes
     init: str = ""                                  # weights to start from
     net: str = "compact"                            # compact or b0
-    images: float = 8e6                             # synthetic pairs to see, paper 3.1
+    images: float = 8e6                             # synthetic pairs of frames to see, paper 3.1
     minutes: float = 0.0                            # stop after so long instead (all runs of this command together); 0: no limit
     batch: int = 256                                # paper 3.1
     lr: float = 1e-4                                # peak, paper 3.1
@@ -321,7 +322,21 @@ def network_input(frames, median):
     return (x.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-# ---- heat maps and positions ---------------------------------------------------------------------------------
+# ---- positions: of the template's elements in the crop, of a knob on its grid -----------------------------------
+
+def geometry(layout: dict):
+    """A template's layout -> (boxes f32 [16, 4], sticks f32 [2, 6], shown bool [20]): see Parser.forward; absent ones are 0."""
+    w, h = layout["size"]
+    boxes, sticks, shown = np.zeros((16, 4), np.float32), np.zeros((2, 6), np.float32), np.zeros(20, bool)
+    for name, (x, y, bw, bh) in layout["buttons"].items():
+        i = sim.BUTTONS.index(name)
+        boxes[i], shown[i] = ((x + bw / 2) / w, (y + bh / 2) / h, bw / 2 / w, bh / 2 / h), True
+    for i, side in enumerate(("LEFT", "RIGHT")):
+        if side in layout["sticks"]:
+            cx, cy, radius, kw, kh = layout["sticks"][side]
+            sticks[i], shown[16 + 2 * i:18 + 2 * i] = (cx / w, cy / h, radius / w, radius / h, kw / 2 / w, kh / 2 / h), True
+    return boxes, sticks, shown
+
 
 def spread(cells):
     """Positions [..., 2] in cells from the centre -> heat map [..., GRID * GRID]: bilinear over the four cells around it."""
@@ -345,20 +360,6 @@ def locate(logits):
 
 
 # ---- synthetic overlay frames (paper 3.1) ----------------------------------------------------------------------
-
-def geometry(layout: dict):
-    """A template's layout -> (boxes f32 [16, 4], sticks f32 [2, 6], shown bool [20]): see Parser.forward; absent ones are 0."""
-    w, h = layout["size"]
-    boxes, sticks, shown = np.zeros((16, 4), np.float32), np.zeros((2, 6), np.float32), np.zeros(20, bool)
-    for name, (x, y, bw, bh) in layout["buttons"].items():
-        i = sim.BUTTONS.index(name)
-        boxes[i], shown[i] = ((x + bw / 2) / w, (y + bh / 2) / h, bw / 2 / w, bh / 2 / h), True
-    for i, side in enumerate(("LEFT", "RIGHT")):
-        if side in layout["sticks"]:
-            cx, cy, radius, kw, kh = layout["sticks"][side]
-            sticks[i], shown[16 + 2 * i:18 + 2 * i] = (cx / w, cy / h, radius / w, radius / h, kw / 2 / w, kh / 2 / h), True
-    return boxes, sticks, shown
-
 
 def random_states(rng, shown):
     """(buttons bool [2, 16], sticks f32 [2, 4]): two consecutive states of a pad, from resting to everything at once."""
@@ -451,6 +452,7 @@ class Synthetic(torch.utils.data.Dataset):
     def scene(self, rng, index):
         """A random game picture and its 9 x 6 thumbnail; each era of items has its own set."""
         if self.era != index // self.REPAINT:
+            cv2.setNumThreads(1)                                        # one process, one core
             self.era = index // self.REPAINT
             paints = np.random.default_rng([self.seed, self.era, 1])
             pictures = [paint(paints) for _ in range(self.SCENES)]
@@ -476,10 +478,9 @@ class Synthetic(torch.utils.data.Dataset):
         if key not in self.idle:
             draws, (_, _, shown) = np.random.default_rng([self.seed, *key]), geometry(self.layouts[t])
             states = [random_states(draws, shown) for _ in range(5)] if key[1] else []
-            rest = key[1] % 2 * 3                                                     # half of them rest more
+            rest = [extract.draw(self.templates[t], np.zeros(16), np.zeros(4))] * (4 if key[1] % 2 else 1)
             drawn = [extract.draw(self.templates[t], b, s) for pair in states for b, s in zip(*pair)]
-            idle = extract.draw(self.templates[t], np.zeros(16), np.zeros(4))
-            self.idle[key] = np.median([idle] * (1 + rest) + drawn, 0).astype(np.uint8) if drawn else idle
+            self.idle[key] = np.median(rest + drawn, 0).astype(np.uint8)
         return self.idle[key]
 
     def __getitem__(self, index):
@@ -493,11 +494,9 @@ class Synthetic(torch.utils.data.Dataset):
         h = round(w * size[1] / size[0])
         behind, median = self.backgrounds(rng, index, w + 2 * edge, h + 2 * edge)
         opacity = rng.uniform(0.6, 1)
-        overlays = [extract.draw(template, buttons[0], positions[0])]
-        same = (buttons[0] == buttons[1]).all() and (positions[0] == positions[1]).all()
-        overlays += [overlays[0] if same else extract.draw(template, buttons[1], positions[1]), self.usual(rng, t)]
+        overlays = [*(extract.draw(template, b, s) for b, s in zip(buttons, positions)), self.usual(rng, t)]
         pictures = [*behind, median]
-        hues = rng.permutation(3) if rng.random() < 0.15 else None                    # a recoloured picture
+        swap = rng.permutation(3) if rng.random() < 0.15 else None                    # a recoloured picture
         for picture, overlay in zip(pictures, overlays):
             extract.composite(picture, cv2.resize(overlay, (w, h)), edge, edge, opacity)
         if rng.random() < 0.75:                                                       # compression, chroma at half resolution
@@ -508,8 +507,8 @@ class Synthetic(torch.utils.data.Dataset):
         stretch = 1 + rng.uniform(-0.004, 0.004, 2)
         believed = np.stack([*np.diag(scale * stretch), edge + scale * off], 1)       # what the localizer says
         crops = [extract.crop(p, believed, template.size, CROP, CROP) for p in pictures]
-        if hues is not None:
-            crops = [c[..., hues] for c in crops]
+        if swap is not None:
+            crops = [c[..., swap] for c in crops]
         cells = np.zeros((2, 2, 2), np.float32)
         for s, side in enumerate(("LEFT", "RIGHT")):
             if side in layout["sticks"]:
@@ -520,14 +519,10 @@ class Synthetic(torch.utils.data.Dataset):
                 "shown": shown, "buttons": buttons, "cells": cells, "family": self.families.index(template.family)}
 
 
-def one_thread(_) -> None:
-    cv2.setNumThreads(1)
-
-
 def batches(data: Synthetic, first: int, count: int, size: int, workers: int = 0):
     """Batches of items first .. first + count - 1, in order, drawn by `workers` processes."""
     return torch.utils.data.DataLoader(data, size, sampler=range(first, first + count), num_workers=workers,
-                                       prefetch_factor=4 if workers else None, worker_init_fn=one_thread)
+                                       prefetch_factor=4 if workers else None)
 
 
 # ---- training ------------------------------------------------------------------------------------------------------
@@ -545,17 +540,16 @@ def keep_memory() -> None:
 
 def autocast(device: str):
     """bfloat16 where the hardware multiplies it, else float32."""
-    fast = device != "cpu" or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    fast = device.startswith("cuda") or device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
     return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=fast)
 
 
-def on_device(batch: dict, device: str) -> dict:
-    return {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-
-
-def read_batch(parser: Parser, batch: dict):
+def read_batch(parser: Parser, batch: dict, device: str):
+    """A batch of `Synthetic` -> (button logits, heat map logits, the batch on the device)."""
+    batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     median = batch["median"][:, None].expand_as(batch["frames"])
-    return parser(network_input(batch["frames"], median), batch["boxes"], batch["sticks"])
+    with autocast(device):
+        return *parser(network_input(batch["frames"], median), batch["boxes"], batch["sticks"]), batch
 
 
 # ---- yours to change: the loss
@@ -574,9 +568,7 @@ def validate(parser: Parser, data: Synthetic, count: int, device: str, workers: 
     """Per family: button accuracy, accuracy of silence, recall, F1, stick R2 per axis averaged, mean error in stick radii."""
     parts = []
     for b in tqdm(batches(data, 0, count, 32, workers), desc="validation", leave=False):
-        b = on_device(b, device)
-        with autocast(device):
-            buttons, heat = read_batch(parser, b)
+        buttons, heat, b = read_batch(parser, b, device)
         parts.append([v.cpu().numpy() for v in (b["family"], b["shown"], buttons > 0, b["buttons"], locate(heat)[0], b["cells"])])
     family, shown, said, true, cells, where = map(np.concatenate, zip(*parts))
     table = {}
@@ -599,11 +591,6 @@ def print_table(table: dict) -> None:
     for name, row in table.items():
         stick = f"{row['r2']:9.4f} {row['error']:7.4f}" if "r2" in row else f"{'-':>9s} {'-':>7s}"
         print(f"{name:10s} {row['frames']:7.0f} {row['accuracy']:9.4f} {row['silence']:8.4f} {row['recall']:7.4f} {row['f1']:7.4f} {stick}")
-
-
-def save(path, weights: dict, net: Net, **info) -> None:
-    tensors = {k: v.detach().cpu().half().numpy() for k, v in weights.items()}
-    sim.write(path, tensors, "nitrogen.parser/1", net=dataclasses.asdict(net), **info)
 
 
 def load(path, device: str = "cpu") -> Parser:
@@ -634,6 +621,8 @@ class Run:
         self.recipe = {k: v for k, v in sim.recipe(cfg).items() if k not in ("images", "minutes", "threads", "validation")}
         if self.path.exists() and not cfg.fresh:
             self.resume()
+        elif Path(cfg.out).exists() and not cfg.fresh:
+            raise SystemExit(f"{cfg.out}: exists, and {self.path.name} to go on from does not; give another --out, or --fresh to replace it")
 
     def resume(self):
         tensors, info = sim.read(self.path, "nitrogen.state/1")
@@ -668,9 +657,7 @@ class Run:
     def step(self, batch: dict):
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
-        with autocast(self.device):
-            out = read_batch(self.parser, batch)
-        loss, press, place = loss_fn(*out, batch)
+        loss, press, place = loss_fn(*read_batch(self.parser, batch, self.device))
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.params, 1.0)                     # CHOICE
@@ -695,35 +682,35 @@ def train(cfg: TrainConfig) -> None:
         torch.set_num_threads(cfg.threads)
     cv2.setNumThreads(1)
     run, data = Run(cfg, device), Synthetic(cfg.seed)
-    until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} images"
-    print(f"parser {cfg.net}: {sum(p.numel() for p in run.params):,} parameters on {device}, {len(data.templates)} templates, "
-          f"pairs of crops in batches of {cfg.batch}, until {until} -> {cfg.out}")
-    print(dataclasses.asdict(cfg))
+    print(f"train parser {cfg.net}, {sum(p.numel() for p in run.params):,} parameters, on {device}: {len(data.templates)} templates, batches of "
+          f"{cfg.batch} pairs, until {f'{cfg.minutes:g} minutes' if cfg.minutes else f'{cfg.images:,.0f} pairs'} -> {cfg.out}\n{cfg}")
     if run.images:
-        print(f"resuming {run.path} at {run.images:,} images, {run.seconds / 60:.1f} minutes")
-    remaining = -(-(int(cfg.images) - run.images) // cfg.batch) * cfg.batch
-    feed = batches(data, run.images, max(remaining, 0), cfg.batch, cfg.workers)
-    bar = tqdm(total=100, bar_format="{percentage:5.1f} % |{bar:20}| {elapsed} {postfix}")
+        print(f"resuming {run.path} at {run.images:,} pairs, {run.seconds / 60:.1f} minutes")
+        if run.share() >= 1 and Path(cfg.out).exists():
+            return print(f"{cfg.out}: finished already; more --minutes or --images go on from there")
+    left = max(math.ceil((cfg.images - run.images) / cfg.batch), 0)
+    feed = batches(data, run.images, left * cfg.batch, cfg.batch, cfg.workers)
     smooth, saved, last = None, time.monotonic(), time.monotonic()
-    for batch in feed if run.share() < 1 else ():
-        losses = np.array(run.step(on_device(batch, device)))
-        smooth = losses if smooth is None else smooth * 0.98 + losses * 0.02
-        now = time.monotonic()
-        run.seconds, last = run.seconds + now - last, now
-        bar.n = min(100 * run.share(), 100)
-        bar.set_postfix_str(f"{run.images:,} images, {run.images / run.seconds:.0f}/s, loss {smooth[0]:.4f} "
-                            f"(buttons {smooth[1]:.4f}, sticks {smooth[2]:.3f}), lr {run.rate():.1e}")
-        if now - saved > 60 or run.share() >= 1:
-            run.suspend()
-            saved = now
-        if run.share() >= 1:
-            break
-    bar.close()
+    with tqdm(total=100, bar_format="{percentage:5.1f} % |{bar:20}| {elapsed} {postfix}") as bar:
+        for batch in feed if run.share() < 1 else ():
+            losses = np.array(run.step(batch))
+            smooth = losses if smooth is None else smooth * 0.98 + losses * 0.02
+            now = time.monotonic()
+            run.seconds, last = run.seconds + now - last, now
+            bar.n = min(100 * run.share(), 100)
+            bar.set_postfix_str(f"{run.images:,} pairs, {run.images / run.seconds:.0f}/s, loss {smooth[0]:.4f} "
+                                f"(buttons {smooth[1]:.4f}, sticks {smooth[2]:.3f}), lr {run.rate():.1e}")
+            if now - saved > 60 or run.share() >= 1:
+                run.suspend()
+                saved = now
+            if run.share() >= 1:
+                break
     parser = run.averaged()
     table = validate(parser, Synthetic(cfg.seed + 1_000_003), cfg.validation, device, cfg.workers)
     print_table(table)
-    save(cfg.out, parser.state_dict(), parser.net, recipe=sim.recipe(cfg), images=run.images, seconds=round(run.seconds),
-         templates=len(data.templates), figures=table)
+    sim.write(cfg.out, {k: v.cpu().half().numpy() for k, v in parser.state_dict().items()}, "nitrogen.parser/1",
+              net=dataclasses.asdict(parser.net), recipe=sim.recipe(cfg), images=run.images, seconds=round(run.seconds),
+              templates=len(data.templates), figures=table)
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
 
 
@@ -739,23 +726,17 @@ def ahead(items):
             yield item
 
 
-def registered(video, overlay: dict, size, side: int = CROP):
-    """Yield (seconds, crop uint8 [side, side, 3], median of that place, same shape) per frame, in one pass."""
-    medians = [cv2.resize(m, (side, side), interpolation=cv2.INTER_AREA) for m in overlay["median"]]
+def registered(video, overlay: dict, size, w: int, h: int):
+    """Yield (seconds, place, crop uint8 [h, w, 3]) per frame, in one pass; place: which of the overlay's positions holds then."""
     for i, seconds, frame in sim.read_video(video):
         place = max(int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1, 0)
-        yield seconds, extract.crop(frame, overlay["affine"][place], size, side, side), medians[place]
+        yield seconds, place, extract.crop(frame, overlay["affine"][place], size, w, h)
 
 
 def in_pairs(frames, pairs: int):
     """Chunks of 2 * pairs frames; the last one may be shorter and repeats its last frame if their number is odd: (chunk, how many are real)."""
-    chunk = []
-    for frame in frames:
-        chunk.append(frame)
-        if len(chunk) == 2 * pairs:
-            yield chunk, len(chunk)
-            chunk = []
-    if chunk:
+    frames = iter(frames)
+    while chunk := list(itertools.islice(frames, 2 * pairs)):
         yield chunk + chunk[-1:] * (len(chunk) % 2), len(chunk)
 
 
@@ -766,26 +747,26 @@ def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str
     One pass; of each frame only the answer is kept."""
     boxes, sticks, shown = geometry(layout)
     out = {"buttons": [], "sticks": [], "confidence": [], "time": []}
-    total = sim.video_facts(video)["frames"]
-    with tqdm(total=total, desc=Path(video).name, unit="frame", leave=False) as bar:
-        for chunk, real in ahead(in_pairs(registered(video, overlay, layout["size"]), BATCH)):
-            seconds, frames, medians = zip(*chunk)
-            frames, medians = (torch.from_numpy(rearrange(np.stack(a), "(B t) h w c -> B t h w c", t=2)).to(device)
-                               for a in (frames, medians))
+    shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
+    medians = np.stack([cv2.resize(m, (CROP, CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
+    with tqdm(total=sim.video_facts(video)["frames"], desc=Path(video).name, unit="frame", leave=False) as bar:
+        for chunk, real in ahead(in_pairs(registered(video, overlay, layout["size"], CROP, CROP), BATCH)):
+            seconds, place, crops = map(np.stack, zip(*chunk))
+            frames, median = (torch.from_numpy(rearrange(a, "(B t) h w c -> B t h w c", t=2)).to(device) for a in (crops, medians[place]))
             places = (torch.from_numpy(a).to(device).expand(len(frames), -1, -1) for a in (boxes, sticks))
             with autocast(device):
-                logits, heat = parser(network_input(frames, medians), *places)
+                logits, heat = parser(network_input(frames, median), *places)
             cells, mass = locate(heat)
             p = logits.float().sigmoid()
-            sure = torch.cat([(2 * p - 1).abs(), mass], -1)[..., torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)]
+            sure = torch.cat([(2 * p - 1).abs(), mass], -1)[..., shows]
             for key, value in (("buttons", p), ("sticks", cells.flatten(-2)), ("confidence", sure.mean(-1))):
                 out[key].append(value.flatten(0, 1)[:real].cpu().numpy())
-            out["time"].append(np.array(seconds[:real]))
+            out["time"].append(seconds[:real])
             bar.update(real)
     out = {k: np.concatenate(v) for k, v in out.items()}
     return {"buttons": np.where(shown[:16], out["buttons"], 0).astype(np.float16),
             "sticks": np.where(shown[16:], out["sticks"], 0).astype(np.float32), "shown": shown,
-            "confidence": out["confidence"].astype(np.float16), "time": out["time"].astype(np.float64)}
+            "confidence": out["confidence"].astype(np.float16), "time": out["time"]}
 
 
 def draw_pad(layout: dict, template: str, buttons, sticks, scale: float) -> np.ndarray:
@@ -814,24 +795,22 @@ def write_preview(video, actions: dict, overlay: dict, info: dict, path) -> None
     scale = 480 / layout["size"][0]
     w, h = 480, round(layout["size"][1] * scale)
     with sim.VideoWriter(path, sim.video_facts(video)["fps"], 2 * w, h + h % 2) as out:
-        for i, _, frame in tqdm(sim.read_video(video), desc="preview", unit="frame", total=len(actions["time"]), leave=False):
-            place = max(int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1, 0)
-            crop = extract.crop(frame, overlay["affine"][place], layout["size"], w, h)
-            pad = draw_pad(layout, info["template"], actions["buttons"][i] > 0.5, actions["sticks"][i] / UNIT, scale)
+        frames = tqdm(registered(video, overlay, layout["size"], w, h), desc="preview", unit="frame", total=len(actions["time"]), leave=False)
+        for (_, _, crop), buttons, sticks in zip(frames, actions["buttons"], actions["sticks"]):
+            pad = draw_pad(layout, info["template"], buttons > 0.5, sticks / UNIT, scale)
             out.write(cv2.copyMakeBorder(np.hstack([crop, pad[:h, :w]]), 0, h % 2, 0, 0, cv2.BORDER_REPLICATE))
 
 
-def weights_file(cfg: Config) -> Path:
-    """As given; the shipped weights are found from any folder."""
-    path = Path(cfg.weights)
-    return path if path.exists() else sim.ROOT / path
-
-
 @functools.lru_cache(1)
-def loaded(path: str, device: str) -> Parser:
+def loaded(path: Path, device: str) -> Parser:
     keep_memory()
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))          # one core decodes
     return load(path, device)
+
+
+def weights_file(path: str) -> Path:
+    """As given; the shipped weights are found from any folder."""
+    return Path(path) if Path(path).exists() else sim.ROOT / path
 
 
 def parse_video(video: str, cfg: Config) -> Path | None:
@@ -848,13 +827,14 @@ def parse_video(video: str, cfg: Config) -> Path | None:
         if len(cfg.videos) == 1:
             raise SystemExit(line)
         return tqdm.write(line)
-    recipe = sim.recipe(cfg, video, source, weights_file(cfg))
-    recipe.pop("weights")                                               # its hash is among the sources
+    weights = weights_file(cfg.weights)
+    recipe = sim.recipe(cfg, video, source, weights)
+    del recipe["weights"]                                               # its hash is among the sources
     if sim.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
         tqdm.write(f"{target}: finished already")
     else:
         device, start = sim.pick_device(cfg.device), time.monotonic()
-        actions = read_actions(loaded(str(weights_file(cfg)), device), video, overlay, info["layout"], device)
+        actions = read_actions(loaded(weights, device), video, overlay, info["layout"], device)
         sim.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=UNIT, fps=sim.video_facts(video)["fps"],
                   **{k: info[k] for k in ("template", "family", "layout")}, recipe=recipe)
         frames, seconds = len(actions["time"]), time.monotonic() - start
@@ -870,7 +850,7 @@ def parse_video(video: str, cfg: Config) -> Path | None:
 def main(cfg: Config) -> None:
     print(f"parse {len(cfg.videos)} video(s) with {cfg.weights} on {sim.pick_device(cfg.device)} -> {cfg.out}/<stem>.actions.safetensors")
     if cfg.videos:
-        sim.read(weights_file(cfg), "nitrogen.parser/1")                # fail before the work, not in it
+        sim.read(weights_file(cfg.weights), "nitrogen.parser/1")                # fail before the work, not in it
     sim.for_each(functools.partial(parse_video, cfg=cfg), cfg.videos, cfg.workers)
 
 

@@ -488,7 +488,7 @@ WAITS = {                                      # name: number, which argument is
 CALLS = {nr: name for name, nr in (READS | SLEEPS).items()} | {wait[0]: name for name, wait in WAITS.items()}
 ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 FUTEX_WAITS = {0: "WAIT", 6: "LOCK_PI", 9: "WAIT_BITSET", 11: "WAIT_REQUEUE_PI", 13: "LOCK_PI2"}
-ASLEEP = {"vfork": "SDZ", "stopped": "t"}      # what /proc says of a thread that does nothing, else "SZ"
+ASLEEP = {"parked": "t", "stopped": "t", "vfork": "SDZ"}     # what /proc says of a thread that does nothing; else S, Z
 INTERRUPTED = {-4, -512, -513, -514, -516}     # EINTR and the kernel's inner ERESTART codes
 
 PTRACE = {"POKEDATA": 5, "CONT": 7, "GETREGS": 12, "SETREGS": 13, "SYSCALL": 24,
@@ -696,7 +696,7 @@ class Clock:
         """After exec: map the clock, let the vDSO jump to it.  The thread is at the exec call's exit."""
         tid, process = thread.tid, thread.process
         if self._registers(tid).cs != 0x33:
-            raise GameError(f"vDSO patch: {os.readlink(f'/proc/{tid}/exe')} is a 32-bit program; the clock hook needs 64-bit ones")
+            raise GameError(f"vDSO patch: {os.readlink(f'/proc/{tid}/exe')} is a 32-bit program, and those are not supported")
         path = f"/proc/{os.getpid()}/fd/{self.file}\0".encode()
         below = self._registers(tid).rsp - 512
         process.write(below, path)
@@ -895,7 +895,7 @@ class Clock:
                 return
             idle += 1
             # One thread computing will most likely stop soon by itself; of several, one may have blocked.
-            if not until and idle % (24 if len(awake) == 1 else 4) == 0 and self._asleep(awake):
+            if not until and idle % (24 if len(awake) == 1 else 4) == 0 and self._asleep():
                 return
             if idle > 16:
                 time.sleep(20e-6)
@@ -903,12 +903,13 @@ class Clock:
                 raise GameError(f"the game computed for {self.timeout:g} s without waiting for anything: it hangs, or "
                                 "spins until the clock moves, which the clock hook cannot step")
 
-    def _asleep(self, threads) -> bool:
-        """Whether these threads all block in the kernel: seen twice, and none was scheduled in between."""
-        first = [self._sleeper(t) for t in threads]
-        return None not in first and first == [self._sleeper(t) for t in threads] and not self._pump()
+    def _asleep(self) -> bool:
+        """Whether no thread runs: each seen asleep twice, and none was scheduled in between."""
+        first = [self._sleeper(t) for t in self.threads.values()]
+        return None not in first and first == [self._sleeper(t) for t in self.threads.values()] and not self._pump()
 
     def _sleeper(self, thread):
+        """How often a sleeping thread was scheduled so far; None for one that runs."""
         if thread.fired and thread.deadline is None and thread.state == "waiting":
             return None
         try:
@@ -1259,7 +1260,8 @@ class GameEnv(gymnasium.Env):
         try:
             self._start()
             if not self._next_frame():
-                raise GameError(f"{self._name()} ended with status {self.clock.returncode} before its first frame: {self._last_words()}")
+                raise GameError(f"{self._name()} ended with status {self.clock.returncode} before its first frame: "
+                                f"{self._last_words()}")
         except BaseException:
             self.close()
             raise
@@ -1369,7 +1371,7 @@ def doctor(cfg: Common) -> None:
         *((part, i < broken, "tried on a small program", fault if i == broken else "not tried") for i, part in enumerate(parts)),
         ("/dev/uinput", os.access("/dev/uinput", os.W_OK), "", other + "sudo modprobe uinput; sudo chmod a+rw /dev/uinput"),
         ("Xvfb", bool(shutil.which("Xvfb")), shutil.which("Xvfb"), other + "sudo apt install xvfb"),
-        ("SDL 2", bool(ctypes.util.find_library("SDL2-2.0")), ctypes.util.find_library("SDL2-2.0"), other + "sudo apt install libsdl2-2.0-0"),
+        ("SDL 2", bool(ctypes.util.find_library("SDL2-2.0")), "", other + "sudo apt install libsdl2-2.0-0"),
         ("Wine", bool(shutil.which("wine")), shutil.which("wine"), other + "sudo apt install wine"),
     ]
     for what, fine, found, fix in lines:
@@ -1392,8 +1394,9 @@ def bench(cfg: Bench) -> None:
         total, spent, used = time_frames(GameEnv(command, fps=cfg.fps, seed=cfg.seed, clock=clock), cfg.frames)
         print(f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time; "
               f"median frame {1e3 * np.median(spent):.2f} ms, of which the game's CPU {1e3 * np.median(used):.2f} ms")
-    print(f"hook overhead  {1e3 * np.median(spent - used):.3f} ms per frame, {1e3 * np.quantile(spent - used, 0.1):.3f} ms in the best tenth "
-          "(the rest comes from other work on this machine)")
+    over = 1e3 * (spent - used)
+    print(f"hook overhead  {np.median(over):.3f} ms per frame, {np.quantile(over, 0.1):.3f} ms in the best tenth "
+          "(more than that is other work on this machine)")
 
 
 def time_frames(env: GameEnv, frames: int) -> tuple[float, np.ndarray, np.ndarray]:

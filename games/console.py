@@ -306,7 +306,8 @@ class Window:
         except ImportError:
             raise SystemExit("a window needs pygame: pip install pygame (or play headless through NITROGEN_CONSOLE)")
         self.pygame, self.open = pygame, True
-        pygame.init()
+        pygame.display.init()                 # not pygame.init(): it would open the sound card
+        pygame.joystick.init()
         self.screen = pygame.display.set_mode((2 * WIDTH, 2 * HEIGHT))
         pygame.display.set_caption(title)
         self.joystick = pygame.joystick.Joystick(0) if pygame.joystick.get_count() else None
@@ -351,17 +352,25 @@ def main(Game, tasks, doc):
     game = Game(args.task, args.seed)
     path = os.environ.get("NITROGEN_CONSOLE")
     screen = SharedFile(path, Game.name, args.fps) if path else Window(f"{Game.name}: {tasks[args.task].goal}", doc)
+    try:
+        play(game, screen, args.fps)
+    except KeyboardInterrupt:
+        pass
+
+
+def play(game, screen, fps):
+    """Frame after frame, until the window, the file or the parent process has gone."""
     start, tick, last, seconds = time.monotonic(), 0, 0.0, 0.0
     for frame in itertools.count():
         if not screen.alive(frame):
             return
         if screen.gated(frame):
-            dt = round((frame + 1) / args.fps, 6) - round(frame / args.fps, 6)      # as the clock below would tell it
+            dt = round((frame + 1) / fps, 6) - round(frame / fps, 6)            # as the clock below would tell it
             start, tick, last = time.monotonic(), 0, 0.0
         else:
             now = time.monotonic() - start
-            tick = max(tick + 1, int(now * args.fps) + 1)       # a late frame skips ticks; the sleep is always positive
-            time.sleep(tick / args.fps - now)
+            tick = max(tick + 1, int(now * fps) + 1)            # a late frame skips ticks; the sleep is always positive
+            time.sleep(tick / fps - now)
             now = round(time.monotonic() - start, 6)            # whole microseconds: the same wherever the clock began
             dt, last = min(now - last, SLOWEST), now
         seconds += dt

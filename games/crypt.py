@@ -178,7 +178,7 @@ class Game(World):
 
     def gems(self, dt):
         gem = self.things[0]
-        if np.hypot(gem["x"] - self.x, gem["y"] - self.y) < 30:
+        if np.hypot(gem["x"] - self.x, gem["y"] - self.y) < 36:
             self.sparks.burst(self.rng, gem["x"], gem["y"], WHITE, 10)
             self.count += 1
             self.reached(self.count / GEMS)
@@ -244,7 +244,8 @@ class Game(World):
                 middle, side = door.middle + [WIDTH // 2, HEIGHT // 2], door.way[::-1] * 14
                 for step in (36, 62, 88):
                     tip = middle - door.way * step
-                    cv2.polylines(self.floor, [np.int32([tip - door.way * 12 - side, tip, tip - door.way * 12 + side])], False, (255, 180, 40), 6)
+                    chevron = np.int32([tip - door.way * 12 - side, tip, tip - door.way * 12 + side])
+                    cv2.polylines(self.floor, [chevron], False, (255, 180, 40), 6)
 
     def paint(self):
         left, top = int(self.x), int(self.y)

@@ -45,14 +45,18 @@ def car(lean):
     s = lean
     return sprite(88, 58, (DARK, [(8, 38), (24, 38), (24, 57), (8, 57)]), (DARK, [(64, 38), (80, 38), (80, 57), (64, 57)]),
                   (RUST, [(4, 28), (84, 28), (82, 50), (6, 50)]), (ORANGE, [(6, 24), (82, 24), (84, 42), (4, 42)]),
-                  (ORANGE, [(20 + s, 4), (68 + s, 4), (78 + s / 2, 26), (10 + s / 2, 26)]), ((50, 70, 110), [(24 + s, 7), (64 + s, 7), (71 + s / 2, 22), (17 + s / 2, 22)]),
-                  (RED, [(8, 29), (22, 29), (22, 37), (8, 37)]), (RED, [(66, 29), (80, 29), (80, 37), (66, 37)]), (DARK, [(34, 32), (54, 32), (54, 39), (34, 39)]))
+                  (ORANGE, [(20 + s, 4), (68 + s, 4), (78 + s / 2, 26), (10 + s / 2, 26)]),
+                  ((50, 70, 110), [(24 + s, 7), (64 + s, 7), (71 + s / 2, 22), (17 + s / 2, 22)]),
+                  (RED, [(8, 29), (22, 29), (22, 37), (8, 37)]), (RED, [(66, 29), (80, 29), (80, 37), (66, 37)]),
+                  (DARK, [(34, 32), (54, 32), (54, 39), (34, 39)]))
 
 
 CAR = {lean: car(lean) for lean in (-14, -7, 0, 7, 14)}
-ROAD_ICON = sprite(28, 28, ((90, 160, 70), [(0, 0), (28, 0), (28, 28), (0, 28)]), ((70, 70, 84), [(12, 0), (18, 0), (26, 28), (2, 28)]), (WHITE, [(14, 10), (16, 10), (17, 22), (12, 22)]))
+ROAD_ICON = sprite(28, 28, ((90, 160, 70), [(0, 0), (28, 0), (28, 28), (0, 28)]), ((70, 70, 84), [(12, 0), (18, 0), (26, 28), (2, 28)]),
+                   (WHITE, [(14, 10), (16, 10), (17, 22), (12, 22)]))
 BALLOON_ICON = sprite(26, 30, (RED, 13, 12, 11, 12), ((255, 170, 170), 9, 8, 3, 4), (WHITE, [(10, 25), (16, 25), (15, 30), (11, 30)]))
-GATE_ICON = sprite(28, 28, (PINK, [(2, 3), (26, 3), (26, 10), (2, 10)]), (WHITE, [(2, 3), (6, 3), (6, 28), (2, 28)]), (WHITE, [(22, 3), (26, 3), (26, 28), (22, 28)]))
+GATE_ICON = sprite(28, 28, (PINK, [(2, 3), (26, 3), (26, 10), (2, 10)]), (WHITE, [(2, 3), (6, 3), (6, 28), (2, 28)]),
+                   (WHITE, [(22, 3), (26, 3), (26, 28), (22, 28)]))
 
 
 # ---- the land
@@ -66,7 +70,7 @@ def pack(rgb):
 def loop(rng):
     """The road: points about 1 m apart on a winding closed curve, in metres [n, 2], and the direction along them [n]."""
     a = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
-    radius = 165 + 12 * np.sin(9 * a + rng.uniform(0, 6.28)) + 9 * np.sin(5 * a + rng.uniform(0, 6.28)) + 4 * np.sin(14 * a + rng.uniform(0, 6.28))
+    radius = 165 + sum(size * np.sin(waves * a + rng.uniform(0, 6.28)) for waves, size in ((9, 12), (5, 9), (14, 4)))
     points = np.stack([256 + radius * np.cos(a), 256 + radius * np.sin(a)], 1)[::int(rng.choice([-1, 1]))]
     length = np.r_[0, np.cumsum(np.hypot(*np.diff(points, axis=0).T))]
     at = np.arange(0, length[-1], 1.0)
@@ -94,6 +98,7 @@ class Game(World):
         self.speed, self.steer, self.bump, self.next_bump = 8.0, 0.0, 0.0, 2.0
         self.hearts = 0                                         # nothing here hurts
         self.driven, self.count, self.lock, self.lost, self.firing = 0, 0, 0.0, 0.0, False
+        self.locate()
         self.target = None if task == "road" else self.spawn()
         self.scenery(np.random.default_rng(abs(seed)))
 
@@ -110,32 +115,31 @@ class Game(World):
     def move(self, pad, dt):
         self.steer += (pad.left()[0] - self.steer) * min(1, 12 * dt)
         if self.time > self.next_bump:                          # a stone: the car swerves
-            self.bump, self.next_bump = float(self.rng.uniform(0.6, 1.1) * self.rng.choice([-1, 1])), self.time + self.rng.uniform(1.5, 3)
+            self.bump = float(self.rng.uniform(0.6, 1.1) * self.rng.choice([-1, 1]))
+            self.next_bump = self.time + self.rng.uniform(1.5, 3)
         self.bump *= 1 - 5 * dt
         self.heading += (self.steer * TURN * min(1, self.speed / 8) + self.bump * min(1, self.speed / 20)) * dt
-        top = TOP if self.task != "road" or self.aside() < HALF_ROAD + 1 else GRASS
+        top = TOP if self.task != "road" or self.off_road < HALF_ROAD + 1 else GRASS
         push = GAS * pad["RIGHT_TRIGGER"] - 30 * pad["LEFT_TRIGGER"] - 3 - (40 if self.speed > top else 0)
         self.speed = float(np.clip(self.speed + push * dt, 0, TOP))
         self.x += np.cos(self.heading) * self.speed * dt
         self.y += np.sin(self.heading) * self.speed * dt
+        self.locate()
         self.firing = pad["SOUTH"]
         getattr(self, self.task)(dt)
 
-    def near(self):
-        """The nearest point of the road around the last one, as an index."""
-        window = np.arange(self.index - 12, self.index + 50) % len(self.points)
-        return int(window[np.argmin(np.hypot(*(self.points[window] - [self.x, self.y]).T))])
-
-    def aside(self):
-        """Metres from the middle of the road."""
-        return float(np.hypot(*(self.points[self.near()] - [self.x, self.y])))
+    def locate(self):
+        """The nearest point of the road, as an index, and how far it is."""
+        far = np.hypot(self.points[:, 0] - self.x, self.points[:, 1] - self.y)
+        self.nearest = int(far.argmin())
+        self.off_road = float(far[self.nearest])
 
     def road(self, dt):
-        if self.aside() < HALF_ROAD + 1:
-            index = self.near()
+        if self.off_road < HALF_ROAD + 1:
             half = len(self.points) // 2
-            self.driven += (index - self.index + half) % len(self.points) - half
-            self.index = index
+            step = (self.nearest - self.index + half) % len(self.points) - half
+            self.driven += step if abs(step) < 60 else 0        # a short cut across country does not count
+            self.index = self.nearest
         self.reached(self.driven / ROAD)
 
     def missed(self, angle, dt):
@@ -169,7 +173,8 @@ class Game(World):
         """(angle to the right, distance) of what to steer for: the balloon, the gate, or the road some way ahead."""
         if self.task == "drones":
             return turn(self.target["bearing"] + 0.07 * np.sin(1.5 * self.time + self.target["phase"]) - self.heading), float(FAR)
-        x, y = (self.target["x"], self.target["y"]) if self.target else self.points[(self.near() + 10 + int(self.speed * 0.3)) % len(self.points)]
+        ahead = self.points[(self.nearest + 10 + int(self.speed * 0.3)) % len(self.points)]
+        x, y = (self.target["x"], self.target["y"]) if self.target else ahead
         return turn(np.arctan2(y - self.y, x - self.x) - self.heading), float(np.hypot(x - self.x, y - self.y))
 
     def state(self):
@@ -183,7 +188,8 @@ class Game(World):
         """Height and colour of every cell of the land; a panorama for the sky."""
         hills = 16 * noise(rng, MAP, MAP, 128, wrap=True) + 3 * noise(rng, MAP, MAP, 32, wrap=True)
         shade = noise(rng, MAP, MAP, 16, wrap=True) + 0.6 * noise(rng, MAP, MAP, 4, wrap=True) - 0.8
-        colour = np.float32([86, 150, 62]) + shade[..., None] * np.float32([60, 50, 40]) + (hills[..., None] - 9) * np.float32([5, 2, 1])
+        colour = np.float32([86, 150, 62]) + shade[..., None] * np.float32([60, 50, 40])
+        colour += (hills[..., None] - 9) * np.float32([5, 2, 1])
         colour += (np.roll(hills, 3, 1) - hills)[..., None] * np.float32([60, 60, 40])          # the sun is low
         self.height = hills.copy()
         if self.task == "road":
@@ -203,7 +209,8 @@ class Game(World):
         self.ground, self.height = hills, self.height.ravel()
         wide = int(2 * np.pi * FOCAL)
         sky = gradient(wide, ROWS, (70, 140, 225), (150, 200, 245), (225, 235, 240), (225, 235, 240))
-        crest = HORIZON - 4 - 22 * noise(rng, 8, wide + COLUMNS, 40)[0, :wide]
+        around = np.linspace(0, 2 * np.pi, wide, endpoint=False)
+        crest = HORIZON - 13 - sum(size * np.sin(peaks * around + rng.uniform(0, 6.28)) for peaks, size in ((7, 5), (12, 4), (31, 1.5)))
         sky[np.arange(ROWS)[:, None] > crest] = (150, 175, 205)
         self.sky = pack(np.hstack([sky, sky[:, :2 * COLUMNS]]))
 
@@ -242,7 +249,7 @@ class Game(World):
         return picture
 
     def project(self, x, y, z):
-        """A point of the land -> pixel (x, y) and pixels per metre; None when behind the eye."""
+        """A point of the land -> pixel (x, y) and pixels per metre; what is behind the eye is brought just before it."""
         c, s = np.cos(self.heading), np.sin(self.heading)
         dx, dy = x - self.x + BACK * c, y - self.y + BACK * s
         depth = max(dx * c + dy * s, 0.5)
@@ -251,17 +258,17 @@ class Game(World):
 
     def paint_drone(self, picture):
         angle = self.aim()[0]
-        x, y, scale = WIDTH / 2 + 2 * FOCAL * np.tan(np.clip(angle, -1.2, 1.2)), 84 + 5 * np.sin(2 * self.time), 7.5
+        x, y = int(WIDTH / 2 + 2 * FOCAL * np.tan(np.clip(angle, -1.2, 1.2))), int(84 + 5 * np.sin(2 * self.time))
         if self.firing:
-            tip = (int(x), int(y)) if abs(angle) < AIM else (WIDTH // 2, 70)
+            tip = (x, y) if abs(angle) < AIM else (WIDTH // 2, 70)
             for thick, colour in ((9, (80, 200, 255)), (3, WHITE)):
                 cv2.line(picture, (WIDTH // 2, 190), tip, colour, thick)
         for radius, colour in ((27, (140, 0, 20)), (25, RED if self.lock < 0.05 or int(self.time * 20) % 2 else WHITE)):
-            cv2.ellipse(picture, (int(x), int(y)), (radius, radius + 4), 0, 0, 360, colour, -1)
-        cv2.ellipse(picture, (int(x) - 8, int(y) - 10), (6, 9), 20, 0, 360, (255, 180, 180), -1)
-        cv2.rectangle(picture, (int(x) - 8, int(y) + 36), (int(x) + 8, int(y) + 47), (120, 70, 30), -1)
+            cv2.ellipse(picture, (x, y), (radius, radius + 4), 0, 0, 360, colour, -1)
+        cv2.ellipse(picture, (x - 8, y - 10), (6, 9), 20, 0, 360, (255, 180, 180), -1)
+        cv2.rectangle(picture, (x - 8, y + 36), (x + 8, y + 47), (120, 70, 30), -1)
         for side in (-7, 7):
-            cv2.line(picture, (int(x) + 2 * side, int(y) + 26), (int(x) + side, int(y) + 36), DARK, 1)
+            cv2.line(picture, (x + 2 * side, y + 26), (x + side, y + 36), DARK, 1)
         cv2.circle(picture, (WIDTH // 2, 84), 30, WHITE, 2)
 
     def paint_gate(self, picture):
@@ -271,6 +278,8 @@ class Game(World):
         ground = [self.ground[int(y / CELL) % MAP, int(x / CELL) % MAP] for x, y in posts]
         high = max(ground)
         feet = [self.project(x, y, z) for (x, y), z in zip(posts, ground)]
+        if max(foot[2] for foot in feet) > 300:                 # behind the eye
+            return
         tops, bottoms = ([self.project(x, y, high + up) for x, y in posts] for up in (9, 6))
         for foot, tip in zip(feet, tops):
             cv2.line(picture, (int(foot[0]), int(foot[1])), (int(tip[0]), int(tip[1])), WHITE, max(2, int(foot[2] * 1.0)))

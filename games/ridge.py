@@ -36,7 +36,8 @@ def hero(legs):
 HERO = {"stand": hero([(10, 9), (19, 20)]), "run0": hero([(10, 3), (19, 27)]), "run1": hero([(13, 15), (16, 13)]),
         "jump": hero([(10, 5), (20, 24)])}
 ARC = np.linspace(-1.3, 1.3, 12)
-SLASH = sprite(64, 56, (STEEL, [(16 + 46 * np.cos(a), 28 + 27 * np.sin(a)) for a in ARC] + [(10 + 36 * np.cos(a), 28 + 27 * np.sin(a)) for a in ARC[::-1]]))
+SLASH = sprite(64, 56, (STEEL, [(16 + 46 * np.cos(a), 28 + 27 * np.sin(a)) for a in ARC] +
+                        [(10 + 36 * np.cos(a), 28 + 27 * np.sin(a)) for a in ARC[::-1]]))
 LIME, GREEN = (150, 255, 60), (40, 150, 30)
 SLIME = [sprite(46, 36, (GREEN, 23, 36 - h / 2, w, h / 2 + 1), (LIME, 23, 34 - h / 2, w - 2, h / 2), ((255, 255, 255), 15, 24, 5, 6),
                 ((255, 255, 255), 31, 24, 5, 6), ((0, 0, 0), 16, 25, 2, 3), ((0, 0, 0), 30, 25, 2, 3)) for w, h in ((22, 26), (18, 33))]
@@ -172,10 +173,10 @@ class Game(World):
     def strike(self):
         slime, hero = self.target, self.hero
         if -8 < (slime.x - hero.x) * self.face < 66 and abs(slime.y - hero.y) < 48:
-            self.sparks.burst(self.rng, slime.x, slime.y - 16, LIME)
+            self.sparks.burst(self.rng, slime.x, slime.y - 16, STEEL)
             slime.hp, slime.well, slime.vx, slime.vy = slime.hp - 1, HEAL, 210.0 * self.face, -150.0
             if slime.hp <= 0:
-                self.sparks.burst(self.rng, slime.x, slime.y - 16, LIME, 30, 220)
+                self.sparks.burst(self.rng, slime.x, slime.y - 16, STEEL, 24, 220)
                 self.count += 1
                 self.reached(self.count / SLIMES)
                 self.target = self.spawn()
@@ -237,7 +238,8 @@ class Game(World):
         top = np.repeat(HEIGHT - TILE * self.height, TILE)      # per pixel column
         depth = y - top
         rock = np.uint8([34, 34, 48]) + np.uint8(14 * noise(rng, HEIGHT, width, 12))[..., None]
-        self.ridge = np.where((depth < 5)[..., None], np.uint8([190, 225, 205]), np.where((depth < 11)[..., None], np.uint8([70, 110, 110]), rock))
+        self.ridge = rock
+        self.ridge[depth < 11], self.ridge[depth < 5] = (70, 110, 110), (190, 225, 205)
         lava = (np.repeat(self.height, TILE) == 0) & (y > HEIGHT - 46)
         self.ridge[lava] = (255, 110, 10)
         self.ridge[lava & (y < HEIGHT - 40)] = (255, 220, 90)

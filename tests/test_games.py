@@ -79,7 +79,8 @@ def test_the_expert_succeeds_and_is_busy(name, task):
 def test_mindless_play_gets_nowhere(name, task):
     random = [episode(name, task, seed, Sticky(seed)) for seed in range(4)]
     assert not any(score["success"] for score in random) and np.mean([score["progress"] for score in random]) < 0.25
-    for pad in ({}, {"LEFT_X": 1}, {"LEFT_Y": 1, "SOUTH": 1}, {"RIGHT_X": 1}, {"RIGHT_TRIGGER": 1, "SOUTH": 1}, {"LEFT_X": -1, "RIGHT_TRIGGER": 1, "SOUTH": 1}):
+    for pad in ({}, {"LEFT_X": 1}, {"LEFT_Y": 1, "SOUTH": 1}, {"RIGHT_X": 1}, {"RIGHT_TRIGGER": 1, "SOUTH": 1},
+                {"LEFT_X": -1, "RIGHT_TRIGGER": 1, "SOUTH": 1}):
         scores = [episode(name, task, seed, held(**pad), fps=30) for seed in range(2)]
         assert not any(score["success"] for score in scores) and np.mean([score["progress"] for score in scores]) < 0.25, pad
 
@@ -106,8 +107,9 @@ def test_same_seed_and_pad_same_pictures(name, task):
     assert run(5) == run(5) != run(6)
 
 
-@pytest.mark.parametrize("name, task, pad", [("ridge", "reach", {"LEFT_X": 1}), ("ridge", "coins", {"DPAD_LEFT": 1}), ("crypt", "gems", {"LEFT_X": 0.6, "LEFT_Y": -0.8}),
-                                             ("rally", "road", {"RIGHT_TRIGGER": 1}), ("rally", "gates", {"RIGHT_TRIGGER": 1, "LEFT_X": 0.3})])
+@pytest.mark.parametrize("name, task, pad", [
+    ("ridge", "reach", {"LEFT_X": 1}), ("ridge", "coins", {"DPAD_LEFT": 1}), ("crypt", "gems", {"LEFT_X": 0.6, "LEFT_Y": -0.8}),
+    ("rally", "road", {"RIGHT_TRIGGER": 1}), ("rally", "gates", {"RIGHT_TRIGGER": 1, "LEFT_X": 0.3})])
 def test_the_world_moves_by_time_not_by_frames(name, task, pad):
     places = []
     for fps in (20, 30, 60, 144):
@@ -153,7 +155,8 @@ class Reader:
     def __init__(self, folder, *command, **environment):
         self.path = folder / "console"
         self.path.touch()
-        self.process = subprocess.Popen([sys.executable, *map(str, command)], env={**os.environ, "NITROGEN_CONSOLE": str(self.path), **environment})
+        environment = {**os.environ, "NITROGEN_CONSOLE": str(self.path), **environment}
+        self.process = subprocess.Popen([sys.executable, *map(str, command)], env=environment)
         self.wait(lambda: self.path.read_bytes()[:4096].endswith(b" "))
         self.header = json.loads(self.path.read_bytes()[:4096])
         with open(self.path, "r+b") as file:
@@ -209,5 +212,6 @@ def test_without_a_gate_a_process_follows_the_system_clock(tmp_path):
 
 def test_a_missing_file_or_an_unknown_task_is_one_clear_line(tmp_path):
     for arguments, file, message in (([], "nowhere", "must name an existing"), (["--task", "nap"], "x", "invalid choice: 'nap'")):
-        run = subprocess.run([sys.executable, GAMES / "crypt.py", *arguments], env={**os.environ, "NITROGEN_CONSOLE": str(tmp_path / file)}, capture_output=True, text=True)
+        run = subprocess.run([sys.executable, GAMES / "crypt.py", *arguments], capture_output=True, text=True,
+                             env={**os.environ, "NITROGEN_CONSOLE": str(tmp_path / file)})
         assert run.returncode and message in run.stderr and "Traceback" not in run.stderr

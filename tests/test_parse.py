@@ -1,5 +1,6 @@
 """parse.py: SegFormer parity, heat maps, synthetic frames, training and resuming, the shipped weights, parsing a video, bad input."""
 
+import os
 import subprocess
 import sys
 import zlib
@@ -144,16 +145,26 @@ def test_states_cover_the_pad():
 
 # ---- training ------------------------------------------------------------------------------------------------
 
-def test_steps_lower_the_loss(tmp_path):
+@pytest.fixture
+def one_thread():
+    """A shared machine slows many threads down more than it speeds them up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_steps_lower_the_loss(tmp_path, one_thread):
     parse.keep_memory()
-    run = parse.Run(parse.TrainConfig(out=str(tmp_path / "p.safetensors"), images=400, lr=2e-3), "cpu")
-    batch = next(iter(parse.batches(parse.Synthetic(0), 0, 8, 8)))
-    losses = [run.step(batch)[0] for _ in range(25)]
-    assert losses[-1] < 0.6 * losses[0], losses
+    run = parse.Run(parse.TrainConfig(out=str(tmp_path / "p.safetensors"), images=200, lr=2e-3), "cpu")
+    batch = next(iter(parse.batches(parse.Synthetic(0), 0, 6, 6)))
+    losses = [run.step(batch)[0] for _ in range(20)]
+    assert losses[-1] < 0.7 * losses[0], losses
 
 
 def command(*args, code=0):
-    done = subprocess.run([sys.executable, "parse.py", *map(str, args)], cwd=sim.ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "parse.py", *map(str, args)], cwd=sim.ROOT, capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -161,6 +172,7 @@ def command(*args, code=0):
 def test_training_command_resumes(tmp_path):
     args = ("train", "--config", "tiny", "--minutes", 0, "--batch", 4, "--validation", 8, "--workers", 0, "--out", tmp_path / "p.safetensors")
     command(*args, "--images", 16)
+    assert "finished already" in command(*args, "--images", 16)
     assert "resuming" in command(*args, "--images", 24)
     info = sim.read(tmp_path / "p.safetensors", "nitrogen.parser/1")[1]
     assert info["images"] == 24 and "all" in info["figures"]
@@ -170,7 +182,7 @@ def test_training_command_resumes(tmp_path):
 
 # ---- the shipped weights ---------------------------------------------------------------------------------------
 
-def test_shipped_weights_on_fresh_frames():
+def test_shipped_weights_on_fresh_frames(one_thread):
     parser = parse.load(WEIGHTS)
     table = parse.validate(parser, parse.Synthetic(987_654), 160, "cpu")
     everything = table["all"]

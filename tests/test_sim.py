@@ -183,6 +183,7 @@ int main(void) {
     t = later(1, 100000000); TOOK("sleep_until", clock_nanosleep(1, TIMER_ABSTIME, &t, 0));
     t = later(0, 100000000); TOOK("sleep_until_date", clock_nanosleep(0, TIMER_ABSTIME, &t, 0));
     TOOK("poll_nothing", poll(0, 0, 100));
+    struct timeval v2 = {0, 100000}; TOOK("select_nothing", select(0, 0, 0, 0, &v2));
     pipe(tube);
     struct pollfd p = {tube[0], POLLIN, 0}; TOOK("poll", poll(&p, 1, 100));
     TOOK("ppoll", ppoll(&p, 1, &u, 0));
@@ -217,7 +218,7 @@ def test_every_clock_and_every_wait(tmp_path, link):
     assert {i: v - sim.BIRTH for i, v in clocks.items()} == {i: sim.OFFSET if i in (0, 5, 8, 11) else 0 for i in clocks} and len(clocks) == 9
     assert found["gettimeofday",] == found["raw_gettimeofday",] == found["time",] == sim.EPOCH and found["raw",] == sim.BIRTH
     assert found["cpu",] == found["sem_errno",] == found["sem_past_errno",] == 1 and found["select_set",] == 0
-    full = {("nanosleep", "0"), ("sleep_until", "0"), ("sleep_until_date", "0"), ("poll_nothing", "0"), ("poll", "0"), ("ppoll", "0"),
+    full = {("nanosleep", "0"), ("sleep_until", "0"), ("sleep_until_date", "0"), ("poll_nothing", "0"), ("select_nothing", "0"), ("poll", "0"), ("ppoll", "0"),
             ("select", "0"), ("pselect", "0"), ("epoll", "0"), ("sem", "-1"), ("cond", "1")}
     assert {key: found.get(key) for key in full} == {key: 100_000_000 for key in full}
     assert found["poll_woken", "1"] == 30_000_000 and found["poll_ready", "1"] == 0 and found["sem_past", "-1"] == 0
@@ -430,6 +431,23 @@ def test_frame_skip(pad_game):
         assert [env.step(NEUTRAL)[4]["frame"] for _ in range(3)] == [3, 6, 9]
 
 
+@needs_hook
+def test_a_game_may_live_in_any_one_thread(pad_game):
+    seen = []
+
+    def play_in_thread():
+        with contextlib.closing(sim.GameEnv(pad_game)) as env:
+            env.reset()
+            seen.append(env.step(NEUTRAL)[4]["frame"])
+
+    threads = [threading.Thread(target=play_in_thread) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1, 1]
+
+
 def test_wrong_actions_are_refused(pad_game):
     with contextlib.closing(sim.GameEnv(pad_game)) as env:
         with pytest.raises(sim.GameError, match="call reset"):
@@ -494,7 +512,8 @@ def test_close_leaves_nothing(pad_game, leftovers, clock):
 
 @pytest.mark.parametrize("ending", ["raise ValueError", "os.kill(os.getpid(), signal.SIGINT)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_nothing_is_left_however_we_end(pad_game, leftovers, ending):
-    code = (f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nsim.MEMORY = {str(sim.MEMORY)!r}\n"
+    code = (f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom pathlib import Path\n"
+            f"sim.MEMORY = Path({str(sim.MEMORY)!r})\n"
             f"env = sim.GameEnv({pad_game!r})\nenv.reset()\nprint(env.view.path.parent, flush=True)\n{ending}\ntime.sleep(60)")
     folder = Path(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30).stdout.strip())
     if "SIGKILL" in ending:                                    # nobody was left to remove the folder: the next game does
