@@ -38,7 +38,7 @@ WORK_WIDTH = 960        # CHOICE: wider frames are searched at this width, and r
 RATIO = 0.8             # nearest against second nearest descriptor (Lowe)
 GROUNDS = (60, 150)     # CHOICE: grays behind the templates when their descriptors are taken
 FIRST_BAR = 8           # CHOICE: inliers that make a candidate; it must still pass the bar once registered
-MIN_LIKENESS = 0.3      # CHOICE: correlation of the drawn template with the registered median
+MIN_LIKENESS = 0.5      # CHOICE: correlation of the drawn template with the registered median
 
 
 @dataclass(frozen=True)

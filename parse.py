@@ -363,33 +363,32 @@ def locate(logits):
 
 def random_states(rng, shown):
     """(buttons bool [2, 16], sticks f32 [2, 4]): two consecutive states of a pad, from resting to everything at once."""
-    buttons = np.repeat(rng.random((1, 16)) < rng.choice([0.0, 0.08, 0.2, 0.45], p=[0.15, 0.35, 0.35, 0.15]), 2, 0)
-    buttons[0] ^= rng.random(16) < rng.choice([0.0, 0.05, 0.3])
-    for a, b in ((0, 1), (2, 3)):                                       # opposite directions exclude each other
-        buttons[:, b] &= ~buttons[:, a] if rng.random() < 0.5 else True
-        buttons[:, a] &= ~buttons[:, b]
-    sticks = np.zeros((2, 2, 2), np.float32)                            # frame, stick, axis
-    for s in range(2):
-        now, before = random_stick(rng), random_stick(rng)
-        step = rng.choice(3, p=[0.35, 0.4, 0.25])                       # holds still, moves on, jumps
-        sticks[:, s] = (now, now) if step == 0 else (now + rng.normal(0, 0.2, 2), now) if step == 1 else (before, now)
-    return buttons & shown[:16], sticks.clip(-1, 1).reshape(2, 4)
+    now = rng.random(16) < rng.choice([0.0, 0.08, 0.2, 0.45], p=[0.15, 0.35, 0.35, 0.15])
+    before = now ^ (rng.random(16) < rng.choice([0.0, 0.05, 0.3]))
+    buttons = np.stack([without_opposites(rng, b) for b in (before, now)]) & shown[:16]
+    first, second = random_sticks(rng), random_sticks(rng)
+    step = rng.choice(3, size=(2, 1), p=[0.35, 0.4, 0.25])              # each stick holds still, moves on, or jumps
+    moved = first + rng.normal(0, 0.2, 4)
+    second = np.where(np.repeat(step, 2) == 0, first, np.where(np.repeat(step, 2) == 1, moved, second))
+    return buttons, np.stack([first, second]).clip(-1, 1).astype(np.float32)
 
 
-def random_stick(rng):
-    kind = rng.choice(6, p=[0.25, 0.1, 0.25, 0.15, 0.2, 0.05])
-    if kind == 0:                                                       # rest
-        return np.zeros(2)
-    if kind == 1:                                                       # drift
-        return rng.normal(0, 0.06, 2)
-    angle, length = rng.uniform(0, 2 * np.pi), 1.0
-    if kind == 2:                                                       # held in one of eight directions
-        angle = rng.integers(8) * np.pi / 4 + rng.normal(0, 0.04)
-    elif kind == 4:                                                     # anywhere
-        length = rng.random() ** 0.5
-    elif kind == 5:                                                     # the corners that square pads reach
-        return rng.uniform(-1, 1, 2)
-    return np.array([np.cos(angle), np.sin(angle)]) * length            # else anywhere on the rim
+def without_opposites(rng, buttons):
+    """Of two opposite directions, at most one stays pressed."""
+    for pair in ([0, 1], [2, 3]):
+        if buttons[pair].all():
+            buttons[rng.choice(pair)] = False
+    return buttons
+
+
+def random_sticks(rng):
+    """[4] in [-1, 1]: at rest, drifting a little, held in one of eight directions, on the rim, anywhere, or in a square pad's corner."""
+    out = np.zeros((2, 2))
+    for stick, kind in enumerate(rng.choice(6, size=2, p=[0.25, 0.1, 0.25, 0.15, 0.2, 0.05])):
+        angle = rng.integers(8) * np.pi / 4 + rng.normal(0, 0.04) if kind == 2 else rng.uniform(0, 2 * np.pi)
+        rim = np.array([np.cos(angle), np.sin(angle)])
+        out[stick] = (0, rng.normal(0, 0.06, 2), rim, rim, rim * rng.random() ** 0.5, rng.uniform(-1, 1, 2))[kind]
+    return out.ravel().clip(-1, 1)
 
 
 def paint(rng, w=720, h=512):
@@ -441,7 +440,7 @@ class Synthetic(torch.utils.data.Dataset):
     buttons bool [2, 16], cells f32 [2, 2, 2] (frame, stick, axis: where the knob is *in this crop*, in cells, so that
     a crop that is slightly off teaches no wrong place), family int64.
     """
-    SCENES, REPAINT = 64, 4096                                          # game pictures in use; items until new ones are painted
+    SCENES, REPAINT, PLAYERS = 64, 4096, 12         # game pictures in use; items until new ones are painted; players per template
 
     def __init__(self, seed: int, templates: list | None = None):
         self.seed, self.templates = seed, templates or list(extract.templates().values())
@@ -473,14 +472,16 @@ class Synthetic(torch.utils.data.Dataset):
         return behind, cv2.resize(washed, (w, h), interpolation=cv2.INTER_LINEAR)
 
     def usual(self, rng, t):
-        """The overlay as a temporal median shows it: at rest, or (a few players per template) the median over their play."""
-        key = (t, int(rng.integers(1, 5)) if rng.random() < 0.4 else 0)
+        """The overlay as a temporal median shows it: at rest, or the median of three states of one of a few players, with
+        the buttons that this player holds most of the time: "unlike the median" must not come to mean "pressed"."""
+        key = (t, int(rng.integers(self.PLAYERS)) if rng.random() < 0.65 else self.PLAYERS)
         if key not in self.idle:
-            draws, (_, _, shown) = np.random.default_rng([self.seed, *key]), geometry(self.layouts[t])
-            states = [random_states(draws, shown) for _ in range(5)] if key[1] else []
-            rest = [extract.draw(self.templates[t], np.zeros(16), np.zeros(4))] * (4 if key[1] % 2 else 1)
-            drawn = [extract.draw(self.templates[t], b, s) for pair in states for b, s in zip(*pair)]
-            self.idle[key] = np.median(rest + drawn, 0).astype(np.uint8)
+            draws, template = np.random.default_rng([self.seed, *key]), self.templates[t]
+            held, favourite = np.where(draws.random(16) < 0.2, 0.8, 0.1), random_sticks(draws)
+            states = [(without_opposites(draws, draws.random(16) < held), (favourite, random_sticks(draws), np.zeros(4))[draws.integers(3)])
+                      for _ in range(3)] if key[1] < self.PLAYERS else [(np.zeros(16), np.zeros(4))] * 3
+            a, b, c = (extract.draw(template, *state) for state in states)
+            self.idle[key] = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
         return self.idle[key]
 
     def __getitem__(self, index):

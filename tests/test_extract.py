@@ -16,6 +16,7 @@ import extract  # noqa: E402
 import sim  # noqa: E402
 
 NONE = np.zeros(16, bool), np.zeros(4)
+PAD = extract.PAD
 
 
 def play(rng, n):
@@ -98,9 +99,6 @@ def test_each_button_changes_its_own_box_and_nothing_else(name):
     for side, (cx, cy, travel, w, h) in where["sticks"].items():
         assert 0.06 <= travel / template.size[0] <= 0.10
         assert min(cx, cy) - travel - w / 2 > -PAD and max(cx + travel + w / 2 - template.size[0], cy + travel + h / 2 - template.size[1]) < PAD
-
-
-PAD = extract.PAD
 
 
 def test_there_are_thirty_templates_in_five_families_drawn_quickly():

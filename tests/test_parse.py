@@ -200,7 +200,7 @@ def play(rng, frames, shown):
         buttons[i] = buttons[i - 1] ^ (rng.random(16) < np.where(buttons[i - 1], 0.12, 0.03))
         buttons[i, [1, 3]] &= ~buttons[i, [0, 2]]
         if i % 10 == 1:
-            target = np.concatenate([parse.random_stick(rng), parse.random_stick(rng)]).clip(-1, 1)
+            target = parse.random_sticks(rng)
         sticks[i] = sticks[i - 1] + 0.5 * (target - sticks[i - 1])
     return buttons & shown, sticks
 
