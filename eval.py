@@ -91,8 +91,8 @@ def record_video(stem: str, c: Record) -> int:
         return length
     name, number = stem.rsplit("-", 1)
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
-    templates = extract.templates()
-    template = templates[sorted(templates)[rng.integers(len(templates))]]
+    fit = [t for _, t in sorted(extract.templates().items()) if len(extract.layout(t)["sticks"]) == 2]    # these games need sticks
+    template = fit[rng.integers(len(fit))]
     width, opacity = rng.uniform(0.25, 0.38) * WIDTH, rng.uniform(0.7, 1.0)
     scale = width / template.size[0]
     w, h = round(width), round(scale * template.size[1])
@@ -149,7 +149,12 @@ def overlay(c: Overlay) -> dict:
         videos = expand([f"{c.out}/videos"])
         step("extract.py", *videos, "--out", labels, "--workers", str(c.workers))
         step("parse.py", *videos, "--out", labels, "--device", c.device)
-    rows = [(v, score_video(v, labels)) for v in videos]
+    lost = [v for v in videos if not (Path(labels) / f"{Path(v).stem}.actions.safetensors").exists()]
+    if lost:
+        print(f"no actions for {len(lost)} of {len(videos)} videos (overlay not found, or not parsed yet): {', '.join(Path(v).name for v in lost)}")
+    rows = [(v, score_video(v, labels)) for v in videos if v not in lost]
+    if not rows:
+        raise SystemExit(f"{labels}: no actions of these videos there; make them: python extract.py and python parse.py with --out {labels}")
     families = sorted({r["family"] for _, r in rows})
     columns = ("accuracy", "silence", "recall", "f1", "press_f1", "r2")
     print(f"\n{'family':14s} {'videos':>6s} " + " ".join(f"{k:>9s}" for k in columns))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +104,7 @@ def chunk_starts(keep, fps: float, c: Config):
 
 def box_to_mask(path, frame_w: int, frame_h: int):
     """x0, y0, x1, y1 of the painted box in frame px, grown a little and clipped to the frame."""
-    tensors, info = sim.read(path, "nitrogen.overlay/1")
-    if info.get("found") is False:
-        raise SystemExit(f"{path}: no overlay was found in this video, so its actions cannot come from one")
+    tensors, _ = sim.read(path, "nitrogen.overlay/1")
     x, y, w, h = tensors["bbox"][0].astype(int)
     gx, gy = int(GROW * w) + 2, int(GROW * h) + 2
     return max(0, x - gx), max(0, y - gy), min(frame_w, x + w + gx), min(frame_h, y + h + gy)
@@ -113,11 +112,17 @@ def box_to_mask(path, frame_w: int, frame_h: int):
 
 # ---- shards ---------------------------------------------------------------------------------------------------
 
-def filter_video(video: str, c: Config) -> dict:
-    """One video -> its shards.  Returns counts: rows, kept, chunks."""
+def filter_video(video: str, c: Config) -> dict | None:
+    """One video -> its shards.  Returns counts: rows, kept, chunks; None if no overlay was found in it."""
     import cv2
     stem, folder = Path(video).stem, Path(c.labels)
     labels, overlay = folder / f"{stem}.actions.safetensors", folder / f"{stem}.overlay.safetensors"
+    if overlay.exists() and sim.read(overlay, "nitrogen.overlay/1")[1].get("found") is False:
+        line = f"{video}: no overlay was found in it, so there is nothing to learn from"
+        if len(c.videos) == 1:
+            raise SystemExit(line)
+        print(f"{line}; skipped", file=sys.stderr)
+        return None
     if not labels.exists():
         raise SystemExit(f"{labels}: no such file; make it: python parse.py {video} --out {folder}")
     facts = sim.video_facts(video)
@@ -232,7 +237,7 @@ def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
 
 
 def run(c: Config) -> None:
-    counts = sim.for_each(functools.partial(filter_video, c=c), c.videos, c.workers)
+    counts = [n for n in sim.for_each(functools.partial(filter_video, c=c), c.videos, c.workers) if n]
     rows, kept, chunks = (sum(n[k] for n in counts) for k in ("rows", "kept", "chunks"))
     print(f"{len(counts)} videos, {rows:,} frames: kept {kept:,} ({100 * kept / max(rows, 1):.0f} %), {chunks:,} chunks "
           f"({sum(n['split'] == 'validation' for n in counts)} videos held out) -> {c.out}")
