@@ -6,7 +6,7 @@
 In, per video: the video and DIR/<stem>.overlay.safetensors from extract.py (where the overlay is, the temporal median
 of its crop, and the layout: where each button and stick of the template is).
 Out: row i = what frame i shows: buttons float16 [T, 16] probabilities, sticks float32 [T, 4] in grid cells from the
-centre (-5..5), shown bool [20], confidence float16 [T], time float64 [T] s.
+centre (-5..5; `cells_per_radius` in the metadata), shown bool [20], confidence float16 [T], time float64 [T] s.
 `train` needs no data: it draws the templates of extract.py in random states over random backgrounds.
 
 The network is a SegFormer whose input is two consecutive crops side by side.  Its head samples the feature map where
@@ -24,6 +24,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,18 +96,18 @@ class TrainConfig(sim.Common):
 
 
 CONFIGS = {
-    "tiny": TrainConfig(batch=16, lr=8e-4, minutes=30, ema=0.995, threads=1),     # DEVIATION: higher peak, smaller batch for a short run on a CPU
-    "small": TrainConfig(batch=256, lr=1e-3, images=2e6, minutes=15, workers=12),     # DEVIATION: likewise, one GPU
+    "tiny": TrainConfig(batch=16, lr=8e-4, minutes=30, ema=0.995, threads=1),     # two cores; DEVIATION: smaller batch, higher peak
+    "small": TrainConfig(batch=256, lr=1e-3, images=2e6, minutes=15, workers=12),     # one GPU; DEVIATION: higher peak
     "paper": TrainConfig(net="b0", workers=12),
 }
 
 
 # ---- SegFormer encoder: MiT, arXiv 2105.15203 ---------------------------------------------------------------
-# Tensor names as in transformers.  Weights published under its older names: encoder.patch_embeddings.I -> stages.I.patch_embeddings,
-# encoder.block.I.J -> stages.I.blocks.J, layer_norm_1 / layer_norm_2 -> layernorm_before / layernorm_after,
-# attention.self.query / key / value -> attention.q_proj / k_proj / v_proj, attention.output.dense -> attention.o_proj,
-# attention.self.sr / layer_norm -> attention.sequence_reduction.sequence_reduction / layer_norm, mlp.dense1 / dense2 ->
-# mlp.fc1 / fc2, encoder.layer_norm.I -> stages.I.layer_norm.
+# Tensor names as in transformers.  Published weights carry its older names: encoder.patch_embeddings.I is
+# stages.I.patch_embeddings, encoder.block.I.J is stages.I.blocks.J, encoder.layer_norm.I is stages.I.layer_norm; in a block, layer_norm_1 and _2 are
+# layernorm_before and _after, attention.self.query, key, value are attention.q_proj, k_proj, v_proj, attention.output.dense is
+# attention.o_proj, attention.self.sr and .layer_norm are attention.sequence_reduction.sequence_reduction and .layer_norm,
+# mlp.dense1 and dense2 are mlp.fc1 and fc2.
 
 def as_image(x, size):
     return rearrange(x, "B (h w) D -> B D h w", h=size[0])
@@ -258,7 +259,7 @@ def rings(*spec) -> torch.Tensor:
 
 
 def sample(features, points):
-    """features [B, c, h, 2 w] at points [B, p, 2] (0..1 in the crop), in both crops: [B, t, p, 2 c], own crop first, then the other.
+    """features [B, c, h, 2 w] at points [B, p, 2] (0..1 in the crop), in both crops: [B, t, p, 2 c], own crop, then the other.
 
     The non-linearity comes after the sampling: it then costs only what is looked at."""
     x, y = points.clamp(0, 1).unbind(-1)
@@ -285,6 +286,7 @@ class Parser(nn.Module):
             self.register_buffer(name, points, persistent=False)
         self.button_in = nn.Linear(2 * len(self.nine) * (net.decoder + net.detail), net.decoder)
         self.button_name = nn.Parameter(torch.zeros(len(sim.BUTTONS), net.decoder))
+        self.button_knob = nn.Linear(net.head, net.decoder)
         self.button_out = nn.Linear(net.decoder, 1)
         self.stick_near = nn.Linear(2 * len(self.near) * net.detail, net.head)
         self.stick_far = nn.Linear(2 * len(self.far) * net.decoder, net.head)
@@ -295,13 +297,17 @@ class Parser(nn.Module):
         """x [B, 6, CROP, 2 CROP] in -1..1; boxes [B, 16, 4] centre and half size; sticks [B, 2, 6] centre, travel, knob's half
         size; both as shares of the crop.  Returns button logits [B, 2, 16] and heat map logits [B, 2, 2, GRID * GRID]."""
         coarse, fine = self.decoder(self.encoder(x)), self.detail(x)
-        return self.read_buttons(coarse, fine, boxes), self.read_sticks(coarse, fine, sticks)
+        heat, knobs = self.read_sticks(coarse, fine, sticks)
+        return self.read_buttons(coarse, fine, boxes, knobs), heat
 
-    def read_buttons(self, coarse, fine, boxes):
+    def read_buttons(self, coarse, fine, boxes, knobs):
+        """A click shows on the stick's knob, wherever that is: its buttons also get the features found there, knobs [B, 2, 2, head]."""
         points = (boxes[:, :, None, :2] + self.nine * boxes[:, :, None, 2:]).flatten(1, 2)
         f = torch.cat([sample(coarse, points), sample(fine, points)], -1)
         f = rearrange(f, "B t (n p) c -> B t n (p c)", p=len(self.nine))
-        return self.button_out(F.gelu(self.button_in(f) + self.button_name))[..., 0]
+        first = sim.BUTTONS.index("LEFT_THUMB")
+        clicks = F.pad(self.button_knob(knobs), (0, 0, first, len(sim.BUTTONS) - first - 2))
+        return self.button_out(F.gelu(self.button_in(f) + self.button_name + clicks))[..., 0]
 
     def read_sticks(self, coarse, fine, sticks):
         centre, travel, knob = sticks[:, :, None].split(2, -1)
@@ -312,8 +318,11 @@ class Parser(nn.Module):
             return rearrange(sample(features, points), "B t (n p) c -> B t n (p c)", p=len(ring))
         f = F.gelu(self.stick_near(around(fine, self.near)) + self.stick_far(around(coarse, self.far)))
         f = rearrange(f, "B t (s i j) c -> (B t s) c i j", s=2, i=GRID)
-        heat = self.stick_out(F.gelu(self.stick_mix(f)))
-        return rearrange(heat, "(B t s) 1 i j -> B t s (i j)", t=2, s=2)
+        f = F.gelu(self.stick_mix(f))
+        heat = rearrange(self.stick_out(f), "(B t s) 1 i j -> B t s (i j)", t=2, s=2)
+        f = rearrange(f, "(B t s) c i j -> B t s (i j) c", t=2, s=2)
+        knobs = (heat.detach().float().softmax(-1).to(f.dtype)[..., None, :] @ f)[..., 0, :]           # B t s c
+        return heat, knobs
 
 
 def network_input(frames, median):
@@ -382,7 +391,7 @@ def without_opposites(rng, buttons):
 
 
 def random_sticks(rng):
-    """[4] in [-1, 1]: at rest, drifting a little, held in one of eight directions, on the rim, anywhere, or in a square pad's corner."""
+    """[4] in [-1, 1]: at rest, drifting, in one of eight directions, on the rim, anywhere, or where only square pads reach."""
     out = np.zeros((2, 2))
     for stick, kind in enumerate(rng.choice(6, size=2, p=[0.25, 0.1, 0.25, 0.15, 0.2, 0.05])):
         angle = rng.integers(8) * np.pi / 4 + rng.normal(0, 0.04) if kind == 2 else rng.uniform(0, 2 * np.pi)
@@ -424,7 +433,8 @@ def paint(rng, w=720, h=512):
         ink = [255] * 3 if rng.random() < 0.5 else color()
         if rng.random() < 0.6:
             text = "".join(rng.choice(list("ABXYLRQWERT0123456789:/% abcdeghinorst"), rng.integers(1, 14)))
-            cv2.putText(canvas, text, (x, y), int(rng.integers(0, 5)), rng.uniform(0.3, 1.6), ink, int(rng.integers(1, 4)), cv2.LINE_AA)
+            font, height, thick = int(rng.integers(0, 5)), rng.uniform(0.3, 1.6), int(rng.integers(1, 4))
+            cv2.putText(canvas, text, (x, y), font, height, ink, thick, cv2.LINE_AA)
         else:
             length, thick = int(rng.integers(30, 200)), int(rng.integers(4, 16))
             cv2.rectangle(canvas, (x, y), (x + length, y + thick), [20] * 3, -1)
@@ -478,8 +488,10 @@ class Synthetic(torch.utils.data.Dataset):
         if key not in self.idle:
             draws, template = np.random.default_rng([self.seed, *key]), self.templates[t]
             held, favourite = np.where(draws.random(16) < 0.2, 0.8, 0.1), random_sticks(draws)
-            states = [(without_opposites(draws, draws.random(16) < held), (favourite, random_sticks(draws), np.zeros(4))[draws.integers(3)])
-                      for _ in range(3)] if key[1] < self.PLAYERS else [(np.zeros(16), np.zeros(4))] * 3
+            states = [(np.zeros(16), np.zeros(4))] * 3
+            if key[1] < self.PLAYERS:
+                states = [(without_opposites(draws, draws.random(16) < held),
+                           (favourite, random_sticks(draws), np.zeros(4))[draws.integers(3)]) for _ in range(3)]
             a, b, c = (extract.draw(template, *state) for state in states)
             self.idle[key] = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
         return self.idle[key]
@@ -573,8 +585,10 @@ def validate(parser: Parser, data: Synthetic, count: int, device: str, workers: 
         parts.append([v.cpu().numpy() for v in (b["family"], b["shown"], buttons > 0, b["buttons"], locate(heat)[0], b["cells"])])
     family, shown, said, true, cells, where = map(np.concatenate, zip(*parts))
     table = {}
-    for i, name in [*enumerate(data.families), (None, "all")]:
-        mine = family == i if i is not None else family >= 0
+    for name in [*data.families, "all"]:
+        mine = family == data.families.index(name) if name != "all" else family >= 0
+        if not mine.any():
+            continue
         m = np.repeat(shown[mine, None, :16], 2, 1)
         s, t = said[mine][m], true[mine][m]
         there = np.repeat(shown[mine, None, 16::2], 2, 1)
@@ -582,16 +596,16 @@ def validate(parser: Parser, data: Synthetic, count: int, device: str, workers: 
         hit = (s & t).sum()
         table[name] = {"frames": 2 * int(mine.sum()), "accuracy": (s == t).mean(), "silence": (~t).mean(),
                        "recall": hit / max(t.sum(), 1), "f1": 2 * hit / max(s.sum() + t.sum(), 1)}
-        if len(y):
+        if len(y) > 20:
             table[name] |= {"r2": (1 - ((x - y) ** 2).mean(0) / y.var(0)).mean(), "error": np.abs(x - y).mean()}
     return {k: {a: round(float(b), 5) for a, b in v.items()} for k, v in table.items()}
 
 
 def print_table(table: dict) -> None:
-    print(f"{'family':10s} {'frames':>7s} {'accuracy':>9s} {'silence':>8s} {'recall':>7s} {'F1':>7s} {'stick R2':>9s} {'error':>7s}")
+    columns = ("frames", "accuracy", "silence", "recall", "f1", "r2", "error")
+    print("family    " + "".join(f"{c:>10s}" for c in columns))
     for name, row in table.items():
-        stick = f"{row['r2']:9.4f} {row['error']:7.4f}" if "r2" in row else f"{'-':>9s} {'-':>7s}"
-        print(f"{name:10s} {row['frames']:7.0f} {row['accuracy']:9.4f} {row['silence']:8.4f} {row['recall']:7.4f} {row['f1']:7.4f} {stick}")
+        print(f"{name:10s}{row['frames']:10.0f}" + "".join(f"{row.get(c, math.nan):10.4f}" for c in columns[1:]))
 
 
 def load(path, device: str = "cpu") -> Parser:
@@ -601,7 +615,8 @@ def load(path, device: str = "cpu") -> Parser:
         parser = Parser(Net(**{k: tuple(v) if isinstance(v, list) else v for k, v in info["net"].items()}))
         parser.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
     except (KeyError, TypeError, RuntimeError) as e:
-        raise SystemExit(f"{path}: does not fit this code's network ({str(e).splitlines()[0][:100]}); make it anew: {sim.MAKER['parser']}") from None
+        fault = str(e).splitlines()[0][:100]
+        raise SystemExit(f"{path}: does not fit this network ({fault}); make it anew: {sim.MAKER['parser']}") from None
     return parser.to(device, memory_format=torch.channels_last).eval()
 
 
@@ -617,33 +632,33 @@ class Run:
         groups = [{"params": [p for p in self.params if p.ndim > 1], "weight_decay": cfg.weight_decay},
                   {"params": [p for p in self.params if p.ndim < 2], "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
+        self.moments = [{"step": torch.zeros((), device=device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                        for p in self.params]
+        self.optimizer.state.update(zip(self.params, self.moments))
         self.average = [p.detach().clone() for p in self.params]
         self.images, self.steps, self.seconds = 0, 0, 0.0
         self.recipe = {k: v for k, v in sim.recipe(cfg).items() if k not in ("images", "minutes", "threads", "validation")}
         if self.path.exists() and not cfg.fresh:
             self.resume()
         elif Path(cfg.out).exists() and not cfg.fresh:
-            raise SystemExit(f"{cfg.out}: exists, and {self.path.name} to go on from does not; give another --out, or --fresh to replace it")
+            raise SystemExit(f"{cfg.out}: exists, but nothing to go on from; give another --out, or --fresh to replace it")
 
-    def resume(self):
-        tensors, info = sim.read(self.path, "nitrogen.state/1")
-        if info["recipe"] != self.recipe:
-            other = [k for k in self.recipe if info["recipe"].get(k) != self.recipe[k]]
-            raise SystemExit(f"{self.path}: an unfinished run with another {', '.join(other)}; give another --out, or --fresh to replace it")
-        with torch.no_grad():
-            for name, p, a in zip(self.names, self.params, self.average):
-                p.copy_(torch.from_numpy(tensors[f"raw.{name}"]))
-                a.copy_(torch.from_numpy(tensors[f"average.{name}"]))
-                self.optimizer.state[p] = {"step": torch.tensor(float(info["steps"])),
-                                           **{k: torch.from_numpy(tensors[f"{k}.{name}"]).to(p) for k in ("exp_avg", "exp_avg_sq")}}
+    def tensors(self) -> dict:
+        """Everything that a step changes, by name."""
+        return {f"{kind}.{name}": tensor for name, p, a, m in zip(self.names, self.params, self.average, self.moments)
+                for kind, tensor in (("raw", p.detach()), ("average", a), *m.items())}
+
+    def resume(self) -> None:
+        saved, info = sim.read(self.path, "nitrogen.state/1")
+        other = [k for k in self.recipe if info["recipe"].get(k) != self.recipe[k]]
+        if other:
+            raise SystemExit(f"{self.path}: a run with another {', '.join(other)}; give another --out, or --fresh to replace it")
+        for name, tensor in self.tensors().items():
+            tensor.copy_(torch.from_numpy(saved[name]).view_as(tensor))
         self.images, self.steps, self.seconds = info["images"], info["steps"], info["seconds"]
 
-    def suspend(self):
-        tensors = {}
-        for name, p, a in zip(self.names, self.params, self.average):
-            moments = self.optimizer.state[p]
-            tensors |= {f"raw.{name}": p, f"average.{name}": a, f"exp_avg.{name}": moments["exp_avg"], f"exp_avg_sq.{name}": moments["exp_avg_sq"]}
-        sim.write(self.path, {k: v.detach().float().cpu().numpy() for k, v in tensors.items()}, "nitrogen.state/1",
+    def suspend(self) -> None:
+        sim.write(self.path, {k: v.cpu().numpy() for k, v in self.tensors().items()}, "nitrogen.state/1",
                   recipe=self.recipe, images=self.images, steps=self.steps, seconds=self.seconds)
 
     def share(self) -> float:
@@ -653,7 +668,8 @@ class Run:
     def rate(self) -> float:
         """Linear warm-up, then half a cosine down to 2 % of the peak."""
         done, warm = min(self.share(), 1), self.cfg.warmup
-        return self.cfg.lr * (min((done + 1e-3) / warm, 1) if done < warm else 0.02 + 0.49 * (1 + math.cos(math.pi * (done - warm) / (1 - warm))))
+        fall = 0.02 + 0.49 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+        return self.cfg.lr * min((done + 1e-3) / warm, fall)
 
     def step(self, batch: dict):
         for group in self.optimizer.param_groups:
@@ -683,8 +699,9 @@ def train(cfg: TrainConfig) -> None:
         torch.set_num_threads(cfg.threads)
     cv2.setNumThreads(1)
     run, data = Run(cfg, device), Synthetic(cfg.seed)
-    print(f"train parser {cfg.net}, {sum(p.numel() for p in run.params):,} parameters, on {device}: {len(data.templates)} templates, batches of "
-          f"{cfg.batch} pairs, until {f'{cfg.minutes:g} minutes' if cfg.minutes else f'{cfg.images:,.0f} pairs'} -> {cfg.out}\n{cfg}")
+    until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
+    print(f"train parser {cfg.net}, {sum(p.numel() for p in run.params):,} parameters, on {device}: {len(data.templates)} templates, "
+          f"batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
     if run.images:
         print(f"resuming {run.path} at {run.images:,} pairs, {run.seconds / 60:.1f} minutes")
         if run.share() >= 1 and Path(cfg.out).exists():
@@ -735,7 +752,7 @@ def registered(video, overlay: dict, size, w: int, h: int):
 
 
 def in_pairs(frames, pairs: int):
-    """Chunks of 2 * pairs frames; the last one may be shorter and repeats its last frame if their number is odd: (chunk, how many are real)."""
+    """(chunk of 2 * pairs frames, how many are real); the last is shorter, and if it is odd its last frame stands twice."""
     frames = iter(frames)
     while chunk := list(itertools.islice(frames, 2 * pairs)):
         yield chunk + chunk[-1:] * (len(chunk) % 2), len(chunk)
@@ -753,7 +770,8 @@ def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str
     with tqdm(total=sim.video_facts(video)["frames"], desc=Path(video).name, unit="frame", leave=False) as bar:
         for chunk, real in ahead(in_pairs(registered(video, overlay, layout["size"], CROP, CROP), BATCH)):
             seconds, place, crops = map(np.stack, zip(*chunk))
-            frames, median = (torch.from_numpy(rearrange(a, "(B t) h w c -> B t h w c", t=2)).to(device) for a in (crops, medians[place]))
+            frames, median = (torch.from_numpy(rearrange(a, "(B t) h w c -> B t h w c", t=2)).to(device)
+                              for a in (crops, medians[place]))
             places = (torch.from_numpy(a).to(device).expand(len(frames), -1, -1) for a in (boxes, sticks))
             with autocast(device):
                 logits, heat = parser(network_input(frames, median), *places)
@@ -777,16 +795,13 @@ def draw_pad(layout: dict, template: str, buttons, sticks, scale: float) -> np.n
     if template in extract.templates():
         extract.composite(canvas, extract.draw(extract.templates()[template], buttons, sticks.clip(-1, 1), scale), 0, 0)
         return canvas
+    at = lambda *xy: tuple(int(round(v * scale)) for v in xy)                          # noqa: E731
     for name, (x, y, bw, bh) in layout["buttons"].items():
         on = buttons[sim.BUTTONS.index(name)]
-        cv2.rectangle(canvas, (round(x * scale), round(y * scale)), (round((x + bw) * scale), round((y + bh) * scale)),
-                      (90, 220, 90) if on else (130, 130, 130), -1 if on else 1)
-    for i, side in enumerate(("LEFT", "RIGHT")):
-        if side in layout["sticks"]:
-            cx, cy, radius = layout["sticks"][side][:3]
-            at = np.array([cx, cy]) + radius * sticks[2 * i:2 * i + 2]
-            cv2.circle(canvas, (round(cx * scale), round(cy * scale)), round(radius * scale), (130, 130, 130), 1, cv2.LINE_AA)
-            cv2.circle(canvas, tuple(int(v) for v in (at * scale).round()), max(3, round(radius * scale / 3)), (230, 120, 60), -1, cv2.LINE_AA)
+        cv2.rectangle(canvas, at(x, y), at(x + bw, y + bh), (90, 220, 90) if on else (130, 130, 130), -1 if on else 1)
+    for (cx, cy, radius, kw, _), (x, y) in zip((v for _, v in sorted(layout["sticks"].items())), np.reshape(sticks, (2, 2))):
+        cv2.circle(canvas, at(cx, cy), at(radius)[0], (130, 130, 130), 1, cv2.LINE_AA)
+        cv2.circle(canvas, at(cx + radius * x, cy + radius * y), at(kw / 4)[0], (230, 120, 60), -1, cv2.LINE_AA)
     return canvas
 
 
@@ -796,17 +811,13 @@ def write_preview(video, actions: dict, overlay: dict, info: dict, path) -> None
     scale = 480 / layout["size"][0]
     w, h = 480, round(layout["size"][1] * scale)
     with sim.VideoWriter(path, sim.video_facts(video)["fps"], 2 * w, h + h % 2) as out:
-        frames = tqdm(registered(video, overlay, layout["size"], w, h), desc="preview", unit="frame", total=len(actions["time"]), leave=False)
+        frames = tqdm(registered(video, overlay, layout["size"], w, h), "preview", len(actions["time"]), leave=False)
         for (_, _, crop), buttons, sticks in zip(frames, actions["buttons"], actions["sticks"]):
             pad = draw_pad(layout, info["template"], buttons > 0.5, sticks / UNIT, scale)
             out.write(cv2.copyMakeBorder(np.hstack([crop, pad[:h, :w]]), 0, h % 2, 0, 0, cv2.BORDER_REPLICATE))
 
 
-@functools.lru_cache(1)
-def loaded(path: Path, device: str) -> Parser:
-    keep_memory()
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))          # one core decodes
-    return load(path, device)
+loaded = functools.lru_cache(1)(load)       # a process reads the weights once
 
 
 def weights_file(path: str) -> Path:
@@ -834,6 +845,8 @@ def parse_video(video: str, cfg: Config) -> Path | None:
     if sim.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
         tqdm.write(f"{target}: finished already")
     else:
+        keep_memory()
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // cfg.workers - 1))           # one core decodes
         device, start = sim.pick_device(cfg.device), time.monotonic()
         actions = read_actions(loaded(weights, device), video, overlay, info["layout"], device)
         sim.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=UNIT, fps=sim.video_facts(video)["fps"],
@@ -849,9 +862,10 @@ def parse_video(video: str, cfg: Config) -> Path | None:
 
 
 def main(cfg: Config) -> None:
-    print(f"parse {len(cfg.videos)} video(s) with {cfg.weights} on {sim.pick_device(cfg.device)} -> {cfg.out}/<stem>.actions.safetensors")
     if cfg.videos:
-        sim.read(weights_file(cfg.weights), "nitrogen.parser/1")                # fail before the work, not in it
+        info = sim.read(weights_file(cfg.weights), "nitrogen.parser/1")[1]       # fail before the work, not in it
+        print(f"parse {len(cfg.videos)} video(s) on {sim.pick_device(cfg.device)} with {cfg.weights} "
+              f"(trained on {info.get('images', 0):,} pairs) -> {cfg.out}/<stem>.actions.safetensors")
     sim.for_each(functools.partial(parse_video, cfg=cfg), cfg.videos, cfg.workers)
 
 

@@ -74,7 +74,7 @@ class Config(sim.Common):
 
 CONFIGS = {
     # DEVIATION: higher peaks, for short runs of small networks.
-    "tiny": Config(net="tiny", steps=1500, batch=64, micro=64, draws=4, lr=1e-3, warmup=100, decay=0.3, ema=0.999, log_every=25),
+    "tiny": Config(net="tiny", steps=5000, batch=32, micro=32, draws=2, lr=1e-3, warmup=200, decay=0.3, ema=0.999, log_every=100, save_every=500),
     "small": Config(net="small", steps=8000, batch=256, micro=256, draws=4, lr=4e-4, warmup=400, decay=0.2, ema=0.9995),
     "paper": Config(),
 }

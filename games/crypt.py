@@ -12,14 +12,15 @@ import console
 from console import HEIGHT, WIDTH, Hands, Task, World, mirror, noise, sprite, stamp, tint, unit
 
 TASKS = {
-    "slay": Task("Shoot eighteen monsters.", "combat", 24),
+    "slay": Task("Shoot sixteen monsters.", "combat", 24),
     "stairs": Task("Find the stairs: always on through the lit door.", "navigation", 24),
-    "gems": Task("Collect twenty-four gems.", "specific", 24),
+    "gems": Task("Collect eighteen gems.", "specific", 24),
 }
-KILLS, ROOMS, GEMS = 18, 12, 24
+KILLS, ROOMS, GEMS = 16, 12, 18
 TILE = 32                                                       # px; everything below in px and seconds
 WALK, ROLL, SHOT, RELOAD = 150, 330, 420, 0.16
 MONSTER_HP, HEAL = 4, 1.2                                       # hits; seconds after which a wounded monster is well
+PAUSE = 0.3                                                     # until the next monster or gem appears
 GRID, PITCH = 5, (6, 8)                                         # rooms a side; tiles from room to room, down and across
 
 # ---- sprites
@@ -94,13 +95,14 @@ class Game(World):
             x, y = middles[0] + rng.uniform(-50, 50, 2)
         else:
             self.solid = np.pad(np.zeros((16, 24), bool), 1, constant_values=True)
-            for row, column in zip(rng.integers(2, 16, 7), rng.integers(2, 24, 7)):
-                self.solid[row, column] = abs(row - 8) + abs(column - 12) > 4
+            for row, column in rng.permutation([(r, c) for r in (3, 7, 11, 15) for c in (3, 7, 18, 22)])[:7]:
+                self.solid[row, column] = True                  # pillars, apart from each other
             x, y = TILE * 13 + rng.uniform(-60, 60), TILE * 9 + rng.uniform(-40, 40)
         self.x, self.y, self.aim, self.face = float(x), float(y), (1.0, 0.0), 1
         self.push, self.roll, self.reload, self.next_draft = np.zeros(2), 0.0, 0.0, 1.5
-        self.bolts, self.count, self.way = [], 0, (1.0, 0.0)
-        self.things = [] if task == "stairs" else [self.spawn()]                            # monsters, or the gem
+        self.bolts, self.count, self.way, self.pause = [], 0, (1.0, 0.0), 0.0
+        self.thing = None if task == "stairs" else self.spawn()                             # the monster, or the gem
+        self.look()
         self.scenery(np.random.default_rng(abs(seed)))
 
     def blocked(self, x, y, half=11):
@@ -113,7 +115,7 @@ class Game(World):
         while True:
             angle, far = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(100, 180)
             dx, dy = float(far * np.cos(angle)), float(far * np.sin(angle))
-            if abs(dy) < 105 and not any(self.blocked(self.x + dx * f, self.y + dy * f, 20) for f in (0.25, 0.5, 0.75, 1)):
+            if abs(dy) < 105 and not any(self.blocked(self.x + dx * f, self.y + dy * f, 20) for f in np.arange(1, 9) / 8):
                 return {"x": self.x + dx, "y": self.y + dy, "kind": int(self.rng.integers(2)), "hp": MONSTER_HP, "well": 0.0}
 
     # ---- the world
@@ -142,17 +144,33 @@ class Game(World):
         for bolt in self.bolts:
             bolt[0], bolt[1], bolt[4] = bolt[0] + bolt[2] * dt, bolt[1] + bolt[3] * dt, bolt[4] - dt
         self.bolts = [bolt for bolt in self.bolts if bolt[4] > 0 and not self.blocked(bolt[0], bolt[1], 3)]
-        getattr(self, self.task)(dt)
+        if self.task == "stairs" or self.thing:
+            getattr(self, self.task)(dt)
+        self.pause -= dt
+        self.look()
+        if self.task != "stairs" and (np.any(abs(self.seen) > [220, 125]) if self.thing else self.pause <= 0):
+            self.thing = self.spawn()                           # the next one, or another where this is out of sight
+
+    def look(self):
+        """Where the monster or gem is from the hero, or was when last seen."""
+        if self.thing:
+            self.seen = np.array([self.thing["x"] - self.x, self.thing["y"] - self.y])
 
     def slide(self, dx, dy):
-        """Move, along the walls where they are in the way."""
-        if not self.blocked(self.x + dx, self.y):
-            self.x += float(dx)
-        if not self.blocked(self.x, self.y + dy):
-            self.y += float(dy)
+        """Move, along the walls where they are in the way, and around the corner of a pillar or a door."""
+        for ax, ay, other in ((float(dx), 0.0, dy), (0.0, float(dy), dx)):
+            if not self.blocked(self.x + ax, self.y + ay):
+                self.x, self.y = self.x + ax, self.y + ay
+            elif 2 * abs(other) < abs(ax + ay):                 # nearly head-on
+                for side in (8, -8, 16, -16, 28, -28):
+                    u, v = (0, side) if ax else (side, 0)
+                    if not self.blocked(self.x + ax + u, self.y + ay + v):
+                        step = abs(ax + ay) / abs(side)
+                        self.x, self.y = self.x + u * step, self.y + v * step
+                        break
 
     def slay(self, dt):
-        monster = self.things[0]
+        monster = self.thing
         away = np.array([monster["x"] - self.x, monster["y"] - self.y])
         far = np.hypot(*away) + 1e-6
         sway = away[::-1] * [-1, 1] * (np.sin(2 * self.time) if monster["kind"] else 0)     # bats do not fly straight
@@ -164,7 +182,7 @@ class Game(World):
         if far < 26 and self.safe <= 0:
             self.hurt()
             self.push = -away / far * 300
-            self.things = [self.spawn()]                        # it bites and is gone
+            self.thing, self.pause = None, PAUSE                # it bites and is gone
             return
         for bolt in self.bolts:
             if np.hypot(bolt[0] - monster["x"], bolt[1] - monster["y"]) < 22:
@@ -174,15 +192,15 @@ class Game(World):
             self.sparks.burst(self.rng, monster["x"], monster["y"], WHITE, 16, 200)
             self.count += 1
             self.reached(self.count / KILLS)
-            self.things = [self.spawn()]
+            self.thing, self.pause = None, PAUSE
 
     def gems(self, dt):
-        gem = self.things[0]
+        gem = self.thing
         if np.hypot(gem["x"] - self.x, gem["y"] - self.y) < 36:
             self.sparks.burst(self.rng, gem["x"], gem["y"], WHITE, 10)
             self.count += 1
             self.reached(self.count / GEMS)
-            self.things = [self.spawn()]
+            self.thing, self.pause = None, PAUSE
 
     def stairs(self, dt):
         if self.door == len(self.doors):
@@ -201,7 +219,7 @@ class Game(World):
         """What to walk to, relative to the hero: a gem, a monster, the stairs, or the lit door: its middle line, then through."""
         here = np.array([self.x, self.y])
         if self.task != "stairs":
-            return np.array([self.things[0]["x"], self.things[0]["y"]]) - here
+            return self.seen
         if self.door == len(self.doors):
             return self.goal - here
         door = self.doors[self.door]
@@ -253,8 +271,8 @@ class Game(World):
         left, top = left - WIDTH // 2, top - HEIGHT // 2
         if self.task == "stairs":
             stamp(picture, STAIRS, *(self.goal - [left, top])) if self.door == len(self.doors) else None
-        for thing in self.things:
-            step = int(self.time * 7) % 2
+        if self.thing:
+            thing, step = self.thing, int(self.time * 7) % 2
             body = GEM[step] if self.task == "gems" else (SKULL, BAT)[thing["kind"]][step]
             stamp(picture, tint(body, 255) if thing["well"] > HEAL - 0.08 else body, thing["x"] - left, thing["y"] - top)
         x, y = self.x - left, self.y - top

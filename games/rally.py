@@ -20,7 +20,7 @@ ROAD, DRONES, GATES = 440, 18, 10
 # metres and seconds from here on
 MAP, CELL = 1024, 0.5                                           # cells a side, metres a cell; the land repeats every 512 m
 TOP, GRASS, GAS, TURN = 25, 7, 16, 1.5                          # speed on road and on grass beside it, acceleration, rad/s
-HALF_ROAD = 6
+HALF_ROAD = 7
 BACK, EYE = 8.5, 4.6                                            # the camera: behind the car, above the ground
 LOCK, AIM, FAR = 0.5, 0.11, 42                                  # s of beam that burst a balloon, rad that count as aimed, its distance
 HALF_GATE = 7
@@ -93,8 +93,8 @@ class Game(World):
         rng = self.rng
         self.points, self.along = loop(rng)
         self.index = int(rng.integers(len(self.points)))        # the point of the road reached
-        self.x, self.y = (self.points[self.index] + rng.uniform(-4, 4, 2)).tolist()
-        self.heading = float(self.along[self.index] + rng.uniform(-0.3, 0.3))
+        self.x, self.y = (self.points[self.index] + rng.uniform(-5, 5, 2)).tolist()
+        self.heading = float(self.along[self.index] + rng.uniform(-0.5, 0.5))
         self.speed, self.steer, self.bump, self.next_bump = 8.0, 0.0, 0.0, 2.0
         self.hearts = 0                                         # nothing here hurts
         self.driven, self.count, self.lock, self.lost, self.firing = 0, 0, 0.0, 0.0, False
@@ -115,7 +115,7 @@ class Game(World):
     def move(self, pad, dt):
         self.steer += (pad.left()[0] - self.steer) * min(1, 12 * dt)
         if self.time > self.next_bump:                          # a stone: the car swerves
-            self.bump = float(self.rng.uniform(0.6, 1.1) * self.rng.choice([-1, 1]))
+            self.bump = float(self.rng.uniform(0.8, 1.4) * self.rng.choice([-1, 1]))
             self.next_bump = self.time + self.rng.uniform(1.5, 3)
         self.bump *= 1 - 5 * dt
         self.heading += (self.steer * TURN * min(1, self.speed / 8) + self.bump * min(1, self.speed / 20)) * dt
@@ -194,7 +194,7 @@ class Game(World):
         self.height = hills.copy()
         if self.task == "road":
             line = [np.int32(self.points / CELL * 16)]
-            for width, paint in ((30, (196, 170, 110)), (26, WHITE), (23, (72, 72, 88))):
+            for width, paint in ((34, (196, 170, 110)), (30, WHITE), (27, (72, 72, 88))):
                 cv2.polylines(colour, line, True, paint, width, shift=4)
             for i in range(0, len(self.points), 8):
                 cv2.line(colour, *(tuple(np.int32(self.points[(i + k) % len(self.points)] / CELL).tolist()) for k in (0, 3)), YELLOW, 2)

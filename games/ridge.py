@@ -2,7 +2,7 @@
 
     python games/ridge.py [--task reach|slimes|coins] [--seed N]
 
-Left stick or d-pad: run. SOUTH: jump (press anew for each jump). WEST: sword. RIGHT_SHOULDER, held: sprint.
+Left stick or d-pad: run. SOUTH: jump (while running, press anew for each jump). WEST: sword. RIGHT_SHOULDER, held: sprint.
 """
 
 import cv2
@@ -14,12 +14,13 @@ from console import HEIGHT, WIDTH, Hands, Task, World, gradient, mirror, noise, 
 TASKS = {
     "reach": Task("Run to the flag, over lava and spikes.", "navigation", 26),
     "slimes": Task("Defeat twelve slimes with the sword.", "combat", 30),
-    "coins": Task("Collect sixteen coins.", "specific", 24),
+    "coins": Task("Collect fourteen coins.", "specific", 24),
 }
-SLIMES, COINS = 12, 16
+SLIMES, COINS = 12, 14
 TILE = 32                                                       # px; everything below in px and seconds
 RUN, SPRINT, JUMP, GRAVITY = 170, 215, 390, 1000                # a jump: 76 px high, 0.78 s, 133 px far
 SLIME_HP, HEAL = 2, 2.0                                         # hits; seconds after which a wounded slime is well
+PAUSE = 0.3                                                     # until the next slime or coin appears
 COIN_HEIGHT = 92                                                # above the ground: only a jump reaches it
 
 # ---- sprites
@@ -108,7 +109,7 @@ class Game(World):
         self.hero = Body(start, self.top(start), 11)
         self.start, self.flag = start, TILE * (len(self.height) - 9.5)
         self.face, self.run, self.swing, self.jump, self.float = 1, 0.0, 0.0, 0.0, 0.0
-        self.wind, self.next_wind, self.count = 0.0, 2.0, 0
+        self.wind, self.next_wind, self.count, self.pause = 0.0, 2.0, 0, 0.0
         self.target = None if task == "reach" else self.spawn()
         self.scenery(np.random.default_rng(abs(seed)))
 
@@ -133,7 +134,8 @@ class Game(World):
         hero, dazed = self.hero, self.stun > 0
         stick = 0.0 if dazed else pad.left()[0]
         self.swing -= dt
-        self.jump = 0.15 if "SOUTH" in self.fresh else self.jump - dt                      # a press shortly before landing counts
+        again = pad["SOUTH"] and abs(stick) < 0.3                                          # held while standing: hop and hop
+        self.jump = 0.15 if "SOUTH" in self.fresh or again else self.jump - dt             # a press shortly before landing counts
         self.float = 0.08 if hero.ground else self.float - dt                              # and one shortly after the edge
         if self.time > self.next_wind:
             self.wind, self.next_wind = self.rng.uniform(15, 32) * self.rng.choice([-1, 1]), self.time + self.rng.uniform(1.5, 3)
@@ -146,11 +148,15 @@ class Game(World):
             hero.vy, self.jump, self.float = -JUMP, 0.0, 0.0
         if "WEST" in self.fresh and self.swing < -0.1 and not dazed:
             self.swing = 0.22
-            if self.task == "slimes":
+            if self.task == "slimes" and self.target:
                 self.strike()
         hero.move(self.top, dt)
         self.run += abs(hero.vx) * dt
-        getattr(self, self.task)(dt)
+        if self.task == "reach" or self.target:
+            getattr(self, self.task)(dt)
+        self.pause -= dt
+        if self.task != "reach" and (abs(self.target.x - hero.x) > 230 if self.target else self.pause <= 0):
+            self.target = self.spawn()                          # the next one, or another where this is out of sight
 
     def reach(self, dt):
         hero, column = self.hero, int(self.hero.x // TILE)
@@ -179,7 +185,7 @@ class Game(World):
                 self.sparks.burst(self.rng, slime.x, slime.y - 16, STEEL, 24, 220)
                 self.count += 1
                 self.reached(self.count / SLIMES)
-                self.target = self.spawn()
+                self.target, self.pause = None, PAUSE
 
     def slimes(self, dt):
         slime, hero = self.target, self.hero
@@ -203,7 +209,7 @@ class Game(World):
             self.sparks.burst(self.rng, coin.x, coin.y, GOLD, 20)
             self.count += 1
             self.reached(self.count / COINS)
-            self.target = self.spawn()
+            self.target, self.pause = None, PAUSE
 
     def edge(self, side):
         """Distance to the next thing to jump over on that side (a step up, lava, spikes), up to 300 px."""
@@ -217,10 +223,11 @@ class Game(World):
         return 300.0
 
     def state(self):
-        target = (self.flag, self.hero.y) if self.target is None else (self.target.x, self.target.y)
-        numbers = (self.hero.x, self.hero.y, self.edge(-1), self.edge(1), target[0] - self.hero.x, target[1] - self.hero.y)
+        hero = self.hero
+        aim = (self.target.x, self.target.y) if self.target else (self.flag if self.task == "reach" else hero.x + 60 * self.face, hero.y)
+        numbers = (hero.x, hero.y, self.edge(-1), self.edge(1), aim[0] - hero.x, aim[1] - hero.y)
         x, y, left, right, dx, dy = (round(float(value), 2) for value in numbers)
-        return {"x": x, "y": y, "ground": bool(self.hero.ground), "face": self.face, "left": left, "right": right, "target": [dx, dy]}
+        return {"x": x, "y": y, "ground": bool(hero.ground), "face": self.face, "left": left, "right": right, "target": [dx, dy]}
 
     # ---- the picture
 
@@ -263,9 +270,9 @@ class Game(World):
                 cv2.line(picture, (x, y), (x + int(self.wind), y), (215, 190, 215), 1)
         if self.task == "reach":
             stamp(picture, FLAG, self.flag - left + 24, self.top(self.flag) - 58)
-        elif self.task == "coins":
+        elif self.target and self.task == "coins":
             stamp(picture, COIN[int(self.time * 6) % 2], self.target.x - left, self.target.y + 3 * np.sin(self.time * 5))
-        else:
+        elif self.target:
             body = SLIME[not self.target.ground]
             stamp(picture, tint(body, 255) if self.target.well > HEAL - 0.12 else body, self.target.x - left, self.target.y - 17)
         pose = "jump" if not hero.ground else "stand" if abs(hero.vx) < 20 else f"run{int(self.run / 24) % 2}"

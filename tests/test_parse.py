@@ -1,6 +1,6 @@
 """parse.py: SegFormer parity, heat maps, synthetic frames, training and resuming, the shipped weights, parsing a video, bad input."""
 
-import os
+import dataclasses
 import subprocess
 import sys
 import zlib
@@ -18,6 +18,15 @@ import parse  # noqa: E402
 import sim  # noqa: E402
 
 WEIGHTS = sim.ROOT / "weights" / "parse.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A shared machine slows many threads down more than it speeds them up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 # ---- the network -------------------------------------------------------------------------------------------
@@ -126,7 +135,8 @@ def test_labels_say_where_the_knob_is_drawn():
     data = parse.Synthetic(0, [extract.Template("knob", "generic", (320, 220), atlas, elements)])
     for i in range(30):
         item = data[i]
-        assert item["frames"].shape == (2, 128, 128, 3) and item["frames"].dtype == np.uint8 and item["shown"].nonzero()[0].tolist() == [12, 16, 17]
+        assert item["frames"].shape == (2, 128, 128, 3) and item["frames"].dtype == np.uint8
+        assert item["shown"].nonzero()[0].tolist() == [12, 16, 17]
         centre, travel = item["sticks"][0, :2], item["sticks"][0, 2:4]
         for frame, cells in zip(item["frames"], item["cells"][:, 0]):
             y, x = np.nonzero(frame[4:-4, 4:-4].mean(-1) > 128)                       # opacity >= 0.6: the game never gets there
@@ -145,16 +155,7 @@ def test_states_cover_the_pad():
 
 # ---- training ------------------------------------------------------------------------------------------------
 
-@pytest.fixture
-def one_thread():
-    """A shared machine slows many threads down more than it speeds them up."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_steps_lower_the_loss(tmp_path, one_thread):
+def test_steps_lower_the_loss(tmp_path):
     parse.keep_memory()
     run = parse.Run(parse.TrainConfig(out=str(tmp_path / "p.safetensors"), images=200, lr=2e-3), "cpu")
     batch = next(iter(parse.batches(parse.Synthetic(0), 0, 6, 6)))
@@ -162,27 +163,44 @@ def test_steps_lower_the_loss(tmp_path, one_thread):
     assert losses[-1] < 0.7 * losses[0], losses
 
 
-def command(*args, code=0):
-    done = subprocess.run([sys.executable, "parse.py", *map(str, args)], cwd=sim.ROOT, capture_output=True, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def test_training_resumes(tmp_path, capsys):
+    out = tmp_path / "p.safetensors"
+    cfg = dataclasses.replace(parse.CONFIGS["tiny"], minutes=0, batch=4, validation=8, workers=0, images=16, out=str(out))
+    parse.train(cfg)
+    first = sim.read(out, "nitrogen.parser/1")[1]
+    assert first["images"] == 16 and "all" in first["figures"] and first["net"]["decoder"] == parse.load(out).net.decoder
+    parse.train(cfg)
+    assert "finished already" in capsys.readouterr().out
+    parse.train(dataclasses.replace(cfg, images=24))
+    assert "resuming" in capsys.readouterr().out and sim.read(out)[1]["images"] == 24
+    with pytest.raises(SystemExit, match="another lr"):
+        parse.train(dataclasses.replace(cfg, images=32, lr=0.01))
+    (tmp_path / "p.state.safetensors").unlink()
+    with pytest.raises(SystemExit, match="exists"):
+        parse.train(cfg)
 
 
-def test_training_command_resumes(tmp_path):
-    args = ("train", "--config", "tiny", "--minutes", 0, "--batch", 4, "--validation", 8, "--workers", 0, "--out", tmp_path / "p.safetensors")
-    command(*args, "--images", 16)
-    assert "finished already" in command(*args, "--images", 16)
-    assert "resuming" in command(*args, "--images", 24)
-    info = sim.read(tmp_path / "p.safetensors", "nitrogen.parser/1")[1]
-    assert info["images"] == 24 and "all" in info["figures"]
-    assert parse.load(tmp_path / "p.safetensors").net == parse.NETS["compact"]
-    assert "another lr" in command(*args, "--images", 32, "--lr", 0.01, code=1)
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
+    """Same weights after 2 + 2 steps as after 4, to the last bit."""
+    cfg = parse.TrainConfig(out=str(tmp_path / "a.safetensors"), images=16, batch=4, lr=1e-3)
+    data = [*parse.batches(parse.Synthetic(0), 0, 16, 4)]
+    whole = parse.Run(cfg, "cpu")
+    for batch in data:
+        whole.step(batch)
+    half = parse.Run(cfg, "cpu")
+    for batch in data[:2]:
+        half.step(batch)
+    half.suspend()
+    rest = parse.Run(cfg, "cpu")
+    assert rest.images == 8
+    for batch in data[2:]:
+        rest.step(batch)
+    assert all(torch.equal(a, b) for a, b in zip((*whole.params, *whole.average), (*rest.params, *rest.average)))
 
 
 # ---- the shipped weights ---------------------------------------------------------------------------------------
 
-def test_shipped_weights_on_fresh_frames(one_thread):
+def test_shipped_weights_on_fresh_frames():
     parser = parse.load(WEIGHTS)
     table = parse.validate(parser, parse.Synthetic(987_654), 160, "cpu")
     everything = table["all"]
@@ -230,6 +248,13 @@ def clip(request, tmp_path_factory):
     return folder, buttons, sticks, shown
 
 
+def command(*args, code=0):
+    """The real command; its standard output and error."""
+    done = subprocess.run([sys.executable, "parse.py", *map(str, args)], cwd=sim.ROOT, capture_output=True, text=True)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
 def onsets(pressed):
     return pressed & ~np.vstack([pressed[:1] | True, pressed[:-1]])
 
@@ -269,26 +294,36 @@ def test_odd_numbers_of_frames_lose_none():
 
 # ---- bad input -----------------------------------------------------------------------------------------------------
 
-def one_line(text):
-    assert "Traceback" not in text
-    return text.strip().splitlines()[-1]
+def test_bad_input(tmp_path):
+    overlay = {"affine": np.float32([[[1, 0, 0], [0, 1, 0]]]), "corners": np.zeros((1, 4, 2), np.float32), "bbox": np.zeros((1, 4), np.int32),
+               "span": np.array([[0, 9]]), "median": np.zeros((1, 20, 30, 3), np.uint8)}
+    video, there, empty = tmp_path / "clip.mp4", tmp_path / "clip.overlay.safetensors", tmp_path / "empty.mp4"
+    with sim.VideoWriter(video, 30, 64, 48) as out:
+        out.write(np.zeros((48, 64, 3), np.uint8))
+    empty.write_bytes(b"")
 
-
-def test_bad_input(clip, tmp_path):
-    folder = clip[0]
-    video, overlay = folder / "clip.mp4", (folder / "clip.overlay.safetensors").read_bytes()
-    there = tmp_path / "clip.overlay.safetensors"
-    assert "python extract.py" in one_line(command(video, "--out", tmp_path, code=1))
-    there.write_bytes(overlay[:len(overlay) // 2])
-    assert "not a readable" in one_line(command(video, "--out", tmp_path, code=1))
+    def line(path=video, **changes):
+        with pytest.raises(SystemExit) as e:
+            parse.main(parse.Config(videos=(str(path),), out=str(tmp_path), **changes))
+        assert len(str(e.value).splitlines()) == 1
+        return str(e.value)
+    assert "python extract.py" in line()
+    assert "no such video" in line(tmp_path / "none.mp4")
+    layout = {"size": [30, 20], "buttons": {"SOUTH": [3, 3, 9, 9]}, "sticks": {}}
+    for name in ("clip", "empty"):
+        sim.write(tmp_path / f"{name}.overlay.safetensors", overlay, "nitrogen.overlay/1", template="t", family="f", layout=layout)
+    assert "not a readable video" in line(empty)
+    assert "expected a nitrogen.parser/1" in line(weights=str(there))
+    assert "no such file" in line(weights=str(tmp_path / "none.safetensors"))
+    whole = there.read_bytes()
+    there.write_bytes(whole[:len(whole) // 2])
+    assert "not a readable safetensors" in line()
     there.write_bytes(WEIGHTS.read_bytes())
-    assert "expected a nitrogen.overlay/1" in one_line(command(video, "--out", tmp_path, code=1))
-    there.write_bytes(overlay)
-    assert "expected a nitrogen.parser/1" in one_line(command(video, "--out", tmp_path, "--weights", there, code=1))
-    assert "no such video" in one_line(command(tmp_path / "none.mp4", "--out", tmp_path, code=1))
-    (tmp_path / "empty.mp4").write_bytes(b"")
-    (tmp_path / "empty.overlay.safetensors").write_bytes(overlay)
-    assert "not a readable video" in one_line(command(tmp_path / "empty.mp4", "--out", tmp_path, code=1))
+    assert "expected a nitrogen.overlay/1" in line()
     sim.write(there, {}, "nitrogen.overlay/1", found=False, reason="no template matched")
-    assert "no template matched" in one_line(command(video, "--out", tmp_path, code=1))
-    assert not list(tmp_path.glob("*.actions.safetensors")) and not list(tmp_path.glob(".*part"))
+    assert "no template matched" in line()
+    assert not list(tmp_path.glob("*.actions.*")) and not list(tmp_path.glob(".*part*"))
+    there.write_bytes(whole)
+    parse.main(parse.Config(videos=(str(video),), out=str(tmp_path), preview=True))    # a skin that is not built in, one frame, no sticks
+    found = sim.read(tmp_path / "clip.actions.safetensors", "nitrogen.actions/1")[0]
+    assert found["shown"].nonzero()[0].tolist() == [4] and not found["sticks"].any() and len(found["time"]) == 1
