@@ -21,13 +21,14 @@ import math
 import time
 from dataclasses import dataclass
 
+import sim  # before torch: it sets how OpenMP threads wait
+
 import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from einops import rearrange
 
-import sim
 
 ACTIONS = sim.BUTTONS + sim.STICKS      # the layout of an action vector: 16 buttons, then 4 axes (paper 3.2)
 
@@ -294,6 +295,7 @@ def load(path, device: str = "auto") -> NitroGen:
 
 def bench(c: Bench) -> None:
     """Parameters, chunk latency and training throughput of a preset on this machine."""
+    sim.keep_memory()
     device = torch.device(sim.pick_device(c.device))
     torch.manual_seed(c.seed)
     net = NitroGen(c).to(device)
@@ -318,7 +320,7 @@ def bench(c: Bench) -> None:
     actions = torch.rand(16, c.horizon, len(ACTIONS), device=device)
 
     def step():
-        with torch.autocast(device.type, torch.bfloat16):
+        with sim.autocast(device.type):
             net.loss(net.pixels(frames), actions, torch.ones(1, device=device)).backward()
 
     net.train()

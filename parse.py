@@ -19,7 +19,6 @@ k the GRID * GRID cells of a heat map, h w picture, c channels.
 from __future__ import annotations
 
 import concurrent.futures
-import ctypes
 import dataclasses
 import functools
 import itertools
@@ -28,6 +27,8 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import sim  # before torch: it sets how OpenMP threads wait
 
 import cv2
 import numpy as np
@@ -38,7 +39,6 @@ from einops import rearrange
 from tqdm import tqdm
 
 import extract
-import sim
 
 CROP = 128              # px, side of each registered crop; CHOICE: the paper does not give it
 GRID = 11               # cells per axis of a stick's heat map, paper 3.1
@@ -540,28 +540,11 @@ def batches(data: Synthetic, first: int, count: int, size: int, workers: int = 0
 
 # ---- training ------------------------------------------------------------------------------------------------------
 
-def keep_memory() -> None:
-    """glibc: keep freed memory for the next step instead of handing it back to the kernel.
-
-    Where page faults are dear (small virtual machines), training on a CPU is up to ten times faster."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-4, 0), libc.mallopt(-1, 2 ** 31 - 1)             # M_MMAP_MAX, M_TRIM_THRESHOLD
-    except (OSError, AttributeError):
-        pass
-
-
-def autocast(device: str):
-    """bfloat16 where the hardware multiplies it, else float32."""
-    fast = device.startswith("cuda") or device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-    return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=fast)
-
-
 def read_batch(parser: Parser, batch: dict, device: str):
     """A batch of `Synthetic` -> (button logits, heat map logits, the batch on the device)."""
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     median = batch["median"][:, None].expand_as(batch["frames"])
-    with autocast(device):
+    with sim.autocast(device):
         return *parser(network_input(batch["frames"], median), batch["boxes"], batch["sticks"]), batch
 
 
@@ -692,7 +675,7 @@ class Run:
 
 def train(cfg: TrainConfig) -> None:
     device = sim.pick_device(cfg.device)
-    keep_memory()
+    sim.keep_memory()
     if cfg.net not in NETS:
         raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(NETS)}")
     if cfg.threads:
@@ -773,7 +756,7 @@ def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str
             frames, median = (torch.from_numpy(rearrange(a, "(B t) h w c -> B t h w c", t=2)).to(device)
                               for a in (crops, medians[place]))
             places = (torch.from_numpy(a).to(device).expand(len(frames), -1, -1) for a in (boxes, sticks))
-            with autocast(device):
+            with sim.autocast(device):
                 logits, heat = parser(network_input(frames, median), *places)
             cells, mass = locate(heat)
             p = logits.float().sigmoid()
@@ -845,7 +828,7 @@ def parse_video(video: str, cfg: Config) -> Path | None:
     if sim.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
         tqdm.write(f"{target}: finished already")
     else:
-        keep_memory()
+        sim.keep_memory()
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // cfg.workers - 1))           # one core decodes
         device, start = sim.pick_device(cfg.device), time.monotonic()
         actions = read_actions(loaded(weights, device), video, overlay, info["layout"], device)

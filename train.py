@@ -31,6 +31,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import sim  # before torch: it sets how OpenMP threads wait
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,7 +40,6 @@ from einops import rearrange
 
 import filter
 import model
-import sim
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,7 @@ def ema_decay(step: int, c: Config) -> float:
 
 def fit(c: Config) -> Path:
     """Train (or go on training) c.run; returns the path of the model.  Ctrl-C and --minutes leave a resumable run."""
+    sim.keep_memory()
     device = torch.device(sim.pick_device(c.device))
     if c.net not in model.CONFIGS:
         raise SystemExit(f"--net {c.net}: expected one of {', '.join(model.CONFIGS)}")
@@ -246,7 +248,7 @@ def update(c, net, optimizer, images, actions, mask, device) -> tuple[float, flo
     total = 0.0
     for part in range(0, c.batch, c.micro):
         piece = slice(part, part + c.micro)
-        with torch.autocast(device.type, torch.bfloat16):
+        with sim.autocast(device.type):
             loss = net.loss(augment(images[piece], net.c.image, c), actions[piece], mask[piece], draws=c.draws) * (c.micro / c.batch)
         loss.backward()
         total += loss.item()
@@ -345,7 +347,7 @@ def describe(c, m, net, shards, start, device) -> None:
     images, K = torch.zeros(c.micro, m.image, m.image, 3, dtype=torch.uint8, device=device), (c.micro, m.horizon, len(net.actions))
     for _ in range(2):
         began = time.time()
-        with torch.autocast(device.type, torch.bfloat16):
+        with sim.autocast(device.type):
             loss = net.loss(augment(images, m.image, c), torch.zeros(K, device=device), torch.ones(1, device=device), draws=c.draws)
         loss.backward()
         net.zero_grad(set_to_none=True)

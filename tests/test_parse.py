@@ -156,7 +156,7 @@ def test_states_cover_the_pad():
 # ---- training ------------------------------------------------------------------------------------------------
 
 def test_steps_lower_the_loss(tmp_path):
-    parse.keep_memory()
+    sim.keep_memory()
     run = parse.Run(parse.TrainConfig(out=str(tmp_path / "p.safetensors"), images=200, lr=2e-3), "cpu")
     batch = next(iter(parse.batches(parse.Synthetic(0), 0, 6, 6)))
     losses = [run.step(batch)[0] for _ in range(20)]

@@ -1,0 +1,1 @@
+import sim  # noqa: F401  before torch: it sets how OpenMP threads wait
