@@ -25,7 +25,6 @@ import numpy as np
 import sim
 
 DEAD_ZONE = 0.1          # CHOICE: a stick within it is at rest
-GRID_RADIUS = 5.0        # cells from the centre of the 11 x 11 grid to its edge
 GROW = 0.06              # the masked box is larger than the overlay by this share of its size, and 2 px
 MASK_COLOUR = 127        # mid-grey: 0 for the network
 
@@ -50,11 +49,11 @@ class Config(sim.Common):
 
 # ---- sticks (paper 3.1, "refine") -----------------------------------------------------------------------------
 
-def normalize(sticks, percentile: float = 99.0):
+def normalize(sticks, percentile: float = 99.0, radius: float = 5.0):
     """Grid cells [T, 4] -> [-1, 1]: the neutral point is the mean over rest frames, the 99th percentile is full deflection.
 
     Rest: within 1.5 cells of the grid's centre on both axes (the crop is registered, so rest lies there).  An axis that
-    never leaves a cell's width keeps the template's own radius as its scale: a percentile of noise would blow it up.
+    never leaves a cell's width is scaled by the template's own stick radius (cells): a percentile of noise would blow it up.
     """
     out = np.zeros_like(sticks, dtype=np.float32)
     for stick in (slice(0, 2), slice(2, 4)):
@@ -62,7 +61,7 @@ def normalize(sticks, percentile: float = 99.0):
         rest = (np.abs(xy) < 1.5).all(axis=1)
         xy = xy - (xy[rest].mean(axis=0) if rest.any() else 0)
         reach = np.percentile(np.abs(xy), percentile, axis=0)
-        out[:, stick] = np.clip(xy / np.where(reach < 1.0, GRID_RADIUS, reach), -1, 1)
+        out[:, stick] = np.clip(xy / np.where(reach < 1.0, radius, reach), -1, 1)
     return out
 
 
@@ -71,7 +70,9 @@ def final_actions(path, percentile: float = 99.0) -> tuple[np.ndarray, np.ndarra
     tensors, info = sim.read(path, "nitrogen.actions/1")
     if info.get("unit") not in ("grid", "normalized"):
         raise SystemExit(f"{path}: unit should be 'grid' or 'normalized', found {info.get('unit')!r}")
-    sticks = normalize(tensors["sticks"], percentile) if info["unit"] == "grid" else np.clip(tensors["sticks"], -1, 1)
+    sticks = np.clip(tensors["sticks"], -1, 1)
+    if info["unit"] == "grid":
+        sticks = normalize(tensors["sticks"], percentile, info.get("cells_per_radius", 5.0))
     shown = tensors["shown"]
     return (tensors["buttons"] > 0.5).astype(np.uint8) * shown[:16], sticks * shown[16:], tensors, info
 
