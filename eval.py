@@ -93,7 +93,7 @@ def record_video(stem: str, c: Record) -> int:
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
     fit = [t for _, t in sorted(extract.templates().items()) if len(extract.layout(t)["sticks"]) == 2]    # these games need sticks
     template = fit[rng.integers(len(fit))]
-    width, opacity = rng.uniform(0.25, 0.38) * WIDTH, rng.uniform(0.7, 1.0)
+    width, opacity = rng.uniform(0.24, 0.34) * WIDTH, rng.uniform(0.7, 1.0)
     scale = width / template.size[0]
     w, h = round(width), round(scale * template.size[1])
     x, y = (int(rng.integers(8, 25)) if rng.random() < 0.5 else limit - int(rng.integers(8, 25)) - size for limit, size in ((WIDTH, w), (HEIGHT, h)))

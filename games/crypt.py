@@ -115,7 +115,8 @@ class Game(World):
         while True:
             angle, far = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(100, 180)
             dx, dy = float(far * np.cos(angle)), float(far * np.sin(angle))
-            if abs(dy) < 105 and not any(self.blocked(self.x + dx * f, self.y + dy * f, 20) for f in np.arange(1, 9) / 8):
+            way = [(self.x + dx * f, self.y + dy * f) for f in np.arange(1, 9) / 8]
+            if abs(dy) < 105 and not self.blocked(*way[-1], 24) and not any(self.blocked(*at) for at in way):
                 return {"x": self.x + dx, "y": self.y + dy, "kind": int(self.rng.integers(2)), "hp": MONSTER_HP, "well": 0.0}
 
     # ---- the world
