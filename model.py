@@ -63,7 +63,7 @@ class Bench(Config, sim.Common):
 
 
 CONFIGS = {
-    "tiny": Config(image=128, width=128, heads=2, vision_layers=4, mixer_layers=1, dit_layers=4, positions=16, dropout=0.0),
+    "tiny": Config(image=64, patch=8, width=128, heads=2, vision_layers=3, mixer_layers=1, dit_layers=2, positions=16, dropout=0.0),
     "small": Config(width=384, heads=6, vision_layers=8, mixer_layers=2, dit_layers=6, positions=16, dropout=0.1),
     "paper": Config(),
 }

@@ -2,7 +2,7 @@
 
     python games/ridge.py [--task reach|slimes|coins] [--seed N]
 
-Left stick or d-pad: run. SOUTH: jump (while running, press anew for each jump). WEST: sword. RIGHT_SHOULDER, held: sprint.
+Left stick or d-pad: run. SOUTH: jump (press anew for each jump). WEST: sword. RIGHT_SHOULDER, held: sprint.
 """
 
 import cv2
@@ -18,7 +18,7 @@ TASKS = {
 }
 SLIMES, COINS = 12, 14
 TILE = 32                                                       # px; everything below in px and seconds
-RUN, SPRINT, JUMP, GRAVITY = 170, 215, 390, 1000                # a jump: 76 px high, 0.78 s, 133 px far
+RUN, SPRINT, JUMP, VAULT, GRAVITY = 170, 215, 390, 290, 1000    # a jump: 76 px high, 0.78 s, 133 px far
 SLIME_HP, HEAL = 2, 2.0                                         # hits; seconds after which a wounded slime is well
 PAUSE = 0.3                                                     # until the next slime or coin appears
 COIN_HEIGHT = 92                                                # above the ground: only a jump reaches it
@@ -56,12 +56,11 @@ def course(rng, columns=88):
     """Start, obstacles with room for a run-up between them, flag."""
     height, spikes = [3] * 10, set()
     while len(height) < columns:
-        ground, kind = height[-1], rng.integers(4)
+        ground, kind = height[-1], rng.integers(4) if len(height) > 10 else 1         # lava first
         if kind == 0:
             spikes |= set(range(len(height), len(height) + int(rng.integers(1, 3))))
         elif kind < 3:
             height += [0, 0]
-            ground -= int(rng.random() < 0.3)
         else:
             ground += int(rng.choice([-1, 1, 1]))
         ground = ground if 2 <= ground <= 4 else 3
@@ -86,8 +85,9 @@ class Body:
     def move(self, top, dt):
         x = self.x + self.vx * dt
         front = x + np.copysign(self.half, self.vx)
-        if top(front) < self.y - 4:                             # a wall
+        if top(front) < self.y - 4:                             # a wall; low steps are vaulted, slowly
             column = front // TILE * TILE
+            self.vy = -VAULT if self.ground and top(front) >= self.y - TILE - 4 else self.vy
             x, self.vx = (column - self.half - 0.01 if self.vx > 0 else column + TILE + self.half + 0.01), 0.0
         self.x, before = x, self.y
         self.vy += GRAVITY * dt
@@ -134,8 +134,7 @@ class Game(World):
         hero, dazed = self.hero, self.stun > 0
         stick = 0.0 if dazed else pad.left()[0]
         self.swing -= dt
-        again = pad["SOUTH"] and abs(stick) < 0.3                                          # held while standing: hop and hop
-        self.jump = 0.15 if "SOUTH" in self.fresh or again else self.jump - dt             # a press shortly before landing counts
+        self.jump = 0.15 if "SOUTH" in self.fresh else self.jump - dt                      # a press shortly before landing counts
         self.float = 0.08 if hero.ground else self.float - dt                              # and one shortly after the edge
         if self.time > self.next_wind:
             self.wind, self.next_wind = self.rng.uniform(15, 32) * self.rng.choice([-1, 1]), self.time + self.rng.uniform(1.5, 3)
