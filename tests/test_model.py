@@ -130,7 +130,7 @@ def test_learns_one_batch():
 def test_masked_entries_do_not_count():
     net = tiny()
     net.decode2.weight.data.normal_(std=0.1)
-    pixels, actions, mask = torch.rand(2, 3, 128, 128), torch.rand(2, 16, 20), torch.ones(2, 1, 20)
+    pixels, actions, mask = torch.rand(2, 3, 64, 64), torch.rand(2, 16, 20), torch.ones(2, 1, 20)
     mask[..., 5] = 0
     t, noise = torch.tensor([0.3, 0.6]), torch.randn(2, 16, 20)
     changed = actions.clone()
