@@ -75,7 +75,7 @@ class Config(sim.Common):
 
 CONFIGS = {
     # DEVIATION: higher peaks and, in tiny, milder augmentation: short runs of small networks.
-    "tiny": Config(net="tiny", steps=5000, batch=32, micro=32, draws=2, lr=3e-3, warmup=200, decay=0.3, ema=0.999, jitter=0.1, hue=0.02, rotate=3,
+    "tiny": Config(net="tiny", steps=5500, batch=32, micro=32, draws=2, lr=2e-3, warmup=200, decay=0.3, ema=0.999, jitter=0.1, hue=0.02, rotate=3,
                    crop=0.95, log_every=250, save_every=500),
     "small": Config(net="small", steps=8000, batch=256, micro=256, draws=4, lr=4e-4, warmup=400, decay=0.2, ema=0.9995),
     "paper": Config(),
@@ -388,8 +388,8 @@ def pipeline(c: Config) -> None:
     # Minutes for each part: measured for `tiny` on two cores, per minute of video and core otherwise.
     share = video / 10 * 2 / int(workers)
     print(f"No --data given: the whole pipe on the built-in games, with {video} minutes of play.  Finished parts are skipped.\n"
-          f"  1 record   scripted experts through the simulator, an overlay drawn in        about {2 * share:.0f} min\n"
-          f"  2 extract  find the overlay in each video                                     about {1.5 * share:.0f} min\n"
+          f"  1 record   scripted experts through the simulator, an overlay drawn in        about {1.5 * share:.0f} min\n"
+          f"  2 extract  find the overlay in each video                                     about {1 * share:.0f} min\n"
           f"  3 parse    read buttons and sticks off it                                     about {3 * share:.0f} min\n"
           f"  4 filter   normalize, drop idle segments, mask, write shards                  about {0.5 * share:.0f} min\n"
           f"  5 train    {c.steps} steps of {c.batch} frames                                        (estimate follows)\n"
