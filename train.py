@@ -379,30 +379,29 @@ def picture(c: Config) -> None:
 # ---- the whole pipe on built-in games -------------------------------------------------------------------------------------
 
 MINUTES_OF_VIDEO = {"tiny": 10, "small": 60, "paper": 60}
+PARTS = (  # and the minutes that each took for 10 minutes of video on two cores
+    ("record", "scripted experts play through the simulator, an overlay drawn in", 1.5), ("extract", "find the overlay in each video", 1),
+    ("parse", "read buttons and sticks off it", 1.5), ("filter", "normalize, drop idle segments, mask, write shards", 0.5),
+    ("train", "behaviour cloning", None), ("play", "the policy against expert, random, none, one direction", 5))
 
 
 def pipeline(c: Config) -> None:
     """Run the published commands of every stage, one by one, then train and play."""
-    data, workers, video = Path("data") / c.net, str(c.workers or os.cpu_count()), MINUTES_OF_VIDEO[c.net]
-    python = "python"
-    # Minutes for each part: measured for `tiny` on two cores, per minute of video and core otherwise.
-    share = video / 10 * 2 / int(workers)
-    print(f"No --data given: the whole pipe on the built-in games, with {video} minutes of play.  Finished parts are skipped.\n"
-          f"  1 record   scripted experts through the simulator, an overlay drawn in        about {1.5 * share:.0f} min\n"
-          f"  2 extract  find the overlay in each video                                     about {1 * share:.0f} min\n"
-          f"  3 parse    read buttons and sticks off it                                     about {3 * share:.0f} min\n"
-          f"  4 filter   normalize, drop idle segments, mask, write shards                  about {0.5 * share:.0f} min\n"
-          f"  5 train    {c.steps} steps of {c.batch} frames                                        (estimate follows)\n"
-          f"  6 play     policy against expert, random, none, one direction                 about 4 min\n", flush=True)
-    run(python, "eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), "--workers", workers)
+    os.chdir(sim.ROOT)                                     # data/ and runs/ lie in the project, wherever it was called from
+    data, workers, video = f"data/{c.net}", c.workers or os.cpu_count(), MINUTES_OF_VIDEO[c.net]
+    print(f"No --data given: the whole pipe on the built-in games, with {video} minutes of play.  Finished parts are skipped.")
+    for n, (part, what, minutes) in enumerate(PARTS, 1):
+        scale = 2 / workers * (video / 10 if part != "play" else 1)
+        print(f"  {n} {part:8s} {what:68s}" + (f"about {max(1, minutes * scale):.0f} min" if minutes else "estimated when it starts"))
+    run("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), "--workers", str(workers))
     videos = sorted(map(str, Path(f"{data}/videos").glob("*.mp4")))
-    for stage, *flags in (("extract.py", "--out", f"{data}/labels"), ("parse.py", "--out", f"{data}/labels", "--device", c.device),
-                          ("filter.py", "--labels", f"{data}/labels", "--out", f"{data}/shards")):
-        run(python, stage, *videos, *flags, "--workers", "1" if stage == "parse.py" else workers)
+    run("extract.py", *videos, "--out", f"{data}/labels", "--workers", str(workers))
+    run("parse.py", *videos, "--out", f"{data}/labels", "--device", c.device)
+    run("filter.py", *videos, "--labels", f"{data}/labels", "--out", f"{data}/shards", "--workers", str(workers))
     c = dataclasses.replace(c, data=f"{data}/shards")
     print(f"\n$ python train.py --config {c.net} --data {c.data} --out {c.run}", flush=True)
     policy = fit(c)
-    run(python, "eval.py", "play", "--policy", str(policy), "--quick", "--workers", workers, "--device", c.device)
+    run("eval.py", "play", "--policy", str(policy), "--quick", "--workers", str(workers), "--device", c.device)
     print(f"\nNext:\n  python eval.py overlay {data}/videos --labels {data}/labels      how well the overlay was read\n"
           f"  python eval.py play --policy {policy} --video {c.run}/play.mp4      watch it play\n"
           f"  python games/ridge.py      play one yourself (pip install pygame)")
@@ -413,11 +412,11 @@ def run(*command: str) -> None:
     videos = [a for a in command if a.endswith(".mp4")]
     shown = [a for a in command if not a.endswith(".mp4")]
     if videos:
-        shown.insert(2, str(Path(videos[0]).parent / "*.mp4"))
-    print(f"\n$ {' '.join(shown)}", flush=True)
-    status = subprocess.run([sys.executable, *command[1:]], cwd=sim.ROOT).returncode
+        shown.insert(1, str(Path(videos[0]).parent / "*.mp4"))
+    print(f"\n$ python {' '.join(shown)}", flush=True)
+    status = subprocess.run([sys.executable, *command]).returncode
     if status:
-        raise SystemExit(f"{command[1]} stopped with status {status}; mend it and run the same command again: finished parts are kept")
+        raise SystemExit(f"{command[0]} stopped with status {status}; mend it and run the same command again: finished parts are kept")
 
 
 def main(argv=None):

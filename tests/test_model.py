@@ -1,5 +1,6 @@
 """model.py: parity with reference outputs on weights made by formula, the maths by hand, checkpoints, bad input."""
 
+import dataclasses
 import zlib
 
 import numpy as np
@@ -98,9 +99,9 @@ def test_parameter_count_of_the_paper():
     assert sum(p.numel() for p in net.parameters()) + head == 493_631_513
 
 
-def tiny():
+def tiny(**changes):
     torch.manual_seed(0)
-    return model.NitroGen(model.CONFIGS["tiny"])
+    return model.NitroGen(dataclasses.replace(model.CONFIGS["tiny"], **changes))
 
 
 def test_save_and_load(tmp_path):
@@ -128,7 +129,7 @@ def test_learns_one_batch():
 
 
 def test_masked_entries_do_not_count():
-    net = tiny()
+    net = tiny(predict="velocity")
     net.decode2.weight.data.normal_(std=0.1)
     pixels, actions, mask = torch.rand(2, 3, 64, 64), torch.rand(2, 16, 20), torch.ones(2, 1, 20)
     mask[..., 5] = 0
@@ -138,6 +139,21 @@ def test_masked_entries_do_not_count():
     v = net.velocity(torch.lerp(noise, actions, t[:, None, None]), net.timing((t * 1000).long()), net.context(pixels))
     by_hand = ((v - (actions - noise)) ** 2 * mask).sum() / (mask.expand_as(actions).sum() + 1e-6)
     assert torch.allclose(net.loss(pixels, actions, mask, t, noise), by_hand, atol=1e-6)
+
+
+def test_predicting_the_action_is_the_same_flow():
+    """With predict="action" the last layer's output x gives v = (x - a_t) / (1 - t): one whole step from t = 0 lands on x."""
+    net = tiny(predict="action").eval()
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    noise = torch.randn(1, 16, 20)
+    x = tiny(predict="velocity").eval()
+    x.load_state_dict(net.state_dict())
+    v = x.velocity(noise, x.timing(torch.tensor([0])), x.context(x.pixels(torch.from_numpy(images))))
+    assert torch.allclose(net.sample(images, noise, steps=1), v, atol=1e-5)
+    pixels, actions, t = torch.rand(2, 3, 64, 64), torch.rand(2, 16, 20), torch.tensor([0.25, 0.5])
+    drawn = torch.randn(2, 16, 20)
+    output = x.velocity(torch.lerp(drawn, actions, t[:, None, None]), x.timing((t * 1000).long()), x.context(pixels))
+    assert torch.allclose(net.loss(pixels, actions, torch.ones(1), t, drawn), ((output - actions) ** 2).mean(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("images", [np.zeros((1, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)])
