@@ -65,16 +65,23 @@ def normalize(sticks, percentile: float = 99.0, radius: float = 5.0):
     return out
 
 
+def steady(pressed):
+    """bool [T, 16]: median of three frames.  CHOICE: a press or a gap of a single frame is a reading error, not a finger."""
+    p = np.concatenate([pressed[:1], pressed, pressed[-1:]])
+    return (p[:-2] & p[1:-1]) | (p[1:-1] & p[2:]) | (p[:-2] & p[2:])
+
+
 def final_actions(path, percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:
     """(buttons uint8 [T, 16], sticks float32 [T, 4] in [-1, 1], tensors, info) of an actions file, parsed or recorded."""
     tensors, info = sim.read(path, "nitrogen.actions/1")
     if info.get("unit") not in ("grid", "normalized"):
         raise SystemExit(f"{path}: unit should be 'grid' or 'normalized', found {info.get('unit')!r}")
-    sticks = np.clip(tensors["sticks"], -1, 1)
+    buttons, sticks = tensors["buttons"] > 0.5, np.clip(tensors["sticks"], -1, 1)
     if info["unit"] == "grid":
+        buttons = steady(buttons)
         sticks = normalize(tensors["sticks"], percentile, info.get("cells_per_radius", 5.0))
     shown = tensors["shown"]
-    return (tensors["buttons"] > 0.5).astype(np.uint8) * shown[:16], sticks * shown[16:], tensors, info
+    return buttons.astype(np.uint8) * shown[:16], sticks * shown[16:], tensors, info
 
 
 # ---- what to keep ---------------------------------------------------------------------------------------------
