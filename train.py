@@ -75,7 +75,7 @@ class Config(sim.Common):
 
 CONFIGS = {
     # DEVIATION: higher peaks and, in tiny, milder augmentation: short runs of small networks.
-    "tiny": Config(net="tiny", steps=5500, batch=32, micro=32, draws=2, lr=2e-3, warmup=200, decay=0.3, ema=0.999, jitter=0.1, hue=0.02, rotate=3,
+    "tiny": Config(net="tiny", steps=4500, batch=32, micro=32, draws=2, lr=1e-3, warmup=200, decay=0.4, clip=0.1, ema=0.999, jitter=0.1, hue=0.02, rotate=3,
                    crop=0.95, log_every=250, save_every=500),
     "small": Config(net="small", steps=8000, batch=256, micro=256, draws=4, lr=4e-4, warmup=400, decay=0.2, ema=0.9995),
     "paper": Config(),
