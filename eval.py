@@ -299,7 +299,7 @@ STRONGEST = {"ridge": "right", "crypt": "up", "rally": "up"}      # the best of 
 
 @dataclass(frozen=True)
 class Play(sim.Common):
-    policy: str = "weights/policy.safetensors"  # a model.safetensors of train.py
+    policy: str = "runs/tiny/model.safetensors" # what train.py made
     games: str = FIRST_GAMES            # built-in games
     seeds: int = 10                     # episodes per task and player
     quick: bool = False                 # 4 episodes per task
