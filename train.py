@@ -347,7 +347,7 @@ def describe(c, m, net, shards, start, device) -> None:
     print(f"data      {c.data}: {len(shards['train']):,} chunks {shards['train'].games}, {len(shards['validation']):,} held out")
     print(f"device    {device}, bfloat16 where it is safe, {torch.get_num_threads()} threads")
     images, K = torch.zeros(c.micro, m.image, m.image, 3, dtype=torch.uint8, device=device), (c.micro, m.horizon, len(net.actions))
-    for _ in range(2):
+    for _ in range(3):                                    # the first ones also fill caches
         began = time.time()
         with sim.autocast(device.type):
             loss = net.loss(augment(images, m.image, c), torch.zeros(K, device=device), torch.ones(1, device=device), draws=c.draws)
@@ -380,9 +380,9 @@ def picture(c: Config) -> None:
 
 MINUTES_OF_VIDEO = {"tiny": 10, "small": 60, "paper": 60}
 PARTS = (  # and the minutes that each took for 10 minutes of video on two cores
-    ("record", "scripted experts play through the simulator, an overlay drawn in", 1.5), ("extract", "find the overlay in each video", 1),
-    ("parse", "read buttons and sticks off it", 1.5), ("filter", "normalize, drop idle segments, mask, write shards", 0.5),
-    ("train", "behaviour cloning", None), ("play", "the policy against expert, random, none, one direction", 5))
+    ("record", "scripted experts play through the simulator, an overlay drawn in", 1.2), ("extract", "find the overlay in each video", 0.5),
+    ("parse", "read buttons and sticks off it", 1.1), ("filter", "normalize, drop idle segments, mask, write shards", 0.6),
+    ("train", "behaviour cloning", None), ("play", "the policy against expert, random, none, one direction", 3))
 
 
 def pipeline(c: Config) -> None:
