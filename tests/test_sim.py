@@ -514,6 +514,7 @@ def test_close_leaves_nothing(pad_game, leftovers, clock):
 def test_nothing_is_left_however_we_end(pad_game, leftovers, ending):
     code = (f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom pathlib import Path\n"
             f"sim.MEMORY = Path({str(sim.MEMORY)!r})\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"      # a shell's background job inherits it ignored
             f"env = sim.GameEnv({pad_game!r})\nenv.reset()\nprint(env.view.path.parent, flush=True)\n{ending}\ntime.sleep(60)")
     folder = Path(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30).stdout.strip())
     if "SIGKILL" in ending:                                    # nobody was left to remove the folder: the next game does
