@@ -202,7 +202,7 @@ class NitroGen(nn.Module):
         x = self.out(self.norm_out(x) * (1 + scale) + shift)
         x = self.decode2(F.relu(self.decode1(x)))
         # DEVIATION, a switch: a network that gives the action need not carry the noise through; v = (action - a_t) / (1 - t)
-        # follows from the two equations below.  Small networks learn many times faster so (arXiv 2511.13720).
+        # follows from the two equations below.  The idea: Li and He, arXiv 2511.13720.
         return x if self.c.predict == "velocity" else (x - noisy) / left
 
     # ---- flow matching (arXiv 2210.02747; paper section 3.2) --------------------------------------- yours to change
