@@ -291,6 +291,7 @@ class Held:
         return self.buttons, self.sticks
 
 
+PLAYERS = ("expert", "policy", "random", "none")
 DIRECTIONS = {"right": (1, 0), "up": (0, -1), "left": (-1, 0), "down": (0, 1)}
 STRONGEST = {"ridge": "right", "crypt": "up", "rally": "up"}      # the best of the four in each game; --quick plays only that
 
@@ -299,7 +300,7 @@ STRONGEST = {"ridge": "right", "crypt": "up", "rally": "up"}      # the best of 
 
 @dataclass(frozen=True)
 class Play(sim.Common):
-    policy: str = "runs/tiny/model.safetensors" # what train.py made
+    policy: str = "runs/tiny/model.safetensors"  # what train.py made
     games: str = FIRST_GAMES            # built-in games
     seeds: int = 10                     # episodes per task and player
     quick: bool = False                 # 4 episodes per task
@@ -325,9 +326,6 @@ def play(c: Play) -> dict | None:
     if c.video:
         film(c, names)
     return table
-
-
-PLAYERS = ("expert", "policy", "random", "none")
 
 
 def episode(job, c: Play, show=None) -> tuple[float, bool]:

@@ -284,7 +284,7 @@ def lock(folder: Path):
     """Only one process trains a run."""
     try:
         import fcntl
-    except ImportError:                                   # Windows: no lock, as before
+    except ImportError:                                   # Windows has no flock
         yield
         return
     with open(folder / ".lock", "w") as f:
