@@ -25,8 +25,10 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,11 +195,12 @@ def fit(c: Config) -> Path:
         if start == 0:
             keep_source(c)
         describe(c, m, net, shards, start, device)
-        train_steps(c, recipe, net, optimizer, average, shards, start, device)
+        with interrupts() as asked:
+            train_steps(c, recipe, net, optimizer, average, shards, start, device, asked)
     return c.run / "model.safetensors"
 
 
-def train_steps(c, recipe, net, optimizer, average, shards, start, device):
+def train_steps(c, recipe, net, optimizer, average, shards, start, device, asked):
     from tqdm import tqdm
     batches, began, seen, done = Batches(shards["train"], net.c.image, c, device), time.time(), [], start
     bar = tqdm(total=c.steps, initial=start, desc="train", unit="step", smoothing=0.1)
@@ -234,6 +237,8 @@ def train_steps(c, recipe, net, optimizer, average, shards, start, device):
             if late and done < c.steps:
                 bar.write(f"--minutes {c.minutes:g} are over at step {done} of {c.steps}: the same command goes on from here")
                 break
+            if asked:
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         save(c, recipe, net, optimizer, average, done)
         raise
@@ -278,6 +283,20 @@ def validate(c, net, average, shards, device, frames: int = 512) -> dict:
 
 
 # ---- run folder ----------------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def interrupts():
+    """Ctrl-C becomes a list that is no longer empty, so that a step under way is finished before the run is saved."""
+    asked, usual = [], signal.getsignal(signal.SIGINT)
+    mine = usual is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if mine:
+        signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    try:
+        yield asked
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, usual)
+
 
 @contextlib.contextmanager
 def lock(folder: Path):

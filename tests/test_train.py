@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -95,6 +96,31 @@ def test_resume_is_exact(shards, monkeypatch):
     whole, parts = (sim.read(f"{r}/state.safetensors")[0] for r in ("whole", "run"))
     assert whole.keys() == parts.keys() and all(np.array_equal(whole[k], parts[k]) for k in whole)
     assert sum(np.abs(v).sum() for k, v in whole.items() if k.startswith("m.")) > 0
+
+
+def test_ctrl_c_finishes_the_step(shards, monkeypatch):
+    """SIGINT in the middle of a step, after the weights have moved: the step counts, and the resumed run is the same run."""
+    train.fit(config(out="whole"))
+    usual, real, calls = signal.signal(signal.SIGINT, signal.default_int_handler), train.update, []
+
+    def interrupted(*args):
+        result = real(*args)
+        calls.append(0)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    try:
+        monkeypatch.setattr(train, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.fit(config())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert sim.read("run/state.safetensors")[1]["step"] == 3
+    train.fit(config())
+    whole, parts = (sim.read(f"{r}/state.safetensors")[0] for r in ("whole", "run"))
+    assert all(np.array_equal(whole[k], parts[k]) for k in whole)
 
 
 def test_accumulation_is_the_same_step(shards, monkeypatch):
