@@ -241,7 +241,7 @@ class Policy:
         import torch
         if not self.plan:
             c = self.net.c
-            noise = torch.randn(1, c.horizon, len(self.net.actions), generator=self.rng)
+            noise = torch.randn(1, c.horizon, len(c.actions), generator=self.rng)
             act = self.net.act(frame[None], noise, self.steps)
             self.plan = list(zip(act["buttons"][0].astype(np.uint8), act["sticks"][0]))[:self.execute]
         return self.plan.pop(0)

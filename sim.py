@@ -105,27 +105,35 @@ def write(path, tensors: dict, format: str, **info) -> None:
 
     `info` must be JSON-able; dimensions, dtypes and units are added.  The file appears under its name only when complete.
     """
-    from safetensors.numpy import save
-    path = Path(path)
+    from safetensors.numpy import save_file
     spec = FORMATS[format] or {}
     info = {"format": format, **info, "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "tensors": {k: f"{v.dtype} {list(v.shape)} {spec[k][1] + ': ' + spec[k][2] if k in spec else ''}".strip()
                         for k, v in tensors.items()}}
     fault = check(tensors, spec) if not info.get("found") is False else None
     assert not fault, f"{path}: {fault}"
-    blob = save({k: np.ascontiguousarray(v) for k, v in tensors.items()}, {"json": json.dumps(info)})
-    write_bytes(path, blob)
+    with replacing(path) as part:
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, part, {"json": json.dumps(info)})
 
 
 def write_bytes(path, blob: bytes) -> None:
-    """Temporary name in the same folder, flush, rename."""
+    """The file appears under its name only when complete."""
+    with replacing(path) as part:
+        part.write_bytes(blob)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A temporary name in the same folder to write to; flushed and renamed to `path` at the end, removed after an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb") as f:
-            f.write(blob)
-            f.flush()
+        part.touch()
+        mode = part.stat().st_mode                   # safetensors would leave a file that nobody else may read
+        yield part
+        os.chmod(part, mode)
+        with open(part, "rb+") as f:
             os.fsync(f.fileno())
         os.replace(part, path)
     finally:
@@ -243,8 +251,8 @@ def recipe(cfg, *sources) -> dict:
             "source": [source(p) for p in sources]}
 
 
-def command_line(doc: str, commands: dict, argv=None):
-    """Run one of `commands`: name -> (Config class or dict of presets, function(cfg)); "" is the default.
+def command_line(doc: str, commands: dict, argv=None, inspect=show):
+    """Run one of `commands`: name -> (Config class or dict of presets, function(cfg)); "" is the default.  inspect: for --inspect.
 
     Flags come from the dataclass's fields, their help from the trailing comments.  Fields of type tuple[str, ...]
     are positional, except `command`: what follows `--`.
@@ -284,7 +292,7 @@ def command_line(doc: str, commands: dict, argv=None):
             parser.add_argument(flag, type=hints[f.name], default=None, help=text, metavar=hints[f.name].__name__.upper())
     args = vars(parser.parse_args(argv))
     if args.pop("inspect"):
-        return show(parser.parse_args(argv).inspect)
+        return inspect(parser.parse_args(argv).inspect)
     cfg = presets[args.pop("config", None) or next(iter(presets))]
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in args.items() if v not in (None, [])}
     if any(f.name == "command" for f in dataclasses.fields(cfg)) and rest:

@@ -68,6 +68,8 @@ class Config(sim.Common):
     workers: int = 0                # decoding threads, and processes of the data stages (default: all cores)
     log_every: int = 50             # steps
     save_every: int = 250           # steps
+    vision: str = ""                # SigLIP tower to start the vision encoder from (safetensors, as transformers saves it)
+    recompute: bool = False         # activation checkpointing: less memory, a third more work
     raw: bool = False               # also keep the weights that are not averaged, as raw.safetensors
 
     @property
@@ -118,8 +120,8 @@ def augment(images, side: int, c: Config):
 class Batches:
     """Batches of a split, decoded by threads one step ahead of the network; the order follows from seed and step."""
 
-    def __init__(self, shards: filter.Shards, side: int, c: Config, device):
-        self.shards, self.side, self.c, self.device = shards, side, c, device
+    def __init__(self, shards: filter.Shards, m: model.Config, c: Config, device):
+        self.shards, self.side, self.names, self.c, self.device = shards, m.image, m.actions, c, device
         self.pool = concurrent.futures.ThreadPoolExecutor(c.workers or os.cpu_count())   # cv2 decodes outside the GIL
         self.ahead = {}
 
@@ -142,13 +144,14 @@ class Batches:
         """images uint8 [B, side, side, 3], actions [B, K, A] in [0, 1], mask [B, 1, A], on the device."""
         self.ask(step)
         self.ask(step + 1)
-        return collate([f.result() for f in self.ahead.pop(step)], self.device)
+        return collate([f.result() for f in self.ahead.pop(step)], self.device, self.names)
 
 
-def collate(items, device):
+def collate(items, device, names=model.ACTIONS):
+    """Stacked items, in the action layout `names`: what the recordings do not have (GUIDE) never counts in the loss."""
     images, buttons, sticks, mask = (torch.from_numpy(np.stack(column)) for column in zip(*items))
-    actions = model.encode(buttons, sticks)
-    return (t.to(device, non_blocking=True) for t in (images, actions, mask[:, None].float()))
+    shown = F.pad(mask.float(), (0, 1))[:, [model.ACTIONS.index(n) if n in model.ACTIONS else -1 for n in names]]
+    return (t.to(device, non_blocking=True) for t in (images, model.encode(buttons, sticks, names), shown[:, None]))
 
 
 # ---- schedule and average ------------------------------------------------------------------------------------------------
@@ -180,12 +183,16 @@ def fit(c: Config) -> Path:
     if not len(shards["train"]):
         raise SystemExit(f"{c.data}: no training chunks in these shards (all held out, or every segment was null)")
     facts = {"shards": hashlib.sha256(repr([(p.about["name"], len(p["start"])) for s in shards.values() for p in s.parts]).encode()).hexdigest()[:16]}
-    recipe = {k: v for k, v in {**sim.recipe(c), **facts}.items() if k not in ("data", "minutes", "resume", "log_every", "save_every", "raw")}
+    recipe = {k: v for k, v in {**sim.recipe(c), **facts}.items() if k not in ("data", "minutes", "resume", "log_every", "save_every", "raw", "recompute")}
 
     c.run.mkdir(parents=True, exist_ok=True)
     with lock(c.run):
         torch.manual_seed(c.seed)
-        net = model.NitroGen(m).to(device)
+        net = model.NitroGen(m)
+        net.recompute = c.recompute
+        if c.vision:
+            model.load_vision(net, c.vision)
+        net = net.to(device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=c.lr, weight_decay=c.weight_decay, betas=(0.9, 0.99), fused=device.type != "mps")
         average = {k: v.detach().clone() for k, v in net.state_dict().items()}
         start = restore(c, recipe, net, optimizer, average)
@@ -202,7 +209,7 @@ def fit(c: Config) -> Path:
 
 def train_steps(c, recipe, net, optimizer, average, shards, start, device, asked):
     from tqdm import tqdm
-    batches, began, seen, done = Batches(shards["train"], net.c.image, c, device), time.time(), [], start
+    batches, began, seen, done = Batches(shards["train"], net.c, c, device), time.time(), [], start
     bar = tqdm(total=c.steps, initial=start, desc="train", unit="step", smoothing=0.1)
     log = open(c.run / "log.jsonl", "a")
     try:
@@ -268,7 +275,7 @@ def update(c, net, optimizer, images, actions, mask, device) -> tuple[float, flo
 @torch.no_grad()
 def validate(c, net, average, shards, device, frames: int = 512) -> dict:
     """Loss of the averaged weights on held-out videos, over a fixed set of frames, times and noises, in all and by game."""
-    probe = model.NitroGen(net.c, net.actions).to(device).eval()
+    probe = model.NitroGen(net.c).to(device).eval()
     probe.load_state_dict(average)
     rows = np.random.default_rng(0).permutation(len(shards))[:frames]
     losses = {}
@@ -276,8 +283,8 @@ def validate(c, net, average, shards, device, frames: int = 512) -> dict:
     for game in sorted({shards[i][4] for i in rows}):
         items = [shards[i] for i in rows if shards[i][4] == game]
         batch = [(filter.decode(np.asarray(j), net.c.image), b, s, k) for j, b, s, k, _ in items]
-        images, actions, mask = collate(batch, device)
-        losses[game] = [probe.loss(net.pixels(images[i:i + 64]), actions[i:i + 64], mask[i:i + 64], draws=4).item() for i in range(0, len(batch), 64)]
+        images, actions, mask = collate(batch, device, net.c.actions)
+        losses[game] = [probe.loss(images[i:i + 64], actions[i:i + 64], mask[i:i + 64], draws=4).item() for i in range(0, len(batch), 64)]
     out = {f"val_{game}": round(float(np.mean(v)), 5) for game, v in losses.items()}
     return {"val": round(float(np.mean([x for v in losses.values() for x in v])), 5), **out}
 
@@ -362,10 +369,10 @@ def describe(c, m, net, shards, start, device) -> None:
     """What will happen, before it happens; the estimate comes from one timed step."""
     count = sum(p.numel() for p in net.parameters())
     print(f"config    {json.dumps(dataclasses.asdict(c))}")
-    print(f"network   {c.net}: {count:,} parameters, {m.tokens} image tokens, chunks of {m.horizon} x {len(net.actions)} at {m.rate:g}/s")
+    print(f"network   {c.net}: {count:,} parameters, {m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s")
     print(f"data      {c.data}: {len(shards['train']):,} chunks {shards['train'].games}, {len(shards['validation']):,} held out")
     print(f"device    {device}, bfloat16 where it is safe, {torch.get_num_threads()} threads")
-    images, K = torch.zeros(c.micro, m.image, m.image, 3, dtype=torch.uint8, device=device), (c.micro, m.horizon, len(net.actions))
+    images, K = torch.zeros(c.micro, m.image, m.image, 3, dtype=torch.uint8, device=device), (c.micro, m.horizon, len(m.actions))
     for _ in range(3):                                    # the first ones also fill caches
         began = time.time()
         with sim.autocast(device.type):

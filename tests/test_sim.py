@@ -54,6 +54,8 @@ def test_artefact_round_trip(tmp_path):
     assert info["unit"] == "normalized" and info["sticks"] == list(sim.STICKS) and "T 4" in info["tensors"]["sticks"]
     assert all(np.array_equal(back[k], v) and back[k].dtype == v.dtype for k, v in tensors.items())
     assert os.listdir(tmp_path) == [path.name]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_artefact_faults(tmp_path):

@@ -13,7 +13,7 @@ import model
 import sim
 import train
 
-MICRO = model.Config(image=64, width=32, heads=2, vision_layers=1, mixer_layers=1, dit_layers=2, positions=16, dropout=0.1)
+MICRO = model.Config(image=64, width=32, head_width=16, vision_layers=1, mixer_layers=1, dit_layers=2, positions=16, dropout=0.1)
 
 
 def test_schedule_by_hand():
@@ -71,9 +71,34 @@ def config(**changes):
 
 def test_every_chunk_once_per_epoch(shards):
     c = config(batch=10)
-    batches = train.Batches(filter.Shards("shards", "train", 16, 30, 1), 64, c, "cpu")
+    batches = train.Batches(filter.Shards("shards", "train", 16, 30, 1), MICRO, c, "cpu")
     drawn = np.concatenate([batches.rows(s) for s in range(43)])                          # 430 rows: ten epochs of 43
     assert (np.bincount(drawn) == 10).all() and sorted(drawn[43:86]) == list(range(43)) and drawn[:43].tolist() != drawn[43:86].tolist()
+
+
+def test_other_layouts_go_by_name():
+    """What a layout has and the recordings do not (GUIDE, virtual directions) never counts; the rest lies where its name says."""
+    shown = np.ones(20, bool)
+    shown[model.ACTIONS.index("NORTH")] = False
+    buttons, sticks = np.eye(16, dtype=np.uint8), np.full((16, 4), -0.5, np.float32)
+    images, actions, mask = train.collate([(np.zeros((8, 8, 3), np.uint8), buttons, sticks, shown)], "cpu", model.RELEASED)
+    assert actions.shape == (1, 16, 25) and mask.shape == (1, 1, 25) and mask.sum() == 19
+    for i, name in enumerate(model.RELEASED):
+        counts = name in model.ACTIONS and name != "NORTH"
+        assert mask[0, 0, i] == counts
+        if name in sim.BUTTONS:
+            assert actions[0, :, i].tolist() == buttons[:, sim.BUTTONS.index(name)].tolist()
+    assert (actions[..., -4:] == 0.25).all()
+
+
+def test_start_from_a_siglip_tower(shards, monkeypatch, tmp_path):
+    from safetensors.torch import save_file
+    monkeypatch.setattr(train, "train_steps", lambda c, recipe, net, *rest: kept.append(net))
+    kept, donor = [], model.NitroGen(MICRO)
+    save_file({k.replace("vision_encoder.", "vision_model."): v.contiguous().clone() for n, p in donor.state_dict().items() if n.startswith("vision.")
+               for k, v in model.theirs(n, p).items()}, tmp_path / "tower.safetensors")
+    train.fit(config(vision=str(tmp_path / "tower.safetensors")))
+    assert all(torch.equal(v, donor.vision.state_dict()[k]) for k, v in kept[0].vision.state_dict().items())
 
 
 def test_resume_is_exact(shards, monkeypatch):
@@ -141,7 +166,7 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
         net = model.NitroGen(model.CONFIGS["micro"])
         monkeypatch.setattr(model.NitroGen, "loss", given)
         c = config(micro=micro)
-        batches = train.Batches(filter.Shards("shards", "train", 16, 30, 1), 64, c, "cpu")
+        batches = train.Batches(filter.Shards("shards", "train", 16, 30, 1), MICRO, c, "cpu")
         optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
         norms[micro] = train.update(c, net, optimizer, *batches(0), torch.device("cpu"))
     assert np.allclose(norms[4], norms[8], rtol=2e-2)
