@@ -240,10 +240,10 @@ class Policy:
     def __call__(self, frame, info):
         import torch
         if not self.plan:
-            c = self.net.c
+            c, stride = self.net.c, max(1, round(self.net.c.rate / FPS))       # the released network acts 60 times a second
             noise = torch.randn(1, c.horizon, len(c.actions), generator=self.rng)
             act = self.net.act(frame[None], noise, self.steps)
-            self.plan = list(zip(act["buttons"][0].astype(np.uint8), act["sticks"][0]))[:self.execute]
+            self.plan = list(zip(act["buttons"][0].astype(np.uint8), act["sticks"][0]))[::stride][:self.execute]
         return self.plan.pop(0)
 
 
