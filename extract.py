@@ -16,6 +16,7 @@ has the affine [[scale, 0, X], [0, scale, Y]].
 from __future__ import annotations
 
 import functools
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -121,7 +122,7 @@ GLYPHS = {  # strokes of x, y digits on a 4 x 6 grid
     "G": "41301001051636454323",
     "1": "112026", "2": "01103041420646", "3": "01103041423313334445361605", "0": "103041453616050110", "6": "4130100105163645443303", "W": "0016233640",
     "+": "2125 0343", "-": "0343",
-    "4": "300444 3036", "<": "310335", ">": "113315", "=": "0141 0343 0545", " ": ""}
+    "<": "310335", ">": "113315", "=": "0141 0343 0545", " ": ""}
 
 
 class Picture:
@@ -232,8 +233,8 @@ BONE = ((150, 38), (96, 36), (58, 26), (20, 46), (6, 90), (20, 132), (62, 152), 
 SERIES = ((150, 44), (112, 42), (76, 36), (46, 50), (24, 88), (10, 146), (10, 192), (26, 212), (48, 200), (72, 180), (96, 178), (150, 178))
 CUBE = ((150, 46), (112, 50), (72, 40), (36, 50), (18, 84), (18, 124), (28, 154), (26, 192), (40, 212), (58, 202), (72, 176), (92, 190),
         (122, 194), (142, 178), (150, 176))
-TRIDENT = ((150, 52), (112, 44), (62, 46), (24, 72), (10, 116), (12, 172), (26, 206), (44, 204), (58, 166), (84, 142), (114, 148),
-           (128, 186), (144, 212), (152, 214))
+TRIDENT = ((150, 52), (112, 44), (62, 46), (24, 72), (10, 116), (12, 172), (26, 206), (44, 204), (58, 166), (82, 144), (106, 150),
+           (120, 188), (142, 212), (152, 214))
 TRIMS = {   # what decorates a body: see decorate()
     "xbox360": (
         "o 160 74 15 | O 160 74 11 #8fd14f | L 153 68 160 74 153 80 #ffffff | L 167 68 160 74 167 80 #ffffff | o 248 84 41 | "
@@ -273,17 +274,17 @@ TRIMS = {   # what decorates a body: see decorate()
         "o 12 158 4 | o 308 158 4 | l 10 10 14 14 | l 306 10 310 14 | l 10 156 14 160 | l 306 156 310 160 | b 138 138 46 46 23"),
 }
 TRIMS["xboxseries"] = ("O 160 62 11 #f4f6f8 | L 155 57 165 67 #1d2027 | L 165 57 155 67 #1d2027 | o 118 134 32 | o 250 84 41 | b 160 105 18 11 3 | "
-                       "l 44 112 30 160 | l 50 116 38 162 | l 276 112 290 160 | l 270 116 282 162 | l 120 160 200 160 | l 126 166 194 166")
+                       "l 44 112 30 160 | l 50 116 38 162 | l 276 112 290 160 | l 270 116 282 162")
 TRIMS["gamecube"] = ("o 160 58 8 | o 250 92 50 | o 116 154 30 | l 92 60 120 70 200 70 214 60 | l 26 152 44 170 | l 294 152 276 170 | "
                      "o 160 120 6")
 TRIMS["n64"] = ("o 268 80 9 #f2c230 | o 252 96 9 #f2c230 | o 284 96 9 #f2c230 | o 268 112 9 #f2c230 | t C 268 96 6 | "      # C buttons: not an
-                "l 118 60 128 116 | l 202 60 192 116 | o 62 96 36 | t 64 160 62 12 | l 28 130 30 180 | l 292 130 290 180")   # action: left out
-TRIMS["nes"] = ("b 160 93 106 62 5 | l 110 40 210 40 | l 110 48 210 48 | l 110 56 210 56 | b 226 92 46 46 5 | b 274 92 46 46 5 | "
+                "l 118 60 128 116 | l 202 60 192 116 | o 62 96 36 | l 28 130 30 180 | l 292 130 290 180")   # action: left out
+TRIMS["nes"] = ("b 160 93 86 62 5 | l 110 40 210 40 | l 110 48 210 48 | l 110 56 210 56 | b 226 92 44 44 5 | b 274 92 44 44 5 | "
                 "t SELECT 134 76 6 | t START 186 76 6 | b 62 84 78 78 8 | t PAD 278 50 9")
 TRIMS["lever"] = ("l 16 40 304 40 | t ARCADE 262 24 9 | o 12 12 4 | o 308 12 4 | o 12 158 4 | o 308 158 4 | o 72 98 52 | "
                   "l 20 154 48 154 | l 96 154 124 154 | l 134 152 300 152")
 TRIMS["hitbox"] = ("b 80 84 132 52 18 | o 160 146 26 | l 130 30 304 30 | t HITBOX 266 18 9 | o 12 12 4 | o 308 12 4 | o 12 168 4 | o 308 168 4 | "
-                   "l 206 160 300 160 | l 206 154 300 154 | t L 62 132 7 | t R 102 132 7")
+                   "l 206 160 300 160 | l 206 154 300 154")
 PLAYSTATION = dict(letters="", small="  ", tops=("L1", "R1", "L2", "R2"))
 LAYOUTS = {
     "xbox360": Layout(body=XBOX),
@@ -316,7 +317,7 @@ LAYOUTS = {
         shoulder=(72, 34, 56, 11), tops=("", "Z", "L", "R"), trigger=(66, 13, 60, 20), absent=("BACK", "LEFT_SHOULDER", "LEFT_THUMB", "RIGHT_THUMB"),
         spots=(("SOUTH", 250, 98, 38, "A"), ("WEST", 217, 113, 22, "B"), ("EAST", 284, 92, 24, "X"), ("NORTH", 244, 62, 24, "Y"))),
     "n64": Layout(          # A is SOUTH and B, up and to the left of it, WEST, as on a pad of today; Z is the left trigger
-        body=TRIDENT, left=(160, 148), right=None, dpad=(62, 96), dpad_side=52, face=None, travel=20, cap=26, start=(160, 84, 18, 18), small="  ",
+        body=TRIDENT, left=(160, 148), right=None, dpad=(62, 96), dpad_side=52, face=None, travel=20, cap=26, start=(160, 86, 18, 18), small="  ",
         shoulder=(66, 26, 84, 18), tops=("L", "R", "", ""), trigger=None, absent=("BACK", "LEFT_THUMB"),
         spots=(("SOUTH", 238, 128, 26, "A"), ("WEST", 214, 104, 26, "B"), ("LEFT_TRIGGER", 160, 198, 20, "Z"))),
     "nes": Layout(size=(320, 140), slab=6, left=None, right=None, dpad=(62, 84), dpad_side=64, face=None, back=(134, 94, 30, 14),
@@ -379,9 +380,9 @@ STYLES = {
     "bold": Style(width=3.2, labels=False, lit="accent", stick="ring"),
     "smoke": Style(body="#000000", alpha=0.5, edge="#f0f0f0", key="#000000", lit="hot", width=1.5, stick="dot", panel=True),
     "pastel": Style(body="pale", edge="deep", key="#ffffff", ink="deep", lit="deep", press="shrink", solid=True, width=1.4),
-    "photo": Style(body="shell", edge="", key="plastic", ink="#f0f0f0", lit="hot", press="darken", look="photo", shade=0.22, width=1.2),
+    "photo": Style(body="shell", edge="", key="plastic", ink="#f0f0f0", lit="hot", press="recolour", look="photo", shade=0.22, width=1.2),
     "push": Style(body="deep", edge="#14161a", key="#f0ede4", ink="#22262c", lit="hot", press="move", width=1.4, solid=True),
-    "pixel": Style(body="shell", edge="#1a1c24", key="plastic", ink="#ffffff", lit="hot", press="recolour", unit=2, width=2, solid=True),
+    "pixel": Style(body="pale", edge="#1a1c24", key="plastic", ink="#ffffff", lit="hot", press="recolour", unit=2, width=2, solid=True),
     "sprite": Style(body="accent", edge="#10131a", key="#f4f4f4", ink="#10131a", lit="hot", press="move", unit=4, width=4, labels=False,
                     stick="dot", drop=("LEFT_THUMB", "RIGHT_THUMB")),
     "trail": Style(edge="#ffffff", lit="hot", stick="trail", press="fill", width=1.6, body="#20242c", alpha=0.4),
@@ -689,7 +690,7 @@ FAMILIES = {    # layout, the family's colours (see Style), and how the generate
             {"SOUTH": "#d8343f", "EAST": "#d8343f"}, {}),
     "grid": ("grid", dict(accent="#30b0f0", hot="#60ff70", shell="#3c4654", plastic="#1d242e", pale="#dcecf7", deep="#24607f"), XBOX_HUES, {}),
     "keys": ("keys", dict(accent="#f0a030", hot="#ff5a8a", shell="#d9d4c8", plastic="#4d4a44", pale="#f7ead2", deep="#96601a"), XBOX_HUES, {}),
-    "arcade": ("lever", dict(accent="#e83f6f", hot="#3fe0ff", shell="#30343c", plastic="#c83a3a", pale="#fbdfe6", deep="#8f2248"), XBOX_HUES, {}),
+    "arcade": ("lever", dict(accent="#f0c030", hot="#3fe0ff", shell="#30343c", plastic="#c83a3a", pale="#fbdfe6", deep="#8f2248"), XBOX_HUES, {}),
     "hitbox": ("hitbox", dict(accent="#20c8a0", hot="#ffb03f", shell="#454b58", plastic="#20262e", pale="#d8f3ec", deep="#1c7a66"), XBOX_HUES, {}),
 }
 RECOLOR = {"ink": dict(lit="hot"), "dark": dict(lit="hot", edge="accent"), "light": dict(lit="deep", press="darken"), "flat": dict(body="deep", lit="hot"),
@@ -741,8 +742,279 @@ def templates(names=TEMPLATES) -> Pool:
     return Pool(names)
 
 
-def pool(folder: str) -> Pool:
-    return Pool(TEMPLATES)
+def pool(folder: str = "") -> Pool:
+    """All built-in templates; before them the skins below `folder`, if one is given."""
+    return Pool(TEMPLATES, read_skins(folder) if folder else {})
+
+
+# ---- your own skins: any OBS input-overlay preset, or pictures with a list of boxes ---------------------------
+
+SIDE_LIMIT, PIXELS, FILE_BYTES = 8192, 1 << 25, 1 << 26    # of pictures and canvases: px, px x px, bytes; nothing in them is trusted
+SMALL, LARGE = 240, 960                 # CHOICE: px; smaller skins are enlarged in whole steps, larger ones shrunk
+CODES = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIGHT_THUMB", "LEFT_SHOULDER", "RIGHT_SHOULDER",
+         "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")                             # SDL_GamepadButton; 5 is the guide button
+CODES = dict(enumerate(CODES)) | {0xEC00 + i: name for i, name in enumerate((           # before 2021
+    *CODES[:4], "LEFT_SHOULDER", "RIGHT_SHOULDER", "BACK", "START", "", "LEFT_THUMB", "RIGHT_THUMB", "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "DPAD_DOWN"))}
+RAW_CUBE = {1: "EAST", 2: "SOUTH", 3: "WEST", 4: "NORTH", 8: "RIGHT_SHOULDER", 16: "START"}     # a GameCube adapter's joystick numbers
+
+
+def read_skins(folder) -> dict[str, Template]:
+    """The skins below `folder` by name; what cannot be read is named, with the reason, and left out.
+
+    An OBS input-overlay preset is FILE.json and the PNGs beside it whose names begin with FILE, or else every PNG of the folder: each is a
+    skin.  A button's code says which it is, its id never does, and four face buttons in a diamond are named by their places.  A
+    file nitrogen.json beside it may say otherwise: {"family": "switch", "positions": "codes", "codes": {"16": "START"}}.
+    Or pictures: FILE.json with {"idle": "PNG of the pad at rest", "pressed": "PNG of the pad with everything pressed",
+    "buttons": {"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}, "family": "..."} in px of the picture;
+    without "pressed", a pressed button is a brighter one.
+    """
+    return dict(_read_skins(str(Path(folder).resolve())))
+
+
+@functools.lru_cache(1)
+def _read_skins(folder):
+    root, found = Path(folder), {}
+    if not root.is_dir():
+        raise SystemExit(f"{folder}: no such folder of skins (--templates)")
+    for path in sorted(root.rglob("*.json")):
+        try:
+            if path.name != "nitrogen.json" or "idle" in read_json(root, path):
+                found |= read_skin(root, path)
+        except (ValueError, OSError) as e:
+            print(f"{path.relative_to(root)}: {e}; skipped")
+    if not found:
+        raise SystemExit(f"{folder}: no skin there can be read (an OBS input-overlay preset is a PNG and a JSON file; see --help)")
+    return found
+
+
+def inside(root, path):
+    """The file, if it lies below root."""
+    path = path.resolve()
+    if not path.is_relative_to(root):
+        raise ValueError(f"{path.name} leads out of the folder")
+    if not path.is_file():
+        raise ValueError(f"no file {path.name} beside it")
+    if path.stat().st_size > FILE_BYTES:
+        raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, more than {FILE_BYTES:,}")
+    return path
+
+
+def read_json(root, path):
+    try:
+        data = json.loads(inside(root, path).read_text("utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise ValueError(f"not JSON ({type(e).__name__})") from None
+    if not isinstance(data, dict):
+        raise ValueError("not a skin: expected a JSON object")
+    return data
+
+
+def read_png(root, path):
+    """uint8 [h, w, 4] RGBA.  The size is read from the header, before anything is unpacked."""
+    raw = inside(root, path).read_bytes()
+    w, h = (int.from_bytes(raw[i:i + 4], "big") for i in (16, 20))
+    if raw[:8] != b"\x89PNG\r\n\x1a\n" or not (0 < w <= SIDE_LIMIT and 0 < h <= SIDE_LIMIT and w * h <= PIXELS):
+        raise ValueError(f"{path.name} is no PNG of at most {SIDE_LIMIT} px a side and {PIXELS:,} px in all")
+    picture = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise ValueError(f"{path.name} is a broken PNG")
+    picture = (picture >> 8).astype(np.uint8) if picture.dtype == np.uint16 else picture
+    kind = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}[1 if picture.ndim == 2 else picture.shape[2]]
+    return cv2.cvtColor(picture, kind)
+
+
+def numbers(values, n, what, low=-SIDE_LIMIT, high=SIDE_LIMIT):
+    """n numbers of a JSON list, checked."""
+    if not isinstance(values, list) or len(values) != n or not all(type(v) in (int, float) and low <= v <= high for v in values):
+        raise ValueError(f"{what}: expected {n} numbers from {low} to {high}, found {str(values)[:60]}")
+    return values
+
+
+def read_skin(root, path) -> dict[str, Template]:
+    data, folder = read_json(root, path), path.parent
+    if "idle" in data:
+        return {t.name: t for t in [picture_skin(root, path, data)]}
+    if "elements" not in data and "overlay_width" not in data:
+        raise ValueError("neither an input-overlay preset (elements) nor a list of boxes (idle)")
+    more = read_json(root, folder / "nitrogen.json") if (folder / "nitrogen.json").exists() else {}
+    pngs = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".png" and "preview" not in p.stem.lower())
+    others = [p.stem for p in folder.glob("*.json") if p != path]
+    pngs = [p for p in pngs if p.stem.startswith(path.stem)] or [p for p in pngs if not any(p.stem.startswith(o) for o in others)]
+    if not pngs:
+        raise ValueError("no PNG beside it")
+    found = {}
+    for png in pngs:
+        name = "/".join((*folder.relative_to(root).parts, path.stem)) + (f"/{png.stem}" if len(pngs) > 1 else "")
+        try:
+            found[name] = preset(name, data, more, read_png(root, png))
+        except ValueError as e:
+            if len(pngs) == 1:
+                raise
+            print(f"{name}: {e}; skipped")
+    return found
+
+
+def preset(name, data, more, atlas) -> Template:
+    """A template from an OBS input-overlay preset.  Facts of the format: the plugin's documentation."""
+    canvas = numbers([data.get("overlay_width"), data.get("overlay_height")], 2, "overlay_width, overlay_height", 1)
+    if not isinstance(data.get("elements"), list) or len(data["elements"]) > 256:
+        raise ValueError("elements: expected a list of at most 256")
+    codes = {e.get("code") for e in data["elements"] if isinstance(e, dict) and e.get("type") == 2 and type(e.get("code")) is int}
+    names = RAW_CUBE if 16 in codes and codes <= set(RAW_CUBE) else CODES
+    names = names | {int(k): v for k, v in more.get("codes", {}).items() if k.isdigit() and v in sim.BUTTONS}
+    pieces, ignored = [], set()
+    for i, e in enumerate(data["elements"]):
+        kind = e.get("type") if isinstance(e, dict) else None
+        if kind not in (0, 2, 5, 6, 7, 8):                  # a keyboard, a mouse
+            ignored.add(str(kind))
+            continue
+        what = f"element {i} ({str(e.get('id', ''))[:30]})"
+        x, y, w, h = (int(v) for v in numbers(e.get("mapping"), 4, f"{what}, mapping", 0))
+        pos = tuple(int(v) for v in numbers(e.get("pos"), 2, f"{what}, pos"))
+
+        def cut(across, down):
+            left, top = x + across * (w + GAP), y + down * (h + GAP)
+            if w < 1 or h < 1 or left + w > atlas.shape[1] or top + h > atlas.shape[0]:
+                raise ValueError(f"{what}: {w} x {h} px at {left}, {top} is not inside the picture of {atlas.shape[1]} x {atlas.shape[0]}")
+            return atlas[top:top + h, left:left + w]
+
+        side = "RIGHT" if e.get("side") == 1 else "LEFT"
+        id = {2: names.get(e.get("code"), "") if type(e.get("code")) is int else "", 5: side, 6: f"{side}_TRIGGER"}.get(kind, "")
+        if kind == 8:
+            pieces.append((Element("dpad", "", pos), [[cut(j, 0) for j in range(9)]]))
+        elif not id:                                        # what never changes, or is no action: the guide button, the player's number
+            pieces.append((Element("texture", "", pos), [[cut(0, 0)]]))
+        else:
+            rows = [[cut(0, 0)], [cut(0, 1)]]
+            if kind == 6 and not e.get("trigger_mode"):     # our triggers are on or off: the whole travel, over the idle picture
+                rows[1] = [stack(*rows[0], *rows[1])]
+            travel = numbers([e.get("stick_radius")], 1, f"{what}, stick_radius", 0, 1024)[0] if kind == 5 else 0
+            pieces.append((Element({2: "button", 5: "stick", 6: "trigger"}[kind], id, pos, radius=float(travel)), rows))
+    if ignored:
+        print(f"{name}: elements of type {', '.join(sorted(ignored))} are not a gamepad's, left out")
+    family = more.get("family", "gamecube" if names[1] == "EAST" and 16 in names and 0 not in names else "user")
+    return finish(name, str(family), canvas, pieces if more.get("positions") == "codes" else by_place(name, pieces))
+
+
+def by_place(name, pieces):
+    """Face buttons named by where they are: some skins carry the codes of their printed letters instead.
+
+    Only where the four make a clear diamond; elsewhere, and with "positions": "codes" in nitrogen.json, the codes stand."""
+    face = {e.id: (i, e.pos[0] + rows[0][0].shape[1] / 2, e.pos[1] + rows[0][0].shape[0] / 2)
+            for i, (e, rows) in enumerate(pieces) if e.id in ("SOUTH", "EAST", "WEST", "NORTH")}
+    if len(face) < 4:
+        return pieces
+    (_, xs, ys), order = np.array(list(face.values())).T, [int(f[0]) for f in face.values()]
+    w, n, e, s = xs.argmin(), ys.argmin(), xs.argmax(), ys.argmax()
+    width, height = np.ptp(xs), np.ptp(ys)
+    level = abs(ys[w] - ys[e]) < 0.25 * height and abs(xs[n] - xs[s]) < 0.25 * width
+    middle = abs(xs[n] + xs[s] - xs[w] - xs[e]) < 0.3 * width and abs(ys[w] + ys[e] - ys[n] - ys[s]) < 0.3 * height
+    if len({w, n, e, s}) < 4 or not level or not middle:
+        return pieces
+    places, out = {order[w]: "WEST", order[n]: "NORTH", order[e]: "EAST", order[s]: "SOUTH"}, list(pieces)
+    if any(pieces[i][0].id != id for i, id in places.items()):
+        print(f'{name}: face buttons go by their places, not by their codes ("positions": "codes" in nitrogen.json: by their codes)')
+        for i, id in places.items():
+            out[i] = replace(out[i][0], id=id), out[i][1]
+    return out
+
+
+def picture_skin(root, path, data) -> Template:
+    """A template from pictures and boxes: the knobs are cut out of the idle one, and what is under them is filled in."""
+    load = lambda key: read_png(root, path.parent / str(data[key]))
+    idle, family = load("idle"), str(data.get("family", "user"))
+    canvas, pieces = idle.shape[1::-1], []
+    if "pressed" in data:
+        pressed = load("pressed")
+        if pressed.shape != idle.shape:
+            raise ValueError(f"the pressed picture has {pressed.shape[1]} x {pressed.shape[0]} px, the idle one {canvas[0]} x {canvas[1]}")
+    else:
+        pressed = idle.copy()
+        pressed[..., :3] = 255 - (255 - idle[..., :3]) // 3
+    ground, hole = idle.copy(), np.zeros(idle.shape[:2], np.uint8)
+    for kind, names, n in (("buttons", sim.BUTTONS, 4), ("sticks", ("LEFT", "RIGHT"), 5)):
+        boxes = data.get(kind, {})
+        if not isinstance(boxes, dict) or set(boxes) - set(names):
+            raise ValueError(f"{kind}: expected a box for some of {', '.join(names)}")
+        for id, values in boxes.items():
+            x, y, w, h, *travel = numbers(values, n, f"{kind}, {id}", 0)
+            x, y, w, h = map(int, (x, y, w, h))
+            if w < 1 or h < 1 or x + w > canvas[0] or y + h > canvas[1]:
+                raise ValueError(f"{id}: box {values} is not inside the picture of {canvas[0]} x {canvas[1]} px")
+            before, after = (p[y:y + h, x:x + w].copy() for p in (idle, pressed))
+            if kind == "sticks":
+                round_ = np.zeros((h, w), np.uint8)
+                cv2.ellipse(round_, (((w - 1) / 2, (h - 1) / 2), (w, h), 0), 255, -1)
+                before[round_ == 0], after[round_ == 0] = 0, 0
+                hole[y:y + h, x:x + w] |= round_
+                pieces.append((Element("stick", id, (x, y), radius=float(travel[0])), [[before], [after]]))
+            elif (before != after).any():
+                after[(before == after).all(2)] = 0         # what does not change shows from below
+                pieces.append((Element("trigger" if "TRIGGER" in id else "button", id, (x, y)), [[np.zeros_like(after)], [after]]))
+    if hole.any():
+        for channels in (slice(0, 3), 3):
+            ground[..., channels] = cv2.inpaint(np.ascontiguousarray(idle[..., channels]), hole, 3, cv2.INPAINT_TELEA)
+    name = "/".join((*path.parent.relative_to(root).parts, path.stem))
+    return finish(name, family, canvas, [(Element("texture", "", (0, 0)), [[ground]]), *pieces])
+
+
+def stack(below, above):
+    """RGBA over RGBA, neither premultiplied."""
+    a, b = (p[..., 3:] / np.float32(255) for p in (above, below))
+    alpha = a + b * (1 - a)
+    rgb = (above[..., :3] * a + below[..., :3] * b * (1 - a)) / np.maximum(alpha, 1e-6)
+    return np.round(np.concatenate([rgb, 255 * alpha], 2)).astype(np.uint8)
+
+
+def finish(name, family, canvas, pieces) -> Template:
+    """What every skin goes through: a button that never changes is not shown, empty rims go, the canvas holds everything, and its
+    size is one that is convenient to match."""
+    out = []
+    for e, rows in pieces:
+        still = len(rows) == 2 and np.array_equal(*(r[0] for r in rows))
+        if e.kind == "stick":
+            e, rows = replace(e, click=not still), rows[:1 if still else 2]
+        elif still:
+            e, rows = replace(e, kind="texture", id=""), rows[:1]
+        if e.kind in ("button", "trigger"):                 # four arrows may each come in a picture of the whole d-pad
+            ys, xs = np.nonzero(np.max([p[..., 3] for r in rows for p in r], 0))
+            y0, y1, x0, x1 = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
+            e, rows = replace(e, pos=(e.pos[0] + int(x0), e.pos[1] + int(y0))), [[p[y0:y1, x0:x1] for p in r] for r in rows]
+        out.append((e, rows))
+    moving = [e for e, _ in out if e.kind != "texture"]
+    if not moving:
+        raise ValueError("shows no gamepad element")
+    ids = [e.id for e in moving if e.id]
+    if len(ids) != len(set(ids)) or sum(e.kind == "dpad" for e in moving) > 1:
+        raise ValueError("shows the same button twice")
+    corners = np.array([(e.pos[0] - e.radius, e.pos[1] - e.radius, e.pos[0] + r[0][0].shape[1] + e.radius, e.pos[1] + r[0][0].shape[0] + e.radius)
+                        for e, r in out] + [(0, 0, *canvas)])
+    low, high = np.floor(corners[:, :2].min(0)), np.ceil(corners[:, 2:].max(0))
+    side = max(high - low)
+    if side > SIDE_LIMIT:
+        raise ValueError(f"covers {side:.0f} px, more than {SIDE_LIMIT}")
+    scale = float(math.ceil(SMALL / side)) if side < SMALL else min(1.0, LARGE / side)
+    pieces = [resized(e, rows, low, scale) for e, rows in out]
+    return Template(name, family, tuple(int(v) for v in np.ceil((high - low) * scale)), *pack(pieces))
+
+
+def resized(e, rows, low, scale):
+    """The element with its corner `low` moved to 0, 0 and everything scaled; pixel art keeps its edges."""
+    x, y = ((p - v) * scale for p, v in zip(e.pos, low))
+    h, w = rows[0][0].shape[:2]
+    x1, y1 = math.ceil(x + w * scale), math.ceil(y + h * scale)
+    at = math.floor(x), math.floor(y)
+
+    def one(picture):
+        if scale >= 1:
+            return picture.repeat(int(scale), 0).repeat(int(scale), 1)
+        part = picture.astype(np.float32)
+        part[..., :3] *= part[..., 3:] / 255
+        part = resample(part, (scale, scale, x - at[0], y - at[1]), x1 - at[0], y1 - at[1])
+        part[..., :3] *= 255 / np.maximum(part[..., 3:], 1e-3)
+        return np.round(part).clip(0, 255).astype(np.uint8)
+
+    return replace(e, pos=at, radius=e.radius * scale), [[one(p) for p in r] for r in rows]
 
 
 # ---- the renderer: any template in any state --------------------------------------------------------------
