@@ -275,19 +275,24 @@ TRIMS = {   # what decorates a body: see decorate()
     "arcade": (
         "l 16 46 120 46 150 28 304 28 | t ARCADE 250 148 10 | l 20 150 120 150 140 132 216 132 | o 12 12 4 | o 308 12 4 | "
         "o 12 158 4 | o 308 158 4 | l 10 10 14 14 | l 306 10 310 14 | l 10 156 14 160 | l 306 156 310 160 | b 138 138 46 46 23"),
+    "xboxseries": (
+        "O 160 62 11 #f4f6f8 | L 155 57 165 67 #1d2027 | L 165 57 155 67 #1d2027 | o 118 134 32 | o 252 86 43 | b 160 105 18 11 3 | "
+        "l 44 112 30 160 | l 50 116 38 162 | l 276 112 290 160 | l 270 116 282 162"),
+    "gamecube": (
+        "o 160 58 8 | o 250 92 50 | o 116 154 30 | l 92 60 120 70 200 70 214 60 | l 26 152 44 170 | l 294 152 276 170 | o 160 120 6"),
+    "n64": (
+        "o 268 80 9 #f2c230 | o 252 96 9 #f2c230 | o 284 96 9 #f2c230 | o 268 112 9 #f2c230 | t C 268 96 6 | "
+        "l 118 60 128 116 | l 202 60 192 116 | o 62 96 36 | l 28 130 30 180 | l 292 130 290 180"),
+    "nes": (
+        "b 160 93 86 62 5 | l 110 40 210 40 | l 110 48 210 48 | l 110 56 210 56 | b 226 92 44 44 5 | b 274 92 44 44 5 | "
+        "t SELECT 134 76 6 | t START 186 76 6 | b 62 84 78 78 8 | t PAD 278 50 9"),
+    "lever": (
+        "l 16 40 304 40 | t ARCADE 262 24 9 | o 12 12 4 | o 308 12 4 | o 12 158 4 | o 308 158 4 | o 72 98 52 | "
+        "l 20 154 48 154 | l 96 154 124 154 | l 134 152 300 152"),
+    "hitbox": (
+        "b 80 84 132 52 18 | o 160 146 26 | l 130 30 304 30 | t HITBOX 266 18 9 | o 12 12 4 | o 308 12 4 | o 12 168 4 | o 308 168 4 | "
+        "l 206 160 300 160 | l 206 154 300 154"),
 }
-TRIMS["xboxseries"] = ("O 160 62 11 #f4f6f8 | L 155 57 165 67 #1d2027 | L 165 57 155 67 #1d2027 | o 118 134 32 | o 252 86 43 | b 160 105 18 11 3 | "
-                       "l 44 112 30 160 | l 50 116 38 162 | l 276 112 290 160 | l 270 116 282 162")
-TRIMS["gamecube"] = ("o 160 58 8 | o 250 92 50 | o 116 154 30 | l 92 60 120 70 200 70 214 60 | l 26 152 44 170 | l 294 152 276 170 | "
-                     "o 160 120 6")
-TRIMS["n64"] = ("o 268 80 9 #f2c230 | o 252 96 9 #f2c230 | o 284 96 9 #f2c230 | o 268 112 9 #f2c230 | t C 268 96 6 | "      # C buttons: not an
-                "l 118 60 128 116 | l 202 60 192 116 | o 62 96 36 | l 28 130 30 180 | l 292 130 290 180")   # action: left out
-TRIMS["nes"] = ("b 160 93 86 62 5 | l 110 40 210 40 | l 110 48 210 48 | l 110 56 210 56 | b 226 92 44 44 5 | b 274 92 44 44 5 | "
-                "t SELECT 134 76 6 | t START 186 76 6 | b 62 84 78 78 8 | t PAD 278 50 9")
-TRIMS["lever"] = ("l 16 40 304 40 | t ARCADE 262 24 9 | o 12 12 4 | o 308 12 4 | o 12 158 4 | o 308 158 4 | o 72 98 52 | "
-                  "l 20 154 48 154 | l 96 154 124 154 | l 134 152 300 152")
-TRIMS["hitbox"] = ("b 80 84 132 52 18 | o 160 146 26 | l 130 30 304 30 | t HITBOX 266 18 9 | o 12 12 4 | o 308 12 4 | o 12 168 4 | o 308 168 4 | "
-                   "l 206 160 300 160 | l 206 154 300 154")
 PLAYSTATION = dict(letters="", small="  ", tops=("L1", "R1", "L2", "R2"))
 LAYOUTS = {
     "xbox360": Layout(body=XBOX),
@@ -314,12 +319,13 @@ LAYOUTS = {
         ("RIGHT_SHOULDER", 235, 52, 30, "RB"), ("LEFT_SHOULDER", 273, 60, 30, "LB"),
         ("SOUTH", 163, 105, 30, "A"), ("EAST", 200, 90, 30, "B"),
         ("RIGHT_TRIGGER", 238, 90, 30, "RT"), ("LEFT_TRIGGER", 276, 98, 30, "LT"))),
-    "xboxseries": Layout(body=SERIES, left=(68, 86), face=(252, 86), face_step=26, face_side=24, back=(139, 84, 14, 12), start=(181, 84, 14, 12), small=" =", dpad_side=50),
+    "xboxseries": Layout(body=SERIES, left=(68, 86), face=(252, 86), face_step=26, face_side=24,
+                         back=(139, 84, 14, 12), start=(181, 84, 14, 12), small=" =", dpad_side=50),
     "gamecube": Layout(     # A, the large one, is SOUTH; the C stick is the right stick; Z is the right shoulder
         body=CUBE, left=(68, 92), right=(201, 156), dpad=(116, 154), dpad_side=44, face=None, start=(160, 90, 16, 16), small="  ", cap=26,
         shoulder=(72, 34, 56, 11), tops=("", "Z", "L", "R"), trigger=(66, 13, 60, 20), absent=("BACK", "LEFT_SHOULDER", "LEFT_THUMB", "RIGHT_THUMB"),
         spots=(("SOUTH", 250, 98, 38, "A"), ("WEST", 217, 113, 22, "B"), ("EAST", 284, 92, 24, "X"), ("NORTH", 244, 62, 24, "Y"))),
-    "n64": Layout(          # A is SOUTH and B, up and to the left of it, WEST, as on a pad of today; Z is the left trigger
+    "n64": Layout(          # A is SOUTH and B, to the left of it, WEST; Z is the left trigger; the C buttons are no action of ours: never lit
         body=TRIDENT, left=(160, 148), right=None, dpad=(62, 96), dpad_side=52, face=None, travel=20, cap=26, start=(160, 86, 18, 18), small="  ",
         shoulder=(66, 26, 84, 18), tops=("L", "R", "", ""), trigger=None, absent=("BACK", "LEFT_THUMB"),
         spots=(("SOUTH", 238, 128, 26, "A"), ("WEST", 214, 104, 26, "B"), ("LEFT_TRIGGER", 160, 198, 20, "Z"))),
@@ -698,8 +704,8 @@ FAMILIES = {    # layout, the family's colours (see Style), and how the generate
 }
 RECOLOR = {"ink": dict(lit="hot"), "dark": dict(lit="hot", edge="accent"), "light": dict(lit="deep", press="darken"), "flat": dict(body="deep", lit="hot"),
            "minimal": dict(lit="accent"), "neon": dict(edge="accent", ink="accent", lit="hot"), "outline": dict(lit="pale")}
-TEMPLATES |= {f"{family}-{style}": (layout, style, {**RECOLOR.get(style, {}), **changes}) for family, (layout, _, _, changes) in FAMILIES.items() for style in STYLES
-              if f"{family}-{style}" not in CORE}
+TEMPLATES |= {f"{family}-{style}": (layout, style, {**RECOLOR.get(style, {}), **changes})
+              for family, (layout, _, _, changes) in FAMILIES.items() for style in STYLES if f"{family}-{style}" not in CORE}
 
 
 def held_out(name: str) -> bool:
@@ -740,28 +746,33 @@ class Pool(Mapping):
         return len(self.names)
 
 
-def templates(names=TEMPLATES, skins: str = "") -> Pool:
-    """The built-in templates, or those of `names`; before them the user's own in the folder `skins`, if one is given."""
-    return Pool(names, read_skins(skins) if skins else {})
+def templates(names=TEMPLATES) -> Pool:
+    """The built-in templates, or those of `names`."""
+    return Pool(names)
+
+
+def pool(folder: str = "") -> Pool:
+    """All built-in templates; before them the user's own skins below `folder`, if one is given."""
+    return Pool(TEMPLATES, read_skins(folder) if folder else {})
 
 
 # ---- your own skins: any OBS input-overlay preset, or pictures with a list of boxes ---------------------------
 
 SIDE_LIMIT, PIXELS, FILE_BYTES = 8192, 1 << 24, 1 << 26    # of pictures and canvases: px, px x px, bytes; nothing in them is trusted
 SMALL, LARGE = 240, 960                 # CHOICE: px; smaller skins are enlarged in whole steps, larger ones shrunk
-CODES = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIGHT_THUMB", "LEFT_SHOULDER", "RIGHT_SHOULDER",
-         "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")                             # SDL_GamepadButton; 5 is the guide button
-CODES = dict(enumerate(CODES)) | {0xEC00 + i: name for i, name in enumerate((           # before 2021
-    *CODES[:4], "LEFT_SHOULDER", "RIGHT_SHOULDER", "BACK", "START", "", "LEFT_THUMB", "RIGHT_THUMB", "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "DPAD_DOWN"))}
+SDL = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIGHT_THUMB", "LEFT_SHOULDER", "RIGHT_SHOULDER",
+       "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")           # SDL_GamepadButton; "": the guide button
+OLD = (*SDL[:4], *SDL[9:11], "BACK", "START", "", *SDL[7:9], "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "DPAD_DOWN")
+CODES = dict(enumerate(SDL)) | {0xEC00 + i: name for i, name in enumerate(OLD)}     # from 0xEC00 on: presets of old versions
 RAW_CUBE = {1: "EAST", 2: "SOUTH", 3: "WEST", 4: "NORTH", 8: "RIGHT_SHOULDER", 16: "START"}     # a GameCube adapter's joystick numbers
 
 
 def read_skins(folder) -> dict[str, Template]:
     """The skins below `folder` by name; what cannot be read is named, with the reason, and left out.
 
-    An OBS input-overlay preset is FILE.json and the PNGs beside it whose names begin with FILE, or else every PNG of the folder: each is a
-    skin.  A button's code says which it is, its id never does, and four face buttons in a diamond are named by their places.  A
-    file nitrogen.json beside it may say otherwise: {"family": "switch", "positions": "codes", "codes": {"16": "START"}}.
+    An OBS input-overlay preset is FILE.json and the PNGs beside it whose names begin with FILE, or else every PNG of the folder:
+    each is a skin.  A button's code says which it is, its id never does; four face buttons in a diamond are named by their places.
+    A file nitrogen.json beside it may say otherwise: {"family": "switch", "positions": "codes", "codes": {"16": "START"}}.
     Or pictures: FILE.json with {"idle": "PNG of the pad at rest", "pressed": "PNG of the pad with everything pressed",
     "buttons": {"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}, "family": "..."} in px of the picture;
     without "pressed", a pressed button is a brighter one.
@@ -836,8 +847,9 @@ def read_skin(root, path) -> dict[str, Template]:
         raise ValueError("neither an input-overlay preset (elements) nor a list of boxes (idle)")
     more = read_json(root, folder / "nitrogen.json") if (folder / "nitrogen.json").exists() else {}
     pngs = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".png" and "preview" not in p.stem.lower())
-    others = [p.stem for p in folder.glob("*.json") if p != path]
-    pngs = [p for p in pngs if p.stem.startswith(path.stem)] or [p for p in pngs if not any(p.stem.startswith(o) for o in others)]
+    stems = [p.stem for p in folder.glob("*.json")]
+    owner = {p: max((s for s in stems if p.stem.startswith(s)), key=len, default="") for p in pngs}
+    pngs = [p for p in pngs if owner[p] == path.stem] or [p for p in pngs if not owner[p]] or pngs
     if not pngs:
         raise ValueError("no PNG beside it")
     found = {}
@@ -860,17 +872,19 @@ def preset(name, data, more, atlas) -> Template:
     codes = {e.get("code") for e in data["elements"] if isinstance(e, dict) and e.get("type") == 2 and type(e.get("code")) is int}
     names = RAW_CUBE if 16 in codes and codes <= set(RAW_CUBE) else CODES
     given = more.get("codes", {})
+    if more.get("positions", "places") not in ("places", "codes"):
+        raise ValueError('positions in nitrogen.json: expected "places" or "codes"')
     if not isinstance(given, dict) or not all(k.isdecimal() and v in sim.BUTTONS for k, v in given.items()):
         raise ValueError(f"codes in nitrogen.json: expected numbers and names, as in {{\"16\": \"START\"}}; names: {', '.join(sim.BUTTONS)}")
     names, pieces, ignored, used = names | {int(k): v for k, v in given.items()}, [], set(), 0
     for i, e in enumerate(data["elements"]):
         kind = e.get("type") if isinstance(e, dict) else None
         if kind not in (0, 2, 5, 6, 7, 8):                  # a keyboard, a mouse
-            ignored.add(str(kind))
+            ignored.add(str(kind)[:20])
             continue
-        what = f"element {i} ({str(e.get('id', ''))[:30]})"
+        what = f"element {i} ({str(e.get('id'))[:30]!r})"
         x, y, w, h = (int(v) for v in numbers(e.get("mapping"), 4, f"{what}, mapping", 0))
-        pos, used = tuple(int(v) for v in numbers(e.get("pos"), 2, f"{what}, pos")), used + w * h
+        pos, used = tuple(int(v) for v in numbers(e.get("pos"), 2, f"{what}, pos")), used + w * h * (9 if kind == 8 else 2)
         if used > PIXELS:
             raise ValueError(f"{what}: the elements cover more than {PIXELS:,} px")
 
@@ -895,7 +909,7 @@ def preset(name, data, more, atlas) -> Template:
             pieces.append((Element({2: "button", 5: "stick", 6: "trigger"}[kind], id, pos, radius=float(travel)), rows))
     if ignored:
         print(f"{name}: elements of type {', '.join(sorted(ignored))} are not a gamepad's, left out")
-    return finish(name, str(more.get("family", "user")), canvas, pieces if more.get("positions") == "codes" else by_place(name, pieces))
+    return finish(name, str(more.get("family", "user"))[:40], canvas, pieces if more.get("positions") == "codes" else by_place(name, pieces))
 
 
 def by_place(name, pieces):
@@ -910,8 +924,8 @@ def by_place(name, pieces):
     w, n, e, s = xs.argmin(), ys.argmin(), xs.argmax(), ys.argmax()
     width, height = np.ptp(xs), np.ptp(ys)
     level = abs(ys[w] - ys[e]) < 0.25 * height and abs(xs[n] - xs[s]) < 0.25 * width
-    middle = abs(xs[n] + xs[s] - xs[w] - xs[e]) < 0.3 * width and abs(ys[w] + ys[e] - ys[n] - ys[s]) < 0.3 * height
-    if len({w, n, e, s}) < 4 or not level or not middle:
+    central = abs(xs[n] + xs[s] - xs[w] - xs[e]) < 0.3 * width and abs(ys[w] + ys[e] - ys[n] - ys[s]) < 0.3 * height
+    if len({w, n, e, s}) < 4 or not (level and central):
         return pieces
     places, out = {order[w]: "WEST", order[n]: "NORTH", order[e]: "EAST", order[s]: "SOUTH"}, list(pieces)
     if any(pieces[i][0].id != id for i, id in places.items()):
@@ -924,7 +938,7 @@ def by_place(name, pieces):
 def picture_skin(root, path, data) -> Template:
     """A template from pictures and boxes: the knobs are cut out of the idle one, and what is under them is filled in."""
     load = lambda key: read_png(root, path.parent / str(data[key]))
-    idle, family = load("idle"), str(data.get("family", "user"))
+    idle, family = load("idle"), str(data.get("family", "user"))[:40]
     canvas, pieces = idle.shape[1::-1], []
     if "pressed" in data:
         pressed = load("pressed")
@@ -1422,7 +1436,7 @@ class SheetConfig(sim.Common):
 def template_sheet(cfg: SheetConfig):
     """All templates, untouched and in a random state, over two backgrounds."""
     rng, pictures, width = np.random.default_rng(cfg.seed), [], 320 if cfg.family else 184
-    shown = [t for t in templates(skins=cfg.templates).values() if cfg.family in ("", t.family)]
+    shown = [t for t in pool(cfg.templates).values() if cfg.family in ("", t.family)]
     if not shown:
         raise SystemExit(f"--family {cfg.family}: none of that; there are {', '.join(FAMILIES)}")
     for t in shown:
@@ -1471,9 +1485,9 @@ def label(cfg: Config, video: str) -> dict:
     if kept:
         info = sim.read(path, "nitrogen.overlay/1")[1]
     else:
-        tensors, info, frames = locate(video, templates(skins=cfg.templates), cfg)
+        tensors, info, frames = locate(video, pool(cfg.templates), cfg)
         if cfg.sheet:
-            video_sheet(path.with_suffix(".png"), frames, tensors, info, templates(skins=cfg.templates))
+            video_sheet(path.with_suffix(".png"), frames, tensors, info, pool(cfg.templates))
         sim.write(path, tensors, "nitrogen.overlay/1", recipe=recipe, **info)
     if info["found"]:
         what = f"{info['template']} with {info['inliers']} inliers, {info['votes']}/{len(info['sampled'])} frames agree"
@@ -1484,7 +1498,7 @@ def label(cfg: Config, video: str) -> dict:
 def main(cfg: Config):
     if cfg.frames < 3 or cfg.min_inliers < 4:
         raise SystemExit("--frames must be at least 3 and --min-inliers at least 4")
-    print(f"{len(cfg.videos)} videos -> {cfg.out}: {len(templates(skins=cfg.templates))} templates, {cfg.frames} frames each, "
+    print(f"{len(cfg.videos)} videos -> {cfg.out}: {len(pool(cfg.templates))} templates, {cfg.frames} frames each, "
           f"bar {cfg.min_inliers} inliers; a few seconds a video")
     done = sim.for_each(functools.partial(label, cfg), cfg.videos, cfg.workers)
     absent = [f"{d['video']}: no overlay found ({d['reason']}) -> {d['path']}" for d in done if not d["found"]]

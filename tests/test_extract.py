@@ -409,7 +409,10 @@ def test_several_pictures_for_one_list_and_several_lists_in_one_folder(tmp_path)
     preset(tmp_path / "two", atlas, data, "b")
     preset(tmp_path / "three", atlas, data, "overlay")
     (tmp_path / "three/overlay.png").rename(tmp_path / "three/nes.png")
-    assert set(read(tmp_path)) == {"one/pad/pad", "one/pad/pad-red", "two/a", "two/b", "three/overlay"}
+    preset(tmp_path / "four", atlas, data, "pad")
+    preset(tmp_path / "four", atlas, data, "pad-x")
+    (tmp_path / "four/pad-x.png").unlink()                      # two lists for one picture
+    assert set(read(tmp_path)) == {"four/pad", "four/pad-x", "one/pad/pad", "one/pad/pad-red", "two/a", "two/b", "three/overlay"}
 
 
 def test_pictures_with_boxes(tmp_path):
@@ -504,7 +507,7 @@ def test_a_skin_that_cannot_be_read_is_named_and_left_out(tmp_path, capsys, case
 def test_skins_come_first_and_on_the_sheet(tmp_path):
     template = extract.templates()["ps4-dark"]
     preset(tmp_path / "skins", template.atlas, obs(template), "ps4-dark")
-    pool = extract.templates(skins=tmp_path / "skins")
+    pool = extract.pool(tmp_path / "skins")
     assert list(pool)[0] == "ps4-dark" and pool["ps4-dark"].family == "user" and len(pool) == len(extract.TEMPLATES)
     done = run("templates", "--templates", "skins", "--family", "user", "--out", "sheet.png", cwd=tmp_path)
     assert done.returncode == 0 and "1 templates" in done.stdout, done.stderr
