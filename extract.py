@@ -4,8 +4,9 @@
     python extract.py templates [--out FILE.png] [--templates DIR] [--family NAME]       contact sheet of the templates
     python extract.py bench                                                              how fast they are drawn
 
-In: any video that OpenCV reads; with --templates also your own overlay skins, as read_skins() says: OBS input-overlay presets, or
-pictures with a list of boxes.  Out, per video: the affine that takes the template's canvas into the frame, the box,
+In: any video that OpenCV reads; with --templates also your own overlay skins: OBS input-overlay presets as they are, or NAME.json with
+{"idle": "rest.png", "pressed": "all_pressed.png", "buttons": {"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}}
+(read_skins() says more).  Out, per video: the affine that takes the template's canvas into the frame, the box,
 and the temporal median of the registered crop, uint8 [1, h, w, 3]; the metadata name the template and say where each
 of its buttons and sticks is (`layout`).  A video without an overlay gives `found: false` and the reason.
 
@@ -716,8 +717,7 @@ def held_out(name: str) -> bool:
 @functools.cache
 def builtin(name: str) -> Template:
     """Drawn, not stored: the same on every machine."""
-    layout, style, changes = TEMPLATES[name]
-    family = name.split("-")[0]
+    (layout, style, changes), family = TEMPLATES[name], name.split("-")[0]
     colors, hues = FAMILIES[family][1:3]
     style = replace(STYLES[style], **changes)
     style = replace(style, **{k: colors[v] for k, v in vars(style).items() if isinstance(v, str) and v in colors})
@@ -738,6 +738,9 @@ class Pool(Mapping):
 
     def __contains__(self, name):
         return name in self.names
+
+    def family(self, name):
+        return self.own[name].family if name in self.own else name.split("-")[0]
 
     def __iter__(self):
         return iter(self.names)
@@ -1436,7 +1439,8 @@ class SheetConfig(sim.Common):
 def template_sheet(cfg: SheetConfig):
     """All templates, untouched and in a random state, over two backgrounds."""
     rng, pictures, width = np.random.default_rng(cfg.seed), [], 320 if cfg.family else 184
-    shown = [t for t in pool(cfg.templates).values() if cfg.family in ("", t.family)]
+    every = pool(cfg.templates)
+    shown = [every[n] for n in every if cfg.family in ("", every.family(n))]
     if not shown:
         raise SystemExit(f"--family {cfg.family}: none of that; there are {', '.join(FAMILIES)}")
     for t in shown:
