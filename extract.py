@@ -18,7 +18,10 @@ has the affine [[scale, 0, X], [0, scale, Y]].
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
+import itertools
 import json
 import math
 import time
@@ -28,6 +31,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 import sim
 
@@ -40,11 +44,16 @@ INDEX = {name: i for i, name in enumerate(sim.BUTTONS)}
 
 MIN_INLIERS = 20        # paper 3.1
 FRAMES = 25             # paper 3.1
-WORK_WIDTH = 960        # CHOICE: wider frames are searched at this width, and refined at their own
-RATIO = 0.8             # nearest against second nearest descriptor (Lowe)
+WORK_WIDTH = 1280       # CHOICE: wider frames are searched at this width, and refined at their own
 GROUNDS = (60, 150)     # CHOICE: grays behind the templates when their descriptors are taken
-FIRST_BAR = 8           # CHOICE: inliers that make a candidate; it must still pass the bar once registered
-MIN_LIKENESS = 0.5      # CHOICE: correlation of the drawn template with the registered median
+SCALES = (1.0, 0.5)     # CHOICE: of the templates then; SIFT bridges what lies between
+WIDTHS = (0.08, 0.9)    # CHOICE: of an overlay, in widths of the frame
+PROBES = 5              # cells of the index that a search looks into
+ALIKE = 0.88            # CHOICE: cosine of descriptors that may show the same thing
+MIN_VOTES = 5           # CHOICE: matches that make a candidate; it must still be verified
+SURE = 0.15             # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers
+THERE = 0.4             # CHOICE: a frame shows the overlay from this share of the better frames' likeness
+MIN_STRETCH = 4         # CHOICE: sampled frames that an overlay stays at one place, at least
 
 
 @dataclass(frozen=True)
@@ -739,6 +748,10 @@ class Pool(Mapping):
     def __contains__(self, name):
         return name in self.names
 
+    @functools.cached_property
+    def index(self):
+        return index(self)
+
     def family(self, name):
         return self.own[name].family if name in self.own else name.split("-")[0]
 
@@ -754,6 +767,7 @@ def templates(names=TEMPLATES) -> Pool:
     return Pool(names)
 
 
+@functools.lru_cache(2)
 def pool(folder: str = "") -> Pool:
     """All built-in templates; before them the user's own skins below `folder`, if one is given."""
     return Pool(TEMPLATES, read_skins(folder) if folder else {})
@@ -1178,7 +1192,10 @@ def crop(frame, affine, size, out_w: int, out_h: int) -> np.ndarray:
     return cv2.resize(out, (out_w, out_h), interpolation=cv2.INTER_AREA) if kx * ky > 1 else out
 
 
-# ---- localization (paper 3.1): frames and their median, SIFT, RANSAC; the best verified template, refined ------
+# ---- localization (paper 3.1): frames, their median, SIFT; the best verified template, registered ------------------
+# DEVIATION: the paper matches single frames with template after template and fits affines.  The overlay stands still and the
+# game does not, so the temporal median of the frames shows it best; and each SIFT match already says how large and where
+# the template would be, so all templates are searched at once: matches vote (Lowe, IJCV 2004, section 7.3).
 
 def sample(video, n: int):
     """(frames, indices, count): n RGB frames spread over the video, in one pass."""
@@ -1197,12 +1214,11 @@ def middle(images):
 
 
 def features(rgb):
-    """SIFT keypoints and root-normalised descriptors of an RGB image: float32 [n, 2] px, float32 [n, 128]."""
-    sift = cv2.SIFT_create(contrastThreshold=0.03)
-    found, descriptors = sift.detectAndCompute(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
+    """SIFT of an RGB image: (x, y, size in px, angle in degrees) float32 [n, 4]; root-normalised descriptors float32 [n, 128]."""
+    found, descriptors = cv2.SIFT_create(8000, contrastThreshold=0.02).detectAndCompute(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
     if not found:
-        return np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32)
-    points = np.array([k.pt for k in found], np.float32) + 0.5
+        return np.zeros((0, 4), np.float32), np.zeros((0, 128), np.float32)
+    points = np.array([(k.pt[0] + 0.5, k.pt[1] + 0.5, k.size, k.angle) for k in found], np.float32)
     return points, np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))
 
 
@@ -1215,69 +1231,99 @@ def idle(template, ground, scale=1.0):
     return frame
 
 
-@functools.lru_cache(1)
-def index(pool: tuple):
-    """Descriptors of all templates, once per process: points [n, 2], descriptors [n, 128], owner [n] (number in the pool)."""
-    parts = [(*features(idle(t, g)), i) for i, t in enumerate(pool) for g in GROUNDS]
-    return (np.concatenate([p for p, _, _ in parts]), np.concatenate([d for _, d, _ in parts]),
-            np.concatenate([np.full(len(p), i) for p, _, i in parts]))
+def index(pool: Pool):
+    """Descriptors of all templates, sorted into cells of like ones, so that a search looks at few: kept in data/index for the next time.
+
+    points float32 [n, 4] as `features`, in canvas px; descriptors uint8 [n, 128], 255 = 0.5; owner int32 [n], number in the pool;
+    centers float32 [cells, 128]; start int64 [cells + 1]; sizes float32 [templates, 2], px.
+    """
+    drawing = Path(__file__).read_text().split("\ndef match(")[0]              # all that the descriptors follow from
+    digest = hashlib.sha256((drawing + repr(list(pool))).encode())
+    for t in pool.own.values():
+        digest.update(t.atlas.tobytes() + repr((t.size, t.elements)).encode())
+    path = sim.ROOT / "data/index" / f"{digest.hexdigest()[:16]}.safetensors"
+    if path.exists():
+        return sim.read(path, "nitrogen.index/1")[0]
+    parts = []
+    for i, template in enumerate(tqdm(pool.values(), "index of templates", len(pool), leave=False)):
+        for ground in GROUNDS:
+            for scale in SCALES:
+                points, descriptors = features(idle(template, ground, scale))
+                parts.append((points / (scale, scale, scale, 1), descriptors, np.full(len(points), i)))
+    points, descriptors, owner = (np.concatenate(column) for column in zip(*parts))
+    centers = descriptors[np.random.default_rng(0).permutation(len(points))[:max(1, min(len(points) // 128, 8192))]]
+    cell = np.concatenate([(descriptors[i:i + 8192] @ centers.T).argmax(1) for i in range(0, len(points), 8192)])
+    order = np.argsort(cell, kind="stable")
+    tensors = {"points": points[order].astype(np.float32), "descriptors": (descriptors[order] * 510).clip(0, 255).astype(np.uint8),
+               "owner": owner[order].astype(np.int32), "centers": centers, "start": np.searchsorted(cell[order], np.arange(len(centers) + 1)),
+               "sizes": np.array([t.size for t in pool.values()], np.float32)}
+    with contextlib.suppress(OSError):                      # a folder that cannot be written costs time, nothing else
+        sim.write(path, tensors, "nitrogen.index/1", templates=list(pool))
+    return tensors
 
 
-def match(descriptors, others):
-    """For each descriptor the nearest of `others`, or -1 where the second nearest is about as near."""
-    if len(others) < 2 or not len(descriptors):
-        return np.full(len(descriptors), -1)
-    like, rows = descriptors @ others.T, np.arange(len(descriptors))       # cosine; distance^2 = 2 - 2 cosine
-    near = like.argmax(1)
-    best = like[rows, near]
-    like[rows, near] = -1
-    return np.where(1 - best < RATIO**2 * (1 - like.max(1)), near, -1)
+def match(descriptors, bank):
+    """All pairs of alike descriptors, a picture's and the templates': (row in the picture, row in the bank), int [m] each."""
+    probes = min(PROBES, len(bank["centers"]))
+    cell = np.argpartition(-(descriptors @ bank["centers"].T), probes - 1, axis=1)[:, :probes].ravel()
+    order = np.argsort(cell, kind="stable")
+    row, edges, pairs = (np.arange(len(cell)) // probes)[order], np.searchsorted(cell[order], np.arange(len(bank["centers"]) + 1)), []
+    for c in np.unique(cell):
+        here, there = row[edges[c]:edges[c + 1]], slice(bank["start"][c], bank["start"][c + 1])
+        a, b = np.nonzero(descriptors[here] @ bank["descriptors"][there].astype(np.float32).T > ALIKE * 510)
+        pairs.append((here[a], b + there.start))
+    return tuple(np.concatenate(column) for column in zip(*pairs)) if pairs else (np.zeros(0, int), np.zeros(0, int))
+
+
+def vote(points, pairs, bank, frame_w, keep=12):
+    """The templates that most matches agree on, one place each: [(votes, template's number, affine)], best first.
+
+    A match says scale (from the keypoints' sizes) and centre of the canvas; votes are counted in overlapping bins of 35 % in
+    scale and a fifth of the overlay's width in place.  DEVIATION: scale and shift are fitted, not an affine (an overlay stands upright).
+    """
+    a, b = pairs
+    owner, scale = bank["owner"][b], points[a, 2] / bank["points"][b, 2]
+    width, turn = scale * bank["sizes"][owner, 0] / frame_w, (points[a, 3] - bank["points"][b, 3] + 180) % 360 - 180
+    ok = (np.abs(turn) < 25) & (width > 0.7 * WIDTHS[0]) & (width < 1.4 * WIDTHS[1])
+    a, b, owner, scale = a[ok], b[ok], owner[ok], scale[ok]
+    centre = points[a, :2] + scale[:, None] * (bank["sizes"][owner] / 2 - bank["points"][b, :2])
+    bins = []
+    for shift in itertools.product((0, 0.5), repeat=3):
+        level = np.floor(np.log(scale) / 0.3 + shift[0])
+        side = 0.2 * np.exp(0.3 * (level - shift[0] + 0.5)) * bank["sizes"][owner, 0]
+        x, y = (np.floor(centre[:, k] / side + shift[1 + k]) for k in (0, 1))
+        key = (((owner * 64 + level + 32) * 1024 + x + 256) * 1024 + y + 256).astype(np.int64)
+        _, one = np.unique(key * len(points) + a, return_index=True)         # a keypoint has one vote in a bin
+        _, which, count = np.unique(key[one], return_inverse=True, return_counts=True)
+        bins += [(int(count[k]), one[which == k]) for k in np.argsort(-count, kind="stable")[:4 * keep] if count[k] >= MIN_VOTES]
+    found = {}
+    for votes, rows in sorted(bins, key=lambda v: -v[0]):
+        number = int(owner[rows[0]])
+        if number not in found and len(found) < keep:
+            source, target = bank["points"][b[rows], :2], points[a[rows], :2]
+            i, j = np.triu_indices(min(len(rows), 80), 1)
+            far = np.linalg.norm(source[i] - source[j], axis=1)
+            if (far > 20).sum() >= 3:
+                size = np.median((np.linalg.norm(target[i] - target[j], axis=1) / far.clip(1))[far > 20])
+                x, y = np.median(target - size * source, axis=0)
+                found[number] = votes, number, np.array([[size, 0, x], [0, size, y]])
+    return list(found.values())
+
+
+def count_inliers(points, pairs, bank, number: int, affine, tolerance=3.0) -> int:
+    """Keypoints that a template's own ones fall on, within `tolerance` px."""
+    mine = bank["owner"][pairs[1]] == number
+    a, b = pairs[0][mine], pairs[1][mine]
+    near = np.linalg.norm(bank["points"][b, :2] * np.diag(affine[:, :2]) + affine[:, 2] - points[a, :2], axis=1) < tolerance
+    return len(np.unique(a[near]))
 
 
 def plausible(affine, size, frame_w, frame_h):
-    """Upright, aspect near 1, of a sensible size, inside the frame."""
-    (a, b, x), (c, d, y) = affine
+    """Aspect near 1, of a sensible size, inside the frame."""
+    (a, _, x), (_, d, y) = affine
     w, h, slack = a * size[0], d * size[1], 0.04 * a * size[0]
-    upright = a > 0 and d > 0 and abs(b) < 0.04 * d and abs(c) < 0.04 * a and 0.8 < a / d < 1.25
-    return upright and 0.08 < w / frame_w < 0.9 and min(x, y) > -slack and x + w < frame_w + slack and y + h < frame_h + slack
-
-
-def candidates(points, descriptors, pool, bank, frame_w, frame_h, keep=8):
-    """[(inliers, template, affine)] of plausible RANSAC fits in one picture, for the templates with most matches.
-
-    DEVIATION: RANSAC samples similarities, not affines (an overlay keeps its upright shape); refine() then frees the aspect.
-    """
-    near, out = match(bank[1], descriptors), []
-    counts = np.bincount(bank[2][near >= 0], minlength=len(pool))
-    for i in np.argsort(-counts, kind="stable")[:keep]:
-        rows = (bank[2] == i) & (near >= 0)
-        source, target = bank[0][rows], points[near[rows]]
-        if len(source) < FIRST_BAR:
-            continue
-        affine, good = cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=3.0, maxIters=3000)
-        inliers = 0 if affine is None else len(np.unique(target[good.ravel() > 0], axis=0))
-        if inliers >= FIRST_BAR and plausible(affine, pool[i].size, frame_w, frame_h):
-            out.append((inliers, pool[i], affine))
-    return sorted(out, key=lambda c: -c[0])
-
-
-def propose(frames, median, pool, bank):
-    """Candidates from the median; if it shows none, from single frames, of which only the keypoints that stay are kept."""
-    h, w = median.shape[:2]
-    points, descriptors = features(median)
-    found = candidates(points, descriptors, pool, bank, w, h)
-    if found:
-        return found
-    frames = frames[::2]                                    # CHOICE: half of them, for time
-    seen, stay = [features(f) for f in frames], np.zeros((h + 2, w + 2), np.int32)
-    for points, _ in seen:
-        here = np.zeros((h + 2, w + 2), np.uint8)
-        here[points[:, 1].astype(int), points[:, 0].astype(int)] = 1
-        stay += cv2.dilate(here, np.ones((3, 3)))
-    for points, descriptors in seen:
-        kept = stay[points[:, 1].astype(int), points[:, 0].astype(int)] >= max(2, len(frames) // 8)
-        found += candidates(points[kept], descriptors[kept], pool, bank, w, h)
-    return sorted(found, key=lambda c: -c[0])[:12]
+    fits = min(x, y) > -slack and x + w < frame_w + slack and y + h < frame_h + slack
+    return min(a, d) > 0 and 0.8 < a / d < 1.25 and WIDTHS[0] < w / frame_w < WIDTHS[1] and fits
 
 
 def band(picture):
@@ -1326,61 +1372,118 @@ def refine(image, template, affine, widest=1000, steps=25):
     return a, float(np.corrcoef(model, seen)[0, 1])
 
 
-def count_inliers(images, template, affine):
-    """Per image: SIFT matches of its registered crop with the template drawn at that size that agree within 2 px."""
-    (w, h), counts = template.size, []
-    scale = min(max(64, round(w * affine[0, 0])), 400) / w
-    shown = [crop(image, affine, (w, h), round(w * scale), round(h * scale)) for image in images]
-    source, wanted = features(idle(template, np.median(shown[0].reshape(-1, 3), 0), scale))
-    for points, descriptors in map(features, shown):
-        near = match(wanted, descriptors)
-        target = points[near[near >= 0]]
-        counts.append(len(np.unique(target[np.linalg.norm(target - source[near >= 0], axis=1) < 2.0], axis=0)))
-    return counts
+def search(image, pool, cfg: Config):
+    """The best verified template in a picture: (score, inliers, likeness, name, affine), or the reason why there is none.
 
-
-def locate(video, pool: dict[str, Template], cfg: Config):
-    """Find the overlay of a video: (tensors, info) as in sim.FORMATS["nitrogen.overlay/1"], and the sampled frames.
-
-    The best verified template wins: inliers x likeness after registration, not the first over the bar.
+    Verified: registered on the picture, then scored by inliers x likeness^2, over all candidates, not the first over a bar.
     """
+    bank, names, found, best = pool.index, list(pool), [], (0.0, 0, 0.0, "", None)
+    points, descriptors = features(image)
+    pairs = match(descriptors, bank)
+    for _, number, affine in vote(points, pairs, bank, image.shape[1]):
+        if count_inliers(points, pairs, bank, number, affine, 8.0) >= MIN_VOTES:
+            affine, like = refine(image, pool[names[number]], affine, widest=160, steps=10)
+            found.append((count_inliers(points, pairs, bank, number, affine) * max(like, 0)**2, number, affine))
+    for _, number, affine in sorted(found, key=lambda f: -f[0])[:3]:
+        affine, like = refine(image, pool[names[number]], affine, widest=400)
+        inliers = count_inliers(points, pairs, bank, number, affine)
+        if plausible(affine, pool[names[number]].size, *image.shape[1::-1]):
+            best = max(best, (inliers * max(like, 0)**2, inliers, like, names[number], affine), key=lambda b: b[0])
+    if best[0] >= SURE * cfg.min_inliers:
+        return best
+    return f"nearest: {best[3]} with {best[1]} inliers of likeness {best[2]:.2f}" if best[1] else "no template fits anywhere"
+
+
+def likeness(frames, template, affine):
+    """Per frame, how well the template fits at this place: -1..1."""
+    return np.array([refine(f, template, affine, widest=160, steps=2)[1] for f in frames])
+
+
+def shown(frames, template, affine):
+    """In which frames, in order, the template is there: bool [n].  Three neighbours are judged together, against the better half."""
+    like = likeness(frames, template, affine)
+    return np.convolve(np.pad(like, 1, mode="edge"), np.ones(3) / 3, "valid") > THERE * np.sort(like)[len(like) // 2:].mean()
+
+
+def runs(values):
+    """[(first, last, value)] of the stretches of equal values."""
+    edges = [0, *np.flatnonzero(np.diff(values)) + 1, len(values)]
+    return [(a, b - 1, values[a]) for a, b in zip(edges[:-1], edges[1:])]
+
+
+def places(frames, pool, cfg: Config):
+    """Where the overlay is, and when: (search's best result or the reason why there is none, [(first, last, affine)] in numbers of `frames`).
+
+    In the median of all frames; then in that of each stretch that does not show it there (an overlay may move or come late); if it
+    is nowhere, in the thirds of the video.  CHOICE: one template per video.
+    """
+    place, affines, best, reason, tried = np.full(len(frames), -1), [], None, "", set()
+    todo = [range(len(frames))]
+    while todo:
+        rows = todo.pop()
+        tried.add(rows)
+        result = search(middle([frames[i] for i in rows]), pool, cfg)
+        if isinstance(result, str):
+            if len(rows) == len(frames):
+                reason, thirds = result, len(rows) // 3
+                todo = [range(k * thirds, (k + 1) * thirds) for k in range(3) if thirds >= MIN_STRETCH]
+        elif best is None or result[3] == best[3]:
+            best, free = best or result, np.flatnonzero(place < 0)
+            here = free[shown([frames[i] for i in free], pool[result[3]], result[4])]
+            place[here] = len(affines)
+            affines.append(result[4])
+            stretches = [range(a, b + 1) for a, b, value in runs(place) if value < 0]
+            todo = [r for r in stretches if len(r) >= MIN_STRETCH and r not in tried]
+    for a, b, value in runs(place):                         # a short gap is a glare, not an absence
+        if value < 0 and b - a + 1 < MIN_STRETCH and affines:
+            place[a:b + 1] = place[a - 1] if a else place[b + 1]
+    return best or reason, [(a, b, affines[value]) for a, b, value in runs(place) if value >= 0]
+
+
+def edge(video, inside: int, outside: int, template, affine):
+    """The last frame, from `inside` towards `outside`, that shows the template at this place."""
+    while abs(outside - inside) > 1:
+        asked = np.unique(np.linspace(inside, outside, 18).round().astype(int))
+        like = likeness([f for _, _, f in sim.read_video(video, asked)], template, affine)
+        asked, like = (asked, like) if inside < outside else (asked[::-1], like[::-1])
+        n = np.arange(1, len(like))                         # where to cut, so that the two sides differ most
+        before, after = np.cumsum(like)[:-1] / n, np.cumsum(like[::-1])[-2::-1] / n[::-1]
+        k = int(np.argmax(np.sign(before - after) * (before - after)**2 * n * n[::-1]))
+        inside, outside = int(asked[k]), int(asked[k + 1])
+    return inside
+
+
+def locate(video, pool, cfg: Config):
+    """Find the overlay of a video: (tensors, info) as in sim.FORMATS["nitrogen.overlay/1"], and the sampled frames."""
     frames, numbers, count = sample(video, cfg.frames)
     frame_h, frame_w = frames[0].shape[:2]
     shrink = min(1.0, WORK_WIDTH / frame_w)
     small = [cv2.resize(f, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) for f in frames] if shrink < 1 else frames
-    median, pool = middle(small), list(pool.values())
-    bank = index(tuple(pool))
-    best, reason = None, "no template fits anywhere"
-    for first, template, affine in propose(small, median, pool, bank):
-        affine, likeness = refine(median, template, affine, widest=160, steps=10)
-        if not plausible(affine, template.size, median.shape[1], median.shape[0]):
-            continue
-        inliers = max(first, *count_inliers([median], template, affine))
-        if inliers < cfg.min_inliers or likeness < MIN_LIKENESS:
-            reason = (f"nearest: {template.name} with {inliers} inliers (bar {cfg.min_inliers}), "
-                      f"likeness {likeness:.2f} (bar {MIN_LIKENESS})")
-        elif best is None or inliers * likeness > best[0]:
-            best = inliers * likeness, inliers, likeness, template, affine
-    if best is None:
-        return {}, dict(found=False, reason=reason), frames
-    _, inliers, likeness, template, affine = best
-    affine = affine / shrink
-    (w, h), margin = template.size, 8
-    x0, y0 = (max(0, int(v) - margin) for v in affine[:, 2])
-    part = middle([f[y0:, x0:][:math.ceil(h * affine[1, 1]) + 2 * margin, :math.ceil(w * affine[0, 0]) + 2 * margin] for f in frames])
-    offset = np.array([[0, 0, x0], [0, 0, y0]])
-    affine, likeness = refine(part, template, affine - offset)
-    out_w, out_h = round(w * affine[0, 0]), round(h * affine[1, 1])
-    still = crop(part, affine, (w, h), out_w, out_h)
-    affine = affine + offset
-    votes = sum(n >= cfg.min_inliers for n in count_inliers(frames, template, affine))
-    corners = np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ affine.T
-    low, high = np.floor(corners.min(0)).clip(0), np.ceil(corners.max(0)).clip(0, (frame_w, frame_h))
-    tensors = {"affine": affine[None].astype(np.float32), "corners": corners[None].astype(np.float32),
-               "bbox": np.concatenate([low, high - low])[None].astype(np.int32),
-               "span": np.array([[0, count - 1]], np.int64), "median": still[None]}
-    info = dict(found=True, template=template.name, family=template.family, layout=layout(template), inliers=inliers,
-                votes=votes, sampled=numbers, likeness=round(likeness, 3), frame_size=[frame_w, frame_h])
+    result, found = places(small, pool, cfg)
+    if isinstance(result, str):
+        return {}, dict(found=False, reason=result), frames
+    _, inliers, like, name, _ = result
+    template, rows = pool[name], []
+    w, h = template.size
+    for first, last, affine in found:
+        affine, margin = affine / shrink, 8
+        x0, y0 = (max(0, int(v) - margin) for v in affine[:, 2])
+        part = middle([f[y0:, x0:][:math.ceil(h * affine[1, 1]) + 2 * margin, :math.ceil(w * affine[0, 0]) + 2 * margin] for f in frames[first:last + 1]])
+        offset = np.array([[0, 0, x0], [0, 0, y0]])
+        affine, like = refine(part, template, affine - offset)
+        size = (round(w * affine[0, 0]), round(h * affine[1, 1])) if not rows else rows[0][3].shape[1::-1]
+        still = crop(part, affine, (w, h), *size)
+        affine = affine + offset
+        begin = edge(video, numbers[first], numbers[first - 1], template, affine) if first else 0
+        end = edge(video, numbers[last], numbers[last + 1], template, affine) if last + 1 < len(numbers) else count - 1
+        rows.append((affine, (begin, end), like, still))
+    affines, spans, likes, stills = (list(column) for column in zip(*rows))
+    corners = np.stack([np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ a.T for a in affines])
+    low, high = np.floor(corners.min(1)).clip(0), np.ceil(corners.max(1)).clip(0, (frame_w, frame_h))
+    tensors = {"affine": np.stack(affines).astype(np.float32), "corners": corners.astype(np.float32),
+               "bbox": np.concatenate([low, high - low], 1).astype(np.int32), "span": np.array(spans, np.int64), "median": np.stack(stills)}
+    info = dict(found=True, template=name, family=template.family, layout=layout(template), inliers=inliers,
+                votes=sum(b - a + 1 for a, b, _ in found), sampled=numbers, likeness=round(float(np.mean(likes)), 3), frame_size=[frame_w, frame_h])
     return tensors, info, frames
 
 
@@ -1481,7 +1584,6 @@ def bench(cfg: BenchConfig) -> float:
 
 def label(cfg: Config, video: str) -> dict:
     """Localize one video and write its artefact; returns the metadata.  A finished output is kept."""
-    from tqdm import tqdm
     path = Path(cfg.out) / f"{Path(video).stem}.overlay.safetensors"
     sim.video_facts(video)
     recipe = sim.recipe(cfg, video)

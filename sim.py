@@ -73,6 +73,14 @@ FORMATS = {
         "span": ("int64", "P 2", "first and last frame"),
         "median": ("uint8", "P h w 3", "temporal median of the registered crop, RGB"),
     },
+    "nitrogen.index/1": {
+        "points": ("float32", "n 4", "x, y, size in canvas px, angle in degrees"),
+        "descriptors": ("uint8", "n 128", "root SIFT, 255 = 0.5"),
+        "owner": ("int32", "n", "number of the template"),
+        "centers": ("float32", "cells 128", "a descriptor per cell"),
+        "start": ("int64", "cells1", "first row of each cell, cells + 1 of them"),
+        "sizes": ("float32", "templates 2", "w, h in px"),
+    },
     "nitrogen.actions/1": {
         "buttons": ("float16", "T 16", "probability of being pressed, 0..1"),
         "sticks": ("float32", "T 4", "see the metadata's unit"),
@@ -96,7 +104,7 @@ FORMATS = {
     "nitrogen.state/1": None,                  # what train.py needs to resume
 }
 RANGES = {"buttons": (0, 1), "confidence": (0, 1)}
-MAKER = {"overlay": "python extract.py VIDEO", "actions": "python parse.py VIDEO", "shard": "python filter.py VIDEO",
+MAKER = {"overlay": "python extract.py VIDEO", "actions": "python parse.py VIDEO", "index": "python extract.py VIDEO", "shard": "python filter.py VIDEO",
          "policy": "python train.py", "parser": "python parse.py train", "state": "python train.py"}
 
 
@@ -345,6 +353,9 @@ def autocast(device: str):
     return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=fast)
 
 
+SEEK = 300              # frames: a wanted frame further ahead is jumped to, not decoded up to
+
+
 # ---- video files ------------------------------------------------------------------------------------------
 
 def open_video(path):
@@ -375,13 +386,16 @@ def read_video(path, only=None):
     """Yield (index, seconds, RGB uint8 [h, w, 3]) in order, in one pass; `only`: the wanted indices."""
     import cv2
     video, fps = open_video(path), video_facts(path)["fps"]
-    wanted, i = None if only is None else set(int(k) for k in only), 0
-    last = max(wanted, default=-1) if wanted is not None else None
-    while last is None or i <= last:
-        if wanted is None or i in wanted:
+    wanted, i = None if only is None else sorted(set(int(k) for k in only)), 0
+    while wanted is None or wanted:
+        if wanted and wanted[0] - i > SEEK and video.set(cv2.CAP_PROP_POS_FRAMES, wanted[0]):
+            i = int(video.get(cv2.CAP_PROP_POS_FRAMES))
+        if wanted is None or i == wanted[0]:
             ok, bgr = video.read()
             if not ok:
                 break
+            if wanted:
+                wanted.pop(0)
             yield i, i / fps, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         elif not video.grab():
             break
