@@ -250,7 +250,7 @@ BACKGROUNDS = ("supertux", "freedoom", "games", "hud", "novel")          # two c
 RULES = ("locate", "single", "plain")                # extract.py's; single frames, SIFT and XFeat; the paper's, SIFT alone
 SHORTLIST, SPARSE = 12, 40                           # CHOICE: templates that single and plain look at closely, and points by which they are chosen
 GRAY = 110                                           # behind the templates of single and plain
-SPARE = 5                                            # one in so many clips without an overlay is shown to single and plain, for time
+SPARE = 7                                            # one in so many clips without an overlay is shown to single and plain, for time
 BARS = {"recall": 0.95, "misses": 0.5, "family": 0.99}                   # misses: of the plain rule's, in every cell
 
 
@@ -628,15 +628,15 @@ def try_case(case: Case, c: Overlay) -> dict:
     """Make the video of a case, let the rules look at it, write what they said as OUT/locate/NAME.json; what is there is kept."""
     import extract
     path, recipe = Path(c.out) / "locate" / f"{case.name}.json", {"seed": c.seed, "templates": Path(c.templates).name}
-    kept = json.loads(path.read_text()) if path.exists() and not c.fresh else {"recipe": recipe}
+    kept = json.loads(path.read_text()) if path.exists() and not c.fresh else {"recipe": recipe, "rules": {}}
     if kept["recipe"] != recipe:
         raise SystemExit(f"{path}: made with {kept['recipe']}, not {recipe}; give another --out, or --fresh to replace it")
-    rules, pairs = kept.get("rules", {}), detectors()
+    rules, pairs = kept["rules"], detectors()
     wanted = [r for r in c.rules.split(",") if r not in rules and (r == "locate" or r in pairs and (case.width or int(case.name[-3:]) % SPARE == 0))]
     if not wanted:
         return kept
     video, start = path.with_suffix(".mp4"), time.process_time()
-    kept |= {"recipe": recipe, "case": case._asdict(), "truth": make_case(case, video, extract.pool(c.templates), c.seed), "rules": rules}
+    kept |= {"case": case._asdict(), "truth": make_case(case, video, extract.pool(c.templates), c.seed)}
     kept["seconds"] = round(time.process_time() - start, 2)
     frames, seen = extract.sample(video, extract.FRAMES)[0], {}
     for rule in sorted(wanted, key=("plain", "single", "locate").index):
@@ -742,7 +742,7 @@ def locate(c: Overlay) -> dict:
     cases = cases[:max(1, round(c.share * len(cases)))] + nothing(round(c.share * c.nothing))
     print(f"{len(cases)} videos of {SIZE[0]} x {SIZE[1]}; {len(extract.pool(c.templates))} templates to choose from; shown: "
           f"{sum(map(extract.held_out, extract.TEMPLATES))} built-in ones, held out, and {len(own)} skins of {c.templates} -> {c.out}/locate")
-    results = sim.for_each(functools.partial(try_case, c=c), cases, c.workers)
+    results = [r for r in sim.for_each(functools.partial(try_case, c=c), cases, c.workers) if r["rules"]]
     table = locate_table(results)
     print_table(table)
     print(f"seconds: of one core, a video; making one took {np.mean([x['seconds'] for x in results if x['truth']['box']]):.1f}.  "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter, ImageFont
 
 S = 4                                               # supersampling
 EDGE = 4                                            # px around a picture, for glow and shadow
@@ -56,7 +56,7 @@ def photo(m, color, seed, light=1.0):
     inside = np.array(m.filter(ImageFilter.GaussianBlur(S * 3)), np.float32) / 255
     shade = np.linspace(1.3, 0.65, h)[:, None] * (0.45 + 0.55 * inside.clip(0.4, 1)) * light
     spot = 70 * np.exp(-((np.arange(w) - 0.38 * w) / (0.22 * w))**2)[None] * np.exp(-((np.arange(h) - 0.2 * h) / (0.16 * h))**2)[:, None]
-    rgb = np.array(Image.new("RGB", (1, 1), color), np.float32)[0, 0] * shade[..., None] + (grain + spot * light)[..., None]
+    rgb = np.float32(ImageColor.getrgb(color)) * shade[..., None] + (grain + spot * light)[..., None]
     out = Image.fromarray(rgb.clip(0, 255).astype(np.uint8)).convert("RGBA")
     out.putalpha(m)
     return out
@@ -147,7 +147,8 @@ class Skin:
             y = e + down_by * down
             shape = ("e", e, y, e + w, y + h) if round_ == 1 else ("r", e, y, e + w, y + h, round_ * min(w, h) / 2)
             picture = self.paint(mask(w + 2 * e, h + 2 * e, shape, k=self.k), color, down, hash_of(id))
-            dark = self.look in ("line", "bare") and down or self.look in ("flat", "photo") and sum(Image.new("RGB", (1, 1), color).getpixel((0, 0))) > 420
+            bright = sum(ImageColor.getrgb(color)) > 420
+            dark = self.look in ("line", "bare") and down or self.look in ("flat", "photo") and bright
             label(picture, text, "#14161a" if dark else "#ffffff" if self.look != "line" else self.ink, size or min(w, h) * 0.5, self.k)
             states.append(picture)
         trigger = "TRIGGER" in id
@@ -300,8 +301,8 @@ def skins():
     s.add(0, 46, 66, [plain(rim(mask(84, 84, ("r", 0, 0, 84, 84, 6)), 6), "#ffffff", 0.9)], id="well")
     s.stick("LEFT", 46, 66, 11, 30, "dot")
     yield s
-    s = Skin("arcade/cabinet", (360, 190), "photo", "#1c1208", "", {"": "#d83a34", "STICK": "#c22a2a", "NORTH": "#e8c83a", "WEST": "#e8c83a",
-                                                                      "RIGHT_SHOULDER": "#e8c83a", "LEFT_SHOULDER": "#e8c83a", "BACK": "#f0f0f0", "START": "#f0f0f0"})
+    yellow = dict.fromkeys(("NORTH", "WEST", "RIGHT_SHOULDER", "LEFT_SHOULDER"), "#e8c83a")
+    s = Skin("arcade/cabinet", (360, 190), "photo", "#1c1208", "", {"": "#d83a34", "STICK": "#c22a2a", "BACK": "#f0f0f0", "START": "#f0f0f0", **yellow})
     panel = wood(mask(360, 190, ("r", 2, 2, 358, 188, 12)), 3)
     panel.alpha_composite(plain(rim(mask(360, 190, ("r", 2, 2, 358, 188, 12)), 14), "#20140a", 0.9))
     panel.alpha_composite(plain(mask(360, 190, ("e", 52, 66, 132, 146)), "#0c0c0c", 0.75))

@@ -133,6 +133,17 @@ def test_truth_of_the_localization_benchmark(brief, tmp_path):
         assert truth["template"] == list(pool)[1] and (truth["template"] in extract.TEMPLATES) != own
 
 
+def test_skins_of_other_drawing_code(tmp_path):
+    """tests/skins.py draws the presets that are shipped; each is read, with a known family and its buttons in different places."""
+    import extract
+    done = subprocess.run([sys.executable, "tests/skins.py", str(tmp_path)], cwd=sim.ROOT)
+    own = extract.read_skins(sim.ROOT / "assets/skins")
+    assert done.returncode == 0 and set(extract.read_skins(tmp_path)) == set(own) and len(own) >= 8
+    for t in own.values():
+        places = extract.layout(t)["buttons"]
+        assert t.family in extract.FAMILIES and len(places) >= 10 and len({tuple(v) for v in places.values()}) == len(places), t.name
+
+
 def test_bitrates_differ(brief, tmp_path):
     rates = [evaluation.make_case(evaluation.Case("a", 0.25, 1.0, rate, "supertux", False), tmp_path / "a.mp4", skins_and_all(), 0)["rate"]
              for rate in evaluation.RATES]
