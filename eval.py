@@ -8,6 +8,8 @@
     python eval.py play --policy FILE -- COMMAND ARG...         on another console game
     python eval.py tasks                                        the built-in games and their tasks
 
+overlay --stage locate   writes what each rule said about each video as OUT/locate/*.json and resumes from them; OUT/locate.json, and
+        the misses to look at as OUT/locate-misses.png.  With the package `av` the videos are H.264, and made ten times faster.
 record  writes OUT/<game>-<n>.mp4, and beside each <game>-<n>.truth.safetensors with the true actions (nitrogen.actions/1,
         unit "normalized").  Truth is for scoring only: the pipe reads the overlay.
 play    prints progress per task with 95 % intervals, and writes the same numbers beside the policy as play.json.

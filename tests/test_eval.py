@@ -144,6 +144,29 @@ def test_skins_of_other_drawing_code(tmp_path):
         assert t.family in extract.FAMILIES and len(places) >= 10 and len({tuple(v) for v in places.values()}) == len(places), t.name
 
 
+def test_plain_rule(monkeypatch):
+    """The right template and its box on frames that show it, nothing on frames that do not; a second detector adds its matches."""
+    import extract
+    pool, rng = extract.Pool(("xbox360-dark", "ps4-dark", "snes-dark")), np.random.default_rng(0)
+    monkeypatch.setattr(extract, "pool", lambda folder: pool)
+    frames = [np.full((360, 640, 3), 100, np.uint8) + rng.integers(0, 9, (360, 640, 3), np.uint8) for _ in range(3)]
+    detect, match = evaluation.detectors()["plain"][0]
+    bare = [[detect(f) for f in frames]]
+    for f in frames:
+        extract.composite(f, extract.draw(pool["ps4-dark"], np.zeros(16), np.zeros(4), scale=0.8), 100, 60, 0.9)
+    seen = [[detect(f) for f in frames]]
+    rule = lambda seen, pairs: evaluation.single_frames(seen, pairs, "three templates", None, extract.MIN_INLIERS)
+    one = rule(seen, [(detect, match)])
+    assert one["template"] == "ps4-dark" and evaluation.iou(one["box"], [100, 60, 256, 176]) > 0.95 and one["inliers"] >= 20
+    assert rule(bare, [(detect, match)]) == {"template": None}
+    monkeypatch.setattr(extract, "detect", lambda rgb: detect(rgb), raising=False)
+    monkeypatch.setattr(extract, "mutual", lambda a, b, least: (np.arange(0), np.arange(0)), raising=False)
+    pairs = evaluation.detectors()["single"]
+    two = rule([*seen, *seen], pairs)
+    assert len(pairs) == 2 and two["template"] == "ps4-dark" and two["inliers"] == one["inliers"]       # the second matched nothing
+    evaluation.bank.cache_clear()
+
+
 def test_bitrates_differ(brief, tmp_path):
     rates = [evaluation.make_case(evaluation.Case("a", 0.25, 1.0, rate, "supertux", False), tmp_path / "a.mp4", skins_and_all(), 0)["rate"]
              for rate in evaluation.RATES]
