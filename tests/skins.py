@@ -302,7 +302,8 @@ def skins():
     s.stick("LEFT", 46, 66, 11, 30, "dot")
     yield s
     yellow = dict.fromkeys(("NORTH", "WEST", "RIGHT_SHOULDER", "LEFT_SHOULDER"), "#e8c83a")
-    s = Skin("arcade/cabinet", (360, 190), "photo", "#1c1208", "", {"": "#d83a34", "STICK": "#c22a2a", "BACK": "#f0f0f0", "START": "#f0f0f0", **yellow})
+    s = Skin("arcade/cabinet", (360, 190), "photo", "#1c1208", "",
+             {"": "#d83a34", "STICK": "#c22a2a", "BACK": "#f0f0f0", "START": "#f0f0f0", **yellow})
     panel = wood(mask(360, 190, ("r", 2, 2, 358, 188, 12)), 3)
     panel.alpha_composite(plain(rim(mask(360, 190, ("r", 2, 2, 358, 188, 12)), 14), "#20140a", 0.9))
     panel.alpha_composite(plain(mask(360, 190, ("e", 52, 66, 132, 146)), "#0c0c0c", 0.75))

@@ -219,7 +219,8 @@ def test_localization_table_by_hand():
                result(0, 0, None, locate=no), result(0, 0, None, locate=("a", "f", 0), plain=no)]
     table = evaluation.locate_table(results)
     mine, plain = table["rules"]["locate"], table["rules"]["plain"]
-    assert mine == {"videos": 4, "recall": 0.5, "template": pytest.approx(1 / 3), "family": pytest.approx(2 / 3), "false": 1, "clips": 2, "seconds": 2.0}
+    assert mine == {"videos": 4, "recall": 0.5, "template": pytest.approx(1 / 3), "family": pytest.approx(2 / 3), "false": 1, "clips": 2,
+                    "seconds": 2.0}
     assert plain["recall"] == 0.25 and plain["clips"] == 1 and plain["false"] == 0
     assert table["cells"]["width, opacity", (0.15, 0.5)] == {"locate": [0, 2], "plain": [2, 2]}
     assert table["cells"]["width, opacity", (0.45, 1.0)] == {"locate": [2, 2], "plain": [1, 2]}
