@@ -3,10 +3,13 @@
     python eval.py record --out data/videos --minutes 10        scripted experts play the built-in games into mp4 files
     python eval.py overlay                                      fresh recordings: how well are their overlays read?
     python eval.py overlay data/videos --labels data/labels     the same on recordings that are already parsed
+    python eval.py overlay --stage locate [--share 0.1]         where is the overlay, and which?  240 videos, 200 without
     python eval.py play --policy runs/tiny/model.safetensors [--quick] [--video OUT.mp4]
     python eval.py play --policy FILE -- COMMAND ARG...         on another console game
     python eval.py tasks                                        the built-in games and their tasks
 
+overlay --stage locate   writes what each rule said about each video as OUT/locate/*.json and resumes from them; OUT/locate.json, and
+        the misses to look at as OUT/locate-misses.png.  With the package `av` the videos are H.264, and made ten times faster.
 record  writes OUT/<game>-<n>.mp4, and beside each <game>-<n>.truth.safetensors with the true actions (nitrogen.actions/1,
         unit "normalized").  Truth is for scoring only: the pipe reads the overlay.
 play    prints progress per task with 95 % intervals, and writes the same numbers beside the policy as play.json.
@@ -22,6 +25,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import typing
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,9 +143,20 @@ class Overlay(sim.Common):
     minutes: float = 4.0                # of fresh recordings
     out: str = "data/overlay"           # folder of the fresh recordings
     workers: int = os.cpu_count() or 1  # processes
+    stage: str = "all"                  # all; or locate: only where the overlay is and which, on a fixed grid of videos, as are the rest:
+    templates: str = "assets/skins"     # folder of skins: half of the videos show one of them
+    rules: str = "locate,single,plain"  # what looks at the videos
+    nothing: int = 200                  # clips without an overlay
+    share: float = 1.0                  # of the grid and of those clips, spread evenly
+    repeats: int = 1                    # of the grid, with other templates and places
+    keep: bool = False                  # the videos too
 
 
 def overlay(c: Overlay) -> dict:
+    if c.stage not in ("all", "locate"):
+        raise SystemExit(f"--stage {c.stage}: there is all and locate")
+    if c.stage == "locate":
+        return locate(c)
     if c.videos:
         videos, labels = expand(c.videos), c.labels
     else:
@@ -225,6 +241,525 @@ def press_f1(p, t, slack: int = 1) -> float:
                 mine.remove(min(near, key=lambda m: abs(m - k)))
                 matched += 1
     return 2 * matched / (onsets + claims) if onsets + claims else float("nan")
+
+
+# ---- overlay --stage locate: which overlay is where?  A fixed grid of videos, and clips without an overlay -----------------
+
+SIZE, SECONDS = (1280, 720), 10                      # of the grid's videos, at FPS
+WIDTHS, OPACITIES = (0.15, 0.25, 0.35, 0.45), (0.5, 0.7, 0.85, 1.0)      # width: of the frame's
+RATES = (0.1, 0.04, 0.015)                           # bits per pixel: 2.8, 1.1 and 0.4 Mbit/s
+BACKGROUNDS = ("supertux", "freedoom", "games", "hud", "novel")          # two captures, the built-in games, two that are painted here
+RULES = ("locate", "single", "plain")                # extract.py's; single frames, SIFT and XFeat; the paper's, SIFT alone
+SHORTLIST, SPARSE = 12, 40                           # CHOICE: templates that single and plain look at closely, and points by which they are chosen
+GRAY = 110                                           # behind the templates of single and plain
+SPARE = 7                                            # one in so many clips without an overlay is shown to single and plain, for time
+BARS = {"recall": 0.95, "misses": 0.5, "family": 0.99}                   # misses: of the plain rule's, in every cell
+
+
+class Case(typing.NamedTuple):
+    name: str
+    width: float        # 0: no overlay
+    opacity: float
+    rate: float
+    background: str
+    own: bool           # a skin of the folder --templates, not a built-in one
+
+
+def grid(repeats: int = 1) -> list[Case]:
+    """Every width x opacity x rate x background once per repeat.  Any first part of the list is spread evenly over all of them."""
+    cells = [(i, (i + d) % len(OPACITIES)) for d in range(len(OPACITIES)) for i in range(len(WIDTHS))]
+    plans = [(n, WIDTHS[i], OPACITIES[j], RATES[(n + i + j) % 3], BACKGROUNDS[(n + i + 2 * j) % 5], (n + i + j) % 2 == 1)
+             for n in range(len(RATES) * len(BACKGROUNDS) * repeats) for i, j in cells]
+    return [Case(f"{n:02d}-{width}-{opacity}-{rate}-{background}", width, opacity, rate, background, own)
+            for n, width, opacity, rate, background, own in plans]
+
+
+def nothing(count: int) -> list[Case]:
+    return [Case(f"nothing-{n:03d}", 0.0, 0.0, RATES[n % 3], BACKGROUNDS[n % 5], False) for n in range(count)]
+
+
+class RatedWriter:
+    """mp4 file of so many bits per pixel: H.264 where the package `av` is installed, else OpenCV's VP9 (ten times slower).
+
+    OpenCV has no flag for the rate, but asks for 2^30 bits a second at most: the more frames a second the file declares, the fewer
+    bits for each.  Nothing here reads the declared rate.
+    """
+
+    def __init__(self, path, rate: float):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            import av
+            self.av, self.file = av, av.open(str(path), "w")
+            self.stream = self.file.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "g": str(FPS * SECONDS), "threads": "1"})
+            (self.stream.width, self.stream.height), self.stream.pix_fmt = SIZE, "yuv420p"
+            self.stream.bit_rate = int(rate * SIZE[0] * SIZE[1] * FPS)
+        except ImportError:
+            import cv2
+            self.av, declared = None, min(65535, round(2**30 / (rate * SIZE[0] * SIZE[1])))
+            self.file = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"VP90"), declared, SIZE)
+            if not self.file.isOpened():
+                raise SystemExit(f"{path}: OpenCV cannot write VP9 here; pip install av")
+
+    def write(self, rgb) -> None:
+        if self.av:
+            self.file.mux(self.stream.encode(self.av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        else:
+            self.file.write(np.ascontiguousarray(rgb[..., ::-1]))
+
+    def close(self) -> None:
+        if self.av:
+            self.file.mux(self.stream.encode())
+            self.file.close()
+        else:
+            self.file.release()
+
+
+# What HUDs and streams show beside the game.  Each paints on a part of the picture, uint8 [h, w, 3], as it is at frame t; `rng` is the
+# same at every t.
+
+def words(rng, n: int) -> str:
+    return " ".join("".join(rng.choice(list("aeioubcdfglmnprstvw"), rng.integers(2, 8))) for _ in range(n))
+
+
+def write_text(p, text, x, y, size=0.5, ink=(240, 240, 240), thick=1):
+    import cv2
+    cv2.putText(p, text, (int(x), int(y)), cv2.FONT_HERSHEY_SIMPLEX, size, tuple(map(int, ink)), thick, cv2.LINE_AA)
+
+
+def panel(p, rng, t):
+    """A box of text: a title, rows, a border."""
+    import cv2
+    h, w = p.shape[:2]
+    p[:] = p // 3 + (rng.integers(0, 50, 3)).astype(np.uint8)
+    cv2.rectangle(p, (1, 1), (w - 2, h - 2), rng.integers(120, 255, 3).tolist(), 2)
+    write_text(p, words(rng, 2).title(), 12, 24, 0.6, rng.integers(160, 255, 3), 2)
+    for y in range(48, h - 8, 22):
+        write_text(p, words(rng, 1 + w // 90) + f" {rng.integers(99)}/{t // 60 + y}", 12, y, 0.42)
+
+
+def bars(p, rng, t):
+    """Health and the like, with a row of numbered slots below."""
+    import cv2
+    h, w = p.shape[:2]
+    for k, y in enumerate(range(4, h // 2, 20)):
+        part = 0.5 + 0.45 * np.sin(t / rng.uniform(20, 60) + k)
+        cv2.rectangle(p, (4, y), (w - 4, y + 14), (20, 20, 20), -1)
+        cv2.rectangle(p, (6, y + 2), (6 + int(part * (w - 12)), y + 12), rng.integers(60, 255, 3).tolist(), -1)
+        write_text(p, f"{part * 900:.0f}", w // 2 - 12, y + 12, 0.4)
+    side = h // 2 - 8
+    for k in range(w // (side + 4)):
+        x, y = 4 + k * (side + 4), h // 2 + 4
+        cv2.rectangle(p, (x, y), (x + side, y + side), (35, 35, 40), -1)
+        cv2.circle(p, (x + side // 2, y + side // 2), int(side * rng.uniform(0.2, 0.36)), rng.integers(60, 255, 3).tolist(), -1, cv2.LINE_AA)
+        cv2.rectangle(p, (x, y), (x + side, y + side), (190, 180, 140), 2)
+        write_text(p, str((k + 1) % 10), x + 3, y + 12, 0.36)
+
+
+def minimap(p, rng, t):
+    import cv2
+    h, w = p.shape[:2]
+    r = min(h, w) // 2 - 4
+    cv2.circle(p, (w // 2, h // 2), r, (40, 70, 50), -1, cv2.LINE_AA)
+    for _ in range(14):
+        a, d, speed = rng.uniform(0, 6.3), rng.uniform(0.1, 0.85) * r, rng.uniform(-0.03, 0.03)
+        at = int(w / 2 + d * np.cos(a + speed * t)), int(h / 2 + d * np.sin(a + speed * t))
+        cv2.circle(p, at, int(rng.integers(2, 6)), rng.integers(80, 255, 3).tolist(), -1, cv2.LINE_AA)
+    cv2.circle(p, (w // 2, h // 2), r, (220, 210, 170), 3, cv2.LINE_AA)
+    write_text(p, "N", w // 2 - 5, h // 2 - r + 16, 0.5, thick=2)
+
+
+def chat(p, rng, t):
+    """Lines that move up, each with a coloured name."""
+    p[:] = p // 2
+    lines = [(words(rng, 1), words(rng, int(rng.integers(1, 5))), rng.integers(100, 255, 3)) for _ in range(40)]
+    for k, y in enumerate(range(20, p.shape[0] - 4, 22)):
+        name, text, ink = lines[(k + t // 25) % 40]
+        write_text(p, name + ":", 8, y, 0.45, ink)
+        write_text(p, text, 16 + 10 * len(name), y, 0.45)
+
+
+def webcam(p, rng, t):
+    """Somebody in front of a wall, in a coloured frame."""
+    import cv2
+    (h, w), skin = p.shape[:2], [int(v * rng.uniform(0.5, 1)) for v in (235, 190, 160)]
+    p[:] = np.linspace(*rng.integers(20, 160, (2, 3)), w).astype(np.uint8)
+    for _ in range(4):
+        x, y = rng.integers(0, (w, h))
+        cv2.rectangle(p, (int(x), int(y)), (int(x + w / 5), int(y + h / 3)), rng.integers(0, 200, 3).tolist(), -1)
+    x, y = int(w / 2 + 0.04 * w * np.sin(t / 17)), int(h * 0.45 + 0.02 * h * np.sin(t / 9))
+    cv2.ellipse(p, (x, h), (w // 3, int(h * 0.38)), 0, 0, 360, rng.integers(0, 200, 3).tolist(), -1, cv2.LINE_AA)
+    cv2.ellipse(p, (x, y), (w // 8, int(h * 0.2)), 0, 0, 360, skin, -1, cv2.LINE_AA)
+    cv2.ellipse(p, (x, y - h // 14), (w // 7, int(h * 0.17)), 0, 180, 360, rng.integers(0, 90, 3).tolist(), -1, cv2.LINE_AA)
+    for side in (-1, 1):
+        cv2.circle(p, (x + side * w // 22, y), max(2, w // 70), (30, 25, 25), -1, cv2.LINE_AA)
+    cv2.rectangle(p, (2, 2), (w - 3, h - 3), rng.integers(60, 255, 3).tolist(), 5)
+
+
+def logo(p, rng, t):
+    import cv2
+    (h, w), ink, text = p.shape[:2], rng.integers(100, 255, 3), words(rng, 1).upper()
+    cv2.fillPoly(p, [(np.array([h * 0.4, h / 2]) + h * 0.38 * np.stack([np.cos(a), np.sin(a)], 1)).astype(np.int32)
+                     for a in [np.arange(rng.integers(3, 8)) * 0.9 + 0.2]], ink.tolist(), cv2.LINE_AA)
+    for color, thick in (((10, 10, 10), 9), (ink[::-1], 3)):
+        write_text(p, text, h * 0.8, h * 0.65, h / 60, color, thick)
+
+
+def touch(p, rng, t):
+    """A mobile game's controls: a floating stick at the left, round buttons at the right."""
+    import cv2
+    (h, w), c = p.shape[:2], p.copy()
+    r = min(h // 2, w // 5) - 4
+    cv2.circle(c, (r + 4, h - r - 4), r, (255, 255, 255), 3, cv2.LINE_AA)
+    cv2.circle(c, (int(r + 4 + 0.5 * r * np.sin(t / 11)), int(h - r - 4 + 0.4 * r * np.cos(t / 13))), r // 2, (230, 230, 230), -1, cv2.LINE_AA)
+    for k in range(int(rng.integers(3, 6))):
+        a, size = np.pi * (1 + k / 6), int(r * rng.uniform(0.3, 0.42))
+        at = int(w - r * 0.6 + 1.2 * r * np.cos(a)), int(h - r * 0.5 + 1.2 * r * np.sin(a) * 0.8)
+        cv2.circle(c, at, size, rng.integers(90, 255, 3).tolist(), -1 if rng.random() < 0.5 or (t // 20 + k) % 7 == 0 else 3, cv2.LINE_AA)
+        write_text(c, "JFQER"[k], at[0] - 7, at[1] + 7, 0.7, (40, 40, 40), 2)
+    cv2.addWeighted(c, 0.7, p, 0.3, 0, p)
+
+
+def keyboard(p, rng, t):
+    """The keys of somebody who plays without a gamepad."""
+    import cv2
+    side, colors = min(p.shape[0] // 3, p.shape[1] // 5) - 4, rng.integers(30, 255, (2, 3))
+    for row, keys in enumerate(("1234", "QWER", "ASDF")):
+        for k, key in enumerate(keys):
+            x, y, down = int(2 + (k + row * 0.35) * (side + 4)), 2 + row * (side + 4), (t // 9 * 7 + k * 5 + row * 3) % 11 == 0
+            cv2.rectangle(p, (x, y), (x + side, y + side), colors[int(down)].tolist(), -1)
+            cv2.rectangle(p, (x, y), (x + side, y + side), (230, 230, 230), 2)
+            write_text(p, key, x + side * 0.3, y + side * 0.65, side / 55, (255, 255, 255) if colors[int(down)].mean() < 140 else (10, 10, 10), 2)
+
+
+DECOYS = {panel: (260, 190), bars: (420, 120), minimap: (190, 190), chat: (330, 220), webcam: (300, 200), logo: (330, 110), touch: (520, 190),
+          keyboard: (280, 150)}                      # w, h in px, give or take a quarter
+
+
+def show(picture, decoy, x, y, w, h, seed, t) -> None:
+    decoy(picture[y:y + h, x:x + w], np.random.default_rng(seed), t)
+
+
+def hud(rng):
+    """A world from above that scrolls under panels: frame number -> picture."""
+    import cv2
+    field = cv2.GaussianBlur(rng.normal(size=(80, 100)), (0, 0), 2.2)
+    levels = np.digitize(field, np.quantile(field, [0.2, 0.45, 0.7, 0.9]))
+    world = np.kron(rng.integers(30, 190, (5, 3))[levels], np.ones((32, 32, 1))) + np.tile(rng.normal(0, 14, (64, 64, 1)), (40, 50, 1))
+    world = world.clip(0, 255).astype(np.uint8)
+    for x, y, r in rng.integers((0, 0, 8), (3200, 2560, 34), (420, 3)).tolist():
+        color = rng.integers(20, 230, 3).tolist()
+        cv2.circle(world, (x, y), r, color, -1, cv2.LINE_AA)
+        cv2.circle(world, (x - r // 4, y - r // 4), r // 2, [min(255, v + 40) for v in color], -1, cv2.LINE_AA)
+    W, H = SIZE
+    speed, seed = rng.uniform(0.006, 0.02, 2), int(rng.integers(1 << 30))
+    places = ((panel, 14, 14, 270, 200), (minimap, W - 204, 10, 190, 190), (bars, 400, H - 130, 480, 120), (chat, 14, H - 190, 340, 176))
+    steps = rng.uniform(-3, 3, (12, 2))
+
+    def frame(t):
+        x, y = (int((1 + np.sin(speed[k] * t + k)) / 2 * (world.shape[1 - k] - SIZE[k])) for k in (0, 1))
+        out = world[y:y + H, x:x + W].copy()
+        for k, step in enumerate(steps):
+            cx, cy = (np.array([k * 271 % W, k * 173 % H]) + step * t).astype(int) % (W, H)
+            cv2.circle(out, (int(cx), int(cy)), 16, (210 - 15 * k, 60, 15 * k), -1, cv2.LINE_AA)
+            write_text(out, f"Lv {k + 3}", cx - 18, cy - 22, 0.45)
+        for k, place in enumerate(places):
+            show(out, *place, seed + k, t)
+        return out
+    return frame
+
+
+def novel(rng):
+    """A visual novel: a still picture, a speaker, text that is typed; no median takes this away.  Frame number -> picture."""
+    import cv2
+    W, H = SIZE
+    still = cv2.resize(rng.integers(60, 255, (2, 2, 3)).astype(np.uint8), SIZE)
+    for x in range(-40, W, 90):
+        top, w = int(rng.integers(120, 420)), int(rng.integers(60, 130))
+        cv2.rectangle(still, (x, top), (x + w, H), rng.integers(40, 150, 3).tolist(), -1)
+        for v in range(top + 14, 540, 30):
+            for u in range(x + 10, x + w - 14, 24):
+                cv2.rectangle(still, (u, v), (u + 12, v + 16), ((250, 220, 130), (60, 70, 90))[int(rng.random() < 0.5)], -1)
+    x, hair, skin = int(rng.integers(380, 900)), rng.integers(20, 220, 3).tolist(), [int(v * rng.uniform(0.55, 1)) for v in (250, 215, 190)]
+    for at, axes, color in (((x, 290), (118, 170), hair), ((x, 720), (210, 300), rng.integers(30, 220, 3).tolist()), ((x, 280), (84, 112), skin)):
+        cv2.ellipse(still, at, axes, 0, 0, 360, color, -1, cv2.LINE_AA)
+    cv2.ellipse(still, (x, 235), (100, 90), 0, 180, 360, hair, -1, cv2.LINE_AA)
+    still[520:690, 60:-60] = still[520:690, 60:-60] // 4 + rng.integers(0, 50, 3).astype(np.uint8)
+    cv2.rectangle(still, (60, 520), (W - 60, 690), (230, 220, 200), 3)
+    write_text(still, words(rng, 1).title(), 90, 556, 0.9, (250, 220, 120), 2)
+    for k, name in enumerate(("Save", "Load", "Auto", "Skip", "Log")):
+        write_text(still, name, W - 480 + 80 * k, 680, 0.5, (200, 200, 200))
+    text = words(rng, 34)
+
+    def frame(t):
+        out = still.copy()
+        for side in (-34, 34):
+            cv2.ellipse(out, (x + side, 285), (13, 2 if t % 80 < 5 else 17), 0, 0, 360, (40, 30, 40), -1, cv2.LINE_AA)
+        cv2.ellipse(out, (x, 345), (16, 3 + t // 3 % 3 * 3 * (t < 200)), 0, 0, 360, (150, 60, 60), -1, cv2.LINE_AA)
+        for k in range(3):
+            write_text(out, text[:t][70 * k:70 * (k + 1)], 90, 596 + 32 * k, 0.75, thick=2)
+        return out
+    return frame
+
+
+def scene(background: str, rng, numbers):
+    """The frames `numbers` (rising) of ten seconds of a background, uint8 RGB; each seed gives others, captures are mirrored and lit."""
+    import cv2
+    mirrored, light, start = rng.random() < 0.5, rng.uniform(0.75, 1.15), int(rng.integers(1 << 30))
+    if background in ("hud", "novel"):
+        yield from map({"hud": hud, "novel": novel}[background](rng), numbers)
+    elif background == "games":
+        name = str(rng.choice(game_names()))
+        world, expert = game(name).Game(str(rng.choice(list(game(name).TASKS))), start), game(name).Expert(start)
+        for t in range(max(numbers) + 1):
+            world.step(game(name).console.Pad(*expert(world.score())), 1 / FPS)
+            if t in numbers:
+                yield cv2.resize(world.draw(), SIZE, interpolation=cv2.INTER_LINEAR)
+    else:
+        for _, _, frame in sim.read_video(sim.ROOT / "assets/backgrounds" / f"{background}.mp4", numbers):
+            yield cv2.convertScaleAbs(np.ascontiguousarray(frame[:, ::-1]) if mirrored else frame, alpha=light)
+
+
+def hands(rng, frames: int):
+    """What somebody does at a pad: buttons bool [frames, 16], each held for 0.1 to 0.6 s now and then; sticks [frames, 4] that go
+    from place to place, half of the time to their centre."""
+    buttons = np.zeros((frames, 16), bool)
+    for b in range(16):
+        for start in rng.integers(0, frames, rng.poisson(frames / FPS * rng.uniform(0, 0.7))):
+            buttons[start:start + rng.integers(3, 18), b] = True
+    knots = np.arange(0, frames + 20, 12)
+    places = rng.uniform(-1, 1, (len(knots), 4)) * np.repeat(rng.random((len(knots), 2)) < 0.5, 2, 1)
+    return buttons, np.stack([np.interp(np.arange(frames), knots, p) for p in places.T], 1)
+
+
+def make_case(case: Case, path: Path, pool, seed: int) -> dict:
+    """Write the case's video; returns the truth: template, family, box (x, y, w, h in px), and the bits per pixel that came out."""
+    import extract
+    rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
+    (W, H), truth = SIZE, {"template": None, "family": None, "box": None}
+    numbers = range(FPS * SECONDS) if case.width else np.linspace(0, FPS * SECONDS - 1, extract.FRAMES).round().astype(int).tolist()
+    if case.width:
+        names = [n for n in pool if (n not in extract.TEMPLATES if case.own else extract.held_out(n))]
+        template = pool[str(rng.choice(names))]
+        scale = min(case.width * W / template.size[0], 0.9 * H / template.size[1])
+        w, h = (round(scale * v) for v in template.size)
+        x, y = (int(rng.choice([rng.integers(8, 40), limit - size - rng.integers(8, 40), rng.integers(8, limit - size - 8)], p=[0.35, 0.35, 0.3]))
+                for limit, size in ((W, w), (H, h)))
+        truth, states = {"template": template.name, "family": template.family, "box": [x, y, w, h]}, zip(*hands(rng, len(numbers)))
+    else:
+        decoys = [list(DECOYS)[k] for k in rng.permutation(len(DECOYS))[:rng.integers(2, 6)]]
+        sizes = [[int(v * rng.uniform(0.75, 1.25)) for v in DECOYS[d]] for d in decoys]
+        shown = [(d, int(rng.integers(W - w)), int(rng.integers(H - h)), w, h, int(rng.integers(1 << 30))) for d, (w, h) in zip(decoys, sizes)]
+    out = RatedWriter(path, case.rate)
+    for t, picture in zip(numbers, scene(case.background, rng, numbers)):
+        if case.width:
+            extract.composite(picture, extract.draw(template, *next(states), scale=scale), x, y, case.opacity)
+        else:
+            for place in shown:
+                show(picture, *place, t)
+        out.write(picture)
+    out.close()
+    return truth | {"rate": path.stat().st_size * 8 / (len(numbers) * W * H)}
+
+
+# The rules that extract.py is compared with.  A detector: function(RGB) -> points [n, 2] px, unit descriptors [n, d]; then the matcher,
+# function(a template's descriptors, a frame's) -> for each of the first the number of its match, or -1.
+
+def mutual(a, b):
+    import extract
+    rows, found = np.full(len(a), -1), extract.mutual(a, b, 0.82)          # cosine, as XFeat's authors match
+    rows[found[0]] = found[1]
+    return rows
+
+
+def detectors() -> dict:
+    import extract
+    sift = (extract.features, extract.match)
+    return {"plain": (sift,), **({"single": (sift, (extract.detect, mutual))} if hasattr(extract, "detect") else {})}
+
+
+@functools.lru_cache(4)
+def bank(detect, folder: str):
+    """Points, descriptors and owner (number in the pool) of all templates, and SPARSE of each template's rows, drawn by lot."""
+    import extract
+    parts = [detect(extract.idle(t, GRAY)) for t in extract.pool(folder).values()]
+    owner, rng = np.concatenate([np.full(len(p), i) for i, (p, _) in enumerate(parts)]), np.random.default_rng(0)
+    sparse = np.concatenate([np.flatnonzero(owner == i)[rng.permutation(len(p))[:SPARSE]] for i, (p, _) in enumerate(parts)])
+    return np.concatenate([p for p, _ in parts]), np.concatenate([d for _, d in parts]), owner, sparse
+
+
+def single_frames(seen, pairs, folder: str, also, bar: int) -> dict:
+    """The paper's rule: match each template with each frame, fit an affine by RANSAC, accept it from `bar` inliers.
+
+    Of all that pass in all frames the one with most inliers is taken (the paper leaves this open).  seen: per detector, per frame what it
+    found.  For time the frames are compared with the SHORTLIST templates that match three of them best, and with `also`, the name of the
+    right one: the choice can only help.
+    """
+    import cv2
+    import extract
+    pool, best = extract.pool(folder), (0,)
+    names, counts = list(pool), 0
+    for (detect, _), frames in zip(pairs, seen):
+        points, descriptors, owner, sparse = bank(detect, folder)
+        for _, d in frames[::max(1, len(frames) // 2)]:
+            counts = counts + np.bincount(owner[sparse][extract.match(descriptors[sparse], d) >= 0], minlength=len(names))
+    for i in {*np.argsort(-counts, kind="stable")[:SHORTLIST].tolist(), *([names.index(also)] if also else [])}:
+        mine = [(p[o == i], d[o == i], match) for (detect, match) in pairs for p, d, o, _ in [bank(detect, folder)]]
+        for found in zip(*seen):
+            near = [match(d, there) for (_, d, match), (_, there) in zip(mine, found)]
+            source = np.concatenate([p[n >= 0] for (p, _, _), n in zip(mine, near)])
+            target = np.concatenate([p[n[n >= 0]] for (p, _), n in zip(found, near)])
+            affine, good = cv2.estimateAffine2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=3.0) if len(source) >= bar else (None, None)
+            inliers = 0 if affine is None else len(np.unique(target[good.ravel() > 0].round(), axis=0))
+            if inliers >= bar and inliers > best[0]:
+                best = inliers, names[i], affine
+    if not best[0]:
+        return {"template": None}
+    w, h = pool[best[1]].size
+    corners = np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ best[2].T
+    low, high = corners.min(0), corners.max(0)
+    return {"template": best[1], "family": pool[best[1]].family, "box": [*low.tolist(), *(high - low).tolist()], "inliers": best[0]}
+
+
+def iou(a, b) -> float:
+    """Of two boxes x, y, w, h."""
+    w, h = (max(0, min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i])) for i in (0, 1))
+    return w * h / (a[2] * a[3] + b[2] * b[3] - w * h)
+
+
+def try_case(case: Case, c: Overlay) -> dict:
+    """Make the video of a case, let the rules look at it, write what they said as OUT/locate/NAME.json; what is there is kept."""
+    import extract
+    path, recipe = Path(c.out) / "locate" / f"{case.name}.json", {"seed": c.seed, "templates": Path(c.templates).name}
+    kept = json.loads(path.read_text()) if path.exists() and not c.fresh else {"recipe": recipe, "rules": {}}
+    if kept["recipe"] != recipe:
+        raise SystemExit(f"{path}: made with {kept['recipe']}, not {recipe}; give another --out, or --fresh to replace it")
+    rules, pairs = kept["rules"], detectors()
+    wanted = [r for r in c.rules.split(",") if r not in rules and (r == "locate" or r in pairs and (case.width or int(case.name[-3:]) % SPARE == 0))]
+    if not wanted:
+        return kept
+    video, start = path.with_suffix(".mp4"), time.process_time()
+    kept |= {"case": case._asdict(), "truth": make_case(case, video, extract.pool(c.templates), c.seed)}
+    kept["seconds"] = round(time.process_time() - start, 2)
+    frames, seen = extract.sample(video, extract.FRAMES)[0], {}
+    for rule in sorted(wanted, key=("plain", "single", "locate").index):
+        start = time.process_time()
+        if rule == "locate":
+            tensors, info, _ = extract.locate(str(video), extract.pool(c.templates), extract.Config())
+            said = {"template": info.get("template"), "family": info.get("family"), "why": info.get("reason", "")}
+            said |= {"box": tensors["bbox"][0].tolist()} if said["template"] else {}
+        else:
+            for detect, _ in pairs[rule]:
+                seen[detect] = seen.get(detect) or [detect(f) for f in frames]
+            said = single_frames([seen[d] for d, _ in pairs[rule]], pairs[rule], c.templates, kept["truth"]["template"], extract.MIN_INLIERS)
+        rules[rule] = {**said, "seconds": round(time.process_time() - start, 2)}
+        if said["template"] and case.width:
+            rules[rule]["iou"] = round(iou(said["box"], kept["truth"]["box"]), 3)
+    sim.write_bytes(path, json.dumps(kept).encode())
+    if "locate" in rules and missed(kept, "locate"):
+        extract.save_png(path.with_suffix(".png"), picture_of(frames[len(frames) // 2], kept))
+    if not c.keep:
+        video.unlink()
+    return kept
+
+
+def missed(result: dict, rule: str) -> bool:
+    """An overlay whose box is not found, or one that is not there."""
+    said = result["rules"][rule]
+    return said.get("iou", 0) <= 0.8 if result["truth"]["box"] else bool(said["template"])
+
+
+def picture_of(frame, result: dict):
+    """A frame with the true box (green) and the found one (red)."""
+    import cv2
+    import extract
+    said = result["rules"]["locate"]
+    for box, color in ((result["truth"]["box"], (60, 255, 60)), (said.get("box"), (255, 60, 60))):
+        if box:
+            x, y, w, h = map(round, box)
+            cv2.rectangle(frame, (x, y), (x + w, y + h), color, 3)
+    small = cv2.resize(frame, (480, 270), interpolation=cv2.INTER_AREA)
+    small = extract.caption(small, f"{result['case']['name']}: {result['truth']['template'] or 'nothing'}")
+    return extract.caption(small, (said["template"] or said["why"])[:68])
+
+
+def locate_table(results: list) -> dict:
+    """{rule: {"recall": .., "template": .., "family": .., "false": .., "clips": .., "seconds": ..}, "cells": {(column, value): {rule: [misses, n]}}}.
+
+    template, family: share of the videos with an overlay in which a rule took some template and that was the right one, or one of the right
+    family; false: clips without an overlay where it took one."""
+    rules = [r for r in RULES if any(r in x["rules"] for x in results)]
+    table, cells = {}, {}
+    for rule in rules:
+        mine = [x for x in results if rule in x["rules"]]
+        there, bare = ([x for x in mine if bool(x["truth"]["box"]) == b] for b in (True, False))
+        took = [x for x in there if x["rules"][rule]["template"]]
+        share = lambda key: float(np.mean([x["rules"][rule][key] == x["truth"][key] for x in took])) if took else float("nan")
+        table[rule] = {"videos": len(there), "recall": float(np.mean([not missed(x, rule) for x in there])) if there else float("nan"),
+                       "template": share("template"), "family": share("family"), "false": sum(missed(x, rule) for x in bare), "clips": len(bare),
+                       "seconds": float(np.mean([x["rules"][rule]["seconds"] for x in there])) if there else float("nan")}
+        for x in there:
+            case = x["case"]
+            for key in (("width, opacity", (case["width"], case["opacity"])), ("bits per pixel", case["rate"]), ("background", case["background"]),
+                        ("templates", "skins" if case["own"] else "built in"), ("hard", (case["width"], case["opacity"], case["rate"]))):
+                cell = cells.setdefault(key, {}).setdefault(rule, [0, 0])
+                cell[0], cell[1] = cell[0] + missed(x, rule), cell[1] + 1
+    return {"rules": table, "cells": cells}
+
+
+def locate_bars(table: dict) -> list[tuple[str, bool]]:
+    """(what was asked for and measured, met) of each bar."""
+    mine, bars = table["rules"]["locate"], []
+    bars.append((f"recall {mine['recall']:.3f} (bar {BARS['recall']})", mine["recall"] >= BARS["recall"]))
+    bars.append((f"right family {mine['family']:.3f} (bar {BARS['family']})", mine["family"] >= BARS["family"]))
+    bars.append((f"{mine['false']} false accepts in {mine['clips']} clips (bar 0)", mine["clips"] > 0 and mine["false"] == 0))
+    if "plain" in table["rules"]:
+        cells = {k[1]: v for k, v in table["cells"].items() if k[0] == "width, opacity"}
+        worse = [k for k, v in cells.items() if v["locate"][0] > BARS["misses"] * v["plain"][0]]
+        bars.append((f"at most half of the plain rule's misses in {len(cells) - len(worse)} of {len(cells)} cells of width and opacity", not worse))
+    return bars
+
+
+def print_table(table: dict) -> None:
+    rules, cells = list(table["rules"]), table["cells"]
+    rate = lambda cell: "/".join(f"{1 - cell[r][0] / cell[r][1]:.2f}" if r in cell else "-" for r in rules)
+    print(f"\n{'rule':9s}" + "".join(f"{k:>10s}" for k in next(iter(table["rules"].values()))))
+    for rule, row in table["rules"].items():
+        print(f"{rule:9s}" + "".join(f"{v:10.3f}" if isinstance(v, float) else f"{v:10d}" for v in row.values()))
+    print(f"\nrecall at IoU > 0.8: {'/'.join(rules)}\n{'width':>9s}" + "".join(f"{f'opacity {o}':>17s}" for o in OPACITIES))
+    for w in WIDTHS:
+        print(f"{w:9}" + "".join(f"{rate(cells.get(('width, opacity', (w, o)), {})):>17s}" for o in OPACITIES))
+    for column in ("bits per pixel", "background", "templates"):
+        print(f"{column}: " + ", ".join(f"{k[1]} {rate(v)}" for k, v in sorted(cells.items(), key=str) if k[0] == column))
+    hard = sorted(((v["locate"][0], k[1], v["locate"][1]) for k, v in cells.items() if k[0] == "hard" and v.get("locate", [0])[0]), reverse=True)
+    print("hardest (width, opacity, bits per pixel): " + ("; ".join(f"{k[0]}, {k[1]}, {k[2]}: {m} of {n} missed" for m, k, n in hard[:8]) or "none"))
+
+
+def locate(c: Overlay) -> dict:
+    """The benchmark of localization: all cases, the tables, the bars; LOCATE.json and a sheet of the misses beside the cases' folder."""
+    import extract
+    if set(c.rules.split(",")) - set(RULES) or not 0 < c.share <= 1:
+        raise SystemExit(f"--rules are some of {','.join(RULES)}, and --share is above 0 and at most 1")
+    own = [n for n in extract.pool(c.templates) if n not in extract.TEMPLATES]
+    cases = grid(c.repeats)
+    cases = cases[:max(1, round(c.share * len(cases)))] + nothing(round(c.share * c.nothing))
+    print(f"{len(cases)} videos of {SIZE[0]} x {SIZE[1]}; {len(extract.pool(c.templates))} templates to choose from; shown: "
+          f"{sum(map(extract.held_out, extract.TEMPLATES))} built-in ones, held out, and {len(own)} skins of {c.templates} -> {c.out}/locate")
+    results = [r for r in sim.for_each(functools.partial(try_case, c=c), cases, c.workers) if r["rules"]]
+    table = locate_table(results)
+    print_table(table)
+    print(f"seconds: of one core, a video; making one took {np.mean([x['seconds'] for x in results if x['truth']['box']]):.1f}.  "
+          f"single looks again at what plain saw{'' if 'single' in table['rules'] else '; it needs XFeat'}.")
+    bars = locate_bars(table) if "locate" in table["rules"] else []
+    for text, met in bars:
+        print(f"{'met' if met else 'MISSED':8s}{text}{'' if c.share == 1 else f', on {c.share:.0%} of the cases'}")
+    pictures = [p for x in results for p in [Path(c.out) / "locate" / f"{x['case']['name']}.png"] if p.exists() and missed(x, "locate")]
+    if pictures:
+        import cv2
+        extract.save_png(f"{c.out}/locate-misses.png", extract.tile([cv2.imread(str(p))[..., ::-1] for p in pictures[:60]], 4))
+        print(f"{len(pictures)} misses to look at -> {c.out}/locate-misses.png")
+    out = {**table, "cells": [{"by": k[0], "cell": k[1], **v} for k, v in table["cells"].items()], "bars": bars}
+    sim.write_bytes(f"{c.out}/locate.json", json.dumps(out, indent=1).encode())
+    return table
 
 
 # ---- players --------------------------------------------------------------------------------------------------------

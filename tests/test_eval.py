@@ -72,6 +72,8 @@ def test_tasks_lists_nine():
 def test_bad_input():
     assert "no such policy" in command("eval.py", "play", "--policy", "nowhere.safetensors", status=1)
     assert "no mp4 files in this folder" in command("eval.py", "overlay", "tests", status=1)
+    assert "there is all and locate" in command("eval.py", "overlay", "--stage", "find", status=1)
+    assert "some of locate,single,plain" in command("eval.py", "overlay", "--stage", "locate", "--rules", "magic", status=1)
     assert "no built-in game 'tetris'" in command("eval.py", "record", "--games", "tetris", status=1)
     assert "expected one of record" in command("eval.py", "nonsense", status=1)
 
@@ -87,6 +89,150 @@ def test_recording_repeats_to_the_byte(tmp_path):
     assert len(pictures[0]) == 90 and all(np.array_equal(x, y) for x, y in zip(*pictures))
     out = command("eval.py", "record", "--out", str(tmp_path / "a"), "--minutes", "0.05", "--seconds", "3", "--seed", "5", "--games", "ridge", status=1)
     assert "made with another seed" in out
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Videos of one second; frames are a flat gray where the test asks for the background "flat"."""
+    real = evaluation.scene
+    monkeypatch.setattr(evaluation, "SECONDS", 1)
+    monkeypatch.setattr(evaluation, "scene", lambda background, rng, numbers: (
+        (np.full((720, 1280, 3), 90, np.uint8) for _ in numbers) if background == "flat" else real(background, rng, numbers)))
+    return evaluation.Overlay(stage="locate", rules="locate")
+
+
+def skins_and_all():
+    import extract
+    return extract.pool(str(sim.ROOT / "assets/skins"))
+
+
+def test_grid_of_the_localization_benchmark():
+    """Every combination once; the first part of it shows every cell, rate, background and kind of template about equally often."""
+    cases = evaluation.grid()
+    assert len({c[1:5] for c in cases}) == len({c.name for c in cases}) == len(cases) == 4 * 4 * 3 * 5
+    first = cases[:48]
+    assert all(sum(c[1:3] == d[1:3] for c in first) == 3 for d in first)
+    assert all(8 <= sum(c.background == b for c in first) <= 11 for b in evaluation.BACKGROUNDS)
+    assert sum(c.own for c in first) == 24 and len(evaluation.grid(2)) == 480
+
+
+def test_truth_of_the_localization_benchmark(brief, tmp_path):
+    """What is drawn lies in the true box, fills it, and is as wide as the case says."""
+    import extract
+    every = skins_and_all()
+    for own in (False, True):
+        pool = {name: every[name] for name in ("xbox360-dark", "xbox360/tangerine" if own else "xbox360-chrome")}
+        case = evaluation.Case("a", 0.35, 1.0, 0.1, "flat", own)
+        truth = evaluation.make_case(case, tmp_path / "a.mp4", pool, 3)
+        frames = [f.astype(int) for _, _, f in sim.read_video(tmp_path / "a.mp4")]
+        assert len(frames) == 30 and np.abs(frames[0] - frames[-1]).max() > 60          # inputs change
+        rows, cols = np.nonzero((np.abs(frames[-1] - 90).max(2) > 24))
+        x, y, w, h = truth["box"]
+        seen = [cols.min(), rows.min(), np.ptp(cols) + 1, np.ptp(rows) + 1]
+        assert w == round(0.35 * 1280) and evaluation.iou(seen, truth["box"]) > 0.9, (truth, seen)
+        assert truth["template"] == list(pool)[1] and (truth["template"] in extract.TEMPLATES) != own
+
+
+def test_skins_of_other_drawing_code(tmp_path):
+    """tests/skins.py draws the presets that are shipped; each is read, with a known family and its buttons in different places."""
+    import extract
+    done = subprocess.run([sys.executable, "tests/skins.py", str(tmp_path)], cwd=sim.ROOT)
+    own = extract.read_skins(sim.ROOT / "assets/skins")
+    assert done.returncode == 0 and set(extract.read_skins(tmp_path)) == set(own) and len(own) >= 8
+    for t in own.values():
+        places = extract.layout(t)["buttons"]
+        assert t.family in extract.FAMILIES and len(places) >= 10 and len({tuple(v) for v in places.values()}) == len(places), t.name
+
+
+def test_plain_rule(monkeypatch):
+    """The right template and its box on frames that show it, nothing on frames that do not; a second detector adds its matches."""
+    import extract
+    pool, rng = extract.Pool(("xbox360-dark", "ps4-dark", "snes-dark")), np.random.default_rng(0)
+    monkeypatch.setattr(extract, "pool", lambda folder: pool)
+    frames = [np.full((360, 640, 3), 100, np.uint8) + rng.integers(0, 9, (360, 640, 3), np.uint8) for _ in range(3)]
+    detect, match = evaluation.detectors()["plain"][0]
+    bare = [[detect(f) for f in frames]]
+    for f in frames:
+        extract.composite(f, extract.draw(pool["ps4-dark"], np.zeros(16), np.zeros(4), scale=0.8), 100, 60, 0.9)
+    seen = [[detect(f) for f in frames]]
+    rule = lambda seen, pairs: evaluation.single_frames(seen, pairs, "three templates", None, extract.MIN_INLIERS)
+    one = rule(seen, [(detect, match)])
+    assert one["template"] == "ps4-dark" and evaluation.iou(one["box"], [100, 60, 256, 176]) > 0.95 and one["inliers"] >= 20
+    assert rule(bare, [(detect, match)]) == {"template": None}
+    monkeypatch.setattr(extract, "detect", lambda rgb: detect(rgb), raising=False)
+    monkeypatch.setattr(extract, "mutual", lambda a, b, least: (np.arange(0), np.arange(0)), raising=False)
+    pairs = evaluation.detectors()["single"]
+    two = rule([*seen, *seen], pairs)
+    assert len(pairs) == 2 and two["template"] == "ps4-dark" and two["inliers"] == one["inliers"]       # the second matched nothing
+    evaluation.bank.cache_clear()
+
+
+def test_bitrates_differ(brief, tmp_path):
+    rates = [evaluation.make_case(evaluation.Case("a", 0.25, 1.0, rate, "supertux", False), tmp_path / "a.mp4", skins_and_all(), 0)["rate"]
+             for rate in evaluation.RATES]
+    assert rates[0] > 1.5 * rates[1] > 2 * rates[2] and 0.03 < rates[0] < 0.2, rates
+
+
+def test_clips_with_nothing_show_no_template(brief, tmp_path, monkeypatch):
+    import extract
+    monkeypatch.setattr(extract, "draw", lambda *a, **k: pytest.fail("a template is drawn"))
+    decoys = []
+    monkeypatch.setattr(evaluation, "show", lambda picture, decoy, *a, real=evaluation.show: (decoys.append(decoy), real(picture, decoy, *a)))
+    for case in evaluation.nothing(10)[3:8]:
+        truth = evaluation.make_case(case, tmp_path / "a.mp4", {}, 0)
+        assert truth["box"] is truth["template"] is None and len(list(sim.read_video(tmp_path / "a.mp4"))) >= 25
+    assert len(set(decoys)) >= 6                                             # of eight kinds
+
+
+def test_localization_resumes(brief, tmp_path, monkeypatch):
+    """A case that is finished is kept; a rule that is asked for later is added; another seed is refused."""
+    import dataclasses
+    import extract
+    calls = []
+
+    def locate(video, pool, cfg):
+        calls.append(video)
+        return {}, {"reason": "none"}, []
+
+    monkeypatch.setattr(extract, "locate", locate)
+    monkeypatch.setattr(evaluation, "single_frames", lambda *a: {"template": "x", "family": "y", "box": [0, 0, 1, 1]})
+    monkeypatch.setattr(evaluation, "detectors", lambda: {"plain": ()})
+    c, case = dataclasses.replace(brief, out=str(tmp_path), keep=False), evaluation.Case("a", 0.25, 1.0, 0.1, "flat", False)
+    first = evaluation.try_case(case, c)
+    assert evaluation.try_case(case, c) == json.loads(json.dumps(first)) and len(calls) == 1
+    assert evaluation.missed(first, "locate") and (tmp_path / "locate/a.png").exists() and not list(tmp_path.rglob("*.mp4"))
+    both = evaluation.try_case(case, dataclasses.replace(c, rules="locate,plain"))
+    assert set(both["rules"]) == {"locate", "plain"} and len(calls) == 1 and evaluation.missed(both, "plain")
+    with pytest.raises(SystemExit, match="give another --out, or --fresh"):
+        evaluation.try_case(case, dataclasses.replace(c, seed=1))
+
+
+def test_localization_table_by_hand():
+    def result(width, opacity, box, **rules):
+        case = evaluation.Case("n", width, opacity, 0.1, "hud", False)._asdict()
+        return {"case": case, "truth": {"template": "a" if box else None, "family": "f" if box else None, "box": box},
+                "rules": {r: {"seconds": 2.0, "template": t, "family": f, **({"iou": i} if box and t else {})} for r, (t, f, i) in rules.items()}}
+
+    box, no = [0, 0, 10, 10], (None, None, 0)
+    results = [result(0.15, 0.5, box, locate=("a", "f", 0.9), plain=no), result(0.15, 0.5, box, locate=("b", "f", 0.95), plain=("a", "f", 0.5)),
+               result(0.45, 1.0, box, locate=("c", "g", 0.7), plain=("a", "f", 0.9)), result(0.45, 1.0, box, locate=no, plain=no),
+               result(0, 0, None, locate=no), result(0, 0, None, locate=("a", "f", 0), plain=no)]
+    table = evaluation.locate_table(results)
+    mine, plain = table["rules"]["locate"], table["rules"]["plain"]
+    assert mine == {"videos": 4, "recall": 0.5, "template": pytest.approx(1 / 3), "family": pytest.approx(2 / 3), "false": 1, "clips": 2,
+                    "seconds": 2.0}
+    assert plain["recall"] == 0.25 and plain["clips"] == 1 and plain["false"] == 0
+    assert table["cells"]["width, opacity", (0.15, 0.5)] == {"locate": [0, 2], "plain": [2, 2]}
+    assert table["cells"]["width, opacity", (0.45, 1.0)] == {"locate": [2, 2], "plain": [1, 2]}
+    assert [met for _, met in evaluation.locate_bars(table)] == [False] * 4
+    good = evaluation.locate_table([results[0], results[4]])
+    assert [met for _, met in evaluation.locate_bars(good)] == [True] * 4
+    evaluation.print_table(table)
+
+
+def test_iou():
+    assert evaluation.iou([0, 0, 10, 10], [0, 0, 10, 10]) == 1 and evaluation.iou([0, 0, 10, 10], [20, 0, 5, 5]) == 0
+    assert evaluation.iou([0, 0, 10, 10], [5, 0, 10, 10]) == pytest.approx(1 / 3)
 
 
 @pytest.mark.slow
