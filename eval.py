@@ -564,6 +564,22 @@ def make_case(case: Case, path: Path, pool, seed: int) -> dict:
 # The rules that extract.py is compared with.  A detector: function(RGB) -> points [n, 2] px, unit descriptors [n, d]; then the matcher,
 # function(a template's descriptors, a frame's) -> for each of the first the number of its match, or -1.
 
+def sift(rgb):
+    import extract
+    points, descriptors = extract.features(rgb)
+    return points[:, :2], descriptors
+
+
+def lowe(a, b, ratio=0.8):
+    """The nearest, where the second nearest is not about as near."""
+    if len(b) < 2 or not len(a):
+        return np.full(len(a), -1)
+    like, rows = a @ b.T, np.arange(len(a))                                # cosine; distance^2 = 2 - 2 cosine
+    near = like.argmax(1)
+    best, like[rows, near] = like[rows, near], -1
+    return np.where(1 - best < ratio**2 * (1 - like.max(1)), near, -1)
+
+
 def mutual(a, b):
     import extract
     rows, found = np.full(len(a), -1), extract.mutual(a, b, 0.82)          # cosine, as XFeat's authors match
@@ -573,8 +589,7 @@ def mutual(a, b):
 
 def detectors() -> dict:
     import extract
-    sift = (extract.features, extract.match)
-    return {"plain": (sift,), **({"single": (sift, (extract.detect, mutual))} if hasattr(extract, "detect") else {})}
+    return {"plain": ((sift, lowe),), **({"single": ((sift, lowe), (extract.detect, mutual))} if hasattr(extract, "detect") else {})}
 
 
 @functools.lru_cache(4)
@@ -601,7 +616,7 @@ def single_frames(seen, pairs, folder: str, also, bar: int) -> dict:
     for (detect, _), frames in zip(pairs, seen):
         points, descriptors, owner, sparse = bank(detect, folder)
         for _, d in frames[::max(1, len(frames) // 2)]:
-            counts = counts + np.bincount(owner[sparse][extract.match(descriptors[sparse], d) >= 0], minlength=len(names))
+            counts = counts + np.bincount(owner[sparse][lowe(descriptors[sparse], d) >= 0], minlength=len(names))
     for i in {*np.argsort(-counts, kind="stable")[:SHORTLIST].tolist(), *([names.index(also)] if also else [])}:
         mine = [(p[o == i], d[o == i], match) for (detect, match) in pairs for p, d, o, _ in [bank(detect, folder)]]
         for found in zip(*seen):

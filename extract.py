@@ -1306,7 +1306,8 @@ def vote(points, pairs, bank, frame_w, keep=12):
             if (far > 20).sum() >= 3:
                 size = np.median((np.linalg.norm(target[i] - target[j], axis=1) / far.clip(1))[far > 20])
                 x, y = np.median(target - size * source, axis=0)
-                found[number] = votes, number, np.array([[size, 0, x], [0, size, y]])
+                if WIDTHS[0] < size * bank["sizes"][number, 0] / frame_w < WIDTHS[1]:
+                    found[number] = votes, number, np.array([[size, 0, x], [0, size, y]])
     return list(found.values())
 
 
