@@ -53,6 +53,7 @@ ALIKE = 0.88            # CHOICE: cosine of descriptors that may show the same t
 MIN_VOTES = 5           # CHOICE: matches that make a candidate; it must still be verified
 SURE = 0.15             # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers
 THERE = 0.4             # CHOICE: a frame shows the overlay from this share of the better frames' likeness
+JUMP = 300              # frames between two samples from which seeking is faster than decoding
 MIN_STRETCH = 4         # CHOICE: sampled frames that an overlay stays at one place, at least
 
 
@@ -1202,7 +1203,7 @@ def sample(video, n: int):
     count = sim.video_facts(video)["frames"]
     count = count if count > 0 else sum(1 for _ in sim.read_video(video))
     wanted = np.unique(np.linspace(0, count - 1, n).round().astype(int))
-    got = [(frame, i) for i, _, frame in sim.read_video(video, wanted)]
+    got = [(frame, i) for i, _, frame in sim.read_video(video, wanted, JUMP)]
     if len(got) < 0.9 * len(wanted):
         raise SystemExit(f"{video}: breaks off after frame {got[-1][1] if got else 0} of {count}")
     return [f for f, _ in got], [i for _, i in got], count
@@ -1245,7 +1246,7 @@ def index(pool: Pool):
     if path.exists():
         return sim.read(path, "nitrogen.index/1")[0]
     parts = []
-    for i, template in enumerate(tqdm(pool.values(), "index of templates", len(pool), leave=False)):
+    for i, template in enumerate(tqdm(pool.values(), "index of templates, once", len(pool), leave=False, mininterval=2)):
         for ground in GROUNDS:
             for scale in SCALES:
                 points, descriptors = features(idle(template, ground, scale))
@@ -1445,7 +1446,7 @@ def edge(video, inside: int, outside: int, template, affine):
     """The last frame, from `inside` towards `outside`, that shows the template at this place."""
     while abs(outside - inside) > 1:
         asked = np.unique(np.linspace(inside, outside, 18).round().astype(int))
-        like = likeness([f for _, _, f in sim.read_video(video, asked)], template, affine)
+        like = likeness([f for _, _, f in sim.read_video(video, asked, JUMP)], template, affine)
         asked, like = (asked, like) if inside < outside else (asked[::-1], like[::-1])
         n = np.arange(1, len(like))                         # where to cut, so that the two sides differ most
         before, after = np.cumsum(like)[:-1] / n, np.cumsum(like[::-1])[-2::-1] / n[::-1]
@@ -1607,6 +1608,8 @@ def main(cfg: Config):
         raise SystemExit("--frames must be at least 3 and --min-inliers at least 4")
     print(f"{len(cfg.videos)} videos -> {cfg.out}: {len(pool(cfg.templates))} templates, {cfg.frames} frames each, "
           f"bar {cfg.min_inliers} inliers; a few seconds a video")
+    if cfg.videos:
+        pool(cfg.templates).index                           # made here, once; the workers find it on disk
     done = sim.for_each(functools.partial(label, cfg), cfg.videos, cfg.workers)
     absent = [f"{d['video']}: no overlay found ({d['reason']}) -> {d['path']}" for d in done if not d["found"]]
     if len(done) == 1 and absent:

@@ -78,8 +78,10 @@ def final_actions(path, percentile: float = 99.0) -> tuple[np.ndarray, np.ndarra
         raise SystemExit(f"{path}: unit should be 'grid' or 'normalized', found {info.get('unit')!r}")
     buttons, sticks = tensors["buttons"] > 0.5, np.clip(tensors["sticks"], -1, 1)
     if info["unit"] == "grid":
-        buttons = steady(buttons)
-        sticks = normalize(tensors["sticks"], percentile, info.get("cells_per_radius", 5.0))
+        buttons, seen = steady(buttons), tensors["confidence"] > 0
+        sticks = np.zeros_like(sticks)
+        if seen.any():
+            sticks[seen] = normalize(tensors["sticks"][seen], percentile, info.get("cells_per_radius", 5.0))
     shown = tensors["shown"]
     return buttons.astype(np.uint8) * shown[:16], sticks * shown[16:], tensors, info
 
@@ -110,12 +112,11 @@ def chunk_starts(keep, fps: float, c: Config):
     return np.array([i for i in range(len(keep) - reach + 1) if held[i + reach] - held[i] == reach], np.int64)
 
 
-def box_to_mask(path, frame_w: int, frame_h: int):
-    """x0, y0, x1, y1 of the painted box in frame px, grown a little and clipped to the frame."""
+def boxes_to_mask(path, frame_w: int, frame_h: int) -> list:
+    """[(x0, y0, x1, y1)] of the painted boxes in frame px, one per place of the overlay, grown a little and clipped to the frame."""
     tensors, _ = sim.read(path, "nitrogen.overlay/1")
-    x, y, w, h = tensors["bbox"][0].astype(int)
-    gx, gy = int(GROW * w) + 2, int(GROW * h) + 2
-    return max(0, x - gx), max(0, y - gy), min(frame_w, x + w + gx), min(frame_h, y + h + gy)
+    grown = [(x, y, w, h, int(GROW * w) + 2, int(GROW * h) + 2) for x, y, w, h in tensors["bbox"].tolist()]
+    return [(max(0, x - gx), max(0, y - gy), min(frame_w, x + w + gx), min(frame_h, y + h + gy)) for x, y, w, h, gx, gy in grown]
 
 
 # ---- shards ---------------------------------------------------------------------------------------------------
@@ -138,16 +139,18 @@ def filter_video(video: str, c: Config) -> dict | None:
     parsed = info["unit"] == "grid"
     recipe = sim.recipe(c, video, labels, *([overlay] if parsed and c.mask else []))
     keep = kept_rows(buttons, sticks, facts["fps"], c)
+    if parsed:
+        keep &= tensors["confidence"] > 0                   # the overlay came late, or went: nobody knows what was pressed then
     groups = np.array_split(np.flatnonzero(keep), max(1, -(-int(keep.sum()) // c.rows_per_shard)))
     paths = [Path(c.out) / f"{stem}-{k:03d}.safetensors" for k in range(len(groups))]
     if all([sim.finished(p, "nitrogen.shard/1", recipe, c.fresh) for p in paths]):
         return sim.read(paths[0])[1]["counts"]
-    box = box_to_mask(overlay, facts["width"], facts["height"]) if parsed and c.mask else None
+    boxes = boxes_to_mask(overlay, facts["width"], facts["height"]) if parsed and c.mask else []
     starts = [chunk_starts(np.isin(np.arange(len(keep)), rows), facts["fps"], c) for rows in groups]
     split = "validation" if zlib.crc32(stem.encode()) % 1000 < 1000 * c.validation else "train"
     counts = {"rows": len(keep), "kept": int(keep.sum()), "chunks": sum(map(len, starts)), "split": split}
     about = {"name": stem, "game": info.get("game", stem.rsplit("-", 1)[0]), "fps": facts["fps"], "split": split}
-    frames = masked_frames(video, keep, box, c.quality)
+    frames = masked_frames(video, keep, boxes, c.quality)
     for path, rows, start in zip(paths, groups, starts):
         jpegs = [jpeg for _, jpeg in zip(rows, frames)]
         if len(jpegs) < len(rows):
@@ -157,16 +160,16 @@ def filter_video(video: str, c: Config) -> dict | None:
             "buttons": buttons[rows], "sticks": sticks[rows].astype(np.float32), "mask": tensors["shown"][None],
             "video": np.zeros(len(rows), np.int32), "frame": rows.astype(np.int64), "time": tensors["time"][rows],
             "start": np.searchsorted(rows, start).astype(np.int64),
-        }, "nitrogen.shard/1", recipe=recipe, counts=counts, videos=[about], rate=c.rate, horizon=c.horizon, shift=c.shift, masked=bool(box))
+        }, "nitrogen.shard/1", recipe=recipe, counts=counts, videos=[about], rate=c.rate, horizon=c.horizon, shift=c.shift, masked=bool(boxes))
     return counts
 
 
-def masked_frames(video, keep, box, quality: int):
+def masked_frames(video, keep, boxes, quality: int):
     """JPEG bytes of the kept frames in order: overlay painted out, the whole picture resized to 256 x 256."""
     import cv2
     for _, _, rgb in sim.read_video(video, np.flatnonzero(keep)):
-        if box:
-            rgb[box[1]:box[3], box[0]:box[2]] = MASK_COLOUR
+        for x0, y0, x1, y1 in boxes:
+            rgb[y0:y1, x0:x1] = MASK_COLOUR
         small = cv2.resize(rgb, (sim.FRAME, sim.FRAME), interpolation=cv2.INTER_AREA)
         yield cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 

@@ -745,7 +745,7 @@ def in_pairs(frames, pairs: int):
 def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str = "cpu") -> dict:
     """The tensors of a nitrogen.actions/1 file for one video: `overlay` as sim.read gives it, `layout` from its metadata.
 
-    One pass; of each frame only the answer is kept."""
+    One pass; of each frame only the answer is kept.  Frames that do not show the overlay: nothing pressed, confidence 0."""
     boxes, sticks, shown = geometry(layout)
     out = {"buttons": [], "sticks": [], "confidence": [], "time": []}
     shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
@@ -766,9 +766,14 @@ def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str
             out["time"].append(seconds[:real])
             bar.update(real)
     out = {k: np.concatenate(v) for k, v in out.items()}
-    return {"buttons": np.where(shown[:16], out["buttons"], 0).astype(np.float16),
-            "sticks": np.where(shown[16:], out["sticks"], 0).astype(np.float32), "shown": shown,
-            "confidence": out["confidence"].astype(np.float16), "time": out["time"]}
+    there, number = np.zeros((len(out["time"]), 1), bool), np.arange(len(out["time"]))
+    for first, last in overlay["span"]:
+        there[(first <= number) & (number <= last)] = True
+    if overlay["span"][-1, 1] >= sim.video_facts(video)["frames"] - 1:                 # the container may have counted too few
+        there[overlay["span"][-1, 0]:] = True
+    return {"buttons": np.where(shown[:16] & there, out["buttons"], 0).astype(np.float16),
+            "sticks": np.where(shown[16:] & there, out["sticks"], 0).astype(np.float32), "shown": shown,
+            "confidence": (out["confidence"] * there[:, 0]).astype(np.float16), "time": out["time"]}
 
 
 def draw_pad(layout: dict, template: str, buttons, sticks, scale: float) -> np.ndarray:

@@ -353,9 +353,6 @@ def autocast(device: str):
     return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=fast)
 
 
-SEEK = 300              # frames: a wanted frame further ahead is jumped to, not decoded up to
-
-
 # ---- video files ------------------------------------------------------------------------------------------
 
 def open_video(path):
@@ -382,13 +379,16 @@ def video_facts(path) -> dict:
     return facts
 
 
-def read_video(path, only=None):
-    """Yield (index, seconds, RGB uint8 [h, w, 3]) in order, in one pass; `only`: the wanted indices."""
+def read_video(path, only=None, jump: int = 0):
+    """Yield (index, seconds, RGB uint8 [h, w, 3]) in order, in one pass; `only`: the wanted indices.
+
+    jump: a wanted frame that lies further ahead is sought, not decoded up to; in files with uneven time stamps it may be a neighbour.
+    """
     import cv2
     video, fps = open_video(path), video_facts(path)["fps"]
     wanted, i = None if only is None else sorted(set(int(k) for k in only)), 0
     while wanted is None or wanted:
-        if wanted and wanted[0] - i > SEEK and video.set(cv2.CAP_PROP_POS_FRAMES, wanted[0]):
+        if wanted and jump and wanted[0] - i > jump and video.set(cv2.CAP_PROP_POS_FRAMES, wanted[0]):
             i = int(video.get(cv2.CAP_PROP_POS_FRAMES))
         if wanted is None or i == wanted[0]:
             ok, bgr = video.read()

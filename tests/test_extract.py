@@ -61,8 +61,8 @@ def game(rng, n, w=960, h=540):
         yield frame
 
 
-def film(path, name=None, width=0.33, opacity=0.9, corner=3, seed=0, n=60):
-    """A video of a game with the overlay `name`; returns the true affine [2, 3], or None."""
+def film(path, name=None, width=0.33, opacity=0.9, corner=3, seed=0, n=60, spans=None):
+    """A video of a game with the overlay `name`; returns the true affine [2, 3], or None.  spans: (first, last, corner), if not always there."""
     rng = np.random.default_rng(seed)
     truth, (buttons, sticks) = None, play(rng, n)
     with sim.VideoWriter(path, 30, 960, 540) as video:
@@ -70,13 +70,12 @@ def film(path, name=None, width=0.33, opacity=0.9, corner=3, seed=0, n=60):
             template = extract.templates()[name]
             scale = 960 * width / template.size[0]
             w, h = (round(v * scale) for v in template.size)
-            x, y = (12, 960 - w - 12)[corner % 2], (12, 540 - h - 12)[corner // 2]
-            truth = np.array([[scale, 0, x], [0, scale, y]])
+            truth = [np.array([[scale, 0, (12, 960 - w - 12)[c % 2]], [0, scale, (12, 540 - h - 12)[c // 2]]]) for c in range(4)]
         for i, frame in enumerate(game(rng, n)):
-            if name:
-                extract.composite(frame, extract.draw(template, buttons[i], sticks[i], scale), x, y, opacity)
+            for c in [c for first, last, c in spans or [(0, n, corner)] if first <= i <= last and name]:
+                extract.composite(frame, extract.draw(template, buttons[i], sticks[i], scale), *truth[c][:, 2].astype(int), opacity)
             video.write(frame)
-    return truth
+    return truth and truth[corner]
 
 
 # ---- templates and renderer ---------------------------------------------------------------------------------------
@@ -544,6 +543,38 @@ def test_overlay_is_found_to_a_fraction_of_a_pixel(tmp_path, name, width, opacit
     still = tensors["median"][0]
     assert abs(still.shape[1] - box[2]) <= 1 and abs(still.shape[0] - box[3]) <= 1
     assert info["layout"] == extract.layout(extract.templates()[name])
+
+
+@pytest.mark.parametrize("spans", [((60, 99, 3),), ((0, 49, 0), (50, 99, 3)), ((0, 30, 2), (60, 99, 2))], ids=["late", "moves", "goes and comes"])
+def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, spans):
+    """Each stretch is found, with its own place, and its ends to a few frames: compression leaves ghosts."""
+    film(tmp_path / "a.mp4", "ps4-dark", 0.33, 0.9, n=100, spans=spans)
+    tensors, info, _ = extract.locate(tmp_path / "a.mp4", extract.templates(), extract.Config())
+    assert info["template"] == "ps4-dark" and len(tensors["span"]) == len(spans)
+    for box, found, (first, last, corner) in zip(tensors["bbox"], tensors["span"], spans):
+        assert abs(found[0] - first) <= 3 and abs(found[1] - last) <= 3, tensors["span"]
+        assert abs(box[0] - (12, 960 - box[2] - 12)[corner % 2]) <= 2 and abs(box[1] - (12, 540 - box[3] - 12)[corner // 2]) <= 2
+
+
+def test_the_index_is_kept(tmp_path, monkeypatch):
+    """Made once, read the next time; another pool, another index; a folder that cannot be written changes nothing."""
+    monkeypatch.setattr(sim, "ROOT", tmp_path)
+    a, again = (extract.templates(extract.CORE[:2]).index for _ in range(2))
+    assert len(list((tmp_path / "data/index").iterdir())) == 1 and all(np.array_equal(a[k], again[k]) for k in a)
+    other = extract.templates(extract.CORE[:3]).index
+    assert len(list((tmp_path / "data/index").iterdir())) == 2 and set(other["owner"]) == {0, 1, 2} and set(a["owner"]) == {0, 1}
+    monkeypatch.setattr(sim, "ROOT", tmp_path / "file")
+    (tmp_path / "file").write_text("")
+    assert np.array_equal(extract.templates(extract.CORE[:2]).index["owner"], a["owner"])
+
+
+def test_a_descriptor_finds_its_like():
+    """The index looks into few cells and still finds most of the pairs that a search through everything finds, and no other."""
+    bank = extract.templates(extract.CORE).index
+    _, descriptors = extract.features(extract.idle(extract.templates()["xbox360-dark"], 90, 0.8))
+    whole = np.argwhere(descriptors @ bank["descriptors"].T.astype(np.float32) / 510 > extract.ALIKE)
+    found = set(zip(*(v.tolist() for v in extract.match(descriptors, bank))))
+    assert len(found) > 0.8 * len(whole) and not found - set(map(tuple, whole.tolist()))
 
 
 def test_plain_game_has_no_overlay(tmp_path):

@@ -83,6 +83,25 @@ def shard(folder, out="shards", **changes):
     return folder / out / "clip-000-000.safetensors"
 
 
+def test_rows_without_the_overlay_are_left_out_and_every_place_is_painted(clip):
+    """An overlay that comes late and then moves: nobody knows what was pressed before, and the policy must not see either box."""
+    path = clip / "clip-000.actions.safetensors"
+    tensors, info = sim.read(path)
+    tensors["confidence"][:30] = 0
+    tensors["sticks"][:30, 2] = -90                                 # would spoil the percentile
+    sim.write(path, tensors, "nitrogen.actions/1", unit="grid")
+    overlay, _ = sim.read(clip / "clip-000.overlay.safetensors")
+    twice = {k: np.concatenate([v, v]) for k, v in overlay.items()}
+    twice["bbox"][1], twice["span"] = (10, 150, 40, 30), np.array([[30, 59], [60, T - 1]])
+    sim.write(clip / "clip-000.overlay.safetensors", twice, "nitrogen.overlay/1", found=True)
+    data, about = sim.read(shard(clip))
+    assert data["frame"].tolist() == list(range(30, T)) and np.abs(data["sticks"][:, 2]).max() == 1
+    image = filter.decode(filter.Shards(clip / "shards", "train", 4, 30, 1)[0][0], 256)
+    for x, y, w, h in twice["bbox"]:
+        part = image[(y + 3) * 256 // 200:(y + h - 3) * 256 // 200, (x + 3) * 256 // 320:(x + w - 3) * 256 // 320]
+        assert np.abs(part.astype(int) - 127).max() < 8
+
+
 def test_shards_end_to_end(clip, capsys):
     path = shard(clip)
     assert "kept 90 (100 %), 86 chunks" in capsys.readouterr().out
