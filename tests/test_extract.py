@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -230,3 +232,45 @@ def test_bad_commands_end_in_one_line(tmp_path, args, words):
 def test_template_sheet(tmp_path):
     done = run("templates", "--out", "sheet.png", cwd=tmp_path)
     assert done.returncode == 0 and cv2.imread(str(tmp_path / "sheet.png")).shape[0] > 1000
+
+
+# ---- XFeat -------------------------------------------------------------------------------------------------
+
+# The official network on weights made from their names (see fill), on 192 x 256 px of noise: per output its shape, mean,
+# standard deviation, and the first 8 channels at the corner and at [H // 2, W // 2].
+GOLDEN_XFEAT = [
+    ([1, 64, 24, 32], 0.04404463795669757, 0.9374807936582176,
+     [0.0427364, -0.1483355, -0.4172991, -0.272434, -0.3126107, -0.2043465, 0.2963886, 0.311541],
+     [-0.57658, 0.0516631, -2.0726708, -0.7408883, -0.095055, 0.6281497, -0.420186, 1.2623931]),
+    ([1, 65, 24, 32], -0.002219747288187707, 0.09428887741714732,
+     [0.1252313, 0.0073641, -0.0203135, 0.0430999, -0.0436554, 0.1030468, -0.0097969, -0.0896797],
+     [0.0538053, 0.0087501, 0.0418415, -0.0250664, -0.1530831, 0.1480426, -0.0347307, -0.0814053]),
+    ([1, 1, 24, 32], 0.4882244496092456, 0.012570367564464807, [0.5176808], [0.4721026]),
+]
+
+
+def fill(name, shape):
+    r = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+    return torch.from_numpy(np.asarray(0.5 + np.abs(r) if name.endswith("running_var") else 0.08 * r, np.float32))
+
+
+def filled():
+    return {name: fill(name, shape) for name, shape in extract.xfeat_shapes().items()}
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 2e-7), (torch.float32, 2e-5)])
+@pytest.mark.parametrize("prepare", [lambda w: w, extract.fold])
+def test_xfeat_parity(dtype, tolerance, prepare):
+    image = np.random.default_rng(1).integers(0, 256, (192, 256, 3), dtype=np.uint8)
+    x = torch.from_numpy(image / 255).permute(2, 0, 1)[None].to(dtype)
+    w = prepare({k: v.to(dtype) for k, v in filled().items()})
+    for y, (shape, mean, std, corner, centre) in zip(extract.xfeat_net(w, x), GOLDEN_XFEAT):
+        assert list(y.shape) == shape
+        h, v = y.shape[-2:]
+        found = torch.cat([y.mean()[None], y.std()[None], y[0, :8, 0, 0], y[0, :8, h // 2, v // 2]])
+        assert (found - torch.tensor([mean, std, *corner, *centre], dtype=dtype)).abs().max() < tolerance
+
+
+def test_xfeat_parameters():
+    for matcher, count in ((False, 657_910), (True, 1_544_758)):
+        assert sum(int(np.prod(s)) for k, s in extract.xfeat_shapes(matcher).items() if "running" not in k) == count
