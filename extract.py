@@ -810,15 +810,14 @@ def detect(images, w: dict | None = None, top_k: int = 4096, threshold: float = 
     H, W = batch.shape[-3:-1]
     h, v = (max(32, n // 32 * 32) for n in (H, W))
     with torch.inference_mode():
-        x = batch.reshape(-1, H, W, 3).float().mean(-1)[:, None] / 255
+        x = (batch.reshape(-1, H, W, 3).float() @ batch.new_full((3,), 1 / 765, dtype=torch.float32))[:, None]
         x = F.interpolate(x, (h, v), mode="bilinear") if (h, v) != (H, W) else x
         features, logits, reliability = xfeat_net(w, x)
-        features = F.normalize(features)
-        heat = F.pixel_shuffle(logits.softmax(1)[:, :-1], CELL)
-        highest = F.max_pool2d(F.max_pool2d(heat, (1, 5), 1, (0, 2)), (5, 1), 1, (2, 0))
-        peaks, out = (heat == highest) & (heat > threshold), []
-        for i in range(len(x)):
-            points = peaks[i, 0].nonzero().flip(-1).float()
+        features, out = F.normalize(features), []
+        heat = F.pixel_shuffle(logits.softmax(1)[:, :-1], CELL)                             # B 1 h v
+        for i, picture in enumerate(heat[:, 0].cpu().numpy()):
+            peaks = (picture == cv2.dilate(picture, np.ones((5, 5)))) & (picture > threshold)
+            points = torch.from_numpy(np.argwhere(peaks)[:, ::-1].astype(np.float32)).to(x.device)
             score = (at_points(heat[i:i + 1], points[None], (v, h), "nearest")[0, :, 0]
                      * at_points(reliability[i:i + 1], points[None], (v, h))[0, :, 0])
             order = score.argsort(descending=True, stable=True)[:top_k]
