@@ -1172,6 +1172,7 @@ LAST = {"skip1.1": (24, 1, 1, 1), "block_fusion.2": (64, 64, 1, 1), "heatmap_hea
 MATCHER = {0: (512, 128), 3: (512, 512), 6: (512, 512), 9: (512, 512), 12: (64, 512)}       # of the official file; not used by sparse matching
 CELL = 8                # px, side of a cell of the feature map
 XFEAT_WEIGHTS = "weights/xfeat.safetensors"
+XFEAT_THRESHOLD = 0.02  # CHOICE: least probability of a keypoint; 0.05 in the official code, with its weights
 XFEAT_COSINE = 0.6      # CHOICE: least likeness of a match
 XFEAT_WIDTHS = (180, 300, 480)          # CHOICE: px, template widths to match with: the features bear about a factor of 1.5 in scale
 
@@ -1273,30 +1274,44 @@ def at_points(maps, points, size, mode="bilinear"):
     return F.grid_sample(maps, grid[:, None].to(maps.dtype), mode, align_corners=False)[:, :, 0].mT
 
 
-def detect(images, w: dict | None = None, top_k: int = 4096, threshold: float = 0.05):
+def strongest(heat, reliability, top_k, threshold):
+    """Keypoints of one picture, float32 [n, 2], pixel numbers, the best first: the highest of their 5 x 5 pixels, above the threshold.
+
+    heat: probability of a keypoint [1, 1, H, W]; reliability [1, 1, H/8, W/8], both 0..1: the score is their product.
+    """
+    import torch
+    picture, size = heat[0, 0].cpu().numpy(), heat.shape[:1:-1]
+    peaks = (picture == cv2.dilate(picture, np.ones((5, 5)))) & (picture > threshold)
+    points = torch.from_numpy(np.argwhere(peaks)[:, ::-1].astype(np.float32)).to(heat.device)
+    score = (at_points(heat, points[None], size, "nearest") * at_points(reliability, points[None], size))[0, :, 0]
+    order = score.argsort(descending=True, stable=True)[:top_k]
+    return points[order[score[order] > 0]]
+
+
+def detect(images, w: dict | None = None, top_k: int = 4096, threshold: float = XFEAT_THRESHOLD, at=None):
     """XFeat keypoints of RGB uint8 images [h, w, 3] or [B, h, w, 3]: points float32 [n, 2] px, the best first, and their unit
-    descriptors float32 [n, 64]; for a batch, a list of such pairs.  w: see `xfeat`; threshold: least probability of a keypoint."""
+    descriptors float32 [n, 64]; for a batch, a list of such pairs.
+
+    w: see `xfeat`; threshold: least probability of a keypoint; at: describe these points [n, 2] px instead of looking for some.
+    """
     import torch
     import torch.nn.functional as F
     w = xfeat() if w is None else w
     batch = torch.from_numpy(np.ascontiguousarray(images)).to(w["skip1.1.bias"].device)
     H, W = batch.shape[-3:-1]
-    h, v = (max(32, n // 32 * 32) for n in (H, W))
+    h, v = (max(32, n // 32 * 32) for n in (H, W))                                          # as in the official code: resized, not padded
     with torch.inference_mode():
         x = (batch.reshape(-1, H, W, 3).float() @ batch.new_full((3,), 1 / 765, dtype=torch.float32))[:, None]
         x = F.interpolate(x, (h, v), mode="bilinear") if (h, v) != (H, W) else x
         features, logits, reliability = xfeat_net(w, x)
-        features, out = F.normalize(features), []
+        features, ratio, out = F.normalize(features), x.new_tensor([W / v, H / h]), []
         heat = F.pixel_shuffle(logits.softmax(1)[:, :-1], CELL)                             # B 1 h v
-        for i, picture in enumerate(heat[:, 0].cpu().numpy()):
-            peaks = (picture == cv2.dilate(picture, np.ones((5, 5)))) & (picture > threshold)
-            points = torch.from_numpy(np.argwhere(peaks)[:, ::-1].astype(np.float32)).to(x.device)
-            score = (at_points(heat[i:i + 1], points[None], (v, h), "nearest")[0, :, 0]
-                     * at_points(reliability[i:i + 1], points[None], (v, h))[0, :, 0])
-            order = score.argsort(descending=True, stable=True)[:top_k]
-            points = points[order[score[order] > 0]]
-            descriptors = F.normalize(at_points(features[i:i + 1], points[None], (v, h), "bicubic")[0], dim=-1)
-            out.append((((points + 0.5) * points.new_tensor([W / v, H / h])).cpu().numpy(), descriptors.cpu().numpy()))
+        for one in range(len(x)):
+            one = slice(one, one + 1)
+            points = (strongest(heat[one], reliability[one], top_k, threshold) if at is None
+                      else x.new_tensor(np.asarray(at)).reshape(-1, 2) / ratio - 0.5)
+            descriptors = F.normalize(at_points(features[one], points[None], (v, h), "bicubic")[0], dim=-1)
+            out.append((((points + 0.5) * ratio).cpu().numpy(), descriptors.cpu().numpy()))
     return out if batch.ndim == 4 else out[0]
 
 
