@@ -3,6 +3,7 @@
     python extract.py VIDEO... [--out DIR] [--workers N] [--sheet]     DIR/<video stem>.overlay.safetensors
     python extract.py templates [--out FILE.png]                       contact sheet of the built-in templates
     python extract.py train [--minutes M] [--out FILE]                 weights of XFeat, from drawn pictures
+    python extract.py compare [--xfeat FILE]                           those, or the official ones, beside SIFT
 
 In: any video that OpenCV reads.  Out, per video: the affine that takes the template's canvas into the frame, the box,
 and the temporal median of the registered crop, uint8 [1, h, w, 3]; the metadata name the template and say where each
@@ -19,6 +20,8 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
+import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -1562,7 +1565,7 @@ class TrainConfig(sim.Common):
     minutes: float = 0.0                    # stop after so long instead (all runs of this command together); 0: no limit
     batch: int = 6                          # pairs of pictures per step; the paper: 10
     lr: float = 1e-3                        # peak, of Adam; DEVIATION: 3e-4 in the paper, for far more steps
-    validation: int = 100                   # frames that the final table is measured on
+    validation: int = 100                   # frames per condition of the final table
     workers: int = 0                        # processes that draw; 0: this one
     threads: int = 0                        # CPU threads of the network; 0: as torch likes
 
@@ -1641,6 +1644,16 @@ class Training:
         return [loss.item(), *(p.item() for p in parts)]
 
 
+def machine(device: str) -> str:
+    """What the training ran on, in words."""
+    import torch
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    facts = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = facts.partition("model name")[2].partition("\n")[0].strip(" \t:") or platform.processor()
+    return f"{torch.get_num_threads()} thread(s) of {os.cpu_count()}, {model}"
+
+
 def train(cfg: TrainConfig) -> None:
     import torch
     from tqdm import tqdm
@@ -1681,18 +1694,16 @@ def train(cfg: TrainConfig) -> None:
     table = benchmark(fold({k: v.float() for k, v in w.items()}, device), unseen, photos[::8], cfg.validation, cfg.seed)
     print_benchmark(table)
     sim.write(cfg.out, {k: v.numpy() for k, v in w.items()}, "nitrogen.features/1", recipe=run.recipe, steps=run.steps,
-              images=2 * cfg.batch * run.steps, minutes=round(run.seconds / 60, 1), templates=len(known), held_out=len(unseen), figures=table)
+              images=2 * cfg.batch * run.steps, minutes=round(run.seconds / 60, 1), machine=machine(device), templates=len(known),
+              held_out=len(unseen), figures=table)
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes")
 
 
 # ---- XFeat: beside SIFT, on templates that were not in training ---------------------------------------------------
 
 def similarity(source, target):
-    """(affine [2, 3] or None, inliers) of a scale, turn and shift that takes source to target, by RANSAC."""
-    if len(source) < 4:
-        return None, 0
-    affine, good = cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=3.0, maxIters=3000)
-    return (None, 0) if affine is None else (affine, int(good.sum()))
+    """The scale, turn and shift that takes source to target, by RANSAC: affine [2, 3], or None."""
+    return cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=3.0, maxIters=3000)[0] if len(source) > 3 else None
 
 
 def xfeat_matches(template, points, descriptors, w=None):
@@ -1716,55 +1727,90 @@ def sift_matches(template, points, descriptors):
     return out
 
 
-def trial(rng, template, photos):
+CONDITIONS = {          # overlay's share of the frame's width, its opacity, JPEG quality of the frame
+    "usual": ((0.15, 0.45), (0.5, 1.0), (20, 80)),
+    "hard": ((0.1, 0.25), (0.35, 0.7), (8, 35)),
+}
+
+
+def trial(rng, template, photos, condition):
     """(frame uint8 [720, 1280, 3], affine [2, 3]): the template in use over a game, compressed."""
+    width, opacity, quality = (rng.uniform(*span) for span in CONDITIONS[condition])
     if len(photos) and rng.random() < 0.5:
         frame = cv2.resize(photos[rng.integers(len(photos))], (1280, 720), interpolation=cv2.INTER_LINEAR)
     else:
         frame = paint(rng, 1280, 720)
-    scale = 1280 * rng.uniform(0.15, 0.45) / template.size[0]
+    scale = 1280 * width / template.size[0]
     overlay = draw(template, *random_state(rng), scale)
     x, y = rng.integers(0, np.array([1280, 720]) - overlay.shape[1::-1] + 1).tolist()
-    composite(frame, overlay, x, y, rng.uniform(0.5, 1))
-    frame = cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 80))])[1], cv2.IMREAD_COLOR)
+    composite(frame, overlay, x, y, opacity)
+    frame = cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1], cv2.IMREAD_COLOR)
     return frame, np.array([[scale, 0, x], [0, scale, y]])
 
 
-def benchmark(w: dict, pool: list, photos=(), count: int = 100, seed: int = 0) -> dict:
-    """SIFT, XFeat and both on frames with an overlay 0.15 to 0.45 of their width, opacity 0.5 to 1: means of the matches, of
-    the share of them within 3 px of the truth, and of frames whose best fit has all four corners within 4 px.
+def agreeing(affine, source, target):
+    """Number of places in the picture where a match agrees with the affine to 3 px."""
+    off = np.linalg.norm(source @ affine[:, :2].T + affine[:, 2] - target, axis=1)
+    return len(np.unique(np.round(target[off < 3]), axis=0))
 
-    "both" takes the fit that most matches of the two together agree with.
-    """
+
+def assess(tries: list, template, truth):
+    """(matches, share of them within 3 px of the truth, inliers of the best fit, 1 if its corners are within 4 px), from
+    [(source, target), ...].  The best fit is the one that most of all the matches agree with."""
+    w, h = template.size
+    box, best, most = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]]), None, 0
+    source, target = (np.concatenate(side) for side in zip(*tries))
+    for affine in [similarity(*t) for t in tries]:
+        inliers = 0 if affine is None else agreeing(affine, source, target)
+        best, most = (affine, inliers) if inliers > most else (best, most)
+    right = best is not None and np.abs(box @ (best - truth).T).max() < 4
+    close = np.linalg.norm(source @ truth[:, :2].T + truth[:, 2] - target, axis=1) < 3
+    return len(source), close.sum() / max(len(source), 1), most, float(right)
+
+
+def benchmark(w: dict, known: list, photos=(), count: int = 100, seed: int = 0) -> dict:
+    """SIFT, XFeat, and the matches of both, on `count` frames per condition: means of what `assess` says."""
     from tqdm import tqdm
-    rng, rows = np.random.default_rng([seed, 3]), {"sift": [], "xfeat": [], "both": []}
-    for n in tqdm(range(count), desc="frames", leave=False):
-        template = pool[n % len(pool)]
-        frame, truth = trial(rng, template, photos)
-        w_px, h_px = template.size
-        box = np.array([[0, 0, 1], [w_px, 0, 1], [0, h_px, 1], [w_px, h_px, 1]])
-        tries = {"sift": sift_matches(template, *features(frame)), "xfeat": xfeat_matches(template, *detect(frame, w), w)}
-        fits = {name: [similarity(*t) for t in many] for name, many in tries.items()}
-        source, target = (np.concatenate(side) for side in zip(*(t for many in tries.values() for t in many)))
-
-        def agree(affine):
-            off = np.linalg.norm(source @ affine[:, :2].T + affine[:, 2] - target, axis=1)
-            return len(np.unique(np.round(target[off < 3]), axis=0))
-        fits["both"] = [(a, agree(a)) for many in fits.values() for a, _ in many if a is not None]
-        for name, many in fits.items():
-            best = max(many, key=lambda fit: fit[1], default=(None, 0))
-            right = best[0] is not None and np.abs(box @ (best[0] - truth).T).max() < 4
-            s, t = (np.concatenate(side) for side in zip(*tries[name])) if name != "both" else (source, target)
-            close = np.linalg.norm(s @ truth[:, :2].T + truth[:, 2] - t, axis=1) < 3
-            rows[name].append((len(s), close.sum() / max(len(s), 1), best[1], right))
-    return {name: dict(zip(("matches", "within_3px", "inliers", "right"), np.mean(r, 0).round(3).tolist())) | {"frames": count}
-            for name, r in rows.items()}
+    table = {}
+    for condition in CONDITIONS:
+        rng, rows = np.random.default_rng([seed, 3]), []
+        for n in tqdm(range(count), desc=f"frames, {condition}", leave=False):
+            template = known[n % len(known)]
+            frame, truth = trial(rng, template, photos, condition)
+            sift, ours = sift_matches(template, *features(frame)), xfeat_matches(template, *detect(frame, w), w)
+            rows.append([assess(tries, template, truth) for tries in (sift, ours, sift + ours)])
+        for name, row in zip(("SIFT", "XFeat", "both"), np.mean(rows, 0).round(3).tolist()):
+            table[f"{condition} {name}"] = {"frames": count, **dict(zip(("matches", "within_3px", "inliers", "right"), row))}
+    return table
 
 
 def print_benchmark(table: dict) -> None:
-    print("method   frames  matches  within 3 px  inliers  right")
+    print("held-out templates   frames  matches  within 3 px  inliers  right")
     for name, r in table.items():
-        print(f"{name:8s}{r['frames']:7d}{r['matches']:9.1f}{r['within_3px']:13.3f}{r['inliers']:9.1f}{r['right']:7.3f}")
+        print(f"{name:20s}{r['frames']:7d}{r['matches']:9.1f}{r['within_3px']:13.3f}{r['inliers']:9.1f}{r['right']:7.3f}")
+
+
+@dataclass(frozen=True)
+class CompareConfig(sim.Common):
+    xfeat: str = XFEAT_WEIGHTS              # weights: ours, or the official xfeat.pt
+    backgrounds: str = ""                   # folder of gameplay videos to use beside the painted pictures
+    validation: int = 100                   # frames per condition
+
+
+def compare(cfg: CompareConfig) -> None:
+    """XFeat beside SIFT: matches on templates that were not in training, and time."""
+    w = xfeat(cfg.xfeat, sim.pick_device(cfg.device))
+    sim.keep_memory()
+    photos = film_frames(cfg.backgrounds) if cfg.backgrounds else []
+    print_benchmark(benchmark(w, [t for name, t in templates().items() if held_out(name)], photos, cfg.validation, cfg.seed))
+    for size in ((1280, 704), (640, 480)):
+        picture, best = paint(np.random.default_rng(cfg.seed), *size), {}
+        for _ in range(8):
+            for name, method in (("SIFT", features), ("XFeat", functools.partial(detect, w=w))):
+                start = time.perf_counter()
+                found = len(method(picture)[0])
+                best[name] = min(best.get(name, (math.inf, 0)), (time.perf_counter() - start, found))
+        print(f"{size[0]} x {size[1]}: " + ", ".join(f"{name} {1000 * t:.0f} ms ({n:,} keypoints)" for name, (t, n) in best.items()))
 
 
 # ---- localization (paper 3.1): frames and their median, SIFT, RANSAC; the best verified template, refined ------
@@ -2105,4 +2151,5 @@ def main(cfg: Config):
 
 
 if __name__ == "__main__":
-    sim.command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet), "bench": (BenchConfig, bench), "train": (TrainConfig, train)})
+    sim.command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet), "bench": (BenchConfig, bench), "train": (TrainConfig, train),
+                               "compare": (CompareConfig, compare)})
