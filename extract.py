@@ -1177,7 +1177,7 @@ CELL = 8                # px, side of a cell of the feature map
 XFEAT_WEIGHTS = "weights/xfeat.safetensors"
 XFEAT_THRESHOLD = 0.02  # CHOICE: least probability of a keypoint; 0.05 in the official code, with its weights
 XFEAT_COSINE = 0.6      # CHOICE: least likeness of a match
-XFEAT_WIDTHS = (180, 300, 480)          # CHOICE: px, template widths to match with: the features bear about a factor of 1.5 in scale
+XFEAT_WIDTHS = (130, 200, 310, 480)          # CHOICE: px, template widths to match with: the features bear about a factor of 1.5 in scale
 
 
 def xfeat_shapes(matcher: bool = False) -> dict:
@@ -1729,7 +1729,7 @@ def sift_matches(template, points, descriptors):
 
 CONDITIONS = {          # overlay's share of the frame's width, its opacity, JPEG quality of the frame
     "usual": ((0.15, 0.45), (0.5, 1.0), (20, 80)),
-    "hard": ((0.1, 0.25), (0.35, 0.7), (8, 35)),
+    "hard": ((0.08, 0.16), (0.25, 0.5), (8, 25)),
 }
 
 
