@@ -1291,11 +1291,11 @@ def strongest(heat, reliability, top_k, threshold):
     return points[order[score[order] > 0]]
 
 
-def detect(images, w: dict | None = None, top_k: int = 4096, threshold: float = XFEAT_THRESHOLD, at=None):
+def detect(images, w: dict | None = None, top_k: int = 4096, threshold: float = XFEAT_THRESHOLD):
     """XFeat keypoints of RGB uint8 images [h, w, 3] or [B, h, w, 3]: points float32 [n, 2] px, the best first, and their unit
     descriptors float32 [n, 64]; for a batch, a list of such pairs.
 
-    w: see `xfeat`; threshold: least probability of a keypoint; at: describe these points [n, 2] px instead of looking for some.
+    w: see `xfeat`; threshold: least probability of a keypoint.
     """
     import torch
     import torch.nn.functional as F
@@ -1309,10 +1309,8 @@ def detect(images, w: dict | None = None, top_k: int = 4096, threshold: float = 
         features, logits, reliability = xfeat_net(w, x)
         features, ratio, out = F.normalize(features), x.new_tensor([W / v, H / h]), []
         heat = F.pixel_shuffle(logits.softmax(1)[:, :-1], CELL)                             # B 1 h v
-        for one in range(len(x)):
-            one = slice(one, one + 1)
-            points = (strongest(heat[one], reliability[one], top_k, threshold) if at is None
-                      else x.new_tensor(np.asarray(at)).reshape(-1, 2) / ratio - 0.5)
+        for one in (slice(i, i + 1) for i in range(len(x))):
+            points = strongest(heat[one], reliability[one], top_k, threshold)
             descriptors = F.normalize(at_points(features[one], points[None], (v, h), "bicubic")[0], dim=-1)
             out.append((((points + 0.5) * ratio).cpu().numpy(), descriptors.cpu().numpy()))
     return out if batch.ndim == 4 else out[0]

@@ -301,7 +301,6 @@ def test_detect_step_by_step():
     assert descriptors.shape == (len(points), 64) and np.allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
     few = extract.detect(image, w, top_k=20, threshold=0.0155)
     assert np.array_equal(few[0], points[:20]) and np.array_equal(few[1], descriptors[:20])
-    assert np.allclose(extract.detect(image, w, at=points[5:9])[1], descriptors[5:9], atol=1e-6)
 
 
 def test_detect_resizes_and_takes_batches():
