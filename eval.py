@@ -91,7 +91,7 @@ def record_video(stem: str, c: Record) -> int:
         return length
     name, number = stem.rsplit("-", 1)
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
-    fit = [t for _, t in sorted(extract.templates().items()) if len(extract.layout(t)["sticks"]) == 2]    # these games need sticks
+    fit = [t for _, t in sorted(extract.templates(extract.CORE).items()) if len(extract.layout(t)["sticks"]) == 2]    # these games need sticks
     template = fit[rng.integers(len(fit))]
     width, opacity = rng.uniform(0.24, 0.34) * WIDTH, rng.uniform(0.7, 1.0)
     scale = width / template.size[0]
@@ -377,7 +377,7 @@ def report(c: Play, results, names, seeds: int) -> dict:
 def film(c: Play, names) -> None:
     """One episode per task, with the pad that the policy holds drawn in a corner."""
     import extract
-    templates = extract.templates()
+    templates = extract.templates(extract.CORE)
     template = templates[next(k for k in sorted(templates) if templates[k].family.startswith("xbox"))]
     size = game_size(names[0])
     with sim.VideoWriter(c.video, FPS, *size) as out:

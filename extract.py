@@ -1,11 +1,14 @@
 """extract.py: find the controller overlay in a gameplay video (paper section 3.1).
 
-    python extract.py VIDEO... [--out DIR] [--workers N] [--sheet]     DIR/<video stem>.overlay.safetensors
-    python extract.py templates [--out FILE.png]                       contact sheet of the built-in templates
-    python extract.py train [--minutes M] [--out FILE]                 weights of XFeat, from drawn pictures
-    python extract.py compare [--xfeat FILE]                           those, or the official ones, beside SIFT
+    python extract.py VIDEO... [--out DIR] [--templates DIR] [--workers N] [--sheet]     DIR/<video stem>.overlay.safetensors
+    python extract.py templates [--out FILE.png] [--templates DIR] [--family NAME]       contact sheet of the templates
+    python extract.py bench                                                              how fast they are drawn
+    python extract.py train [--minutes M] [--backgrounds DIR] [--out FILE]               weights of XFeat, from drawn pictures
+    python extract.py compare [--xfeat FILE]                                             those, or the official ones, beside SIFT
 
-In: any video that OpenCV reads.  Out, per video: the affine that takes the template's canvas into the frame, the box,
+In: any video that OpenCV reads; with --templates also your own overlay skins: OBS input-overlay presets as they are, or NAME.json with
+{"idle": "rest.png", "pressed": "all_pressed.png", "buttons": {"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}}
+(read_skins() says more).  Out, per video: the affine that takes the template's canvas into the frame, the box,
 and the temporal median of the registered crop, uint8 [1, h, w, 3]; the metadata name the template and say where each
 of its buttons and sticks is (`layout`).  A video without an overlay gives `found: false` and the reason.
 
@@ -56,6 +59,7 @@ class Config(sim.Common):
     sheet: bool = False                     # also write DIR/<stem>.overlay.png to look at
     min_inliers: int = MIN_INLIERS          # matches that agree on the place (paper 3.1: 20)
     frames: int = FRAMES                    # frames sampled over the video (paper 3.1: 25)
+    templates: str = ""                     # folder of your own skins (OBS input-overlay presets): they come first
 
 
 @dataclass(frozen=True)
@@ -276,19 +280,24 @@ TRIMS = {   # what decorates a body: see decorate()
     "arcade": (
         "l 16 46 120 46 150 28 304 28 | t ARCADE 250 148 10 | l 20 150 120 150 140 132 216 132 | o 12 12 4 | o 308 12 4 | "
         "o 12 158 4 | o 308 158 4 | l 10 10 14 14 | l 306 10 310 14 | l 10 156 14 160 | l 306 156 310 160 | b 138 138 46 46 23"),
+    "xboxseries": (
+        "O 160 62 11 #f4f6f8 | L 155 57 165 67 #1d2027 | L 165 57 155 67 #1d2027 | o 118 134 32 | o 252 86 43 | b 160 105 18 11 3 | "
+        "l 44 112 30 160 | l 50 116 38 162 | l 276 112 290 160 | l 270 116 282 162"),
+    "gamecube": (
+        "o 160 58 8 | o 250 92 50 | o 116 154 30 | l 92 60 120 70 200 70 214 60 | l 26 152 44 170 | l 294 152 276 170 | o 160 120 6"),
+    "n64": (
+        "o 268 80 9 #f2c230 | o 252 96 9 #f2c230 | o 284 96 9 #f2c230 | o 268 112 9 #f2c230 | t C 268 96 6 | "
+        "l 118 60 128 116 | l 202 60 192 116 | o 62 96 36 | l 28 130 30 180 | l 292 130 290 180"),
+    "nes": (
+        "b 160 93 86 62 5 | l 110 40 210 40 | l 110 48 210 48 | l 110 56 210 56 | b 226 92 44 44 5 | b 274 92 44 44 5 | "
+        "t SELECT 134 76 6 | t START 186 76 6 | b 62 84 78 78 8 | t PAD 278 50 9"),
+    "lever": (
+        "l 16 40 304 40 | t ARCADE 262 24 9 | o 12 12 4 | o 308 12 4 | o 12 158 4 | o 308 158 4 | o 72 98 52 | "
+        "l 20 154 48 154 | l 96 154 124 154 | l 134 152 300 152"),
+    "hitbox": (
+        "b 80 84 132 52 18 | o 160 146 26 | l 130 30 304 30 | t HITBOX 266 18 9 | o 12 12 4 | o 308 12 4 | o 12 168 4 | o 308 168 4 | "
+        "l 206 160 300 160 | l 206 154 300 154"),
 }
-TRIMS["xboxseries"] = ("O 160 62 11 #f4f6f8 | L 155 57 165 67 #1d2027 | L 165 57 155 67 #1d2027 | o 118 134 32 | o 250 84 41 | b 160 105 18 11 3 | "
-                       "l 44 112 30 160 | l 50 116 38 162 | l 276 112 290 160 | l 270 116 282 162")
-TRIMS["gamecube"] = ("o 160 58 8 | o 250 92 50 | o 116 154 30 | l 92 60 120 70 200 70 214 60 | l 26 152 44 170 | l 294 152 276 170 | "
-                     "o 160 120 6")
-TRIMS["n64"] = ("o 268 80 9 #f2c230 | o 252 96 9 #f2c230 | o 284 96 9 #f2c230 | o 268 112 9 #f2c230 | t C 268 96 6 | "      # C buttons: not an
-                "l 118 60 128 116 | l 202 60 192 116 | o 62 96 36 | l 28 130 30 180 | l 292 130 290 180")   # action: left out
-TRIMS["nes"] = ("b 160 93 86 62 5 | l 110 40 210 40 | l 110 48 210 48 | l 110 56 210 56 | b 226 92 44 44 5 | b 274 92 44 44 5 | "
-                "t SELECT 134 76 6 | t START 186 76 6 | b 62 84 78 78 8 | t PAD 278 50 9")
-TRIMS["lever"] = ("l 16 40 304 40 | t ARCADE 262 24 9 | o 12 12 4 | o 308 12 4 | o 12 158 4 | o 308 158 4 | o 72 98 52 | "
-                  "l 20 154 48 154 | l 96 154 124 154 | l 134 152 300 152")
-TRIMS["hitbox"] = ("b 80 84 132 52 18 | o 160 146 26 | l 130 30 304 30 | t HITBOX 266 18 9 | o 12 12 4 | o 308 12 4 | o 12 168 4 | o 308 168 4 | "
-                   "l 206 160 300 160 | l 206 154 300 154")
 PLAYSTATION = dict(letters="", small="  ", tops=("L1", "R1", "L2", "R2"))
 LAYOUTS = {
     "xbox360": Layout(body=XBOX),
@@ -315,12 +324,13 @@ LAYOUTS = {
         ("RIGHT_SHOULDER", 235, 52, 30, "RB"), ("LEFT_SHOULDER", 273, 60, 30, "LB"),
         ("SOUTH", 163, 105, 30, "A"), ("EAST", 200, 90, 30, "B"),
         ("RIGHT_TRIGGER", 238, 90, 30, "RT"), ("LEFT_TRIGGER", 276, 98, 30, "LT"))),
-    "xboxseries": Layout(body=SERIES, left=(70, 84), face=(250, 84), back=(139, 84, 14, 12), start=(181, 84, 14, 12), small=" =", dpad_side=50),
+    "xboxseries": Layout(body=SERIES, left=(68, 86), face=(252, 86), face_step=26, face_side=24,
+                         back=(139, 84, 14, 12), start=(181, 84, 14, 12), small=" =", dpad_side=50),
     "gamecube": Layout(     # A, the large one, is SOUTH; the C stick is the right stick; Z is the right shoulder
         body=CUBE, left=(68, 92), right=(201, 156), dpad=(116, 154), dpad_side=44, face=None, start=(160, 90, 16, 16), small="  ", cap=26,
         shoulder=(72, 34, 56, 11), tops=("", "Z", "L", "R"), trigger=(66, 13, 60, 20), absent=("BACK", "LEFT_SHOULDER", "LEFT_THUMB", "RIGHT_THUMB"),
         spots=(("SOUTH", 250, 98, 38, "A"), ("WEST", 217, 113, 22, "B"), ("EAST", 284, 92, 24, "X"), ("NORTH", 244, 62, 24, "Y"))),
-    "n64": Layout(          # A is SOUTH and B, up and to the left of it, WEST, as on a pad of today; Z is the left trigger
+    "n64": Layout(          # A is SOUTH and B, to the left of it, WEST; Z is the left trigger; the C buttons are no action of ours: never lit
         body=TRIDENT, left=(160, 148), right=None, dpad=(62, 96), dpad_side=52, face=None, travel=20, cap=26, start=(160, 86, 18, 18), small="  ",
         shoulder=(66, 26, 84, 18), tops=("L", "R", "", ""), trigger=None, absent=("BACK", "LEFT_THUMB"),
         spots=(("SOUTH", 238, 128, 26, "A"), ("WEST", 214, 104, 26, "B"), ("LEFT_TRIGGER", 160, 198, 20, "Z"))),
@@ -699,8 +709,8 @@ FAMILIES = {    # layout, the family's colours (see Style), and how the generate
 }
 RECOLOR = {"ink": dict(lit="hot"), "dark": dict(lit="hot", edge="accent"), "light": dict(lit="deep", press="darken"), "flat": dict(body="deep", lit="hot"),
            "minimal": dict(lit="accent"), "neon": dict(edge="accent", ink="accent", lit="hot"), "outline": dict(lit="pale")}
-TEMPLATES |= {f"{family}-{style}": (layout, style, {**RECOLOR.get(style, {}), **changes}) for family, (layout, _, _, changes) in FAMILIES.items() for style in STYLES
-              if f"{family}-{style}" not in CORE}
+TEMPLATES |= {f"{family}-{style}": (layout, style, {**RECOLOR.get(style, {}), **changes})
+              for family, (layout, _, _, changes) in FAMILIES.items() for style in STYLES if f"{family}-{style}" not in CORE}
 
 
 def held_out(name: str) -> bool:
@@ -711,8 +721,7 @@ def held_out(name: str) -> bool:
 @functools.cache
 def builtin(name: str) -> Template:
     """Drawn, not stored: the same on every machine."""
-    layout, style, changes = TEMPLATES[name]
-    family = name.split("-")[0]
+    (layout, style, changes), family = TEMPLATES[name], name.split("-")[0]
     colors, hues = FAMILIES[family][1:3]
     style = replace(STYLES[style], **changes)
     style = replace(style, **{k: colors[v] for k, v in vars(style).items() if isinstance(v, str) and v in colors})
@@ -734,6 +743,9 @@ class Pool(Mapping):
     def __contains__(self, name):
         return name in self.names
 
+    def family(self, name):
+        return self.own[name].family if name in self.own else name.split("-")[0]
+
     def __iter__(self):
         return iter(self.names)
 
@@ -747,36 +759,36 @@ def templates(names=TEMPLATES) -> Pool:
 
 
 def pool(folder: str = "") -> Pool:
-    """All built-in templates; before them the skins below `folder`, if one is given."""
+    """All built-in templates; before them the user's own skins below `folder`, if one is given."""
     return Pool(TEMPLATES, read_skins(folder) if folder else {})
 
 
 # ---- your own skins: any OBS input-overlay preset, or pictures with a list of boxes ---------------------------
 
-SIDE_LIMIT, PIXELS, FILE_BYTES = 8192, 1 << 25, 1 << 26    # of pictures and canvases: px, px x px, bytes; nothing in them is trusted
+SIDE_LIMIT, PIXELS, FILE_BYTES = 8192, 1 << 24, 1 << 26    # of pictures and canvases: px, px x px, bytes; nothing in them is trusted
 SMALL, LARGE = 240, 960                 # CHOICE: px; smaller skins are enlarged in whole steps, larger ones shrunk
-CODES = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIGHT_THUMB", "LEFT_SHOULDER", "RIGHT_SHOULDER",
-         "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")                             # SDL_GamepadButton; 5 is the guide button
-CODES = dict(enumerate(CODES)) | {0xEC00 + i: name for i, name in enumerate((           # before 2021
-    *CODES[:4], "LEFT_SHOULDER", "RIGHT_SHOULDER", "BACK", "START", "", "LEFT_THUMB", "RIGHT_THUMB", "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "DPAD_DOWN"))}
+SDL = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIGHT_THUMB", "LEFT_SHOULDER", "RIGHT_SHOULDER",
+       "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")           # SDL_GamepadButton; "": the guide button
+OLD = (*SDL[:4], *SDL[9:11], "BACK", "START", "", *SDL[7:9], "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "DPAD_DOWN")
+CODES = dict(enumerate(SDL)) | {0xEC00 + i: name for i, name in enumerate(OLD)}     # from 0xEC00 on: presets of old versions
 RAW_CUBE = {1: "EAST", 2: "SOUTH", 3: "WEST", 4: "NORTH", 8: "RIGHT_SHOULDER", 16: "START"}     # a GameCube adapter's joystick numbers
 
 
 def read_skins(folder) -> dict[str, Template]:
     """The skins below `folder` by name; what cannot be read is named, with the reason, and left out.
 
-    An OBS input-overlay preset is FILE.json and the PNGs beside it whose names begin with FILE, or else every PNG of the folder: each is a
-    skin.  A button's code says which it is, its id never does, and four face buttons in a diamond are named by their places.  A
-    file nitrogen.json beside it may say otherwise: {"family": "switch", "positions": "codes", "codes": {"16": "START"}}.
+    An OBS input-overlay preset is FILE.json and the PNGs beside it whose names begin with FILE, or else every PNG of the folder:
+    each is a skin.  A button's code says which it is, its id never does; four face buttons in a diamond are named by their places.
+    A file nitrogen.json beside it may say otherwise: {"family": "switch", "positions": "codes", "codes": {"16": "START"}}.
     Or pictures: FILE.json with {"idle": "PNG of the pad at rest", "pressed": "PNG of the pad with everything pressed",
     "buttons": {"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}, "family": "..."} in px of the picture;
     without "pressed", a pressed button is a brighter one.
     """
-    return dict(_read_skins(str(Path(folder).resolve())))
+    return dict(load_skins(str(Path(folder).resolve())))
 
 
 @functools.lru_cache(1)
-def _read_skins(folder):
+def load_skins(folder):
     root, found = Path(folder), {}
     if not root.is_dir():
         raise SystemExit(f"{folder}: no such folder of skins (--templates)")
@@ -784,7 +796,7 @@ def _read_skins(folder):
         try:
             if path.name != "nitrogen.json" or "idle" in read_json(root, path):
                 found |= read_skin(root, path)
-        except (ValueError, OSError) as e:
+        except (ValueError, OSError, cv2.error) as e:
             print(f"{path.relative_to(root)}: {e}; skipped")
     if not found:
         raise SystemExit(f"{folder}: no skin there can be read (an OBS input-overlay preset is a PNG and a JSON file; see --help)")
@@ -842,8 +854,9 @@ def read_skin(root, path) -> dict[str, Template]:
         raise ValueError("neither an input-overlay preset (elements) nor a list of boxes (idle)")
     more = read_json(root, folder / "nitrogen.json") if (folder / "nitrogen.json").exists() else {}
     pngs = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".png" and "preview" not in p.stem.lower())
-    others = [p.stem for p in folder.glob("*.json") if p != path]
-    pngs = [p for p in pngs if p.stem.startswith(path.stem)] or [p for p in pngs if not any(p.stem.startswith(o) for o in others)]
+    stems = [p.stem for p in folder.glob("*.json")]
+    owner = {p: max((s for s in stems if p.stem.startswith(s)), key=len, default="") for p in pngs}
+    pngs = [p for p in pngs if owner[p] == path.stem] or [p for p in pngs if not owner[p]] or pngs
     if not pngs:
         raise ValueError("no PNG beside it")
     found = {}
@@ -865,16 +878,22 @@ def preset(name, data, more, atlas) -> Template:
         raise ValueError("elements: expected a list of at most 256")
     codes = {e.get("code") for e in data["elements"] if isinstance(e, dict) and e.get("type") == 2 and type(e.get("code")) is int}
     names = RAW_CUBE if 16 in codes and codes <= set(RAW_CUBE) else CODES
-    names = names | {int(k): v for k, v in more.get("codes", {}).items() if k.isdigit() and v in sim.BUTTONS}
-    pieces, ignored = [], set()
+    given = more.get("codes", {})
+    if more.get("positions", "places") not in ("places", "codes"):
+        raise ValueError('positions in nitrogen.json: expected "places" or "codes"')
+    if not isinstance(given, dict) or not all(k.isdecimal() and v in sim.BUTTONS for k, v in given.items()):
+        raise ValueError(f"codes in nitrogen.json: expected numbers and names, as in {{\"16\": \"START\"}}; names: {', '.join(sim.BUTTONS)}")
+    names, pieces, ignored, used = names | {int(k): v for k, v in given.items()}, [], set(), 0
     for i, e in enumerate(data["elements"]):
         kind = e.get("type") if isinstance(e, dict) else None
         if kind not in (0, 2, 5, 6, 7, 8):                  # a keyboard, a mouse
-            ignored.add(str(kind))
+            ignored.add(str(kind)[:20])
             continue
-        what = f"element {i} ({str(e.get('id', ''))[:30]})"
+        what = f"element {i} ({str(e.get('id'))[:30]!r})"
         x, y, w, h = (int(v) for v in numbers(e.get("mapping"), 4, f"{what}, mapping", 0))
-        pos = tuple(int(v) for v in numbers(e.get("pos"), 2, f"{what}, pos"))
+        pos, used = tuple(int(v) for v in numbers(e.get("pos"), 2, f"{what}, pos")), used + w * h * (9 if kind == 8 else 2)
+        if used > PIXELS:
+            raise ValueError(f"{what}: the elements cover more than {PIXELS:,} px")
 
         def cut(across, down):
             left, top = x + across * (w + GAP), y + down * (h + GAP)
@@ -889,15 +908,15 @@ def preset(name, data, more, atlas) -> Template:
         elif not id:                                        # what never changes, or is no action: the guide button, the player's number
             pieces.append((Element("texture", "", pos), [[cut(0, 0)]]))
         else:
-            rows = [[cut(0, 0)], [cut(0, 1)]]
+            click = kind != 5 or y + 2 * h + GAP <= atlas.shape[0]              # some sticks come without a pressed picture
+            rows = [[cut(0, 0)], [cut(0, click)]]
             if kind == 6 and not e.get("trigger_mode"):     # our triggers are on or off: the whole travel, over the idle picture
                 rows[1] = [stack(*rows[0], *rows[1])]
             travel = numbers([e.get("stick_radius")], 1, f"{what}, stick_radius", 0, 1024)[0] if kind == 5 else 0
             pieces.append((Element({2: "button", 5: "stick", 6: "trigger"}[kind], id, pos, radius=float(travel)), rows))
     if ignored:
         print(f"{name}: elements of type {', '.join(sorted(ignored))} are not a gamepad's, left out")
-    family = more.get("family", "gamecube" if names[1] == "EAST" and 16 in names and 0 not in names else "user")
-    return finish(name, str(family), canvas, pieces if more.get("positions") == "codes" else by_place(name, pieces))
+    return finish(name, str(more.get("family", "user"))[:40], canvas, pieces if more.get("positions") == "codes" else by_place(name, pieces))
 
 
 def by_place(name, pieces):
@@ -912,8 +931,8 @@ def by_place(name, pieces):
     w, n, e, s = xs.argmin(), ys.argmin(), xs.argmax(), ys.argmax()
     width, height = np.ptp(xs), np.ptp(ys)
     level = abs(ys[w] - ys[e]) < 0.25 * height and abs(xs[n] - xs[s]) < 0.25 * width
-    middle = abs(xs[n] + xs[s] - xs[w] - xs[e]) < 0.3 * width and abs(ys[w] + ys[e] - ys[n] - ys[s]) < 0.3 * height
-    if len({w, n, e, s}) < 4 or not level or not middle:
+    central = abs(xs[n] + xs[s] - xs[w] - xs[e]) < 0.3 * width and abs(ys[w] + ys[e] - ys[n] - ys[s]) < 0.3 * height
+    if len({w, n, e, s}) < 4 or not (level and central):
         return pieces
     places, out = {order[w]: "WEST", order[n]: "NORTH", order[e]: "EAST", order[s]: "SOUTH"}, list(pieces)
     if any(pieces[i][0].id != id for i, id in places.items()):
@@ -926,7 +945,7 @@ def by_place(name, pieces):
 def picture_skin(root, path, data) -> Template:
     """A template from pictures and boxes: the knobs are cut out of the idle one, and what is under them is filled in."""
     load = lambda key: read_png(root, path.parent / str(data[key]))
-    idle, family = load("idle"), str(data.get("family", "user"))
+    idle, family = load("idle"), str(data.get("family", "user"))[:40]
     canvas, pieces = idle.shape[1::-1], []
     if "pressed" in data:
         pressed = load("pressed")
@@ -975,7 +994,7 @@ def finish(name, family, canvas, pieces) -> Template:
     size is one that is convenient to match."""
     out = []
     for e, rows in pieces:
-        still = len(rows) == 2 and np.array_equal(*(r[0] for r in rows))
+        still = len(rows) == 2 and np.abs(np.subtract(*(premultiplied(r[0]) for r in rows))).max() < 16
         if e.kind == "stick":
             e, rows = replace(e, click=not still), rows[:1 if still else 2]
         elif still:
@@ -988,9 +1007,6 @@ def finish(name, family, canvas, pieces) -> Template:
     moving = [e for e, _ in out if e.kind != "texture"]
     if not moving:
         raise ValueError("shows no gamepad element")
-    ids = [e.id for e in moving if e.id]
-    if len(ids) != len(set(ids)) or sum(e.kind == "dpad" for e in moving) > 1:
-        raise ValueError("shows the same button twice")
     corners = np.array([(e.pos[0] - e.radius, e.pos[1] - e.radius, e.pos[0] + r[0][0].shape[1] + e.radius, e.pos[1] + r[0][0].shape[0] + e.radius)
                         for e, r in out] + [(0, 0, *canvas)])
     low, high = np.floor(corners[:, :2].min(0)), np.ceil(corners[:, 2:].max(0))
@@ -1002,19 +1018,28 @@ def finish(name, family, canvas, pieces) -> Template:
     return Template(name, family, tuple(int(v) for v in np.ceil((high - low) * scale)), *pack(pieces))
 
 
+def premultiplied(picture):
+    """RGBA as float32 0..255, colours times alpha."""
+    out = picture.astype(np.float32)
+    out[..., :3] *= out[..., 3:] / 255
+    return out
+
+
 def resized(e, rows, low, scale):
-    """The element with its corner `low` moved to 0, 0 and everything scaled; pixel art keeps its edges."""
-    x, y = ((p - v) * scale for p, v in zip(e.pos, low))
-    h, w = rows[0][0].shape[:2]
-    x1, y1 = math.ceil(x + w * scale), math.ceil(y + h * scale)
-    at = math.floor(x), math.floor(y)
+    """The element, in coordinates from `low` on, scaled; pixel art keeps its edges."""
+    spans = [((p - v) * scale, (p - v + n) * scale) for p, v, n in zip(e.pos, low, rows[0][0].shape[1::-1])]
+    at = tuple(math.floor(a) for a, _ in spans)
 
     def one(picture):
         if scale >= 1:
             return picture.repeat(int(scale), 0).repeat(int(scale), 1)
-        part = picture.astype(np.float32)
-        part[..., :3] *= part[..., 3:] / 255
-        part = resample(part, (scale, scale, x - at[0], y - at[1]), x1 - at[0], y1 - at[1])
+        part = premultiplied(picture)
+        for (a, b), x in zip(spans, at):                    # each output px: the integral over its width, by differences of the running sum
+            part = part.swapaxes(0, 1)
+            sums = np.concatenate([np.zeros((1, *part.shape[1:])), np.cumsum(part, 0, float)])
+            edges = np.clip((np.arange(math.ceil(b) - x + 1) - (a - x)) / scale, 0, len(part) - 1e-6)
+            i, rest = edges.astype(int), (edges % 1)[:, None, None]
+            part = np.diff(sums[i] * (1 - rest) + sums[i + 1] * rest, axis=0) * scale
         part[..., :3] *= 255 / np.maximum(part[..., 3:], 1e-3)
         return np.round(part).clip(0, 255).astype(np.uint8)
 
@@ -1848,17 +1873,12 @@ def idle(template, ground, scale=1.0):
     return frame
 
 
-def index(pool):
-    """Descriptors of all templates: points [n, 2], descriptors [n, 128], owner [n] (number in the pool)."""
+@functools.lru_cache(1)
+def index(pool: tuple):
+    """Descriptors of all templates, once per process: points [n, 2], descriptors [n, 128], owner [n] (number in the pool)."""
     parts = [(*features(idle(t, g)), i) for i, t in enumerate(pool) for g in GROUNDS]
     return (np.concatenate([p for p, _, _ in parts]), np.concatenate([d for _, d, _ in parts]),
             np.concatenate([np.full(len(p), i) for p, _, i in parts]))
-
-
-@functools.lru_cache(1)
-def builtin_index():
-    """`index` of the built-in templates, once per process."""
-    return index(list(templates().values()))
 
 
 def match(descriptors, others):
@@ -1987,7 +2007,7 @@ def locate(video, pool: dict[str, Template], cfg: Config):
     shrink = min(1.0, WORK_WIDTH / frame_w)
     small = [cv2.resize(f, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) for f in frames] if shrink < 1 else frames
     median, pool = middle(small), list(pool.values())
-    bank = builtin_index() if pool == list(templates().values()) else index(pool)
+    bank = index(tuple(pool))
     best, reason = None, "no template fits anywhere"
     for first, template, affine in propose(small, median, pool, bank):
         affine, likeness = refine(median, template, affine, widest=160, steps=10)
@@ -2049,7 +2069,7 @@ def save_png(path, rgb):
     sim.write_bytes(path, cv2.imencode(".png", rgb[..., ::-1])[1].tobytes())
 
 
-def video_sheet(path, frames, tensors, info):
+def video_sheet(path, frames, tensors, info, pool):
     """Six of the sampled frames with the box; the median crop and the template beside each other."""
     shown = []
     for f in frames[::max(1, len(frames) // 6)][:6]:
@@ -2058,7 +2078,7 @@ def video_sheet(path, frames, tensors, info):
             cv2.polylines(f, [np.round(tensors["corners"][0]).astype(np.int32)], True, (255, 60, 60), 2)
         shown.append(cv2.resize(f, (480, round(480 * f.shape[0] / f.shape[1])), interpolation=cv2.INTER_AREA))
     if info["found"]:
-        still, template = tensors["median"][0], templates()[info["template"]]
+        still, template = tensors["median"][0], pool[info["template"]]
         drawn = idle(template, (90, 90, 90), still.shape[1] / template.size[0])
         text = f"{info['template']}: {info['inliers']} inliers, {info['votes']}/{len(frames)} votes, likeness {info['likeness']}"
         shown += [caption(still, "median crop"), caption(drawn, text)]
@@ -2076,8 +2096,9 @@ class SheetConfig(sim.Common):
 
 def template_sheet(cfg: SheetConfig):
     """All templates, untouched and in a random state, over two backgrounds."""
-    rng, pictures, width = np.random.default_rng(cfg.seed), [], 320 if cfg.family else 200
-    shown = [t for t in pool(cfg.templates).values() if cfg.family in ("", t.family)]
+    rng, pictures, width = np.random.default_rng(cfg.seed), [], 320 if cfg.family else 184
+    every = pool(cfg.templates)
+    shown = [every[n] for n in every if cfg.family in ("", every.family(n))]
     if not shown:
         raise SystemExit(f"--family {cfg.family}: none of that; there are {', '.join(FAMILIES)}")
     for t in shown:
@@ -2126,9 +2147,9 @@ def label(cfg: Config, video: str) -> dict:
     if kept:
         info = sim.read(path, "nitrogen.overlay/1")[1]
     else:
-        tensors, info, frames = locate(video, templates(), cfg)
+        tensors, info, frames = locate(video, pool(cfg.templates), cfg)
         if cfg.sheet:
-            video_sheet(path.with_suffix(".png"), frames, tensors, info)
+            video_sheet(path.with_suffix(".png"), frames, tensors, info, pool(cfg.templates))
         sim.write(path, tensors, "nitrogen.overlay/1", recipe=recipe, **info)
     if info["found"]:
         what = f"{info['template']} with {info['inliers']} inliers, {info['votes']}/{len(info['sampled'])} frames agree"
@@ -2139,7 +2160,7 @@ def label(cfg: Config, video: str) -> dict:
 def main(cfg: Config):
     if cfg.frames < 3 or cfg.min_inliers < 4:
         raise SystemExit("--frames must be at least 3 and --min-inliers at least 4")
-    print(f"{len(cfg.videos)} videos -> {cfg.out}: {len(TEMPLATES)} templates, {cfg.frames} frames each, "
+    print(f"{len(cfg.videos)} videos -> {cfg.out}: {len(pool(cfg.templates))} templates, {cfg.frames} frames each, "
           f"bar {cfg.min_inliers} inliers; a few seconds a video")
     done = sim.for_each(functools.partial(label, cfg), cfg.videos, cfg.workers)
     absent = [f"{d['video']}: no overlay found ({d['reason']}) -> {d['path']}" for d in done if not d["found"]]

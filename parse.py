@@ -410,7 +410,7 @@ class Synthetic(torch.utils.data.Dataset):
     SCENES, REPAINT, PLAYERS = 64, 4096, 12         # game pictures in use; items until new ones are painted; players per template
 
     def __init__(self, seed: int, templates: list | None = None):
-        self.seed, self.templates = seed, templates or list(extract.templates().values())
+        self.seed, self.templates = seed, templates or list(extract.templates(extract.CORE).values())
         self.layouts = [extract.layout(t) for t in self.templates]
         self.families = sorted({t.family for t in self.templates})
         self.era, self.scenes, self.idle = None, [], {}
