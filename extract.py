@@ -1827,13 +1827,15 @@ def compare(cfg: CompareConfig) -> None:
     photos = film_frames(cfg.backgrounds) if cfg.backgrounds else []
     print_benchmark(benchmark(w, [t for name, t in templates().items() if held_out(name)], photos, cfg.validation, cfg.seed))
     for size in ((1280, 704), (640, 480)):
-        picture, best = paint(np.random.default_rng(cfg.seed), *size), {}
-        for _ in range(8):
-            for name, method in (("SIFT", features), ("XFeat", functools.partial(detect, w=w))):
+        rng = np.random.default_rng(cfg.seed)
+        pictures = [cv2.resize(p, size) for p in photos[:8]] or [paint(rng, *size) for _ in range(8)]
+        for name, method in (("SIFT", features), ("XFeat", functools.partial(detect, w=w))):
+            runs = []
+            for picture in [*pictures, *pictures]:                      # once to warm up
                 start = time.perf_counter()
-                found = len(method(picture)[0])
-                best[name] = min(best.get(name, (math.inf, 0)), (time.perf_counter() - start, found))
-        print(f"{size[0]} x {size[1]}: " + ", ".join(f"{name} {1000 * t:.0f} ms ({n:,} keypoints)" for name, (t, n) in best.items()))
+                runs.append((len(method(picture)[0]), time.perf_counter() - start))
+            found, seconds = np.median(runs[len(pictures):], 0)
+            print(f"{size[0]} x {size[1]}: {name:5s} {1000 * seconds:6.1f} ms, {found:,.0f} keypoints")
 
 
 # ---- localization (paper 3.1): frames and their median, SIFT, RANSAC; the best verified template, refined ------

@@ -768,3 +768,22 @@ def test_xfeat_train_command(tmp_path, capsys):
     for folder, words in (("gone", "no such folder"), ("empty", "no video in it")):
         with pytest.raises(SystemExit, match=words):
             extract.train(replace(again, backgrounds=str(tmp_path / folder)))
+
+
+def test_shipped_xfeat_weights():
+    """They are small, were better than SIFT when they were made, and find templates that they never saw."""
+    path, rng, right = ROOT / "weights/xfeat.safetensors", np.random.default_rng(0), []
+    info = sim.read(path, "nitrogen.features/1")[1]
+    assert path.stat().st_size < 2e6 and info["figures"]["hard XFeat"]["right"] > info["figures"]["hard SIFT"]["right"]
+    for template in [t for name, t in extract.templates().items() if extract.held_out(name)][::9]:
+        frame, truth = extract.trial(rng, template, (), "usual")
+        right.append(extract.assess(extract.xfeat_matches(template, *extract.detect(frame)), template, truth)[3])
+    assert len(right) == 5 and sum(right) >= 4
+
+
+def test_compare_command(tmp_path, capsys):
+    extract.compare(extract.CompareConfig(validation=1))
+    out = capsys.readouterr().out
+    assert "hard XFeat" in out and "1280 x 704: SIFT" in out and "640 x 480: XFeat" in out
+    done = run("compare", "--xfeat", "gone.pt", cwd=tmp_path)
+    assert done.returncode == 1 and "gone.pt" in done.stderr and done.stderr.strip().count("\n") == 0
