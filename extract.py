@@ -2172,5 +2172,5 @@ def main(cfg: Config):
 
 
 if __name__ == "__main__":
-    sim.command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet), "bench": (BenchConfig, bench), "train": (TrainConfig, train),
-                               "compare": (CompareConfig, compare)})
+    sim.command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet), "bench": (BenchConfig, bench),
+                               "train": (TrainConfig, train), "compare": (CompareConfig, compare)})

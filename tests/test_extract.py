@@ -718,7 +718,7 @@ def test_unreadable_weights(tmp_path):
 
 
 def test_pairs_show_the_same_points():
-    """The second picture, undamaged, taken back through the warp is most like the first, where the template is: 1.5 px aside it is less so."""
+    """The second picture, undamaged, taken back through the warp is like the first, where the template is: 1.5 px aside less so."""
     data, exact = extract.Pairs(3, list(extract.templates().values())[:4]), []
     for i in range(8):
         for make in (data.overlay_pair, data.warped_pair):
