@@ -3,6 +3,7 @@
     python extract.py VIDEO... [--out DIR] [--templates DIR] [--workers N] [--sheet]     DIR/<video stem>.overlay.safetensors
     python extract.py templates [--out FILE.png] [--templates DIR] [--family NAME]       contact sheet of the templates
     python extract.py bench                                                              how fast they are drawn
+    python extract.py train [--minutes M] [--backgrounds DIR] [--out FILE]               weights of XFeat, from drawn pictures
 
 In: any video that OpenCV reads; with --templates also your own overlay skins: OBS input-overlay presets as they are, or NAME.json with
 {"idle": "rest.png", "pressed": "all_pressed.png", "buttons": {"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}}
@@ -24,6 +25,8 @@ import hashlib
 import itertools
 import json
 import math
+import os
+import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -1193,6 +1196,555 @@ def crop(frame, affine, size, out_w: int, out_h: int) -> np.ndarray:
     return cv2.resize(out, (out_w, out_h), interpolation=cv2.INTER_AREA) if kx * ky > 1 else out
 
 
+# ---- XFeat: learned features (arXiv 2404.19174) ---------------------------------------------------------------
+# Tensors are named as in the official state dict.  Per layer: channels in and out, kernel, stride of a convolution
+# without bias; a BatchNorm without scale and shift, and a ReLU, follow.
+
+XFEAT = {
+    "block1": ((1, 4, 3, 1), (4, 8, 3, 2), (8, 8, 3, 1), (8, 24, 3, 2)),
+    "block2": ((24, 24, 3, 1), (24, 24, 3, 1)),
+    "block3": ((24, 64, 3, 2), (64, 64, 3, 1), (64, 64, 1, 1)),
+    "block4": ((64, 64, 3, 2), (64, 64, 3, 1), (64, 64, 3, 1)),
+    "block5": ((64, 128, 3, 2), (128, 128, 3, 1), (128, 128, 3, 1), (128, 64, 1, 1)),
+    "block_fusion": ((64, 64, 3, 1), (64, 64, 3, 1)),
+    "heatmap_head": ((64, 64, 1, 1), (64, 64, 1, 1)),
+    "keypoint_head": ((64, 64, 1, 1), (64, 64, 1, 1), (64, 64, 1, 1)),
+}
+LAST = {"skip1.1": (24, 1, 1, 1), "block_fusion.2": (64, 64, 1, 1), "heatmap_head.2": (1, 64, 1, 1), "keypoint_head.3": (65, 64, 1, 1)}
+MATCHER = {0: (512, 128), 3: (512, 512), 6: (512, 512), 9: (512, 512), 12: (64, 512)}       # of the official file; not used by sparse matching
+CELL = 8                # px, side of a cell of the feature map
+XFEAT_WEIGHTS = "weights/xfeat.safetensors"
+XFEAT_THRESHOLD = 0.02  # CHOICE: least probability of a keypoint; 0.05 in the official code, with its weights
+XFEAT_COSINE = 0.6      # CHOICE: least likeness of a match
+XFEAT_WIDTHS = (130, 200, 310, 480)          # CHOICE: px, template widths to match with: the features bear about a factor of 1.5 in scale
+
+
+def xfeat_shapes(matcher: bool = False) -> dict:
+    """Name -> shape of the network's tensors; `matcher`: also those of the official file that only dense matching needs."""
+    shapes = {}
+    for block, layers in XFEAT.items():
+        for i, (cin, cout, k, _) in enumerate(layers):
+            shapes[f"{block}.{i}.layer.0.weight"] = (cout, cin, k, k)
+            shapes |= {f"{block}.{i}.layer.1.running_{what}": (cout,) for what in ("mean", "var")}
+    for name, shape in LAST.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    for i, shape in MATCHER.items() if matcher else ():
+        shapes |= {f"fine_matcher.{i}.weight": shape, f"fine_matcher.{i}.bias": shape[:1]}
+        shapes |= {f"fine_matcher.{i + 1}.running_{what}": shape[:1] for what in ("mean", "var") if i < 12}
+    return shapes
+
+
+def xfeat_net(w: dict, x, train: bool = False):
+    """The network, on weights `w` by name (see `load_xfeat`, `fold`); train: BatchNorm by, and its averages from, this batch.
+
+    x: [B, channels, H, W] in 0..1, H and W multiples of 32.  Returns features [B, 64, H/8, W/8], not normalised; keypoint
+    logits [B, 65, H/8, W/8], one per pixel of the 8 x 8 cell and one for "none here"; reliability [B, 1, H/8, W/8] in 0..1.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    def block(x, name):
+        for i, (_, _, k, stride) in enumerate(XFEAT[name]):
+            layer = f"{name}.{i}.layer"
+            x = F.conv2d(x, w[f"{layer}.0.weight"], w.get(f"{layer}.0.bias"), stride, k // 2)
+            if f"{layer}.0.bias" not in w:                              # not folded
+                x = F.batch_norm(x, w[f"{layer}.1.running_mean"], w[f"{layer}.1.running_var"], training=train)
+            x = F.relu(x)
+        return x
+
+    def last(x, name):
+        return F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"])
+
+    x = F.instance_norm(x.mean(1, keepdim=True))                                            # B 1 H W
+    x2 = block(block(x, "block1") + last(F.avg_pool2d(x, 4), "skip1.1"), "block2")          # B 24 H/4 W/4
+    x3 = block(x2, "block3")                                                                # B 64 H/8 W/8
+    x4 = block(x3, "block4")                                                                # B 64 H/16 W/16
+    x5 = block(x4, "block5")                                                                # B 64 H/32 W/32
+    x4, x5 = (F.interpolate(y, x3.shape[-2:], mode="bilinear") for y in (x4, x5))
+    features = last(block(x3 + x4 + x5, "block_fusion"), "block_fusion.2")
+    reliability = torch.sigmoid(last(block(features, "heatmap_head"), "heatmap_head.2"))
+    logits = last(block(F.pixel_unshuffle(x, CELL), "keypoint_head"), "keypoint_head.3")    # sees the pixels of its cell only
+    return features, logits, reliability
+
+
+def load_xfeat(path) -> dict:
+    """Weights by name, float32, from a file of `train` or from the official xfeat.pt; SystemExit with one line if it is neither."""
+    import torch
+    if Path(path).suffix in (".pt", ".pth"):
+        try:
+            w = torch.load(path, "cpu", weights_only=True)
+        except Exception as e:
+            raise SystemExit(f"{path}: not a readable state dict ({str(e).splitlines()[0][:100]})") from None
+    else:
+        w = {k: torch.from_numpy(v) for k, v in sim.read(path, "nitrogen.features/1")[0].items()}
+    known = xfeat_shapes(matcher=True)
+    extra = [k for k in w if k not in known and not k.endswith("num_batches_tracked")] if isinstance(w, dict) else ["a bare object"]
+    if extra:
+        raise SystemExit(f"{path}: unknown tensor '{extra[0]}': not the weights of XFeat")
+    for name, shape in known.items():
+        if name not in w and not name.startswith("fine_matcher"):
+            raise SystemExit(f"{path}: tensor '{name}' is missing")
+        if name in w and (tuple(w[name].shape) != shape or not w[name].isfinite().all()):
+            raise SystemExit(f"{path}: tensor '{name}' should be finite {list(shape)}, found {list(w[name].shape)}")
+    return {name: w[name].float() for name in xfeat_shapes()}
+
+
+def fold(w: dict, device: str = "cpu") -> dict:
+    """The same network with each BatchNorm in its convolution's weight and bias: faster, not to be trained on."""
+    import torch
+    out = {k: v for k, v in w.items() if ".layer." not in k}
+    for name in [k for k in w if k.endswith("layer.0.weight")]:
+        mean, var = (w[name.replace("0.weight", f"1.running_{what}")] for what in ("mean", "var"))
+        scale = (var + 1e-5).rsqrt()
+        out |= {name: w[name] * scale[:, None, None, None], name.replace("weight", "bias"): -mean * scale}
+    return {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device) for k, v in out.items()}
+
+
+@functools.lru_cache(1)
+def xfeat(path: str = XFEAT_WEIGHTS, device: str = "cpu") -> dict:
+    """Folded weights of a file, read once per process; the shipped ones are found from any folder."""
+    return fold(load_xfeat(path if Path(path).exists() else sim.ROOT / path), device)
+
+
+def at_points(maps, points, size, mode="bilinear"):
+    """maps [B, C, h, w] of a picture of `size` (W, H), read at points [B, n, 2] px (pixel numbers): [B, n, C].
+
+    Normalises by the picture's size less one, yet does not align corners: up to a sixteenth of a cell off, as in the official code.
+    """
+    import torch.nn.functional as F
+    grid = 2 * points / (points.new_tensor(size) - 1) - 1
+    return F.grid_sample(maps, grid[:, None].to(maps.dtype), mode, align_corners=False)[:, :, 0].mT
+
+
+def strongest(heat, reliability, top_k, threshold):
+    """Keypoints of one picture, float32 [n, 2], pixel numbers, the best first: the highest of their 5 x 5 pixels, above the threshold.
+
+    heat: probability of a keypoint [1, 1, H, W]; reliability [1, 1, H/8, W/8], both 0..1: the score is their product.
+    """
+    import torch
+    picture, size = heat[0, 0].cpu().numpy(), heat.shape[:1:-1]
+    peaks = (picture == cv2.dilate(picture, np.ones((5, 5)))) & (picture > threshold)
+    points = torch.from_numpy(np.argwhere(peaks)[:, ::-1].astype(np.float32)).to(heat.device)
+    score = (at_points(heat, points[None], size, "nearest") * at_points(reliability, points[None], size))[0, :, 0]
+    order = score.argsort(descending=True, stable=True)[:top_k]
+    return points[order[score[order] > 0]]
+
+
+def detect(images, w: dict | None = None, top_k: int = 4096, threshold: float = XFEAT_THRESHOLD):
+    """XFeat keypoints of RGB uint8 images [h, w, 3] or [B, h, w, 3]: points float32 [n, 2] px, the best first, and their unit
+    descriptors float32 [n, 64]; for a batch, a list of such pairs.
+
+    w: see `xfeat`; threshold: least probability of a keypoint.
+    """
+    import torch
+    import torch.nn.functional as F
+    w = xfeat() if w is None else w
+    batch = torch.from_numpy(np.ascontiguousarray(images)).to(w["skip1.1.bias"].device)
+    H, W = batch.shape[-3:-1]
+    h, v = (max(32, n // 32 * 32) for n in (H, W))                                          # as in the official code: resized, not padded
+    with torch.inference_mode():
+        x = (batch.reshape(-1, H, W, 3).float() @ batch.new_full((3,), 1 / 765, dtype=torch.float32))[:, None]
+        x = F.interpolate(x, (h, v), mode="bilinear") if (h, v) != (H, W) else x
+        features, logits, reliability = xfeat_net(w, x)
+        features, ratio, out = F.normalize(features), x.new_tensor([W / v, H / h]), []
+        heat = F.pixel_shuffle(logits.softmax(1)[:, :-1], CELL)                             # B 1 h v
+        for one in (slice(i, i + 1) for i in range(len(x))):
+            points = strongest(heat[one], reliability[one], top_k, threshold)
+            descriptors = F.normalize(at_points(features[one], points[None], (v, h), "bicubic")[0], dim=-1)
+            out.append((((points + 0.5) * ratio).cpu().numpy(), descriptors.cpu().numpy()))
+    return out if batch.ndim == 4 else out[0]
+
+
+def mutual(a, b, least: float = -1.0):
+    """Rows of `a` and of `b`, int [n] each, whose unit descriptors are each other's nearest, with a cosine above `least`."""
+    if not len(a) or not len(b):
+        return np.zeros(0, int), np.zeros(0, int)
+    like, rows = a @ b.T, np.arange(len(a))
+    near = like.argmax(1)
+    good = (like.argmax(0)[near] == rows) & (like[rows, near] > least)
+    return rows[good], near[good]
+
+
+def posed(template, width: float, ground=110):
+    """(picture uint8 [h, w, 3], affine [2, 3] canvas -> picture): the untouched template, `width` px wide over a ground, with
+    a rim; sides are multiples of 32, which `detect` does not resize."""
+    scale, rim = width / template.size[0], 16
+    w, h = (math.ceil((v * scale + 2 * rim) / 32) * 32 for v in template.size)
+    picture = np.full((h, w, 3), ground, np.uint8)
+    composite(picture, draw(template, np.zeros(16), np.zeros(4), scale), rim, rim)
+    return picture, np.array([[scale, 0, rim], [0, scale, rim]])
+
+
+# ---- XFeat: training pairs, drawn ------------------------------------------------------------------------------
+
+def paint(rng, w=720, h=512):
+    """One procedural game picture: noise, gradients, shapes, and the text, bars and round icons of a HUD."""
+    def color():
+        return rng.integers(0, 256, 3).tolist()
+    corners = np.array([[color(), color()], [color(), color()]], np.float32)
+    base = cv2.resize(corners, (w, h), interpolation=cv2.INTER_LINEAR)
+    for side in (int(rng.integers(3, 12)), int(rng.integers(12, 90))):
+        noise = rng.normal(0, rng.uniform(0, 60), (side, side, int(rng.choice([1, 3])))).astype(np.float32)
+        base += np.atleast_3d(cv2.resize(noise, (w, h), interpolation=int(rng.choice([cv2.INTER_NEAREST, cv2.INTER_CUBIC]))))
+    if rng.random() < 0.4:                                              # tiles, as in pixel art
+        side = int(rng.integers(8, 40))
+        tile = cv2.resize(rng.integers(0, 256, (8, 8, 3)).astype(np.float32), (side, side), interpolation=cv2.INTER_NEAREST)
+        base = base * 0.6 + 0.4 * np.tile(tile, (h // side + 1, w // side + 1, 1))[:h, :w]
+    if rng.random() < 0.3:
+        base += rng.normal(0, rng.uniform(5, 25), (h, w, 1)).astype(np.float32)
+    canvas = np.ascontiguousarray(base.clip(0, 255).astype(np.uint8))
+    for _ in range(rng.integers(0, 30)):
+        at, size = rng.integers(0, (w, h)).tolist(), rng.integers(3, 90, 2).tolist()
+        thick, kind = int(rng.choice([-1, -1, 1, 2, 4])), rng.integers(4)
+        ink = [int(rng.choice([255, 230, 0, 20]))] * 3 if rng.random() < 0.3 else color()
+        if kind == 0:
+            cv2.rectangle(canvas, at, (at[0] + size[0], at[1] + size[1]), ink, thick, cv2.LINE_AA)
+        elif kind == 1:
+            cv2.ellipse(canvas, at, size if rng.random() < 0.5 else size[:1] * 2, 0, 0, 360, ink, thick, cv2.LINE_AA)
+        elif kind == 2:
+            cv2.line(canvas, at, rng.integers(0, (w, h)).tolist(), ink, abs(thick) + 1, cv2.LINE_AA)
+        else:
+            cv2.fillPoly(canvas, [(np.array(at) + rng.integers(-60, 60, (5, 2))).astype(np.int32)], ink, cv2.LINE_AA)
+    for _ in range(rng.integers(0, 8)):
+        x, y = rng.integers(0, (w, h)).tolist()
+        ink = [255] * 3 if rng.random() < 0.5 else color()
+        if rng.random() < 0.6:
+            text = "".join(rng.choice(list("ABXYLRQWERT0123456789:/% abcdeghinorst"), rng.integers(1, 14)))
+            font, height, thick = int(rng.integers(0, 5)), rng.uniform(0.3, 1.6), int(rng.integers(1, 4))
+            cv2.putText(canvas, text, (x, y), font, height, ink, thick, cv2.LINE_AA)
+        else:
+            length, thick = int(rng.integers(30, 200)), int(rng.integers(4, 16))
+            cv2.rectangle(canvas, (x, y), (x + length, y + thick), [20] * 3, -1)
+            cv2.rectangle(canvas, (x, y), (x + int(length * rng.random()), y + thick), ink, -1)
+    light = rng.choice([(1.0, 0), (0.35, 0), (0.5, 120), (1.4, 20)], p=[0.5, 0.2, 0.15, 0.15])
+    return cv2.convertScaleAbs(canvas, alpha=light[0], beta=light[1])
+
+
+def degrade(rng, rgb):
+    """A picture as a video shows it: other brightness and tint, soft, scaled, noisy, compressed."""
+    out = cv2.transform(rgb, np.hstack([np.diag(rng.uniform(0.75, 1.2, 3)), rng.normal(0, 12, (3, 1))]))
+    if rng.random() < 0.3:
+        h, w = out.shape[:2]
+        f = rng.uniform(0.5, 0.95)
+        out = cv2.resize(cv2.resize(out, (round(w * f), round(h * f)), interpolation=cv2.INTER_AREA), (w, h), interpolation=cv2.INTER_CUBIC)
+    if rng.random() < 0.3:
+        out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 1.2))
+    if rng.random() < 0.2:
+        out = np.clip(out + rng.normal(0, rng.uniform(2, 8), out.shape), 0, 255).astype(np.uint8)
+    if rng.random() < 0.75:
+        out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(10, 92))])[1], cv2.IMREAD_COLOR)
+    return out
+
+
+def corners(rgb):
+    """The teacher of the keypoint head: Shi-Tomasi corners, float32 [n, 2] px.  DEVIATION: the paper's is ALIKE."""
+    found = cv2.goodFeaturesToTrack(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), 500, 0.01, 4)
+    return np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2) + 0.5
+
+
+def cells(points, side):
+    """Which pixel of each 8 x 8 cell is a keypoint, int64 [side / 8, side / 8]; 64: none."""
+    out = np.full((side // CELL, side // CELL), CELL * CELL)
+    x, y = points[((points >= 0) & (points < side)).all(1)].astype(int).T
+    out[y // CELL, x // CELL] = y % CELL * CELL + x % CELL
+    return out
+
+
+def random_state(rng):
+    """(buttons bool [16], sticks [4]): a pad at rest or in use."""
+    return rng.random(16) < rng.choice([0, 0.1, 0.3]), rng.uniform(-1, 1, 4) * (rng.random() < 0.6)
+
+
+class Pairs:
+    """Pairs of pictures with points known in both; item i follows from (seed, i) alone.
+
+    Most show a template over a plain ground, and the same template over a game, or as the temporal median shows it: sharp
+    over a washed-out game.  The others show a game picture twice, under a homography.
+    A dict: images uint8 [2, SIDE, SIDE], gray; points float32 [2, POINTS, 2] px; corners int64 [2, SIDE / 8, SIDE / 8], see `cells`.
+    """
+    SIDE, POINTS, SCENES, REPAINT = 224, 160, 48, 2048          # px; per pair; game pictures in use; items until new ones are painted
+
+    def __init__(self, seed: int, pool: list, photos=()):
+        self.seed, self.pool, self.photos = seed, pool, photos  # photos: frames of games, RGB, beside the painted ones
+        self.era, self.scenes = None, []
+
+    def window(self, rng, index, side):
+        """A square of a game picture, uint8 [side, side, 3]."""
+        if self.era != index // self.REPAINT:
+            cv2.setNumThreads(1)
+            self.era = index // self.REPAINT
+            paints = np.random.default_rng([self.seed, self.era, 1])
+            self.scenes = [paint(paints) for _ in range(self.SCENES)]
+        pictures = self.photos if len(self.photos) and rng.random() < 0.5 else self.scenes
+        picture = pictures[rng.integers(len(pictures))]
+        h, w = picture.shape[:2]
+        cut = min(round(side * rng.uniform(0.6, 1.6)), h, w)
+        x, y = rng.integers(0, (w - cut + 1, h - cut + 1))
+        part = picture[y:y + cut, x:x + cut]
+        return cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA if cut > side else cv2.INTER_LINEAR)
+
+    def washed(self, rng, index, side):
+        """What the temporal median leaves of a game."""
+        small = [cv2.resize(self.window(rng, index, side), (5, 5), interpolation=cv2.INTER_AREA) for _ in range(2)]
+        return cv2.resize(cv2.addWeighted(small[0], 0.5, small[1], 0.5, 0), (side, side), interpolation=cv2.INTER_CUBIC)
+
+    def overlay_pair(self, rng, index):
+        """(shown, clean, warp, where): two pictures as seen and undamaged, the way from one to the other [3, 3], where the template is."""
+        side, template = self.SIDE, self.pool[rng.integers(len(self.pool))]
+        size = np.array(template.size)
+        first = np.exp(rng.uniform(*np.log((90, 420))))                                  # px, its width in the first picture
+        second = np.clip(first * np.exp(rng.uniform(-0.5, 0.5)), 80, 420)
+        scale = np.array([first, second])[:, None] / size[0]
+        corner = side / 2 + rng.uniform(-0.2, 0.2, (2, 2)) * side - scale * size * rng.uniform(0.15, 0.85, 2)
+        plain = [np.full((side, side, 3), rng.integers(30, 200), np.uint8), np.full((side, side, 3), rng.integers(0, 256, 3), np.uint8)]
+        grounds = [plain[rng.integers(2)] if rng.random() < 0.8 else self.washed(rng, index, side)]
+        still = rng.random() < 0.35                                                       # the second as the median shows it
+        grounds.append(self.washed(rng, index, side) if still else self.window(rng, index, side))
+        states = [random_state(rng) if rng.random() < 0.2 else (np.zeros(16), np.zeros(4)),
+                  random_state(rng) if not still or rng.random() < 0.3 else (np.zeros(16), np.zeros(4))]
+        shown, clean = [], []
+        for ground, state, s, c, opacity in zip(grounds, states, scale[:, 0], corner, (1.0, rng.uniform(0.3, 1))):
+            overlay = resample(draw(template, *state), (s, s, *c), side, side)
+            shown.append(ground.copy())
+            clean.append(ground)
+            composite(shown[-1], overlay, 0, 0, opacity)
+            composite(clean[-1], overlay, 0, 0)
+            if len(shown) == 1:
+                where = cv2.dilate(overlay[..., 3], np.ones((7, 7))) > 40
+        shown[1] = degrade(rng, shown[1])
+        ratio = scale[1, 0] / scale[0, 0]
+        warp = np.array([[ratio, 0, corner[1, 0] - ratio * corner[0, 0]], [0, ratio, corner[1, 1] - ratio * corner[0, 1]], [0, 0, 1]])
+        return shown, clean, warp, where
+
+    def warped_pair(self, rng, index):
+        """The same of a game picture: a square of it, and a slightly turned, scaled and skewed quadrilateral."""
+        side = self.SIDE
+        big = self.window(rng, index, side * 3 // 2)
+        square, ways = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32), []
+        for loose in (0.0, 1.0):
+            turn, grow = loose * rng.normal(0, 0.12), np.exp(loose * rng.uniform(-0.3, 0.3))
+            rotate = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * grow
+            quad = ((square - 0.5) @ rotate + 0.75 + rng.uniform(-0.15, 0.15, 2) + loose * rng.uniform(-0.06, 0.06, (4, 2))) * side
+            ways.append(cv2.getPerspectiveTransform(quad.astype(np.float32), square * side))
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])          # OpenCV counts from the pixel's centre
+        clean = [cv2.warpPerspective(big, np.linalg.inv(half) @ m @ half, (side, side), borderMode=cv2.BORDER_REFLECT) for m in ways]
+        return [degrade(rng, c) for c in clean], clean, ways[1] @ np.linalg.inv(ways[0]), np.ones((side, side), bool)
+
+    def __getitem__(self, index):
+        rng, side, margin = np.random.default_rng([self.seed, int(index)]), self.SIDE, 4
+        while True:
+            shown, clean, warp, where = (self.overlay_pair if rng.random() < 0.75 else self.warped_pair)(rng, index)
+            found = [corners(c) for c in clean]
+            sure = found[0][where[tuple(found[0].astype(int).T[::-1])]]                   # corners whose place in the other is known
+            rows, columns = np.nonzero(where)
+            pick = rng.integers(len(rows), size=2 * self.POINTS) if len(rows) else []
+            spread = np.stack([columns[pick], rows[pick]], 1) + rng.random((len(pick), 2))
+            points = np.concatenate([rng.permutation(sure)[:self.POINTS // 2], spread]).astype(np.float32)
+            moved = cv2.perspectiveTransform(points[None], warp)[0] if len(points) else points
+            inside = ((points > margin) & (points < side - margin) & (moved > margin) & (moved < side - margin)).all(1)
+            if inside.sum() >= 32:
+                break
+        keep = np.resize(np.flatnonzero(inside), self.POINTS)
+        carried = cv2.perspectiveTransform(sure[None], warp)[0] if len(sure) else sure
+        return {"images": np.stack([m.mean(2).astype(np.uint8) for m in shown]), "points": np.stack([points[keep], moved[keep]]),
+                "corners": np.stack([cells(found[0], side), cells(np.concatenate([found[1], carried]), side)])}
+
+
+def film_frames(folder, most: int = 400):
+    """About `most` frames of the videos of a folder, RGB uint8 [540, w, 3]."""
+    videos = sorted(p for p in Path(folder).iterdir() if p.suffix in (".mp4", ".mkv", ".webm", ".avi", ".mov"))
+    if not videos:
+        raise SystemExit(f"--backgrounds {folder}: no video in it")
+    return [cv2.resize(f, (round(540 * f.shape[1] / f.shape[0]), 540), interpolation=cv2.INTER_AREA)
+            for v in videos for f in sample(v, max(3, most // len(videos)))[0]]
+
+
+# ---- XFeat: training ------------------------------------------------------------------------------------------------
+
+# ---- yours to change: the loss
+def xfeat_loss(w: dict, batch: dict, train: bool = True):
+    """(loss, descriptor part, keypoint part, share of points found among all others), as in the paper less the fine matcher.
+
+    DEVIATION: descriptors are compared by cosine, as they are when matching, and read where the point truly is; a point has
+    to be told not only from the other points but from every cell of the other picture that is more than a cell away.
+    """
+    import torch
+    import torch.nn.functional as F
+    images, where = batch["images"], batch["points"].flatten(0, 1)                          # B 2 S S; 2B K 2
+    side, sharp = images.shape[-1], 16.0
+    features, logits, reliability = xfeat_net(w, images.flatten(0, 1)[:, None].float() / 255, train)
+    features, reliability = F.normalize(features.float()), reliability.float()
+    points = F.normalize(at_points(features, where - 0.5, (side, side)), dim=-1)            # 2B K 64
+    swap = torch.arange(len(where), device=where.device) ^ 1                                # the other picture of the pair
+    line = torch.arange(side // CELL, device=where.device) * CELL + CELL / 2
+    grid = torch.cartesian_prod(line, line).flip(-1)                                        # N 2 px: centres of the cells
+    near_point = torch.cdist(where, where) < CELL
+    near_point |= near_point[swap]
+    near_point &= ~torch.eye(where.shape[1], dtype=torch.bool, device=where.device)
+    near_cell = torch.cdist(where[swap], grid) < 1.5 * CELL
+    like = torch.cat([(points @ points[swap].mT).masked_fill(near_point, -1), (points @ features[swap].flatten(2)).masked_fill(near_cell, -1)], -1)
+    log_p = (sharp * like).log_softmax(-1).diagonal(dim1=1, dim2=2)                         # 2B K
+    trust = (log_p + log_p[swap]).detach().exp()                                            # found, both ways
+    matching, certainty = -log_p.mean(), (at_points(reliability, where - 0.5, (side, side))[..., 0] - trust).abs().mean()
+    few = torch.ones(CELL * CELL + 1, device=where.device)
+    few[-1] = 0.03                                                                          # most cells have no corner
+    keypoint = F.cross_entropy(logits.float(), batch["corners"].flatten(0, 1), few)
+    hit = (like.argmax(-1) == torch.arange(where.shape[1], device=where.device)).float().mean()
+    return matching + 3 * certainty + 2 * keypoint, matching.detach(), keypoint.detach(), hit
+
+
+@dataclass(frozen=True)
+class TrainConfig(sim.Common):
+    out: str = "data/xfeat.safetensors"     # the weights; <stem>.state.safetensors beside it resumes
+    init: str = ""                          # weights to start from: ours, or the official xfeat.pt
+    backgrounds: str = ""                   # folder of gameplay videos to use beside the painted pictures
+    steps: int = 160_000                    # of the paper; the learning rate falls over them
+    minutes: float = 0.0                    # stop after so long instead (all runs of this command together); 0: no limit
+    batch: int = 6                          # pairs of pictures per step; the paper: 10
+    lr: float = 1e-3                        # peak, of Adam; DEVIATION: 3e-4 in the paper, for far more steps
+    validation: int = 200                   # pairs of held-out templates for the figure at the end
+    workers: int = 0                        # processes that draw; 0: this one
+    threads: int = 0                        # CPU threads of the network; 0: as torch likes
+
+
+def random_weights(seed: int) -> dict:
+    """Weights to start from: He's for what a ReLU follows; the last layers smaller, their biases 0."""
+    import torch
+    dice, out = torch.Generator().manual_seed(seed), {}
+    for name, shape in xfeat_shapes().items():
+        fan_in = math.prod(shape[1:])
+        out[name] = (torch.ones(shape) if name.endswith("var") else torch.zeros(shape) if len(shape) == 1
+                     else torch.randn(shape, generator=dice) * math.sqrt((2 if ".layer." in name else 1) / fan_in))
+    return out
+
+
+class Training:
+    """What a training run carries along: weights, optimizer, and how far it is."""
+
+    def __init__(self, cfg: TrainConfig, device: str):
+        import torch
+        self.cfg, self.path = cfg, Path(cfg.out).with_suffix(".state.safetensors")
+        start = load_xfeat(cfg.init) if cfg.init else random_weights(cfg.seed)
+        self.w = {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device) for k, v in start.items()}
+        self.params = {k: v.requires_grad_() for k, v in self.w.items() if "running" not in k}
+        self.optimizer = torch.optim.Adam(self.params.values(), cfg.lr, fused=True)
+        self.moments = {k: {"step": torch.zeros((), device=device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                        for k, p in self.params.items()}
+        self.optimizer.state.update((p, self.moments[k]) for k, p in self.params.items())
+        self.steps, self.seconds = 0, 0.0
+        files = sorted(Path(cfg.backgrounds).iterdir()) if cfg.backgrounds else []
+        recipe = sim.recipe(cfg, *files, *([cfg.init] if cfg.init else []))
+        self.recipe = {k: v for k, v in recipe.items() if k not in ("steps", "minutes", "threads", "validation", "init", "backgrounds")}
+        if self.path.exists() and not cfg.fresh:
+            self.resume()
+        elif Path(cfg.out).exists() and not cfg.fresh:
+            raise SystemExit(f"{cfg.out}: exists, but nothing to go on from; give another --out, or --fresh to replace it")
+
+    def tensors(self) -> dict:
+        """Everything that a step changes, by name."""
+        return {**{k: v.detach() for k, v in self.w.items()}, **{f"{kind}.{k}": t for k, m in self.moments.items() for kind, t in m.items()}}
+
+    def resume(self) -> None:
+        import torch
+        saved, info = sim.read(self.path, "nitrogen.state/1")
+        other = [k for k in self.recipe if info["recipe"].get(k) != json.loads(json.dumps(self.recipe[k]))]
+        if other:
+            raise SystemExit(f"{self.path}: a run with another {', '.join(other)}; give another --out, or --fresh to replace it")
+        for name, tensor in self.tensors().items():
+            tensor.copy_(torch.from_numpy(saved[name]).view_as(tensor))
+        self.steps, self.seconds = info["steps"], info["seconds"]
+
+    def suspend(self) -> None:
+        sim.write(self.path, {k: v.cpu().numpy() for k, v in self.tensors().items()}, "nitrogen.state/1",
+                  recipe=self.recipe, steps=self.steps, seconds=self.seconds)
+
+    def share(self) -> float:
+        """0 at the start, 1 at the end of the run, by steps or by minutes, whichever is first."""
+        return max(self.steps / self.cfg.steps, self.seconds / 60 / self.cfg.minutes if self.cfg.minutes else 0)
+
+    def rate(self) -> float:
+        """A short warm-up, then half a cosine down to 2 % of the peak.  DEVIATION: the paper halves it every 30,000 steps."""
+        return self.cfg.lr * min((self.steps + 1) / 100, 0.51 + 0.49 * math.cos(math.pi * min(self.share(), 1)))
+
+    def step(self, batch: dict):
+        import torch
+        device = self.w["skip1.1.bias"].device
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        with sim.autocast(str(device)):
+            loss, *parts = xfeat_loss(self.w, {k: v.to(device, non_blocking=True) for k, v in batch.items()})
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.params.values(), 1.0)
+        self.optimizer.step()
+        self.steps += 1
+        return [loss.item(), *(p.item() for p in parts)]
+
+
+def machine(device: str) -> str:
+    """What the training ran on, in words."""
+    import torch
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    facts = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = facts.partition("model name")[2].partition("\n")[0].strip(" \t:") or platform.processor()
+    return f"{torch.get_num_threads()} thread(s) of {os.cpu_count()}, {model}"
+
+
+def held_out_points(w: dict, data: Pairs, count: int) -> float:
+    """Share of points that are found among all others and all cells of the other picture, over `count` pairs."""
+    import torch
+    device, hits = w["skip1.1.bias"].device, []
+    with torch.no_grad():
+        for item in (data[i] for i in range(count)):
+            hits.append(xfeat_loss(w, {k: torch.as_tensor(v, device=device)[None] for k, v in item.items()}, train=False)[3].item())
+    return float(np.mean(hits))
+
+
+def train(cfg: TrainConfig) -> None:
+    import torch
+    device = sim.pick_device(cfg.device)
+    sim.keep_memory()
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    if cfg.backgrounds and not Path(cfg.backgrounds).is_dir():
+        raise SystemExit(f"--backgrounds {cfg.backgrounds}: no such folder")
+    photos = film_frames(cfg.backgrounds) if cfg.backgrounds else []
+    known, unseen = ([t for name, t in templates().items() if held_out(name) == out] for out in (False, True))
+    run, data = Training(cfg, device), Pairs(cfg.seed, known, [p for i, p in enumerate(photos) if i % 8])
+    until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.steps:,} steps"
+    print(f"train XFeat, {sum(p.numel() for p in run.params.values()):,} parameters, on {device}: {len(known)} templates ({len(unseen)} held out), "
+          f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
+    if run.steps:
+        print(f"resuming {run.path} at {run.steps:,} steps, {run.seconds / 60:.1f} minutes")
+        if run.share() >= 1 and Path(cfg.out).exists():
+            return print(f"{cfg.out}: finished already; more --minutes or --steps go on from there")
+    items = range(run.steps * cfg.batch, max(run.steps, cfg.steps) * cfg.batch)
+    feed = torch.utils.data.DataLoader(data, cfg.batch, sampler=items, num_workers=cfg.workers)
+    smooth, saved, last = None, time.monotonic(), time.monotonic()
+    with tqdm(total=100, bar_format="{percentage:5.1f} % |{bar:20}| {elapsed} {postfix}", mininterval=1) as bar:
+        for batch in feed if run.share() < 1 else ():
+            parts = np.array(run.step(batch))
+            smooth = parts if smooth is None else smooth * 0.98 + parts * 0.02
+            now = time.monotonic()
+            run.seconds, last = run.seconds + now - last, now
+            bar.n = min(100 * run.share(), 100)
+            bar.set_postfix_str(f"step {run.steps:,}, loss {smooth[0]:.3f} (descriptors {smooth[1]:.3f}, keypoints {smooth[2]:.3f}), "
+                                f"found {smooth[3]:.3f}, lr {run.rate():.1e}, {run.steps / run.seconds:.2f}/s")
+            if now - saved > 60 or run.share() >= 1:
+                run.suspend()
+                saved = now
+            if run.share() >= 1:
+                break
+    w = {k: v.detach().cpu().half() for k, v in run.w.items()}
+    found = held_out_points(run.w, Pairs(cfg.seed + 1, unseen, photos[::8]), cfg.validation)
+    print(f"points of held-out templates told from all others of the picture: {found:.3f}")
+    sim.write(cfg.out, {k: v.numpy() for k, v in w.items()}, "nitrogen.features/1", recipe=run.recipe, steps=run.steps,
+              images=2 * cfg.batch * run.steps, minutes=round(run.seconds / 60, 1), machine=machine(device), templates=len(known),
+              held_out=len(unseen), found_held_out=round(found, 4))
+    print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes")
+
+
 # ---- localization (paper 3.1): frames, their median, SIFT; the best verified template, registered ------------------
 # DEVIATION: the paper matches single frames with template after template and fits affines.  The overlay stands still and the
 # game does not, so the temporal median of the frames shows it best; and each SIFT match already says how large and where
@@ -1618,4 +2170,5 @@ def main(cfg: Config):
 
 
 if __name__ == "__main__":
-    sim.command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet), "bench": (BenchConfig, bench)})
+    sim.command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet), "bench": (BenchConfig, bench),
+                               "train": (TrainConfig, train)})

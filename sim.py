@@ -101,11 +101,12 @@ FORMATS = {
     },
     "nitrogen.policy/1": None,                 # model weights: names and shapes follow from the config
     "nitrogen.parser/1": None,
+    "nitrogen.features/1": None,
     "nitrogen.state/1": None,                  # what train.py needs to resume
 }
 RANGES = {"buttons": (0, 1), "confidence": (0, 1)}
-MAKER = {"overlay": "python extract.py VIDEO", "actions": "python parse.py VIDEO", "index": "python extract.py VIDEO", "shard": "python filter.py VIDEO",
-         "policy": "python train.py", "parser": "python parse.py train", "state": "python train.py"}
+MAKER = {"overlay": "python extract.py VIDEO", "actions": "python parse.py VIDEO", "index": "python extract.py VIDEO",
+         "shard": "python filter.py VIDEO", "policy": "python train.py", "parser": "python parse.py train", "features": "python extract.py train", "state": "python train.py"}
 
 
 def write(path, tensors: dict, format: str, **info) -> None:

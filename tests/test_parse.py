@@ -231,7 +231,7 @@ def clip(request, tmp_path_factory):
     layout = extract.layout(template)
     (w, h), shown = template.size, parse.geometry(layout)[2]
     buttons, sticks = play(rng, frames, shown[:16])
-    scene = cv2.resize(parse.paint(rng), (1100, 620))
+    scene = cv2.resize(extract.paint(rng), (1100, 620))
     with sim.VideoWriter(folder / "clip.mp4", 30, 960, 540) as out:
         for i in range(frames):
             dx, dy = int(70 + 69 * np.sin(i / 9)), int(40 + 39 * np.cos(i / 7))
