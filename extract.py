@@ -52,7 +52,8 @@ GROUNDS = (60, 150)     # CHOICE: grays behind the templates when their descript
 SCALES = (1.0, 0.5)     # CHOICE: of the templates then; SIFT bridges what lies between
 WIDTHS = (0.08, 0.9)    # CHOICE: of an overlay, in widths of the frame
 PROBES = 5              # cells of the index that a search looks into
-ALIKE = 0.88            # CHOICE: cosine of descriptors that may show the same thing
+ALIKE = {"sift": 0.88, "xfeat": 0.8}        # CHOICE: cosine of descriptors that may show the same thing
+MOST = 1000             # CHOICE: keypoints of one picture of a template
 MIN_VOTES = 5           # CHOICE: matches that make a candidate; it must still be verified
 SURE = 0.15             # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers
 THERE = 0.4             # CHOICE: a frame shows the overlay from this share of the better frames' likeness
@@ -741,7 +742,7 @@ class Pool(Mapping):
     """Templates by name: `own` ones, then built-in ones, each of which is drawn when it is first asked for."""
 
     def __init__(self, names, own=()):
-        self.own = dict(own)
+        self.own, self.indices = dict(own), {}
         self.names = dict.fromkeys([*self.own, *names])
 
     def __getitem__(self, name):
@@ -752,9 +753,11 @@ class Pool(Mapping):
     def __contains__(self, name):
         return name in self.names
 
-    @functools.cached_property
-    def index(self):
-        return index(self)
+    def index(self, detector: str):
+        """See `index` below: read once."""
+        if detector not in self.indices:
+            self.indices[detector] = index(self, detector)
+        return self.indices[detector]
 
     def family(self, name):
         return self.own[name].family if name in self.own else name.split("-")[0]
@@ -1784,14 +1787,30 @@ def idle(template, ground, scale=1.0):
     return frame
 
 
-def index(pool: Pool):
+def learned(rgb):
+    """XFeat in the form of `features`: float32 [n, 4], float32 [n, 64].  It has neither sizes nor angles: 1 px and 0 degrees."""
+    points, descriptors = detect(rgb)
+    return np.column_stack([points, np.ones(len(points)), np.zeros(len(points))]).astype(np.float32), descriptors
+
+
+DETECTORS = {"sift": features, "xfeat": learned}
+
+
+def poses(template, detector: str):
+    """The pictures of a template that are described: (picture, affine [2, 3] canvas -> picture).  XFeat bears less change of scale."""
+    if detector == "xfeat":
+        return [posed(template, width) for width in XFEAT_WIDTHS]
+    return [(idle(template, ground, scale), np.array([[scale, 0, 0], [0, scale, 0]])) for ground in GROUNDS for scale in SCALES]
+
+
+def index(pool: Pool, detector: str):
     """Descriptors of all templates, sorted into cells of like ones, so that a search looks at few: kept in data/index for the next time.
 
-    points float32 [n, 4] as `features`, in canvas px; descriptors uint8 [n, 128], 255 = 0.5; owner int32 [n], number in the pool;
-    centers float32 [cells, 128]; start int64 [cells + 1]; sizes float32 [templates, 2], px.
+    points float32 [n, 4] as `features`, in canvas px; descriptors int8 [n, d], 127 = 0.5; owner int32 [n], number in the pool;
+    centers float32 [cells, d]; start int64 [cells + 1]; sizes float32 [templates, 2], px.
     """
     drawing = Path(__file__).read_text().split("\ndef match(")[0]              # all that the descriptors follow from
-    digest = hashlib.sha256((drawing + repr(list(pool))).encode())
+    digest = hashlib.sha256((drawing + repr((detector, list(pool)))).encode())
     for t in pool.own.values():
         digest.update(t.atlas.tobytes() + repr((t.size, t.elements)).encode())
     path = sim.ROOT / "data/index" / f"{digest.hexdigest()[:16]}.safetensors"
@@ -1799,15 +1818,15 @@ def index(pool: Pool):
         return sim.read(path, "nitrogen.index/1")[0]
     parts = []
     for i, template in enumerate(tqdm(pool.values(), "index of templates, once", len(pool), leave=False, mininterval=2)):
-        for ground in GROUNDS:
-            for scale in SCALES:
-                points, descriptors = features(idle(template, ground, scale))
-                parts.append((points / (scale, scale, scale, 1), descriptors, np.full(len(points), i)))
+        for picture, affine in poses(template, detector):
+            points, descriptors = DETECTORS[detector](picture)
+            points = (points - (*affine[:, 2], 0, 0)) / (*[affine[0, 0]] * 3, 1)
+            parts.append((points[:MOST], descriptors[:MOST], np.full(len(points[:MOST]), i)))
     points, descriptors, owner = (np.concatenate(column) for column in zip(*parts))
     centers = descriptors[np.random.default_rng(0).permutation(len(points))[:max(1, min(len(points) // 128, 8192))]]
     cell = np.concatenate([(descriptors[i:i + 8192] @ centers.T).argmax(1) for i in range(0, len(points), 8192)])
     order = np.argsort(cell, kind="stable")
-    tensors = {"points": points[order].astype(np.float32), "descriptors": (descriptors[order] * 510).clip(0, 255).astype(np.uint8),
+    tensors = {"points": points[order].astype(np.float32), "descriptors": (descriptors[order] * 254).clip(-127, 127).astype(np.int8),
                "owner": owner[order].astype(np.int32), "centers": centers, "start": np.searchsorted(cell[order], np.arange(len(centers) + 1)),
                "sizes": np.array([t.size for t in pool.values()], np.float32)}
     with contextlib.suppress(OSError):                      # a folder that cannot be written costs time, nothing else
@@ -1815,15 +1834,15 @@ def index(pool: Pool):
     return tensors
 
 
-def match(descriptors, bank):
-    """All pairs of alike descriptors, a picture's and the templates': (row in the picture, row in the bank), int [m] each."""
+def match(descriptors, bank, least: float):
+    """All pairs of descriptors with a cosine above `least`, a picture's and the templates': (row there, row in the bank), int [m] each."""
     probes = min(PROBES, len(bank["centers"]))
     cell = np.argpartition(-(descriptors @ bank["centers"].T), probes - 1, axis=1)[:, :probes].ravel()
     order = np.argsort(cell, kind="stable")
     row, edges, pairs = (np.arange(len(cell)) // probes)[order], np.searchsorted(cell[order], np.arange(len(bank["centers"]) + 1)), []
     for c in np.unique(cell):
         here, there = row[edges[c]:edges[c + 1]], slice(bank["start"][c], bank["start"][c + 1])
-        a, b = np.nonzero(descriptors[here] @ bank["descriptors"][there].astype(np.float32).T > ALIKE * 510)
+        a, b = np.nonzero(descriptors[here] @ bank["descriptors"][there].astype(np.float32).T > least * 254)
         pairs.append((here[a], b + there.start))
     return tuple(np.concatenate(column) for column in zip(*pairs)) if pairs else (np.zeros(0, int), np.zeros(0, int))
 
@@ -1930,21 +1949,23 @@ def search(image, pool, cfg: Config):
     """The best verified template in a picture: (score, inliers, likeness, name, affine), or the reason why there is none.
 
     Verified: registered on the picture, then scored by inliers x likeness^2, over all candidates, not the first over a bar.
+    XFeat is asked where SIFT shows nothing: it sees what is faint and small, and much that is not there.
     """
-    bank, names, found, best = pool.index, list(pool), [], (0.0, 0, 0.0, "", None)
-    points, descriptors = features(image)
-    pairs = match(descriptors, bank)
-    for _, number, affine in vote(points, pairs, bank, image.shape[1]):
-        if count_inliers(points, pairs, bank, number, affine, 8.0) >= MIN_VOTES:
-            affine, like = refine(image, pool[names[number]], affine, widest=160, steps=10)
-            found.append((count_inliers(points, pairs, bank, number, affine) * max(like, 0)**2, number, affine))
-    for _, number, affine in sorted(found, key=lambda f: -f[0])[:3]:
-        affine, like = refine(image, pool[names[number]], affine, widest=400)
-        inliers = count_inliers(points, pairs, bank, number, affine)
-        if plausible(affine, pool[names[number]].size, *image.shape[1::-1]):
-            best = max(best, (inliers * max(like, 0)**2, inliers, like, names[number], affine), key=lambda b: b[0])
-    if best[0] >= SURE * cfg.min_inliers:
-        return best
+    names, best = list(pool), (0.0, 0, 0.0, "", None)
+    for detector, detect_all in DETECTORS.items():
+        bank, found, (points, descriptors) = pool.index(detector), [], detect_all(image)
+        pairs = match(descriptors, bank, ALIKE[detector])
+        for _, number, affine in vote(points, pairs, bank, image.shape[1]):
+            if count_inliers(points, pairs, bank, number, affine, 8.0) >= MIN_VOTES:
+                affine, like = refine(image, pool[names[number]], affine, widest=160, steps=10)
+                found.append((count_inliers(points, pairs, bank, number, affine) * max(like, 0)**2, number, affine))
+        for _, number, affine in sorted(found, key=lambda f: -f[0])[:3]:
+            affine, like = refine(image, pool[names[number]], affine, widest=400)
+            inliers = count_inliers(points, pairs, bank, number, affine)
+            if plausible(affine, pool[names[number]].size, *image.shape[1::-1]):
+                best = max(best, (inliers * max(like, 0)**2, inliers, like, names[number], affine), key=lambda b: b[0])
+        if best[0] >= SURE * cfg.min_inliers:
+            return best
     return f"nearest: {best[3]} with {best[1]} inliers of likeness {best[2]:.2f}" if best[1] else "no template fits anywhere"
 
 
@@ -2161,7 +2182,7 @@ def main(cfg: Config):
     print(f"{len(cfg.videos)} videos -> {cfg.out}: {len(pool(cfg.templates))} templates, {cfg.frames} frames each, "
           f"bar {cfg.min_inliers} inliers; a few seconds a video")
     if cfg.videos:
-        pool(cfg.templates).index                           # made here, once; the workers find it on disk
+        pool(cfg.templates).index("sift")                   # made here, once; the workers find it on disk
     done = sim.for_each(functools.partial(label, cfg), cfg.videos, cfg.workers)
     absent = [f"{d['video']}: no overlay found ({d['reason']}) -> {d['path']}" for d in done if not d["found"]]
     if len(done) == 1 and absent:

@@ -75,9 +75,9 @@ FORMATS = {
     },
     "nitrogen.index/1": {
         "points": ("float32", "n 4", "x, y, size in canvas px, angle in degrees"),
-        "descriptors": ("uint8", "n 128", "root SIFT, 255 = 0.5"),
+        "descriptors": ("int8", "n d", "127 = 0.5"),
         "owner": ("int32", "n", "number of the template"),
-        "centers": ("float32", "cells 128", "a descriptor per cell"),
+        "centers": ("float32", "cells d", "a descriptor per cell"),
         "start": ("int64", "cells1", "first row of each cell, cells + 1 of them"),
         "sizes": ("float32", "templates 2", "w, h in px"),
     },

@@ -563,22 +563,24 @@ def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, spans):
 def test_the_index_is_kept(tmp_path, monkeypatch):
     """Made once, read the next time; another pool, another index; a folder that cannot be written changes nothing."""
     monkeypatch.setattr(sim, "ROOT", tmp_path)
-    a, again = (extract.templates(extract.CORE[:2]).index for _ in range(2))
+    a, again = (extract.templates(extract.CORE[:2]).index("sift") for _ in range(2))
     assert len(list((tmp_path / "data/index").iterdir())) == 1 and all(np.array_equal(a[k], again[k]) for k in a)
-    other = extract.templates(extract.CORE[:3]).index
+    other = extract.templates(extract.CORE[:3]).index("sift")
     assert len(list((tmp_path / "data/index").iterdir())) == 2 and set(other["owner"]) == {0, 1, 2} and set(a["owner"]) == {0, 1}
     monkeypatch.setattr(sim, "ROOT", tmp_path / "file")
     (tmp_path / "file").write_text("")
-    assert np.array_equal(extract.templates(extract.CORE[:2]).index["owner"], a["owner"])
+    assert np.array_equal(extract.templates(extract.CORE[:2]).index("sift")["owner"], a["owner"])
 
 
-def test_a_descriptor_finds_its_like():
+@pytest.mark.parametrize("detector", extract.DETECTORS)
+def test_a_descriptor_finds_its_like(detector):
     """The index looks into few cells and still finds most of the pairs that a search through everything finds, and no other."""
-    bank = extract.templates(extract.CORE).index
-    _, descriptors = extract.features(extract.idle(extract.templates()["xbox360-dark"], 90, 0.8))
-    whole = np.argwhere(descriptors @ bank["descriptors"].T.astype(np.float32) / 510 > extract.ALIKE)
-    found = set(zip(*(v.tolist() for v in extract.match(descriptors, bank))))
-    assert len(found) > 0.8 * len(whole) and not found - set(map(tuple, whole.tolist()))
+    bank = extract.templates(extract.CORE[:12]).index(detector)
+    _, descriptors = extract.DETECTORS[detector](extract.idle(extract.templates()["xbox360-dark"], 90, 0.8))
+    least = extract.ALIKE[detector]
+    whole = np.argwhere(descriptors @ bank["descriptors"].T.astype(np.float32) / 254 > least)
+    found = set(zip(*(v.tolist() for v in extract.match(descriptors, bank, least))))
+    assert len(found) > 0.8 * len(whole) > 1000 and not found - set(map(tuple, whole.tolist()))
 
 
 def test_plain_game_has_no_overlay(tmp_path):
