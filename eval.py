@@ -580,16 +580,18 @@ def lowe(a, b, ratio=0.8):
     return np.where(1 - best < ratio**2 * (1 - like.max(1)), near, -1)
 
 
-def mutual(a, b):
-    import extract
-    rows, found = np.full(len(a), -1), extract.mutual(a, b, 0.82)          # cosine, as XFeat's authors match
-    rows[found[0]] = found[1]
-    return rows
+def mutual(a, b, least=0.82):
+    """Each other's nearest, with the cosine that XFeat's authors ask for."""
+    if not len(a) or not len(b):
+        return np.full(len(a), -1)
+    like, rows = a @ b.T, np.arange(len(a))
+    near = like.argmax(1)
+    return np.where((like.argmax(0)[near] == rows) & (like[rows, near] > least), near, -1)
 
 
 def detectors() -> dict:
     import extract
-    return {"plain": ((sift, lowe),), **({"single": ((sift, lowe), (extract.detect, mutual))} if hasattr(extract, "detect") else {})}
+    return {"plain": ((sift, lowe),), "single": ((sift, lowe), (extract.detect, mutual))}
 
 
 @functools.lru_cache(4)

@@ -1358,16 +1358,6 @@ def detect(images, w: dict | None = None, top_k: int = 4096, threshold: float = 
     return out if batch.ndim == 4 else out[0]
 
 
-def mutual(a, b, least: float = -1.0):
-    """Rows of `a` and of `b`, int [n] each, whose unit descriptors are each other's nearest, with a cosine above `least`."""
-    if not len(a) or not len(b):
-        return np.zeros(0, int), np.zeros(0, int)
-    like, rows = a @ b.T, np.arange(len(a))
-    near = like.argmax(1)
-    good = (like.argmax(0)[near] == rows) & (like[rows, near] > least)
-    return rows[good], near[good]
-
-
 def posed(template, width: float, ground=110):
     """(picture uint8 [h, w, 3], affine [2, 3] canvas -> picture): the untouched template, `width` px wide over a ground, with
     a rim; sides are multiples of 32, which `detect` does not resize."""

@@ -144,6 +144,14 @@ def test_skins_of_other_drawing_code(tmp_path):
         assert t.family in extract.FAMILIES and len(places) >= 10 and len({tuple(v) for v in places.values()}) == len(places), t.name
 
 
+def test_matchers_by_hand():
+    a, b = np.eye(4)[:3], np.eye(4)[[2, 0, 0]] * np.array([[1], [0.9], [0.5]])
+    assert evaluation.mutual(a, b, 0.6).tolist() == [1, -1, 0] and evaluation.mutual(a, b, 1.0).tolist() == [-1, -1, -1]
+    assert evaluation.mutual(a[:0], b).size == 0 and evaluation.mutual(a, b[:0]).tolist() == [-1, -1, -1]
+    close = np.array([[1, 0], [0.98, 0.199]])                               # two that are about as near
+    assert evaluation.lowe(np.array([[1.0, 0]]), close).tolist() == [0] and evaluation.lowe(np.array([[0.995, 0.0998]]), close).tolist() == [-1]
+
+
 def test_plain_rule(monkeypatch):
     """The right template and its box on frames that show it, nothing on frames that do not; a second detector adds its matches."""
     import extract
@@ -159,8 +167,8 @@ def test_plain_rule(monkeypatch):
     one = rule(seen, [(detect, match)])
     assert one["template"] == "ps4-dark" and evaluation.iou(one["box"], [100, 60, 256, 176]) > 0.95 and one["inliers"] >= 20
     assert rule(bare, [(detect, match)]) == {"template": None}
-    monkeypatch.setattr(extract, "detect", lambda rgb: detect(rgb), raising=False)
-    monkeypatch.setattr(extract, "mutual", lambda a, b, least: (np.arange(0), np.arange(0)), raising=False)
+    monkeypatch.setattr(extract, "detect", lambda rgb: detect(rgb))
+    monkeypatch.setattr(evaluation, "mutual", lambda a, b: np.full(len(a), -1))
     pairs = evaluation.detectors()["single"]
     two = rule([*seen, *seen], pairs)
     assert len(pairs) == 2 and two["template"] == "ps4-dark" and two["inliers"] == one["inliers"]       # the second matched nothing

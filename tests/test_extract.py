@@ -705,11 +705,7 @@ def test_detect_resizes_and_takes_batches():
     assert points.shape == (0, 2) and descriptors.shape == (0, 64)
 
 
-def test_mutual_and_cells_by_hand():
-    a, b = np.eye(4)[:3], np.eye(4)[[2, 0, 0]] * np.array([[1], [0.9], [0.5]])
-    i, j = extract.mutual(a, b, 0.6)
-    assert (i.tolist(), j.tolist()) == ([0, 2], [1, 0])
-    assert extract.mutual(a[:0], b)[0].size == extract.mutual(a, b, 1.0)[0].size == 0
+def test_cells_by_hand():
     found = extract.cells(np.array([[9.5, 2.5], [15.9, 15.1], [-0.2, 3], [16.0, 3]]), 16)
     assert found.tolist() == [[64, 17], [64, 63]]
 
