@@ -66,12 +66,12 @@ def launch(name: str, task: str, seed: int, **options) -> sim.GameEnv:
 # ---- record --------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Record(sim.Common):
+class Record(sim.Many):
     out: str = "data/videos"            # folder
     minutes: float = 10.0               # of play in all
     seconds: float = 20.0               # per video
     games: str = FIRST_GAMES            # built-in games, in turn
-    workers: int = os.cpu_count() or 1  # processes
+    workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
 
 
 def record(c: Record) -> None:
@@ -80,7 +80,7 @@ def record(c: Record) -> None:
     for name in names:
         game(name)
     jobs = [f"{names[i % len(names)]}-{i:03d}" for i in range(n)]
-    frames = sim.for_each(functools.partial(record_video, c=c), jobs, c.workers)
+    frames = sim.for_each(functools.partial(record_video, c=c), jobs, c.workers, ray=c.ray)
     print(f"{n} videos, {sum(frames):,} frames at {FPS}/s of {WIDTH} x {HEIGHT} -> {c.out}")
 
 
@@ -137,12 +137,12 @@ def record_video(stem: str, c: Record) -> int:
 # ---- overlay: extraction against truth (DESIGN: metrics) ---------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Overlay(sim.Common):
-    videos: tuple[str, ...] = ()        # recordings or folders of them; none: record fresh ones
+class Overlay(sim.Many):
+    videos: tuple[str, ...] = ()        # recordings, folders of them, patterns in quotes, or @list.txt; none: record fresh ones
     labels: str = "data/overlay/labels" # what extract.py and parse.py wrote
     minutes: float = 4.0                # of fresh recordings
     out: str = "data/overlay"           # folder of the fresh recordings
-    workers: int = os.cpu_count() or 1  # processes
+    workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
     stage: str = "all"                  # all; or locate: only where the overlay is and which, on a fixed grid of videos, as are the rest:
     templates: str = "assets/skins"     # folder of skins: half of the videos show one of them
     rules: str = "locate,single,plain"  # what looks at the videos
@@ -158,12 +158,12 @@ def overlay(c: Overlay) -> dict:
     if c.stage == "locate":
         return locate(c)
     if c.videos:
-        videos, labels = expand(c.videos), c.labels
+        videos, labels = c.videos, c.labels
     else:
-        labels = f"{c.out}/labels"
-        step("eval.py", "record", "--out", f"{c.out}/videos", "--minutes", str(c.minutes), "--seed", str(c.seed + 1000), "--workers", str(c.workers))
-        videos = expand([f"{c.out}/videos"])
-        step("extract.py", *videos, "--out", labels, "--workers", str(c.workers))
+        labels, many = f"{c.out}/labels", ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()))
+        step("eval.py", "record", "--out", f"{c.out}/videos", "--minutes", str(c.minutes), "--seed", str(c.seed + 1000), *many)
+        videos = sim.expand([f"{c.out}/videos"])
+        step("extract.py", *videos, "--out", labels, *many)
         step("parse.py", *videos, "--out", labels, "--device", c.device)
     lost = [v for v in videos if not (Path(labels) / f"{Path(v).stem}.actions.safetensors").exists()]
     if lost:
@@ -190,17 +190,6 @@ def step(*command: str) -> None:
     print(f"$ python {' '.join(a for a in command if not a.endswith('.mp4'))}", flush=True)
     if status := subprocess.run([sys.executable, *command], cwd=sim.ROOT).returncode:
         raise SystemExit(f"{command[0]} stopped with status {status}")
-
-
-def expand(paths) -> list[str]:
-    """Folders become the mp4 files in them."""
-    out = []
-    for p in paths:
-        found = sorted(map(str, Path(p).glob("*.mp4"))) if Path(p).is_dir() else [p]
-        if not found:
-            raise SystemExit(f"{p}: no mp4 files in this folder")
-        out += found
-    return out
 
 
 def score_video(video: str, labels: str) -> dict:
@@ -761,7 +750,7 @@ def locate(c: Overlay) -> dict:
     cases = cases[:max(1, round(c.share * len(cases)))] + nothing(round(c.share * c.nothing))
     print(f"{len(cases)} videos of {SIZE[0]} x {SIZE[1]}; {len(extract.pool(c.templates))} templates to choose from; shown: "
           f"{sum(map(extract.held_out, extract.TEMPLATES))} built-in ones, held out, and {len(own)} skins of {c.templates} -> {c.out}/locate")
-    results = [r for r in sim.for_each(functools.partial(try_case, c=c), cases, c.workers) if r["rules"]]
+    results = [r for r in sim.for_each(functools.partial(try_case, c=c), cases, c.workers, ray=c.ray) if r["rules"]]
     table = locate_table(results)
     print_table(table)
     print(f"seconds: of one core, a video; making one took {np.mean([x['seconds'] for x in results if x['truth']['box']]):.1f}.  "
@@ -851,7 +840,7 @@ STRONGEST = {"ridge": "right", "crypt": "up", "rally": "up"}      # the best of 
 # ---- play ---------------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Play(sim.Common):
+class Play(sim.Many):
     policy: str = "runs/tiny/model.safetensors"  # what train.py made
     games: str = FIRST_GAMES            # built-in games
     seeds: int = 10                     # episodes per task and player
@@ -860,7 +849,7 @@ class Play(sim.Common):
     steps: int = 0                      # denoising steps (0: as the model says)
     seconds: float = 60.0               # with -- COMMAND: how long to play
     video: str = ""                     # also write a film of the policy, one episode per task
-    workers: int = os.cpu_count() or 1  # processes
+    workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
     command: tuple[str, ...] = ()       # another game's command, after --
 
 
@@ -873,7 +862,7 @@ def play(c: Play) -> dict | None:
     names, seeds = c.games.split(","), 4 if c.quick else c.seeds
     players = {n: [*PLAYERS, *([STRONGEST.get(n, "right")] if c.quick else DIRECTIONS)] for n in names}
     jobs = [(p, n, t, 10_000 * (c.seed + 1) + s) for n in names for p in players[n] for t in game(n).TASKS for s in range(seeds)]
-    results = dict(zip(jobs, sim.for_each(functools.partial(episode, c=c), jobs, c.workers, "episodes")))
+    results = dict(zip(jobs, sim.for_each(functools.partial(episode, c=c), jobs, c.workers, "episodes", c.ray)))
     table = report(c, results, names, seeds)
     if c.video:
         film(c, names)

@@ -1,6 +1,6 @@
 """extract.py: find the controller overlay in a gameplay video (paper section 3.1).
 
-    python extract.py VIDEO... [--out DIR] [--templates DIR] [--workers N] [--sheet]     DIR/<video stem>.overlay.safetensors
+    python extract.py VIDEO... [--out DIR] [--templates DIR] [--workers N | --ray ADDRESS] [--sheet]     DIR/<video stem>.overlay.safetensors
     python extract.py templates [--out FILE.png] [--templates DIR] [--family NAME]       contact sheet of the templates
     python extract.py bench                                                              how fast they are drawn
     python extract.py train [--minutes M] [--backgrounds DIR] [--out FILE]               weights of XFeat, from drawn pictures
@@ -62,10 +62,9 @@ MIN_STRETCH = 4         # CHOICE: sampled frames that an overlay stays at one pl
 
 
 @dataclass(frozen=True)
-class Config(sim.Common):
-    videos: tuple[str, ...] = ()            # gameplay videos
+class Config(sim.Many):
+    videos: tuple[str, ...] = ()            # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
     out: str = "data/labels"                # folder of the *.overlay.safetensors
-    workers: int = 1                        # processes
     sheet: bool = False                     # also write DIR/<stem>.overlay.png to look at
     min_inliers: int = MIN_INLIERS          # matches that agree on the place (paper 3.1: 20)
     frames: int = FRAMES                    # frames sampled over the video (paper 3.1: 25)
@@ -2173,7 +2172,7 @@ def main(cfg: Config):
           f"bar {cfg.min_inliers} inliers; a few seconds a video")
     if cfg.videos:
         pool(cfg.templates).index("sift")                   # made here, once; the workers find it on disk
-    done = sim.for_each(functools.partial(label, cfg), cfg.videos, cfg.workers)
+    done = sim.for_each(functools.partial(label, cfg), cfg.videos, cfg.workers, ray=cfg.ray)
     absent = [f"{d['video']}: no overlay found ({d['reason']}) -> {d['path']}" for d in done if not d["found"]]
     if len(done) == 1 and absent:
         raise SystemExit(absent[0])

@@ -30,8 +30,8 @@ MASK_COLOUR = 127        # mid-grey: 0 for the network
 
 
 @dataclass(frozen=True)
-class Config(sim.Common):
-    videos: tuple[str, ...] = ()    # video files
+class Config(sim.Many):
+    videos: tuple[str, ...] = ()    # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
     labels: str = "data/labels"     # folder of the actions (and overlays)
     out: str = "data/shards"        # folder for the shards
     segment_seconds: float = 20.0   # what is kept or dropped whole (the released dataset's unit)
@@ -44,7 +44,6 @@ class Config(sim.Common):
     quality: int = 90               # JPEG quality of the stored frames
     rows_per_shard: int = 20000     # bound on a shard's size: about 300 MB
     validation: float = 0.1         # share of the videos held out, chosen by a hash of the name
-    workers: int = 1                # processes
 
 
 # ---- sticks (paper 3.1, "refine") -----------------------------------------------------------------------------
@@ -248,7 +247,7 @@ def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
 
 
 def run(c: Config) -> None:
-    counts = [n for n in sim.for_each(functools.partial(filter_video, c=c), c.videos, c.workers) if n]
+    counts = [n for n in sim.for_each(functools.partial(filter_video, c=c), c.videos, c.workers, ray=c.ray) if n]
     rows, kept, chunks = (sum(n[k] for n in counts) for k in ("rows", "kept", "chunks"))
     print(f"{len(counts)} videos, {rows:,} frames: kept {kept:,} ({100 * kept / max(rows, 1):.0f} %), {chunks:,} chunks "
           f"({sum(n['split'] == 'validation' for n in counts)} videos held out) -> {c.out}")

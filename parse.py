@@ -51,12 +51,11 @@ FRAME_WIDTH = 960       # px, width of the synthetic game frame that overlay siz
 # ---- configuration ---------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Config(sim.Common):
-    videos: tuple[str, ...] = ()                    # videos to parse
+class Config(sim.Many):
+    videos: tuple[str, ...] = ()                    # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
     out: str = "data/labels"                        # folder of the overlay artefacts, and of what is written
     weights: str = "weights/parse.safetensors"      # what `train` made
     preview: bool = False                           # also write <stem>.preview.mp4: the crop beside the parsed pad
-    workers: int = 1                                # processes
 
 
 @dataclass(frozen=True)
@@ -791,7 +790,7 @@ def parse_video(video: str, cfg: Config) -> Path | None:
         tqdm.write(f"{target}: finished already")
     else:
         sim.keep_memory()
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // cfg.workers - 1))           # one core decodes
+        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) - 1))   # one core decodes
         device, start = sim.pick_device(cfg.device), time.monotonic()
         actions = read_actions(loaded(weights, device), video, overlay, info["layout"], device)
         sim.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=UNIT, fps=sim.video_facts(video)["fps"],
@@ -809,9 +808,9 @@ def parse_video(video: str, cfg: Config) -> Path | None:
 def main(cfg: Config) -> None:
     if cfg.videos:
         info = sim.read(weights_file(cfg.weights), "nitrogen.parser/1")[1]       # fail before the work, not in it
-        print(f"parse {len(cfg.videos)} video(s) on {sim.pick_device(cfg.device)} with {cfg.weights} "
+        print(f"parse {len(cfg.videos)} video(s) on {f'Ray ({cfg.ray})' if cfg.ray else sim.pick_device(cfg.device)} with {cfg.weights} "
               f"(trained on {info.get('images', 0):,} pairs) -> {cfg.out}/<stem>.actions.safetensors")
-    sim.for_each(functools.partial(parse_video, cfg=cfg), cfg.videos, cfg.workers)
+    sim.for_each(functools.partial(parse_video, cfg=cfg), cfg.videos, cfg.workers, ray=cfg.ray, gpus=int(cfg.device.startswith("cuda")))
 
 
 if __name__ == "__main__":

@@ -21,15 +21,20 @@ import ctypes
 import ctypes.util
 import dataclasses
 import functools
+import glob
 import hashlib
+import importlib
 import inspect as pyinspect
+import io
 import json
 import mmap
 import os
+import pickle
 import platform
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -251,7 +256,14 @@ class Common:
     fresh: bool = False             # replace finished outputs
 
 
-INCIDENTAL = {"device", "fresh", "videos", "out", "workers", "labels", "sheet", "preview", "command"}
+@dataclass(frozen=True)
+class Many(Common):
+    """And those of the stages that work through many items (for_each)."""
+    workers: int = 1                # processes; with --ray local its CPUs
+    ray: str = ""                   # host:port or ray://host:port of a Ray cluster (all paths, and this folder, on storage that it shares), or local
+
+
+INCIDENTAL = {"device", "fresh", "videos", "out", "workers", "ray", "labels", "sheet", "preview", "command"}
 
 
 def recipe(cfg, *sources) -> dict:
@@ -304,6 +316,8 @@ def command_line(doc: str, commands: dict, argv=None, inspect=show):
         return inspect(parser.parse_args(argv).inspect)
     cfg = presets[args.pop("config", None) or next(iter(presets))]
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in args.items() if v not in (None, [])}
+    if "videos" in given:
+        given["videos"] = expand(given["videos"])
     if any(f.name == "command" for f in dataclasses.fields(cfg)) and rest:
         given["command"] = rest
     elif rest:
@@ -431,56 +445,160 @@ class VideoWriter:
 
 # ---- many inputs ------------------------------------------------------------------------------------------
 
-def for_each(fn, items, workers: int = 1, what: str = "videos") -> list:
-    """[fn(item) for item in items], here or over worker processes, with one progress bar.
+VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".ts")        # what counts as a video in a folder
+
+
+def expand(paths) -> tuple[str, ...]:
+    """Videos as a user gives them -> files: a file stays, a folder becomes the videos in it (sorted, without the previews of parse.py),
+    a pattern what it matches, @list.txt the lines of that file.  A file that does not exist stays too: for_each names it."""
+    files = []
+    for p in map(str, paths):
+        found = [p]
+        if p.startswith("@") and not os.path.exists(p):
+            try:
+                lines = map(str.strip, Path(p[1:]).read_text("utf-8-sig").splitlines())
+            except (OSError, UnicodeDecodeError) as e:
+                raise SystemExit(f"{p}: not a readable list of videos ({e})") from None
+            found = [x for x in lines if x and not x.startswith("#")]
+        elif os.path.isdir(p):
+            found = sorted(str(f) for f in Path(p).iterdir() if f.suffix.lower() in VIDEOS and f.is_file()
+                           and not f.name.startswith(".") and not f.name.endswith(".preview.mp4"))
+        elif glob.has_magic(p) and not os.path.exists(p):
+            found = sorted(f for f in glob.glob(p, recursive=True) if os.path.isfile(f))
+        if not found:
+            raise SystemExit(f"{p}: no videos there (a file, a folder, a pattern in quotes or @list.txt; in folders: {' '.join(VIDEOS)})")
+        files += found
+    return tuple(files)
+
+
+def for_each(fn, items, workers: int = 1, what: str = "videos", ray: str = "", gpus: int = 0) -> list:
+    """[fn(item) for item in items] with one progress bar: here, over worker processes, or over the Ray cluster at `ray`.
 
     A failure (also a crash of the worker) is reported and does not stop the rest; at the end SystemExit names all of them.
-    `fn` must be picklable when workers > 1; equal items run once.
+    `fn` must be picklable unless it runs here; equal items run once.  gpus: that a task on Ray holds.
     """
     from tqdm import tqdm
     items = list(dict.fromkeys(items))
     if not items:
         raise SystemExit(f"no {what} given (see --help)")
+    if ray:
+        runs = over_ray(start_ray(ray, workers, gpus), fn, items, gpus)
+    elif workers > 1 and len(items) > 1:
+        runs = over_processes(fn, items, workers)
+    else:
+        runs = ((item, *attempt(functools.partial(fn, item))) for item in items)
     results, failed = {}, {}
-
-    def note(item, call):
-        try:
-            results[item] = call()
-        except (Exception, SystemExit) as e:
-            failed[item] = str(e) if isinstance(e, SystemExit) else f"{item}: {type(e).__name__}: {e}"
-            tqdm.write(failed[item], file=sys.stderr) if len(items) > 1 else None
-
-    with tqdm(total=len(items), desc=what, unit=what.rstrip("s"), disable=len(items) == 1) as bar:
-        if workers <= 1 or len(items) == 1:
-            for item in items:
-                note(item, functools.partial(fn, item))
-                bar.update()
-        else:
-            threads = os.environ.get("OMP_NUM_THREADS")
-            os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
-            import multiprocessing
-            spawn = multiprocessing.get_context("spawn")
-            try:
-                todo = items
-                with concurrent.futures.ProcessPoolExecutor(min(workers, len(items)), spawn) as pool:
-                    futures = {pool.submit(fn, item): item for item in todo}
-                    for future in concurrent.futures.as_completed(futures):
-                        if not isinstance(future.exception(), concurrent.futures.process.BrokenProcessPool):
-                            note(futures[future], future.result)
-                            bar.update()
-                for item in [i for i in items if i not in results and i not in failed]:   # a worker died: one by one
-                    with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
-                        note(item, pool.submit(fn, item).result)
-                        bar.update()
-            finally:
-                os.environ.pop("OMP_NUM_THREADS", None)
-                if threads:
-                    os.environ["OMP_NUM_THREADS"] = threads
+    with contextlib.closing(runs), tqdm(total=len(items), desc=what, unit=what.rstrip("s"), disable=len(items) == 1) as bar:
+        for item, result, error in runs:
+            results[item] = result
+            if error:
+                failed[item] = str(error) if isinstance(error, SystemExit) else f"{item}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                tqdm.write(failed[item], file=sys.stderr) if len(items) > 1 else None
+            bar.update()
     if len(items) == 1 and failed:
         raise SystemExit(next(iter(failed.values())))
     if failed:
         raise SystemExit(f"{len(failed)} of {len(items)} {what} failed:\n  " + "\n  ".join(failed.values()))
     return [results[i] for i in items]
+
+
+def attempt(call) -> tuple:
+    """(result, None), or (None, what was raised)."""
+    try:
+        return call(), None
+    except (Exception, SystemExit) as e:
+        return None, e
+
+
+def over_processes(fn, items, workers: int):
+    """Yield (item, result, error) as they finish; items whose worker died run again, each in a process of its own."""
+    import multiprocessing
+    spawn, left = multiprocessing.get_context("spawn"), dict.fromkeys(items)
+    threads = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+    try:
+        with concurrent.futures.ProcessPoolExecutor(min(workers, len(items)), spawn) as pool:
+            futures = {pool.submit(fn, item): item for item in items}
+            for future in concurrent.futures.as_completed(futures):
+                if not isinstance(future.exception(), concurrent.futures.process.BrokenProcessPool):
+                    del left[futures[future]]
+                    yield futures[future], *attempt(future.result)
+        for item in left:
+            with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+                yield item, *attempt(pool.submit(fn, item).result)
+    finally:
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if threads:
+            os.environ["OMP_NUM_THREADS"] = threads
+
+
+def start_ray(address: str, workers: int, gpus: int):
+    """The module ray, connected: to a fresh cluster of `workers` CPUs on this machine that only this machine reaches, or to a running one."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")               # it would report to its makers
+    if address == "local":
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"           # read by the import: 127.0.0.1, as by default on Windows and macOS
+    try:
+        import ray
+    except ImportError:
+        raise SystemExit("--ray needs Ray: pip install ray") from None
+    env = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}        # a task holds one CPU; one bar is enough
+    options = {"logging_level": "error", "log_to_driver": False, "runtime_env": {"env_vars": env}}
+    try:
+        if address == "local":
+            env |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+            ray.init("local", num_cpus=workers, include_dashboard=False, **options)
+        else:
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            socket.create_connection((host, int(port)), 5).close()      # Ray would wait for minutes
+            options["runtime_env"] |= {"working_dir": str(ROOT), "excludes": ["tests", *(f"*{suffix}" for suffix in VIDEOS)]}
+            ray.init(address, **options)
+    except (Exception, SystemExit) as e:
+        raise SystemExit(f"--ray {address}: {str(e).partition(chr(10))[0]} (expected local, or host:port or ray://host:port of a cluster)") from None
+    if gpus and not ray.cluster_resources().get("GPU"):
+        ray.shutdown()
+        raise SystemExit(f"--ray {address}: no GPU in this cluster; give --device cpu")
+    return ray
+
+
+def over_ray(ray, fn, items, gpus: int):
+    """Yield (item, result, error) as they finish.  What fails, or whose worker dies, runs once more; at most two tasks a CPU are out."""
+    from tqdm import tqdm
+    main = Path(getattr(sys.modules["__main__"], "__file__", "")).stem
+    task, work = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(ray_task), ray.put(pickle.dumps(fn))
+    todo, out = [(item, 1) for item in reversed(items)], {}
+    try:
+        while todo or out:
+            while todo and len(out) < 2 * max(1, ray.cluster_resources().get("CPU", 1)):
+                item, more = todo.pop()
+                out[task.remote(main, os.getcwd(), work, pickle.dumps(item))] = item, more
+            done = ray.wait(list(out))[0][0]
+            item, more = out.pop(done)
+            try:
+                result, error, said = ray.get(done)
+            except ray.exceptions.RayError as e:                        # the worker died
+                result, error, said = None, e, ""
+            tqdm.write(said, end="")
+            if error and more:
+                todo.insert(0, (item, more - 1))
+            else:
+                yield item, result, error
+    finally:
+        for run in out:
+            ray.cancel(run)
+        ray.shutdown()
+
+
+def ray_task(main: str, folder: str, work: bytes, item: bytes) -> tuple:
+    """In a Ray worker: (result, error, what was printed) of a pickled function and item, whose __main__ is the stage's file.
+
+    Ray's own pickling copies what is in __main__ by value, and cannot where a function has a cache."""
+    def call():
+        os.chdir(folder)
+        if main not in ("", "__main__"):
+            sys.modules["__main__"] = importlib.import_module(main)
+        return pickle.loads(work)(pickle.loads(item))
+    with io.StringIO() as said, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        return *attempt(call), said.getvalue()                          # a SystemExit as a value: Ray would take it for the worker's end
 
 
 # ======================================================================================================

@@ -120,6 +120,113 @@ def test_for_each_survives_a_crash():
     assert lines[0] == "2 of 4 videos failed:" and any(line.startswith("  crash: BrokenProcessPool") for line in lines)
 
 
+def where(item):
+    if item == "die":
+        os._exit(3)
+    if item == "late":
+        time.sleep(1)
+    print(f"saw {item}")
+    return double(item), os.getpid(), os.environ["OMP_NUM_THREADS"], os.getcwd()
+
+
+@pytest.mark.slow
+def test_for_each_over_ray(capfd, tmp_path, monkeypatch):
+    """Results in order, in two processes that share this folder; failing items and dying workers run twice and stop nobody."""
+    pytest.importorskip("ray", reason="no Ray (pip install ray)")
+    monkeypatch.chdir(tmp_path)
+    found = sim.for_each(where, ["late", "b", "late2", "c", "d", "b"], 2, ray="local")
+    assert [f[0] for f in found] == ["latelate", "bb", "late2late2", "cc", "dd"] and "saw late2" in capfd.readouterr().out
+    assert len({f[1] for f in found} | {os.getpid()}) == 3 and {f[3] for f in found} == {str(tmp_path)}
+    assert {f[2] for f in found} == {str(max(1, (os.cpu_count() or 1) // 2))}
+    with pytest.raises(SystemExit) as e:
+        sim.for_each(where, ["a", "die", "bad", "b", "late"], 2, ray="local")
+    lines = str(e.value).splitlines()
+    assert lines[0] == "2 of 5 videos failed:" and sorted(lines[1:])[0] == "  bad: is bad" and sorted(lines[1:])[1].startswith("  die: WorkerCrashedError")
+    said = capfd.readouterr().out
+    assert (said.count("saw a\n"), said.count("saw bad\n")) == (1, 2)
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_ray_and_keeps_what_is_finished(tmp_path):
+    pytest.importorskip("ray", reason="no Ray (pip install ray)")
+    (tmp_path / "stage.py").write_text(STAGE)
+    items = ["a", "b", *(f"slow{i}" for i in range(20))]
+    run = subprocess.Popen([sys.executable, "stage.py", *items], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=30)[1]
+    assert run.returncode == 1 and said.strip().endswith("interrupted; finished work is kept, the same command goes on from there"), said
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == "") == ["a", "b"] and "Traceback" not in said
+
+
+STAGE = """
+import functools, sys, time
+from dataclasses import dataclass
+from pathlib import Path
+import sim
+
+@dataclass(frozen=True)
+class Config(sim.Many):
+    names: tuple[str, ...] = ()     # of files to make
+    workers: int = 2                # two
+    ray: str = "local"              # here
+
+@functools.lru_cache
+def cached(name):                   # a stage's functions have caches
+    return name * 2
+
+def make(name, cfg):
+    if name.startswith("slow"):
+        time.sleep(20)
+    Path(name).write_text(cached(name))
+
+sim.command_line("", {"": (Config, lambda c: sim.for_each(functools.partial(make, cfg=c), c.names, c.workers, ray=c.ray))}) if __name__ == "__main__" else None
+"""
+
+
+def test_without_ray_and_without_its_cluster(monkeypatch):
+    with monkeypatch.context() as m:
+        m.setitem(sys.modules, "ray", None)
+        assert fault(lambda: sim.for_each(double, ["a"], ray="local")) == "--ray needs Ray: pip install ray"
+    pytest.importorskip("ray", reason="no Ray (pip install ray)")
+    for address in ("127.0.0.1:9", "ray://127.0.0.1:9", "nowhere"):
+        assert fault(lambda: sim.for_each(double, ["a"], ray=address)).startswith(f"--ray {address}: ")
+
+
+def test_ray_is_no_part_of_a_recipe():
+    assert sim.recipe(sim.Many(workers=7, ray="local")) == sim.recipe(sim.Many())
+
+
+# ---- which videos
+
+@dataclass(frozen=True)
+class Stage(sim.Many):
+    videos: tuple[str, ...] = ()    # some videos
+
+
+def test_files_folders_patterns_and_lists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "clips/z.MKV", "clips/b.mp4", "clips/b.preview.mp4", "clips/.b.1.part.mp4", "clips/notes.txt", "clips/deep/c.mp4",
+                 "game [x1].mp4", "@f.mp4"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    b, z, c = (str(Path(p)) for p in ("clips/b.mp4", "clips/z.MKV", "clips/deep/c.mp4"))
+    assert sim.expand(["clips", "a.mp4"]) == (b, z, "a.mp4")
+    assert sim.expand(["clips/*.M*", "clips/**/c.*"]) == (z, c)
+    assert sim.expand(["game [x1].mp4", "@f.mp4", "gone.mp4"]) == ("game [x1].mp4", "@f.mp4", "gone.mp4")    # a name may look like a pattern; for_each names the lost
+    Path("list.txt").write_text("\ufeff# mine\n\n  clips/deep/c.mp4 \ngame [x1].mp4\n#a.mp4\n", encoding="utf-8")
+    assert sim.expand(["@list.txt"]) == ("clips/deep/c.mp4", "game [x1].mp4")
+    Path("empty.txt").write_text("# nothing\n"), Path("empty").mkdir()
+    for none in ("empty", "clips/*.avi", "@empty.txt"):
+        assert fault(sim.expand, [none]).startswith(f"{none}: no videos there")
+    assert fault(sim.expand, ["@gone.txt"]).startswith("@gone.txt: not a readable list of videos")
+    Path("a.png").write_bytes(b"\xff\xfe\xfd")
+    assert fault(sim.expand, ["@a.png"]).startswith("@a.png: not a readable list of videos")
+    assert sim.command_line("", {"": (Stage, lambda cfg: cfg)}, ["clips", "@list.txt"]).videos == (b, z, "clips/deep/c.mp4", "game [x1].mp4")
+
+
 # ---- machine code
 
 @pytest.mark.skipif(not (shutil.which("as") and shutil.which("objcopy")), reason="no assembler (apt install binutils)")
