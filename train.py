@@ -359,9 +359,9 @@ def restore(c, recipe, net, optimizer, average) -> int:
 
 def keep_source(c: Config) -> None:
     folder = c.run / "source"
-    folder.mkdir(exist_ok=True)
-    for path in sim.ROOT.glob("*.py"):
-        shutil.copy(path, folder)
+    (folder / "templates").mkdir(parents=True, exist_ok=True)
+    for path in (*sim.ROOT.glob("*.py"), *sim.ROOT.glob("templates/*.py")):
+        shutil.copy(path, folder / path.relative_to(sim.ROOT))
     (folder / "command.txt").write_text(shlex.join([sys.executable, *sys.argv]) + "\n" + json.dumps(dataclasses.asdict(c), indent=1) + "\n")
 
 

@@ -19,9 +19,10 @@ sys.path.insert(0, str(ROOT))
 
 import extract  # noqa: E402
 import sim  # noqa: E402
+from templates import pads  # noqa: E402
 
 NONE = np.zeros(16, bool), np.zeros(4)
-PAD = extract.PAD
+PAD = pads.PAD
 
 
 def play(rng, n):
@@ -135,7 +136,7 @@ def test_held_out_templates_are_a_seventh_in_every_family():
     out = [n for n in pool if extract.held_out(n)]
     assert 0.12 < len(out) / len(pool) < 0.18 and not set(out) & set(extract.CORE) and len(extract.CORE) == 37
     assert {n.split("-")[0] for n in out} == set(extract.FAMILIES)
-    looks = lambda names: {extract.STYLES[extract.TEMPLATES[n][1]].look for n in names}
+    looks = lambda names: {pads.STYLES[pads.TEMPLATES[n][1]].look for n in names}
     assert looks(out) == {"metal", "sketch", "lcd"} and not looks(out) & looks(set(pool) - set(out))
 
 
@@ -193,7 +194,7 @@ def slow_draw(template, buttons, sticks, scale):
 
 def test_fast_drawing_equals_slow_drawing():
     rng = np.random.default_rng(3)
-    names = [f"{family}-{style}" for family, style in zip([*extract.FAMILIES] * 2, [*extract.STYLES] * 2)]
+    names = [f"{family}-{style}" for family, style in zip([*extract.FAMILIES] * 2, [*pads.STYLES] * 2)]
     for name in dict.fromkeys(names + ["gamecube-glass", "ps3-trail", "arcade-trail", "gamecube-sprite", "ps4-dark"]):
         template = extract.templates()[name]
         for scale in (256 / max(template.size), 1.0, 1.3):
@@ -561,12 +562,15 @@ def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, spans):
 
 
 def test_the_index_is_kept(tmp_path, monkeypatch):
-    """Made once, read the next time; another pool, another index; a folder that cannot be written changes nothing."""
+    """Made once, read the next time; another pool or another way to draw, another index; a folder that cannot be written changes nothing."""
     monkeypatch.setattr(sim, "ROOT", tmp_path)
     a, again = (extract.templates(extract.CORE[:2]).index("sift") for _ in range(2))
     assert len(list((tmp_path / "data/index").iterdir())) == 1 and all(np.array_equal(a[k], again[k]) for k in a)
     other = extract.templates(extract.CORE[:3]).index("sift")
     assert len(list((tmp_path / "data/index").iterdir())) == 2 and set(other["owner"]) == {0, 1, 2} and set(a["owner"]) == {0, 1}
+    (tmp_path / "pads.py").write_text(Path(pads.__file__).read_text() + "#")
+    monkeypatch.setattr(pads, "__file__", str(tmp_path / "pads.py"))
+    assert np.array_equal(extract.templates(extract.CORE[:2]).index["owner"], a["owner"]) and len(list((tmp_path / "data/index").iterdir())) == 3
     monkeypatch.setattr(sim, "ROOT", tmp_path / "file")
     (tmp_path / "file").write_text("")
     assert np.array_equal(extract.templates(extract.CORE[:2]).index("sift")["owner"], a["owner"])

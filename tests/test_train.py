@@ -180,7 +180,7 @@ def test_it_learns_what_the_colour_says(shards):
     assert x[::2].mean() < -0.4 and x[1::2].mean() > 0.4
     rows = [json.loads(line) for line in open("run/log.jsonl")]
     assert rows[-1]["loss"] < 0.6 * rows[0]["loss"] and rows[-1]["val"] < rows[0]["loss"]
-    assert open("run/source/model.py").read() == open(sim.ROOT / "model.py").read()
+    assert all(open(f"run/source/{name}").read() == open(sim.ROOT / name).read() for name in ("model.py", "templates/pads.py"))
 
 
 def test_guards(shards, monkeypatch, capsys):
