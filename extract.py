@@ -11,7 +11,8 @@ In: any video that OpenCV reads; with --templates also your own overlay skins: O
 and the temporal median of the registered crop, uint8 [1, h, w, 3]; the metadata name the template and say where each
 of its buttons and sticks is (`layout`).  A video without an overlay gives `found: false` and the reason.
 
-Also here, for parse.py and eval.py: `templates()`, and the one renderer that draws any template in any state.
+Also here, for parse.py and eval.py: `templates()`, and the one renderer that draws any template in any state.  What draws the
+built-in templates is in templates/pads.py.
 
 Coordinates: x right, y down, in px; pixel i covers i..i+1, so an overlay whose first pixel is (X, Y), drawn at `scale`,
 has the affine [[scale, 0, X], [0, scale, Y]].
@@ -38,7 +39,7 @@ from tqdm import tqdm
 
 import sim
 from templates import pads
-from templates.pads import CORE, FAMILIES, TEMPLATES, held_out        # by these names for parse.py and eval.py too
+from templates.pads import CORE, FAMILIES, TEMPLATES, held_out        # parse.py and eval.py know them by extract's name
 
 GAP = 3                 # px between the states of one element in an atlas, as in OBS input-overlay presets
 DPAD = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")
@@ -93,7 +94,7 @@ class Template:
     elements: tuple[Element, ...]           # in drawing order
 
 
-# ---- templates, from pieces: an element and rows of pictures of its states, uint8 [h, w, 4] RGBA ----------------------------------
+# ---- templates, from pieces: elements and rows of pictures of their states, uint8 [h, w, 4] RGBA ------------------
 
 def pack(pieces):
     """(atlas, elements): pieces in rows from left to right, each with its states below or to the right of it."""
@@ -171,6 +172,7 @@ SDL = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIG
        "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")           # SDL_GamepadButton; "": the guide button
 OLD = (*SDL[:4], *SDL[9:11], "BACK", "START", "", *SDL[7:9], "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "DPAD_DOWN")
 CODES = dict(enumerate(SDL)) | {0xEC00 + i: name for i, name in enumerate(OLD)}     # from 0xEC00 on: presets of old versions
+KINDS = {0: "texture", 2: "button", 5: "stick", 6: "trigger", 7: "texture", 8: "dpad"}      # what an element's type says
 RAW_CUBE = {1: "EAST", 2: "SOUTH", 3: "WEST", 4: "NORTH", 8: "RIGHT_SHOULDER", 16: "START"}     # a GameCube adapter's joystick numbers
 
 
@@ -246,10 +248,16 @@ def numbers(values, n, what, low=-SIDE_LIMIT, high=SIDE_LIMIT):
     return values
 
 
+def cut(picture, x, y, w, h, what):
+    if w < 1 or h < 1 or x + w > picture.shape[1] or y + h > picture.shape[0]:
+        raise ValueError(f"{what}: {w} x {h} px at {x}, {y} is not inside the picture of {picture.shape[1]} x {picture.shape[0]}")
+    return picture[y:y + h, x:x + w]
+
+
 def read_skin(root, path) -> dict[str, Template]:
-    data, folder = read_json(root, path), path.parent
+    data, folder, name = read_json(root, path), path.parent, path.relative_to(root).with_suffix("").as_posix()
     if "idle" in data:
-        return {t.name: t for t in [picture_skin(root, path, data)]}
+        return {name: picture_skin(name, data, lambda file: read_png(root, folder / str(file)))}
     if "elements" not in data and "overlay_width" not in data:
         raise ValueError("neither an input-overlay preset (elements) nor a list of boxes (idle)")
     more = read_json(root, folder / "nitrogen.json") if (folder / "nitrogen.json").exists() else {}
@@ -259,15 +267,14 @@ def read_skin(root, path) -> dict[str, Template]:
     pngs = [p for p in pngs if owner[p] == path.stem] or [p for p in pngs if not owner[p]] or pngs
     if not pngs:
         raise ValueError("no PNG beside it")
+    if len(pngs) == 1:
+        return {name: preset(name, data, more, read_png(root, pngs[0]))}
     found = {}
     for png in pngs:
-        name = "/".join((*folder.relative_to(root).parts, path.stem)) + (f"/{png.stem}" if len(pngs) > 1 else "")
         try:
-            found[name] = preset(name, data, more, read_png(root, png))
+            found[f"{name}/{png.stem}"] = preset(f"{name}/{png.stem}", data, more, read_png(root, png))
         except ValueError as e:
-            if len(pngs) == 1:
-                raise
-            print(f"{name}: {e}; skipped")
+            print(f"{name}/{png.stem}: {e}; skipped")
     return found
 
 
@@ -286,37 +293,35 @@ def preset(name, data, more, atlas) -> Template:
     names, pieces, ignored, used = names | {int(k): v for k, v in given.items()}, [], set(), 0
     for i, e in enumerate(data["elements"]):
         kind = e.get("type") if isinstance(e, dict) else None
-        if kind not in (0, 2, 5, 6, 7, 8):                  # a keyboard, a mouse
+        if kind not in tuple(KINDS):                        # a keyboard, a mouse
             ignored.add(str(kind)[:20])
             continue
         what = f"element {i} ({str(e.get('id'))[:30]!r})"
-        x, y, w, h = (int(v) for v in numbers(e.get("mapping"), 4, f"{what}, mapping", 0))
-        pos, used = tuple(int(v) for v in numbers(e.get("pos"), 2, f"{what}, pos")), used + w * h * (9 if kind == 8 else 2)
+        pieces.append(piece(e, KINDS[kind], what, names, atlas))
+        used += math.prod(pieces[-1][1][0][0].shape[:2]) * (9 if KINDS[kind] == "dpad" else 2)
         if used > PIXELS:
             raise ValueError(f"{what}: the elements cover more than {PIXELS:,} px")
-
-        def cut(across, down):
-            left, top = x + across * (w + GAP), y + down * (h + GAP)
-            if w < 1 or h < 1 or left + w > atlas.shape[1] or top + h > atlas.shape[0]:
-                raise ValueError(f"{what}: {w} x {h} px at {left}, {top} is not inside the picture of {atlas.shape[1]} x {atlas.shape[0]}")
-            return atlas[top:top + h, left:left + w]
-
-        side = "RIGHT" if e.get("side") == 1 else "LEFT"
-        id = {2: names.get(e.get("code"), "") if type(e.get("code")) is int else "", 5: side, 6: f"{side}_TRIGGER"}.get(kind, "")
-        if kind == 8:
-            pieces.append((Element("dpad", "", pos), [[cut(j, 0) for j in range(9)]]))
-        elif not id:                                        # what never changes, or is no action: the guide button, the player's number
-            pieces.append((Element("texture", "", pos), [[cut(0, 0)]]))
-        else:
-            click = kind != 5 or y + 2 * h + GAP <= atlas.shape[0]              # some sticks come without a pressed picture
-            rows = [[cut(0, 0)], [cut(0, click)]]
-            if kind == 6 and not e.get("trigger_mode"):     # our triggers are on or off: the whole travel, over the idle picture
-                rows[1] = [stack(*rows[0], *rows[1])]
-            travel = numbers([e.get("stick_radius")], 1, f"{what}, stick_radius", 0, 1024)[0] if kind == 5 else 0
-            pieces.append((Element({2: "button", 5: "stick", 6: "trigger"}[kind], id, pos, radius=float(travel)), rows))
     if ignored:
         print(f"{name}: elements of type {', '.join(sorted(ignored))} are not a gamepad's, left out")
-    return finish(name, str(more.get("family", "user"))[:40], canvas, pieces if more.get("positions") == "codes" else by_place(name, pieces))
+    return finish(name, more.get("family", "user"), canvas, pieces if more.get("positions") == "codes" else by_place(name, pieces))
+
+
+def piece(e, kind, what, names, atlas):
+    """An element of a preset as `pack` takes it: an Element, and its pictures in rows."""
+    x, y, w, h = (int(v) for v in numbers(e.get("mapping"), 4, f"{what}, mapping", 0))
+    pos = tuple(int(v) for v in numbers(e.get("pos"), 2, f"{what}, pos"))
+    state = lambda across, down: cut(atlas, x + across * (w + GAP), y + down * (h + GAP), w, h, what)
+    side = "RIGHT" if e.get("side") == 1 else "LEFT"
+    id = {"button": names.get(e.get("code"), "") if type(e.get("code")) is int else "", "stick": side, "trigger": f"{side}_TRIGGER"}.get(kind, "")
+    if kind == "dpad":
+        return Element("dpad", "", pos), [[state(j, 0) for j in range(9)]]
+    if not id:                                              # what never changes, or is no action: the guide button, the player's number
+        return Element("texture", "", pos), [[state(0, 0)]]
+    idle, pressed = state(0, 0), state(0, kind != "stick" or y + 2 * h + GAP <= atlas.shape[0])     # some sticks have no pressed picture
+    if kind == "trigger" and not e.get("trigger_mode"):     # our triggers are on or off: the whole travel, over the idle picture
+        pressed = stack(idle, pressed)
+    travel = numbers([e.get("stick_radius")], 1, f"{what}, stick_radius", 0, 1024)[0] if kind == "stick" else 0
+    return Element(kind, id, pos, radius=float(travel)), [[idle], [pressed]]
 
 
 def by_place(name, pieces):
@@ -327,28 +332,24 @@ def by_place(name, pieces):
             for i, (e, rows) in enumerate(pieces) if e.id in ("SOUTH", "EAST", "WEST", "NORTH")}
     if len(face) < 4:
         return pieces
-    (_, xs, ys), order = np.array(list(face.values())).T, [int(f[0]) for f in face.values()]
+    order, xs, ys = np.array(list(face.values())).T
     w, n, e, s = xs.argmin(), ys.argmin(), xs.argmax(), ys.argmax()
     width, height = np.ptp(xs), np.ptp(ys)
     level = abs(ys[w] - ys[e]) < 0.25 * height and abs(xs[n] - xs[s]) < 0.25 * width
     central = abs(xs[n] + xs[s] - xs[w] - xs[e]) < 0.3 * width and abs(ys[w] + ys[e] - ys[n] - ys[s]) < 0.3 * height
-    if len({w, n, e, s}) < 4 or not (level and central):
+    places = {int(order[i]): id for i, id in ((w, "WEST"), (n, "NORTH"), (e, "EAST"), (s, "SOUTH"))}
+    if len(places) < 4 or not (level and central) or all(pieces[i][0].id == id for i, id in places.items()):
         return pieces
-    places, out = {order[w]: "WEST", order[n]: "NORTH", order[e]: "EAST", order[s]: "SOUTH"}, list(pieces)
-    if any(pieces[i][0].id != id for i, id in places.items()):
-        print(f'{name}: face buttons go by their places, not by their codes ("positions": "codes" in nitrogen.json: by their codes)')
-        for i, id in places.items():
-            out[i] = replace(out[i][0], id=id), out[i][1]
-    return out
+    print(f'{name}: face buttons go by their places, not by their codes ("positions": "codes" in nitrogen.json: by their codes)')
+    return [(replace(e, id=places.get(i, e.id)), rows) for i, (e, rows) in enumerate(pieces)]
 
 
-def picture_skin(root, path, data) -> Template:
-    """A template from pictures and boxes: the knobs are cut out of the idle one, and what is under them is filled in."""
-    load = lambda key: read_png(root, path.parent / str(data[key]))
-    idle, family = load("idle"), str(data.get("family", "user"))[:40]
-    canvas, pieces = idle.shape[1::-1], []
+def picture_skin(name, data, load) -> Template:
+    """A template from pictures, which `load` reads, and boxes: the knobs are cut out of the idle one, and what is under them is filled in."""
+    idle, pieces = load(data["idle"]), []
+    canvas = idle.shape[1::-1]
     if "pressed" in data:
-        pressed = load("pressed")
+        pressed = load(data["pressed"])
         if pressed.shape != idle.shape:
             raise ValueError(f"the pressed picture has {pressed.shape[1]} x {pressed.shape[0]} px, the idle one {canvas[0]} x {canvas[1]}")
     else:
@@ -362,9 +363,7 @@ def picture_skin(root, path, data) -> Template:
         for id, values in boxes.items():
             x, y, w, h, *travel = numbers(values, n, f"{kind}, {id}", 0)
             x, y, w, h = map(int, (x, y, w, h))
-            if w < 1 or h < 1 or x + w > canvas[0] or y + h > canvas[1]:
-                raise ValueError(f"{id}: box {values} is not inside the picture of {canvas[0]} x {canvas[1]} px")
-            before, after = (p[y:y + h, x:x + w].copy() for p in (idle, pressed))
+            before, after = (cut(p, x, y, w, h, id).copy() for p in (idle, pressed))
             if kind == "sticks":
                 round_ = np.zeros((h, w), np.uint8)
                 cv2.ellipse(round_, (((w - 1) / 2, (h - 1) / 2), (w, h), 0), 255, -1)
@@ -377,8 +376,7 @@ def picture_skin(root, path, data) -> Template:
     if hole.any():
         for channels in (slice(0, 3), 3):
             ground[..., channels] = cv2.inpaint(np.ascontiguousarray(idle[..., channels]), hole, 3, cv2.INPAINT_TELEA)
-    name = "/".join((*path.parent.relative_to(root).parts, path.stem))
-    return finish(name, family, canvas, [(Element("texture", "", (0, 0)), [[ground]]), *pieces])
+    return finish(name, data.get("family", "user"), canvas, [(Element("texture", "", (0, 0)), [[ground]]), *pieces])
 
 
 def stack(below, above):
@@ -415,7 +413,7 @@ def finish(name, family, canvas, pieces) -> Template:
         raise ValueError(f"covers {side:.0f} px, more than {SIDE_LIMIT}")
     scale = float(math.ceil(SMALL / side)) if side < SMALL else min(1.0, LARGE / side)
     pieces = [resized(e, rows, low, scale) for e, rows in out]
-    return Template(name, family, tuple(int(v) for v in np.ceil((high - low) * scale)), *pack(pieces))
+    return Template(name, str(family)[:40], tuple(int(v) for v in np.ceil((high - low) * scale)), *pack(pieces))
 
 
 def premultiplied(picture):

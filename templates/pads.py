@@ -10,6 +10,7 @@ All is in px of the canvas, x right, y down; angles in degrees; colours are "#rr
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 import cv2
 import numpy as np
@@ -455,15 +456,15 @@ def dpad_pictures(side, style):
         return [box(c + x * out, c + y * out, *((long, wide) if x else (wide, long)), r) for x, y in WAYS]
 
     outlines = arms(side * 0.33, side * 0.34 - line, arm - line, arm * 0.25) if style.dpad == "split" else [cross(c, c, side - line, arm)]
-    pads = arms((side / 2 - line / 2 + arm / 2) / 2, (side / 2 - arm / 2 - line) * k, (arm - line) * k, 1.5)
+    pressed = arms((side / 2 - line / 2 + arm / 2) / 2, (side / 2 - arm / 2 - line) * k, (arm - line) * k, 1.5)
     for dx, dy in DPAD_STATES:
         p, on = Picture(w, w, style), [way in ((dx, 0), (0, dy)) for way in WAYS]
         if style.dpad == "disc":
             p.fill(disc(c, c, side / 2 - line / 2), darker(style.key or DIM, 0.7), 1.0 if style.key else 0.3, style.shade)
         for outline in outlines if style.key else ():
             p.fill(outline, style.key, 1.0, style.shade)
-        for pad, _ in filter(lambda arm: arm[1], zip(pads, on)):
-            p.fill(pad, tint)
+        for part in compress(pressed, on):
+            p.fill(part, tint)
         for outline in outlines if style.edge else ():
             p.line(outline, style.edge, line)
         for (x, y), turn, lit in zip(WAYS, (180, 0, -90, 90), on) if style.labels else ():
