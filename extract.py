@@ -45,6 +45,7 @@ GAP = 3                 # px between the states of one element in an atlas, as i
 DPAD = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")
 INDEX = {name: i for i, name in enumerate(sim.BUTTONS)}
 
+XFEAT_WEIGHTS = "weights/xfeat.safetensors"
 MIN_INLIERS = 20        # paper 3.1
 FRAMES = 25             # paper 3.1
 WORK_WIDTH = 1280       # CHOICE: wider frames are searched at this width, and refined at their own
@@ -69,6 +70,7 @@ class Config(sim.Many):
     min_inliers: int = MIN_INLIERS          # matches that agree on the place (paper 3.1: 20)
     frames: int = FRAMES                    # frames sampled over the video (paper 3.1: 25)
     templates: str = ""                     # folder of your own skins (OBS input-overlay presets): they come first
+    xfeat: str = XFEAT_WEIGHTS              # weights of XFeat: ours, or the official xfeat.pt
 
 
 @dataclass(frozen=True)
@@ -137,11 +139,11 @@ class Pool(Mapping):
     def __contains__(self, name):
         return name in self.names
 
-    def index(self, detector: str):
+    def index(self, detector: str, weights: str = XFEAT_WEIGHTS):
         """See `index` below: read once."""
-        if detector not in self.indices:
-            self.indices[detector] = index(self, detector)
-        return self.indices[detector]
+        if (detector, weights) not in self.indices:
+            self.indices[detector, weights] = index(self, detector, weights)
+        return self.indices[detector, weights]
 
     def family(self, name):
         return self.own[name].family if name in self.own else name.split("-")[0]
@@ -596,7 +598,6 @@ XFEAT = {
 LAST = {"skip1.1": (24, 1, 1, 1), "block_fusion.2": (64, 64, 1, 1), "heatmap_head.2": (1, 64, 1, 1), "keypoint_head.3": (65, 64, 1, 1)}
 MATCHER = {0: (512, 128), 3: (512, 512), 6: (512, 512), 9: (512, 512), 12: (64, 512)}       # of the official file; not used by sparse matching
 CELL = 8                # px, side of a cell of the feature map
-XFEAT_WEIGHTS = "weights/xfeat.safetensors"
 XFEAT_THRESHOLD = 0.02  # CHOICE: least probability of a keypoint; 0.05 in the official code, with its weights
 XFEAT_COSINE = 0.6      # CHOICE: least likeness of a match
 XFEAT_WIDTHS = (130, 200, 310, 480)          # CHOICE: px, template widths to match with: the features bear about a factor of 1.5 in scale
@@ -1157,13 +1158,14 @@ def idle(template, ground, scale=1.0):
     return frame
 
 
-def learned(rgb):
+def learned(rgb, weights: str):
     """XFeat in the form of `features`: float32 [n, 4], float32 [n, 64].  It has neither sizes nor angles: 1 px and 0 degrees."""
-    points, descriptors = detect(rgb)
+    points, descriptors = detect(rgb, xfeat(weights))
     return np.column_stack([points, np.ones(len(points)), np.zeros(len(points))]).astype(np.float32), descriptors
 
 
-DETECTORS = {"sift": features, "xfeat": learned}
+def detectors(weights: str) -> dict:
+    return {"sift": features, "xfeat": functools.partial(learned, weights=weights)}
 
 
 def poses(template, detector: str):
@@ -1173,7 +1175,7 @@ def poses(template, detector: str):
     return [(idle(template, ground, scale), np.array([[scale, 0, 0], [0, scale, 0]])) for ground in GROUNDS for scale in SCALES]
 
 
-def index(pool: Pool, detector: str):
+def index(pool: Pool, detector: str, weights: str):
     """Descriptors of all templates, sorted into cells of like ones, so that a search looks at few: kept in data/index for the next time.
 
     points float32 [n, 4] as `features`, in canvas px; descriptors int8 [n, d], 127 = 0.5; owner int32 [n], number in the pool;
@@ -1181,6 +1183,8 @@ def index(pool: Pool, detector: str):
     """
     drawing = (Path(pads.__file__).read_text() + Path(__file__).read_text()).split("\ndef match(")[0]     # all that the descriptors follow from
     digest = hashlib.sha256((drawing + repr((detector, list(pool)))).encode())
+    if detector == "xfeat":
+        digest.update(b"".join(v.numpy().tobytes() for v in xfeat(weights).values()))
     for t in pool.own.values():
         digest.update(t.atlas.tobytes() + repr((t.size, t.elements)).encode())
     path = sim.ROOT / "data/index" / f"{digest.hexdigest()[:16]}.safetensors"
@@ -1189,7 +1193,7 @@ def index(pool: Pool, detector: str):
     parts = []
     for i, template in enumerate(tqdm(pool.values(), "index of templates, once", len(pool), leave=False, mininterval=2)):
         for picture, affine in poses(template, detector):
-            points, descriptors = DETECTORS[detector](picture)
+            points, descriptors = detectors(weights)[detector](picture)
             points = (points - (*affine[:, 2], 0, 0)) / (*[affine[0, 0]] * 3, 1)
             parts.append((points[:MOST], descriptors[:MOST], np.full(len(points[:MOST]), i)))
     points, descriptors, owner = (np.concatenate(column) for column in zip(*parts))
@@ -1322,8 +1326,8 @@ def search(image, pool, cfg: Config):
     XFeat is asked where SIFT shows nothing: it sees what is faint and small, and much that is not there.
     """
     names, best = list(pool), (0.0, 0, 0.0, "", None)
-    for detector, detect_all in DETECTORS.items():
-        bank, found, (points, descriptors) = pool.index(detector), [], detect_all(image)
+    for detector, describe in detectors(cfg.xfeat).items():
+        bank, found, (points, descriptors) = pool.index(detector, cfg.xfeat), [], describe(image)
         pairs = match(descriptors, bank, ALIKE[detector])
         for _, number, affine in vote(points, pairs, bank, image.shape[1]):
             if count_inliers(points, pairs, bank, number, affine, 8.0) >= MIN_VOTES:
