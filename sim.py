@@ -553,7 +553,8 @@ def start_ray(address: str, workers: int, gpus: int):
             options["runtime_env"] |= {"working_dir": str(ROOT), "excludes": ["tests", *(f"*{suffix}" for suffix in VIDEOS)]}
             ray.init(address, **options)
     except (Exception, SystemExit) as e:
-        raise SystemExit(f"--ray {address}: {str(e).partition(chr(10))[0]} (expected local, or host:port or ray://host:port of a cluster)") from None
+        raise SystemExit(f"--ray {address}: {str(e).partition(chr(10))[0]} (local, host:port or ray://host:port; "
+                         "where the cluster asks for a token: RAY_AUTH_MODE=token)") from None
     if gpus and not ray.cluster_resources().get("GPU"):
         ray.shutdown()
         raise SystemExit(f"--ray {address}: no GPU in this cluster; give --device cpu")
@@ -577,7 +578,7 @@ def over_ray(ray, fn, items, gpus: int):
                 result, error, said = ray.get(done)
             except ray.exceptions.RayError as e:                        # the worker died
                 result, error, said = None, e, ""
-            tqdm.write(said, end="")
+            tqdm.write(said, end="") if said else None
             if error and more:
                 todo.insert(0, (item, more - 1))
             else:

@@ -71,7 +71,7 @@ def test_tasks_lists_nine():
 
 def test_bad_input():
     assert "no such policy" in command("eval.py", "play", "--policy", "nowhere.safetensors", status=1)
-    assert "no mp4 files in this folder" in command("eval.py", "overlay", "tests", status=1)
+    assert "no videos there" in command("eval.py", "overlay", "tests", status=1)
     assert "there is all and locate" in command("eval.py", "overlay", "--stage", "find", status=1)
     assert "some of locate,single,plain" in command("eval.py", "overlay", "--stage", "locate", "--rules", "magic", status=1)
     assert "no built-in game 'tetris'" in command("eval.py", "record", "--games", "tetris", status=1)

@@ -151,11 +151,12 @@ def test_ctrl_c_stops_ray_and_keeps_what_is_finished(tmp_path):
     pytest.importorskip("ray", reason="no Ray (pip install ray)")
     (tmp_path / "stage.py").write_text(STAGE)
     items = ["a", "b", *(f"slow{i}" for i in range(20))]
-    run = subprocess.Popen([sys.executable, "stage.py", *items], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen([sys.executable, "stage.py", *items], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+                           start_new_session=True)
     deadline = time.monotonic() + 60
     while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    run.send_signal(signal.SIGINT)
+    os.killpg(run.pid, signal.SIGINT)                   # as a terminal does
     said = run.communicate(timeout=30)[1]
     assert run.returncode == 1 and said.strip().endswith("interrupted; finished work is kept, the same command goes on from there"), said
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == "") == ["a", "b"] and "Traceback" not in said
