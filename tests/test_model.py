@@ -413,7 +413,7 @@ def test_speed_against_the_official_order(dtype, bar):
         fast = model.accelerate(copy.deepcopy(same))
         inputs = torch.zeros(1, 3, 256, 256), torch.randn(1, 18, 25), 16
         with torch.no_grad():
-            for _ in range(5):
+            for _ in range(8):
                 for name, run, n in (("official", official_order, net), ("its order, our dtype", official_order, same),
                                      ("once", model.NitroGen.denoise, same), ("fast", model.NitroGen.denoise, fast)):
                     start = time.perf_counter()
