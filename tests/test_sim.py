@@ -152,7 +152,8 @@ def test_ctrl_c_stops_ray_and_keeps_what_is_finished(tmp_path):
     (tmp_path / "stage.py").write_text(STAGE)
     items = ["a", "b", *(f"slow{i}" for i in range(20))]
     run = subprocess.Popen([sys.executable, "stage.py", *items], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
-                           start_new_session=True)
+                           start_new_session=True,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))        # ignored in background jobs, and inherited
     deadline = time.monotonic() + 60
     while not ((tmp_path / "a").exists() and (tmp_path / "b").exists()) and time.monotonic() < deadline:
         time.sleep(0.1)
