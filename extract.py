@@ -1278,6 +1278,13 @@ def band(picture):
     return cv2.GaussianBlur(picture, (0, 0), 1.0) - cv2.GaussianBlur(picture, (0, 0), 8.0)
 
 
+def compared(seen, drawn):
+    """(band of a crop, band of the template as it would look there): float32 [h, w, 3] each; drawn: RGBA float32, premultiplied."""
+    clear = 1.001 - drawn[..., 3:] / 255
+    ground = cv2.GaussianBlur(seen * clear, (0, 0), 6.0) / cv2.GaussianBlur(clear, (0, 0), 6.0)[..., None]
+    return band(seen), band(drawn[..., :3] + clear * ground)
+
+
 def refine(image, template, affine, widest=1000, steps=25):
     """Register the drawn template on `image`, uint8 RGB [h, w, 3], to a fraction of a px: (affine [2, 3], likeness -1..1).
 
@@ -1296,12 +1303,9 @@ def refine(image, template, affine, widest=1000, steps=25):
     v, u = ((m[:, None] + 0.5).astype(np.float32) / scale for m in np.nonzero(on))
     robust = weight = np.repeat(near[on], 3)
     for step in range(steps):
-        whole = crop(image, a, size, cols, rows).astype(np.float32)
-        seen = band(whole)
+        seen, drawn_there = compared(crop(image, a, size, cols, rows).astype(np.float32), drawn)
         if step == 0:
-            clear = 1.001 - drawn[..., 3:] / 255
-            ground = cv2.GaussianBlur(whole * clear, (0, 0), 6.0) / cv2.GaussianBlur(clear, (0, 0), 6.0)[..., None]
-            model = band(drawn[..., :3] + clear * ground)[on].reshape(-1)
+            model = drawn_there[on].reshape(-1)
         gx = cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=0.125 * scale / a[0, 0])[on]    # per frame px
         gy = cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=0.125 * scale / a[1, 1])[on]
         moves = [gx * u, gx, gy * v, gy]
@@ -1317,6 +1321,22 @@ def refine(image, template, affine, widest=1000, steps=25):
         if np.abs(d[:4] * (w, 1, h, 1)).max() < 0.01:
             break
     return a, float(np.corrcoef(model, seen)[0, 1])
+
+
+def confirmed(image, template, affine, widest=400):
+    """Median over the buttons and sticks of each one's own likeness, -1..1: one ring that fits does not make a controller."""
+    scale = min(max(32, round(template.size[0] * affine[0, 0])), widest) / template.size[0]
+    drawn = draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32)
+    rows, cols = drawn.shape[:2]
+    seen, model = compared(crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32), drawn)
+    likes = []
+    for e in template.elements:
+        (x, y), (w, h) = e.pos, e.mapping[2:]
+        part = tuple(slice(max(0, int(a * scale)), math.ceil((a + n) * scale)) for a, n in ((y, h), (x, w)))
+        a, b = seen[part].ravel(), model[part].ravel()
+        if e.kind != "texture" and a.size and a.std() > 0 and b.std() > 0:
+            likes.append(np.corrcoef(a, b)[0, 1])
+    return float(np.median(likes)) if likes else -1.0
 
 
 def search(image, pool, cfg: Config):
@@ -1335,6 +1355,7 @@ def search(image, pool, cfg: Config):
                 found.append((count_inliers(points, pairs, bank, number, affine) * max(like, 0)**2, number, affine))
         for _, number, affine in sorted(found, key=lambda f: -f[0])[:3]:
             affine, like = refine(image, pool[names[number]], affine, widest=400)
+            like = min(like, confirmed(image, pool[names[number]], affine))
             inliers = count_inliers(points, pairs, bank, number, affine)
             if plausible(affine, pool[names[number]].size, *image.shape[1::-1]):
                 best = max(best, (inliers * max(like, 0)**2, inliers, like, names[number], affine), key=lambda b: b[0])

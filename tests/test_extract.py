@@ -587,6 +587,17 @@ def test_a_descriptor_finds_its_like(detector):
     assert len(found) > 0.8 * len(whole) > 1000 and not found - set(map(tuple, whole.tolist()))
 
 
+def test_one_ring_that_fits_is_no_controller():
+    """A game's own round control in the place of a stick: the whole picture is alike, its other buttons are not there."""
+    template, rng = extract.templates()["arcade-bare"], np.random.default_rng(0)
+    ring = replace(template, elements=tuple(e for e in template.elements if e.kind == "stick"))
+    for shown, low, high in ((template, 0.8, 1), (ring, -1, 0.4)):
+        frame = cv2.GaussianBlur(rng.integers(60, 110, (400, 600, 3), np.uint8), (0, 0), 2)
+        extract.composite(frame, extract.draw(shown, *NONE, 1.5), 40, 50, 0.9)
+        affine, like = extract.refine(frame, template, np.array([[1.5, 0, 40], [0, 1.5, 50]]), widest=400)
+        assert like > 0.5 and low < extract.confirmed(frame, template, affine) < high
+
+
 def test_plain_game_has_no_overlay(tmp_path):
     film(tmp_path / "plain.mp4", seed=7)
     done = run("plain.mp4", "--out", "labels", cwd=tmp_path)
