@@ -420,7 +420,7 @@ def pipeline(c: Config) -> None:
         scale = 2 / workers * (video / 10 if part != "play" else 1)
         print(f"  {n} {part:8s} {what:68s}" + (f"about {max(1, minutes * scale):.0f} min" if minutes else "estimated when it starts"))
     run("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), "--workers", str(workers))
-    videos = sorted(map(str, Path(f"{data}/videos").glob("*.mp4")))
+    videos = sim.expand([f"{data}/videos"])
     run("extract.py", *videos, "--out", f"{data}/labels", "--workers", str(workers))
     run("parse.py", *videos, "--out", f"{data}/labels", "--device", c.device)
     run("filter.py", *videos, "--labels", f"{data}/labels", "--out", f"{data}/shards", "--workers", str(workers))
