@@ -597,7 +597,7 @@ def ray_task(main: str, folder: str, work: bytes, item: bytes) -> tuple:
         os.chdir(folder)
         if main not in ("", "__main__"):
             sys.modules["__main__"] = importlib.import_module(main)
-        return pickle.loads(work)(pickle.loads(item))
+        return pickle.loads(work)(pickle.loads(item))                   # both made by over_ray, of this very run
     with io.StringIO() as said, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         return *attempt(call), said.getvalue()                          # a SystemExit as a value: Ray would take it for the worker's end
 
