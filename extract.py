@@ -1377,7 +1377,7 @@ def shown(frames, template, affine):
 
 def runs(values):
     """[(first, last, value)] of the stretches of equal values."""
-    edges = [0, *np.flatnonzero(np.diff(values)) + 1, len(values)]
+    edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
     return [(a, b - 1, values[a]) for a, b in zip(edges[:-1], edges[1:])]
 
 

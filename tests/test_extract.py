@@ -554,8 +554,9 @@ def test_overlay_is_found_to_a_fraction_of_a_pixel(tmp_path, name, width, opacit
 def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, spans):
     """Each stretch is found, with its own place, and its ends to a few frames: compression leaves ghosts."""
     film(tmp_path / "a.mp4", "ps4-dark", 0.33, 0.9, n=100, spans=spans)
-    tensors, info, _ = extract.locate(tmp_path / "a.mp4", extract.templates(), extract.Config())
-    assert info["template"] == "ps4-dark" and len(tensors["span"]) == len(spans)
+    extract.label(extract.Config(out=str(tmp_path), sheet=True), str(tmp_path / "a.mp4"))
+    tensors, info = sim.read(tmp_path / "a.overlay.safetensors", "nitrogen.overlay/1")
+    assert info["template"] == "ps4-dark" and len(tensors["span"]) == len(spans) and (tmp_path / "a.overlay.png").exists()
     for box, found, (first, last, corner) in zip(tensors["bbox"], tensors["span"], spans):
         assert abs(found[0] - first) <= 3 and abs(found[1] - last) <= 3, tensors["span"]
         assert abs(box[0] - (12, 960 - box[2] - 12)[corner % 2]) <= 2 and abs(box[1] - (12, 540 - box[3] - 12)[corner // 2]) <= 2
