@@ -1487,10 +1487,11 @@ def save_png(path, rgb):
 def video_sheet(path, frames, tensors, info, pool):
     """Six of the sampled frames with the box; the median crop and the template beside each other."""
     shown = []
-    for f in frames[::max(1, len(frames) // 6)][:6]:
-        f = f.copy()
-        if info["found"]:
-            cv2.polylines(f, [np.round(tensors["corners"][0]).astype(np.int32)], True, (255, 60, 60), 2)
+    for k in range(0, len(frames), max(1, len(frames) // 6))[:6]:
+        f = frames[k].copy()
+        for corners, (first, last) in zip(tensors["corners"], tensors["span"]) if info["found"] else ():
+            if first <= info["sampled"][k] <= last:
+                cv2.polylines(f, [np.round(corners).astype(np.int32)], True, (255, 60, 60), 2)
         shown.append(cv2.resize(f, (480, round(480 * f.shape[0] / f.shape[1])), interpolation=cv2.INTER_AREA))
     if info["found"]:
         still, template = tensors["median"][0], pool[info["template"]]
