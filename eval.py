@@ -63,6 +63,51 @@ def launch(name: str, task: str, seed: int, **options) -> sim.GameEnv:
     return sim.GameEnv(command, fps=FPS, seed=seed, **options)
 
 
+class RatedWriter:
+    """mp4 file of so many bits per pixel: H.264 where the package `av` is installed, else OpenCV's VP9 (ten times slower).
+
+    OpenCV has no flag for the rate, but asks for 2^30 bits a second at most: the more frames a second the file declares, the fewer
+    bits for each; `faithful` refuses that.
+    """
+
+    def __init__(self, path, size, rate: float, faithful: bool = True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.part = path, path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
+        try:
+            import av
+            self.av, self.file = av, av.open(str(self.part), "w")
+            self.stream = self.file.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "g": str(FPS * SECONDS), "threads": "1"})
+            (self.stream.width, self.stream.height), self.stream.pix_fmt = size, "yuv420p"
+            self.stream.bit_rate = int(rate * size[0] * size[1] * FPS)
+        except ImportError:
+            if faithful:
+                raise SystemExit("--rate needs an H.264 encoder: pip install av") from None
+            import cv2
+            self.av, declared = None, min(65535, round(2**30 / (rate * size[0] * size[1])))
+            self.file = cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"VP90"), declared, size)
+            if not self.file.isOpened():
+                raise SystemExit(f"{path}: OpenCV cannot write VP9 here; pip install av") from None
+
+    def write(self, rgb) -> None:
+        if self.av:
+            self.file.mux(self.stream.encode(self.av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        else:
+            self.file.write(np.ascontiguousarray(rgb[..., ::-1]))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if self.av:
+            self.file.mux(self.stream.encode())
+            self.file.close()
+        else:
+            self.file.release()
+        if kind is None:
+            os.replace(self.part, self.path)
+        self.part.unlink(missing_ok=True)
+
+
 # ---- record --------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
@@ -71,7 +116,26 @@ class Record(sim.Many):
     minutes: float = 10.0               # of play in all
     seconds: float = 20.0               # per video
     games: str = FIRST_GAMES            # built-in games, in turn
+    overlays: str = ""                  # families of built-in overlays, as in ps4,ps5, or a folder of skins; none: those with both sticks
+    player: str = "expert"              # who plays: expert; or mixed: in every other video chance does, on all buttons
+    smallest: float = 0.24              # width of the overlay, of the frame's: from
+    largest: float = 0.34               # to
+    faintest: float = 0.7               # opacity: from; to 1
+    rate: float = 0.0                   # bits per pixel, as H.264 (pip install av); 0: MPEG-4 as OpenCV writes it
     workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
+
+
+def choice_of(overlays: str) -> list[list]:
+    """What --overlays names: groups of templates; videos take the groups in turn, and any template of theirs."""
+    import extract
+    pool = sorted(extract.templates().items()) if not Path(overlays).is_dir() or not overlays else []
+    if not overlays:            # the pipe's own recordings: looks that the parser was trained on, and these games need sticks
+        return [[t for n, t in pool if not extract.held_out(n) and len(extract.layout(t)["sticks"]) == 2]]
+    if not pool:
+        return [[t] for _, t in sorted(extract.read_skins(overlays).items())]
+    if unknown := set(overlays.split(",")) - set(extract.FAMILIES):
+        raise SystemExit(f"--overlays {overlays}: no folder, and no family such as {', '.join(sorted(unknown))}; there are {', '.join(extract.FAMILIES)}")
+    return [[t for n, t in pool if n.partition("-")[0] == f] for f in overlays.split(",")]
 
 
 def record(c: Record) -> None:
@@ -79,6 +143,9 @@ def record(c: Record) -> None:
     names = c.games.split(",")
     for name in names:
         game(name)
+    if c.player not in ("expert", "mixed"):
+        raise SystemExit(f"--player {c.player}: there is expert and mixed")
+    choice_of(c.overlays)
     jobs = [f"{names[i % len(names)]}-{i:03d}" for i in range(n)]
     frames = sim.for_each(functools.partial(record_video, c=c), jobs, c.workers, ray=c.ray)
     print(f"{n} videos, {sum(frames):,} frames at {FPS}/s of {WIDTH} x {HEIGHT} -> {c.out}")
@@ -94,11 +161,12 @@ def record_video(stem: str, c: Record) -> int:
     length = round(c.seconds * FPS)
     if sim.finished(truth, "nitrogen.actions/1", recipe, c.fresh) and video.exists():
         return length
-    name, number = stem.rsplit("-", 1)
+    (name, number), names = stem.rsplit("-", 1), c.games.split(",")
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
-    fit = [t for _, t in sorted(extract.templates(extract.CORE).items()) if len(extract.layout(t)["sticks"]) == 2]    # these games need sticks
-    template = fit[rng.integers(len(fit))]
-    width, opacity = rng.uniform(0.24, 0.34) * WIDTH, rng.uniform(0.7, 1.0)
+    groups = choice_of(c.overlays)
+    fit = groups[int(number) // len(names) % len(groups)]
+    template, chance = fit[rng.integers(len(fit))], c.player == "mixed" and rng.random() < 0.5
+    width, opacity = rng.uniform(c.smallest, c.largest) * WIDTH, rng.uniform(c.faintest, 1.0)
     scale = width / template.size[0]
     w, h = round(width), round(scale * template.size[1])
     x, y = (int(rng.integers(8, 25)) if rng.random() < 0.5 else limit - int(rng.integers(8, 25)) - size for limit, size in ((WIDTH, w), (HEIGHT, h)))
@@ -107,11 +175,11 @@ def record_video(stem: str, c: Record) -> int:
     buttons, sticks, episodes = np.zeros((length, 16), np.uint8), np.zeros((length, 4), np.float32), []
     frames = hashlib.blake2b(digest_size=16)                    # of the game's own pixels, before anything is drawn in
     row = 0
-    with sim.VideoWriter(video, FPS, WIDTH, HEIGHT) as out:
+    with RatedWriter(video, (WIDTH, HEIGHT), c.rate) if c.rate else sim.VideoWriter(video, FPS, WIDTH, HEIGHT) as out:
         while row < length:
             task, seed = tasks[(first + len(episodes)) % len(tasks)], int(rng.integers(1 << 31))
             episodes.append({"row": row, "task": task, "seed": seed})
-            expert = game(name).Expert(seed)
+            expert = StickyRandom(seed) if chance else Expert(name, seed)
             pad = np.zeros(16, np.uint8), np.zeros(4, np.float32)
             with launch(name, task, seed) as env:
                 _, info = env.reset(seed=seed)
@@ -124,7 +192,7 @@ def record_video(stem: str, c: Record) -> int:
                     row += 1
                     if row == length or info["score"]["over"]:
                         break
-                    pad = expert(info["score"])
+                    pad = expert(None, info)
                     info = env.step({"buttons": pad[0], "sticks": pad[1]})[4]
                 episodes[-1] |= {"success": bool(info["score"]["success"]), "progress": info["score"]["progress"]}
     sim.write(truth, {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": np.ones(20, bool),
@@ -140,11 +208,13 @@ def record_video(stem: str, c: Record) -> int:
 class Overlay(sim.Many):
     videos: tuple[str, ...] = ()        # recordings, folders of them, patterns in quotes, or @list.txt; none: record fresh ones
     labels: str = "data/overlay/labels" # what extract.py and parse.py wrote
-    minutes: float = 4.0                # of fresh recordings
+    minutes: float = 6.0                # of fresh recordings, for each of the two tables
     out: str = "data/overlay"           # folder of the fresh recordings
+    weights: str = "weights/parse.safetensors"  # the parser
+    adapt: float = 0.0                  # then train it so many minutes on the skins, and measure again
     workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
-    stage: str = "all"                  # all; or locate: only where the overlay is and which, on a fixed grid of videos, as are the rest:
-    templates: str = "assets/skins"     # folder of skins: half of the videos show one of them
+    stage: str = "all"                  # all; or locate: only where the overlay is and which, on a fixed grid of videos
+    templates: str = "assets/skins"     # folder of skins: the second table; with --stage locate every other video shows one of them
     rules: str = "locate,single,plain"  # what looks at the videos
     nothing: int = 200                  # clips without an overlay
     share: float = 1.0                  # of the grid and of those clips, spread evenly
@@ -157,33 +227,119 @@ def overlay(c: Overlay) -> dict:
         raise SystemExit(f"--stage {c.stage}: there is all and locate")
     if c.stage == "locate":
         return locate(c)
+    tables, many = {}, ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()))
     if c.videos:
-        videos, labels = c.videos, c.labels
+        tables["given"] = extraction_table(c.videos, c.labels, c)
     else:
-        labels, many = f"{c.out}/labels", ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()))
-        step("eval.py", "record", "--out", f"{c.out}/videos", "--minutes", str(c.minutes), "--seed", str(c.seed + 1000), *many)
-        videos = sim.expand([f"{c.out}/videos"])
-        step("extract.py", *videos, "--out", labels, *many)
-        step("parse.py", *videos, "--out", labels, "--device", c.device)
+        for name, overlays, how in (("families", ",".join(PAPER), ()), ("skins", c.templates, ("--rate", "0.08"))):
+            videos, labels, own = f"{c.out}/{name}", f"{c.out}/{name}-labels", ("--templates", c.templates) if how else ()
+            step("eval.py", "record", "--out", videos, "--minutes", str(c.minutes), "--overlays", overlays, "--player", "mixed", "--smallest", "0.2",
+                 "--largest", "0.45", "--faintest", "0.5", "--seed", str(c.seed + 1000), *how, *many)
+            step("extract.py", videos, "--out", labels, *own, *many)
+            step("parse.py", videos, "--out", labels, "--weights", c.weights, "--device", c.device)
+            tables[name] = extraction_table(sim.expand([videos]), labels, c)
+        if c.adapt:
+            adapted, theirs = f"{c.out}/adapted.safetensors", f"{c.out}/adapted-labels"
+            step("parse.py", "train", "--templates", c.templates, "--init", c.weights, "--minutes", str(c.adapt), "--out", adapted, "--seed", str(c.seed))
+            shutil.copytree(labels, theirs, ignore=shutil.ignore_patterns("*.actions.*", "*.preview.*"), dirs_exist_ok=True)
+            step("parse.py", videos, "--out", theirs, "--weights", adapted, "--device", c.device)
+            tables["adapted"] = extraction_table(sim.expand([videos]), theirs, c)
+    sim.write_bytes(f"{c.out}/overlay.json", json.dumps(tables, indent=1).encode())
+    return tables
+
+
+PAPER = {"xbox360": (0.98, 0.91), "xboxone": (0.98, 0.92), "xboxseries": (0.97, 0.79), "ps3": (0.97, 0.85), "ps4": (0.91, 0.84), "ps5": (0.93, 0.77)}
+# the paper's button accuracy and stick R2, on its own recordings of six games
+COLUMNS = ("accuracy", "silence", "recall", "f1", "press_f1", "r2")
+
+
+def extraction_table(videos, labels, c: Overlay) -> dict:
+    """Score every recording, print the table by family, and what stands out; the matched filter is the floor."""
+    import extract
     lost = [v for v in videos if not (Path(labels) / f"{Path(v).stem}.actions.safetensors").exists()]
     if lost:
         print(f"no actions for {len(lost)} of {len(videos)} videos (overlay not found, or not parsed yet): {', '.join(Path(v).name for v in lost)}")
-    rows = [(v, score_video(v, labels)) for v in videos if v not in lost]
-    if not rows:
+    found = [v for v in videos if v not in lost]
+    if not found:
         raise SystemExit(f"{labels}: no actions of these videos there; make them: python extract.py and python parse.py with --out {labels}")
-    families = sorted({r["family"] for _, r in rows})
-    columns = ("accuracy", "silence", "recall", "f1", "press_f1", "r2")
-    print(f"\n{'family':14s} {'videos':>6s} " + " ".join(f"{k:>9s}" for k in columns))
+    sim.for_each(functools.partial(write_matched, labels=labels, c=c), found, c.workers, "matched filter", c.ray)
+    rows = [(score_video(v, labels), score_video(v, f"{labels}/matched")) for v in found]
+    print(f"\n{'family':20s} {'videos':>6s} " + " ".join(f"{k:>9s}" for k in COLUMNS) + "   paper: accuracy, r2   matched filter: accuracy, press_f1, r2")
+    groups = {f: [r for r in rows if r[0]["family"] == f] for f in sorted({r["family"] for r, _ in rows})}
+    groups |= {"looks held out": [r for r in rows if r[0]["template"] in extract.TEMPLATES and extract.held_out(r[0]["template"])], "all": rows}
     table = {}
-    for family in [*families, "all"]:
-        mine = [r for _, r in rows if family in (r["family"], "all")]
-        table[family] = {"videos": len(mine), **{k: float(np.nanmean([r[k] for r in mine])) for k in columns}}
-        print(f"{family:14s} {len(mine):6d} " + " ".join(f"{table[family][k]:9.3f}" for k in columns))
+    for name, mine in groups.items():
+        if mine:
+            table[name] = {"videos": len(mine), **{k: nanmean([r[k] for r, _ in mine]) for k in COLUMNS},
+                           "matched": {k: nanmean([m[k] for _, m in mine]) for k in COLUMNS}}
+            theirs, floor = PAPER.get(name), table[name]["matched"]
+            print(f"{name:20s} {len(mine):6d} " + " ".join(f"{table[name][k]:9.3f}" for k in COLUMNS) + f"{'%14.2f, %.2f' % theirs if theirs else '':22s}"
+                  + f"{floor['accuracy']:18.3f}, {floor['press_f1']:.3f}, {floor['r2']:.3f}")
+    per = {b: nanmean([r["per_button"][b] for r, _ in rows]) for b in sim.BUTTONS}
+    print("recall: " + ", ".join(f"{b} {v:.3f}" for b, v in per.items() if v == v))
     print("accuracy: of shown buttons over frames; silence: the same for a parser that sees nothing; press_f1: onsets within +-1 frame;\n"
-          "r2: of the stick axes that move.  Means over videos.  The paper reports accuracy 0.96 and R2 0.84, on other recordings.")
-    worst = sorted(rows, key=lambda r: r[1]["press_f1"])[:3]
-    print("weakest: " + ", ".join(f"{Path(v).name} ({r['template']}, press F1 {r['press_f1']:.2f}, R2 {r['r2']:.2f})" for v, r in worst))
-    return table
+          "r2: of the stick axes that move.  Means over videos.  The paper's are the same figures on other recordings.")
+    worst = sorted(rows, key=lambda r: (r[0]["press_f1"] if r[0]["press_f1"] == r[0]["press_f1"] else 1) + r[0]["r2"])[:4]
+    print("weakest: " + ", ".join(f"{r['name']} ({r['template']}, press F1 {r['press_f1']:.2f}, R2 {r['r2']:.2f})" for r, _ in worst), flush=True)
+    return {**table, "recall": per, "lost": lost, "rows": [{k: v for k, v in r.items() if k != "per_button"} for r, _ in rows]}
+
+
+def nanmean(values) -> float:
+    values = [v for v in values if v == v]
+    return float(np.mean(values)) if values else float("nan")
+
+
+def write_matched(video: str, labels: str, c: Overlay) -> None:
+    """The matched filter's reading of a video as LABELS/matched/<stem>.actions.safetensors."""
+    import extract
+    import parse
+    path, source = Path(labels) / "matched" / f"{Path(video).stem}.actions.safetensors", Path(labels) / f"{Path(video).stem}.overlay.safetensors"
+    recipe = {"source": [sim.source(video), sim.source(source)]}
+    if not sim.finished(path, "nitrogen.actions/1", recipe, c.fresh):
+        overlay, info = sim.read(source, "nitrogen.overlay/1")
+        actions = matched_filter(video, overlay, extract.pool(c.templates)[info["template"]])
+        sim.write(path, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=parse.UNIT, **{k: info[k] for k in ("template", "family")}, recipe=recipe)
+
+
+def matched_filter(video: str, overlay: dict, template) -> dict:
+    """The tensors of nitrogen.actions/1 without any learning, the floor of every table: a button is pressed if what changed against the
+    temporal median is what its pressed picture would change; a knob is where its picture correlates best."""
+    import cv2
+    import extract
+    import parse
+    layout, scale = extract.layout(template), 256 / template.size[0]
+    _, _, shown = parse.geometry(layout)
+    w, h = (round(v * scale) for v in template.size)
+    still = cv2.resize(overlay["median"][0], (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
+    rest, pressed = extract.draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32), []
+    for i in np.flatnonzero(shown[:16]):
+        change = extract.draw(template, np.arange(16) == i, np.zeros(4), scale).astype(np.float32) - rest
+        signal = change[..., :3] - change[..., 3:] / 255 * still                      # over this ground
+        ys, xs = np.nonzero(np.abs(signal).max(2) > 8)
+        if len(ys):
+            part = np.s_[ys.min():ys.max() + 1, xs.min():xs.max() + 1]
+            pressed.append((i, part, signal[part] / (signal[part] ** 2).sum()))
+    knobs = [(0 if e.id == "LEFT" else 2, e, states[0][0]) for e, _, _, states in extract.sprites(template, scale)[1] if e.kind == "stick"]
+    score, sticks, times = [], [], []
+    for seconds, _, crop in parse.registered(video, overlay, template.size, w, h):
+        change, row, at = crop - still, np.zeros(16), np.zeros(4)
+        for i, part, signal in pressed:
+            row[i] = (change[part] * signal).sum()
+        for axis, e, picture in knobs:
+            kh, kw = picture.shape[:2]
+            x0, y0 = (int(round((p + m / 2 - e.radius) * scale - k / 2)) for p, m, k in zip(e.pos, e.mapping[2:], (kw, kh)))
+            side = int(2 * e.radius * scale) + 1
+            area = cv2.copyMakeBorder(crop, 64, 64, 64, 64, cv2.BORDER_REPLICATE)[y0 + 64:y0 + 64 + side + kh, x0 + 64:x0 + 64 + side + kw]
+            like = np.nan_to_num(cv2.matchTemplate(area, picture[..., :3], cv2.TM_CCOEFF_NORMED, mask=picture[..., 3]), posinf=0, neginf=0)
+            y, x = np.unravel_index(like.argmax(), like.shape)
+            at[axis:axis + 2] = (np.array([x, y]) / (side / 2) - 1) * parse.UNIT
+        score.append(row)
+        sticks.append(at)
+        times.append(seconds)
+    score = np.stack(score)
+    score -= np.percentile(score, 5, axis=0).round().clip(-1, 0)                       # pressed in the median already: its absence is the change
+    return {"buttons": (score > 0.4).astype(np.float16), "sticks": np.float32(sticks).clip(-parse.GRID // 2, parse.GRID // 2), "shown": shown,
+            "confidence": np.ones(len(times), np.float16), "time": np.array(times)}
 
 
 def step(*command: str) -> None:
@@ -201,7 +357,7 @@ def score_video(video: str, labels: str) -> dict:
     if len(truth["buttons"]) != len(buttons):
         raise SystemExit(f"{video}: {len(buttons)} parsed rows, {len(truth['buttons'])} recorded; parse it again with --fresh")
     out = metrics(buttons, sticks, truth["buttons"] > 0.5, truth["sticks"], tensors["shown"])
-    return {**out, "family": about["family"], "template": about["template"]}
+    return {**out, "name": stem, "family": about["family"], "template": about["template"], "opacity": about["opacity"], "width": about["box"][2]}
 
 
 def metrics(buttons, sticks, true_buttons, true_sticks, shown) -> dict:
@@ -215,7 +371,8 @@ def metrics(buttons, sticks, true_buttons, true_sticks, shown) -> dict:
     r2 = [1 - ((sticks[:, a] - true_sticks[:, a]) ** 2).mean() / true_sticks[:, a].var() for a in axes]
     return {"accuracy": (p == t).mean() if p.size else np.nan, "silence": (~t).mean() if t.size else np.nan,
             "recall": recall[used].mean() if used.any() else np.nan, "f1": f1[used].mean() if used.any() else np.nan,
-            "press_f1": press_f1(p, t), "r2": float(np.mean(r2)) if r2 else np.nan}
+            "press_f1": press_f1(p, t), "r2": float(np.mean(r2)) if r2 else np.nan,
+            "per_button": {b: float(recall[list(shown_buttons).index(i)]) if i in shown_buttons[used] else np.nan for i, b in enumerate(sim.BUTTONS)}}
 
 
 def press_f1(p, t, slack: int = 1) -> float:
@@ -265,42 +422,6 @@ def grid(repeats: int = 1) -> list[Case]:
 
 def nothing(count: int) -> list[Case]:
     return [Case(f"nothing-{n:03d}", 0.0, 0.0, RATES[n % 3], BACKGROUNDS[n % 5], False) for n in range(count)]
-
-
-class RatedWriter:
-    """mp4 file of so many bits per pixel: H.264 where the package `av` is installed, else OpenCV's VP9 (ten times slower).
-
-    OpenCV has no flag for the rate, but asks for 2^30 bits a second at most: the more frames a second the file declares, the fewer
-    bits for each.  Nothing here reads the declared rate.
-    """
-
-    def __init__(self, path, rate: float):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            import av
-            self.av, self.file = av, av.open(str(path), "w")
-            self.stream = self.file.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "g": str(FPS * SECONDS), "threads": "1"})
-            (self.stream.width, self.stream.height), self.stream.pix_fmt = SIZE, "yuv420p"
-            self.stream.bit_rate = int(rate * SIZE[0] * SIZE[1] * FPS)
-        except ImportError:
-            import cv2
-            self.av, declared = None, min(65535, round(2**30 / (rate * SIZE[0] * SIZE[1])))
-            self.file = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"VP90"), declared, SIZE)
-            if not self.file.isOpened():
-                raise SystemExit(f"{path}: OpenCV cannot write VP9 here; pip install av")
-
-    def write(self, rgb) -> None:
-        if self.av:
-            self.file.mux(self.stream.encode(self.av.VideoFrame.from_ndarray(rgb, format="rgb24")))
-        else:
-            self.file.write(np.ascontiguousarray(rgb[..., ::-1]))
-
-    def close(self) -> None:
-        if self.av:
-            self.file.mux(self.stream.encode())
-            self.file.close()
-        else:
-            self.file.release()
 
 
 # What HUDs and streams show beside the game.  Each paints on a part of the picture, uint8 [h, w, 3], as it is at frame t; `rng` is the
@@ -538,7 +659,7 @@ def make_case(case: Case, path: Path, pool, seed: int) -> dict:
         decoys = [list(DECOYS)[k] for k in rng.permutation(len(DECOYS))[:rng.integers(2, 6)]]
         sizes = [[int(v * rng.uniform(0.75, 1.25)) for v in DECOYS[d]] for d in decoys]
         shown = [(d, int(rng.integers(W - w)), int(rng.integers(H - h)), w, h, int(rng.integers(1 << 30))) for d, (w, h) in zip(decoys, sizes)]
-    out = RatedWriter(path, case.rate)
+    out = RatedWriter(path, SIZE, case.rate, faithful=False)
     for t, picture in zip(numbers, scene(case.background, rng, numbers)):
         if case.width:
             extract.composite(picture, extract.draw(template, *next(states), scale=scale), x, y, case.opacity)

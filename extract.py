@@ -993,40 +993,42 @@ def random_weights(seed: int) -> dict:
 
 
 class Training:
-    """What a training run carries along: weights, optimizer, and how far it is."""
+    """A training run that can be stopped and resumed: parameters by name, their optimizer, and how far it is.  parse.py's is one too.
 
-    def __init__(self, cfg: TrainConfig, device: str):
+    A kind of training adds `step(batch)` -> losses, `rate()`, and in `changing` what else its steps change.
+    """
+
+    def __init__(self, cfg, params: dict, optimizer, steps: float, recipe: dict):
         import torch
-        self.cfg, self.path = cfg, Path(cfg.out).with_suffix(".state.safetensors")
-        start = load_xfeat(cfg.init) if cfg.init else random_weights(cfg.seed)
-        self.w = {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device) for k, v in start.items()}
-        self.params = {k: v.requires_grad_() for k, v in self.w.items() if "running" not in k}
-        self.optimizer = torch.optim.Adam(self.params.values(), cfg.lr, fused=True)
-        self.moments = {k: {"step": torch.zeros((), device=device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-                        for k, p in self.params.items()}
-        self.optimizer.state.update((p, self.moments[k]) for k, p in self.params.items())
+        self.cfg, self.path, self.limit = cfg, Path(cfg.out).with_suffix(".state.safetensors"), steps
+        self.params, self.optimizer, self.changing = params, optimizer, {}
+        self.moments = {k: {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                        for k, p in params.items()}
+        optimizer.state.update((p, self.moments[k]) for k, p in params.items())
         self.steps, self.seconds = 0, 0.0
-        files = sorted(Path(cfg.backgrounds).iterdir()) if cfg.backgrounds else []
-        recipe = sim.recipe(cfg, *files, *([cfg.init] if cfg.init else []))
-        self.recipe = {k: v for k, v in recipe.items() if k not in ("steps", "minutes", "threads", "validation", "init", "backgrounds")}
-        if self.path.exists() and not cfg.fresh:
-            self.resume()
-        elif Path(cfg.out).exists() and not cfg.fresh:
-            raise SystemExit(f"{cfg.out}: exists, but nothing to go on from; give another --out, or --fresh to replace it")
+        free = ("steps", "images", "minutes", "threads", "workers", "validation", "init", "backgrounds")     # may change from call to call
+        self.recipe = json.loads(json.dumps({k: v for k, v in recipe.items() if k not in free}))
 
     def tensors(self) -> dict:
         """Everything that a step changes, by name."""
-        return {**{k: v.detach() for k, v in self.w.items()}, **{f"{kind}.{k}": t for k, m in self.moments.items() for kind, t in m.items()}}
+        return {**{k: v.detach() for k, v in self.params.items()}, **self.changing,
+                **{f"{kind}.{k}": t for k, m in self.moments.items() for kind, t in m.items()}}
 
     def resume(self) -> None:
+        """Go on where the run at this --out stopped, if there is one."""
         import torch
+        if not self.path.exists() or self.cfg.fresh:
+            if Path(self.cfg.out).exists() and not self.cfg.fresh:
+                raise SystemExit(f"{self.cfg.out}: exists, but nothing to go on from; give another --out, or --fresh to replace it")
+            return
         saved, info = sim.read(self.path, "nitrogen.state/1")
-        other = [k for k in self.recipe if info["recipe"].get(k) != json.loads(json.dumps(self.recipe[k]))]
+        other = [k for k in self.recipe if info["recipe"].get(k) != self.recipe[k]]
         if other:
             raise SystemExit(f"{self.path}: a run with another {', '.join(other)}; give another --out, or --fresh to replace it")
         for name, tensor in self.tensors().items():
             tensor.copy_(torch.from_numpy(saved[name]).view_as(tensor))
         self.steps, self.seconds = info["steps"], info["seconds"]
+        print(f"resuming {self.path} at {self.steps:,} steps, {self.seconds / 60:.1f} minutes")
 
     def suspend(self) -> None:
         sim.write(self.path, {k: v.cpu().numpy() for k, v in self.tensors().items()}, "nitrogen.state/1",
@@ -1034,24 +1036,64 @@ class Training:
 
     def share(self) -> float:
         """0 at the start, 1 at the end of the run, by steps or by minutes, whichever is first."""
-        return max(self.steps / self.cfg.steps, self.seconds / 60 / self.cfg.minutes if self.cfg.minutes else 0)
+        return max(self.steps / self.limit, self.seconds / 60 / self.cfg.minutes if self.cfg.minutes else 0)
+
+    def descend(self, loss) -> None:
+        """One step of the optimizer."""
+        import torch
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.params.values(), 1.0)
+        self.optimizer.step()
+        self.steps += 1
+
+    def follow(self, feed, say) -> bool:
+        """Train on the batches that `feed(first item, number of items)` yields, to the end of the run; say(mean losses) is shown beside the
+        bar.  What was learned is saved every minute.  False: this run was finished already."""
+        if self.share() >= 1 and Path(self.cfg.out).exists():
+            print(f"{self.cfg.out}: finished already; more --minutes, --steps or --images go on from there")
+            return False
+        smooth, saved, last = None, time.monotonic(), time.monotonic()
+        left = max(math.ceil(self.limit) - self.steps, 0) * self.cfg.batch
+        with tqdm(total=100, bar_format="{percentage:5.1f} % |{bar:20}| {elapsed} {postfix}", mininterval=1) as bar:
+            for batch in feed(self.steps * self.cfg.batch, left) if self.share() < 1 else ():
+                losses = np.array(self.step(batch))
+                smooth = losses if smooth is None else smooth * 0.98 + losses * 0.02
+                now = time.monotonic()
+                self.seconds, last = self.seconds + now - last, now
+                bar.n = min(100 * self.share(), 100)
+                bar.set_postfix_str(f"step {self.steps:,}, {self.steps * self.cfg.batch / self.seconds:.0f} pairs/s, {say(smooth)}, lr {self.rate():.1e}")
+                if now - saved > 60 or self.share() >= 1:
+                    self.suspend()
+                    saved = now
+                if self.share() >= 1:
+                    break
+        return True
+
+
+class XFeatTraining(Training):
+    def __init__(self, cfg: TrainConfig, device: str):
+        import torch
+        start = load_xfeat(cfg.init) if cfg.init else random_weights(cfg.seed)
+        self.w = {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device) for k, v in start.items()}
+        params = {k: v.requires_grad_() for k, v in self.w.items() if "running" not in k}
+        files = sorted(Path(cfg.backgrounds).iterdir()) if cfg.backgrounds else []
+        recipe = sim.recipe(cfg, *files, *([cfg.init] if cfg.init else []))
+        super().__init__(cfg, params, torch.optim.Adam(params.values(), cfg.lr, fused=True), cfg.steps, recipe)
+        self.changing = {k: v for k, v in self.w.items() if "running" in k}
+        self.resume()
 
     def rate(self) -> float:
         """A short warm-up, then half a cosine down to 2 % of the peak.  DEVIATION: the paper halves it every 30,000 steps."""
         return self.cfg.lr * min((self.steps + 1) / 100, 0.51 + 0.49 * math.cos(math.pi * min(self.share(), 1)))
 
     def step(self, batch: dict):
-        import torch
         device = self.w["skip1.1.bias"].device
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
         with sim.autocast(str(device)):
             loss, *parts = xfeat_loss(self.w, {k: v.to(device, non_blocking=True) for k, v in batch.items()})
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.params.values(), 1.0)
-        self.optimizer.step()
-        self.steps += 1
+        self.descend(loss)
         return [loss.item(), *(p.item() for p in parts)]
 
 
@@ -1085,31 +1127,13 @@ def train(cfg: TrainConfig) -> None:
         raise SystemExit(f"--backgrounds {cfg.backgrounds}: no such folder")
     photos = film_frames(cfg.backgrounds) if cfg.backgrounds else []
     known, unseen = ([t for name, t in templates().items() if held_out(name) == out] for out in (False, True))
-    run, data = Training(cfg, device), Pairs(cfg.seed, known, [p for i, p in enumerate(photos) if i % 8])
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.steps:,} steps"
+    run, data = XFeatTraining(cfg, device), Pairs(cfg.seed, known, [p for i, p in enumerate(photos) if i % 8])
     print(f"train XFeat, {sum(p.numel() for p in run.params.values()):,} parameters, on {device}: {len(known)} templates ({len(unseen)} held out), "
           f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
-    if run.steps:
-        print(f"resuming {run.path} at {run.steps:,} steps, {run.seconds / 60:.1f} minutes")
-        if run.share() >= 1 and Path(cfg.out).exists():
-            return print(f"{cfg.out}: finished already; more --minutes or --steps go on from there")
-    items = range(run.steps * cfg.batch, max(run.steps, cfg.steps) * cfg.batch)
-    feed = torch.utils.data.DataLoader(data, cfg.batch, sampler=items, num_workers=cfg.workers)
-    smooth, saved, last = None, time.monotonic(), time.monotonic()
-    with tqdm(total=100, bar_format="{percentage:5.1f} % |{bar:20}| {elapsed} {postfix}", mininterval=1) as bar:
-        for batch in feed if run.share() < 1 else ():
-            parts = np.array(run.step(batch))
-            smooth = parts if smooth is None else smooth * 0.98 + parts * 0.02
-            now = time.monotonic()
-            run.seconds, last = run.seconds + now - last, now
-            bar.n = min(100 * run.share(), 100)
-            bar.set_postfix_str(f"step {run.steps:,}, loss {smooth[0]:.3f} (descriptors {smooth[1]:.3f}, keypoints {smooth[2]:.3f}), "
-                                f"found {smooth[3]:.3f}, lr {run.rate():.1e}, {run.steps / run.seconds:.2f}/s")
-            if now - saved > 60 or run.share() >= 1:
-                run.suspend()
-                saved = now
-            if run.share() >= 1:
-                break
+    feed = lambda first, count: torch.utils.data.DataLoader(data, cfg.batch, sampler=range(first, first + count), num_workers=cfg.workers)    # noqa: E731
+    if not run.follow(feed, lambda v: f"loss {v[0]:.3f} (descriptors {v[1]:.3f}, keypoints {v[2]:.3f}), found {v[3]:.3f}"):
+        return
     w = {k: v.detach().cpu().half() for k, v in run.w.items()}
     found = held_out_points(run.w, Pairs(cfg.seed + 1, unseen, photos[::8]), cfg.validation)
     print(f"points of held-out templates told from all others of the picture: {found:.3f}")

@@ -24,8 +24,10 @@ import functools
 import itertools
 import math
 import os
+import tempfile
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import sim  # before torch: it sets how OpenMP threads wait
@@ -81,6 +83,8 @@ NETS = {
 class TrainConfig(sim.Common):
     out: str = "data/parser/parse.safetensors"      # the weights; <stem>.state.safetensors beside it resumes
     init: str = ""                                  # weights to start from
+    templates: str = ""                             # folder of your own skins to adapt to: three quarters of the pairs show one
+    backgrounds: str = ""                           # folder of gameplay videos to use beside the painted pictures
     net: str = "compact"                            # compact or b0
     images: float = 8e6                             # synthetic pairs of frames to see, paper 3.1
     minutes: float = 0.0                            # stop after so long instead (all runs of this command together); 0: no limit
@@ -269,7 +273,7 @@ def sample(features, points):
 
 
 class Parser(nn.Module):
-    """Two crops side by side -> logits of 16 buttons and 2 heat maps, for both of the frames.
+    """Two crops side by side -> logits of 16 buttons and 2 heat maps, and whether each of these is to be seen at all, for both of the frames.
 
     DEVIATION: the paper reads the second frame of a pair; reading both halves the work per frame and doubles what a pair teaches.
     """
@@ -286,18 +290,21 @@ class Parser(nn.Module):
         self.button_in = nn.Linear(2 * len(self.nine) * (net.decoder + net.detail), net.decoder)
         self.button_name = nn.Parameter(torch.zeros(len(sim.BUTTONS), net.decoder))
         self.button_knob = nn.Linear(net.head, net.decoder)
-        self.button_out = nn.Linear(net.decoder, 1)
+        self.button_out = nn.Linear(net.decoder, 2)                     # pressed, visible
         self.stick_near = nn.Linear(2 * len(self.near) * net.detail, net.head)
         self.stick_far = nn.Linear(2 * len(self.far) * net.decoder, net.head)
         self.stick_mix = nn.Conv2d(net.head, net.head, 3, padding=1)
         self.stick_out = nn.Conv2d(net.head, 1, 3, padding=1)
+        self.stick_seen = nn.Linear(net.head, 1)
 
     def forward(self, x, boxes, sticks):
         """x [B, 6, CROP, 2 CROP] in -1..1; boxes [B, 16, 4] centre and half size; sticks [B, 2, 6] centre, travel, knob's half
-        size; both as shares of the crop.  Returns button logits [B, 2, 16] and heat map logits [B, 2, 2, GRID * GRID]."""
-        coarse, fine = self.decoder(self.encoder(x)), self.detail(x)
+        size; both as shares of the crop.  Returns logits, per frame: of buttons [B, 2, 16], of heat maps [B, 2, 2, GRID * GRID],
+        and of being visible [B, 2, 18]: 16 buttons, 2 sticks; not behind a menu or a banner, not switched off."""
+        coarse, fine = self.decoder(self.encoder(x)).float(), self.detail(x).float()    # sampling in bfloat16 is far slower
         heat, knobs = self.read_sticks(coarse, fine, sticks)
-        return self.read_buttons(coarse, fine, boxes, knobs), heat
+        buttons, seen = self.read_buttons(coarse, fine, boxes, knobs).unbind(-1)
+        return buttons, heat, torch.cat([seen, self.stick_seen(knobs)[..., 0]], -1)
 
     def read_buttons(self, coarse, fine, boxes, knobs):
         """A click shows on the stick's knob, wherever that is: its buttons also get the features found there, knobs [B, 2, 2, head]."""
@@ -306,7 +313,7 @@ class Parser(nn.Module):
         f = rearrange(f, "B t (n p) c -> B t n (p c)", p=len(self.nine))
         first = sim.BUTTONS.index("LEFT_THUMB")
         clicks = F.pad(self.button_knob(knobs), (0, 0, first, len(sim.BUTTONS) - first - 2))
-        return self.button_out(F.gelu(self.button_in(f) + self.button_name + clicks))[..., 0]
+        return self.button_out(F.gelu(self.button_in(f) + self.button_name + clicks))
 
     def read_sticks(self, coarse, fine, sticks):
         centre, travel, knob = sticks[:, :, None].split(2, -1)
@@ -369,16 +376,15 @@ def locate(logits):
 
 # ---- synthetic overlay frames (paper 3.1) ----------------------------------------------------------------------
 
-def random_states(rng, shown):
-    """(buttons bool [2, 16], sticks f32 [2, 4]): two consecutive states of a pad, from resting to everything at once."""
-    now = rng.random(16) < rng.choice([0.0, 0.08, 0.2, 0.45], p=[0.15, 0.35, 0.35, 0.15])
-    before = now ^ (rng.random(16) < rng.choice([0.0, 0.05, 0.3]))
-    buttons = np.stack([without_opposites(rng, b) for b in (before, now)]) & shown[:16]
-    first, second = random_sticks(rng), random_sticks(rng)
-    step = rng.choice(3, size=(2, 1), p=[0.35, 0.4, 0.25])              # each stick holds still, moves on, or jumps
-    moved = first + rng.normal(0, 0.2, 4)
-    second = np.where(np.repeat(step, 2) == 0, first, np.where(np.repeat(step, 2) == 1, moved, second))
-    return buttons, np.stack([first, second]).clip(-1, 1).astype(np.float32)
+def random_states(rng, shown, n: int = 2):
+    """(buttons bool [n, 16], sticks f32 [n, 4]): consecutive states of a pad, from resting to everything at once."""
+    buttons = [rng.random(16) < rng.choice([0.0, 0.08, 0.2, 0.45], p=[0.15, 0.35, 0.35, 0.15])]
+    sticks, flips = [random_sticks(rng)], rng.choice([0.0, 0.05, 0.3])
+    for _ in range(n - 1):
+        buttons.append(buttons[-1] ^ (rng.random(16) < flips))
+        step = np.repeat(rng.choice(3, size=2, p=[0.35, 0.4, 0.25]), 2)      # each stick holds still, moves on, or jumps
+        sticks.append(np.choose(step, (sticks[-1], sticks[-1] + rng.normal(0, 0.2, 4), random_sticks(rng))))
+    return np.stack([without_opposites(rng, b) for b in buttons]) & shown[:16], np.stack(sticks).clip(-1, 1).astype(np.float32)
 
 
 def without_opposites(rng, buttons):
@@ -399,17 +405,61 @@ def random_sticks(rng):
     return out.ravel().clip(-1, 1)
 
 
+def through_codec(rng, frames: list) -> list:
+    """RGB frames of an even size as a video shows them: through a real encoder and back, at a random rate.
+
+    With `av`: x264, MPEG-4, VP8, VP9; without it, what OpenCV can write: MPEG-4."""
+    try:
+        import av
+    except ImportError:
+        with tempfile.TemporaryDirectory() as folder:
+            path, (h, w) = f"{folder}/clip.mp4", frames[0].shape[:2]
+            with sim.VideoWriter(path, 30, w, h) as out:
+                for f in frames:
+                    out.write(f)
+            return [f for _, _, f in sim.read_video(path)]
+    av.logging.set_level(av.logging.PANIC)                              # encoders chat
+    name = rng.choice(["libx264", "mpeg4", "libvpx", "libvpx-vp9"], p=[0.5, 0.3, 0.1, 0.1])
+    coder, reader = av.CodecContext.create(name, "w"), {"libx264": "h264", "libvpx": "vp8", "libvpx-vp9": "vp9"}.get(name, name)
+    coder.height, coder.width = frames[0].shape[:2]
+    coder.pix_fmt, coder.time_base, coder.framerate, coder.thread_count = "yuv420p", Fraction(1, 30), 30, 1
+    if name == "libx264":
+        coder.options = {"crf": str(rng.integers(18, 42)), "preset": str(rng.choice(["superfast", "veryfast", "medium"])), "tune": "zerolatency"}
+    else:
+        coder.bit_rate = int(np.exp(rng.uniform(*np.log((0.04, 0.5)))) * 30 * coder.width * coder.height)        # bits per pixel
+        coder.options = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"} if "vpx" in name else {}
+    packets = []
+    for i, f in enumerate(frames):
+        picture = av.VideoFrame.from_ndarray(f, "rgb24")
+        picture.pts = i
+        packets += coder.encode(picture)
+    packets += coder.encode(None)
+    decoder = av.CodecContext.create(reader, "r")
+    decoder.extradata, decoder.thread_count = coder.extradata, 1
+    return [f.to_ndarray(format="rgb24") for p in (*packets, None) for f in decoder.decode(p)]
+
+
+def covered(box, by) -> float:
+    """Share of box x, y, w, h that lies under another."""
+    w, h = (max(0.0, min(box[i] + box[i + 2], by[i] + by[i + 2]) - max(box[i], by[i])) for i in (0, 1))
+    return w * h / (box[2] * box[3])
+
+
 class Synthetic(torch.utils.data.Dataset):
     """Pairs of consecutive crops with the median that goes with them; item i follows from (seed, i) alone.
 
     A dict: frames uint8 [2, CROP, CROP, 3], median uint8 [CROP, CROP, 3], boxes, sticks, shown (see geometry),
     buttons bool [2, 16], cells f32 [2, 2, 2] (frame, stick, axis: where the knob is *in this crop*, in cells, so that
-    a crop that is slightly off teaches no wrong place), family int64.
+    a crop that is slightly off teaches no wrong place), visible bool [2, 18], family int64.
     """
     SCENES, REPAINT, PLAYERS = 64, 4096, 12         # game pictures in use; items until new ones are painted; players per template
+    WIDTH = np.log((130, 480))                      # px, of the overlay as displayed
+    LEAD = 2                                        # frames before the pair when it goes through a codec
 
-    def __init__(self, seed: int, templates: list | None = None):
-        self.seed, self.templates = seed, templates or list(extract.templates(extract.CORE).values())
+    def __init__(self, seed: int, templates: list | None = None, own: list = (), photos: list = ()):
+        """own: the user's skins, three quarters of the items; photos: frames of games, RGB, beside the painted ones."""
+        known = [t for name, t in extract.templates().items() if not extract.held_out(name)] if templates is None else templates
+        self.seed, self.own, self.templates, self.photos = seed, len(own), [*own, *known], photos
         self.layouts = [extract.layout(t) for t in self.templates]
         self.families = sorted({t.family for t in self.templates})
         self.era, self.scenes, self.idle = None, [], {}
@@ -420,20 +470,25 @@ class Synthetic(torch.utils.data.Dataset):
             cv2.setNumThreads(1)                                        # one process, one core
             self.era = index // self.REPAINT
             paints = np.random.default_rng([self.seed, self.era, 1])
-            pictures = [extract.paint(paints) for _ in range(self.SCENES)]
+            pictures = [self.photos[paints.integers(len(self.photos))] if len(self.photos) and paints.random() < 0.3 else extract.paint(paints)
+                        for _ in range(self.SCENES)]
             self.scenes = [(p, cv2.resize(p, (9, 6), interpolation=cv2.INTER_AREA)) for p in pictures]
         return self.scenes[rng.integers(self.SCENES)]
 
-    def backgrounds(self, rng, index, w, h):
-        """The game behind two consecutive frames, and its temporal median: mostly washed out, sharp if the game stood still."""
-        (first, thumb), (other, blur) = self.scene(rng, index), self.scene(rng, index)
-        second = first if rng.random() < 0.85 else other                              # else a cut
-        room = np.array(first.shape[1::-1]) - (w, h)
-        x, y = rng.integers(0, room + 1)
-        u, v = (np.array([x, y]) + rng.normal(0, rng.choice([0, 3, 12]), 2).round()).astype(int).clip(0, room)
-        behind = [first[y:y + h, x:x + w].copy(), second[v:v + h, u:u + w].copy()]
+    def backgrounds(self, rng, index, w, h, n):
+        """The game behind n consecutive frames, and its temporal median: mostly washed out, sharp if the game stood still."""
+        (picture, thumb), (other, blur) = self.scene(rng, index), self.scene(rng, index)
+        w0, h0 = min(w, picture.shape[1]), min(h, picture.shape[0])
+        drift, cut, behind = rng.normal(0, rng.choice([0, 3, 12]), 2), n - 1 if rng.random() < 0.15 else n, []
+        at = rng.random(2) * (np.array(picture.shape[1::-1]) - (w0, h0))
+        for k in range(n):
+            source = other if k >= cut else picture                     # a cut, between the two
+            w0, h0 = min(w, source.shape[1]), min(h, source.shape[0])
+            x, y = (at + k * drift).round().astype(int).clip(0, np.array(source.shape[1::-1]) - (w0, h0))
+            part = source[y:y + h0, x:x + w0]
+            behind.append(part.copy() if (w0, h0) == (w, h) else cv2.resize(part, (w, h)))
         if rng.random() < 0.2:
-            return behind, behind[1].copy()
+            return behind, behind[-1].copy()
         washed = cv2.resize(cv2.addWeighted(thumb, 0.5, blur, 0.5, 0), (36, 24), interpolation=cv2.INTER_CUBIC)
         return behind, cv2.resize(washed, (w, h), interpolation=cv2.INTER_LINEAR)
 
@@ -449,43 +504,98 @@ class Synthetic(torch.utils.data.Dataset):
                 states = [(without_opposites(draws, draws.random(16) < held),
                            (favourite, random_sticks(draws), np.zeros(4))[draws.integers(3)]) for _ in range(3)]
             a, b, c = (extract.draw(template, *state) for state in states)
+            if len(self.idle) > 1500:                                   # about 600 MB
+                self.idle.clear()
             self.idle[key] = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
         return self.idle[key]
 
+    def hide(self, rng, index, pictures, bare, boxes):
+        """What may lie over the overlay: nothing, mostly; a banner or a window of the game; or the overlay itself is switched off.
+        Paints it in place and returns visible bool [2, len(boxes[0])]; boxes [2][i] = x, y, w, h in px of the last two pictures."""
+        visible, kind = np.ones((2, len(boxes[0])), bool), rng.random()
+        since = rng.choice([0, len(pictures) - 1], p=[0.7, 0.3])         # in all of the pictures, or only in the last
+        if kind < 0.04:
+            for k in range(since, len(pictures)):
+                pictures[k][:] = bare[k]
+            visible[int(since > 0):] = False
+        elif kind < 0.16:
+            (h, w), (banner, _) = pictures[0].shape[:2], self.scene(rng, index)
+            bw, bh = (rng.uniform(0.12, 0.8, 2) * (w, h)).astype(int)
+            x, y = (rng.uniform(-0.3, 1, 2) * (w - bw / 2, h - bh / 2)).astype(int).clip(0)
+            part = cv2.resize(banner[:bh, :bw], (bw, bh))
+            for p in pictures[since:]:
+                p[y:y + bh, x:x + bw] = part[:h - y, :w - x]
+            for k in (0, 1):
+                if k or not since:
+                    visible[k] = [covered(b, (x, y, bw, bh)) < 0.5 for b in boxes[k]]
+        return visible
+
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, int(index)])
-        t = int(rng.integers(len(self.templates)))
+        t = int(rng.integers(self.own) if self.own and rng.random() < 0.75 else rng.integers(len(self.templates)))
         template, layout = self.templates[t], self.layouts[t]
         boxes, sticks, shown = geometry(layout)
-        buttons, positions = random_states(rng, shown)
-        size, edge = np.array(template.size), 4
-        w = round(FRAME_WIDTH * rng.uniform(0.2, 0.5))                                # displayed size, frame px
+        damage = rng.choice(["none", "jpeg", "codec"], p=[0.25, 0.3, 0.45])
+        n = 2 + self.LEAD * (damage == "codec")
+        buttons, positions = random_states(rng, shown, n)
+        size, edge = np.array(template.size), rng.integers(4, 17, 2)                  # px around it; the codec's blocks lie anywhere
+        w = round(float(np.exp(rng.uniform(*self.WIDTH))))                            # displayed size, frame px
         h = round(w * size[1] / size[0])
-        behind, median = self.backgrounds(rng, index, w + 2 * edge, h + 2 * edge)
-        opacity = rng.uniform(0.6, 1)
-        overlays = [*(extract.draw(template, b, s) for b, s in zip(buttons, positions)), self.usual(rng, t)]
-        pictures = [*behind, median]
-        swap = rng.permutation(3) if rng.random() < 0.15 else None                    # a recoloured picture
-        for picture, overlay in zip(pictures, overlays):
-            extract.composite(picture, cv2.resize(overlay, (w, h)), edge, edge, opacity)
-        if rng.random() < 0.75:                                                       # compression, chroma at half resolution
-            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 96))]
-            pictures[:2] = [cv2.imdecode(cv2.imencode(".jpg", p, quality)[1], cv2.IMREAD_COLOR) for p in pictures[:2]]
-        scale = np.array([w, h]) / size
+        room = (np.array([w, h]) + edge + 5) // 2 * 2
+        behind, median = self.backgrounds(rng, index, *room.tolist(), n)
+        opacity, pictures, scale = rng.uniform(0.45, 1), [b.copy() for b in behind], np.array([w, h]) / size
+        for picture, overlay in zip([*pictures, median], [*(extract.draw(template, b, s) for b, s in zip(buttons, positions)), self.usual(rng, t)]):
+            extract.composite(picture, cv2.resize(overlay, (w, h), interpolation=cv2.INTER_AREA), *edge.tolist(), opacity)
+        visible = self.hide(rng, index, pictures, behind, [self.places(layout, p, scale, edge) for p in positions[-2:]])
+        if rng.random() < 0.08:                                                       # another frame rate, by blending
+            pictures[-1] = cv2.addWeighted(pictures[-1], a := rng.uniform(0.6, 1), pictures[-2], 1 - a, 0)
+        pictures, median = self.as_shown(rng, pictures, median)
+        if damage == "jpeg":
+            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 96))]
+            pictures = [cv2.imdecode(cv2.imencode(".jpg", p, quality)[1], cv2.IMREAD_COLOR) for p in pictures]
+        elif damage == "codec":
+            pictures = through_codec(rng, pictures)[-2:]
         off = rng.uniform(-0.5, 0.5, 2) / CROP * size                                 # localization error, template px
         stretch = 1 + rng.uniform(-0.004, 0.004, 2)
         believed = np.stack([*np.diag(scale * stretch), edge + scale * off], 1)       # what the localizer says
-        crops = [extract.crop(p, believed, template.size, CROP, CROP) for p in pictures]
-        if swap is not None:
-            crops = [c[..., swap] for c in crops]
+        crops = [extract.crop(p, believed, template.size, CROP, CROP) for p in (*pictures, median)]
         cells = np.zeros((2, 2, 2), np.float32)
         for s, side in enumerate(("LEFT", "RIGHT")):
             if side in layout["sticks"]:
                 centre, radius = np.array(layout["sticks"][side][:2]), layout["sticks"][side][2]
-                seen = (centre + radius * positions[:, 2 * s:2 * s + 2] - off) / stretch
+                seen = (centre + radius * positions[-2:, 2 * s:2 * s + 2] - off) / stretch
                 cells[:, s] = (seen - centre) / radius * UNIT
-        return {"frames": np.stack(crops[:2]), "median": np.ascontiguousarray(crops[2]), "boxes": boxes, "sticks": sticks,
-                "shown": shown, "buttons": buttons, "cells": cells, "family": self.families.index(template.family)}
+        return {"frames": np.stack(crops[:2]), "median": np.ascontiguousarray(crops[2]), "boxes": boxes, "sticks": sticks, "shown": shown,
+                "buttons": buttons[-2:], "cells": cells, "visible": visible & np.append(shown[:16], shown[16::2]),
+                "family": self.families.index(template.family)}
+
+    @staticmethod
+    def places(layout, positions, scale, edge):
+        """Where the 16 buttons and the two knobs are in a picture, x, y, w, h px; far outside what the template does not show."""
+        out = [[-99.0, -99.0, 1.0, 1.0]] * 18
+        for name, box in layout["buttons"].items():
+            out[sim.BUTTONS.index(name)] = [*(box[:2] * scale + edge), *(box[2:] * scale)]
+        for i, side in enumerate(("LEFT", "RIGHT")):
+            if side in layout["sticks"]:
+                x, y, radius, kw, kh = layout["sticks"][side]
+                knob = np.array([x, y]) + radius * positions[2 * i:2 * i + 2] - (kw / 2, kh / 2)
+                out[16 + i] = [*(knob * scale + edge), *((kw, kh) * scale)]
+        return out
+
+    @staticmethod
+    def as_shown(rng, pictures, median):
+        """Recoloured, tinted and softened as streams do, all of them alike."""
+        every = [*pictures, median]
+        if rng.random() < 0.1:
+            swap = rng.permutation(3)
+            every = [np.ascontiguousarray(p[..., swap]) for p in every]
+        if rng.random() < 0.3:
+            tint = np.hstack([np.diag(rng.uniform(0.75, 1.2, 3)), rng.normal(0, 12, (3, 1))])
+            every = [cv2.transform(p, tint) for p in every]
+        if rng.random() < 0.25:                                                       # scaled down by the streamer, and up again
+            (h, w), f = median.shape[:2], rng.uniform(0.55, 0.95)
+            every = [cv2.resize(cv2.resize(p, (round(w * f), round(h * f)), interpolation=cv2.INTER_AREA), (w, h)) for p in every]
+        return every[:-1], every[-1]
 
 
 def batches(data: Synthetic, first: int, count: int, size: int, workers: int = 0):
@@ -497,7 +607,7 @@ def batches(data: Synthetic, first: int, count: int, size: int, workers: int = 0
 # ---- training ------------------------------------------------------------------------------------------------------
 
 def read_batch(parser: Parser, batch: dict, device: str):
-    """A batch of `Synthetic` -> (button logits, heat map logits, the batch on the device)."""
+    """A batch of `Synthetic` -> (logits of buttons, heat maps and visibility, the batch on the device)."""
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     median = batch["median"][:, None].expand_as(batch["frames"])
     with sim.autocast(device):
@@ -505,43 +615,46 @@ def read_batch(parser: Parser, batch: dict, device: str):
 
 
 # ---- yours to change: the loss
-def loss_fn(buttons, heat, batch):
-    """Binary cross-entropy of the shown buttons; cross-entropy to the spread target, less its entropy, of the shown sticks."""
-    shown = batch["shown"][:, None, :16].expand_as(buttons)
-    press = F.binary_cross_entropy_with_logits(buttons.float(), batch["buttons"].float(), reduction="none")[shown].mean()
-    there = batch["shown"][:, None, 16::2].expand(heat.shape[:-1])
+def loss_fn(buttons, heat, seen, batch):
+    """Binary cross-entropy of the visible buttons; cross-entropy to the spread target, less its entropy, of the visible sticks; binary
+    cross-entropy of visibility, of what the template shows."""
+    visible = batch["visible"]
+    press = F.binary_cross_entropy_with_logits(buttons.float(), batch["buttons"].float(), reduction="none")[visible[..., :16]].mean()
+    there = visible[..., 16:]
     target, log_p = spread(batch["cells"])[there], heat[there].float().log_softmax(-1)
     place = (torch.special.xlogy(target, target) - target * log_p).sum(-1).mean() if len(target) else heat.sum() * 0
-    return 4 * press + place, press.detach(), place.detach()
+    shown = torch.cat([batch["shown"][:, :16], batch["shown"][:, 16::2]], 1)[:, None].expand_as(seen)
+    sight = F.binary_cross_entropy_with_logits(seen.float(), visible.float(), reduction="none")[shown].mean()
+    return 4 * press + place + sight, press.detach(), place.detach(), sight.detach()
 
 
 @torch.no_grad()
 def validate(parser: Parser, data: Synthetic, count: int, device: str, workers: int = 0) -> dict:
-    """Per family: button accuracy, accuracy of silence, recall, F1, stick R2 per axis averaged, mean error in stick radii."""
+    """Per family, of what is visible: button accuracy, accuracy of silence, recall, F1, stick R2 per axis averaged, mean error in stick
+    radii; and the accuracy of visibility."""
     parts = []
     for b in tqdm(batches(data, 0, count, 32, workers), desc="validation", leave=False):
-        buttons, heat, b = read_batch(parser, b, device)
-        parts.append([v.cpu().numpy() for v in (b["family"], b["shown"], buttons > 0, b["buttons"], locate(heat)[0], b["cells"])])
-    family, shown, said, true, cells, where = map(np.concatenate, zip(*parts))
+        buttons, heat, seen, b = read_batch(parser, b, device)
+        shown = torch.cat([b["shown"][:, :16], b["shown"][:, 16::2]], 1)[:, None].expand_as(seen)
+        parts.append([v.cpu().numpy() for v in (b["family"], shown, b["visible"], seen > 0, buttons > 0, b["buttons"], locate(heat)[0], b["cells"])])
+    family, shown, visible, seen, said, true, cells, where = map(np.concatenate, zip(*parts))
     table = {}
     for name in [*data.families, "all"]:
         mine = family == data.families.index(name) if name != "all" else family >= 0
         if not mine.any():
             continue
-        m = np.repeat(shown[mine, None, :16], 2, 1)
-        s, t = said[mine][m], true[mine][m]
-        there = np.repeat(shown[mine, None, 16::2], 2, 1)
+        m, there = visible[mine, :, :16], visible[mine, :, 16:]
+        s, t, hit = said[mine][m], true[mine][m], (said[mine][m] & true[mine][m]).sum()
         x, y = cells[mine][there] / UNIT, where[mine][there] / UNIT
-        hit = (s & t).sum()
-        table[name] = {"frames": 2 * int(mine.sum()), "accuracy": (s == t).mean(), "silence": (~t).mean(),
-                       "recall": hit / max(t.sum(), 1), "f1": 2 * hit / max(s.sum() + t.sum(), 1)}
+        table[name] = {"frames": 2 * int(mine.sum()), "accuracy": (s == t).mean(), "silence": (~t).mean(), "recall": hit / max(t.sum(), 1),
+                       "f1": 2 * hit / max(s.sum() + t.sum(), 1), "visible": (seen == visible)[mine][shown[mine]].mean()}
         if len(y) > 20:
             table[name] |= {"r2": (1 - ((x - y) ** 2).mean(0) / y.var(0)).mean(), "error": np.abs(x - y).mean()}
     return {k: {a: round(float(b), 5) for a, b in v.items()} for k, v in table.items()}
 
 
 def print_table(table: dict) -> None:
-    columns = ("frames", "accuracy", "silence", "recall", "f1", "r2", "error")
+    columns = ("frames", "accuracy", "silence", "recall", "f1", "r2", "error", "visible")
     print("family    " + "".join(f"{c:>10s}" for c in columns))
     for name, row in table.items():
         print(f"{name:10s}{row['frames']:10.0f}" + "".join(f"{row.get(c, math.nan):10.4f}" for c in columns[1:]))
@@ -559,50 +672,29 @@ def load(path, device: str = "cpu") -> Parser:
     return parser.to(device, memory_format=torch.channels_last).eval()
 
 
-class Run:
-    """What a training run carries along: network, averaged weights, optimizer, and how far it is."""
+class ParserTraining(extract.Training):
+    """AdamW, and an average of the weights, which is what is kept."""
 
     def __init__(self, cfg: TrainConfig, device: str):
         torch.manual_seed(cfg.seed)
-        self.cfg, self.device, self.path = cfg, device, Path(cfg.out).with_suffix(".state.safetensors")
-        self.parser = load(cfg.init, device) if cfg.init else Parser(NETS[cfg.net]).to(device, memory_format=torch.channels_last)
-        self.parser.train()
-        self.names, self.params = zip(*self.parser.named_parameters())
-        groups = [{"params": [p for p in self.params if p.ndim > 1], "weight_decay": cfg.weight_decay},
-                  {"params": [p for p in self.params if p.ndim < 2], "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
-        self.moments = [{"step": torch.zeros((), device=device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
-                        for p in self.params]
-        self.optimizer.state.update(zip(self.params, self.moments))
-        self.average = [p.detach().clone() for p in self.params]
-        self.images, self.steps, self.seconds = 0, 0, 0.0
-        self.recipe = {k: v for k, v in sim.recipe(cfg).items() if k not in ("images", "minutes", "threads", "validation")}
-        if self.path.exists() and not cfg.fresh:
-            self.resume()
-        elif Path(cfg.out).exists() and not cfg.fresh:
-            raise SystemExit(f"{cfg.out}: exists, but nothing to go on from; give another --out, or --fresh to replace it")
-
-    def tensors(self) -> dict:
-        """Everything that a step changes, by name."""
-        return {f"{kind}.{name}": tensor for name, p, a, m in zip(self.names, self.params, self.average, self.moments)
-                for kind, tensor in (("raw", p.detach()), ("average", a), *m.items())}
-
-    def resume(self) -> None:
-        saved, info = sim.read(self.path, "nitrogen.state/1")
-        other = [k for k in self.recipe if info["recipe"].get(k) != self.recipe[k]]
-        if other:
-            raise SystemExit(f"{self.path}: a run with another {', '.join(other)}; give another --out, or --fresh to replace it")
-        for name, tensor in self.tensors().items():
-            tensor.copy_(torch.from_numpy(saved[name]).view_as(tensor))
-        self.images, self.steps, self.seconds = info["images"], info["steps"], info["seconds"]
-
-    def suspend(self) -> None:
-        sim.write(self.path, {k: v.cpu().numpy() for k, v in self.tensors().items()}, "nitrogen.state/1",
-                  recipe=self.recipe, images=self.images, steps=self.steps, seconds=self.seconds)
-
-    def share(self) -> float:
-        """0 at the start, 1 at the end of the run, by images or by minutes, whichever is first."""
-        return max(self.images / self.cfg.images, self.seconds / 60 / self.cfg.minutes if self.cfg.minutes else 0)
+        self.device = device
+        self.parser = Parser(NETS[cfg.net])
+        if cfg.init:
+            given, fresh = sim.read(weights_file(cfg.init), "nitrogen.parser/1")[0], self.parser.state_dict()
+            fits = {k: torch.from_numpy(v).float() for k, v in given.items() if k in fresh and v.shape == fresh[k].shape}
+            self.parser.load_state_dict(fresh | fits)
+            print(f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}" + ("" if len(fits) == len(fresh) else "; the others start at random"))
+        self.parser.to(device, memory_format=torch.channels_last)
+        params = dict(self.parser.named_parameters())
+        groups = [{"params": [p for p in params.values() if p.ndim > 1], "weight_decay": cfg.weight_decay},
+                  {"params": [p for p in params.values() if p.ndim < 2], "weight_decay": 0.0}]
+        files = [*([weights_file(cfg.init)] if cfg.init else []), *(sorted(p for p in Path(d).rglob("*") if p.is_file())
+                                                                    for d in (cfg.backgrounds, cfg.templates) if d)]
+        recipe = sim.recipe(cfg, *itertools.chain(*(f if isinstance(f, list) else [f] for f in files)))
+        super().__init__(cfg, params, torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True), cfg.images / cfg.batch, recipe)
+        self.average = {k: p.detach().clone() for k, p in params.items()}
+        self.changing = {f"average.{k}": v for k, v in self.average.items()}
+        self.resume()
 
     def rate(self) -> float:
         """Linear warm-up, then half a cosine down to 2 % of the peak."""
@@ -611,21 +703,15 @@ class Run:
         return self.cfg.lr * min((done + 1e-3) / warm, fall)
 
     def step(self, batch: dict):
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate()
-        loss, press, place = loss_fn(*read_batch(self.parser, batch, self.device))
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.params, 1.0)                     # CHOICE
-        self.optimizer.step()
-        self.steps += 1
-        self.images += len(batch["frames"])
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.params], 1 - min(self.cfg.ema, self.steps / (self.steps + 10)))
-        return loss.item(), press.item(), place.item()
+        losses = loss_fn(*read_batch(self.parser, batch, self.device))
+        self.descend(losses[0])
+        torch._foreach_lerp_([*self.average.values()], [p.detach() for p in self.params.values()],
+                             1 - min(self.cfg.ema, self.steps / (self.steps + 10)))
+        return [v.item() for v in losses]
 
     def averaged(self) -> Parser:
         parser = Parser(self.parser.net).to(self.device, memory_format=torch.channels_last).eval()
-        parser.load_state_dict(dict(zip(self.names, self.average)))
+        parser.load_state_dict(self.average)
         return parser
 
 
@@ -634,40 +720,35 @@ def train(cfg: TrainConfig) -> None:
     sim.keep_memory()
     if cfg.net not in NETS:
         raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(NETS)}")
+    for folder in (cfg.backgrounds, cfg.templates):
+        if folder and not Path(folder).is_dir():
+            raise SystemExit(f"{folder}: no such folder")
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     cv2.setNumThreads(1)
-    run, data = Run(cfg, device), Synthetic(cfg.seed)
+    own = list(extract.read_skins(cfg.templates).values()) if cfg.templates else []
+    if cfg.templates and not own:
+        raise SystemExit(f"--templates {cfg.templates}: no skin in it could be read")
+    photos = extract.film_frames(cfg.backgrounds) if cfg.backgrounds else []
+    unseen = own or [t for name, t in extract.templates().items() if extract.held_out(name)]
+    data, test = Synthetic(cfg.seed, own=own, photos=photos), Synthetic(cfg.seed + 1_000_003, unseen, photos=photos)
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
-    print(f"train parser {cfg.net}, {sum(p.numel() for p in run.params):,} parameters, on {device}: {len(data.templates)} templates, "
+    print(f"train parser {cfg.net} on {device}: {len(data.templates)} templates, {len(own)} of them yours, {len(photos)} frames of games, "
           f"batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
-    if run.images:
-        print(f"resuming {run.path} at {run.images:,} pairs, {run.seconds / 60:.1f} minutes")
-        if run.share() >= 1 and Path(cfg.out).exists():
-            return print(f"{cfg.out}: finished already; more --minutes or --images go on from there")
-    left = max(math.ceil((cfg.images - run.images) / cfg.batch), 0)
-    feed = batches(data, run.images, left * cfg.batch, cfg.batch, cfg.workers)
-    smooth, saved, last = None, time.monotonic(), time.monotonic()
-    with tqdm(total=100, bar_format="{percentage:5.1f} % |{bar:20}| {elapsed} {postfix}") as bar:
-        for batch in feed if run.share() < 1 else ():
-            losses = np.array(run.step(batch))
-            smooth = losses if smooth is None else smooth * 0.98 + losses * 0.02
-            now = time.monotonic()
-            run.seconds, last = run.seconds + now - last, now
-            bar.n = min(100 * run.share(), 100)
-            bar.set_postfix_str(f"{run.images:,} pairs, {run.images / run.seconds:.0f}/s, loss {smooth[0]:.4f} "
-                                f"(buttons {smooth[1]:.4f}, sticks {smooth[2]:.3f}), lr {run.rate():.1e}")
-            if now - saved > 60 or run.share() >= 1:
-                run.suspend()
-                saved = now
-            if run.share() >= 1:
-                break
-    parser = run.averaged()
-    table = validate(parser, Synthetic(cfg.seed + 1_000_003), cfg.validation, device, cfg.workers)
+    run, before = ParserTraining(cfg, device), {}
+    if own and cfg.init:
+        before = validate(load(weights_file(cfg.init), device), test, cfg.validation, device, cfg.workers)
+        print(f"{cfg.init} on your skins:")
+        print_table(before)
+    if not run.follow(lambda first, count: batches(data, first, count, cfg.batch, cfg.workers),
+                      lambda v: f"loss {v[0]:.4f} (buttons {v[1]:.4f}, sticks {v[2]:.3f}, visibility {v[3]:.3f})"):
+        return
+    table = validate(run.averaged(), test, cfg.validation, device, cfg.workers)
+    print(f"on {'your skins' if own else f'the {len(unseen)} templates that were held out'}, other states and games:")
     print_table(table)
-    sim.write(cfg.out, {k: v.cpu().half().numpy() for k, v in parser.state_dict().items()}, "nitrogen.parser/1",
-              net=dataclasses.asdict(parser.net), recipe=sim.recipe(cfg), images=run.images, seconds=round(run.seconds),
-              templates=len(data.templates), figures=table)
+    sim.write(cfg.out, {k: v.cpu().half().numpy() for k, v in run.average.items()}, "nitrogen.parser/1", net=dataclasses.asdict(run.parser.net),
+              recipe=run.recipe, images=run.steps * cfg.batch, minutes=round(run.seconds / 60, 1), machine=extract.machine(device),
+              templates=len(data.templates), held_out=0 if own else len(unseen), figures=table, before=before)
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
 
 
@@ -713,20 +794,23 @@ def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str
                               for a in (crops, medians[place]))
             places = (torch.from_numpy(a).to(device).expand(len(frames), -1, -1) for a in (boxes, sticks))
             with sim.autocast(device):
-                logits, heat = parser(network_input(frames, median), *places)
+                logits, heat, sight = parser(network_input(frames, median), *places)
             cells, mass = locate(heat)
-            p = logits.float().sigmoid()
-            sure = torch.cat([(2 * p - 1).abs(), mass], -1)[..., shows]
-            for key, value in (("buttons", p), ("sticks", cells.flatten(-2)), ("confidence", sure.mean(-1))):
+            p, visible = logits.float().sigmoid(), sight.float().sigmoid()
+            sure = (visible * torch.cat([(2 * p - 1).abs(), mass], -1))[..., shows].mean(-1)
+            sure *= (visible > 0.5).float()[..., shows].mean(-1) > 0.5                  # most of it hidden: confidence 0
+            p, cells = p * (visible[..., :16] > 0.5), cells * (visible[..., 16:, None] > 0.5)
+            for key, value in (("buttons", p), ("sticks", cells.flatten(-2)), ("confidence", sure)):
                 out[key].append(value.flatten(0, 1)[:real].cpu().numpy())
             out["time"].append(seconds[:real])
             bar.update(real)
     out = {k: np.concatenate(v) for k, v in out.items()}
-    there, number = np.zeros((len(out["time"]), 1), bool), np.arange(len(out["time"]))
+    there, number = np.zeros(len(out["time"]), bool), np.arange(len(out["time"]))
     for first, last in overlay["span"]:
         there[(first <= number) & (number <= last)] = True
     if overlay["span"][-1, 1] >= sim.video_facts(video)["frames"] - 1:                 # the container may have counted too few
         there[overlay["span"][-1, 0]:] = True
+    there = (there & (out["confidence"] > 0))[:, None]
     return {"buttons": np.where(shown[:16] & there, out["buttons"], 0).astype(np.float16),
             "sticks": np.where(shown[16:] & there, out["sticks"], 0).astype(np.float32), "shown": shown,
             "confidence": (out["confidence"] * there[:, 0]).astype(np.float16), "time": out["time"]}

@@ -786,7 +786,7 @@ def test_xfeat_training_resumes_exactly(tmp_path):
     def run(name, *parts):
         cfg = extract.TrainConfig(out=str(tmp_path / name), steps=20, batch=2)
         for steps in parts:
-            run = extract.Training(cfg, "cpu")
+            run = extract.XFeatTraining(cfg, "cpu")
             for _ in range(steps):
                 items = [data[run.steps * 2 + i] for i in range(2)]
                 losses = run.step({k: torch.from_numpy(np.stack([item[k] for item in items])) for k in items[0]})
@@ -797,7 +797,7 @@ def test_xfeat_training_resumes_exactly(tmp_path):
     assert whole == halves and a.steps == b.steps == 4
     assert all(torch.equal(v, b.tensors()[k]) for k, v in a.tensors().items())
     with pytest.raises(SystemExit, match="another batch"):
-        extract.Training(extract.TrainConfig(out=str(tmp_path / "a.safetensors"), batch=3), "cpu")
+        extract.XFeatTraining(extract.TrainConfig(out=str(tmp_path / "a.safetensors"), batch=3), "cpu")
 
 
 def test_xfeat_train_command(tmp_path, capsys):
