@@ -194,6 +194,8 @@ def record_video(stem: str, c: Record) -> int:
                     if row == length or info["score"]["over"]:
                         break
                     pad = expert(None, info)
+                    if chance:                                  # both ways at once: a d-pad shows neither
+                        pad[0][:4] *= ~(pad[0][:4] & pad[0][[1, 0, 3, 2]]).astype(bool)
                     info = env.step({"buttons": pad[0], "sticks": pad[1]})[4]
                 episodes[-1] |= {"success": bool(info["score"]["success"]), "progress": info["score"]["progress"]}
     sim.write(truth, {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": np.ones(20, bool),

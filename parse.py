@@ -727,8 +727,6 @@ def train(cfg: TrainConfig) -> None:
         torch.set_num_threads(cfg.threads)
     cv2.setNumThreads(1)
     own = list(extract.read_skins(cfg.templates).values()) if cfg.templates else []
-    if cfg.templates and not own:
-        raise SystemExit(f"--templates {cfg.templates}: no skin in it could be read")
     photos = extract.film_frames(cfg.backgrounds) if cfg.backgrounds else []
     unseen = own or [t for name, t in extract.templates().items() if extract.held_out(name)]
     data, test = Synthetic(cfg.seed, own=own, photos=photos), Synthetic(cfg.seed + 1_000_003, unseen, photos=photos)
