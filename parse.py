@@ -24,6 +24,7 @@ import functools
 import itertools
 import math
 import os
+import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ NETS = {
 @dataclass(frozen=True)
 class TrainConfig(sim.Common):
     out: str = "data/parser/parse.safetensors"      # the weights; <stem>.state.safetensors beside it resumes
-    init: str = ""                                  # weights to start from
+    init: str = ""                                  # weights to start from: a parser's, or a published SegFormer encoder (--net b0 for MiT-B0)
     templates: str = ""                             # folder of your own skins to adapt to: three quarters of the pairs show one
     backgrounds: str = ""                           # folder of gameplay videos to use beside the painted pictures
     net: str = "compact"                            # compact or b0
@@ -106,11 +107,13 @@ CONFIGS = {
 
 
 # ---- SegFormer encoder: MiT, arXiv 2105.15203 ---------------------------------------------------------------
-# Tensor names as in transformers.  Published weights carry its older names: encoder.patch_embeddings.I is
-# stages.I.patch_embeddings, encoder.block.I.J is stages.I.blocks.J, encoder.layer_norm.I is stages.I.layer_norm; in a block, layer_norm_1 and _2 are
-# layernorm_before and _after, attention.self.query, key, value are attention.q_proj, k_proj, v_proj, attention.output.dense is
-# attention.o_proj, attention.self.sr and .layer_norm are attention.sequence_reduction.sequence_reduction and .layer_norm,
-# mlp.dense1 and dense2 are mlp.fc1 and fc2.
+# Tensor names as in transformers; published files carry its older ones.
+
+OLDER = ((r"^segformer\.", ""), (r"^encoder\.(patch_embeddings|layer_norm)\.(\d)\.", r"stages.\2.\1."), (r"^encoder\.block\.(\d)\.", r"stages.\1.blocks."),
+         ("layer_norm_1", "layernorm_before"), ("layer_norm_2", "layernorm_after"), (r"attention\.self\.([qkv])[a-z]+", r"attention.\1_proj"),
+         (r"attention\.output\.dense", "attention.o_proj"), (r"attention\.self\.sr", "attention.sequence_reduction.sequence_reduction"),
+         (r"attention\.self\.layer_norm", "attention.sequence_reduction.layer_norm"), (r"mlp\.dense", "mlp.fc"))
+
 
 def as_image(x, size):
     return rearrange(x, "B (h w) D -> B D h w", h=size[0])
@@ -680,8 +683,8 @@ class ParserTraining(extract.Training):
         self.device = device
         self.parser = Parser(NETS[cfg.net])
         if cfg.init:
-            given, fresh = sim.read(weights_file(cfg.init), "nitrogen.parser/1")[0], self.parser.state_dict()
-            fits = {k: torch.from_numpy(v).float() for k, v in given.items() if k in fresh and v.shape == fresh[k].shape}
+            fresh = self.parser.state_dict()
+            fits = {k: v for k, v in starting_weights(weights_file(cfg.init)).items() if k in fresh and v.shape == fresh[k].shape}
             self.parser.load_state_dict(fresh | fits)
             print(f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}" + ("" if len(fits) == len(fresh) else "; the others start at random"))
         self.parser.to(device, memory_format=torch.channels_last)
@@ -844,6 +847,22 @@ def write_preview(video, actions: dict, overlay: dict, info: dict, path) -> None
 
 
 loaded = functools.lru_cache(1)(load)       # a process reads the weights once
+
+
+def starting_weights(path) -> dict:
+    """Tensors by our names, of a parser, or of the encoder in a published SegFormer (safetensors, as transformers saves it), which knows
+    nothing of the median: its first layer gives that no weight."""
+    from safetensors import safe_open
+    try:
+        with safe_open(path, "pt") as f:
+            found = {functools.reduce(lambda name, rule: re.sub(*rule, name), OLDER, k): f.get_tensor(k).float() for k in f.keys()}
+    except Exception as e:
+        raise SystemExit(f"{path}: not a readable safetensors file ({str(e).splitlines()[0][:120]})") from None
+    if not any(k.startswith("stages.") for k in found):
+        return {k: torch.from_numpy(v).float() for k, v in sim.read(path, "nitrogen.parser/1")[0].items()}
+    first = "stages.0.patch_embeddings.proj.weight"
+    found[first] = torch.cat([found[first], torch.zeros_like(found[first])], 1)
+    return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}
 
 
 def weights_file(path: str) -> Path:

@@ -75,6 +75,33 @@ def test_mit_b0_parity(dtype, tolerance):
         assert (found - torch.tensor([mean, std, *corner, *centre], dtype=dtype)).abs().max() < tolerance
 
 
+def test_published_encoders_can_be_started_from(tmp_path):
+    """The names in which transformers stores MiT weights; the median's channels start without weight."""
+    from safetensors.torch import save_file
+    three, six = (parse.Encoder(dataclasses.replace(parse.NETS["b0"], channels=c)) for c in (3, 6))
+    older = {}
+    for name, tensor in three.state_dict().items():
+        _, i, part, *rest = name.split(".")
+        name = ".".join(["encoder", "block" if part == "blocks" else part, i, *rest])
+        for new, old in (("layernorm_before", "layer_norm_1"), ("layernorm_after", "layer_norm_2"), ("q_proj", "self.query"), ("k_proj", "self.key"),
+                         ("v_proj", "self.value"), ("o_proj", "output.dense"), ("sequence_reduction.sequence_reduction", "self.sr"),
+                         ("attention.sequence_reduction", "attention.self"), ("fc1", "dense1"), ("fc2", "dense2")):
+            name = name.replace(new, old)
+        older[f"segformer.{name}"] = tensor.contiguous()
+    assert "segformer.encoder.block.1.0.attention.self.layer_norm.weight" in older and "segformer.encoder.patch_embeddings.0.proj.weight" in older
+    save_file(older | {"decode_head.classifier.bias": torch.zeros(150)}, tmp_path / "b0.safetensors")
+    given = parse.starting_weights(tmp_path / "b0.safetensors")
+    six.load_state_dict({k.removeprefix("encoder."): v for k, v in given.items()})
+    x = torch.randn(1, 6, 64, 64)
+    with torch.no_grad():
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(three(x[:, :3]), six(x)))
+    run = parse.ParserTraining(parse.TrainConfig(out=str(tmp_path / "p.safetensors"), net="b0", init=str(tmp_path / "b0.safetensors")), "cpu")
+    assert torch.equal(run.params["encoder.stages.3.blocks.1.mlp.fc2.weight"], older["segformer.encoder.block.3.1.mlp.dense2.weight"])
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing")
+    with pytest.raises(SystemExit, match="not a readable safetensors"):
+        parse.starting_weights(tmp_path / "bad.safetensors")
+
+
 def test_shapes_and_size():
     parser = parse.Parser(parse.NETS["compact"])
     assert 0.8e6 < sum(p.numel() for p in parser.parameters()) < 1.5e6
