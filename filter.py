@@ -1,21 +1,30 @@
 """filter.py: from parsed actions to training shards: refine the sticks, drop idle segments, mask the overlay (paper 3.1).
 
-    python filter.py VIDEO... --labels data/labels --out data/shards
-    python filter.py --inspect FILE
+    python filter.py VIDEO... --labels data/labels --out data/shards         what parse.py read; or the true actions of a recorder
+    python filter.py --nitrogen SHARD_0000.tar.gz --videos DIR --out data/shards      labels of the released dataset, your copies of its videos
+    python filter.py --inspect FILE                 a shard (and a picture of it), a folder of shards, a SHARD_0000.tar.gz
 
-In, per video:  LABELS/<stem>.actions.safetensors   buttons [T, 16], sticks [T, 4]; from parse.py, or from a recorder
+In, per video:  LABELS/<stem>.actions.safetensors   buttons [T, 16], sticks [T, 4]; from parse.py, from --nitrogen, or from a recorder:
+                                                    then also <stem>.truth.safetensors, and beside the video
                 LABELS/<stem>.overlay.safetensors   the box to paint out; only for parsed actions
 Out:            OUT/<stem>-000.safetensors, -001 ...  JPEG frames 256 x 256 with their actions (sim.FORMATS, nitrogen.shard/1)
+                OUT/manifest.json                     what is in the folder
 
-A row is one frame of the video.  Segments of 20 s are kept if at least half of their timesteps are not null.
-Also here: the shards' reader (`Shards`), which train.py uses.
+A row is one frame of the video, or one timestep of the released labels.  Segments of 20 s are kept if at least half of their
+timesteps are not null.  Also here: the shards' reader (`Shards`), which train.py uses.
 """
 
 from __future__ import annotations
 
 import bisect
 import functools
+import glob
+import io
+import itertools
+import json
+import re
 import sys
+import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +34,7 @@ import numpy as np
 import sim
 
 DEAD_ZONE = 0.1          # CHOICE: a stick within it is at rest
+REST = 0.5               # grid cells around the neutral point in which a stick is at rest: about the dead zone
 GROW = 0.06              # the masked box is larger than the overlay by this share of its size, and 2 px
 MASK_COLOUR = 127        # mid-grey: 0 for the network
 
@@ -32,12 +42,15 @@ MASK_COLOUR = 127        # mid-grey: 0 for the network
 @dataclass(frozen=True)
 class Config(sim.Many):
     videos: tuple[str, ...] = ()    # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
+    nitrogen: str = ""              # SHARD_0000.tar.gz of the released dataset, or a pattern in quotes: labels of those videos (pip install pyarrow)
     labels: str = "data/labels"     # folder of the actions (and overlays)
     out: str = "data/shards"        # folder for the shards
     segment_seconds: float = 20.0   # what is kept or dropped whole (the released dataset's unit)
     min_active: float = 0.5         # share of a segment's timesteps that must not be null (paper 3.1)
-    percentile: float = 99.0        # of |axis|: this is full deflection (paper 3.1)
+    scale: str = "radius"           # full deflection of a stick: the template's own radius, or percentile (paper 3.1)
+    percentile: float = 99.0        # of |axis|, for --scale percentile (paper 3.1)
     mask: bool = True               # paint the overlay out; without, the policy reads the answer off the screen
+    area: str = ""                  # x,y,w,h in px: the game's picture, if the video also shows other things; they are cut away
     rate: float = 30.0              # actions per second of a chunk
     horizon: int = 16               # actions in a chunk
     shift: int = 1                  # rows from the frame to the chunk's first action
@@ -48,20 +61,27 @@ class Config(sim.Many):
 
 # ---- sticks (paper 3.1, "refine") -----------------------------------------------------------------------------
 
-def normalize(sticks, percentile: float = 99.0, radius: float = 5.0):
-    """Grid cells [T, 4] -> [-1, 1]: the neutral point is the mean over rest frames, the 99th percentile is full deflection.
+def neutral_point(xy):
+    """[T, 2] cells -> [2]: the mean over rest frames, those within REST of it; sought from the template's own centre outwards.
 
-    Rest: within 1.5 cells of the grid's centre on both axes (the crop is registered, so rest lies there).  An axis that
-    never leaves a cell's width is scaled by the template's own stick radius (cells): a percentile of noise would blow it up.
+    A wider circle takes in what the player holds half-way: 1.5 cells cost 0.01 of R2 on sticks that seldom rest."""
+    centre = np.zeros(2, np.float32)
+    for _ in range(5):
+        rest = np.hypot(*(xy - centre).T) < REST
+        centre = xy[rest].mean(axis=0) if rest.any() else np.zeros(2, np.float32)
+    return centre
+
+
+def normalize(sticks, scale: str = "radius", percentile: float = 99.0, radius: float = 5.0):
+    """Grid cells [T, 4] -> [-1, 1]: neutral point to 0, full deflection to 1.
+
+    scale "radius": full deflection is the template's stick radius (cells).  "percentile": that percentile of |x| and of |y| (paper
+    3.1), but for an axis that never leaves a cell's width.  DEVIATION: radius is the default; a stick that seldom reaches its end is
+    blown up by the percentile (R2 .991 against .995 over 60 recorded videos, the worst .88 against .96).
     """
-    out = np.zeros_like(sticks, dtype=np.float32)
-    for stick in (slice(0, 2), slice(2, 4)):
-        xy = sticks[:, stick]
-        rest = (np.abs(xy) < 1.5).all(axis=1)
-        xy = xy - (xy[rest].mean(axis=0) if rest.any() else 0)
-        reach = np.percentile(np.abs(xy), percentile, axis=0)
-        out[:, stick] = np.clip(xy / np.where(reach < 1.0, radius, reach), -1, 1)
-    return out
+    xy = sticks - np.r_[neutral_point(sticks[:, :2]), neutral_point(sticks[:, 2:])]
+    reach = np.percentile(np.abs(xy), percentile, axis=0)
+    return np.clip(xy / (np.where(reach < 1.0, radius, reach) if scale == "percentile" else radius), -1, 1).astype(np.float32)
 
 
 def steady(pressed):
@@ -70,7 +90,7 @@ def steady(pressed):
     return (p[:-2] & p[1:-1]) | (p[1:-1] & p[2:]) | (p[:-2] & p[2:])
 
 
-def final_actions(path, percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:
+def final_actions(path, scale: str = "radius", percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:
     """(buttons uint8 [T, 16], sticks float32 [T, 4] in [-1, 1], tensors, info) of an actions file, parsed or recorded."""
     tensors, info = sim.read(path, "nitrogen.actions/1")
     if info.get("unit") not in ("grid", "normalized"):
@@ -80,9 +100,266 @@ def final_actions(path, percentile: float = 99.0) -> tuple[np.ndarray, np.ndarra
         buttons, seen = steady(buttons), tensors["confidence"] > 0
         sticks = np.zeros_like(sticks)
         if seen.any():
-            sticks[seen] = normalize(tensors["sticks"][seen], percentile, info.get("cells_per_radius", 5.0))
+            sticks[seen] = normalize(tensors["sticks"][seen], scale, percentile, info.get("cells_per_radius", 5.0))
     shown = tensors["shown"]
     return buttons.astype(np.uint8) * shown[:16], sticks * shown[16:], tensors, info
+
+
+# ---- what is known of a video, row by row ---------------------------------------------------------------------------
+
+@dataclass
+class Labels:
+    buttons: np.ndarray             # uint8 [T, 16]
+    sticks: np.ndarray              # float32 [T, 4] in [-1, 1]
+    known: np.ndarray               # bool [T]: False where no overlay was shown, or no label is given
+    segment: np.ndarray             # int64 [T]: rows that are kept or dropped together
+    frame: np.ndarray               # int64 [T]: the video's frame at this row; never falls
+    time: np.ndarray                # float64 [T], seconds
+    fps: float                      # rows per second
+    shown: np.ndarray               # bool [20]
+    views: list                     # per segment: ([(x0, y0, x1, y1)] to be painted, (x0, y0, x1, y1) the game's picture), frame px
+    game: str
+    about: str                      # where the labels are from, in words
+
+
+def find_labels(video: str, c: Config) -> Path:
+    """The actions file of a video: in --labels, or what a recorder wrote beside the video."""
+    folder, stem = Path(c.labels), Path(video).stem
+    for path in (place / f"{stem}.{kind}.safetensors" for place in (folder, Path(video).parent) for kind in ("actions", "truth")):
+        if path.exists():
+            return path
+    raise SystemExit(f"{folder / stem}.actions.safetensors: no such file; make it: python parse.py {video} --out {folder}")
+
+
+def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labels:
+    """All that the files say; SystemExit with one line if they cannot belong to the video."""
+    facts = sim.video_facts(video)
+    buttons, sticks, tensors, info = final_actions(path, c.scale, c.percentile)
+    T, fps, game = len(buttons), facts["fps"], info.get("game") or Path(video).stem.rsplit("-", 1)[0]
+    area = area_of(c.area, facts)
+    if "chunks" in info:
+        return released_labels(path, facts, (buttons, sticks, tensors, info), game, area, c)
+    boxes = sim.read(overlay, "nitrogen.overlay/1")[0]["bbox"].tolist() if overlay else [info["box"]] if c.mask and "box" in info else []
+    segment = np.arange(T) // max(1, round(c.segment_seconds * fps))
+    return Labels(buttons, sticks, tensors["confidence"] > 0, segment, np.arange(T), tensors["time"], fps, tensors["shown"],
+                  [([grown(b, facts) for b in boxes], area)] * int(segment[-1] + 1 if T else 0), game,
+                  "parsed" if info["unit"] == "grid" else f"true actions ({path})")
+
+
+def area_of(text: str, facts: dict) -> tuple:
+    """--area x,y,w,h -> (x0, y0, x1, y1); nothing given: the whole frame."""
+    found = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", text or f"0,0,{facts['width']},{facts['height']}")
+    x, y, w, h = map(int, found.groups()) if found else (0, 0, 0, 0)
+    if not (w and h and x + w <= facts["width"] and y + h <= facts["height"]):
+        raise SystemExit(f"--area {text}: should be x,y,w,h in px within the video's {facts['width']} x {facts['height']}")
+    return x, y, x + w, y + h
+
+
+def clamped(box, facts: dict, grow: float = 0, more: int = 0) -> tuple:
+    """x, y, w, h -> (x0, y0, x1, y1) within the frame, larger by a share of its size and some px on each side."""
+    x, y, w, h = box
+    gx, gy = int(grow * w) + more, int(grow * h) + more
+    return tuple(int(min(max(v, 0), limit)) for v, limit in zip((x - gx, y - gy, x + w + gx, y + h + gy), (facts["width"], facts["height"]) * 2))
+
+
+grown = functools.partial(clamped, grow=GROW, more=2)
+
+
+# ---- the released dataset: labels only, 20 s a chunk, thousands of chunks in a tar ------------------------------------------
+
+MOST = 1 << 24                      # bytes of a member and of a column: an honest chunk's actions are about 50 kB
+RELEASED = (*(name.lower() for name in sim.BUTTONS), "j_left", "j_right")       # columns; there is also guide, which our pad has not
+MEMBER = re.compile(r"(?:.*/)?([^/]+/[^/]+)/(actions_raw\.parquet|actions_processed\.parquet|metadata\.json)")
+
+
+class Plain(tarfile.TarInfo):
+    """A tar header as tarfile reads it, but for those that ask it for more memory than any honest one."""
+
+    def _proc_member(self, tar):
+        if self.type == tarfile.GNUTYPE_SPARSE or self.type in b"xgXLK" and self.size > 1 << 16:
+            raise tarfile.ReadError("a header of this kind or size has no place in it")
+        return super()._proc_member(tar)
+
+
+def members(archive):
+    """Yield (folder, file name, bytes; None if too large) of the chunks' files, in one pass.
+
+    Nothing is extracted: names are only compared, links and whatever else is in there is passed over."""
+    try:
+        with tarfile.open(archive, "r|*", tarinfo=Plain) as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()                                 # it would keep all of them
+                if member.isreg() and (found := MEMBER.fullmatch(member.name)):
+                    yield *found.groups(), tar.extractfile(member).read() if member.size <= MOST else None
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as e:
+        raise SystemExit(f"{archive}: not a whole .tar.gz ({type(e).__name__}: {str(e)[:100]}); fetch it again") from None
+
+
+def read_parquet(blob: bytes) -> dict:
+    """Column -> float32 [rows], or [rows, 2] for sticks, of those that this pad has too; ValueError if it is not a chunk's actions."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise SystemExit("the released dataset is in parquet files: pip install pyarrow") from None
+    try:
+        file = parquet.ParquetFile(io.BytesIO(blob))
+        rows, names = file.metadata.num_rows, [n for n in file.schema_arrow.names if n in RELEASED]
+        parts = [file.metadata.row_group(g).column(k) for g in range(file.metadata.num_row_groups) for k in range(file.metadata.num_columns)]
+        if not names or not 0 < rows <= MOST or max(max(p.total_uncompressed_size, p.num_values) for p in parts) > MOST:
+            raise ValueError(f"{rows:,} rows, known columns: {', '.join(names) or 'none'}")
+        table, out = file.read(names, use_threads=False), {}
+        for name in names:
+            values, shape = table.column(name).combine_chunks(), (rows, 2) if name in RELEASED[16:] else (rows,)
+            values = values.flatten() if len(shape) > 1 else values
+            out[name] = np.nan_to_num(values.to_numpy(zero_copy_only=False).astype(np.float32)).reshape(shape)
+        return out
+    except Exception as e:                                          # whatever a broken file makes of the library
+        raise ValueError(str(e).partition("\n")[0][:120] or type(e).__name__) from None
+
+
+def number(v, low: float = 0.0, high: float = 1e9):
+    if not isinstance(v, (int, float)) or not low <= v <= high:             # NaN is neither
+        raise ValueError(f"{str(v)[:40]!r} is no number in {low:g}..{high:g}")
+    return v
+
+
+def chunk_facts(blob: bytes | None) -> dict:
+    """What a metadata.json says, checked; boxes in shares of the frame, as the copy at hand may have another resolution.  ValueError in words."""
+    try:
+        meta = json.loads(blob or b"")
+        source = meta["original_video"]
+        sides = [number(v, 1) for v in source["resolution"][::-1]] * 2
+        share = lambda box: [number(v, -1e6, 1e6) / side for v, side in zip(box, sides, strict=True)]           # noqa: E731
+        frames = [number(source[k]) for k in ("start_frame", "end_frame") if source.get(k) is not None]
+        return {"video": str(source["video_id"]), "url": str(source.get("url", "")), "game": str(meta.get("game") or "unknown"),
+                "controller": str(meta.get("controller_type")), "size": number(meta["chunk_size"], 1), "seconds": number(source["duration"], 1e-3),
+                "start": number(source["start_time"]), "frames": frames if len(frames) == 2 and frames[1] > frames[0] else None,
+                "boxes": [share(b) for b in [meta["bbox_controller_overlay"], *(b for b in meta.get("bbox_others") or () if isinstance(b, list))]],
+                "area": share(meta["bbox_game_area"]) if meta.get("bbox_game_area") else None}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
+        raise ValueError(f"metadata.json: {'no ' if isinstance(e, KeyError) else ''}{str(e)[:100]}") from None
+
+
+def chunk_actions(files: dict, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(buttons float16 [rows, 16], sticks float32 [rows, 4], shown bool [20]): the processed actions, else the raw ones.  ValueError in words."""
+    fault = "no actions in it, or too large ones"
+    for name in ("actions_processed.parquet", "actions_raw.parquet"):
+        try:
+            columns = read_parquet(files[name]) if files.get(name) else {}
+        except ValueError as e:
+            columns, fault = {}, f"{name}: {e}"
+        if columns:
+            rows = min(int(size), *map(len, columns.values()))
+            values = [columns.get(k, np.zeros((rows, 2) if k in RELEASED[16:] else rows))[:rows] for k in RELEASED]
+            shown = np.repeat([k in columns for k in RELEASED], [1] * 16 + [2, 2])
+            return (np.stack(values[:16], 1) > 0.5).astype(np.float16), np.hstack(values[16:]).clip(-1, 1).astype(np.float32), shown
+    raise ValueError(fault)
+
+
+def released_videos(archive):
+    """Yield (video id, [(facts, files)], [what is wrong, in words]) per video, as its chunks come by; only one video's are held at a time."""
+    def one(folder, files):
+        try:
+            return chunk_facts(files.get("metadata.json")), files
+        except ValueError as e:
+            return {"video": folder.split("/")[0], "fault": f"{archive}: {folder}: {e}"}, files
+
+    folders = (one(folder, {name: blob for _, name, blob in group}) for folder, group in itertools.groupby(members(archive), key=lambda m: m[0]))
+    for name, group in itertools.groupby(folders, key=lambda chunk: chunk[0]["video"]):
+        group = list(group)
+        yield name, [chunk for chunk in group if "fault" not in chunk[0]], [facts["fault"] for facts, _ in group if "fault" in facts]
+
+
+def with_actions(known: list, broken: list, archive) -> list:
+    """[(facts, actions)] in the order of time; a chunk whose actions cannot be read is added to `broken`, in words."""
+    out = []
+    for facts, files in sorted(known, key=lambda chunk: chunk[0]["start"]):
+        try:
+            out.append((facts, chunk_actions(files, facts["size"])))
+        except ValueError as e:
+            broken.append(f"{archive}: {facts['video']} at {facts['start']:g} s: {e}")
+    return out
+
+
+def import_released(c: Config) -> tuple[str, ...]:
+    """Write LABELS/<stem>.actions.safetensors for each of c.videos that the archives have labels of; returns those videos."""
+    from tqdm import tqdm
+    videos, done, missing, broken = {Path(v).stem: v for v in c.videos}, {}, {}, []
+    if not videos:
+        raise SystemExit("--nitrogen has labels only: add --videos DIR, your copies as DIR/<video id>.mp4 (labels alone: --inspect FILE)")
+    for archive in sorted(glob.glob(c.nitrogen)) or [c.nitrogen]:
+        recipe = {"archive": sim.source(archive)} if Path(archive).is_file() else sys.exit(f"{archive}: no such file")
+        for name, known, faults in tqdm(released_videos(archive), Path(archive).name, unit="video"):
+            broken += faults
+            path = Path(c.labels) / f"{name}.actions.safetensors"
+            if name not in videos:
+                missing[name] = known[0][0]["url"] if known else ""
+            elif name in done:
+                broken.append(f"{archive}: {name}: more of its chunks, apart from the others")
+            elif sim.finished(path, "nitrogen.actions/1", recipe, c.fresh):
+                done[name] = videos[name]
+            elif known := with_actions(known, broken, archive):
+                write_released(path, known, recipe)
+                done[name] = videos[name]
+    print(f"{c.nitrogen}: labels of {len(done)} of the {len(videos)} given videos, and of {len(missing)} that are not there")
+    for what, lines in (("no video", [f"{name!r} {url!r}" for name, url in missing.items()]), ("skipped", [repr(line)[1:-1] for line in broken])):
+        if lines:
+            path = Path(c.out) / f"{what.replace(' ', '-')}.txt"
+            sim.write_bytes(path, "\n".join([*lines, ""]).encode())
+            print("\n".join([*(f"{what}: {line}" for line in lines[:5]), f"{what}: {len(lines)} in all -> {path}"]), file=sys.stderr)
+    if not done:
+        raise SystemExit(f"{c.nitrogen}: none of the given videos is in it; a copy's name should be <video id>.mp4")
+    return tuple(done.values())
+
+
+def write_released(path, known: list, recipe: dict) -> None:
+    """One video's chunks, row after row; where they belong is in the metadata."""
+    buttons, sticks, shown = map(list, zip(*(actions for _, actions in known)))
+    ends, games = np.cumsum([0, *map(len, buttons)]).tolist(), [f["game"] for f, _ in known]
+    chunks = [{k: facts[k] for k in ("size", "seconds", "start", "frames", "boxes", "area")} | {"rows": rows}
+              for (facts, _), *rows in zip(known, ends, ends[1:])]
+    time = [f["start"] + np.arange(len(b)) * f["seconds"] / f["size"] for (f, _), b in zip(known, buttons)]
+    sim.write(path, {"buttons": np.concatenate(buttons), "sticks": np.concatenate(sticks), "shown": np.logical_and.reduce(shown),
+                     "confidence": np.ones(ends[-1], np.float16), "time": np.concatenate(time)}, "nitrogen.actions/1", unit="normalized",
+              game=max(sorted(set(games)), key=games.count), controller=known[0][0]["controller"], chunks=chunks, recipe=recipe)
+
+
+def frame_numbers(chunk: dict, rows: int, fps: float) -> np.ndarray:
+    """int64 [rows]: the video's frame at each row of a chunk: rows are spread evenly over its frames, whatever either rate is.
+
+    Frames are the published ones, scaled where the copy at hand has another rate; where there are none, they follow from the time."""
+    begin, end = chunk["frames"] or (chunk["start"] * fps, (chunk["start"] + chunk["seconds"]) * fps)
+    scale = fps * chunk["seconds"] / (end - begin)
+    scale = 1 if abs(scale - 1) < 0.01 else scale                                               # 59.94 and 60
+    span = chunk["size"] if abs(end - begin - chunk["size"]) <= 1 else end - begin              # a row per frame: the last one counted or not
+    return np.floor(scale * (begin + np.arange(rows) * span / chunk["size"]) + 1e-6).astype(np.int64)
+
+
+def released_labels(path, facts: dict, actions, game: str, area: tuple, c: Config) -> Labels:
+    """Chunks laid out on one line of time at the labels' rate; a chunk is a segment, what lies between them is not known."""
+    buttons, sticks, tensors, info = actions
+    rate = float(np.median([chunk["size"] / chunk["seconds"] for chunk in info["chunks"]]))
+    T = int(max(0, facts["frames"]) / facts["fps"] * rate)
+    out = Labels(np.zeros((T, 16), np.uint8), np.zeros((T, 4), np.float32), np.zeros(T, bool), np.zeros(T, np.int64), np.zeros(T, np.int64),
+                 np.arange(T) / rate, rate, tensors["shown"], [], game, "")
+    end = lost = 0
+    for k, chunk in enumerate(info["chunks"]):
+        a, b = chunk["rows"]
+        frame = frame_numbers(chunk, b - a, facts["fps"])
+        begin = round(frame[0] / facts["fps"] * rate)
+        begin = end if abs(begin - end) <= 2 else begin                                         # it goes on where the last one ended
+        n = min(int((frame < facts["frames"] - facts["fps"] / 2).sum()), T - begin)             # the container may count a few frames too many
+        scaled = lambda box: [v * side for v, side in zip(box, (facts["width"], facts["height"]) * 2)]          # noqa: E731
+        x0, y0, x1, y1 = inner = clamped(scaled(chunk["area"]), facts) if chunk["area"] and not c.area else area
+        out.views.append(([grown(scaled(b), facts) for b in chunk["boxes"]] if c.mask else [], inner if min(x1 - x0, y1 - y0) >= 16 else area))
+        if begin < end or n <= 0 or abs(chunk["size"] / chunk["seconds"] / rate - 1) > 0.01:
+            lost += 1
+            continue
+        here, there, end = slice(begin, begin + n), slice(a, a + n), begin + n
+        out.buttons[here], out.sticks[here], out.frame[here] = buttons[there], sticks[there], frame[:n]
+        out.known[here], out.segment[here] = True, k
+    out.about = f"released labels at {rate:g}/s" + (f", {lost} chunks outside the video, over others or at another rate" if lost else "")
+    return out
 
 
 # ---- what to keep ---------------------------------------------------------------------------------------------
@@ -92,85 +369,157 @@ def active(buttons, sticks):
     return buttons.any(axis=1) | (np.abs(sticks) > DEAD_ZONE).any(axis=1)
 
 
-def kept_rows(buttons, sticks, fps: float, c: Config):
-    """bool [T]: rows of the segments that stay."""
-    T, length = len(buttons), max(1, round(c.segment_seconds * fps))
-    busy, keep = active(buttons, sticks), np.zeros(len(buttons), bool)
-    for a in range(0, T, length):
-        keep[a:a + length] = busy[a:a + length].mean() >= c.min_active
-    return keep
+def kept_rows(labels: Labels, min_active: float):
+    """(bool [T]: known rows of the segments that stay, bool [S]: the segments that do, of those with known rows)."""
+    where = labels.segment[labels.known]
+    count, busy = (np.bincount(where, weights, len(labels.views)) for weights in (None, active(labels.buttons, labels.sticks)[labels.known]))
+    stays = (busy >= min_active * count) & (count > 0)
+    return labels.known & stays[labels.segment] if len(stays) else labels.known, stays[count > 0]
 
 
 def chunk_starts(keep, fps: float, c: Config):
     """int64 [M]: rows i whose whole chunk i + shift, i + shift + stride, ... lies in kept rows."""
     stride = fps / c.rate
     if abs(stride - round(stride)) > 0.01 or stride < 0.99:
-        raise SystemExit(f"{fps:g} frames/s is no whole multiple of --rate {c.rate:g}: give a rate that divides it")
+        raise SystemExit(f"{fps:g} rows/s is no whole multiple of --rate {c.rate:g}: give a rate that divides it")
     reach = c.shift + (c.horizon - 1) * round(stride) + 1
     held = np.cumsum(np.r_[0, keep])
-    return np.array([i for i in range(len(keep) - reach + 1) if held[i + reach] - held[i] == reach], np.int64)
+    return np.flatnonzero(held[reach:] - held[:-reach] == reach)
 
 
-def boxes_to_mask(path, frame_w: int, frame_h: int) -> list:
-    """[(x0, y0, x1, y1)] of the painted boxes in frame px, one per place of the overlay, grown a little and clipped to the frame."""
-    tensors, _ = sim.read(path, "nitrogen.overlay/1")
-    grown = [(x, y, w, h, int(GROW * w) + 2, int(GROW * h) + 2) for x, y, w, h in tensors["bbox"].tolist()]
-    return [(max(0, x - gx), max(0, y - gy), min(frame_w, x + w + gx), min(frame_h, y + h + gy)) for x, y, w, h, gx, gy in grown]
+# ---- does the picture follow the pad, and when? -----------------------------------------------------------------------
+
+LAG_WINDOW, LAG_FAR = 0.5, 2.0      # s: lags that are considered, and lags at which nothing should be found
+LAG_SURE, LAG_HALVES = 5.0, 2       # CHOICE: deviations above what is found there; frames by which the video's halves may differ
+
+
+def explained(x, y, far: int):
+    """[2 far + 1]: the share of y [T, q] that a ridge regression on x [T, p] explains, x delayed by -far .. far rows."""
+    y = (y - y.mean(axis=0)) / np.maximum(y.std(axis=0), 1e-6)
+    inverse = np.linalg.inv(x.T @ x + 5 * np.eye(x.shape[1]))            # what changed only a few times explains little
+    products = [x[far - k:len(x) - far - k].T @ y[far:len(y) - far] for k in range(-far, far + 1)]
+    return np.array([(b * (inverse @ b)).sum() for b in products]) / y[far:len(y) - far].size
+
+
+def picture_lag(actions, motion, fps: float) -> dict | None:
+    """By how many frames changes of the picture follow changes of the actions; None where the data do not say.
+
+    actions [T, 20], motion [T, 3] of frames in a row.  It is the game's own reaction (0 or more) less the overlay's delay: an
+    overlay that is n frames late makes it n less.  Half of our 20 s recordings give an answer, all of them 0 to 2; of 240 pairs of
+    actions and pictures of different videos, two do.
+    """
+    near, far = round(LAG_WINDOW * fps), round(LAG_FAR * fps)
+    x, y = (np.diff(v, axis=0, prepend=v[:1]).astype(np.float64) for v in (actions, motion))
+    y = y.clip(*(s * np.quantile(np.abs(y), 0.97, axis=0) for s in (-1, 1))) if len(y) else y           # cuts and explosions
+    shifts, found = np.arange(-far, far + 1), []
+    if len(x) < 4 * 2 * far or not x.any() or not y.any():
+        return None
+    for part in (slice(None), slice(len(x) // 2), slice(len(x) // 2, None)):
+        share = explained(x[part], y[part], far)
+        elsewhere = share[np.abs(shifts) > near + 5]
+        best = max(range(far - near, far + near + 1), key=share.__getitem__)
+        found.append((int(shifts[best]), float((share[best] - elsewhere.mean()) / max(elsewhere.std(), 1e-9))))
+    (lag, sure), halves = found[0], [k for k, _ in found[1:]]
+    if sure < LAG_SURE or max(abs(k - lag) for k in halves) > LAG_HALVES:
+        return None
+    return {"frames": lag, "seconds": round(lag / fps, 3), "confidence": round(sure, 1)}
 
 
 # ---- shards ---------------------------------------------------------------------------------------------------
 
-def filter_video(video: str, c: Config) -> dict | None:
-    """One video -> its shards.  Returns counts: rows, kept, chunks; None if no overlay was found in it."""
+def pictures(video, frames, labels: Labels, segments, quality: int):
+    """Yield (JPEG bytes, motion float32 [3]) of the given frames, in order: overlay painted out, game's area resized to 256 x 256.
+
+    motion: how far the picture moved since the frame before, in x and y, and how much it changed otherwise; 0 after a gap."""
     import cv2
-    stem, folder = Path(video).stem, Path(c.labels)
-    labels, overlay = folder / f"{stem}.actions.safetensors", folder / f"{stem}.overlay.safetensors"
+    before, last, window = None, -9, cv2.createHanningWindow((128, 128), cv2.CV_32F)
+    for segment, (i, _, rgb) in zip(segments, sim.read_video(video, frames)):
+        boxes, (left, top, right, bottom) = labels.views[segment]
+        for x0, y0, x1, y1 in boxes:
+            rgb[y0:y1, x0:x1] = MASK_COLOUR
+        small = cv2.resize(rgb[top:bottom, left:right], (sim.FRAME, sim.FRAME), interpolation=cv2.INTER_AREA)
+        grey = cv2.resize(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (128, 128), interpolation=cv2.INTER_AREA).astype(np.float32)
+        motion = np.zeros(3, np.float32)
+        if i <= last + 4:
+            motion[:] = *cv2.phaseCorrelate(before, grey, window)[0], np.abs(grey - before).mean()
+        before, last = grey, i
+        yield cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes(), motion
+
+
+def filter_video(video: str, c: Config) -> dict | None:
+    """One video -> its shards.  Returns counts: rows, kept, chunks ...; None if no overlay was found in it."""
+    from tqdm import tqdm
+    stem, overlay = Path(video).stem, Path(c.labels) / f"{Path(video).stem}.overlay.safetensors"
     if overlay.exists() and sim.read(overlay, "nitrogen.overlay/1")[1].get("found") is False:
         line = f"{video}: no overlay was found in it, so there is nothing to learn from"
         if len(c.videos) == 1:
             raise SystemExit(line)
-        print(f"{line}; skipped", file=sys.stderr)
-        return None
-    if not labels.exists():
-        raise SystemExit(f"{labels}: no such file; make it: python parse.py {video} --out {folder}")
-    facts = sim.video_facts(video)
-    buttons, sticks, tensors, info = final_actions(labels, c.percentile)
-    parsed = info["unit"] == "grid"
-    recipe = sim.recipe(c, video, labels, *([overlay] if parsed and c.mask else []))
-    keep = kept_rows(buttons, sticks, facts["fps"], c)
-    if parsed:
-        keep &= tensors["confidence"] > 0                   # the overlay came late, or went: nobody knows what was pressed then
+        return tqdm.write(f"{line}; skipped", file=sys.stderr)
+    path = find_labels(video, c)
+    overlay = overlay if c.mask and sim.read(path, "nitrogen.actions/1")[1].get("unit") == "grid" else None
+    labels = read_labels(video, path, overlay, c)
+    keep, stays = kept_rows(labels, c.min_active)
     groups = np.array_split(np.flatnonzero(keep), max(1, -(-int(keep.sum()) // c.rows_per_shard)))
     paths = [Path(c.out) / f"{stem}-{k:03d}.safetensors" for k in range(len(groups))]
-    if all([sim.finished(p, "nitrogen.shard/1", recipe, c.fresh) for p in paths]):
-        return sim.read(paths[0])[1]["counts"]
-    boxes = boxes_to_mask(overlay, facts["width"], facts["height"]) if parsed and c.mask else []
-    starts = [chunk_starts(np.isin(np.arange(len(keep)), rows), facts["fps"], c) for rows in groups]
-    split = "validation" if zlib.crc32(stem.encode()) % 1000 < 1000 * c.validation else "train"
-    counts = {"rows": len(keep), "kept": int(keep.sum()), "chunks": sum(map(len, starts)), "split": split}
-    about = {"name": stem, "game": info.get("game", stem.rsplit("-", 1)[0]), "fps": facts["fps"], "split": split}
-    frames = masked_frames(video, keep, boxes, c.quality)
-    for path, rows, start in zip(paths, groups, starts):
-        jpegs = [jpeg for _, jpeg in zip(rows, frames)]
-        if len(jpegs) < len(rows):
-            raise SystemExit(f"{video}: has fewer frames than {labels} has rows ({len(keep)}); parse it again")
+    recipe = sim.recipe(c, video, path, *([overlay] if overlay else []))
+    if not all([sim.finished(p, "nitrogen.shard/1", recipe, c.fresh) for p in paths]):
+        split = "validation" if zlib.crc32(stem.encode()) % 1000 < 1000 * c.validation else "train"
+        counts = {"split": split, "rows": len(keep), "known": int(labels.known.sum()), "kept": int(keep.sum()),
+                  "segments": [int(stays.sum()), len(stays)], "shards": len(paths)}
+        write_shards(video, paths, groups, labels, counts, recipe, c)
+    info = sim.read(paths[-1], "nitrogen.shard/1")[1]
+    n, lag = info["counts"], info["lag"]
+    tqdm.write(f"{video}: {labels.about}; kept {n['kept']:,} of {n['rows']:,} rows ({100 * n['kept'] / max(n['rows'], 1):.0f} %), "
+               f"{n['segments'][0]} of {n['segments'][1]} segments, {n['chunks']:,} chunks, {n['split']}"
+               + (f"; the picture follows the actions by {lag['frames']} frames (confidence {lag['confidence']:g})" if lag else ""))
+    return n
+
+
+def write_shards(video, paths, groups, labels: Labels, counts: dict, recipe: dict, c: Config) -> None:
+    """The kept rows, a group of them per shard.  A frame that several rows show is stored once, with the first: chunks begin there."""
+    rows = np.concatenate(groups)
+    new = np.zeros(len(labels.frame), bool)
+    new[rows] = np.diff(labels.frame[rows], prepend=-1) > 0
+    starts = [s[new[s]] for s in (chunk_starts(np.isin(np.arange(len(new)), g), labels.fps, c) for g in groups)]
+    counts["chunks"] = sum(map(len, starts))
+    about = {"name": Path(video).stem, "game": labels.game, "fps": labels.fps, "split": counts["split"]}
+    shown, moves = np.flatnonzero(new), []
+    frames = pictures(video, labels.frame[shown], labels, labels.segment[shown], c.quality)
+    for path, group, start in zip(paths, groups, starts):
+        made = list(itertools.islice(frames, int(new[group].sum())))
+        if len(made) < new[group].sum():
+            raise SystemExit(f"{video}: has fewer frames than its labels have rows ({len(new)}); parse it again")
+        moves += [motion for _, motion in made]
+        sizes, lag = np.zeros(len(group), np.int64), None
+        sizes[new[group]] = [len(jpeg) for jpeg, _ in made]
+        if path is paths[-1] and moves:                                                     # known when the whole video has been seen
+            lag = picture_lag(np.hstack([labels.buttons[shown], labels.sticks[shown]]), np.stack(moves), labels.fps * len(shown) / len(rows))
         sim.write(path, {
-            "jpeg": np.frombuffer(b"".join(jpegs), np.uint8), "offset": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
-            "buttons": buttons[rows], "sticks": sticks[rows].astype(np.float32), "mask": tensors["shown"][None],
-            "video": np.zeros(len(rows), np.int32), "frame": rows.astype(np.int64), "time": tensors["time"][rows],
-            "start": np.searchsorted(rows, start).astype(np.int64),
-        }, "nitrogen.shard/1", recipe=recipe, counts=counts, videos=[about], rate=c.rate, horizon=c.horizon, shift=c.shift, masked=bool(boxes))
-    return counts
+            "jpeg": np.frombuffer(b"".join(jpeg for jpeg, _ in made), np.uint8), "offset": np.cumsum([0, *sizes], dtype=np.int64),
+            "buttons": labels.buttons[group], "sticks": labels.sticks[group].astype(np.float32), "mask": labels.shown[None],
+            "video": np.zeros(len(group), np.int32), "frame": labels.frame[group], "time": labels.time[group],
+            "start": np.searchsorted(group, start).astype(np.int64),
+        }, "nitrogen.shard/1", recipe=recipe, counts=counts, lag=lag, videos=[about], rate=c.rate, horizon=c.horizon, shift=c.shift,
+            masked=any(boxes for boxes, _ in labels.views))
+    for old in Path(c.out).glob(f"{glob.escape(about['name'])}-*.safetensors"):            # of a run that made more
+        if old not in paths and re.fullmatch(r"-\d{3,}", old.stem[len(about["name"]):]) and sim.read(old)[1]["videos"][0]["name"] == about["name"]:
+            old.unlink()
 
 
-def masked_frames(video, keep, boxes, quality: int):
-    """JPEG bytes of the kept frames in order: overlay painted out, the whole picture resized to 256 x 256."""
-    import cv2
-    for _, _, rgb in sim.read_video(video, np.flatnonzero(keep)):
-        for x0, y0, x1, y1 in boxes:
-            rgb[y0:y1, x0:x1] = MASK_COLOUR
-        small = cv2.resize(rgb, (sim.FRAME, sim.FRAME), interpolation=cv2.INTER_AREA)
-        yield cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+def manifest(folder) -> dict:
+    """What is in a folder of shards, as the shards themselves say: {"videos": {name: game, split, counts, lag, shards}, ...}."""
+    videos = {}
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            info = sim.read(path, "nitrogen.shard/1")[1]
+        except SystemExit as e:
+            print(f"{e}; left out of the manifest", file=sys.stderr)
+            continue
+        about, counts = info["videos"][0], info.get("counts", {})
+        video = videos.setdefault(about["name"], {"game": about["game"], "split": about["split"], "fps": about["fps"], **counts, "files": {}})
+        video["files"][path.name] = path.stat().st_size
+        video["lag"] = info.get("lag") or video.get("lag")
+    return {"format": "nitrogen.manifest/1", "videos": videos}
 
 
 # ---- the reader -------------------------------------------------------------------------------------------------
@@ -182,7 +531,7 @@ class Shards:
     """
 
     def __init__(self, folder, split: str, horizon: int, rate: float, shift: int):
-        self.parts, self.ends = [], [0]
+        self.args, self.parts, self.ends = (folder, split, horizon, rate, shift), [], [0]
         paths = sorted(Path(folder).glob("*.safetensors"))
         if not paths:
             raise SystemExit(f"{folder}: no shards there; make them: {sim.MAKER['shard']} --out {folder}")
@@ -198,6 +547,9 @@ class Shards:
                 self.parts.append(part)
                 self.ends.append(self.ends[-1] + len(part["start"]))
 
+    def __reduce__(self):                       # another process maps the files anew: a pickled memory map would be all of its bytes
+        return Shards, self.args
+
     def __len__(self):
         return self.ends[-1]
 
@@ -206,8 +558,7 @@ class Shards:
         part = self.parts[p]
         row = part["start"][i - self.ends[p]]
         chunk = row + part.offsets
-        jpeg = part["jpeg"][part["offset"][row]:part["offset"][row + 1]]
-        return jpeg, part["buttons"][chunk], part["sticks"][chunk], part["mask"][part["video"][row]], part.about["game"]
+        return part.jpeg(row), part["buttons"][chunk], part["sticks"][chunk], part["mask"][part["video"][row]], part.about["game"]
 
     @property
     def games(self) -> dict:
@@ -219,19 +570,21 @@ class Shards:
 
 
 class Part:
-    """One shard: checked once, then the small tensors stay in memory and the JPEG bytes on disk (memory-mapped)."""
+    """One shard: checked once; the small tensors are in memory, the JPEG bytes on disk (memory-mapped)."""
 
     def __init__(self, path):
         self.tensors, self.info = sim.read(path, "nitrogen.shard/1")
         t, self.about = self.tensors, self.info["videos"][0]
-        R = len(t["frame"])
-        if len(t["offset"]) != R + 1 or t["offset"][-1] != len(t["jpeg"]) or (np.diff(t["offset"]) <= 0).any() \
-                or (len(t["start"]) and not 0 <= t["start"].min() <= t["start"].max() < R):
+        sizes, R = np.diff(t["offset"]), len(t["frame"])
+        if len(sizes) != R or t["offset"][-1] != len(t["jpeg"]) or (sizes < 0).any() \
+                or len(t["start"]) and not (0 <= t["start"].min() <= t["start"].max() < R and sizes[t["start"]].all()):
             raise SystemExit(f"{path}: its offsets do not fit its frames; make it anew: {sim.MAKER['shard']} --fresh")
-        t["jpeg"] = sim.mapped(path, "jpeg")
 
     def __getitem__(self, name):
         return self.tensors[name]
+
+    def jpeg(self, row: int) -> np.ndarray:
+        return self["jpeg"][self["offset"][row]:self["offset"][row + 1]]
 
 
 def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
@@ -246,15 +599,126 @@ def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1])
 
 
+# ---- looking at it --------------------------------------------------------------------------------------------------
+
+def piano_roll(buttons, sticks, known, kept, shown, width: int = 1180):
+    """RGB picture [h, 1280, 3]: a lane per button and stick axis over time; below, what is kept (green), dropped (red), not known (dark)."""
+    import cv2
+    T, names = len(buttons), (*sim.BUTTONS, *sim.STICKS)
+    at = np.arange(width) * T // width                                   # first row of each column
+    tall = [11] * 16 + [35] * 4 + [15]
+    canvas = np.full((sum(tall) + 2 * len(tall), 100 + width, 3), 40, np.uint8)
+    fate = np.where(np.maximum.reduceat(kept, at), 2, np.where(np.maximum.reduceat(known, at), 1, 0))
+    ground = np.uint8([[52, 52, 52], [92, 52, 52], [52, 76, 58]])[fate]                 # width, 3
+    low, high = np.minimum.reduceat(sticks, at), np.maximum.reduceat(sticks, at)
+    on, y = np.maximum.reduceat(buttons, at) > 0, 2
+    for lane, h in enumerate(tall):
+        part = canvas[y:y + h, 100:]
+        part[:] = ground
+        if lane < 16:
+            part[:, on[:, lane]] = (90, 220, 120)
+        elif lane < 20:
+            line = np.arange(h)[:, None] - h // 2
+            part[(line >= np.round(16 * low[:, lane - 16])) & (line <= np.round(16 * high[:, lane - 16]))] = (250, 170, 80)
+        else:
+            part[:] = np.uint8([[60, 60, 60], [210, 70, 60], [60, 180, 90]])[fate]
+        text = names[lane] if lane < 20 else "KEPT"
+        colour = (230, 230, 230) if lane == 20 or shown[lane] else (110, 110, 110)
+        cv2.putText(canvas, text, (3, y + h // 2 + 4), cv2.FONT_HERSHEY_SIMPLEX, 0.32, colour, 1, cv2.LINE_AA)
+        y += h + 2
+    return canvas
+
+
+def save_picture(path: Path, rows: list) -> None:
+    import cv2
+    sim.write_bytes(path, cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1].tobytes())
+    print(f"picture -> {path}")
+
+
+def inspect(path) -> None:
+    """Print what a file or folder of this stage is; of a shard and of an archive also a picture, beside it."""
+    path = Path(path)
+    if path.is_dir():
+        return inspect_folder(path)
+    if path.suffix != ".safetensors":
+        return inspect_archive(path)
+    sim.show(path)
+    if sim.read(path)[1]["format"] == "nitrogen.shard/1" and len(sim.read(path)[0]["frame"]):
+        part = Part(path)
+        row = np.round((part["time"] - part["time"][0]) * part.about["fps"]).astype(int)
+        known, kept = np.ones(row[-1] + 1, bool), np.zeros(row[-1] + 1, bool)
+        kept[row], buttons, sticks = True, np.zeros((len(kept), 16), np.uint8), np.zeros((len(kept), 4), np.float32)
+        buttons[row], sticks[row] = part["buttons"], part["sticks"]
+        shown = np.flatnonzero(np.diff(part["offset"]))
+        frames = [decode(np.asarray(part.jpeg(i)), 160) for i in shown[np.linspace(0, len(shown) - 1, 8).astype(int)]]
+        save_picture(path.with_suffix(".png"), [np.hstack(frames), piano_roll(buttons, sticks, known, kept, part["mask"][0])])
+
+
+def inspect_folder(folder: Path) -> None:
+    file = folder / "manifest.json"
+    if not file.exists():
+        raise SystemExit(f"{file}: no such file; {sim.MAKER['shard']} --out {folder} writes it")
+    try:
+        videos = json.loads(file.read_bytes())["videos"]
+    except (ValueError, KeyError, TypeError) as e:
+        raise SystemExit(f"{file}: not a manifest ({e}); {sim.MAKER['shard']} --out {folder} writes it anew") from None
+    print(f"{'video':24s} {'game':14s} {'split':10s} {'rows':>9s} {'kept':>9s} {'chunks':>9s} {'shards':>6s} {'MB':>8s}  lag (confidence)")
+    for name, v in videos.items():
+        lag, size = f"{v['lag']['frames']} ({v['lag']['confidence']:g})" if v["lag"] else "-", sum(v["files"].values()) / 1e6
+        print(f"{name:24s} {v['game']:14s} {v['split']:10s} {v['rows']:9,} {v['kept']:9,} {v['chunks']:9,} {v['shards']:6d} {size:8.1f}  {lag}")
+    print(totals(videos))
+    listed = {name: size for v in videos.values() for name, size in v["files"].items()}
+    there = {p.name: p.stat().st_size for p in folder.glob("*.safetensors")}
+    partial = [name for name, v in videos.items() if len(v["files"]) != v["shards"]]
+    if listed != there or partial:
+        print(f"not as listed: {', '.join(sorted({k for k, _ in listed.items() ^ there.items()}) + partial)}; run filter.py again", file=sys.stderr)
+
+
+def totals(videos: dict) -> str:
+    rows, kept, chunks = (sum(v[k] for v in videos.values()) for k in ("rows", "kept", "chunks"))
+    return (f"{len(videos)} videos, {rows:,} rows: kept {kept:,} ({100 * kept / max(rows, 1):.0f} %), {chunks:,} chunks "
+            f"({sum(v['split'] == 'validation' for v in videos.values())} videos held out)")
+
+
+def inspect_archive(path: Path) -> None:
+    """The released labels alone: per video what there is and what the 50 % rule would keep; a piano roll of the first minutes."""
+    if not path.is_file():
+        raise SystemExit(f"{path}: no such file")
+    roll, total, kept = [], 0.0, 0.0
+    print(f"{'video':16s} {'chunks':>6s} {'broken':>6s} {'kept':>5s} {'rows/s':>7s}  controller, game")
+    for name, known, broken in released_videos(path):
+        known = with_actions(known, broken, path)
+        stays = [active(b, s).mean() >= Config.min_active for _, (b, s, _) in known]
+        hours = [f["seconds"] / 3600 for f, _ in known]
+        total, kept = total + sum(hours), kept + float(np.dot(hours, stays))
+        f = known[0][0] if known else {"size": 0, "seconds": 1, "controller": "", "game": ""}
+        print(f"{name!r:16s} {len(known):6d} {len(broken):6d} {sum(stays):5d} {f['size'] / f['seconds']:7.1f}  {f['controller']!r}, {f['game']!r}")
+        for line in broken:
+            print(repr(line)[1:-1], file=sys.stderr)
+        roll += [(*actions, keep) for (_, actions), keep in zip(known, stays)][:9 - len(roll)]
+    print(f"{total:.2f} h of labels, {kept:.2f} h ({100 * kept / max(total, 1e-9):.0f} %) in chunks that are at least half active")
+    if roll:
+        b, s, shown, k = zip(*roll)
+        k = np.repeat(k, list(map(len, b)))
+        picture = piano_roll(np.concatenate(b).astype(np.uint8), np.concatenate(s), k | True, k, shown[0])
+        save_picture(path.parent / f"{path.name.split('.')[0]}.png", [picture])
+
+
 def run(c: Config) -> None:
-    counts = [n for n in sim.for_each(functools.partial(filter_video, c=c), c.videos, c.workers, ray=c.ray) if n]
-    rows, kept, chunks = (sum(n[k] for n in counts) for k in ("rows", "kept", "chunks"))
-    print(f"{len(counts)} videos, {rows:,} frames: kept {kept:,} ({100 * kept / max(rows, 1):.0f} %), {chunks:,} chunks "
-          f"({sum(n['split'] == 'validation' for n in counts)} videos held out) -> {c.out}")
+    if c.scale not in ("radius", "percentile"):
+        raise SystemExit(f"--scale {c.scale}: expected radius or percentile")
+    videos = import_released(c) if c.nitrogen else c.videos
+    try:
+        counts = sim.for_each(functools.partial(filter_video, c=c), videos, c.workers, ray=c.ray)
+    finally:
+        if (there := manifest(c.out))["videos"]:                        # of all that is in the folder, also from other runs
+            sim.write_bytes(Path(c.out) / "manifest.json", json.dumps(there, indent=1).encode())
+    print(f"{totals({i: n for i, n in enumerate(counts) if n})} -> {c.out}")
 
 
 def main(argv=None):
-    sim.command_line(__doc__, {"": (Config, run)}, argv)
+    argv = [a for a in (sys.argv[1:] if argv is None else argv) if a != "--videos"]         # they may be named so, which reads better with --nitrogen
+    sim.command_line(__doc__, {"": (Config, run)}, argv, inspect)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ FORMATS = {
         "time": ("float64", "T", "seconds"),
     },
     "nitrogen.shard/1": {
-        "jpeg": ("uint8", "bytes", "frame i is jpeg[offset[i]:offset[i + 1]], 256 x 256"),
+        "jpeg": ("uint8", "bytes", "row i's frame is jpeg[offset[i]:offset[i + 1]], 256 x 256; empty: the same as in the row before"),
         "offset": ("int64", "R1", "byte offsets, R + 1 of them"),
         "buttons": ("uint8", "R 16", "0 or 1"),
         "sticks": ("float32", "R 4", "-1..1, y down"),
@@ -110,6 +110,7 @@ FORMATS = {
     "nitrogen.state/1": None,                  # what train.py needs to resume
 }
 RANGES = {"buttons": (0, 1), "confidence": (0, 1)}
+MAPPED = {"jpeg"}                              # stay on disk when read, memory-mapped: nothing is loaded until it is used
 MAKER = {"overlay": "python extract.py VIDEO", "actions": "python parse.py VIDEO", "index": "python extract.py VIDEO",
          "shard": "python filter.py VIDEO", "policy": "python train.py", "parser": "python parse.py train", "features": "python extract.py train", "state": "python train.py"}
 
@@ -188,7 +189,8 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
             info = json.loads((f.metadata() or {}).get("json", "{}"))
             if not isinstance(info, dict):
                 raise ValueError("its description is not a JSON object")
-            tensors = {k: f.get_tensor(k) for k in f.keys()} if not format or info.get("format") == format else {}
+            names = f.keys() if not format or info.get("format") == format else ()
+            tensors = {k: mapped(path, k) if k in MAPPED else f.get_tensor(k) for k in names}
     except Exception as e:
         raise SystemExit(f"{path}: not a readable safetensors file ({str(e).splitlines()[0][:120]}){again}") from None
     if format and info.get("format") != format:
@@ -200,7 +202,7 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
 
 
 def mapped(path, name: str) -> np.ndarray:
-    """A uint8 tensor of an artefact, memory-mapped: nothing is read until it is used."""
+    """A uint8 tensor of an artefact, memory-mapped."""
     with open(path, "rb") as f:
         length = int.from_bytes(f.read(8), "little")
         begin, end = json.loads(f.read(length))[name]["data_offsets"]
@@ -263,7 +265,7 @@ class Many(Common):
     ray: str = ""                   # host:port or ray://host:port of a Ray cluster (all paths, and this folder, on storage that it shares), or local
 
 
-INCIDENTAL = {"device", "fresh", "videos", "out", "workers", "ray", "labels", "sheet", "preview", "command"}
+INCIDENTAL = {"device", "fresh", "videos", "nitrogen", "out", "workers", "ray", "labels", "sheet", "preview", "command"}
 
 
 def recipe(cfg, *sources) -> dict:
@@ -450,8 +452,9 @@ VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".ts")       
 
 def expand(paths) -> tuple[str, ...]:
     """Videos as a user gives them -> files: a file stays, a folder becomes the videos in it (sorted, without the previews of parse.py),
-    a pattern what it matches, @list.txt the lines of that file.  A file that does not exist stays too: for_each names it."""
-    files = []
+    a pattern what it matches, @list.txt the lines of that file.  A file that does not exist stays too: for_each names it.
+    Outputs are named after the video: two of one name are refused."""
+    files, named = [], {}
     for p in map(str, paths):
         found = [p]
         if p.startswith("@") and not os.path.exists(p):
@@ -468,6 +471,9 @@ def expand(paths) -> tuple[str, ...]:
         if not found:
             raise SystemExit(f"{p}: no videos there (a file, a folder, a pattern in quotes or @list.txt; in folders: {' '.join(VIDEOS)})")
         files += found
+    for f in files:
+        if os.path.realpath(other := named.setdefault(Path(f).stem, f)) != os.path.realpath(f):
+            raise SystemExit(f"{other} and {f}: one name, so their outputs would overwrite each other; rename one, or give them separate --out")
     return tuple(files)
 
 

@@ -10,7 +10,7 @@ FPS, T = 30, 90
 
 
 def test_neutral_point_and_scale_by_hand():
-    """Rest at (0.3, -0.2), full deflection 4 cells: after refinement rest is 0 and the 99th percentile is 1."""
+    """Rest at (0.3, -0.2), full deflection 4 cells: after refinement rest is 0, and 4 cells are 1 by either scale."""
     rng = np.random.default_rng(0)
     sticks = np.zeros((1000, 4), np.float32)
     sticks[:, 0], sticks[:, 1] = 0.3, -0.2
@@ -18,15 +18,26 @@ def test_neutral_point_and_scale_by_hand():
     angle = rng.uniform(0, 2 * np.pi, 1000)
     sticks[moved, 0] += 4 * np.cos(angle[moved])
     sticks[moved, 1] += 4 * np.sin(angle[moved])
-    out = filter.normalize(sticks)
-    assert np.abs(out[~moved, :2]).max() < 1e-6
-    assert np.abs(out[moved, 0] - np.cos(angle[moved])).max() < 0.01
-    assert (out[:, 2:] == 0).all()
+    for scale, radius in (("radius", 4.0), ("percentile", 5.0)):
+        out = filter.normalize(sticks, scale, radius=radius)
+        assert np.abs(out[~moved, :2]).max() < 1e-6
+        assert np.abs(out[moved, 0] - np.cos(angle[moved])).max() < 0.01
+        assert (out[:, 2:] == 0).all()
+
+
+def test_a_stick_held_half_way_is_neither_rest_nor_full_deflection():
+    """60 % of the time at 1.2 cells of 4: rest stays rest, and only the percentile takes 1.2 cells for the end."""
+    sticks = np.zeros((1000, 4), np.float32)
+    sticks[:600, 0], sticks[:, 1] = 1.2, 0.1
+    out = filter.normalize(sticks, radius=4.0)
+    assert np.allclose(out[:600, 0], 0.3) and np.allclose(out[600:, 0], 0) and np.allclose(out[:, 1], 0, atol=1e-6)
+    assert np.allclose(filter.normalize(sticks, "percentile", radius=4.0)[:600, 0], 1)
 
 
 def test_an_axis_that_never_moves_is_not_blown_up():
     noise = np.random.default_rng(0).normal(0, 0.1, (500, 4)).astype(np.float32)
-    assert np.abs(filter.normalize(noise)).max() < 0.15          # 5 cells are full deflection, not 0.1
+    for scale in ("radius", "percentile"):
+        assert np.abs(filter.normalize(noise, scale)).max() < 0.15          # 5 cells are full deflection, not 0.1
 
 
 def test_single_frames_are_not_presses():
@@ -42,14 +53,27 @@ def config(**changes):
     return filter.Config(**{"segment_seconds": 1.0, "horizon": 4, "validation": 0.0, **changes})
 
 
+def labels(buttons, sticks, known, seconds=1):
+    rows = np.arange(len(buttons))
+    return filter.Labels(buttons, sticks, known, rows // (seconds * FPS), rows, rows / FPS, FPS, np.ones(20, bool), [([], None)] * 3, "game", "")
+
+
+def test_rows_without_the_overlay_do_not_count():
+    """Shown from the last third of a segment on, and busy half of that: kept, as far as it was shown."""
+    buttons, known = np.zeros((T, 16), np.uint8), np.arange(T) >= 20
+    buttons[25:30], known[60:] = 1, False
+    keep, stays = filter.kept_rows(labels(buttons, np.zeros((T, 4), np.float32), known), 0.5)
+    assert np.flatnonzero(keep).tolist() == list(range(20, 30)) and stays.tolist() == [True, False]        # the third: nobody knows
+
+
 def test_idle_segments_go_and_chunks_stay_whole():
     buttons, sticks = np.zeros((T, 16), np.uint8), np.zeros((T, 4), np.float32)
     buttons[0:15, 4] = 1                      # first second: exactly half is active, kept
     sticks[30:44, 0] = 0.5                    # second: 14 of 30, dropped
     sticks[60:90, 1] = -0.3                   # third: kept
     sticks[:, 2] = 0.05                       # within the dead zone
-    keep = filter.kept_rows(buttons, sticks, FPS, config())
-    assert keep.tolist() == [True] * 30 + [False] * 30 + [True] * 30
+    keep, stays = filter.kept_rows(labels(buttons, sticks, np.ones(T, bool)), 0.5)
+    assert keep.tolist() == [True] * 30 + [False] * 30 + [True] * 30 and stays.tolist() == [True, False, True]
     starts = filter.chunk_starts(keep, FPS, config())           # row i needs rows i .. i + 4
     assert starts.tolist() == [*range(0, 26), *range(60, 86)]
     assert filter.chunk_starts(keep, 60, config()).tolist() == [*range(0, 22 + 1), *range(60, 82 + 1)]      # stride 2: i .. i + 7
@@ -134,7 +158,7 @@ def test_same_input_same_bytes_and_second_run_skips(clip):
 
 def test_bounded_shards(clip):
     folder = shard(clip, rows_per_shard=40).parent
-    assert [len(sim.read(p)[0]["frame"]) for p in sorted(folder.glob("*"))] == [30, 30, 30]
+    assert [len(sim.read(p)[0]["frame"]) for p in sorted(folder.glob("*.safetensors"))] == [30, 30, 30]
     assert len(filter.Shards(folder, "train", 4, 30, 1)) == 3 * 26
 
 
