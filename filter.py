@@ -176,8 +176,8 @@ class Plain(tarfile.TarInfo):
     """A tar header as tarfile reads it, but for those that ask it for more memory than any honest one."""
 
     def _proc_member(self, tar):
-        if self.type == tarfile.GNUTYPE_SPARSE or self.type in b"xgXLK" and self.size > 1 << 16:
-            raise tarfile.ReadError("a header of this kind or size has no place in it")
+        if self.type == tarfile.GNUTYPE_SPARSE or self.size < 0 or self.type in b"xgXLK" and self.size > 1 << 16:
+            raise tarfile.ReadError("a header of a kind or size that has no place in it")
         return super()._proc_member(tar)
 
 

@@ -1,5 +1,7 @@
 """filter.py: sticks, idle segments and chunks by hand; shards end to end from a small video; bad input."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -187,3 +189,137 @@ def test_video_without_overlay(clip):
     sim.write(clip / "clip-000.overlay.safetensors", {}, "nitrogen.overlay/1", found=False, reason="none")
     with pytest.raises(SystemExit, match="no overlay was found"):
         shard(clip)
+
+
+# ---- looking at it, and what is in a folder
+
+def test_manifest_follows_what_is_there(clip, capsys):
+    folder = shard(clip, rows_per_shard=40).parent
+    first = json.loads((folder / "manifest.json").read_bytes())["videos"]["clip-000"]
+    assert first == {"game": "clip", "split": "train", "fps": 30.0, "rows": 90, "known": 90, "kept": 90, "segments": [3, 3], "shards": 3, "chunks": 78,
+                     "lag": None, "files": {p.name: p.stat().st_size for p in folder.glob("*.safetensors")}}
+    shard(clip, fresh=True)                                                          # one shard now: the others are no longer anyone's
+    assert [p.name for p in folder.glob("*.safetensors")] == ["clip-000-000.safetensors"]
+    assert list(json.loads((folder / "manifest.json").read_bytes())["videos"]["clip-000"]["files"]) == ["clip-000-000.safetensors"]
+    capsys.readouterr()
+    filter.main(["--inspect", str(folder)])
+    said = capsys.readouterr()
+    assert "1 videos, 90 rows: kept 90 (100 %), 86 chunks" in said.out and not said.err
+    (folder / "clip-000-000.safetensors").rename(folder / "clip-001-000.safetensors")
+    filter.inspect(folder)
+    assert "not as listed: clip-000-000.safetensors, clip-001-000.safetensors" in capsys.readouterr().err
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(SystemExit, match="not a manifest"):
+        filter.inspect(folder)
+
+
+def test_a_shard_can_be_looked_at(clip, capsys):
+    import cv2
+    path = clip / "clip-000.actions.safetensors"
+    tensors, _ = sim.read(path)
+    tensors["buttons"][30:60] = tensors["sticks"][30:60] = 0                          # the second of three segments is idle
+    sim.write(path, tensors, "nitrogen.actions/1", unit="grid")
+    filter.main(["--inspect", str(shard(clip))])
+    assert "nitrogen.shard/1" in capsys.readouterr().out
+    picture = cv2.imread(str(clip / "shards/clip-000-000.png"))[..., ::-1]
+    colours = [picture[-8, 100 + x].tolist() for x in (200, 590, 980)]                # the lowest lane, in each third
+    assert [max(range(3), key=c.__getitem__) for c in colours] == [1, 0, 1]            # kept green, dropped red
+    frame = picture[:160, :160].astype(int)
+    assert np.abs(frame[50:94, 52:98] - 127).max() < 8 and frame[:40].min() > 230      # the painted box, the white game
+    south = picture[160 + 13 * 4 + 7, 100:]                                          # SOUTH: pressed half of the time while kept
+    assert 0.3 < (south[:390, 1] > 200).mean() < 0.7 and (south[400:780, 1] < 100).all()
+
+
+def test_same_bytes_from_the_same_command(clip):
+    a = shard(clip).read_bytes()
+    assert a == shard(clip, fresh=True).read_bytes()
+
+
+def test_part_of_the_frame(clip):
+    """--area: what lies outside is cut away, after the overlay was painted out."""
+    data = filter.Shards(shard(clip, area="60,60,80,60").parent, "train", 4, 30, 1)
+    image = filter.decode(data[0][0], 256).astype(int)
+    assert image[:, :90].min() > 230 and np.abs(image[:, 160:] - 127).max() < 8        # the box begins at x = 100 - 8: 32 of 80 px in
+    for area in ("300,0,40,40", "a", "0,0,0,9"):
+        with pytest.raises(SystemExit, match=f"--area {area}: should be x,y,w,h in px within the video's 320 x 200"):
+            shard(clip, "other", area=area)
+
+
+def test_a_recorders_true_actions_need_no_overlay(clip):
+    """record, filter: no parse.py, no overlay file; what a demonstration had drawn in is painted out."""
+    tensors, _ = sim.read(clip / "clip-000.actions.safetensors")
+    tensors["sticks"] = tensors["sticks"] / 5 * 0.5
+    for f in clip.glob("clip-000.*.safetensors"):
+        f.unlink()
+    for box in ({}, {"box": [100, 60, 100, 60]}):
+        sim.write(clip / "clip-000.truth.safetensors", tensors, "nitrogen.actions/1", unit="normalized", game="g", **box)
+        c = config(videos=(str(clip / "clip-000.mp4"),), labels=str(clip / "nowhere"), out=str(clip / "true"), fresh=True)
+        filter.run(c)
+        jpeg, buttons, sticks, mask, game = filter.Shards(clip / "true", "train", 4, 30, 1)[10]
+        assert game == "g" and np.allclose(sticks[:, 2], [0.5, 0, 0.5, 0.5]) and buttons[:, 4].tolist() == [0, 1, 1, 0]     # as recorded: no scale is sought
+        inside = filter.decode(jpeg, 256)[100:140, 90:150].astype(int)
+        assert np.abs(inside - 127).max() < 8 if box else inside.min() > 230
+
+
+def test_two_videos_of_one_name(tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "clip.mp4").touch()
+    with pytest.raises(SystemExit, match=r"a/clip.mp4 and .*b/clip.mp4: one name"):
+        filter.main([str(tmp_path / "a"), str(tmp_path / "b")])
+    one = str(tmp_path / "a/clip.mp4")
+    assert sim.expand([one, f"{tmp_path}/b/../a/clip.mp4"]) == (one, f"{tmp_path}/b/../a/clip.mp4")      # the same file twice is no harm
+
+
+def test_shards_travel_to_another_process(clip):
+    import pickle
+    data = filter.Shards(shard(clip).parent, "train", 4, 30, 1)
+    sent = pickle.dumps(data)
+    assert len(sent) < 500 and bytes(pickle.loads(sent)[5][0]) == bytes(data[5][0]) and isinstance(data.parts[0]["jpeg"], np.memmap)
+
+
+# ---- when the picture answers
+
+def play(seconds, delay, seed=0, answers=True):
+    """Actions [T, 20] and motion [T, 3] of a game whose camera follows the left stick, and that flashes on SOUTH; labels `delay` frames late."""
+    rng, n = np.random.default_rng(seed), seconds * FPS
+    actions = np.zeros((n, 20), np.float32)
+    for t in range(0, n, 12):
+        actions[t:t + rng.integers(4, 20), [4, 16, 17]] = rng.random() < 0.3, *(rng.choice([-1, 0, 1], 2) * rng.uniform(0.4, 1, 2))
+    seen = actions if answers else np.roll(actions, n // 2, axis=0)
+    motion = np.stack([-3 * seen[:, 16], -2 * seen[:, 17], 4 * seen[:, 4]], 1) + rng.normal(0, 1.5, (n, 3))
+    return np.roll(actions, delay, axis=0), motion.astype(np.float32)
+
+
+@pytest.mark.parametrize("delay", [-4, 0, 3, 9])
+def test_an_overlays_delay_is_found(delay):
+    found = filter.picture_lag(*play(40, delay), FPS)
+    assert found["frames"] == -delay and found["seconds"] == round(-delay / FPS, 3) and found["confidence"] > 8
+
+
+def test_no_lag_is_made_up():
+    """Another half of the video, nothing pressed, a still picture, too short a video: null."""
+    assert [filter.picture_lag(*play(40, 0, seed, answers=False), FPS) for seed in range(8)].count(None) >= 7
+    actions, motion = play(40, 0)
+    for a, m in ((actions * 0, motion), (actions, motion * 0), (actions[:300], motion[:300]), (actions[:0], motion[:0])):
+        assert filter.picture_lag(a, m, FPS) is None
+
+
+def test_delayed_labels_of_a_real_video(tmp_path):
+    """A camera over a picture, moved by the stick, through the whole stage: labels three and eight frames late differ by five."""
+    import cv2
+    rng = np.random.default_rng(0)
+    actions, _ = play(24, 0)
+    ground = cv2.resize(rng.integers(0, 255, (80, 80, 3), np.uint8), (1600, 1600), interpolation=cv2.INTER_CUBIC)
+    at = np.cumsum(-4 * actions[:, 16:18], axis=0).astype(int)
+    with sim.VideoWriter(tmp_path / "g-0.mp4", FPS, 320, 200) as out:
+        for x, y in at - at.min(axis=0):
+            out.write(ground[y % 1400:y % 1400 + 200, x % 1200:x % 1200 + 320])
+    lags = []
+    for delay in (3, 8):
+        late = np.roll(actions, delay, axis=0)
+        sim.write(tmp_path / "g-0.actions.safetensors", {"buttons": late[:, :16].astype(np.float16), "sticks": late[:, 16:], "shown": np.ones(20, bool),
+                  "confidence": np.ones(len(late), np.float16), "time": np.arange(len(late)) / FPS}, "nitrogen.actions/1", unit="normalized")
+        filter.run(config(videos=(str(tmp_path / "g-0.mp4"),), labels=str(tmp_path), out=str(tmp_path / f"late{delay}"), min_active=0.0))
+        lags.append(json.loads((tmp_path / f"late{delay}/manifest.json").read_bytes())["videos"]["g-0"]["lag"]["frames"])
+    assert lags[0] - lags[1] == 5 and abs(lags[0] + 3) <= 1
