@@ -230,11 +230,14 @@ def chunk_facts(blob: bytes | None) -> dict:
         source = meta["original_video"]
         sides = [number(v, 1) for v in source["resolution"][::-1]] * 2
         share = lambda box: [number(v, -1e6, 1e6) / side for v, side in zip(box, sides, strict=True)]           # noqa: E731
+        line = lambda text: "".join(letter for letter in str(text)[:100] if letter.isprintable())                # noqa: E731
         frames = [number(source[k]) for k in ("start_frame", "end_frame") if source.get(k) is not None]
-        return {"video": str(source["video_id"]), "url": str(source.get("url", "")), "game": str(meta.get("game") or "unknown"),
-                "controller": str(meta.get("controller_type")), "size": number(meta["chunk_size"], 1), "seconds": number(source["duration"], 1e-3),
-                "start": number(source["start_time"]), "frames": frames if len(frames) == 2 and frames[1] > frames[0] else None,
-                "boxes": [share(b) for b in [meta["bbox_controller_overlay"], *(b for b in meta.get("bbox_others") or () if isinstance(b, list))]],
+        others = [b for b in meta.get("bbox_others") or () if isinstance(b, list)][:9]
+        size, seconds = number(meta["chunk_size"], 1, 1e5), number(source["duration"], 0.1)
+        number(size / seconds, 1, 240)                                      # rows per second
+        return {"video": str(source["video_id"]), "url": line(source.get("url", "")), "game": line(meta.get("game") or "unknown"),
+                "controller": line(meta.get("controller_type")), "size": size, "seconds": seconds, "start": number(source["start_time"]),
+                "frames": frames if len(frames) == 2 and frames[1] > frames[0] else None, "boxes": [share(b) for b in [meta["bbox_controller_overlay"], *others]],
                 "area": share(meta["bbox_game_area"]) if meta.get("bbox_game_area") else None}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise ValueError(f"metadata.json: {'no ' if isinstance(e, KeyError) else ''}{str(e)[:100]}") from None
@@ -405,8 +408,7 @@ def picture_lag(actions, motion, fps: float) -> dict | None:
     """By how many frames changes of the picture follow changes of the actions; None where the data do not say.
 
     actions [T, 20], motion [T, 3] of frames in a row.  It is the game's own reaction (0 or more) less the overlay's delay: an
-    overlay that is n frames late makes it n less.  Half of our 20 s recordings give an answer, all of them 0 to 2; of 240 pairs of
-    actions and pictures of different videos, two do.
+    overlay that is n frames late makes it n less.
     """
     near, far = round(LAG_WINDOW * fps), round(LAG_FAR * fps)
     x, y = (np.diff(v, axis=0, prepend=v[:1]).astype(np.float64) for v in (actions, motion))
