@@ -55,7 +55,7 @@ class Config(sim.Many):
     horizon: int = 16               # actions in a chunk
     shift: int = 1                  # rows from the frame to the chunk's first action
     quality: int = 90               # JPEG quality of the stored frames
-    rows_per_shard: int = 20000     # bound on a shard's size: about 300 MB
+    rows_per_shard: int = 20000     # bound on a shard's size: 200 to 500 MB
     validation: float = 0.1         # share of the videos held out, chosen by a hash of the name
 
 
@@ -138,11 +138,11 @@ def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labe
     T, fps, game = len(buttons), facts["fps"], info.get("game") or Path(video).stem.rsplit("-", 1)[0]
     area = area_of(c.area, facts)
     if "chunks" in info:
-        return released_labels(path, facts, (buttons, sticks, tensors, info), game, area, c)
+        return released_labels(facts, buttons, sticks, tensors["shown"], info["chunks"], game, area, c)
     boxes = sim.read(overlay, "nitrogen.overlay/1")[0]["bbox"].tolist() if overlay else [info["box"]] if c.mask and "box" in info else []
     segment = np.arange(T) // max(1, round(c.segment_seconds * fps))
     return Labels(buttons, sticks, tensors["confidence"] > 0, segment, np.arange(T), tensors["time"], fps, tensors["shown"],
-                  [([grown(b, facts) for b in boxes], area)] * int(segment[-1] + 1 if T else 0), game,
+                  [([clamped(box, facts, GROW, 2) for box in boxes], area)] * int(segment[-1] + 1 if T else 0), game,
                   "parsed" if info["unit"] == "grid" else f"true actions ({path})")
 
 
@@ -160,9 +160,6 @@ def clamped(box, facts: dict, grow: float = 0, more: int = 0) -> tuple:
     x, y, w, h = box
     gx, gy = int(grow * w) + more, int(grow * h) + more
     return tuple(int(min(max(v, 0), limit)) for v, limit in zip((x - gx, y - gy, x + w + gx, y + h + gy), (facts["width"], facts["height"]) * 2))
-
-
-grown = functools.partial(clamped, grow=GROW, more=2)
 
 
 # ---- the released dataset: labels only, 20 s a chunk, thousands of chunks in a tar ------------------------------------------
@@ -237,7 +234,8 @@ def chunk_facts(blob: bytes | None) -> dict:
         number(size / seconds, 1, 240)                                      # rows per second
         return {"video": str(source["video_id"]), "url": line(source.get("url", "")), "game": line(meta.get("game") or "unknown"),
                 "controller": line(meta.get("controller_type")), "size": size, "seconds": seconds, "start": number(source["start_time"]),
-                "frames": frames if len(frames) == 2 and frames[1] > frames[0] else None, "boxes": [share(b) for b in [meta["bbox_controller_overlay"], *others]],
+                "frames": frames if len(frames) == 2 and frames[1] > frames[0] else None,
+                "boxes": [share(box) for box in [meta["bbox_controller_overlay"], *others]],
                 "area": share(meta["bbox_game_area"]) if meta.get("bbox_game_area") else None}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise ValueError(f"metadata.json: {'no ' if isinstance(e, KeyError) else ''}{str(e)[:100]}") from None
@@ -291,7 +289,9 @@ def import_released(c: Config) -> tuple[str, ...]:
     if not videos:
         raise SystemExit("--nitrogen has labels only: add --videos DIR, your copies as DIR/<video id>.mp4 (labels alone: --inspect FILE)")
     for archive in sorted(glob.glob(c.nitrogen)) or [c.nitrogen]:
-        recipe = {"archive": sim.source(archive)} if Path(archive).is_file() else sys.exit(f"{archive}: no such file")
+        if not Path(archive).is_file():
+            raise SystemExit(f"{archive}: no such file")
+        recipe = {"archive": sim.source(archive)}
         for name, known, faults in tqdm(released_videos(archive), Path(archive).name, unit="video"):
             broken += faults
             path = Path(c.labels) / f"{name}.actions.safetensors"
@@ -338,15 +338,14 @@ def frame_numbers(chunk: dict, rows: int, fps: float) -> np.ndarray:
     return np.floor(scale * (begin + np.arange(rows) * span / chunk["size"]) + 1e-6).astype(np.int64)
 
 
-def released_labels(path, facts: dict, actions, game: str, area: tuple, c: Config) -> Labels:
+def released_labels(facts: dict, buttons, sticks, shown, chunks: list, game: str, area: tuple, c: Config) -> Labels:
     """Chunks laid out on one line of time at the labels' rate; a chunk is a segment, what lies between them is not known."""
-    buttons, sticks, tensors, info = actions
-    rate = float(np.median([chunk["size"] / chunk["seconds"] for chunk in info["chunks"]]))
+    rate = float(np.median([chunk["size"] / chunk["seconds"] for chunk in chunks]))
     T = int(max(0, facts["frames"]) / facts["fps"] * rate)
     out = Labels(np.zeros((T, 16), np.uint8), np.zeros((T, 4), np.float32), np.zeros(T, bool), np.zeros(T, np.int64), np.zeros(T, np.int64),
-                 np.arange(T) / rate, rate, tensors["shown"], [], game, "")
-    end = lost = 0
-    for k, chunk in enumerate(info["chunks"]):
+                 np.arange(T) / rate, rate, shown, [], game, "")
+    end = lost = last = 0
+    for k, chunk in enumerate(chunks):
         a, b = chunk["rows"]
         frame = frame_numbers(chunk, b - a, facts["fps"])
         begin = round(frame[0] / facts["fps"] * rate)
@@ -354,12 +353,14 @@ def released_labels(path, facts: dict, actions, game: str, area: tuple, c: Confi
         n = min(int((frame < facts["frames"] - facts["fps"] / 2).sum()), T - begin)             # the container may count a few frames too many
         scaled = lambda box: [v * side for v, side in zip(box, (facts["width"], facts["height"]) * 2)]          # noqa: E731
         x0, y0, x1, y1 = inner = clamped(scaled(chunk["area"]), facts) if chunk["area"] and not c.area else area
-        out.views.append(([grown(scaled(b), facts) for b in chunk["boxes"]] if c.mask else [], inner if min(x1 - x0, y1 - y0) >= 16 else area))
+        boxes = [clamped(scaled(box), facts, GROW, 2) for box in chunk["boxes"]] if c.mask else []
+        out.views.append((boxes, inner if min(x1 - x0, y1 - y0) >= 16 else area))
         if begin < end or n <= 0 or abs(chunk["size"] / chunk["seconds"] / rate - 1) > 0.01:
             lost += 1
             continue
         here, there, end = slice(begin, begin + n), slice(a, a + n), begin + n
-        out.buttons[here], out.sticks[here], out.frame[here] = buttons[there], sticks[there], frame[:n]
+        out.buttons[here], out.sticks[here], out.frame[here] = buttons[there], sticks[there], np.maximum(frame[:n], last)
+        last = out.frame[end - 1]
         out.known[here], out.segment[here] = True, k
     out.about = f"released labels at {rate:g}/s" + (f", {lost} chunks outside the video, over others or at another rate" if lost else "")
     return out
@@ -408,7 +409,7 @@ def picture_lag(actions, motion, fps: float) -> dict | None:
     """By how many frames changes of the picture follow changes of the actions; None where the data do not say.
 
     actions [T, 20], motion [T, 3] of frames in a row.  It is the game's own reaction (0 or more) less the overlay's delay: an
-    overlay that is n frames late makes it n less.
+    overlay that is n frames late makes it n less.  Both are differenced: what changes, not what is held.
     """
     near, far = round(LAG_WINDOW * fps), round(LAG_FAR * fps)
     x, y = (np.diff(v, axis=0, prepend=v[:1]).astype(np.float64) for v in (actions, motion))
@@ -504,7 +505,7 @@ def write_shards(video, paths, groups, labels: Labels, counts: dict, recipe: dic
         }, "nitrogen.shard/1", recipe=recipe, counts=counts, lag=lag, videos=[about], rate=c.rate, horizon=c.horizon, shift=c.shift,
             masked=any(boxes for boxes, _ in labels.views))
     for old in Path(c.out).glob(f"{glob.escape(about['name'])}-*.safetensors"):            # of a run that made more
-        if old not in paths and re.fullmatch(r"-\d{3,}", old.stem[len(about["name"]):]) and sim.read(old)[1]["videos"][0]["name"] == about["name"]:
+        if old not in paths and re.fullmatch(r"-\d{3,}", old.stem[len(about["name"]):]):
             old.unlink()
 
 
@@ -645,8 +646,7 @@ def inspect(path) -> None:
     if path.suffix != ".safetensors":
         return inspect_archive(path)
     sim.show(path)
-    if sim.read(path)[1]["format"] == "nitrogen.shard/1" and len(sim.read(path)[0]["frame"]):
-        part = Part(path)
+    if sim.read(path)[1]["format"] == "nitrogen.shard/1" and len((part := Part(path))["frame"]):
         row = np.round((part["time"] - part["time"][0]) * part.about["fps"]).astype(int)
         known, kept = np.ones(row[-1] + 1, bool), np.zeros(row[-1] + 1, bool)
         kept[row], buttons, sticks = True, np.zeros((len(kept), 16), np.uint8), np.zeros((len(kept), 4), np.float32)

@@ -259,7 +259,7 @@ def test_a_recorders_true_actions_need_no_overlay(clip):
         c = config(videos=(str(clip / "clip-000.mp4"),), labels=str(clip / "nowhere"), out=str(clip / "true"), fresh=True)
         filter.run(c)
         jpeg, buttons, sticks, mask, game = filter.Shards(clip / "true", "train", 4, 30, 1)[10]
-        assert game == "g" and np.allclose(sticks[:, 2], [0.5, 0, 0.5, 0.5]) and buttons[:, 4].tolist() == [0, 1, 1, 0]     # as recorded: no scale is sought
+        assert game == "g" and np.allclose(sticks[:, 2], [0.5, 0, 0.5, 0.5]) and buttons[:, 4].tolist() == [0, 1, 1, 0]
         inside = filter.decode(jpeg, 256)[100:140, 90:150].astype(int)
         assert np.abs(inside - 127).max() < 8 if box else inside.min() > 230
 
@@ -321,8 +321,9 @@ def test_delayed_labels_of_a_real_video(tmp_path):
     lags = []
     for delay in (3, 8):
         late = np.roll(actions, delay, axis=0)
-        sim.write(tmp_path / "g-0.actions.safetensors", {"buttons": late[:, :16].astype(np.float16), "sticks": late[:, 16:], "shown": np.ones(20, bool),
-                  "confidence": np.ones(len(late), np.float16), "time": np.arange(len(late)) / FPS}, "nitrogen.actions/1", unit="normalized")
+        sim.write(tmp_path / "g-0.actions.safetensors", {
+            "buttons": late[:, :16].astype(np.float16), "sticks": late[:, 16:], "shown": np.ones(20, bool),
+            "confidence": np.ones(len(late), np.float16), "time": np.arange(len(late)) / FPS}, "nitrogen.actions/1", unit="normalized")
         filter.run(config(videos=(str(tmp_path / "g-0.mp4"),), labels=str(tmp_path), out=str(tmp_path / f"late{delay}"), min_active=0.0))
         lags.append(json.loads((tmp_path / f"late{delay}/manifest.json").read_bytes())["videos"]["g-0"]["lag"]["frames"])
     assert lags[0] - lags[1] == 5 and abs(lags[0] + 3) <= 1
@@ -368,6 +369,7 @@ def archive(path, members):
 
 
 def chunk(video="vidA", k=0, raw=True, processed=False, meta=True, folder="SHARD_0000/{0}/{0}_chunk_{1:04d}", **changes):
+    """A chunk's members: True what belongs there, False nothing, bytes these."""
     files = {"actions_raw.parquet": raw, "actions_processed.parquet": processed, "metadata.json": meta}
     made = {"metadata.json": metadata(video, k, **changes)} | {n: parquet() for n in files if n.endswith("parquet")}
     return [(f"{folder.format(video, k)}/{name}", made[name] if what is True else what) for name, what in files.items() if what is not False]
@@ -384,8 +386,8 @@ def released(tmp_path):
 
 
 def importing(folder, videos=None, **changes):
-    c = config(videos=sim.expand([videos or folder / "videos"]), nitrogen=str(folder / "SHARD_*.tar.gz"), labels=str(folder / "labels"), out=str(folder / "shards"),
-               rate=60.0, **changes)
+    c = config(videos=sim.expand([videos or folder / "videos"]), nitrogen=str(folder / "SHARD_*.tar.gz"), labels=str(folder / "labels"),
+               out=str(folder / "shards"), rate=60.0, **changes)
     filter.run(c)
     return filter.Shards(folder / "shards", "train", 4, 60, 1)
 
@@ -393,7 +395,7 @@ def importing(folder, videos=None, **changes):
 def test_released_labels(released, capsys):
     """60 rows/s over a copy of 30 frames/s and half the size: chunk 0 idle, 1 processed, 2 raw, 3 of nobody's video."""
     idle = parquet(pressed=lambda r: r < 50, x=0.0)
-    archive(released / "SHARD_0000.tar.gz", chunk(k=0, raw=idle) + chunk(k=2, x=-0.25, raw=parquet(x=-0.25)) + chunk(k=1, raw=idle, processed=parquet())
+    archive(released / "SHARD_0000.tar.gz", chunk(k=0, raw=idle) + chunk(k=2, raw=parquet(x=-0.25)) + chunk(k=1, raw=idle, processed=parquet())
             + chunk("vidB") + chunk("vidB", 1))
     data = importing(released)
     said = capsys.readouterr()
@@ -403,13 +405,14 @@ def test_released_labels(released, capsys):
     tensors, info = sim.read(released / "shards/vidA-000.safetensors")
     assert tensors["frame"].tolist() == [60 + r // 2 for r in range(240)] and np.allclose(tensors["time"], 2 + np.arange(240) / 60)
     assert (np.diff(tensors["offset"]) > 0).tolist() == [True, False] * 120            # a frame that two rows show is stored once
-    assert tensors["start"].tolist() == list(range(0, 236, 2)) and info["videos"][0] == {"name": "vidA", "game": "Some Game", "fps": 60.0, "split": "train"}
+    assert tensors["start"].tolist() == list(range(0, 236, 2))
+    assert info["videos"] == [{"name": "vidA", "game": "Some Game", "fps": 60.0, "split": "train"}]
     for i in (0, 30, 90):
         jpeg, buttons, sticks, mask, game = data[i]
         image = filter.decode(jpeg, 256).astype(int)
         assert abs(np.median(image[:100]) - (60 + i)) <= 3                             # the frame of that row
-        assert np.abs(image[195:, 200:] - 127).max() < 8 and np.abs(image[195:, 100:170] - (60 + i)).max() < 8      # box halved, clamped, painted
-        assert buttons[:, sim.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1] and buttons.sum() == 2 and mask.all()      # rows 2 i + 1 ...
+        assert np.abs(image[195:, 200:] - 127).max() < 8 and np.abs(image[195:, 100:170] - (60 + i)).max() < 8     # halved, clamped, painted
+        assert buttons[:, sim.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1] and buttons.sum() == 2 and mask.all()     # rows 2 i + 1 ...
         assert np.allclose(sticks, [[0.5, -0.5, 0, 0] if 2 * i < 115 else [-0.25, 0.25, 0, 0]] * 4)
     before = (released / "shards/vidA-000.safetensors").stat().st_mtime_ns
     importing(released)
@@ -418,7 +421,8 @@ def test_released_labels(released, capsys):
 
 def test_rows_to_frames_by_hand():
     """Proportionally: by the chunk's size over its frames, in whatever rate the copy has."""
-    at = lambda rows, fps, **k: filter.frame_numbers({"size": 1200, "seconds": 20.0, "start": 40.0, "frames": [2400, 3600], **k}, 1200, fps)[rows].tolist()
+    chunk = {"size": 1200, "seconds": 20.0, "start": 40.0, "frames": [2400, 3600]}
+    at = lambda rows, fps, **other: filter.frame_numbers(chunk | other, 1200, fps)[rows].tolist()               # noqa: E731
     assert at([0, 1, 1199], 60) == [2400, 2401, 3599]
     assert at([0, 1, 2, 1199], 30) == [1200, 1200, 1201, 1799]                         # half as many frames
     assert at([0, 1, 1199], 59.94) == [2400, 2401, 3599]                               # nominal against true rate: the published numbers count
@@ -426,6 +430,18 @@ def test_rows_to_frames_by_hand():
     assert at([0, 2, 599], 30, size=600, frames=[1200, 1800]) == [1200, 1202, 1799]    # 30 rows/s
     assert at([0, 1, 599], 60, size=600) == [2400, 2402, 3598]
     assert at([0, 1199], 60, frames=None) == [2400, 3599]                              # by its times
+
+
+def test_chunks_that_overlap_or_lie_outside():
+    """A chunk that begins a frame early goes on where the last one ended, and no frame comes before the one before it."""
+    piece = {"size": 120, "seconds": 2.0, "start": 0.0, "boxes": [[0.5, 0.5, 0.1, 0.1]], "area": None}
+    chunks = [piece | {"frames": f, "rows": [120 * i, 120 * i + 120], "size": n} for i, (f, n) in enumerate(
+        [([0, 120], 120), ([119, 239], 120), ([180, 300], 120), ([300, 420], 60), ([540, 660], 120), ([9000, 9120], 120)])]
+    facts = {"frames": 600, "fps": 60.0, "width": 100, "height": 50}
+    out = filter.released_labels(facts, np.ones((720, 16), np.uint8), np.zeros((720, 4)), np.ones(20, bool), chunks, "g", (0, 0, 100, 50), config())
+    assert np.flatnonzero(out.known).tolist() == [*range(240), *range(540, 570)]        # the 3rd overlaps, the 4th has another rate, the last is outside
+    assert out.frame[:240].tolist() == [*range(120), *range(119, 239)] and np.unique(out.segment[out.known]).tolist() == [0, 1, 4]
+    assert "3 chunks outside" in out.about and out.views[1] == ([(48, 23, 62, 32)], (0, 0, 100, 50))
 
 
 def test_missing_columns_and_odd_values(released):
@@ -458,24 +474,25 @@ def test_hostile_archive(released, tmp_path, capsys):
     out = "../../{0}/{0}_chunk_{1:04d}"
     (tmp_path / "deep/er").mkdir(parents=True)
     archive(tmp_path / "deep/er/SHARD_0000.tar.gz", [
-        ("/etc/evil/metadata.json", b"{}"), header("SHARD_0000/vidA/vidA_chunk_0009/actions_raw.parquet", tarfile.SYMTYPE, link="/etc/passwd"),
-        header("SHARD_0000/vidA/vidA_chunk_0009/metadata.json", tarfile.LNKTYPE, link="/etc/passwd"), header("vidA/null/metadata.json", tarfile.CHRTYPE),
-        *chunk("../vidA", folder=out), *chunk("vidX/../../vidA", 1), *chunk("vidA", 2, raw=zeros), *chunk("vidA", 3, meta=zeros), *chunk("vidA", 4, meta=b"{nonsense"),
-        *chunk("vidA", 5, meta=deep), *chunk("vidA", 6, meta=b"[1]"), *chunk("vidA", 7, raw=b"PAR1 not really PAR1"), *chunk("vidA", 8, raw=many[:len(many) // 2]),
-        *chunk("vidA", 9, start_time=float("nan")), *chunk("vidA", 10, size=-5), *chunk("vidA", 11, bbox_controller_overlay=[1, 2, "x", None]),
-        *chunk("vidA", 15, size=1e5), *chunk("vidA", 12, meta=False), *chunk("vidA", 13, raw=False), *chunk("vidA", 14, start_time=1e8, start_frame=6e9, end_frame=6e9 + 120),
+        ("/etc/evil/metadata.json", b"{}"), header("vidA/null/metadata.json", tarfile.CHRTYPE),
+        header("SHARD_0000/vidA/vidA_chunk_0009/actions_raw.parquet", tarfile.SYMTYPE, link="/etc/passwd"),
+        header("SHARD_0000/vidA/vidA_chunk_0009/metadata.json", tarfile.LNKTYPE, link="/etc/passwd"),
+        *chunk("../vidA", folder=out), *chunk("vidX/../../vidA", 1), *chunk("vidA", 2, raw=zeros), *chunk("vidA", 3, meta=zeros),
+        *chunk("vidA", 4, meta=b"{nonsense"), *chunk("vidA", 5, meta=deep), *chunk("vidA", 6, meta=b"[1]"),
+        *chunk("vidA", 7, raw=b"PAR1 not really PAR1"), *chunk("vidA", 8, raw=many[:len(many) // 2]), *chunk("vidA", 9, start_time=float("nan")),
+        *chunk("vidA", 10, size=-5), *chunk("vidA", 11, bbox_controller_overlay=[1, 2, "x", None]), *chunk("vidA", 15, size=1e5),
+        *chunk("vidA", 12, meta=False), *chunk("vidA", 13, raw=False), *chunk("vidA", 14, start_time=1e8, start_frame=6e9, end_frame=6e9 + 120),
         *chunk("vidA", 0)])
     data = importing(tmp_path / "deep/er", released / "videos")
     said = capsys.readouterr()
     assert len(data) > 50 and "1 chunks outside the video" not in said.out
     listed = (tmp_path / "deep/er/shards/skipped.txt").read_text()
-    for k, words in ((2, "too large"), (3, "metadata.json"), (4, "metadata.json"), (5, "metadata.json"), (6, "metadata.json"), (9, "no number"), (10, "no number"),
-                     (11, "no number"), (12, "metadata.json"), (14, "no number"), (15, "no number")):
+    for k, words in ((2, "too large"), *((k, "metadata.json") for k in (3, 4, 5, 6, 12)), *((k, "no number") for k in (9, 10, 11, 14, 15))):
         assert any(words in line and (f"chunk_{k:04d}" in line or f"at {2 * k} s" in line) for line in listed.splitlines()), (k, listed)
     assert all(f"at {2 * k} s" in listed for k in (2, 7, 8, 13)) and listed.count("\n") == 15
-    names = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert names == sorted(["videos/vidA.mp4", *(f"deep/er/{n}" for n in (
-        "SHARD_0000.tar.gz", "labels/vidA.actions.safetensors", *(f"shards/{m}" for m in ("manifest.json", "no-video.txt", "skipped.txt", "vidA-000.safetensors"))))])
+    files = ("SHARD_0000.tar.gz", "labels/vidA.actions.safetensors", "shards/manifest.json", "shards/no-video.txt", "shards/skipped.txt",
+             "shards/vidA-000.safetensors")
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == {"videos/vidA.mp4", *(f"deep/er/{f}" for f in files)}
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE])
@@ -506,14 +523,16 @@ def test_broken_archives(released):
 def test_labels_alone_can_be_looked_at(released, capsys):
     """--inspect SHARD_0000.tar.gz, and the command with --videos, as one types them."""
     import cv2
-    path = archive(released / "SHARD_0000.tar.gz", chunk(k=0, raw=parquet(x=0.0, pressed=lambda r: r < 50)) + chunk(k=1) + chunk("vidB", meta=b"?"))
+    idle = parquet(x=0.0, pressed=lambda r: r < 50)
+    path = archive(released / "SHARD_0000.tar.gz", chunk(k=0, raw=idle) + chunk(k=1) + chunk("vidB", meta=b"?"))
     filter.main(["--inspect", str(path)])
     said = capsys.readouterr()
-    assert "'vidA'                2      0     1    60.0  'xbox', 'Some Game'" in said.out and "0.00 h (50 %) in chunks" in said.out and "vidB_chunk_0000" in said.err
+    assert "'vidA'                2      0     1    60.0  'xbox', 'Some Game'" in said.out and "0.00 h (50 %) in chunks" in said.out
+    assert "vidB_chunk_0000: metadata.json" in said.err
     lowest = cv2.imread(str(released / "SHARD_0000.png"))[-8, :, ::-1].astype(int)
     assert lowest[300].argmax() == 0 and lowest[1000].argmax() == 1                      # dropped, kept
-    filter.main(["--nitrogen", str(path), "--videos", str(released / "videos"), "--labels", str(released / "labels"), "--out", str(released / "shards"),
-                 "--rate", "60", "--horizon", "18", "--shift", "3", "--validation", "0"])
+    filter.main(["--nitrogen", str(path), "--videos", str(released / "videos"), "--labels", str(released / "labels"),
+                 "--out", str(released / "shards"), "--rate", "60", "--horizon", "18", "--shift", "3", "--validation", "0"])
     assert "kept 120 of 480 rows" in capsys.readouterr().out and len(filter.Shards(released / "shards", "train", 18, 60, 3)) == 50
 
 
