@@ -293,7 +293,7 @@ def test_the_whole_pipe(tmp_path):
     command("extract.py", *files, "--out", labels)
     command("parse.py", *files, "--out", labels)
     out = command("filter.py", *files, "--labels", labels, "--out", shards, "--segment-seconds", "5")
-    assert int(re.search(r"([\d,]+) chunks", out)[1].replace(",", "")) > 1000
+    assert int(re.search(r"([\d,]+) chunks \(", out)[1].replace(",", "")) > 1000
     flags = ["--config", "tiny", "--data", shards, "--out", run, "--steps", "30", "--batch", "16", "--micro", "16", "--warmup", "5", "--log-every", "10"]
     command("train.py", *flags)
     rows = [json.loads(line) for line in open(tmp_path / "run/log.jsonl")]
