@@ -4,8 +4,8 @@
     python filter.py --nitrogen SHARD_0000.tar.gz --videos DIR --out data/shards      labels of the released dataset, your copies of its videos
     python filter.py --inspect FILE                 a shard (and a picture of it), a folder of shards, a SHARD_0000.tar.gz
 
-In, per video:  LABELS/<stem>.actions.safetensors   buttons [T, 16], sticks [T, 4]; from parse.py, from --nitrogen, or from a recorder:
-                                                    then also <stem>.truth.safetensors, and beside the video
+In, per video:  LABELS/<stem>.actions.safetensors   buttons [T, 16], sticks [T, 4]; from parse.py, or from --nitrogen, which writes them;
+                                                    a recorder's (also <stem>.truth.safetensors) may lie beside the video
                 LABELS/<stem>.overlay.safetensors   the box to paint out; only for parsed actions
 Out:            OUT/<stem>-000.safetensors, -001 ...  JPEG frames 256 x 256 with their actions (sim.FORMATS, nitrogen.shard/1)
                 OUT/manifest.json                     what is in the folder
