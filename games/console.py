@@ -46,6 +46,7 @@ FIELDS = {"pad_buttons": ("u1", [16]), "pad_sticks": ("<f4", [4]), "gate": ("<u4
           "frame": ("<u8", [1]), "time": ("<f8", [1]), "score": ("u1", [8192]), "picture": ("u1", [HEIGHT, WIDTH, 3])}
 SLOWEST = 0.1                                 # s, the most that one frame may move the world
 HEARTS = 5
+TILE, ROCK, LEDGE = 32, 1, 2                  # px a side; kinds of tile for Body
 
 
 # ---- the gamepad
@@ -142,6 +143,35 @@ class World:
             cv2.putText(picture, text, (x, 150), cv2.FONT_HERSHEY_DUPLEX, 2.2, (0, 0, 0), 9)
             cv2.putText(picture, text, (x, 150), cv2.FONT_HERSHEY_DUPLEX, 2.2, colour, 3)
         return picture
+
+
+class Body:
+    """A box that runs and falls among tiles, uint8 [rows, columns]: ROCK stops it, a LEDGE only from above.
+    x at its middle, y at its feet, in px and px/s."""
+
+    def __init__(self, x, y, half, tall):
+        self.x, self.y, self.half, self.tall, self.vx, self.vy, self.ground = x, y, half, tall, 0.0, 0.0, True
+
+    def blocked(self, tiles, x, y, tall):
+        """Whether there is rock where the box would be."""
+        columns = slice(int((x - self.half) // TILE), int((x + self.half) // TILE) + 1)
+        return bool((tiles[max(0, int((y - tall) // TILE)):int((y - 0.01) // TILE) + 1, columns] == ROCK).any())
+
+    def move(self, tiles, gravity, dt, drop=False):
+        """drop: fall through ledges."""
+        x, y = self.x + self.vx * dt, self.y
+        if self.blocked(tiles, x, y, self.tall):
+            side = 1 if self.vx > 0 else -1
+            x, self.vx = ((x + side * self.half) // TILE + (side < 0)) * TILE - side * (self.half + 0.01), 0.0
+        self.vy += gravity * dt
+        self.x, self.y = x, y + self.vy * dt
+        row = int(min(max(self.y // TILE, 0), len(tiles) - 1))
+        feet = tiles[row, int((x - self.half) // TILE):int((x + self.half) // TILE) + 1]
+        self.ground = self.vy >= 0 and bool((feet == ROCK).any() or not drop and y <= row * TILE + 1 and (feet == LEDGE).any())
+        if self.ground:
+            self.y, self.vy = row * TILE, 0.0
+        elif self.vy < 0 and self.blocked(tiles, x, self.y, self.tall):
+            self.y, self.vy = y, 0.0
 
 
 class Hands:
