@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 import console
-from console import HEIGHT, LEDGE, ROCK, TILE, WIDTH, Body, Hands, Task, World, gradient, mirror, noise, sprite, stamp, tint
+from console import HEIGHT, LEDGE, ROCK, TILE, WIDTH, Body, Hands, Task, World, flakes, gradient, lit, mirror, noise, sprite, stamp, tint
 
 TASKS = {
-    "doors": Task("Leave seven caves: fetch the key, then go out by the door.", "navigation", 34),
+    "doors": Task("Leave seven caves: fetch the key, then go out by the door.", "navigation", 30),
     "wisps": Task("Strike down thirteen wisps: fire with frost, frost with flame.", "combat", 28),
     "shards": Task("Shatter thirteen crystals by dashing through them.", "specific", 30),
 }
@@ -139,6 +139,7 @@ class Game(World):
         self.face, self.stride, self.jump, self.float, self.again = 1, 0.0, 0.0, 0.0, True
         self.dash, self.swing, self.blade, self.next_tremor, self.shake = 0.0, 0.0, "frost", 2.0, 0.0
         self.thing = None if task == "doors" else self.spawn()
+        self.spores = np.random.default_rng(abs(seed)).uniform(0, 1, (26, 3)) * [WIDTH, HEIGHT, 1]
 
     def spawn(self):
         """The next wisp or crystal: left or right of the hero, in view."""
@@ -269,7 +270,7 @@ class Game(World):
         picture = cave.back[top:top + HEIGHT, left // 3:left // 3 + WIDTH].copy()
         cv2.copyTo(cave.rock[top:top + HEIGHT, left:left + WIDTH], cave.mask[top:top + HEIGHT, left:left + WIDTH], picture)
         x, y = hero.x - left, hero.y - top - 20
-        lights = [(x, y, 120, (230, 200, 150))]
+        lights = [(x, y, 120, (230, 200, 150))]                 # the lamp
         if self.task == "doors":
             lights += self.paint_doors(picture, left, top)
         elif self.thing:
@@ -280,7 +281,10 @@ class Game(World):
             stamp(picture, tint(body, 255) if thing["well"] > HEAL - 0.08 else body, thing["x"] - left, thing["y"] - top)
         self.paint_hero(picture, x, y)
         self.sparks.draw(picture, left, top)
-        return self.lit(picture, lights)
+        dim = min(1, max(0.1, 1 - 4 * self.fade))               # through a door
+        picture = lit(picture, [84 * dim, 104 * dim, 122 * dim], lights)
+        flakes(picture, self.spores, 9 * self.time - left, -14 * self.time, (120, 255, 210))
+        return picture
 
     def paint_doors(self, picture, left, top):
         """-> their lights."""
@@ -295,7 +299,8 @@ class Game(World):
         else:
             lights.append((x - left, y - top - TILE, 120, (255, 230, 140)))
             for i in range(2):
-                stamp(picture, CHEVRON if side > 0 else mirror(CHEVRON), x - left - side * (44 + 26 * i - self.time * 30 % 10), y - top - TILE)
+                tip = np.clip(x - left, 0, WIDTH) - side * (44 + 26 * i - self.time * 30 % 10)
+                stamp(picture, CHEVRON if side > 0 else mirror(CHEVRON), tip, y - top - TILE)
         if cave.acid:
             lights.append(((cave.acid + 2) * TILE - left, FLOOR * TILE + 10 - top, 70, (150, 255, 40)))
         return lights
@@ -305,23 +310,12 @@ class Game(World):
         pose = "jump" if not hero.ground else "stand" if abs(hero.vx) < 20 else f"run{int(self.stride / 22) % 2}"
         body = (HERO if self.face > 0 else HERO_LEFT)[pose]
         if self.dash > 0:
-            for step in (3, 2, 1):
-                stamp(picture, tint(body, (255, 120 + 30 * step, 60)), x - 14 * step * self.face, y)
+            for step in (2, 1):
+                stamp(picture, tint(body, (220 - 70 * step, 110 - 40 * step, 40)), x - 20 * step * self.face, y)
         if self.safe <= 0 or int(self.time * 12) % 2:
             stamp(picture, tint(body, (255, 90, 90)) if self.stun > 0 else body, x, y)
         if self.swing > 0:
             stamp(picture, (BLADE if self.face > 0 else BLADE_LEFT)[self.blade], x + 34 * self.face, y)
-
-    def lit(self, picture, lights):
-        """Dusk everywhere, and pools of light: [(x, y, radius, colour)]; computed at a quarter of the size."""
-        y, x = np.ogrid[2:HEIGHT + 2:4, 2:WIDTH:4]
-        light = np.full((len(y), WIDTH // 4, 3), (84, 104, 122), np.float32)
-        for cx, cy, radius, colour in lights:
-            near = 1 / (1 + (np.float32((x - cx) ** 2) + np.float32((y - cy) ** 2)) / np.float32(radius ** 2)) ** 2
-            light += near[..., None] * np.float32(colour)
-        light *= min(1, max(0.1, 1 - 4 * self.fade))
-        light = cv2.resize(np.uint8(np.minimum(light, 255)), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
-        return cv2.multiply(picture, light, scale=1 / 210)
 
 
 class Expert:

@@ -247,6 +247,25 @@ def noise(rng, height, width, cell, wrap=False):
     return large[2 * cell:, 2 * cell:][:height, :width].clip(0, 1)
 
 
+def lit(picture, ambient, lights):
+    """The picture under a dim light of that colour and round lights [(x, y, radius, colour), ...]; 210 is as it was painted."""
+    y, x = np.ogrid[2:HEIGHT + 2:4, 2:WIDTH:4]                  # a quarter of the size is enough
+    light = np.full((y.size, x.size, 3), ambient, np.float32)
+    for cx, cy, radius, colour in lights:
+        near = 1 / (1 + (np.float32((x - cx) ** 2) + np.float32((y - cy) ** 2)) / np.float32(radius ** 2)) ** 2
+        light += near[..., None] * np.float32(colour)
+    light = cv2.resize(np.uint8(light.clip(0, 255)), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    return cv2.multiply(picture, light, scale=1 / 210)
+
+
+def flakes(picture, points, x, y, colour, tall=2):
+    """Snow, dust, leaves or rain: points [n, 3] hold x, y and nearness in [0, 1]; x, y: how far the near ones have drifted."""
+    drift = 0.4 + 0.6 * points[:, 2]
+    columns, rows = np.int32((points[:, 0] + x * drift) % (WIDTH - 1)), np.int32((points[:, 1] + y * drift) % (HEIGHT - tall))
+    for i in range(tall):
+        picture[rows + i, columns] = picture[rows + i, columns + 1] = colour
+
+
 class Sparks:
     """Particles: little squares that fly, fall and vanish."""
 

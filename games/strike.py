@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 import console
-from console import HEIGHT, LEDGE, ROCK, TILE, WIDTH, Body, Hands, Task, World, gradient, mirror, noise, sprite, stamp, tint, unit
+from console import HEIGHT, LEDGE, ROCK, TILE, WIDTH, Body, Hands, Task, World, flakes, gradient, mirror, noise, sprite, stamp, tint, unit
 
 TASKS = {
     "run": Task("Run to the helicopter: over pits and crates, under presses, through doors.", "navigation", 30),
@@ -118,7 +118,7 @@ class Game(World):
         self.hero, self.face, self.aim, self.stride = Body(self.start, FLOOR * TILE, 11, TALL), 1, (1.0, 0.0), 0.0
         self.reload, self.relief, self.jump, self.kick = 0.0, 0.0, 0.0, 0.0
         self.bullets, self.grenades, self.balls, self.bangs = [], [], [], []        # [x, y, vx, vy, seconds left]; bangs: [x, y, seconds left]
-        self.gust, self.next_gust, self.count, self.pause = 0.0, 2.0, 0, 0.0
+        self.gust, self.next_gust, self.blown, self.count, self.pause = 0.0, 2.0, 0.0, 0, 0.0
         self.thing = None if task == "run" else self.spawn()
         self.scenery(np.random.default_rng(abs(seed)))
 
@@ -145,6 +145,7 @@ class Game(World):
         if self.time > self.next_gust:
             self.gust, self.next_gust = float(self.rng.uniform(20, 40) * self.rng.choice([-1, 1])), self.time + self.rng.uniform(1.5, 3)
         self.gust *= 1 - 0.8 * dt
+        self.blown += (3 * self.gust - 50) * dt
         wanted = stick * (CRAWL if low else RUN) + self.gust * (abs(stick) > 0.1)
         hero.vx += np.clip(wanted - hero.vx, -1200 * dt, 1200 * dt) if free else -3 * hero.vx * dt
         self.jump = 0.15 if "SOUTH" in self.fresh and free else self.jump - dt
@@ -331,7 +332,7 @@ class Game(World):
             base[row:row + 5, column:column + TILE] = WHITE
             cv2.line(base, (column, row + 11), (column + TILE, row + 5), (70, 40, 30), 2)
         self.layers = ((ice, np.uint8(y > crest), 5), (masts, mask, 2), (base, solid, 1))
-        self.snow = rng.uniform(0, 1, (90, 3)) * [WIDTH + 40, HEIGHT, 1]
+        self.snow = rng.uniform(0, 1, (90, 3)) * [WIDTH, HEIGHT, 1]
 
     def paint(self):
         hero = self.hero
@@ -359,9 +360,7 @@ class Game(World):
             for part, colour in ((1, FIRE), (0.7, YELLOW), (0.4, WHITE)):
                 cv2.circle(picture, (int(x - left), int(y)), int(BLAST * part * (1.2 - rest * 2)), colour, -1)
         self.sparks.draw(picture, left)
-        flake = self.snow + self.time * np.array([self.gust * 3 - 50, 90, 0]) * (0.5 + self.snow[:, 2:])
-        x, y = np.int32((flake[:, 0] - left * 0.8) % (WIDTH - 1)), np.int32(flake[:, 1] % (HEIGHT - 1))
-        picture[y, x] = picture[y + 1, x] = picture[y, x + 1] = picture[y + 1, x + 1] = WHITE
+        flakes(picture, self.snow, self.blown - left, 110 * self.time, WHITE)
         return picture
 
     def paint_thing(self, picture, left):
