@@ -13,9 +13,9 @@ import console
 from console import HEIGHT, LEDGE, ROCK, TILE, WIDTH, Body, Hands, Task, World, flakes, gradient, lit, mirror, noise, sprite, stamp, tint
 
 TASKS = {
-    "doors": Task("Leave seven caves: fetch the key, then go out by the door.", "navigation", 30),
+    "doors": Task("Leave seven caves: fetch the key, then go out by the door.", "navigation", 28),
     "wisps": Task("Strike down thirteen wisps: fire with frost, frost with flame.", "combat", 28),
-    "shards": Task("Shatter thirteen crystals by dashing through them.", "specific", 30),
+    "shards": Task("Shatter thirteen crystals by dashing through them.", "specific", 26),
 }
 CAVES, WISPS, SHARDS = 7, 13, 13
 ROWS, COLUMNS, FLOOR, BALCONY = 9, 17, 7, 4                     # tiles: the size of a cave, the rows at which its doors stand
@@ -36,7 +36,8 @@ def hero(legs):
                   (WHITE, 26, 7, 4, 4), (BLACK, 22, 14, 1.6, 2.6))
 
 
-HERO = {"stand": hero([(9, 8), (17, 18)]), "run0": hero([(9, 2), (17, 25)]), "run1": hero([(11, 14), (15, 12)]), "jump": hero([(8, 4), (18, 22)])}
+HERO = {"stand": hero([(9, 8), (17, 18)]), "run0": hero([(9, 2), (17, 25)]), "run1": hero([(11, 14), (15, 12)]), "jump": hero([(8, 4), (18, 22)]),
+        "fall": hero([(8, 0), (18, 27)])}
 HERO_LEFT = {name: mirror(picture) for name, picture in HERO.items()}
 ARC = np.linspace(-1.3, 1.3, 12)
 CURVE = [(14 + 50 * np.cos(a), 30 + 29 * np.sin(a)) for a in ARC] + [(4 + 40 * np.cos(a), 30 + 29 * np.sin(a)) for a in ARC[::-1]]
@@ -45,15 +46,18 @@ BLADE_LEFT = {name: mirror(picture) for name, picture in BLADE.items()}
 
 
 def wisp(outer, inner, flick):
-    return sprite(48, 58, (outer, 24, 36, 20, 20), (outer, [(5, 32), (12 - flick, 8), (20, 18), (24 + flick, 0), (30, 18), (38 - flick, 8), (43, 32)]),
+    tongues = [(5, 32), (12 - flick, 8), (20, 18), (24 + flick, 0), (30, 18), (38 - flick, 8), (43, 32)]
+    return sprite(48, 58, (outer, 24, 36, 20, 20), (outer, tongues),
                   (inner, 24, 38, 15, 15), (BLACK, 18, 36, 3, 5), (BLACK, 30, 36, 3, 5))
 
 
 WISP = {"fire": [wisp((255, 80, 0), (255, 190, 40), s) for s in (-3, 3)], "frost": [wisp((30, 90, 255), (150, 220, 255), s) for s in (-3, 3)]}
-SHARD = [sprite(44, 56, ((120, 0, 140), [(22, 0), (43, 20), (32, 55), (12, 55), (1, 20)]), ((255, 70, 230), [(22, 4), (39, 20), (30, 51), (14, 51), (5, 20)]),
+SHARD = [sprite(44, 56, ((120, 0, 140), [(22, 0), (43, 20), (32, 55), (12, 55), (1, 20)]),
+                ((255, 70, 230), [(22, 4), (39, 20), (30, 51), (14, 51), (5, 20)]),
                 ((255, 200, 250), [(22, 6 + s), (30, 21), (22, 48), (14, 21)])) for s in (0, 6)]
-KEY = [sprite(44, 30, (BLACK, 12, 15, 12, 12), (BLACK, [(20, 9), (44, 9), (44, 28), (28, 28), (28, 21), (20, 21)]), (c, 12, 15, 10, 10), (BLACK, 12, 15, 4, 4),
-              (c, [(20, 12), (42, 12), (42, 26), (37, 26), (37, 18), (34, 18), (34, 26), (30, 26), (30, 18), (20, 18)])) for c in (YELLOW, (255, 245, 170))]
+BIT = [(20, 12), (42, 12), (42, 26), (37, 26), (37, 18), (34, 18), (34, 26), (30, 26), (30, 18), (20, 18)]
+KEY = [sprite(44, 30, (BLACK, 12, 15, 12, 12), (BLACK, [(20, 9), (44, 9), (44, 28), (28, 28), (28, 21), (20, 21)]),
+              (colour, 12, 15, 10, 10), (BLACK, 12, 15, 4, 4), (colour, BIT)) for colour in (YELLOW, (255, 245, 170))]
 SHUT = sprite(TILE, 2 * TILE, ((90, 60, 30), [(0, 0), (32, 0), (32, 64), (0, 64)]), ((150, 100, 50), [(3, 3), (29, 3), (29, 61), (3, 61)]),
               (BLACK, 16, 28, 6, 6), (BLACK, [(14, 28), (18, 28), (21, 44), (11, 44)]))
 OPEN = sprite(TILE, 2 * TILE, (YELLOW, [(0, 0), (32, 0), (32, 64), (0, 64)]), ((255, 250, 200), [(5, 5), (27, 5), (27, 64), (5, 64)]))
@@ -71,7 +75,8 @@ class Cave:
         self.enter, self.leave, self.key, self.acid = enter, leave, None, None
         self.tiles = np.zeros((ROWS, COLUMNS), np.uint8)
         self.tiles[0] = self.tiles[FLOOR:] = self.tiles[:, 0] = self.tiles[:, -1] = ROCK
-        ledges = [(int(row), column + int(rng.integers(0, 2)), int(rng.integers(3, 5))) for row, column in zip(rng.permutation([3, 5, 5 - 2 * rng.integers(2)]), (3, 7, 11))]
+        rows = rng.permutation([3, 5, rng.choice([3, 5])]).tolist()
+        ledges = [(row, column + int(rng.integers(0, 2)), int(rng.integers(3, 5))) for row, column in zip(rows, (3, 7, 11))]
         for row, column, wide in ledges:
             self.tiles[row, column:column + wide] = LEDGE
         for side, row in (enter, leave) if leave else ():
@@ -194,9 +199,9 @@ class Game(World):
         hero, cave = self.hero, self.cave
         if hero.y > FLOOR * TILE + 16:                          # in the acid: back to the entrance
             self.sparks.burst(self.rng, hero.x, hero.y - 10, (170, 255, 0), 24, 220)
-            x, y = cave.spot(cave.enter)
-            self.hero, self.safe = Body(x - cave.enter[0] * TILE, y, 10, 38), 0.0
+            self.safe = 0.0
             self.hurt()
+            self.arrive()
         if cave.key and abs(cave.key[0] - hero.x) < 28 and abs(cave.key[1] - hero.y) < 34:
             self.sparks.burst(self.rng, cave.key[0], cave.key[1] - 26, YELLOW, 24, 200)
             cave.unlock()
@@ -204,9 +209,12 @@ class Game(World):
             self.count += 1
             if self.count < CAVES:
                 self.cave, self.fade = self.caves[self.count], 0.25
-                x, y = self.cave.spot(self.cave.enter)
-                self.hero = Body(x - self.cave.enter[0] * TILE, y, 10, 38)
+                self.arrive()
         self.reached((self.count + (0.5 if self.count < CAVES and not self.cave.key else 0)) / CAVES)
+
+    def arrive(self):
+        x, y = self.cave.spot(self.cave.enter)
+        self.hero = Body(x - self.cave.enter[0] * TILE, y, 10, 38)
 
     def strike(self):
         wisp, hero = self.thing, self.hero
@@ -307,7 +315,7 @@ class Game(World):
 
     def paint_hero(self, picture, x, y):
         hero = self.hero
-        pose = "jump" if not hero.ground else "stand" if abs(hero.vx) < 20 else f"run{int(self.stride / 22) % 2}"
+        pose = ("jump" if hero.vy < -140 else "fall") if not hero.ground else "stand" if abs(hero.vx) < 20 else f"run{int(self.stride / 22) % 2}"
         body = (HERO if self.face > 0 else HERO_LEFT)[pose]
         if self.dash > 0:
             for step in (2, 1):

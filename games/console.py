@@ -346,8 +346,9 @@ class Window:
 
     KEYS = {"arrows": "left stick", "w a s d": "right stick", "space": "SOUTH", "c": "EAST", "x": "WEST", "v": "NORTH",
             "q": "LEFT_SHOULDER", "e": "RIGHT_SHOULDER", "left shift": "LEFT_TRIGGER", "left ctrl": "RIGHT_TRIGGER",
+            "f": "LEFT_THUMB", "g": "RIGHT_THUMB", "i": "DPAD_UP", "j": "DPAD_LEFT", "k": "DPAD_DOWN", "l": "DPAD_RIGHT",
             "backspace": "BACK", "return": "START"}
-    PAD = ("SOUTH", "EAST", "WEST", "NORTH", "LEFT_SHOULDER", "RIGHT_SHOULDER", "BACK", "START")  # pygame order, usual pads
+    PAD = ("SOUTH", "EAST", "WEST", "NORTH", "LEFT_SHOULDER", "RIGHT_SHOULDER", "BACK", "START", "LEFT_THUMB", "RIGHT_THUMB")
 
     def __init__(self, title, doc):
         try:
@@ -374,6 +375,8 @@ class Window:
         sticks = [key("right") - key("left"), key("down") - key("up"), key("d") - key("a"), key("s") - key("w")]
         if self.joystick:
             held |= {name for i, name in enumerate(self.PAD) if i < self.joystick.get_numbuttons() and self.joystick.get_button(i)}
+            for x, y in map(self.joystick.get_hat, range(self.joystick.get_numhats())):
+                held |= {name for name, on in zip(BUTTONS, (y > 0, y < 0, x < 0, x > 0)) if on}
             axes = [self.joystick.get_axis(i) for i in range(self.joystick.get_numaxes())] + [0.0] * 6
             if len(axes) >= 12:               # six axes: the triggers are 2 and 5
                 held |= {name for i, name in ((2, "LEFT_TRIGGER"), (5, "RIGHT_TRIGGER")) if axes[i] > 0}

@@ -13,11 +13,11 @@ import console
 from console import HEIGHT, WIDTH, Hands, Task, World, flakes, lit, mirror, noise, sprite, stamp, tint, unit
 
 TASKS = {
-    "trail": Task("Follow the trail to the shrine: roll over logs, blow up boulders.", "navigation", 34),
-    "hunt": Task("Shoot ten goblins and wolves; the shield stops arrows.", "combat", 34),
+    "trail": Task("Follow the trail to the shrine: roll over logs, blow up boulders.", "navigation", 28),
+    "hunt": Task("Shoot twelve goblins and wolves; the shield stops arrows.", "combat", 30),
     "feed": Task("Feed twelve animals what they wish for, without scaring them.", "specific", 34),
 }
-HUNTED, FED = 10, 12
+HUNTED, FED = 12, 12
 WALK, SNEAK, SHIELDED, ROLL = 150, 75, 60, 340                  # px and seconds from here on
 DRAW, SHOT, ARROW = 0.4, 520, 230                               # seconds to draw the bow; speed of the hero's and of the goblins' arrows
 HP, HEAL, TAKE_AIM = 2, 2.5, 0.7                                # hits; seconds after which the wounded are well; a goblin's warning
@@ -38,8 +38,9 @@ def hero(low):
 
 HERO = {"walk": hero(0), "sneak": hero(5)}
 HERO_LEFT = {name: mirror(picture) for name, picture in HERO.items()}
-GOBLIN = sprite(44, 44, (MOSS, 22, 31, 14, 12), ((130, 60, 30), 22, 32, 11, 10), (MOSS, [(0, 8), (14, 12), (14, 22)]), (MOSS, [(44, 8), (30, 12), (30, 22)]),
-                (GREEN, 22, 16, 13, 12), ((255, 240, 60), 17, 15, 4, 4), ((255, 240, 60), 27, 15, 4, 4), (BLACK, 17, 15, 1.5, 2), (BLACK, 27, 15, 1.5, 2))
+GOBLIN = sprite(44, 44, (MOSS, 22, 31, 14, 12), ((130, 60, 30), 22, 32, 11, 10), (MOSS, [(0, 8), (14, 12), (14, 22)]),
+                (MOSS, [(44, 8), (30, 12), (30, 22)]), (GREEN, 22, 16, 13, 12), *((GOLD, x, 15, 4, 4) for x in (17, 27)),
+                *((BLACK, x, 15, 1.5, 2) for x in (17, 27)))
 WOLF = [sprite(58, 38, *((BLACK, [(x, 22), (x + 6, 22), (x + 4 + s, 37), (x - 1 + s, 37)]) for x in (12, 36)), (GREY, 26, 19, 20, 10),
                (GREY, [(2, 2), (10, 14), (8, 20)]), ((165, 170, 190), 44, 14, 12, 9), (GREY, [(38, 8), (40, 0), (46, 7)]), (RED, 47, 12, 2.5, 2.5),
                (BLACK, 55, 16, 3, 2)) for s in (-5, 5)]
@@ -47,15 +48,15 @@ RABBIT = sprite(38, 44, (WHITE, [(10, 20), (11, 0), (17, 0), (18, 20)]), (WHITE,
                 (WHITE, 19, 21, 11, 10), ((255, 150, 170), 19, 24, 3, 2), (BLACK, 14, 20, 1.8, 2.4), (BLACK, 24, 20, 1.8, 2.4))
 DEER = sprite(56, 60, ((170, 100, 50), [(12, 38), (17, 38), (17, 59), (12, 59)]), ((170, 100, 50), [(38, 38), (43, 38), (43, 59), (38, 59)]),
               ((200, 125, 66), 27, 36, 18, 10), ((200, 125, 66), [(36, 34), (38, 14), (46, 14), (46, 38)]), ((200, 125, 66), 44, 18, 9, 7),
-              (WOOD, [(38, 12), (30, 0), (34, 0), (40, 8), (42, 0), (45, 0), (43, 13)]), (BLACK, 45, 16, 2, 2.4), (WHITE, 18, 34, 2, 2), (WHITE, 26, 31, 2, 2))
+              (WOOD, [(38, 12), (30, 0), (34, 0), (40, 8), (42, 0), (45, 0), (43, 13)]), (BLACK, 45, 16, 2, 2.4))
 ANIMALS = (RABBIT, DEER)
 APPLE = sprite(30, 30, (RED, 11, 17, 9, 11), (RED, 19, 17, 9, 11), (WOOD, [(14, 8), (18, 0), (20, 2), (17, 9)]), ((255, 170, 160), 9, 13, 3, 4))
-CARROT = sprite(30, 30, ((255, 140, 0), [(6, 8), (22, 8), (17, 30), (12, 30)]), ((40, 200, 60), [(4, 0), (12, 3), (15, 0), (18, 3), (26, 0), (18, 9), (10, 9)]))
-GRAPES = sprite(30, 30, *(((140, 50, 230), x, y, 5.5, 5.5) for x, y in ((8, 9), (15, 9), (22, 9), (11, 16), (19, 16), (15, 23))), (MOSS, [(13, 0), (17, 0), (17, 5), (13, 5)]))
-CHEESE = sprite(30, 30, ((255, 235, 60), [(1, 20), (26, 4), (29, 20)]), ((225, 180, 20), [(1, 20), (29, 20), (29, 28), (1, 28)]), ((160, 120, 0), 19, 15, 3, 3))
+CARROT = sprite(30, 30, ((255, 140, 0), [(6, 8), (22, 8), (17, 30), (12, 30)]), ((40, 200, 60), [(4, 0), (15, 4), (26, 0), (18, 9), (10, 9)]))
+GRAPES = sprite(30, 30, *(((140, 50, 230), x, y, 5.5, 5.5) for x, y in ((8, 9), (15, 9), (22, 9), (11, 16), (19, 16), (15, 23))))
+CHEESE = sprite(30, 30, ((255, 235, 60), [(1, 20), (26, 4), (29, 20)]), ((225, 180, 20), [(1, 20), (29, 20), (29, 28), (1, 28)]))
 FOOD = {"DPAD_UP": APPLE, "DPAD_RIGHT": CARROT, "DPAD_DOWN": GRAPES, "DPAD_LEFT": CHEESE}
-SLOT = {"DPAD_UP": (48, 170), "DPAD_RIGHT": (82, 204), "DPAD_DOWN": (48, 238), "DPAD_LEFT": (14 + 4, 204)}
-BUBBLE = sprite(54, 60, (BLACK, 27, 26, 26, 26), (BLACK, [(18, 46), (36, 46), (27, 60)]), (WHITE, 27, 26, 23, 23), (WHITE, [(20, 44), (34, 44), (27, 56)]))
+SLOT = {"DPAD_UP": (48, 170), "DPAD_RIGHT": (82, 204), "DPAD_DOWN": (48, 238), "DPAD_LEFT": (18, 204)}
+BUBBLE = sprite(54, 60, (BLACK, 27, 26, 26, 26), (BLACK, [(18, 46), (36, 46), (27, 60)]), (WHITE, 27, 26, 23, 23))
 BLOBS = ((58, 58, 19), (24, 58, 19), (66, 38, 17), (18, 38, 17), (42, 50, 24), (42, 24, 21))
 
 
@@ -69,9 +70,9 @@ TREE = [tree((130, 40, 20), (205, 75, 25), (250, 130, 50)), tree((140, 80, 10), 
         tree((110, 20, 34), (170, 36, 44), (225, 80, 70)), tree((30, 62, 40), (48, 92, 54), (90, 136, 74))]
 FERN = sprite(40, 30, *((MOSS, [(20, 30), (x, 8 + abs(x - 20) / 2), (x + 4, 30)]) for x in (2, 10, 18, 28, 36)))
 STONE = sprite(34, 24, (BLACK, 17, 14, 16, 10), ((120, 124, 136), 17, 13, 14, 8), ((160, 164, 174), 13, 10, 7, 4))
-MUSHROOM = sprite(26, 28, ((240, 230, 210), [(10, 12), (16, 12), (17, 27), (9, 27)]), ((200, 40, 40), 13, 10, 12, 9), (WHITE, 9, 8, 2, 2), (WHITE, 17, 9, 2, 2))
-BOULDER = sprite(112, 104, (BLACK, 56, 54, 54, 48), ((86, 90, 104), 56, 54, 51, 45), ((130, 136, 150), 48, 42, 34, 28), ((168, 174, 186), 40, 32, 14, 10),
-                 (BLACK, [(60, 20), (64, 44), (54, 60), (68, 84), (58, 62), (68, 46)]))
+MUSHROOM = sprite(26, 28, ((240, 230, 210), [(10, 12), (16, 12), (17, 27), (9, 27)]), ((196, 150, 100), 13, 10, 12, 9))
+BOULDER = sprite(112, 104, (BLACK, 56, 54, 54, 48), ((86, 90, 104), 56, 54, 51, 45), ((130, 136, 150), 48, 42, 34, 28),
+                 ((168, 174, 186), 40, 32, 14, 10), (BLACK, [(60, 20), (64, 44), (54, 60), (68, 84), (58, 62), (68, 46)]))
 BOMB = sprite(26, 28, (BLACK, 12, 17, 11, 11), ((70, 74, 90), 8, 13, 3, 3), (WOOD, [(14, 8), (18, 2), (21, 4), (17, 9)]), (GOLD, 21, 3, 4, 3))
 SHRINE = sprite(96, 104, ((110, 116, 140), [(6, 30), (22, 30), (22, 104), (6, 104)]), ((110, 116, 140), [(74, 30), (90, 30), (90, 104), (74, 104)]),
                 ((150, 156, 184), [(0, 22), (48, 2), (96, 22), (96, 36), (0, 36)]), ((120, 240, 255), 48, 70, 20, 30), (WHITE, 48, 70, 12, 22))
@@ -92,9 +93,8 @@ def winding(rng):
         if np.ptp(points, axis=0).max() < 1500 and far[np.tri(len(points), k=-5, dtype=bool)].min() > 240:
             break
     at, fine = np.arange(len(points)) * STRIDE, np.arange(0, STEPS * STRIDE, 8)
-    points = points - points.min(0) + RIM
-    smooth = cv2.GaussianBlur(np.stack([np.interp(fine, at, points[:, i]) for i in (0, 1)], 1), (1, 15), 0, borderType=cv2.BORDER_REPLICATE)
-    return smooth
+    points = np.stack([np.interp(fine, at, axis) for axis in (points - points.min(0) + RIM).T], 1)
+    return cv2.GaussianBlur(points, (1, 15), 0, borderType=cv2.BORDER_REPLICATE)
 
 
 class Game(World):
@@ -103,7 +103,7 @@ class Game(World):
 
     def __init__(self, task, seed):
         super().__init__(task, seed)
-        rng, self.barriers, self.index, self.trail_points = self.rng, [], 2, None
+        rng, self.barriers, self.index = self.rng, [], 2
         if task == "trail":
             self.points = winding(rng)
             self.size = np.int32(self.points.max(0) + RIM)      # of the map: x, y
@@ -133,7 +133,7 @@ class Game(World):
             x, y = self.x + far * np.cos(angle), self.y + far * np.sin(angle)
             way = [(self.x + f * (x - self.x), self.y + f * (y - self.y)) for f in (0.25, 0.5, 0.75, 1, 1.2)]
             dx, dy = x - self.x, y - self.y
-            seen = abs(dy) < 100 if self.task == "hunt" else -30 < dy < 100 and (dx > -120 or dy < 10)      # not behind the bars and foods
+            seen = abs(dy) < 100 if self.task == "hunt" else -30 < dy < 100 and (dx > -120 or dy < 10)          # not behind bars and foods
             if seen and not any(self.blocked(*at) for at in way):
                 return {"x": float(x), "y": float(y), "kind": int(self.rng.integers(2)), "hp": HP, "well": 0.0, "clock": 0.0, "flee": 0.0,
                         "wish": str(self.rng.choice(list(FOOD))), "sway": self.rng.choice([-1, 1]), "happy": 0.0}
@@ -167,7 +167,8 @@ class Game(World):
         self.shoot(pad["RIGHT_TRIGGER"] and free and not self.shield, "RIGHT_SHOULDER" in fresh, dt)
         if self.task == "trail" or self.thing:
             getattr(self, self.task)(dt, fresh)
-        if self.task != "trail" and (max(abs(self.thing["x"] - self.x) / 225, abs(self.thing["y"] - self.y) / 125) > 1 if self.thing else self.pause <= 0):
+        lost = self.thing and np.any(abs(np.array(self.target())) > [225, 125])
+        if self.task != "trail" and (lost or not self.thing and self.pause <= 0):
             self.thing = self.spawn()                           # the next one, or another where this is out of sight
 
     def go(self, dx, dy):
@@ -182,9 +183,8 @@ class Game(World):
     def barred(self, u, v):
         """Whether that step leads into a boulder, or, unless it is a roll, into a log."""
         for barrier in self.barriers:
-            ahead, aside = self.beside(barrier)
-            deep = 52 if barrier["kind"] == "boulder" else 22
-            if abs(ahead) < deep and aside < 90 and ahead * float(barrier["way"] @ [u, v]) > 0 and (barrier["kind"] == "boulder" or self.roll <= 0):
+            (ahead, aside), boulder = self.beside(barrier), barrier["kind"] == "boulder"
+            if abs(ahead) < (52 if boulder else 22) and aside < 90 and ahead * float(barrier["way"] @ [u, v]) > 0 and (boulder or self.roll <= 0):
                 return True
         return False
 
@@ -194,27 +194,22 @@ class Game(World):
         return float(dx * wx + dy * wy), float(abs(dy * wx - dx * wy))
 
     def shoot(self, draw, throw, dt):
-        x, y = self.x, self.y
         if draw:
             self.drawn = min(1.0, self.drawn + dt / DRAW)
         else:
             if self.drawn > 0.99 and not self.shield:
-                self.arrows.append([x + 14 * self.aim[0], y + 14 * self.aim[1], SHOT * self.aim[0], SHOT * self.aim[1], 0.5])
+                self.arrows.append([self.x, self.y, SHOT * self.aim[0], SHOT * self.aim[1], 0.5])
             self.drawn = 0.0
         if throw and not self.bombs:
-            self.bombs.append([x, y, 90 * self.way[0], 90 * self.way[1], FUSE])
+            self.bombs.append([self.x, self.y, 90 * self.way[0], 90 * self.way[1], FUSE])
         for shot in self.arrows + self.darts + self.bombs:
             shot[0], shot[1], shot[4] = shot[0] + shot[2] * dt, shot[1] + shot[3] * dt, shot[4] - dt
         for bomb in self.bombs:
             bomb[2], bomb[3] = bomb[2] * (1 - 2 * dt), bomb[3] * (1 - 2 * dt)
             if bomb[4] <= 0:
                 self.sparks.burst(self.rng, bomb[0], bomb[1], (255, 150, 30), 50, 320)
-                near = lambda place: np.hypot(place[0] - bomb[0], place[1] - bomb[1]) < BLAST
-                self.barriers = [barrier for barrier in self.barriers if barrier["kind"] == "log" or not near(barrier["place"])]
-                if self.thing and near((self.thing["x"], self.thing["y"])):
-                    self.thing["hp"], self.thing["well"] = self.thing["hp"] - 1, HEAL
-        self.arrows, self.bombs = ([shot for shot in shots if shot[4] > 0] for shots in (self.arrows, self.bombs))
-        self.darts = [shot for shot in self.darts if shot[4] > 0]
+                self.barriers = [b for b in self.barriers if b["kind"] == "log" or np.hypot(*(b["place"] - bomb[:2])) > BLAST]
+        self.arrows, self.darts, self.bombs = ([shot for shot in shots if shot[4] > 0] for shots in (self.arrows, self.darts, self.bombs))
 
     def trail(self, dt, fresh):
         far = np.hypot(*(self.points[self.index:self.index + 12] - [self.x, self.y]).T)
@@ -244,7 +239,8 @@ class Game(World):
                 self.thing, self.pause = None, PAUSE
                 return
         else:                                                   # a goblin walks around the hero, takes aim, shoots
-            u, v = (0.0, 0.0) if foe["clock"] > 1.2 else (-45 * foe["sway"] * wy + 30 * wx * np.sign(far - 130), 45 * foe["sway"] * wx + 30 * wy * np.sign(far - 130))
+            still, near = foe["clock"] > 1.2, 30 * np.sign(far - 130)
+            u, v = (0.0, 0.0) if still else (near * wx - 45 * foe["sway"] * wy, near * wy + 45 * foe["sway"] * wx)
             if foe["clock"] > 1.2 + TAKE_AIM:
                 foe["clock"] = 0.0
                 self.darts.append([foe["x"], foe["y"], ARROW * wx, ARROW * wy, 1.2])
@@ -289,15 +285,13 @@ class Game(World):
         return (self.thing["x"] - self.x, self.thing["y"] - self.y) if self.thing else (40.0 * self.way[0], 40.0 * self.way[1])
 
     def state(self):
-        state = {"x": round(float(self.x), 2), "y": round(float(self.y), 2), "target": [round(float(v), 2) for v in self.target()], "drawn": round(self.drawn, 2),
-                 "food": self.food}
+        state = {"x": round(self.x, 2), "y": round(self.y, 2), "target": [round(float(v), 2) for v in self.target()],
+                 "drawn": round(self.drawn, 2), "food": self.food}
         if self.thing:
-            thing = self.thing
-            darts = [float(np.hypot(dart[0] - self.x, dart[1] - self.y)) for dart in self.darts]
-            state |= {"kind": thing["kind"], "wish": thing["wish"], "busy": thing["flee"] + thing["happy"] > 0, "dart": round(min(darts, default=999), 2)}
-        ahead = [(self.beside(barrier)[0], barrier["kind"]) for barrier in self.barriers if self.index - 8 < barrier["at"] < self.index + 30]
-        if ahead and (ahead := [pair for pair in ahead if pair[0] > 0]):
-            far, kind = min(ahead)
+            thing, far = self.thing, [float(np.hypot(dart[0] - self.x, dart[1] - self.y)) for dart in self.darts]
+            state |= {"wish": thing["wish"], "busy": thing["flee"] + thing["happy"] > 0, "dart": round(min(far, default=999), 2)}
+        ahead = [(self.beside(barrier)[0], barrier["kind"]) for barrier in self.barriers if -8 < barrier["at"] - self.index < 30]
+        for far, kind in sorted(pair for pair in ahead if pair[0] > 0)[:1]:
             state |= {"barrier": [kind, round(far, 2)]}
         return state
 
@@ -352,11 +346,12 @@ class Game(World):
         elif self.thing:
             self.paint_thing(picture, self.thing, left, top)
         self.paint_hero(picture, self.x - left, self.y - top)
-        for x, y, vx, vy, _ in self.arrows + self.darts:
-            way = np.array(unit(vx, vy))
-            tail, tip = np.int32([x - left, y - top] - 14 * way), np.int32([x - left, y - top] + 14 * way)
-            cv2.line(picture, tail.tolist(), tip.tolist(), BLACK, 6)
-            cv2.line(picture, tail.tolist(), tip.tolist(), WHITE if [x, y, vx, vy, _] in self.arrows else (255, 70, 60), 3)
+        for shots, colour in ((self.arrows, WHITE), (self.darts, (255, 70, 60))):
+            for x, y, vx, vy, _ in shots:
+                way, middle = np.array(unit(vx, vy)), np.array([x - left, y - top])
+                ends = np.int32(middle - 14 * way).tolist(), np.int32(middle + 14 * way).tolist()
+                cv2.line(picture, *ends, BLACK, 6)
+                cv2.line(picture, *ends, colour, 3)
         for x, y, _, _, rest in self.bombs:
             stamp(picture, BOMB if int(rest * 14) % 2 else tint(BOMB, 255), x - left, y - top)
         self.sparks.draw(picture, left, top)
@@ -451,7 +446,7 @@ class Expert:
             return self.hands(left=way, tap=tap)
         if task == "hunt":
             walk = way * np.clip((far - self.distance) / 40, -1, 1) + 0.3 * way[::-1] * [-1, 1]
-            hold = {"LEFT_TRIGGER"} if state.get("dart", 999) < 90 else {"RIGHT_TRIGGER"} if state["drawn"] < 1 and "kind" in state else ()
+            hold = {"LEFT_TRIGGER"} if state.get("dart", 999) < 90 else {"RIGHT_TRIGGER"} if state["drawn"] < 1 and "wish" in state else ()
             return self.hands(left=walk, right=way, hold=hold)
         wish, tap = state.get("wish", state["food"]), set()
         if state["food"] != wish:

@@ -14,8 +14,8 @@ from console import HEIGHT, LEDGE, ROCK, TILE, WIDTH, Body, Hands, Task, World, 
 
 TASKS = {
     "run": Task("Run to the helicopter: over pits and crates, under presses, through doors.", "navigation", 30),
-    "raid": Task("Destroy sixteen machines: drones with the gun, tanks with grenades.", "combat", 30),
-    "bombs": Task("Disarm nine bombs with the arrows that they show.", "specific", 32),
+    "raid": Task("Destroy sixteen machines: drones with the gun, tanks with grenades.", "combat", 26),
+    "bombs": Task("Disarm nine bombs with the arrows that they show.", "specific", 30),
 }
 MACHINES, BOMBS, CODE = 16, 9, 2
 ROWS, FLOOR, GANTRY, WALL = 9, 6, 4, 8                          # tiles: the world's height, the rows to stand on, the ends of an arena
@@ -272,11 +272,10 @@ class Game(World):
 
     def state(self):
         hero, thing = self.hero, self.thing
-        state = {"x": round(float(hero.x), 2), "y": round(float(hero.y), 2), "ground": bool(hero.ground)}
-        if thing:
-            y = hero.y - hero.tall * 0.55
-            state |= {"kind": thing["kind"], "target": [round(float(thing["x"] - hero.x), 2), round(float(thing["y"] - y), 2)]}
-            state["arrow"] = thing["code"][thing["done"]] if self.task == "bombs" and thing["blink"] <= 0 else None
+        aim = (thing["x"] - hero.x, thing["y"] - hero.y + hero.tall * 0.55) if thing else (60 * self.face, 0)
+        state = {"x": round(float(hero.x), 2), "y": round(float(hero.y), 2), "ground": bool(hero.ground), "face": self.face,
+                 "kind": thing and thing["kind"], "target": [round(float(v), 2) for v in aim],
+                 "arrow": thing["code"][thing["done"]] if self.task == "bombs" and thing and thing["blink"] <= 0 else None}
         for kind, first, end in self.obstacles:                 # the next one: where it begins and ends
             if end * TILE > hero.x - 14:
                 return state | {"obstacle": [kind, round(float(first * TILE - hero.x), 2), round(float(end * TILE - hero.x), 2)]}
@@ -405,16 +404,16 @@ class Expert:
             tap = {"SOUTH"} if kind in ("pit", "crate") and first < self.edge and state["ground"] else set()
             tap |= {"RIGHT_THUMB"} if kind == "door" and first < 38 else set()
             return self.hands(left=(1, 0), hold={"LEFT_TRIGGER"} if kind == "press" and first < 60 else (), tap=tap)
-        dx, dy = state.get("target", (0.0, 0.0))
+        (dx, dy), kind = state["target"], state["kind"]
         if task == "bombs":
-            tap = {state["arrow"]} if abs(dx) < 20 and abs(dy) < 12 and state.get("arrow") and state["ground"] else set()
+            tap = {state["arrow"]} if abs(dx) < 20 and abs(dy) < 12 and state["arrow"] and state["ground"] else set()
             tap |= {"SOUTH"} if dy < -40 and abs(dx) < 40 and state["ground"] else set()
-            return self.hands(left=(np.clip(dx / 40, -1, 1), dy > 40 and abs(dx) < 60), tap=tap)
+            gun = np.sign(dx) if abs(dx) > 30 else state["face"]
+            return self.hands(left=(np.clip(dx / 40, -1, 1), dy > 40 and abs(dx) < 60), right=(0.8 * gun, -0.3), tap=tap)
         far = np.hypot(dx, dy) + 1e-6
-        walk = np.sign(dx) * np.clip((abs(dx) - self.distance) / 40, -1, 1)
-        aim, kind = (dx / far, dy / far), state.get("kind")
-        throw = kind == "tank" and 95 < abs(dx) < 165
-        return self.hands(left=(walk, 0), right=aim, hold={"RIGHT_TRIGGER"} if kind == "drone" else (), tap={"LEFT_SHOULDER"} if throw else ())
+        walk = np.sign(dx) * np.clip((abs(dx) - self.distance) / 40, -1, 1) if kind else 0
+        tap = {"LEFT_SHOULDER"} if kind == "tank" and 95 < abs(dx) < 165 else ()
+        return self.hands(left=(walk, 0), right=(dx / far, dy / far), hold={"RIGHT_TRIGGER"} if kind == "drone" else (), tap=tap)
 
 
 if __name__ == "__main__":

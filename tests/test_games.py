@@ -20,7 +20,15 @@ GAMES = Path(__file__).resolve().parents[1] / "games"
 sys.path.insert(0, str(GAMES))
 import console  # noqa: E402
 
-MODULES = {name: importlib.import_module(name) for name in ("ridge", "crypt", "rally")}
+NAMES = (
+    "ridge",
+    "strike",
+    "cavern",
+    "crypt",
+    "grove",
+    "rally",
+)
+MODULES = {name: importlib.import_module(name) for name in NAMES}
 ALL = [(name, task) for name, module in MODULES.items() for task in module.TASKS]
 
 
@@ -60,7 +68,7 @@ def episode(name, task, seed, player, fps=60):
 
 @pytest.mark.parametrize("name, task", ALL)
 def test_the_expert_succeeds_and_is_busy(name, task):
-    for seed in (100, 101, 102, 103):
+    for seed in (100, 101, 102):
         expert, busy = MODULES[name].Expert(seed), []
 
         def player(score):
@@ -77,12 +85,27 @@ def test_the_expert_succeeds_and_is_busy(name, task):
 
 @pytest.mark.parametrize("name, task", ALL)
 def test_mindless_play_gets_nowhere(name, task):
-    random = [episode(name, task, seed, Sticky(seed)) for seed in range(4)]
+    random = [episode(name, task, seed, Sticky(seed), fps=30) for seed in range(4)]
     assert not any(score["success"] for score in random) and np.mean([score["progress"] for score in random]) < 0.25
     for pad in ({}, {"LEFT_X": 1}, {"LEFT_Y": 1, "SOUTH": 1}, {"RIGHT_X": 1}, {"RIGHT_TRIGGER": 1, "SOUTH": 1},
                 {"LEFT_X": -1, "RIGHT_TRIGGER": 1, "SOUTH": 1}):
         scores = [episode(name, task, seed, held(**pad), fps=30) for seed in range(2)]
         assert not any(score["success"] for score in scores) and np.mean([score["progress"] for score in scores]) < 0.25, pad
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, task", ALL)
+def test_over_fifty_seeds(name, task):
+    """Experts complete at least 95 %; neither random play nor one state of the pad for ever completes anything."""
+    expert = [episode(name, task, seed, MODULES[name].Expert(seed)) for seed in range(50)]
+    assert np.mean([score["success"] for score in expert]) >= 0.95
+    assert np.mean([score["time"] < 0.9 * MODULES[name].TASKS[task].seconds for score in expert]) >= 0.9
+    random = [episode(name, task, seed, Sticky(seed), fps=30) for seed in range(50)]
+    fire = {"RIGHT_TRIGGER": 1, "SOUTH": 1, "WEST": 1}
+    pads = [{axis: way, **hold} for axis in console.STICKS for way in (-1, 1) for hold in ({}, fire)] + [{}, fire]
+    constant = [episode(name, task, seed, held(**pad), fps=30) for pad in pads for seed in range(3)]
+    for scores in (random, constant):
+        assert np.mean([score["success"] for score in scores]) <= 0.05 and np.mean([score["progress"] for score in scores]) < 0.25
 
 
 def test_the_suite_has_one_task_of_each_category_per_game():
@@ -109,6 +132,7 @@ def test_same_seed_and_pad_same_pictures(name, task):
 
 @pytest.mark.parametrize("name, task, pad", [
     ("ridge", "reach", {"LEFT_X": 1}), ("ridge", "coins", {"DPAD_LEFT": 1}), ("crypt", "gems", {"LEFT_X": 0.6, "LEFT_Y": -0.8}),
+    ("strike", "bombs", {"LEFT_X": -1}), ("cavern", "shards", {"DPAD_RIGHT": 1}), ("grove", "feed", {"LEFT_X": 0.6, "LEFT_Y": -0.8}),
     ("rally", "road", {"RIGHT_TRIGGER": 1}), ("rally", "gates", {"RIGHT_TRIGGER": 1, "LEFT_X": 0.3})])
 def test_the_world_moves_by_time_not_by_frames(name, task, pad):
     places = []
