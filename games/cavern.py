@@ -83,7 +83,7 @@ class Cave:
             if row == BALCONY:
                 self.tiles[row, slice(1, 3) if side < 0 else slice(-3, -1)] = LEDGE
         if leave:
-            row, column, wide = ledges[1 if rng.random() < 0.5 else -1 - enter[0]]          # not the ledge at the entrance
+            row, column, wide = ledges[1 if rng.random() < 0.5 else 1 - enter[0]]           # not the ledge at the entrance
             self.key = [(column + wide / 2) * TILE, row * TILE]                             # x, the ledge below it
             if rng.random() < 0.7:
                 self.acid = int(rng.integers(5, 9))
@@ -263,10 +263,16 @@ class Game(World):
             at = self.hero.x + self.face, self.hero.y
         return [round(float(at[0] - self.hero.x), 2), round(float(at[1] - self.hero.y), 2)]
 
+    def edge(self):
+        """How far on the ground under the hero ends, up to 300 px."""
+        floor = self.cave.tiles[min(int(self.hero.y // TILE), ROWS - 1)]
+        columns = [c for c in range(int(self.hero.x // TILE), -1 if self.face < 0 else COLUMNS, self.face) if not floor[c]]
+        return abs((columns[0] + (self.face < 0)) * TILE - self.hero.x) if columns else 300.0
+
     def state(self):
         hero, acid = self.hero, self.cave.acid
         state = {"x": round(float(hero.x), 2), "y": round(float(hero.y), 2), "vy": round(float(hero.vy), 2), "ground": bool(hero.ground),
-                 "face": self.face, "target": self.target(), "kind": self.thing and self.thing["kind"]}
+                 "face": self.face, "edge": round(float(self.edge()), 2), "target": self.target(), "kind": self.thing and self.thing["kind"]}
         return state | ({"acid": [round(float(edge * TILE - hero.x), 2) for edge in (acid, acid + 4)]} if acid else {})
 
     # ---- the picture
@@ -331,7 +337,7 @@ class Expert:
 
     def __init__(self, seed):
         self.hands = Hands(seed)
-        self.edge = self.hands.rng.uniform(22, 34)              # px before acid at which it jumps
+        self.edge = self.hands.rng.uniform(22, 34)              # px before acid or the end of a ledge at which it jumps
         self.near = self.hands.rng.uniform(60, 75)              # px aside from which it jumps up
         self.reach = self.hands.rng.uniform(52, 60)             # px that it keeps from wisps
         self.far = self.hands.rng.uniform(150, 190)             # px from which on it dashes
@@ -350,7 +356,7 @@ class Expert:
             tap.add("RIGHT_SHOULDER")
         if up and (abs(dx) < self.near or over) and (ground or state["vy"] > -140) or over and state["vy"] > 150:
             tap.add("SOUTH")
-        if ground and 0 < ahead < self.edge and state["y"] > FLOOR * TILE - 4:
+        if ground and state["edge"] < self.edge and (up or 0 < ahead < self.edge):
             tap.add("SOUTH")
         if abs(dx) > 100 and over and state["vy"] > -150 or task == "doors" and ground and abs(dx) > self.far and not 0 < ahead < 250:
             tap.add("RIGHT_SHOULDER")

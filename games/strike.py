@@ -23,7 +23,7 @@ RUN, CRAWL, JUMP, GRAVITY = 175, 120, 390, 1000                 # px and seconds
 TALL, LOW = 44, 28                                              # the hero, upright and crouching
 BULLET, RELOAD, PLASMA = 540, 0.11, 130
 DRONE_HP, HEAL = 4, 1.0                                         # hits; seconds after which a wounded drone is well
-THROW, FALL, BLAST, RELIEF = (190, -230), 700, 46, 0.7          # a grenade: its speed, gravity, radius; seconds to the next
+THROW, FALL, BLAST, RELIEF = (215, -170), 700, 46, 0.7          # a grenade: its speed, gravity, radius; seconds to the next
 PAUSE, BLINK = 0.3, 0.3                                         # until the next machine or bomb, or the next arrow of a code
 ARROWS = {"DPAD_UP": (0, -1), "DPAD_DOWN": (0, 1), "DPAD_LEFT": (-1, 0), "DPAD_RIGHT": (1, 0)}
 
@@ -412,7 +412,7 @@ class Expert:
             return self.hands(left=(np.clip(dx / 40, -1, 1), dy > 40 and abs(dx) < 60), right=(0.8 * gun, -0.3), tap=tap)
         far = np.hypot(dx, dy) + 1e-6
         walk = np.sign(dx) * np.clip((abs(dx) - self.distance) / 40, -1, 1) if kind else 0
-        tap = {"LEFT_SHOULDER"} if kind == "tank" and 95 < abs(dx) < 165 else ()
+        tap = {"LEFT_SHOULDER"} if kind == "tank" and 75 < abs(dx) < 150 else ()
         return self.hands(left=(walk, 0), right=(dx / far, dy / far), hold={"RIGHT_TRIGGER"} if kind == "drone" else (), tap=tap)
 
 
