@@ -135,8 +135,8 @@ class Game(World):
             dx, dy = x - self.x, y - self.y
             seen = abs(dy) < 100 if self.task == "hunt" else -30 < dy < 100 and (dx > -120 or dy < 10)          # not behind bars and foods
             if seen and not any(self.blocked(*at) for at in way):
-                return {"x": float(x), "y": float(y), "kind": int(self.rng.integers(2)), "hp": HP, "well": 0.0, "clock": 0.0, "flee": 0.0,
-                        "wish": str(self.rng.choice(list(FOOD))), "sway": self.rng.choice([-1, 1]), "happy": 0.0}
+                return {"x": float(x), "y": float(y), "kind": int(self.rng.integers(2)), "hp": HP, "well": 0.0, "clock": 0.0,
+                        "mood": "", "wish": str(self.rng.choice(list(FOOD))), "sway": self.rng.choice([-1, 1])}
 
     # ---- the world
 
@@ -218,7 +218,7 @@ class Game(World):
         self.reached((self.index - 2) / (len(self.points) - 6))
 
     def struck(self, dx, dy):
-        if self.safe <= 0:
+        if self.safe <= 0 and not self.shield:
             self.sparks.burst(self.rng, self.x, self.y, RED)
             self.push = 300 * np.array(unit(dx, dy))
             self.drawn = 0.0
@@ -235,7 +235,7 @@ class Game(World):
             sway = 0.8 * np.sin(4 * self.time + foe["sway"])
             u, v = 85 * (wx - sway * wy), 85 * (wy + sway * wx)
             if far < 28:
-                self.struck(dx, dy) if not self.shield else None
+                self.struck(dx, dy)
                 self.thing, self.pause = None, PAUSE
                 return
         else:                                                   # a goblin walks around the hero, takes aim, shoots
@@ -244,13 +244,14 @@ class Game(World):
             if foe["clock"] > 1.2 + TAKE_AIM:
                 foe["clock"] = 0.0
                 self.darts.append([foe["x"], foe["y"], ARROW * wx, ARROW * wy, 1.2])
-        if not self.blocked(foe["x"] + float(u) * dt, foe["y"] + float(v) * dt):
-            foe["x"], foe["y"] = foe["x"] + float(u) * dt, foe["y"] + float(v) * dt
+        x, y = foe["x"] + u * dt, foe["y"] + v * dt
+        if not self.blocked(x, y):
+            foe["x"], foe["y"] = x, y
         for dart in self.darts:
             if np.hypot(dart[0] - self.x, dart[1] - self.y) < 20 and self.roll <= 0:
                 dart[4] = 0.0
                 self.sparks.burst(self.rng, dart[0], dart[1], WHITE if self.shield else RED, 6)
-                self.struck(dart[2], dart[3]) if not self.shield else None
+                self.struck(dart[2], dart[3])
         for arrow in self.arrows:
             if np.hypot(arrow[0] - foe["x"], arrow[1] - foe["y"]) < 26:
                 arrow[4], foe["hp"], foe["well"] = 0.0, foe["hp"] - 1, HEAL
@@ -265,17 +266,19 @@ class Game(World):
         beast = self.thing
         dx, dy = beast["x"] - self.x, beast["y"] - self.y
         far, (wx, wy) = float(np.hypot(dx, dy)), unit(dx, dy)
-        if beast["flee"] or beast["happy"]:                     # off it goes, or it eats
-            beast["x"], beast["y"] = beast["x"] + 260 * wx * dt * (beast["flee"] > 0), beast["y"] + 260 * wy * dt * (beast["flee"] > 0)
-            beast["clock"] += dt
+        give = "NORTH" in fresh and far < 54
+        beast["clock"] += dt
+        if beast["mood"]:                                       # off it goes, or it eats
+            run = 260 * dt * (beast["mood"] == "scared")
+            beast["x"], beast["y"] = beast["x"] + run * wx, beast["y"] + run * wy
             if beast["clock"] > 0.5:
                 self.thing, self.pause = None, PAUSE
-        elif "NORTH" in fresh and far < 54 and self.food == beast["wish"]:
-            beast["happy"], self.count = 1.0, self.count + 1
+        elif give and self.food == beast["wish"]:
+            beast["mood"], beast["clock"], self.count = "glad", 0.0, self.count + 1
             self.sparks.burst(self.rng, beast["x"], beast["y"] - 10, (255, 90, 140), 16, 120)
             self.reached(self.count / FED)
-        elif far < SHY and self.pace > 90 or "NORTH" in fresh and far < 54:
-            beast["flee"] = 1.0
+        elif give or far < SHY and self.pace > 90:
+            beast["mood"], beast["clock"] = "scared", 0.0
 
     def target(self):
         """Where to go, from the hero."""
@@ -289,7 +292,7 @@ class Game(World):
                  "drawn": round(self.drawn, 2), "food": self.food}
         if self.thing:
             thing, far = self.thing, [float(np.hypot(dart[0] - self.x, dart[1] - self.y)) for dart in self.darts]
-            state |= {"wish": thing["wish"], "busy": thing["flee"] + thing["happy"] > 0, "dart": round(min(far, default=999), 2)}
+            state |= {"wish": thing["wish"], "mood": thing["mood"], "dart": round(min(far, default=999), 2)}
         ahead = [(self.beside(barrier)[0], barrier["kind"]) for barrier in self.barriers if -8 < barrier["at"] - self.index < 30]
         for far, kind in sorted(pair for pair in ahead if pair[0] > 0)[:1]:
             state |= {"barrier": [kind, round(far, 2)]}
@@ -383,9 +386,9 @@ class Game(World):
         cv2.ellipse(picture, (int(x), int(y) + 20), (18, 6), 0, 0, 360, (60, 62, 30), -1)
         if self.task == "feed":
             body = ANIMALS[thing["kind"]]
-            hop = 4 * abs(np.sin(5 * self.time)) + 8 * thing["happy"] * abs(np.sin(14 * self.time))
+            hop = 12 * abs(np.sin(14 * self.time)) if thing["mood"] else 4 * abs(np.sin(5 * self.time))
             stamp(picture, body if thing["x"] < self.x else mirror(body), x, y - hop)
-            if not thing["flee"] and not thing["happy"]:
+            if not thing["mood"]:
                 stamp(picture, BUBBLE, x, y - 58)
                 stamp(picture, FOOD[thing["wish"]], x, y - 62)
             return
@@ -451,7 +454,7 @@ class Expert:
         wish, tap = state.get("wish", state["food"]), set()
         if state["food"] != wish:
             tap.add(wish)
-        elif far < 48 and "wish" in state and not state["busy"]:
+        elif far < 48 and "wish" in state and not state["mood"]:
             tap.add("NORTH")
         return self.hands(left=way * np.clip((far - 26) / 20, 0, 1), hold={"LEFT_THUMB"} if far < self.sneak else (), tap=tap)
 
