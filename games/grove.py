@@ -133,7 +133,7 @@ class Game(World):
             x, y = self.x + far * np.cos(angle), self.y + far * np.sin(angle)
             way = [(self.x + f * (x - self.x), self.y + f * (y - self.y)) for f in (0.25, 0.5, 0.75, 1, 1.2)]
             dx, dy = x - self.x, y - self.y
-            seen = abs(dy) < 100 if self.task == "hunt" else -30 < dy < 100 and (dx > -120 or dy < 10)          # not behind bars and foods
+            seen = abs(dy) < 100 if self.task == "hunt" else -65 < dy < 100 and (dx > -120 or -30 < dy < 10)     # not behind bars and foods
             if seen and not any(self.blocked(*at) for at in way):
                 return {"x": float(x), "y": float(y), "kind": int(self.rng.integers(2)), "hp": HP, "well": 0.0, "clock": 0.0,
                         "mood": "", "wish": str(self.rng.choice(list(FOOD))), "sway": self.rng.choice([-1, 1])}
@@ -389,8 +389,8 @@ class Game(World):
             hop = 12 * abs(np.sin(14 * self.time)) if thing["mood"] else 4 * abs(np.sin(5 * self.time))
             stamp(picture, body if thing["x"] < self.x else mirror(body), x, y - hop)
             if not thing["mood"]:
-                stamp(picture, BUBBLE, x, y - 58)
-                stamp(picture, FOOD[thing["wish"]], x, y - 62)
+                stamp(picture, BUBBLE, x, max(y - 58, 32))
+                stamp(picture, FOOD[thing["wish"]], x, max(y - 62, 28))
             return
         body = WOLF[int(self.time * 8) % 2] if thing["kind"] else GOBLIN
         body = body if thing["x"] < self.x else mirror(body)
