@@ -284,7 +284,7 @@ class Game(World):
     # ---- the picture
 
     def scenery(self, rng):
-        """Sky, mountains (a fifth as fast), masts (half as fast) and the base itself, drawn once; the snow."""
+        """Sky, mountains (a fifth as fast), huts and masts (half as fast) and the base itself, drawn once; the snow."""
         self.sky = gradient(WIDTH, HEIGHT, (88, 132, 178), (140, 180, 212), (206, 226, 238), (232, 240, 246))
         y = np.arange(HEIGHT)[:, None]
         wide = self.wide // 5 + WIDTH
@@ -302,6 +302,11 @@ class Game(World):
                 cv2.rectangle(mask, (int(x) - 34, high + 30), (int(x) + 34, HEIGHT), 1, -1)
                 cv2.ellipse(mask, (int(x), high + 30), (34, 18 * int(kind)), 0, 180, 360, 1, -1)
                 cv2.rectangle(masts, (int(x) - 20, high + 48), (int(x) - 8, high + 56), (250, 230, 150), -1)
+        self.layers = ((ice, np.uint8(y > crest), 5), (masts, mask, 2), (*self.base(rng), 1))
+        self.snow = rng.uniform(0, 1, (90, 3)) * [WIDTH, HEIGHT, 1]
+
+    def base(self, rng):
+        """What one stands on, and its mask."""
         base = np.uint8([58, 68, 88]) + np.uint8(14 * noise(rng, HEIGHT, self.wide, 10))[..., None]
         base[:, ::TILE], base[::TILE] = (40, 46, 62), (40, 46, 62)
         solid = self.tiles == ROCK
@@ -323,15 +328,14 @@ class Game(World):
         for depth, snow in ((9, (212, 226, 238)), (6, WHITE)):  # on everything on which it can lie
             bare = solid.copy()
             bare[depth:] &= solid[:-depth]
-            base[(solid > bare) & (y > 20)] = snow
+            base[solid > bare] = snow
         for column in np.flatnonzero(self.tiles[FLOOR] == 0) * TILE:
             base[FLOOR * TILE:, column:column + TILE] = gradient(TILE, HEIGHT - FLOOR * TILE, (50, 74, 120), (6, 8, 22), (6, 8, 22))
         for row, column in np.argwhere(self.tiles == LEDGE) * TILE:
             base[row:row + 12, column:column + TILE], solid[row:row + 12, column:column + TILE] = (150, 90, 50), 1
             base[row:row + 5, column:column + TILE] = WHITE
             cv2.line(base, (column, row + 11), (column + TILE, row + 5), (70, 40, 30), 2)
-        self.layers = ((ice, np.uint8(y > crest), 5), (masts, mask, 2), (base, solid, 1))
-        self.snow = rng.uniform(0, 1, (90, 3)) * [WIDTH, HEIGHT, 1]
+        return base, solid
 
     def paint(self):
         hero = self.hero
