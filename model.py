@@ -227,8 +227,9 @@ class NitroGen(nn.Module):
     def context(self, pixels):                                               # [B, 3, image, image] in [-1, 1]
         """What the actions look at, computed once per frame: per DiT block (k, v) of the image, or None."""
         x = rearrange(self.vision.patch(pixels.to(self.dtype)), "b d h w -> b (h w) d") + self.vision.position.weight
-        for block in self.vision.blocks:
-            x = self.block(block, x)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.vision.norm.weight.requires_grad):      # frozen: as in play
+            for block in self.vision.blocks:
+                x = self.block(block, x)
         x = F.pad(self.vision.norm(x), (0, 0, self.c.pads, 0))               # [B, N, C]
         for block in self.mixer:
             x = self.block(block, x)
@@ -713,23 +714,6 @@ def bench(c: Bench) -> None:
     print(f"{c.net}: {sum(p.numel() for p in net.parameters()):,} parameters, {m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)}; "
           f"{torch.cuda.get_device_name() if device.type == 'cuda' else device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
 
-    def timed(f, seconds=2.0):                                               # the best of some runs: others share the machine
-        times, began = [], time.perf_counter()
-        while len(times) < 2 or len(times) < 100 and time.perf_counter() - began < seconds:
-            start = time.perf_counter()
-            f()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        return min(times[1:])                                                # the first one compiles and fills caches
-
-    def peak(dtype):                                                         # GFLOP/s of a matrix product of this machine
-        n = 8192 if device.type == "cuda" else 1024
-        x, layer = torch.randn(n, n, device=device, dtype=dtype), nn.Linear(n, n).to(device, dtype)
-        with torch.no_grad():
-            seconds = min(timed(lambda: f(x), 1) for f in ([layer, Packed(layer)] if device.type == "cpu" else [layer]))
-        return 2e-9 * n**3 / seconds
-
     def line(task, dtype, B, S, seconds, gflop, top):
         memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(f"{task:7s} {dtype:9s} {B:5d} {S or '':>5} {1e3 * seconds:10.2f} {B / seconds:10.1f} {gflop:10.1f} {gflop / seconds:10.0f} "
@@ -745,24 +729,47 @@ def bench(c: Bench) -> None:
                 net.loss(pixels, actions, torch.ones(1, device=device)).backward()
             net.zero_grad(set_to_none=True)
 
-        line("train", native, B, 0, timed(step), gflop(m, B), peak(getattr(torch, native)))
+        line("train", native, B, 0, timed(step, device), gflop(m, B), peak(device, getattr(torch, native)))
     net = net.to(getattr(torch, dtype)).eval()
-    net, top = accelerate(net) if c.fast else net, peak(getattr(torch, dtype))
+    net, top = accelerate(net) if c.fast else net, peak(device, getattr(torch, dtype))
     for B, S in ((1, m.steps), (1, 4), (1, 1), (16, m.steps), (16, 4)):
         frames = torch.randint(0, 256, (B, m.image, m.image, 3), dtype=torch.uint8, device=device)
-        line("sample", dtype, B, S, timed(lambda: net.sample(frames, steps=S)), gflop(m, B, S), top)
+        line("sample", dtype, B, S, timed(lambda: net.sample(frames, steps=S), device), gflop(m, B, S), top)
 
 
-def gflop(c: Config, B: int, S: int = 0) -> float:
-    """Floating-point operations of the matrix products (2 per multiply-add): S denoising steps, or one training step if 0; / 1e9."""
+def timed(f, device, seconds: float = 2.0) -> float:
+    """Seconds of a call: the best of some, as others share the machine."""
+    times, began = [], time.perf_counter()
+    while len(times) < 2 or len(times) < 100 and time.perf_counter() - began < seconds:
+        start = time.perf_counter()
+        f()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])                                                    # the first one compiles and fills caches
+
+
+def peak(device, dtype) -> float:
+    """GFLOP/s of a matrix product on this machine."""
+    n = 8192 if device.type == "cuda" else 1024
+    x, layer = torch.randn(n, n, device=device, dtype=dtype), nn.Linear(n, n).to(device, dtype)
+    with torch.no_grad():
+        seconds = min(timed(lambda: f(x), device, 1) for f in ([layer, Packed(layer)] if device.type == "cpu" else [layer]))
+    return 2e-9 * n**3 / seconds
+
+
+def gflop(c: Config, B: int, S: int = 0, draws: int = 1, freeze: bool = False) -> float:
+    """Floating-point operations of the matrix products (2 per multiply-add) / 1e9: S denoising steps; or, if 0, a training step of B frames
+    with `draws` each, `freeze`: all but the vision encoder's."""
     from torch.utils.flop_counter import FlopCounterMode
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         net, pixels, a = NitroGen(c), torch.zeros(B, 3, c.image, c.image), torch.zeros(B, c.horizon, len(c.actions))
+        net.vision.requires_grad_(not freeze)
         if S:
             with torch.no_grad():
                 net.denoise(pixels, a, S)
         else:
-            net.loss(pixels, a, torch.ones(1), torch.zeros(B), a).backward()
+            net.loss(pixels, a, torch.ones(1), torch.zeros(B * draws), a.repeat(draws, 1, 1), draws).backward()
     return counter.get_total_flops() / 1e9
 
 

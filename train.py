@@ -3,6 +3,9 @@
     python train.py --config tiny                                    the whole pipe on built-in games: record, extract,
     python train.py --config small                                   parse, filter, train, play; tiny for a CPU, small for a GPU
     python train.py --config tiny --data data/shards --out runs/mine     train on your own shards
+    python train.py --config finetune --init ng.safetensors --data data/mine/shards     go on from a policy, yours or the released one
+    torchrun --nproc-per-node 8 train.py --config paper --data data/shards     several GPUs; also several nodes, and --max-restarts
+    python train.py bench --config tiny --data data/shards           samples/s of the data, of the model, of both; MFU
     python train.py --inspect runs/tiny/model.safetensors
 
 In:   DATA/*.safetensors             shards of filter.py
@@ -11,17 +14,19 @@ Out:  RUN/model.safetensors          averaged (EMA) weights, with all that is ne
       RUN/log.jsonl, loss.png        one line per --log-every steps; the curve
       RUN/source/                    the code and the command that made it
 
-Everything random in step s follows from (seed, s) alone, so a resumed run is the same run.
+Everything random about a frame follows from (seed, step, place of its micro-batch in the step), so a resumed run is the
+same run, and so is one over more processes.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
+import multiprocessing
 import os
 import shlex
 import shutil
@@ -37,8 +42,11 @@ import sim  # before torch: it sets how OpenMP threads wait
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader, default_collate
 
 import filter
 import model
@@ -47,11 +55,14 @@ import model
 @dataclass(frozen=True)
 class Config(sim.Common):
     data: str = ""                  # folder of shards; empty: make them from the built-in games first
-    out: str = ""                   # run folder (default: runs/NET)
+    out: str = ""                   # run folder (default: runs/NET; runs/finetune with --init)
     net: str = "paper"              # network preset of model.py
+    init: str = ""                  # policy file to go on from: its network replaces --net; chunks are timed as the shards were cut
+    vision: str = ""                # SigLIP tower to start the vision encoder from (safetensors, as transformers saves it)
+    freeze: bool = False            # leave the vision encoder as it was loaded
     steps: int = 200_000            # optimizer steps; CHOICE: not published
-    batch: int = 4096               # frames per step (the released file's name says 4096)
-    micro: int = 64                 # frames per forward pass; the rest by accumulation
+    batch: int = 4096               # frames per step, over all processes (the released file's name says 4096)
+    micro: int = 64                 # frames per forward pass, at most; the rest by accumulation
     draws: int = 1                  # flow-matching draws (noise, t) per frame
     lr: float = 1e-4                # peak, constant phase (published)
     warmup: int = 1000              # steps of linear warm-up; CHOICE
@@ -65,16 +76,18 @@ class Config(sim.Common):
     crop: float = 0.9               # side of the random crop, at least this share; CHOICE
     minutes: float = 0.0            # stop after this long, to be resumed; 0: never
     resume: bool = True             # go on with an unfinished run of the same config
-    workers: int = 0                # decoding threads, and processes of the data stages (default: all cores)
+    workers: int = 0                # decoding processes per trainer, and processes of the data stages (default: all cores)
     log_every: int = 50             # steps
     save_every: int = 250           # steps
-    vision: str = ""                # SigLIP tower to start the vision encoder from (safetensors, as transformers saves it)
     recompute: bool = False         # activation checkpointing: less memory, a third more work
+    compile: bool = True            # torch.compile of the blocks, on a GPU
+    fsdp: bool = False              # under torchrun: share out weights, gradients and optimizer (FSDP2) instead of a copy for each (DDP)
     raw: bool = False               # also keep the weights that are not averaged, as raw.safetensors
+    tensorboard: bool = False       # also write events for TensorBoard
 
     @property
     def run(self) -> Path:
-        return Path(self.out or f"runs/{self.net}")
+        return Path(self.out or f"runs/{'finetune' if self.init else self.net}")
 
 
 CONFIGS = {
@@ -83,7 +96,11 @@ CONFIGS = {
                    crop=0.95, log_every=250, save_every=500),
     "small": Config(net="small", steps=8000, batch=256, micro=256, draws=4, lr=4e-4, warmup=400, decay=0.2, ema=0.9995),
     "paper": Config(),
+    # CHOICE, all of it: a few hours of one game on one GPU of 12 GB.
+    "finetune": Config(net="released", freeze=True, recompute=True, steps=3000, batch=128, micro=16, draws=4, lr=5e-5, warmup=100, decay=0.3, ema=0.999,
+                       log_every=25),
 }
+ANYWAY = {"data", "init", "minutes", "resume", "log_every", "save_every", "raw", "recompute", "compile", "fsdp", "tensorboard"}     # the same run
 
 
 # ---- yours to change: augmentation (paper 4.1: colour, rotation within 5 degrees, random crop) -----------------------
@@ -109,49 +126,112 @@ def augment(images, side: int, c: Config):
     one, zero = torch.ones_like(h), torch.zeros_like(h)
     turn = torch.cat([torch.cat([one, zero, zero], 2), torch.cat([zero, s * h.cos(), -s * h.sin()], 2),
                       torch.cat([zero, s * h.sin(), s * h.cos()], 2)], 1)                              # [B, 3, 3]
-    x = torch.einsum("bij,bjhw->bihw", yiq.inverse() @ turn @ yiq, x)
-    mean = x.mean(dim=(1, 2, 3), keepdim=True)
-    x = (x - mean) * uniform(1 - c.jitter, 1 + c.jitter)[..., None] + mean * uniform(1 - c.jitter, 1 + c.jitter)[..., None]
-    return x.clamp(0, 1) * 2 - 1
+    colour, x = yiq.inverse() @ turn @ yiq, x.flatten(2)
+    mean = (colour @ x.mean(2, keepdim=True)).mean(1, keepdim=True)                                    # [B, 1, 1] of the turned picture
+    contrast, brightness = uniform(1 - c.jitter, 1 + c.jitter), uniform(1 - c.jitter, 1 + c.jitter)
+    x = torch.baddbmm((brightness - contrast) * mean, contrast * colour, x)                            # contrast (x - mean) + brightness mean
+    return x.clamp_(0, 1).mul_(2).sub_(1).view(B, 3, side, side)
 
 
 # ---- data ------------------------------------------------------------------------------------------------------------
 
-class Batches:
-    """Batches of a split, decoded by threads one step ahead of the network; the order follows from seed and step."""
-
-    def __init__(self, shards: filter.Shards, m: model.Config, c: Config, device):
-        self.shards, self.side, self.names, self.c, self.device = shards, m.image, m.actions, c, device
-        self.pool = concurrent.futures.ThreadPoolExecutor(c.workers or os.cpu_count())   # cv2 decodes outside the GIL
-        self.ahead = {}
-
-    def rows(self, step: int):
-        """Chunk numbers of one step: consecutive pieces of one permutation per epoch."""
-        n, first = len(self.shards), step * self.c.batch
-        where = np.arange(first, first + self.c.batch)
-        order = {e: np.random.default_rng([self.c.seed, e]).permutation(n) for e in np.unique(where // n)}
-        return [int(order[i // n][i % n]) for i in where]
-
-    def item(self, i: int):
-        jpeg, buttons, sticks, mask, _ = self.shards[i]
-        return filter.decode(np.asarray(jpeg), self.side), buttons, sticks, mask
-
-    def ask(self, step: int):
-        if step not in self.ahead:
-            self.ahead[step] = [self.pool.submit(self.item, i) for i in self.rows(step)]
-
-    def __call__(self, step: int):
-        """images uint8 [B, side, side, 3], actions [B, K, A] in [0, 1], mask [B, 1, A], on the device."""
-        self.ask(step)
-        self.ask(step + 1)
-        return collate([f.result() for f in self.ahead.pop(step)], self.device, self.names)
+def rows(step: int, n: int, c: Config) -> np.ndarray:
+    """Chunk numbers int64 [batch] of one step: consecutive pieces of one permutation of the n chunks per epoch."""
+    where = np.arange(step * c.batch, (step + 1) * c.batch)
+    return np.concatenate([shuffled(where[where // n == e] % n, n, (c.seed, e)) for e in np.unique(where // n)])
 
 
-def collate(items, device, names=model.ACTIONS):
-    """Stacked items, in the action layout `names`: what the recordings do not have (GUIDE) never counts in the loss."""
-    images, buttons, sticks, mask = (torch.from_numpy(np.stack(column)) for column in zip(*items))
-    shown = F.pad(mask.float(), (0, 1))[:, [model.ACTIONS.index(n) if n in model.ACTIONS else -1 for n in names]]
-    return (t.to(device, non_blocking=True) for t in (images, model.encode(buttons, sticks, names), shown[:, None]))
+def shuffled(i: np.ndarray, n: int, key: tuple) -> np.ndarray:
+    """Where a permutation of range(n) takes i: a Feistel network on 2h bits, walked until it lands inside.
+
+    Not a table, which for the billions of chunks of the published data would be made and held by every process.
+    """
+    h = max(1, ((n - 1).bit_length() + 1) // 2)
+    low, keys = np.uint64((1 << h) - 1), np.random.default_rng(key).integers(0, 2**63, 8, dtype=np.uint64)
+    x, outside = i.astype(np.uint64), np.ones(len(i), bool)
+    while outside.any():
+        left, right = x[outside] >> np.uint64(h), x[outside] & low
+        for k in keys:
+            mixed = (right + k) * np.uint64(0x9E3779B97F4A7C15)                                         # 2^64 / golden ratio
+            left, right = right, left ^ (mixed >> np.uint64(32)) & low
+        x[outside] = left << np.uint64(h) | right
+        outside = x >= n
+    return x.astype(np.int64)
+
+
+class Chunks:
+    """The shards as torch's DataLoader asks for them; item i: image uint8 [side, side, 3], buttons [K, 16], sticks [K, 4], shown [20]."""
+
+    def __init__(self, shards: filter.Shards, side: int):
+        self.shards, self.side = shards, side
+
+    def __len__(self):
+        return len(self.shards)
+
+    def __getitem__(self, i):
+        jpeg, buttons, sticks, shown, _ = self.shards[i]
+        try:
+            return filter.decode(np.asarray(jpeg), self.side), buttons, sticks, shown
+        except SystemExit as e:                            # would end the worker process without a word
+            return f"{place(self.shards, [i])}: {e}"
+
+
+def place(shards: filter.Shards, chunks) -> str:
+    """Shard files and the rows in them, of some chunk numbers: for messages."""
+    found = {}
+    for i in chunks:
+        p = int(np.searchsorted(shards.ends, i, "right")) - 1
+        part = shards.parts[p]
+        found.setdefault(Path(part["jpeg"].filename).name, []).append(int(part["start"][i - shards.ends[p]]))
+    return "; ".join(f"{name} rows {', '.join(map(str, sorted(r)))}" for name, r in found.items())
+
+
+def collate(items, names=model.ACTIONS):
+    """images uint8 [B, side, side, 3]; actions [B, K, A] in [0, 1], in the layout `names`; mask [B, 1, A].
+
+    What the recordings do not have (GUIDE, virtual directions) never counts in the loss.
+    """
+    if faults := [i for i in items if isinstance(i, str)]:
+        return faults[0]
+    images, buttons, sticks, shown = default_collate(items)                                   # straight into shared memory
+    shown = F.pad(shown.float(), (0, 1))[:, [model.ACTIONS.index(n) if n in model.ACTIONS else -1 for n in names]]
+    return images, model.encode(buttons, sticks, names), shown[:, None]
+
+
+def worker(_) -> None:
+    """A decoding process: Ctrl-C is the trainer's business, threads are not wanted."""
+    import cv2
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+
+
+def batches(shards, m: model.Config, c: Config, w: World, start: int = 0):
+    """Yield this process's micro-batches on its device, from step `start` on, decoded in processes ahead of the network.
+
+    Processes, not threads: decoding as fast, four threads left the main thread half as many kernel launches
+    (50,000 against 106,000 a second beside 5,500 frames/s on two cores), as they hold the interpreter's lock.
+    """
+    def wanted():
+        for step in range(start, c.steps):
+            mine = np.array_split(rows(step, len(shards), c), w.size)[w.rank]
+            yield from np.split(mine, len(mine) // w.micro(c))
+
+    forks = "fork" in multiprocessing.get_all_start_methods()                                  # the mapped shards go along for free
+    loader = DataLoader(Chunks(shards, m.image), batch_sampler=wanted(), collate_fn=functools.partial(collate, names=m.actions),
+                        num_workers=workers(c) if forks else 0, multiprocessing_context="fork" if forks else None, worker_init_fn=worker,
+                        pin_memory=w.device.type == "cuda")
+    for batch in loader:
+        yield on_device(batch, w.device)
+
+
+def on_device(batch, device) -> list:
+    if isinstance(batch, str):
+        raise SystemExit(batch)
+    return [t.to(device, non_blocking=True) for t in batch]
+
+
+def workers(c: Config) -> int:
+    return c.workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)
 
 
 # ---- schedule and average ------------------------------------------------------------------------------------------------
@@ -167,147 +247,307 @@ def ema_decay(step: int, c: Config) -> float:
     return min(c.ema, (1 + step) / (10 + step))
 
 
-# ---- the run ---------------------------------------------------------------------------------------------------------------
+# ---- more than one process: torchrun sets the environment ----------------------------------------------------------------
 
-def fit(c: Config) -> Path:
-    """Train (or go on training) c.run; returns the path of the model.  Ctrl-C and --minutes leave a resumable run."""
-    sim.keep_memory()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))         # the other half decodes; hyperthreads do not help
-    device = torch.device(sim.pick_device(c.device))
-    if c.net not in model.CONFIGS:
-        raise SystemExit(f"--net {c.net}: expected one of {', '.join(model.CONFIGS)}")
-    if c.batch % c.micro:
-        raise SystemExit(f"--batch {c.batch} is not a multiple of --micro {c.micro}")
-    m = model.CONFIGS[c.net]
-    shards = {s: filter.Shards(c.data, s, m.horizon, m.rate, m.shift) for s in ("train", "validation")}
-    if not len(shards["train"]):
-        raise SystemExit(f"{c.data}: no training chunks in these shards (all held out, or every segment was null)")
-    facts = {"shards": hashlib.sha256(repr([(p.about["name"], len(p["start"])) for s in shards.values() for p in s.parts]).encode()).hexdigest()[:16]}
-    recipe = {k: v for k, v in {**sim.recipe(c), **facts}.items() if k not in ("data", "minutes", "resume", "log_every", "save_every", "raw", "recompute")}
+@dataclass(frozen=True)
+class World:
+    """This process among all that train one network; alone it is 0 of 1."""
+    rank: int
+    size: int
+    device: torch.device
 
-    c.run.mkdir(parents=True, exist_ok=True)
-    with lock(c.run):
-        torch.manual_seed(c.seed)
-        net = model.NitroGen(m)
-        net.recompute = c.recompute
-        if c.vision:
-            model.load_vision(net, c.vision)
-        net = net.to(device)
-        optimizer = torch.optim.AdamW(net.parameters(), lr=c.lr, weight_decay=c.weight_decay, betas=(0.9, 0.99), fused=device.type != "mps")
-        average = {k: v.detach().clone() for k, v in net.state_dict().items()}
-        start = restore(c, recipe, net, optimizer, average)
-        if start >= c.steps:
-            print(f"{c.run}: finished at step {start}; --fresh trains anew")
-            return c.run / "model.safetensors"
-        if start == 0:
-            keep_source(c)
-        describe(c, m, net, shards, start, device)
-        with interrupts() as asked:
-            train_steps(c, recipe, net, optimizer, average, shards, start, device, asked)
-    return c.run / "model.safetensors"
+    def micro(self, c: Config) -> int:
+        """Frames per forward pass; SystemExit if the batch cannot be dealt out."""
+        micro = min(c.micro, c.batch // self.size)
+        if c.batch % (self.size * max(1, micro)):
+            raise SystemExit(f"--batch {c.batch} is not a multiple of {self.size} processes x --micro {micro}")
+        return micro
+
+    def total(self, v):
+        """Sum of a small tensor over all processes."""
+        if self.size > 1:
+            dist.all_reduce(v)
+        return v
+
+    def any(self, *flags) -> list[bool]:
+        """Which of the flags are set in some process."""
+        return [n > 0 for n in self.total(torch.tensor(flags, dtype=torch.float32, device=self.device)).tolist()] if self.size > 1 else list(flags)
 
 
-def train_steps(c, recipe, net, optimizer, average, shards, start, device, asked):
-    from tqdm import tqdm
-    batches, began, seen, done = Batches(shards["train"], net.c, c, device), time.time(), [], start
-    bar = tqdm(total=c.steps, initial=start, desc="train", unit="step", smoothing=0.1)
-    log = open(c.run / "log.jsonl", "a")
+@contextlib.contextmanager
+def joined(c: Config):
+    """The World of this process; one GPU each."""
+    size, kind = int(os.environ.get("WORLD_SIZE", 1)), sim.pick_device(c.device)
+    threads = (os.cpu_count() or 1) // (2 * int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    torch.set_num_threads(max(1, threads))                # the other half decodes; hyperthreads do not help
+    torch.set_float32_matmul_precision("high")            # where autocast leaves float32
+    if size == 1:
+        yield World(0, 1, torch.device(kind))
+        return
+    device = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
-        for step in range(start, c.steps):
-            torch.manual_seed(c.seed * 1_000_003 + step)                     # dropout, augmentation, t and noise of this step
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, c)
-            images, actions, mask = batches(step)
-            loss, norm = update(c, net, optimizer, images, actions, mask, device)
-            if not math.isfinite(loss):
-                raise SystemExit(f"step {step}: the loss is {loss}; chunks {batches.rows(step)[:8]}... of {c.data}; "
-                                 f"the last checkpoint stays; try a smaller --lr")
-            decay = ema_decay(step, c)
-            with torch.no_grad():
-                for k, v in net.state_dict().items():
-                    average[k].lerp_(v, 1 - decay)
-            done = step + 1
-            seen.append(loss)
-            bar.update()
-            late = c.minutes and time.time() - began > 60 * c.minutes
-            if done % c.log_every == 0 or done == c.steps:
-                row = {"step": done, "loss": round(float(np.mean(seen)), 5), "lr": float(f"{learning_rate(step, c):.3g}"), "norm": round(norm, 3),
-                       "frames_per_s": round((done - start) * c.batch / (time.time() - began), 1), "epoch": round(done * c.batch / len(shards["train"]), 2)}
-                if (done % c.save_every == 0 or done == c.steps) and len(shards["validation"]):
-                    row |= validate(c, net, average, shards["validation"], device)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                bar.write("  ".join(f"{k} {v:>8}" for k, v in row.items()))
-                seen = []
-            if done % c.save_every == 0 or done == c.steps or late:
-                save(c, recipe, net, optimizer, average, done)
-            if late and done < c.steps:
-                bar.write(f"--minutes {c.minutes:g} are over at step {done} of {c.steps}: the same command goes on from here")
-                break
-            if asked:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        save(c, recipe, net, optimizer, average, done)
-        raise
+        yield World(dist.get_rank(), size, device)
     finally:
-        batches.pool.shutdown(cancel_futures=True)
-        bar.close()
-        log.close()
-    picture(c)
+        dist.destroy_process_group()
 
 
-def update(c, net, optimizer, images, actions, mask, device) -> tuple[float, float]:
-    """One optimizer step over batch / micro forward passes; returns the mean loss and the gradient's norm."""
-    net.train()
-    total = 0.0
-    for part in range(0, c.batch, c.micro):
-        piece = slice(part, part + c.micro)
-        with sim.autocast(device.type):
-            loss = net.loss(augment(images[piece], net.c.image, c), actions[piece], mask[piece], draws=c.draws) * (c.micro / c.batch)
-        loss.backward()
-        total += loss.item()
-    norm = torch.nn.utils.clip_grad_norm_(net.parameters(), c.clip).item()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return total, norm
+def spread(net, c: Config, w: World):
+    """What gives the loss: the network; among several, DDP around it, or the network with its weights shared out (FSDP2)."""
+    if w.size == 1:
+        return net
+    if not c.fsdp:
+        return torch.nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    mesh = init_device_mesh(w.device.type, (w.size,))
+    for block in (*net.vision.blocks, *net.mixer):        # not the DiT's: `context` and `timing` use their layers from outside
+        fully_shard(block, mesh=mesh)
+    return fully_shard(net, mesh=mesh)
+
+
+def hold_gradients(run, held: bool) -> None:
+    """Whether the next backward pass leaves its gradients in this process, as all but a step's last do."""
+    if isinstance(run, torch.nn.parallel.DistributedDataParallel):
+        run.require_backward_grad_sync = not held
+    elif hasattr(run, "set_requires_gradient_sync"):
+        run.set_requires_gradient_sync(not held)
+
+
+def whole(v):
+    """A tensor that FSDP2 shared out, put together again; every process must call."""
+    return v.full_tensor() if hasattr(v, "full_tensor") else v
 
 
 @torch.no_grad()
-def validate(c, net, average, shards, device, frames: int = 512) -> dict:
+def put(target, array) -> None:
+    """Copy a whole array into a tensor, or this process's share of it."""
+    v = torch.from_numpy(array).to(target.device)
+    if hasattr(target, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+        v = distribute_tensor(v, target.device_mesh, target.placements)
+    target.copy_(v)
+
+
+# ---- a step --------------------------------------------------------------------------------------------------------------
+
+def update(c: Config, w: World, run, optimizer, average, data, step: int) -> tuple[np.ndarray, float]:
+    """One step of weights and average: the loss of each micro-batch of all processes, in the order of `rows`, and the gradient's norm.
+
+    Nothing moves if these are not all finite.
+    """
+    run.train()
+    net, n = bare(run), c.batch // (w.size * w.micro(c))
+    losses = torch.zeros(w.size, n, device=w.device)
+    for k in range(n):
+        images, actions, mask = next(data)
+        seed = np.random.SeedSequence([c.seed, step, (w.rank * n + k) * w.micro(c)])
+        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))          # augmentation, t, noise and dropout of these frames
+        hold_gradients(run, k < n - 1)
+        with sim.autocast(w.device.type):
+            loss = run(augment(images, net.c.image, c) if images.dtype == torch.uint8 else images, actions, mask, draws=c.draws)
+        (loss / n).backward()
+        losses[w.rank, k] = loss.detach()
+    norm = whole(torch.nn.utils.clip_grad_norm_(learned(net).values(), c.clip)).item()
+    losses = w.total(losses).flatten().cpu().numpy()
+    if math.isfinite(norm) and np.isfinite(losses).all():
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, c)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.values()), list(learned(net).values()), 1 - ema_decay(step, c))
+    optimizer.zero_grad(set_to_none=True)
+    return losses, norm
+
+
+# ---- the run ---------------------------------------------------------------------------------------------------------------
+
+def fit(c: Config) -> Path:
+    """Train (or go on training) c.run; returns the path of the model.  Ctrl-C, SIGTERM and --minutes leave a resumable run."""
+    with joined(c) as w, lock(c.run) if w.rank == 0 else contextlib.nullcontext():
+        if c.tensorboard and w.rank == 0:
+            events(c.run)
+        run, optimizer, average, shards = assemble(c, w)
+        names = repr([(p.about["name"], len(p["start"])) for s in shards.values() for p in s.parts])
+        recipe = {**sim.recipe(c, *([c.init] if c.init else [])), "shards": hashlib.sha256(names.encode()).hexdigest()[:16]}
+        recipe = {k: v for k, v in recipe.items() if k not in ANYWAY}
+        start = restore(c, w, recipe, run, optimizer, average)
+        if start >= c.steps:
+            say(w, f"{c.run}: finished at step {start}; --fresh trains anew")
+            return c.run / "model.safetensors"
+        describe(c, w, run, shards)
+        compiled(c, w, run)
+        estimate(c, w, run, c.steps - start)
+        with interrupts() as asked:
+            train_steps(c, w, recipe, run, optimizer, average, shards, start, asked)
+    return c.run / "model.safetensors"
+
+
+def assemble(c: Config, w: World):
+    """(what gives the loss, optimizer, average, shards by split) of step 0, on this process's device."""
+    sim.keep_memory()
+    if c.net not in model.CONFIGS:
+        raise SystemExit(f"--net {c.net}: expected one of {', '.join(model.CONFIGS)}")
+    w.micro(c)
+    torch.manual_seed(c.seed)
+    net = network(c).to(w.device)
+    shards = {s: filter.Shards(c.data, s, net.c.horizon, net.c.rate, net.c.shift) for s in ("train", "validation")}
+    if not len(shards["train"]):
+        raise SystemExit(f"{c.data}: no training chunks in these shards (all held out, or every segment was null)")
+    run = spread(net, c, w)
+    optimizer = torch.optim.AdamW(learned(net).values(), lr=c.lr, weight_decay=c.weight_decay, betas=(0.9, 0.99), fused=w.device.type != "mps")
+    return run, optimizer, {k: p.detach().clone() for k, p in learned(net).items()}, shards
+
+
+def network(c: Config) -> model.NitroGen:
+    """A new network, or that of --init with chunks timed as the shards were cut; actions go by name, so any layout will do."""
+    if c.freeze and not (c.init or c.vision):
+        raise SystemExit("--freeze leaves the vision encoder as it was loaded: give --init FILE (or --vision FILE)")
+    if c.init.endswith((".pt", ".pth")):
+        raise SystemExit(f"{c.init}: convert it first: python model.py convert {c.init} {Path(c.init).with_suffix('.safetensors')}")
+    net = model.load(c.init, "cpu") if c.init else model.NitroGen(model.CONFIGS[c.net])
+    if c.init:
+        try:
+            info = filter.Part(min(Path(c.data).glob("*.safetensors"))).info
+            net.c = dataclasses.replace(net.c, **{k: info[k] for k in ("horizon", "rate", "shift")})
+        except ValueError as e:
+            raise SystemExit(f"{c.data}: no shards there, or cut for chunks that {c.init} has no place for ({e}); "
+                             f"make them: {sim.MAKER['shard']} --out {c.data} --horizon {net.c.horizon} --fresh") from None
+    if c.vision:
+        model.load_vision(net, c.vision)
+    net.vision.requires_grad_(not c.freeze)
+    net.recompute = c.recompute
+    return net.train()
+
+
+def compiled(c: Config, w: World, run) -> None:
+    """torch.compile on a GPU, block by block: equal ones compile once, and DDP, FSDP2 and checkpointing stay outside."""
+    if c.compile and w.device.type == "cuda":
+        for block in (*bare(run).vision.blocks, *bare(run).mixer, *bare(run).dit):
+            block.compile()
+
+
+def learned(net) -> dict:
+    return {name: p for name, p in net.named_parameters() if p.requires_grad}
+
+
+def bare(run) -> model.NitroGen:
+    """The network inside of DDP."""
+    return getattr(run, "module", run)
+
+
+def train_steps(c, w, recipe, run, optimizer, average, shards, start, asked):
+    from tqdm import tqdm
+    net, done, seen, since, began = bare(run), start, [], start, time.time()
+    data, ends = batches(shards["train"], net.c, c, w, start), began + 60 * (c.minutes or math.inf)
+    bar = tqdm(total=c.steps, initial=start, desc="train", unit="step", smoothing=0.1, disable=w.rank > 0)
+    try:
+        for step in range(start, c.steps):
+            losses, norm = update(c, w, run, optimizer, average, data, step)
+            if not (np.isfinite(losses).all() and math.isfinite(norm)):
+                save(c, w, recipe, net, averaged(net, average), optimizer, average, done)
+                raise SystemExit(lost(c, w, shards["train"], step, losses, norm))
+            done = step + 1
+            seen.append(losses.mean())
+            bar.update()
+            told, late = w.any(bool(asked), time.time() > ends)
+            saves = done % c.save_every == 0 or done == c.steps or told or late
+            if done % c.log_every == 0 or saves:
+                row = {"step": done, "loss": round(float(np.mean(seen)), 5), "lr": float(f"{learning_rate(step, c):.3g}"), "norm": round(norm, 3),
+                       "frames_per_s": round((done - since) * c.batch / (time.time() - began), 1), "epoch": round(done * c.batch / len(shards["train"]), 2)}
+                if saves:
+                    weights = averaged(net, average)
+                    if w.rank == 0 and len(shards["validation"]) and not (told or late):
+                        row |= validate(net.c, weights, shards["validation"], w.device)
+                if w.rank == 0:
+                    bar.write("  ".join(f"{k} {v:>8}" for k, v in row.items()))
+                    log(c, row)
+                if saves:
+                    save(c, w, recipe, net, weights, optimizer, average, done)
+                seen, since, began = [], done, time.time()
+            if told:
+                raise KeyboardInterrupt
+            if late and done < c.steps:
+                bar.write(f"--minutes {c.minutes:g} are over at step {done} of {c.steps}: the same command goes on from here")
+                break
+    finally:
+        data.close()                                       # and with it the decoding processes
+        bar.close()
+    if w.rank == 0:
+        picture(c)
+
+
+def lost(c, w, shards, step, losses, norm) -> str:
+    """What went wrong in a step, and in which rows: those of the micro-batches whose loss is not finite, else all."""
+    bad = np.flatnonzero(~np.isfinite(losses))
+    where = rows(step, len(shards), c).reshape(-1, w.micro(c))[bad if len(bad) else slice(None)].flatten()
+    return (f"step {step}: the loss is {losses.mean()}, the gradient's norm {norm}; batch: {place(shards, where)}; the state before it is kept in {c.run}; "
+            "try a smaller --lr, or look at these rows")
+
+
+@torch.no_grad()
+def averaged(net, average) -> dict:
+    """The whole network's weights, averaged where they learn; every process must call."""
+    return {name: whole(average.get(name, v)) for name, v in net.state_dict().items()}
+
+
+@torch.no_grad()
+def validate(m: model.Config, weights, shards, device, frames: int = 512) -> dict:
     """Loss of the averaged weights on held-out videos, over a fixed set of frames, times and noises, in all and by game."""
-    probe = model.NitroGen(net.c).to(device).eval()
-    probe.load_state_dict(average)
-    rows = np.random.default_rng(0).permutation(len(shards))[:frames]
-    losses = {}
+    net = model.skeleton(m, len(weights)).eval()
+    net.load_state_dict(weights, assign=True)
     torch.manual_seed(0)
-    for game in sorted({shards[i][4] for i in rows}):
-        items = [shards[i] for i in rows if shards[i][4] == game]
-        batch = [(filter.decode(np.asarray(j), net.c.image), b, s, k) for j, b, s, k, _ in items]
-        images, actions, mask = collate(batch, device, net.c.actions)
-        losses[game] = [probe.loss(images[i:i + 64], actions[i:i + 64], mask[i:i + 64], draws=4).item() for i in range(0, len(batch), 64)]
-    out = {f"val_{game}": round(float(np.mean(v)), 5) for game, v in losses.items()}
-    return {"val": round(float(np.mean([x for v in losses.values() for x in v])), 5), **out}
+    chosen, losses = np.random.default_rng(0).permutation(len(shards))[:frames], {}
+    for game in sorted({shards[i][4] for i in chosen}):
+        mine = [i for i in chosen if shards[i][4] == game]
+        for piece in (mine[i:i + 64] for i in range(0, len(mine), 64)):
+            batch = on_device(collate([Chunks(shards, m.image)[i] for i in piece], m.actions), device)
+            with sim.autocast(device.type):
+                losses.setdefault(game, []).append(net.loss(*batch, draws=4).item())
+    return {"val": round(float(np.mean(sum(losses.values(), []))), 5), **{f"val_{game}": round(float(np.mean(v)), 5) for game, v in losses.items()}}
+
+
+def log(c: Config, row: dict) -> None:
+    with open(c.run / "log.jsonl", "a") as f:
+        f.write(json.dumps(row) + "\n")
+    if c.tensorboard:
+        for key, value in row.items():
+            events(c.run).add_scalar(key, value, row["step"])
+        events(c.run).flush()
+
+
+@functools.cache
+def events(folder: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise SystemExit("--tensorboard needs TensorBoard: pip install tensorboard") from None
+    return SummaryWriter(str(folder))
 
 
 # ---- run folder ----------------------------------------------------------------------------------------------------------
 
 @contextlib.contextmanager
 def interrupts():
-    """Ctrl-C becomes a list that is no longer empty, so that a step under way is finished before the run is saved."""
-    asked, usual = [], signal.getsignal(signal.SIGINT)
-    mine = usual is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if mine:
-        signal.signal(signal.SIGINT, lambda *_: asked.append(True))
+    """Ctrl-C and SIGTERM become a list that is no longer empty, so that a step under way is finished before the run is saved."""
+    asked, usual = [], {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    mine = [s for s, handler in usual.items() if handler in (signal.default_int_handler, signal.SIG_DFL)]
+    mine = mine if threading.current_thread() is threading.main_thread() else []
+    for s in mine:
+        signal.signal(s, lambda *_: asked.append(True))
     try:
         yield asked
     finally:
-        if mine:
-            signal.signal(signal.SIGINT, usual)
+        for s in mine:
+            signal.signal(s, usual[s])
 
 
 @contextlib.contextmanager
 def lock(folder: Path):
-    """Only one process trains a run."""
+    """Only one run trains a folder; half-written files of one that was killed go."""
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:                                   # Windows has no flock
@@ -318,29 +558,41 @@ def lock(folder: Path):
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise SystemExit(f"{folder}: another process is training this run; give another --out") from None
+        os.register_at_fork(after_in_child=f.close)       # decoding processes outlive a killed trainer by seconds: not with its lock
+        for part in folder.glob(".*.part"):
+            part.unlink()
         yield
 
 
-def save(c, recipe, net, optimizer, average, step: int) -> None:
-    """state.safetensors first, then the model: whatever happens in between, the run resumes."""
-    state = {f"average.{k}": v for k, v in average.items()}
-    for name, p in net.named_parameters():
+def save(c, w, recipe, net, weights, optimizer, average, step: int) -> None:
+    """state.safetensors first, then the model: whatever happens in between, the run resumes.  Every process must call."""
+    state = {}
+    for name, p in learned(net).items():
         s = optimizer.state.get(p, {})
-        state |= {f"raw.{name}": p, f"m.{name}": s.get("exp_avg", torch.zeros_like(p)), f"v.{name}": s.get("exp_avg_sq", torch.zeros_like(p))}
-    sim.write(c.run / "state.safetensors", {k: v.detach().float().cpu().numpy() for k, v in state.items()}, "nitrogen.state/1", recipe=recipe, step=step)
-    about = {"recipe": recipe, "step": step}
-    model.save(c.run / "model.safetensors", average, net, weights="averaged", **about)
-    if c.raw:
-        model.save(c.run / "raw.safetensors", net.state_dict(), net, weights="raw", **about)
+        for key, v in (("raw", p), ("average", average[name]), ("m", s.get("exp_avg")), ("v", s.get("exp_avg_sq"))):
+            v = whole(torch.zeros_like(p) if v is None else v)
+            state |= {f"{key}.{name}": v.detach().cpu().numpy()} if w.rank == 0 else {}
+    raw = {name: whole(v) for name, v in net.state_dict().items()} if c.raw else {}
+    if w.rank > 0:
+        return
+    try:
+        sim.write(c.run / "state.safetensors", state, "nitrogen.state/1", recipe=recipe, step=step)
+        model.save(c.run / "model.safetensors", weights, net, weights="averaged", recipe=recipe, step=step)
+        if raw:
+            model.save(c.run / "raw.safetensors", raw, net, weights="raw", recipe=recipe, step=step)
+    except (OSError, SafetensorError) as e:
+        raise SystemExit(f"{c.run}: step {step} could not be saved ({e}); the checkpoint before it is whole; make room, the same command goes on from there") from None
 
 
-def restore(c, recipe, net, optimizer, average) -> int:
-    """Load an unfinished run of the same recipe; the step to go on from (0: a new run)."""
-    path = c.run / "state.safetensors"
+def restore(c, w, recipe, run, optimizer, average) -> int:
+    """Load an unfinished run of the same recipe; the step to go on from (0: a new run).  The log loses what came after it."""
+    path, lines = c.run / "state.safetensors", c.run / "log.jsonl"
     if c.fresh or not path.exists():
         if not c.fresh and (c.run / "model.safetensors").exists():
             raise SystemExit(f"{c.run}: holds a model but no {path.name}; give another --out, or --fresh to replace it")
-        (c.run / "log.jsonl").unlink(missing_ok=True)
+        if w.rank == 0:
+            lines.unlink(missing_ok=True)
+            keep_source(c)
         return 0
     tensors, info = sim.read(path, "nitrogen.state/1")
     if not c.resume:
@@ -348,12 +600,13 @@ def restore(c, recipe, net, optimizer, average) -> int:
     if info["recipe"] != json.loads(json.dumps(recipe)):
         other = [k for k in recipe if json.loads(json.dumps(recipe[k])) != info["recipe"].get(k)]
         raise SystemExit(f"{c.run}: holds a run with another {', '.join(other)}; give another --out, or --fresh to replace it")
-    for name, p in net.named_parameters():
-        p.data.copy_(torch.from_numpy(tensors[f"raw.{name}"]))
-        optimizer.state[p] = {"step": torch.tensor(float(info["step"])), "exp_avg": torch.from_numpy(tensors[f"m.{name}"]).to(p.device),
-                              "exp_avg_sq": torch.from_numpy(tensors[f"v.{name}"]).to(p.device)}
-    for name, v in average.items():
-        v.copy_(torch.from_numpy(tensors[f"average.{name}"]))
+    for name, p in learned(bare(run)).items():
+        optimizer.state[p] = {"step": torch.tensor(float(info["step"]), device=p.device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        for key, v in (("raw", p), ("average", average[name]), ("m", optimizer.state[p]["exp_avg"]), ("v", optimizer.state[p]["exp_avg_sq"])):
+            put(v, tensors[f"{key}.{name}"])
+    if w.rank == 0 and lines.exists():
+        kept = [line for line in open(lines) if line.endswith("\n") and json.loads(line)["step"] <= info["step"]]
+        sim.write_bytes(lines, "".join(kept).encode())
     return info["step"]
 
 
@@ -365,25 +618,71 @@ def keep_source(c: Config) -> None:
     (folder / "command.txt").write_text(shlex.join([sys.executable, *sys.argv]) + "\n" + json.dumps(dataclasses.asdict(c), indent=1) + "\n")
 
 
-def describe(c, m, net, shards, start, device) -> None:
-    """What will happen, before it happens; the estimate comes from one timed step."""
-    count = sum(p.numel() for p in net.parameters())
-    print(f"config    {json.dumps(dataclasses.asdict(c))}")
-    print(f"network   {c.net}: {count:,} parameters, {m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s")
-    print(f"data      {c.data}: {len(shards['train']):,} chunks {shards['train'].games}, {len(shards['validation']):,} held out")
-    print(f"device    {device}, bfloat16 where it is safe, {torch.get_num_threads()} threads")
-    images, K = torch.zeros(c.micro, m.image, m.image, 3, dtype=torch.uint8, device=device), (c.micro, m.horizon, len(m.actions))
+def describe(c: Config, w: World, run, shards) -> None:
+    """What will happen, before it happens."""
+    net, m, GB = bare(run), bare(run).c, 1e9
+    count, trained = (sum(p.numel() for p in ps) for ps in (net.parameters(), learned(net).values()))
+    frame, fixed = activations(c, w, net)
+    parts = {"parameters": 4 * count, "gradients": 4 * trained, "optimizer": 8 * trained, "average": 4 * trained}
+    parts = {k: v / (w.size if c.fsdp else 1) for k, v in parts.items()} | {"activations": fixed + w.micro(c) * frame}
+    say(w, f"config    {json.dumps(dataclasses.asdict(c))}\n"
+           f"network   {c.init or c.net}: {count:,} parameters, {trained:,} learn; {m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s\n"
+           f"data      {c.data}: {len(shards['train']):,} chunks {shards['train'].games}, {len(shards['validation']):,} held out\n"
+           f"device    {w.size} x {w.device}, bfloat16 where it is safe, {torch.get_num_threads()} threads, {workers(c)} decoding processes\n"
+           f"memory    about {sum(parts.values()) / GB:.2f} GB: {', '.join(f'{k} {v / GB:.2f}' for k, v in parts.items())} "
+           f"({w.micro(c)} frames of {frame / 1e6:.0f} MB)")
+
+
+def estimate(c: Config, w: World, run, steps: int) -> None:
+    """The time that it will take, from a forward and backward pass."""
+    m = bare(run).c
+    images, K = torch.zeros(w.micro(c), m.image, m.image, 3, dtype=torch.uint8, device=w.device), (w.micro(c), m.horizon, len(m.actions))
     for _ in range(3):                                    # the first ones also fill caches
         began = time.time()
-        with sim.autocast(device.type):
-            loss = net.loss(augment(images, m.image, c), torch.zeros(K, device=device), torch.ones(1, device=device), draws=c.draws)
+        with sim.autocast(w.device.type):
+            loss = run(augment(images, m.image, c), torch.zeros(K, device=w.device), torch.ones(1, device=w.device), draws=c.draws)
         loss.backward()
-        net.zero_grad(set_to_none=True)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-    seconds = (time.time() - began) * c.batch / c.micro
-    print(f"time      {c.steps - start:,} steps of {c.batch} frames at about {seconds:.2f} s: about {(c.steps - start) * seconds / 60:.0f} minutes"
-          + (f"; this run stops after {c.minutes:g} and can be resumed" if c.minutes else ""), flush=True)
+        run.zero_grad(set_to_none=True)
+        synchronize(w)
+    seconds = (time.time() - began) * c.batch / (w.size * w.micro(c))
+    say(w, f"time      {steps:,} steps of {c.batch} frames at about {seconds:.2f} s: about {steps * seconds / 60:.0f} minutes"
+        + (f"; this run stops after {c.minutes:g} and can be resumed" if c.minutes else ""))
+
+
+def say(w: World, text: str) -> None:
+    if w.rank == 0:
+        print(text, flush=True)
+
+
+def synchronize(w: World) -> None:
+    if w.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def activations(c: Config, w: World, net) -> tuple[float, float]:
+    """Bytes kept for the backward pass, per frame and in any case: measured on one and on two, not compiled (which needs less)."""
+    m, weights = net.c, {p.data_ptr() for p in net.parameters()}
+
+    def kept(B: int) -> int:
+        found = {}
+
+        def keep(t):
+            found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        images, a = torch.zeros(B, 3, m.image, m.image, device=w.device), torch.zeros(B, m.horizon, len(m.actions), device=w.device)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), sim.autocast(w.device.type):
+            loss = net(images, a, torch.ones(1, device=w.device), draws=c.draws)
+        return sum(n for at, n in found.items() if at not in weights)
+
+    net.recompute = False
+    one, two = kept(1), kept(2)
+    net.recompute = c.recompute
+    frame, fixed = two - one, 2 * one - two
+    if c.recompute:                                       # the input of every block, and all of one block at a time
+        blocks = m.mixer_layers + (0 if c.freeze else m.vision_layers)
+        frame = frame / blocks + 4 * blocks * m.tokens * m.context
+    return frame, fixed
 
 
 def picture(c: Config) -> None:
@@ -400,6 +699,55 @@ def picture(c: Config) -> None:
     plt.xlabel("step"), plt.ylabel("flow-matching loss"), plt.legend(), plt.grid(alpha=0.3), plt.tight_layout()
     plt.savefig(c.run / "loss.png", dpi=120)
     plt.close()
+
+
+# ---- bench -----------------------------------------------------------------------------------------------------------------
+
+PEAKS = {  # TFLOP/s of dense bfloat16, from the data sheets; the first name that the device's contains
+    "B200": 2250, "H100 PCIe": 756, "H100": 989, "H200": 989, "GH200": 989, "A100": 312, "L40S": 362, "A10G": 70, "A10": 125, "L4": 121,
+    "A6000": 155, "RTX 5090": 210, "RTX 4090": 165, "RTX 3090": 71, "MI300X": 1307}
+
+
+def peak(device) -> tuple[float, str]:
+    """TFLOP/s, and whose: the data sheet's, else of a matrix product measured here."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    for known, value in PEAKS.items():
+        if known in name:
+            return value, f"{known} data sheet"
+    with sim.autocast(device.type):
+        dtype = torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32
+    return model.peak(device, dtype) / 1e3, f"a matrix product on {name}"
+
+
+def bench(c: Config) -> None:
+    """Samples per second of the data alone, of the model alone and of both; MFU: the network's arithmetic in the device's peak."""
+    with joined(c) as w:
+        run, optimizer, average, shards = assemble(c, w)
+        compiled(c, w, run)
+        m, data, n = bare(run).c, batches(shards["train"], bare(run).c, c, w), c.batch // (w.size * w.micro(c))
+        held = [[augment(images, m.image, c), *rest] for images, *rest in (next(data) for _ in range(n))]
+
+        def rate(f, frames: int, first: int = 1) -> float:
+            for _ in range(first):                         # compiles and fills caches; or empties the queue of what was ready
+                f()
+            synchronize(w)
+            began, calls = time.time(), 0
+            while calls < 3 or time.time() - began < 10:
+                f()
+                calls += 1
+            synchronize(w)
+            return calls * frames / (time.time() - began)
+
+        top, whose = peak(w.device)
+        alone = rate(lambda: update(c, w, run, optimizer, average, iter(held), 0), c.batch)
+        both = rate(lambda: update(c, w, run, optimizer, average, data, 0), c.batch)
+        decoded = rate(lambda: next(data), w.size * w.micro(c), 2 * workers(c) + 1)
+        tflop = model.gflop(m, 1, draws=c.draws, freeze=c.freeze) / 1e3
+        say(w, f"data alone  {decoded:9.1f} samples/s   {decoded / alone:.1f} x what the model takes; {workers(c)} processes for each of {w.size} x {w.device}")
+        for name, speed in (("model alone", alone), ("both", both)):
+            share = speed * tflop / (top * w.size)
+            say(w, f"{name:11s} {speed:9.1f} samples/s   {speed * tflop:.2f} TFLOP/s, MFU {share:.0%} of {w.size} x {top:.3g} ({whose})")
+        data.close()
 
 
 # ---- the whole pipe on built-in games -------------------------------------------------------------------------------------
@@ -446,7 +794,7 @@ def run(*command: str) -> None:
 
 
 def main(argv=None):
-    sim.command_line(__doc__, {"": (CONFIGS, lambda c: fit(c) if c.data else pipeline(c))}, argv)
+    sim.command_line(__doc__, {"": (CONFIGS, lambda c: fit(c) if c.data else pipeline(c)), "bench": (CONFIGS, bench)}, argv, model.inspect)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
 """train.py: schedule and average by hand, augmentation, exact resume, guarded run folders."""
 
+import contextlib
+import dataclasses
 import json
 import math
+import os
+import resource
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -69,11 +75,42 @@ def config(**changes):
                            "log_every": 2, "save_every": 2, "device": "cpu", **changes})
 
 
-def test_every_chunk_once_per_epoch(shards):
+ALONE = train.World(0, 1, torch.device("cpu"))
+
+
+def states(*runs):
+    return [sim.read(f"{r}/state.safetensors")[0] for r in runs]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def test_every_chunk_once_per_epoch():
     c = config(batch=10)
-    batches = train.Batches(filter.Shards("shards", "train", 16, 30, 1), MICRO, c, "cpu")
-    drawn = np.concatenate([batches.rows(s) for s in range(43)])                          # 430 rows: ten epochs of 43
+    drawn = np.concatenate([train.rows(s, 43, c) for s in range(43)])                     # 430 rows: ten epochs of 43
     assert (np.bincount(drawn) == 10).all() and sorted(drawn[43:86]) == list(range(43)) and drawn[:43].tolist() != drawn[43:86].tolist()
+    assert train.rows(3, 43, c).tolist() != train.rows(3, 43, config(batch=10, seed=1)).tolist()
+
+
+def test_shuffle_is_a_permutation_that_mixes():
+    for n in (1, 2, 3, 64, 1000, 65537):
+        assert sorted(train.shuffled(np.arange(n), n, (0, 0))) == list(range(n))
+    x = train.shuffled(np.arange(100000), 100000, (0, 1))
+    assert abs(np.corrcoef(x[:-1], x[1:])[0, 1]) < 0.02 and abs(np.corrcoef(x, np.arange(100000))[0, 1]) < 0.02
+    assert np.abs(np.bincount(x[:10000] // 1000, minlength=100) - 100).max() < 45         # the first tenth comes from everywhere
+    far = train.shuffled(np.arange(1000), 10**12, (0, 1))
+    assert len(set(far)) == 1000 and far.max() < 10**12 and far.max() > 9 * 10**11
+
+
+def test_same_order_for_any_number_of_processes(shards):
+    """The processes' micro-batches, put side by side, are the step's rows: decoded frames, in order."""
+    c, data = config(batch=8, micro=2, steps=3), filter.Shards("shards", "train", 16, 30, 1)
+    alone = [torch.cat([next(pieces)[0] for _ in range(4)]) for pieces in [train.batches(data, MICRO, c, ALONE)] for _ in range(3)]
+    ranks = [train.batches(data, MICRO, c, train.World(r, 2, torch.device("cpu"))) for r in range(2)]
+    for step in range(3):
+        assert torch.equal(alone[step], torch.cat([next(r)[0] for r in ranks for _ in range(2)]))
+        assert (alone[step][:, 0, 0, 0] > 100).tolist() == (data.parts[0]["start"][train.rows(step, 43, c)] < 30).tolist()
 
 
 def test_other_layouts_go_by_name():
@@ -81,7 +118,7 @@ def test_other_layouts_go_by_name():
     shown = np.ones(20, bool)
     shown[model.ACTIONS.index("NORTH")] = False
     buttons, sticks = np.eye(16, dtype=np.uint8), np.full((16, 4), -0.5, np.float32)
-    images, actions, mask = train.collate([(np.zeros((8, 8, 3), np.uint8), buttons, sticks, shown)], "cpu", model.RELEASED)
+    images, actions, mask = train.collate([(np.zeros((8, 8, 3), np.uint8), buttons, sticks, shown)], model.RELEASED)
     assert actions.shape == (1, 16, 25) and mask.shape == (1, 1, 25) and mask.sum() == 19
     for i, name in enumerate(model.RELEASED):
         counts = name in model.ACTIONS and name != "NORTH"
@@ -93,7 +130,7 @@ def test_other_layouts_go_by_name():
 
 def test_start_from_a_siglip_tower(shards, monkeypatch, tmp_path):
     from safetensors.torch import save_file
-    monkeypatch.setattr(train, "train_steps", lambda c, recipe, net, *rest: kept.append(net))
+    monkeypatch.setattr(train, "train_steps", lambda c, w, recipe, net, *rest: kept.append(net))
     kept, donor = [], model.NitroGen(MICRO)
     save_file({k.replace("vision_encoder.", "vision_model."): v.contiguous().clone() for n, p in donor.state_dict().items() if n.startswith("vision.")
                for k, v in model.theirs(n, p).items()}, tmp_path / "tower.safetensors")
@@ -101,26 +138,41 @@ def test_start_from_a_siglip_tower(shards, monkeypatch, tmp_path):
     assert all(torch.equal(v, donor.vision.state_dict()[k]) for k, v in kept[0].vision.state_dict().items())
 
 
-def test_resume_is_exact(shards, monkeypatch):
-    """6 steps at once == 3 steps, Ctrl-C, and the rest: bit for bit, weights, average and optimizer."""
-    train.fit(config(out="whole"))
-    calls, real = [], train.update
+CHILD = """
+import os, signal, sys
+import sim, model, train, test_train
+model.CONFIGS["micro"] = test_train.MICRO
+calls, real, rank = [], train.update, os.environ.get("RANK", "0")
+def update(*args):
+    calls.append(0)
+    if os.environ.get("KILL") == rank + ":" + str(len(calls)) and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args)
+train.update = update
+train.main(sys.argv[1:])
+"""
 
-    def interrupted(*args):
-        calls.append(0)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return real(*args)
 
-    monkeypatch.setattr(train, "update", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train.fit(config())
-    assert sim.read("run/state.safetensors")[1]["step"] == 3
-    monkeypatch.setattr(train, "update", real)
-    train.fit(config())
-    whole, parts = (sim.read(f"{r}/state.safetensors")[0] for r in ("whole", "run"))
-    assert whole.keys() == parts.keys() and all(np.array_equal(whole[k], parts[k]) for k in whole)
-    assert sum(np.abs(v).sum() for k, v in whole.items() if k.startswith("m.")) > 0
+def command(c, *launcher, **env):
+    """The real command line for config c, in processes of its own that know the test's network."""
+    flags = [w for f in dataclasses.fields(c) for v in [getattr(c, f.name)] for w in
+             (["--" + ("" if v else "no-") + f.name.replace("_", "-")] if isinstance(v, bool) else ["--" + f.name.replace("_", "-"), str(v)])]
+    open("child.py", "w").write(CHILD)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(sim.ROOT), str(sim.ROOT / "tests")]), "OMP_NUM_THREADS": "1", **env}
+    return subprocess.run([sys.executable, *launcher, "child.py", *flags], env=env, capture_output=True, text=True, timeout=240)
+
+
+def test_resume_is_exact(shards):
+    """10 steps == 5, kill -9 in the eighth, and the rest: bit for bit, weights, average, optimizer and log."""
+    train.fit(config(out="whole", steps=10, save_every=5, log_every=1))
+    c = config(steps=10, save_every=5, log_every=1)
+    assert command(c, KILL="0:8").returncode == -signal.SIGKILL
+    assert sim.read("run/state.safetensors")[1]["step"] == 5 and len(open("run/log.jsonl").readlines()) == 7
+    train.fit(c)
+    assert same(*states("whole", "run"))
+    logs = [[{k: v for k, v in json.loads(line).items() if k != "frames_per_s"} for line in open(f"{r}/log.jsonl")] for r in ("whole", "run")]
+    assert logs[0] == logs[1] and len(logs[0]) == 10
+    assert sum(np.abs(v).sum() for k, v in states("whole")[0].items() if k.startswith("m.")) > 0
 
 
 def test_ctrl_c_finishes_the_step(shards, monkeypatch):
@@ -150,10 +202,11 @@ def test_ctrl_c_finishes_the_step(shards, monkeypatch):
 
 def test_accumulation_is_the_same_step(shards, monkeypatch):
     """One step in micro batches of 4 or 8: the same gradient but for rounding (no dropout, no augmentation, given noise)."""
-    monkeypatch.setitem(model.CONFIGS, "micro", model.Config(**{**MICRO.__dict__, "dropout": 0.0}))
+    monkeypatch.setitem(model.CONFIGS, "micro", dataclasses.replace(MICRO, dropout=0.0))
     monkeypatch.setattr(train, "augment", lambda images, side, c: images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    monkeypatch.setattr(sim, "autocast", lambda device: contextlib.nullcontext())
     real, t, noise = model.NitroGen.loss, torch.linspace(0.1, 0.8, 8), torch.randn(8, 16, 20, generator=torch.Generator().manual_seed(0))
-    norms = {}
+    after = {}
     for micro in (4, 8):
         place = [0]
 
@@ -162,14 +215,84 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
             place[0] = a + len(actions)
             return real(self, pixels, actions, mask, t[a:a + len(actions)], noise[a:a + len(actions)])
 
-        torch.manual_seed(0)
-        net = model.NitroGen(model.CONFIGS["micro"])
-        monkeypatch.setattr(model.NitroGen, "loss", given)
+        monkeypatch.setattr(model.NitroGen, "forward", given)
         c = config(micro=micro)
-        batches = train.Batches(filter.Shards("shards", "train", 16, 30, 1), MICRO, c, "cpu")
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
-        norms[micro] = train.update(c, net, optimizer, *batches(0), torch.device("cpu"))
-    assert np.allclose(norms[4], norms[8], rtol=2e-2)
+        run, _, average, parts = train.assemble(c, ALONE)
+        optimizer = torch.optim.SGD(run.parameters(), lr=0.0)
+        losses, norm = train.update(c, ALONE, run, optimizer, average, train.batches(parts["train"], MICRO, c, ALONE), 0)
+        after[micro] = [losses.mean(), norm, *(p.detach() for p in run.parameters())]
+        assert len(losses) == 8 // micro
+    assert all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(after[4], after[8]))
+    moved = [(p - q).abs().max().item() for p, q in zip(after[4][2:], model.NitroGen(MICRO).parameters())]
+    assert max(moved) > 1e-4
+
+
+@pytest.mark.parametrize("flags", [{}, {"fsdp": True}], ids=["ddp", "fsdp"])
+def test_two_processes_are_the_same_run(shards, flags):
+    """torchrun, two processes over gloo: the steps of one process but for rounding, dropout and augmentation included; one writes."""
+    train.fit(config(out="one", steps=4))
+    done = command(config(out="two", steps=4, **flags), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = states("one", "two")
+    assert one.keys() == two.keys()
+    for key in one:
+        assert np.allclose(one[key], two[key], rtol=1e-3, atol=2e-4), key
+    first = states_after(config(steps=4))
+    assert max(np.abs(one[k] - first[k[4:]]).max() for k in one if k.startswith("raw.")) > 1e-3          # and that is far from where it began
+    logs = [[json.loads(line) for line in open(f"{r}/log.jsonl")] for r in ("one", "two")]
+    assert [r["step"] for r in logs[1]] == [2, 4] and math.isclose(logs[0][1]["val"], logs[1][1]["val"], rel_tol=1e-2)
+
+
+def states_after(c):
+    """Weights at step 0."""
+    torch.manual_seed(c.seed)
+    return {k: p.detach().numpy() for k, p in train.network(c).named_parameters()}
+
+
+@pytest.mark.slow
+def test_elastic_restart_resumes(shards):
+    """One of two processes is killed: torchrun starts both again, and they go on from the checkpoint to the same end."""
+    elastic = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "1", "--nproc-per-node", "2")
+    whole, restarted = config(out="whole", steps=6), config(steps=6)
+    assert command(whole, *elastic).returncode == 0
+    done = command(restarted, *elastic, KILL="1:4")
+    assert done.returncode == 0 and same(*states("whole", "run")), done.stderr[-2000:]
+
+
+def test_nan_names_the_batch_and_keeps_the_state(shards, monkeypatch):
+    """One micro-batch of the fourth step gives NaN: nothing moves, the state of three steps is kept, its rows are named."""
+    train.fit(config(out="whole", steps=6, minutes=0))
+    real, calls = train.augment, []
+
+    def poisoned(images, side, c):
+        calls.append(0)
+        return real(images, side, c) * (float("nan") if len(calls) == 3 + 2 * 3 + 2 else 1)             # describe's three, three steps of two
+
+    monkeypatch.setattr(train, "augment", poisoned)
+    rows = train.rows(3, 43, config())[4:]
+    with pytest.raises(SystemExit, match=f"step 3: the loss is nan.*v-0-000.safetensors rows {', '.join(map(str, sorted(rows)))};"):
+        train.fit(config())
+    assert sim.read("run/state.safetensors")[1]["step"] == 3
+    monkeypatch.setattr(train, "augment", real)
+    train.fit(config())
+    assert same(*states("whole", "run"))
+
+
+def test_disk_full_keeps_the_checkpoint(shards):
+    train.fit(config(minutes=1e-9))
+    before = [open(f"run/{name}.safetensors", "rb").read() for name in ("state", "model")]
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before[0]) // 2, usual[1]))                           # a write beyond it fails, as on a full disk
+    try:
+        with pytest.raises(SystemExit, match="run: step 2 could not be saved .*the checkpoint before it is whole"):
+            train.fit(config())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert before == [open(f"run/{name}.safetensors", "rb").read() for name in ("state", "model")]
+    assert not list(train.Path("run").glob(".*.part"))
+    train.fit(config())
+    train.fit(config(out="whole"))
+    assert same(*states("whole", "run"))
 
 
 def test_it_learns_what_the_colour_says(shards):
@@ -197,9 +320,10 @@ def test_guards(shards, monkeypatch, capsys):
         train.fit(config(micro=3))
     with pytest.raises(SystemExit, match="no shards there"):
         train.fit(config(data="nowhere"))
-    monkeypatch.setattr(train, "update", lambda *a: (float("nan"), 1.0))
-    with pytest.raises(SystemExit, match="step 0: the loss is nan; chunks"):
-        train.fit(config(out="other"))
+    with pytest.raises(SystemExit, match="--freeze leaves"):
+        train.fit(config(out="other", freeze=True))
+    with pytest.raises(SystemExit, match="convert it first: python model.py convert ng.pt ng.safetensors"):
+        train.fit(config(out="other", init="ng.pt"))
     state = open("run/state.safetensors", "rb").read()
     open("run/state.safetensors", "wb").write(state[:1000])
     with pytest.raises(SystemExit, match="not a readable safetensors"):
