@@ -758,6 +758,21 @@ def peak(device, dtype) -> float:
     return 2e-9 * n**3 / seconds
 
 
+RATED = {  # TFLOP/s of dense bfloat16, from the data sheets; the first name that the device's own contains
+    "B200": 2250, "H100 PCIe": 756, "H100": 989, "H200": 989, "GH200": 989, "A100": 312, "L40S": 362, "A6000": 155, "A10": 125, "L4": 121,
+    "RTX 5090": 210, "RTX 4090": 165, "RTX 3090": 71, "MI300X": 1307}
+
+
+def rated(device) -> tuple[float, str]:
+    """TFLOP/s of a device in training, and whose: the data sheet's, else those of a matrix product measured here."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    if known := [(value, f"{part}, data sheet") for part, value in RATED.items() if part in name]:
+        return known[0]
+    with sim.autocast(device.type):
+        dtype = torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32
+    return peak(device, dtype) / 1e3, f"a matrix product on {name}"
+
+
 def gflop(c: Config, B: int, S: int = 0, draws: int = 1, freeze: bool = False) -> float:
     """Floating-point operations of the matrix products (2 per multiply-add) / 1e9: S denoising steps; or, if 0, a training step of B frames
     with `draws` each, `freeze`: all but the vision encoder's."""

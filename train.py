@@ -165,14 +165,11 @@ class Chunks:
     def __init__(self, shards: filter.Shards, side: int):
         self.shards, self.side = shards, side
 
-    def __len__(self):
-        return len(self.shards)
-
     def __getitem__(self, i):
         jpeg, buttons, sticks, shown, _ = self.shards[i]
         try:
             return filter.decode(np.asarray(jpeg), self.side), buttons, sticks, shown
-        except SystemExit as e:                            # would end the worker process without a word
+        except SystemExit as e:                            # would end a decoding process without a word
             return f"{place(self.shards, [i])}: {e}"
 
 
@@ -189,7 +186,7 @@ def place(shards: filter.Shards, chunks) -> str:
 def collate(items, names=model.ACTIONS):
     """images uint8 [B, side, side, 3]; actions [B, K, A] in [0, 1], in the layout `names`; mask [B, 1, A].
 
-    What the recordings do not have (GUIDE, virtual directions) never counts in the loss.
+    What the recordings do not have (GUIDE, virtual directions) never counts in the loss.  Or what is wrong with an item, in words.
     """
     if faults := [i for i in items if isinstance(i, str)]:
         return faults[0]
@@ -198,40 +195,34 @@ def collate(items, names=model.ACTIONS):
     return images, model.encode(buttons, sticks, names), shown[:, None]
 
 
-def worker(_) -> None:
-    """A decoding process: Ctrl-C is the trainer's business, threads are not wanted."""
-    import cv2
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(0)
-
-
-def batches(shards, m: model.Config, c: Config, w: World, start: int = 0):
-    """Yield this process's micro-batches on its device, from step `start` on, decoded in processes ahead of the network.
-
-    Processes, not threads: decoding as fast, four threads left the main thread half as many kernel launches
-    (50,000 against 106,000 a second beside 5,500 frames/s on two cores), as they hold the interpreter's lock.
-    """
-    def wanted():
-        for step in range(start, c.steps):
-            mine = np.array_split(rows(step, len(shards), c), w.size)[w.rank]
-            yield from np.split(mine, len(mine) // w.micro(c))
-
-    forks = "fork" in multiprocessing.get_all_start_methods()                                  # the mapped shards go along for free
-    loader = DataLoader(Chunks(shards, m.image), batch_sampler=wanted(), collate_fn=functools.partial(collate, names=m.actions),
-                        num_workers=workers(c) if forks else 0, multiprocessing_context="fork" if forks else None, worker_init_fn=worker,
-                        pin_memory=w.device.type == "cuda")
-    for batch in loader:
-        yield on_device(batch, w.device)
-
-
 def on_device(batch, device) -> list:
     if isinstance(batch, str):
         raise SystemExit(batch)
     return [t.to(device, non_blocking=True) for t in batch]
 
 
-def workers(c: Config) -> int:
-    return c.workers or max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)
+def worker(_) -> None:
+    """In a decoding process: signals are the trainer's business, threads are not wanted."""
+    import cv2
+    signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+
+
+def batches(shards, m: model.Config, c: Config, w: World, start: int = 0):
+    """Yield this process's micro-batches on its device, from step `start` on, decoded in processes ahead of the network.
+
+    Processes, not threads, which hold the interpreter's lock: beside 5,500 frames/s from four of them on two cores, the main
+    thread could launch 50,000 operations a second, beside as many from four processes 106,000.
+    """
+    def wanted():
+        for step in range(start, c.steps):
+            mine = np.array_split(rows(step, len(shards), c), w.size)[w.rank]
+            yield from np.split(mine, len(mine) // w.micro(c))
+
+    forks = {"num_workers": w.workers(c), "multiprocessing_context": "fork"} if "fork" in multiprocessing.get_all_start_methods() else {}
+    for batch in DataLoader(Chunks(shards, m.image), batch_sampler=wanted(), collate_fn=functools.partial(collate, names=m.actions),
+                            worker_init_fn=worker, pin_memory=w.device.type == "cuda", **forks):              # the mapped shards go along for free
+        yield on_device(batch, w.device)
 
 
 # ---- schedule and average ------------------------------------------------------------------------------------------------
@@ -252,16 +243,20 @@ def ema_decay(step: int, c: Config) -> float:
 @dataclass(frozen=True)
 class World:
     """This process among all that train one network; alone it is 0 of 1."""
-    rank: int
-    size: int
-    device: torch.device
+    rank: int = 0
+    size: int = 1
+    local: int = 1                  # of them on this machine
+    device: torch.device = torch.device("cpu")
 
     def micro(self, c: Config) -> int:
         """Frames per forward pass; SystemExit if the batch cannot be dealt out."""
         micro = min(c.micro, c.batch // self.size)
-        if c.batch % (self.size * max(1, micro)):
-            raise SystemExit(f"--batch {c.batch} is not a multiple of {self.size} processes x --micro {micro}")
+        if micro < 1 or c.batch % (self.size * micro):
+            raise SystemExit(f"--batch {c.batch} is not a multiple of --micro {micro} x {self.size} processes")
         return micro
+
+    def workers(self, c: Config) -> int:
+        return c.workers or max(1, (os.cpu_count() or 1) // self.local - 1)
 
     def total(self, v):
         """Sum of a small tensor over all processes."""
@@ -273,23 +268,33 @@ class World:
         """Which of the flags are set in some process."""
         return [n > 0 for n in self.total(torch.tensor(flags, dtype=torch.float32, device=self.device)).tolist()] if self.size > 1 else list(flags)
 
+    def wait(self) -> float:
+        """The time, once the device is done."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.time()
+
+    def say(self, text: str) -> None:
+        if self.rank == 0:
+            print(text, flush=True)
+
 
 @contextlib.contextmanager
 def joined(c: Config):
-    """The World of this process; one GPU each."""
-    size, kind = int(os.environ.get("WORLD_SIZE", 1)), sim.pick_device(c.device)
-    threads = (os.cpu_count() or 1) // (2 * int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    torch.set_num_threads(max(1, threads))                # the other half decodes; hyperthreads do not help
-    torch.set_float32_matmul_precision("high")            # where autocast leaves float32
+    """The World of this process; each has a GPU of its own."""
+    device, (size, local, place) = torch.device(sim.pick_device(c.device)), (int(os.environ.get(k, d)) for k, d in (
+        ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // (2 * local)))       # the other half decodes; hyperthreads do not help
+    torch.set_float32_matmul_precision("high")                               # where autocast leaves float32
     if size == 1:
-        yield World(0, 1, torch.device(kind))
+        yield World(device=device)
         return
-    device = torch.device(kind, int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
-    if kind == "cuda":
+    if device.type == "cuda":
+        device = torch.device("cuda", place)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), size, device)
+        yield World(dist.get_rank(), size, local, device)
     finally:
         dist.destroy_process_group()
 
@@ -306,14 +311,6 @@ def spread(net, c: Config, w: World):
     for block in (*net.vision.blocks, *net.mixer):        # not the DiT's: `context` and `timing` use their layers from outside
         fully_shard(block, mesh=mesh)
     return fully_shard(net, mesh=mesh)
-
-
-def hold_gradients(run, held: bool) -> None:
-    """Whether the next backward pass leaves its gradients in this process, as all but a step's last do."""
-    if isinstance(run, torch.nn.parallel.DistributedDataParallel):
-        run.require_backward_grad_sync = not held
-    elif hasattr(run, "set_requires_gradient_sync"):
-        run.set_requires_gradient_sync(not held)
 
 
 def whole(v):
@@ -345,7 +342,7 @@ def update(c: Config, w: World, run, optimizer, average, data, step: int) -> tup
         images, actions, mask = next(data)
         seed = np.random.SeedSequence([c.seed, step, (w.rank * n + k) * w.micro(c)])
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))          # augmentation, t, noise and dropout of these frames
-        hold_gradients(run, k < n - 1)
+        run.require_backward_grad_sync = k == n - 1                           # DDP: gradients travel once a step
         with sim.autocast(w.device.type):
             loss = run(augment(images, net.c.image, c) if images.dtype == torch.uint8 else images, actions, mask, draws=c.draws)
         (loss / n).backward()
@@ -375,10 +372,8 @@ def fit(c: Config) -> Path:
         recipe = {k: v for k, v in recipe.items() if k not in ANYWAY}
         start = restore(c, w, recipe, run, optimizer, average)
         if start >= c.steps:
-            say(w, f"{c.run}: finished at step {start}; --fresh trains anew")
+            w.say(f"{c.run}: finished at step {start}; --fresh trains anew")
             return c.run / "model.safetensors"
-        describe(c, w, run, shards)
-        compiled(c, w, run)
         estimate(c, w, run, c.steps - start)
         with interrupts() as asked:
             train_steps(c, w, recipe, run, optimizer, average, shards, start, asked)
@@ -394,8 +389,14 @@ def assemble(c: Config, w: World):
     torch.manual_seed(c.seed)
     net = network(c).to(w.device)
     shards = {s: filter.Shards(c.data, s, net.c.horizon, net.c.rate, net.c.shift) for s in ("train", "validation")}
+    if any(len(set(p.offsets)) < net.c.horizon for s in shards.values() for p in s.parts):
+        raise SystemExit(f"{c.data}: videos of fewer frames per second than the network's {net.c.rate:g} actions; give --init (it takes the shards' timing)")
     if not len(shards["train"]):
         raise SystemExit(f"{c.data}: no training chunks in these shards (all held out, or every segment was null)")
+    describe(c, w, net, shards)
+    if c.compile and w.device.type == "cuda":              # block by block: equal ones compile once; DDP, FSDP2 and checkpointing stay outside
+        for block in (*net.vision.blocks, *net.mixer, *net.dit):
+            block.compile()
     run = spread(net, c, w)
     optimizer = torch.optim.AdamW(learned(net).values(), lr=c.lr, weight_decay=c.weight_decay, betas=(0.9, 0.99), fused=w.device.type != "mps")
     return run, optimizer, {k: p.detach().clone() for k, p in learned(net).items()}, shards
@@ -420,13 +421,6 @@ def network(c: Config) -> model.NitroGen:
     net.vision.requires_grad_(not c.freeze)
     net.recompute = c.recompute
     return net.train()
-
-
-def compiled(c: Config, w: World, run) -> None:
-    """torch.compile on a GPU, block by block: equal ones compile once, and DDP, FSDP2 and checkpointing stay outside."""
-    if c.compile and w.device.type == "cuda":
-        for block in (*bare(run).vision.blocks, *bare(run).mixer, *bare(run).dit):
-            block.compile()
 
 
 def learned(net) -> dict:
@@ -618,71 +612,61 @@ def keep_source(c: Config) -> None:
     (folder / "command.txt").write_text(shlex.join([sys.executable, *sys.argv]) + "\n" + json.dumps(dataclasses.asdict(c), indent=1) + "\n")
 
 
-def describe(c: Config, w: World, run, shards) -> None:
+def describe(c: Config, w: World, net, shards) -> None:
     """What will happen, before it happens."""
-    net, m, GB = bare(run), bare(run).c, 1e9
-    count, trained = (sum(p.numel() for p in ps) for ps in (net.parameters(), learned(net).values()))
-    frame, fixed = activations(c, w, net)
-    parts = {"parameters": 4 * count, "gradients": 4 * trained, "optimizer": 8 * trained, "average": 4 * trained}
-    parts = {k: v / (w.size if c.fsdp else 1) for k, v in parts.items()} | {"activations": fixed + w.micro(c) * frame}
-    say(w, f"config    {json.dumps(dataclasses.asdict(c))}\n"
-           f"network   {c.init or c.net}: {count:,} parameters, {trained:,} learn; {m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s\n"
-           f"data      {c.data}: {len(shards['train']):,} chunks {shards['train'].games}, {len(shards['validation']):,} held out\n"
-           f"device    {w.size} x {w.device}, bfloat16 where it is safe, {torch.get_num_threads()} threads, {workers(c)} decoding processes\n"
-           f"memory    about {sum(parts.values()) / GB:.2f} GB: {', '.join(f'{k} {v / GB:.2f}' for k, v in parts.items())} "
-           f"({w.micro(c)} frames of {frame / 1e6:.0f} MB)")
+    m, memory, GB = net.c, footprint(c, w, net), 1e9
+    count, learns = (sum(p.numel() for p in ps) for ps in (net.parameters(), learned(net).values()))
+    w.say(f"config    {json.dumps(dataclasses.asdict(c))}\n"
+          f"network   {c.init or c.net}: {count:,} parameters, {learns:,} learn; {m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s\n"
+          f"data      {c.data}: {len(shards['train']):,} chunks {shards['train'].games}, {len(shards['validation']):,} held out\n"
+          f"device    {w.size} x {w.device}, bfloat16 where it is safe, {torch.get_num_threads()} threads, {w.workers(c)} decoding processes\n"
+          f"memory    about {sum(memory.values()) / GB:.2f} GB: {', '.join(f'{k} {v / GB:.2f}' for k, v in memory.items())} ({w.micro(c)} frames at a time)")
 
 
 def estimate(c: Config, w: World, run, steps: int) -> None:
-    """The time that it will take, from a forward and backward pass."""
+    """The time that it will take, from a forward and backward pass; the first ones compile and fill caches."""
     m = bare(run).c
     images, K = torch.zeros(w.micro(c), m.image, m.image, 3, dtype=torch.uint8, device=w.device), (w.micro(c), m.horizon, len(m.actions))
-    for _ in range(3):                                    # the first ones also fill caches
-        began = time.time()
+    for _ in range(3):
+        began = w.wait()
         with sim.autocast(w.device.type):
             loss = run(augment(images, m.image, c), torch.zeros(K, device=w.device), torch.ones(1, device=w.device), draws=c.draws)
         loss.backward()
         run.zero_grad(set_to_none=True)
-        synchronize(w)
-    seconds = (time.time() - began) * c.batch / (w.size * w.micro(c))
-    say(w, f"time      {steps:,} steps of {c.batch} frames at about {seconds:.2f} s: about {steps * seconds / 60:.0f} minutes"
-        + (f"; this run stops after {c.minutes:g} and can be resumed" if c.minutes else ""))
+    seconds = (w.wait() - began) * c.batch / (w.size * w.micro(c))
+    w.say(f"time      {steps:,} steps of {c.batch} frames at about {seconds:.2f} s: about {steps * seconds / 60:.0f} minutes"
+          + (f"; this run stops after {c.minutes:g} and can be resumed" if c.minutes else ""))
 
 
-def say(w: World, text: str) -> None:
-    if w.rank == 0:
-        print(text, flush=True)
+def footprint(c: Config, w: World, net) -> dict:
+    """Bytes on one device, float32 but for activations: what the backward pass keeps, measured on one and on two frames and drawn on.
 
-
-def synchronize(w: World) -> None:
-    if w.device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def activations(c: Config, w: World, net) -> tuple[float, float]:
-    """Bytes kept for the backward pass, per frame and in any case: measured on one and on two, not compiled (which needs less)."""
-    m, weights = net.c, {p.data_ptr() for p in net.parameters()}
-
-    def kept(B: int) -> int:
-        found = {}
-
-        def keep(t):
-            found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-            return t
-
-        images, a = torch.zeros(B, 3, m.image, m.image, device=w.device), torch.zeros(B, m.horizon, len(m.actions), device=w.device)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), sim.autocast(w.device.type):
-            loss = net(images, a, torch.ones(1, device=w.device), draws=c.draws)
-        return sum(n for at, n in found.items() if at not in weights)
-
-    net.recompute = False
-    one, two = kept(1), kept(2)
+    As torch.compile keeps less, that is a bound on a GPU.
+    """
+    m, B, split = net.c, w.micro(c), w.size if c.fsdp else 1
+    count, learns = (4 * sum(p.numel() for p in ps) // split for ps in (net.parameters(), learned(net).values()))
+    net.recompute = False                                  # its blocks would keep what they keep out of sight
+    one, two = kept(c, w, net, 1), kept(c, w, net, 2)
     net.recompute = c.recompute
-    frame, fixed = two - one, 2 * one - two
-    if c.recompute:                                       # the input of every block, and all of one block at a time
+    frame, fixed = two - one, 2 * one - two                # fixed: the weights in bfloat16
+    if c.recompute:                                        # the input of every block, and all of one block at a time
         blocks = m.mixer_layers + (0 if c.freeze else m.vision_layers)
-        frame = frame / blocks + 4 * blocks * m.tokens * m.context
-    return frame, fixed
+        frame = frame // blocks + 4 * blocks * m.tokens * m.context
+    return {"parameters": count, "gradients": learns, "optimizer": 2 * learns, "average": learns, "activations": fixed + B * frame}
+
+
+def kept(c: Config, w: World, net, B: int) -> int:
+    """Bytes that autograd holds after a forward pass of B frames, parameters not counted."""
+    found, weights, m = {}, {p.data_ptr() for p in net.parameters()}, net.c
+
+    def keep(t):
+        found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    images, a = torch.zeros(B, 3, m.image, m.image, device=w.device), torch.zeros(B, m.horizon, len(m.actions), device=w.device)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), sim.autocast(w.device.type):
+        loss = net(images, a, torch.ones(1, device=w.device), draws=c.draws)      # held until all is counted
+    return sum(n for at, n in found.items() if at not in weights)
 
 
 def picture(c: Config) -> None:
@@ -703,51 +687,32 @@ def picture(c: Config) -> None:
 
 # ---- bench -----------------------------------------------------------------------------------------------------------------
 
-PEAKS = {  # TFLOP/s of dense bfloat16, from the data sheets; the first name that the device's contains
-    "B200": 2250, "H100 PCIe": 756, "H100": 989, "H200": 989, "GH200": 989, "A100": 312, "L40S": 362, "A10G": 70, "A10": 125, "L4": 121,
-    "A6000": 155, "RTX 5090": 210, "RTX 4090": 165, "RTX 3090": 71, "MI300X": 1307}
-
-
-def peak(device) -> tuple[float, str]:
-    """TFLOP/s, and whose: the data sheet's, else of a matrix product measured here."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    for known, value in PEAKS.items():
-        if known in name:
-            return value, f"{known} data sheet"
-    with sim.autocast(device.type):
-        dtype = torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32
-    return model.peak(device, dtype) / 1e3, f"a matrix product on {name}"
-
-
-def bench(c: Config) -> None:
+def bench(c: Config, seconds: float = 10) -> None:
     """Samples per second of the data alone, of the model alone and of both; MFU: the network's arithmetic in the device's peak."""
+    if not c.data:
+        raise SystemExit("bench needs shards: --data DIR")
     with joined(c) as w:
         run, optimizer, average, shards = assemble(c, w)
-        compiled(c, w, run)
-        m, data, n = bare(run).c, batches(shards["train"], bare(run).c, c, w), c.batch // (w.size * w.micro(c))
-        held = [[augment(images, m.image, c), *rest] for images, *rest in (next(data) for _ in range(n))]
+        m, data, micro = bare(run).c, batches(shards["train"], bare(run).c, c, w), w.micro(c)
+        ready = [[augment(images, m.image, c), *rest] for images, *rest in (next(data) for _ in range(c.batch // (w.size * micro)))]
 
         def rate(f, frames: int, first: int = 1) -> float:
-            for _ in range(first):                         # compiles and fills caches; or empties the queue of what was ready
+            for _ in range(first):                         # compiles and fills caches; or empties the queue of what was decoded before
                 f()
-            synchronize(w)
-            began, calls = time.time(), 0
-            while calls < 3 or time.time() - began < 10:
+            began, calls = w.wait(), 0
+            while calls < 3 or time.time() - began < seconds:
                 f()
                 calls += 1
-            synchronize(w)
-            return calls * frames / (time.time() - began)
+            return calls * frames / (w.wait() - began)
 
-        top, whose = peak(w.device)
-        alone = rate(lambda: update(c, w, run, optimizer, average, iter(held), 0), c.batch)
+        alone = rate(lambda: update(c, w, run, optimizer, average, iter(ready), 0), c.batch)
         both = rate(lambda: update(c, w, run, optimizer, average, data, 0), c.batch)
-        decoded = rate(lambda: next(data), w.size * w.micro(c), 2 * workers(c) + 1)
-        tflop = model.gflop(m, 1, draws=c.draws, freeze=c.freeze) / 1e3
-        say(w, f"data alone  {decoded:9.1f} samples/s   {decoded / alone:.1f} x what the model takes; {workers(c)} processes for each of {w.size} x {w.device}")
-        for name, speed in (("model alone", alone), ("both", both)):
-            share = speed * tflop / (top * w.size)
-            say(w, f"{name:11s} {speed:9.1f} samples/s   {speed * tflop:.2f} TFLOP/s, MFU {share:.0%} of {w.size} x {top:.3g} ({whose})")
+        decoded = rate(lambda: next(data), w.size * micro, 2 * w.workers(c) + 1)
         data.close()
+    (top, whose), tflop = model.rated(w.device), model.gflop(m, 1, draws=c.draws, freeze=c.freeze) / 1e3
+    w.say(f"data alone  {decoded:9.1f} samples/s   {decoded / alone:.1f} x what the model takes; decoded by {w.workers(c)} processes for each of {w.size} x {w.device}")
+    for name, speed in (("model alone", alone), ("both", both)):
+        w.say(f"{name:11s} {speed:9.1f} samples/s   {speed * tflop:.2f} TFLOP/s, MFU {speed * tflop / (top * w.size):.0%} of {w.size} x {top:.3g} ({whose})")
 
 
 # ---- the whole pipe on built-in games -------------------------------------------------------------------------------------
