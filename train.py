@@ -396,7 +396,7 @@ def assemble(c: Config, w: World):
     describe(c, w, net, shards)
     if c.compile and w.device.type == "cuda":              # block by block: equal ones compile once; DDP, FSDP2 and checkpointing stay outside
         for block in (*net.vision.blocks, *net.mixer, *net.dit):
-            block.compile()
+            block.compile(dynamic=False)
     run = spread(net, c, w)
     optimizer = torch.optim.AdamW(learned(net).values(), lr=c.lr, weight_decay=c.weight_decay, betas=(0.9, 0.99), fused=w.device.type != "mps")
     return run, optimizer, {k: p.detach().clone() for k, p in learned(net).items()}, shards
