@@ -464,7 +464,7 @@ def train_steps(c, w, recipe, run, optimizer, average, shards, start, asked):
             if told:
                 raise KeyboardInterrupt
             if late and done < c.steps:
-                bar.write(f"--minutes {c.minutes:g} are over at step {done} of {c.steps}: the same command goes on from here")
+                w.say(f"--minutes {c.minutes:g} are over at step {done} of {c.steps}: the same command goes on from here")
                 break
     finally:
         data.close()                                       # and with it the decoding processes
@@ -717,7 +717,7 @@ def bench(c: Config, seconds: float = 10) -> None:
 
 # ---- the whole pipe on built-in games -------------------------------------------------------------------------------------
 
-MINUTES_OF_VIDEO = {"tiny": 10, "small": 60, "paper": 60}
+MINUTES_OF_VIDEO = {"tiny": 10}    # else 60
 PARTS = (  # and the minutes that each took for 10 minutes of video on two cores
     ("record", "scripted experts play through the simulator, an overlay drawn in", 1.2), ("extract", "find the overlay in each video", 0.5),
     ("parse", "read buttons and sticks off it", 1.1), ("filter", "normalize, drop idle segments, mask, write shards", 0.6),
@@ -726,8 +726,10 @@ PARTS = (  # and the minutes that each took for 10 minutes of video on two cores
 
 def pipeline(c: Config) -> None:
     """Run the published commands of every stage, one by one, then train and play."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise SystemExit("under torchrun give --data: python train.py without torchrun makes shards of the built-in games")
     os.chdir(sim.ROOT)                                     # data/ and runs/ lie in the project, wherever it was called from
-    data, workers, video = f"data/{c.net}", c.workers or os.cpu_count(), MINUTES_OF_VIDEO[c.net]
+    data, workers, video = f"data/{c.net}", c.workers or os.cpu_count(), MINUTES_OF_VIDEO.get(c.net, 60)
     print(f"No --data given: the whole pipe on the built-in games, with {video} minutes of play.  Finished parts are skipped.")
     for n, (part, what, minutes) in enumerate(PARTS, 1):
         scale = 2 / workers * (video / 10 if part != "play" else 1)
@@ -759,7 +761,10 @@ def run(*command: str) -> None:
 
 
 def main(argv=None):
-    sim.command_line(__doc__, {"": (CONFIGS, lambda c: fit(c) if c.data else pipeline(c)), "bench": (CONFIGS, bench)}, argv, model.inspect)
+    try:
+        sim.command_line(__doc__, {"": (CONFIGS, lambda c: fit(c) if c.data else pipeline(c)), "bench": (CONFIGS, bench)}, argv, model.inspect)
+    except torch.OutOfMemoryError as e:
+        raise SystemExit(f"out of memory ({str(e).partition('.')[0]}): give a smaller --micro, --recompute, --freeze, or --fsdp under torchrun") from None
 
 
 if __name__ == "__main__":
