@@ -641,7 +641,7 @@ def estimate(c: Config, w: World, run, steps: int) -> None:
 def footprint(c: Config, w: World, net) -> dict:
     """Bytes on one device, float32 but for activations: what the backward pass keeps, measured on one and on two frames and drawn on.
 
-    As torch.compile keeps less, that is a bound on a GPU.
+    An estimate: torch.compile keeps less, and the scratch memory of the kernels comes on top.
     """
     m, B, split = net.c, w.micro(c), w.size if c.fsdp else 1
     count, learns = (4 * sum(p.numel() for p in ps) // split for ps in (net.parameters(), learned(net).values()))
@@ -691,6 +691,7 @@ def bench(c: Config, seconds: float = 10) -> None:
     """Samples per second of the data alone, of the model alone and of both; MFU: the network's arithmetic in the device's peak."""
     if not c.data:
         raise SystemExit("bench needs shards: --data DIR")
+    c = dataclasses.replace(c, steps=10**9)                # as long as it takes
     with joined(c) as w:
         run, optimizer, average, shards = assemble(c, w)
         m, data, micro = bare(run).c, batches(shards["train"], bare(run).c, c, w), w.micro(c)
@@ -700,7 +701,7 @@ def bench(c: Config, seconds: float = 10) -> None:
             for _ in range(first):                         # compiles and fills caches; or empties the queue of what was decoded before
                 f()
             began, calls = w.wait(), 0
-            while calls < 3 or time.time() - began < seconds:
+            while calls < 3 or not w.any(time.time() - began > seconds)[0]:
                 f()
                 calls += 1
             return calls * frames / (w.wait() - began)
