@@ -4,7 +4,7 @@
     python train.py --config small                                   parse, filter, train, play; tiny for a CPU, small for a GPU
     python train.py --config tiny --data data/shards --out runs/mine     train on your own shards
     python train.py --config finetune --init ng.safetensors --data data/mine/shards     go on from a policy, yours or the released one
-    torchrun --nproc-per-node 8 train.py --config paper --data data/shards     several GPUs; also several nodes, and --max-restarts
+    torchrun --nproc-per-node 8 train.py --config paper --data data/shards     several GPUs
     python train.py bench --config tiny --data data/shards           samples/s of the data, of the model, of both; MFU
     python train.py --inspect runs/tiny/model.safetensors
 
