@@ -35,6 +35,7 @@ import sim
 
 DEAD_ZONE = 0.1          # CHOICE: a stick within it is at rest
 REST = 0.5               # grid cells around the neutral point in which a stick is at rest: about the dead zone
+SURE = 0.95              # CHOICE: of a button, as a probability
 GROW = 0.06              # the masked box is larger than the overlay by this share of its size, and 2 px
 MASK_COLOUR = 127        # mid-grey: 0 for the network
 
@@ -84,10 +85,12 @@ def normalize(sticks, scale: str = "radius", percentile: float = 99.0, radius: f
     return np.clip(xy / (np.where(reach < 1.0, radius, reach) if scale == "percentile" else radius), -1, 1).astype(np.float32)
 
 
-def steady(pressed):
-    """bool [T, 16]: median of three frames.  CHOICE: a press or a gap of a single frame is a reading error, not a finger."""
-    p = np.concatenate([pressed[:1], pressed, pressed[-1:]])
-    return (p[:-2] & p[1:-1]) | (p[1:-1] & p[2:]) | (p[:-2] & p[2:])
+def steady(p):
+    """Probabilities [T, 16] -> pressed bool [T, 16].  CHOICE: a press or a gap of a single frame is a reading error, not a finger, where
+    the parser itself was not SURE of it: median of three frames."""
+    on = p > 0.5
+    q = np.concatenate([on[:1], on, on[-1:]])
+    return np.where((p > SURE) | (p < 1 - SURE), on, (q[:-2] & q[1:-1]) | (q[1:-1] & q[2:]) | (q[:-2] & q[2:]))
 
 
 def final_actions(path, scale: str = "radius", percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:
@@ -97,7 +100,7 @@ def final_actions(path, scale: str = "radius", percentile: float = 99.0) -> tupl
         raise SystemExit(f"{path}: unit should be 'grid' or 'normalized', found {info.get('unit')!r}")
     buttons, sticks = tensors["buttons"] > 0.5, np.clip(tensors["sticks"], -1, 1)
     if info["unit"] == "grid":
-        buttons, seen = steady(buttons), tensors["confidence"] > 0
+        buttons, seen = steady(tensors["buttons"]), tensors["confidence"] > 0
         sticks = np.zeros_like(sticks)
         if seen.any():
             sticks[seen] = normalize(tensors["sticks"][seen], scale, percentile, info.get("cells_per_radius", 5.0))

@@ -48,10 +48,11 @@ def test_an_axis_that_never_moves_is_not_blown_up():
 def test_single_frames_are_not_presses():
     pressed = np.zeros((12, 16), bool)
     pressed[2, 0] = pressed[5:7, 0] = pressed[8:12, 0] = pressed[:3, 1] = pressed[4:6, 1] = True
-    out = filter.steady(pressed)
+    out = filter.steady(np.where(pressed, 0.8, 0.2))
     assert np.flatnonzero(out[:, 0]).tolist() == list(range(5, 12))           # the blip at 2 goes, the gap at 7 closes; edges stay
     assert np.flatnonzero(out[:, 1]).tolist() == [0, 1, 2, 3, 4, 5]             # the gap at 3 closes
-    assert filter.steady(pressed[:1]).shape == (1, 16)
+    assert filter.steady(pressed[:1] * 0.8).shape == (1, 16)
+    assert (filter.steady(np.where(pressed, 0.99, 0.01)) == pressed).all()      # what the parser is sure of stays
 
 
 def config(**changes):

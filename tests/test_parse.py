@@ -466,7 +466,7 @@ def test_adapting_to_your_own_skins(tmp_path, capsys):
     parse.train(dataclasses.replace(parse.CONFIGS["tiny"], minutes=0, images=32, batch=8, validation=24, workers=0, init=str(WEIGHTS),
                                     templates=str(skins), out=out))
     said, info = capsys.readouterr().out, sim.read(out, "nitrogen.parser/1")[1]
-    assert "on your skins" in said and "1 of them yours" in said and info["before"]["all"]["frames"] == info["figures"]["all"]["frames"] == 48
+    assert "the same now" in said and "1 of them to adapt to" in said and info["before"]["all"]["frames"] == info["figures"]["all"]["frames"] == 48
     (tmp_path / "empty").mkdir()
     for wrong, why in (("none", "no such folder"), ("empty", "no skin there can be read")):
         with pytest.raises(SystemExit, match=why):
