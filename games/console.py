@@ -21,7 +21,8 @@ clock controls the game. With gate 1 (for where the clock cannot be controlled) 
 NITROGEN_GATE=1 closes the gate before the first frame.
 
 A game file has TASKS: {name: Task}; Game(task, seed), a World; Expert(seed), called with the score 30 times a second;
-and ends in console.main(Game, TASKS, __doc__).
+and ends in console.main(Game, TASKS, __doc__). Games in three dimensions look through a Camera; where a hero on foot is
+seen from behind, Game is an Adventure.
 """
 
 import argparse
@@ -266,6 +267,26 @@ def flakes(picture, points, x, y, colour, tall=2):
         picture[rows + i, columns] = picture[rows + i, columns + 1] = colour
 
 
+def stars(picture, x, y, wide, time):
+    """Somebody is dazed."""
+    for angle in 6 * time + np.arange(3) * 2.1:
+        cv2.circle(picture, (int(x + wide * np.cos(angle)), int(y + 0.3 * wide * np.sin(angle))), 4, (255, 214, 70), -1)
+
+
+def maze(rng, grid, steps):
+    """A path through a grid of rooms that never meets itself, as [(row, column), ...], steps + 1 of them."""
+    while True:
+        path = [tuple(rng.integers(0, grid, 2).tolist())]
+        while len(path) <= steps:
+            r, c = path[-1]
+            free = [p for p in ((r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)) if min(p) >= 0 and max(p) < grid and p not in path]
+            if not free:
+                break
+            path.append(free[rng.integers(len(free))])
+        else:
+            return path
+
+
 class Sparks:
     """Particles: little squares that fly, fall and vanish."""
 
@@ -287,7 +308,263 @@ class Sparks:
             cv2.rectangle(picture, (x - r, y - r), (x + r, y + r), colour, -1)
 
 
+def pointer(picture, angle, colour):
+    """A large arrow at the edge of the picture towards what lies at that angle (rad, right is positive) out of sight."""
+    x, d = (WIDTH - 14, -30) if angle > 0 else (14, 30)
+    points = np.int32([(x, 130), (x + d, 98), (x + d, 162)])
+    cv2.fillPoly(picture, [points], colour)
+    cv2.polylines(picture, [points], True, (16, 16, 24), 3)
+
+
 HEART = sprite(18, 16, ((235, 60, 80), 5, 5, 4, 4), ((235, 60, 80), 13, 5, 4, 4), ((235, 60, 80), [(1, 7), (17, 7), (9, 15)]))
+
+
+# ---- three dimensions: metres, z up; headings and angles in rad, growing to the right
+
+def turn(angle):
+    """The angle in [-pi, pi)."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+class Camera:
+    """An eye over flat ground. view: rad from the left to the right edge; horizon: the row at the height of the eye;
+    haze: the colour into which all fades, half of it at `far`."""
+
+    def __init__(self, view, horizon, haze, far):
+        self.focal, self.horizon = WIDTH / 2 / np.tan(view / 2), horizon
+        self.scaled = {}                                        # sprites of the scene at the sizes seen so far
+        self.haze, self.far, self.mist = haze, far, np.tile(np.uint16(haze), WIDTH // 2)
+
+    def place(self, x, y, z, heading):
+        self.x, self.y, self.z, self.heading, self.c, self.s = x, y, z, heading, np.cos(heading), np.sin(heading)
+
+    def depth(self, x, y):
+        return (x - self.x) * self.c + (y - self.y) * self.s
+
+    def project(self, x, y, z=0.0):
+        """-> pixel x, y and pixels per metre there; what is behind the eye is brought just before it."""
+        scale = self.focal / max(self.depth(x, y), 0.2)
+        aside = (y - self.y) * self.c - (x - self.x) * self.s
+        return WIDTH / 2 + aside * scale, self.horizon + (self.z - z) * scale, scale
+
+    def fade(self, depth):
+        """How much of the haze there is at a depth, in [0, 1]."""
+        return 1 - 0.5 ** (depth / self.far) ** 4
+
+    def around(self):
+        """Width of a panorama: pixels once around."""
+        return int(2 * np.pi * self.focal)
+
+    def sky(self, picture, panorama):
+        """What is above the horizon; panorama: uint8 [rows, around, 3], its last row at the horizon."""
+        top, left = min(HEIGHT, int(self.horizon) + 1), int(self.heading * self.focal) % panorama.shape[1]
+        rows, first = panorama[len(panorama) - top:], panorama.shape[1] - left
+        picture[:top, :first] = rows[:, left:left + WIDTH]
+        picture[:top, first:] = rows[:, :max(0, WIDTH - first)]
+
+    def ground(self, picture, texture, cell, margin=0):
+        """The ground below the horizon; texture: from above, uint8 [y / cell, x / cell, 3]. It repeats for the eye, and has
+        `margin` cells more on each side, wrapped around, to be seen; beyond them all is haze."""
+        top, bend, edge = max(0, int(self.horizon) + 1), self.z * self.focal, margin * cell
+        wide, high = WIDTH // 2, (HEIGHT - top + 1) // 2        # at half the size, for speed
+        x, y = (at % (n * cell - 2 * edge) + edge for at, n in ((self.x, texture.shape[1]), (self.y, texture.shape[0])))
+        rows = np.array([[-self.s * self.z, x, 0], [self.c * self.z, y, 0], [0, cell, 0]]) / cell               # of u, v, 1
+        rows[:, 2] = np.array([bend * self.c / cell, bend * self.s / cell, 0]) - rows[:, 0] * (WIDTH / 2 - 0.5)
+        rows[:, 2] += rows[:, 1] * (top + 0.5 - self.horizon)
+        rows[:, :2] *= 2
+        land = cv2.warpPerspective(texture, rows, (wide, high), None, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=self.haze)
+        part = np.uint16(256 * self.fade(bend / (np.arange(top, HEIGHT, 2) + 1 - self.horizon)))[:, None]
+        n = int(np.sum(part > 12))                              # rows in haze
+        far = land[:n].reshape(n, 3 * wide)
+        far[:] = (far * (256 - part[:n]) + self.mist * part[:n]) >> 8
+        picture[top:] = cv2.resize(land, (WIDTH, 2 * high))[:HEIGHT - top]
+
+    def scene(self, picture, things):
+        """Draw things, far to near: [(x, y, draw(picture)), ...]."""
+        for *_, draw in sorted(((-self.depth(x, y), i, draw) for i, (x, y, draw) in enumerate(things)), key=lambda t: t[:2]):
+            draw(picture)
+
+    def billboard(self, picture, sprite, x, y, z, tall):
+        """A sprite that stands at x, y with its lower edge z above the ground, `tall` metres high."""
+        px, py, scale = self.project(x, y, z)
+        high = int(tall * scale)
+        high -= high % (1 + high // 24)                         # a few sizes only
+        wide = max(1, high * sprite[1].shape[1] // sprite[1].shape[0])
+        if 2 <= high < 600 and -wide < 2 * px < 2 * WIDTH + wide:
+            if (id(sprite), high) not in self.scaled:
+                self.scaled[id(sprite), high] = sprite, [cv2.resize(part, (wide, high), interpolation=cv2.INTER_NEAREST) for part in sprite]
+            stamp(picture, self.scaled[id(sprite), high][1], px, py - high / 2)
+
+    def figure(self, picture, parts):
+        """Balls and limbs: [(colour, radius, point) or (colour, radius, point, point), ...], in metres: round, lit, with a dark rim."""
+        for colour, radius, a, *b in sorted(parts, key=lambda part: -self.depth(*part[2][:2]) - self.depth(*part[-1][:2])):
+            x0, y0, scale = self.project(*a)
+            x1, y1, other = self.project(*b[0]) if b else (x0, y0, scale)
+            if max(scale, other) < self.focal / 0.3:
+                x0, y0, x1, y1, r, haze = int(x0), int(y0), int(x1), int(y1), radius * (scale + other) / 2, self.fade(self.focal / scale)
+                red, green, blue = (c + (h - c) * haze for c, h in zip(colour, self.haze))
+                for width, shift, light in ((2 * r + 3, 0, 0.3), (2 * r, 0, 1.0), (0.9 * r, int(0.3 * r), 1.25)):
+                    shade = min(255, int(red * light)), min(255, int(green * light)), min(255, int(blue * light))
+                    cv2.line(picture, (x0 - shift, y0 - shift), (x1 - shift, y1 - shift), shade, max(1, int(width)))
+
+    def patch(self, picture, points, colour):
+        """A polygon on the ground, cut off where it comes behind the eye."""
+        seen = []
+        for a, b in zip(points, [*points[1:], points[0]]):
+            da, db = self.depth(*a) - 1, self.depth(*b) - 1
+            if da > 0:
+                seen.append(a)
+            if da * db < 0:
+                seen.append((a[0] + (b[0] - a[0]) * da / (da - db), a[1] + (b[1] - a[1]) * da / (da - db)))
+        if len(seen) > 2:
+            cv2.fillPoly(picture, [np.int32([self.project(*point)[:2] for point in seen])], colour)
+
+    def shadow(self, picture, x, y, radius):
+        """A dark disc on the ground."""
+        px, py, scale = self.project(x, y)
+        w, h = int(radius * scale), int(radius * scale * self.z * scale / self.focal)
+        x0, y0, x1, y1 = max(0, int(px) - w), max(0, int(py) - h), min(WIDTH, int(px) + w), min(HEIGHT, int(py) + h)
+        if x0 < x1 and y0 < y1 and w < 300:
+            patch = picture[y0:y1, x0:x1]
+            mask = np.zeros(patch.shape[:2], np.uint8)
+            cv2.ellipse(mask, (int(px) - x0, int(py) - y0), (w, max(h, 1)), 0, 0, 360, 1, -1)
+            cv2.copyTo(patch // 2, mask, patch)
+
+
+def posed(parts, x, y, facing, z=0.0):
+    """Parts of a figure in its own metres (forward, right, up) -> in the world."""
+    c, s = np.cos(facing), np.sin(facing)
+    place = lambda p: (x + c * p[0] - s * p[1], y + s * p[0] + c * p[1], z + p[2])
+    return [(colour, radius, *map(place, points)) for colour, radius, *points in parts]
+
+
+def person(step, coat, legs, face, left=(0.15, -0.42, 0.85), right=(0.15, 0.42, 0.85), low=0.0):
+    """Somebody about 1.9 m tall; step: phase of the stride; left, right: the hands; low: how far the body is bent."""
+    swing, hip, neck = 0.38 * np.sin(step), 0.85 - 0.5 * low, (0.35 * low, 0.0, 1.38 - 0.6 * low)
+    hand = lambda p, side: (p[0] + side * 0.5 * swing, p[1], p[2] - 0.4 * low)
+    return [(legs, 0.12, (0, -0.13, hip), (swing, -0.15, 0.1)), (legs, 0.12, (0, 0.13, hip), (-swing, 0.15, 0.1)),
+            (coat, 0.25, (0, 0, hip + 0.08), neck), (face, 0.22, (neck[0] + 0.06, 0, neck[2] + 0.38)),
+            (coat, 0.095, (neck[0], -0.3, neck[2]), hand(left, 1)), (coat, 0.095, (neck[0], 0.3, neck[2]), hand(right, -1))]
+
+
+class Adventure(World):
+    """A hero on foot, seen from behind: where he is, faces and looks, stamina and rolls; an open land that repeats, with
+    props standing about. A game adds its rules, pictures, and prop(picture, i, x, y)."""
+
+    yard, pixels, margin = 63.0, 1024, 480                      # metres and pixels of the land, pixels seen beyond its edge
+    back, aside, eye = 6.0, 1.0, 3.6                            # the camera, from the hero
+    pace, dash, rolling = 4.2, 8.5, 0.4                         # m/s of a walk and a roll, seconds of a roll
+    cost = {"roll": 0.22, "sprint": 0.12}                       # of stamina; per second for a sprint
+
+    def __init__(self, task, seed, camera):
+        super().__init__(task, seed)
+        corners = 9 * np.stack(np.meshgrid(np.arange(7), np.arange(7)), -1).reshape(-1, 2)
+        self.props = (corners + self.rng.uniform(1, 8, (49, 2)))[1:]
+        self.x, self.y = self.rng.uniform(3, 6, 2).tolist()     # where the first prop would be
+        self.view = self.facing = float(self.rng.uniform(-3, 3))
+        self.stamina, self.stride, self.roll, self.way = 1.0, 0.0, 0.0, (1.0, 0.0)
+        self.speed, self.push, self.camera = np.zeros(2), np.zeros(2), camera
+        self.look()
+
+    def near(self, x, y):
+        """The props from a point, [48, 2]."""
+        return (self.props - [x, y] + self.yard / 2) % self.yard - self.yard / 2
+
+    def spot(self, turns, ranges):
+        """A free place left or right of where the camera looks -> x, y, its bearing."""
+        while True:
+            bearing, far = self.view + float(self.rng.uniform(*turns) * self.rng.choice([-1, 1])), self.rng.uniform(*ranges)
+            x, y = self.x + float(far * np.cos(bearing)), self.y + float(far * np.sin(bearing))
+            if np.hypot(*self.near(x, y).T).min() > 2.5:
+                return x, y, bearing
+
+    def wish(self, pad):
+        """The left stick as a direction in the land."""
+        aside, back = unit(pad["LEFT_X"], pad["LEFT_Y"], at_most=1)
+        c, s = np.cos(self.view), np.sin(self.view)
+        return np.array([-back * c - aside * s, -back * s + aside * c])
+
+    def pay(self, what):
+        """Whether there is stamina for it; takes it."""
+        able = self.stamina >= self.cost[what]
+        self.stamina -= self.cost[what] if able else 0.0
+        return able
+
+    def tumble(self, wish):
+        """Roll, if EAST has just been pressed and there is stamina for it."""
+        if "EAST" in self.fresh and self.roll < -0.15 and self.pay("roll"):
+            self.roll, self.way = self.rolling, unit(*wish) if np.hypot(*wish) > 0.3 else (np.cos(self.facing), np.sin(self.facing))
+
+    def walk(self, wish, pace, rest, dt, facing=None):
+        """Move the hero. rest: stamina won per second; facing: where he turns, else where he goes."""
+        self.roll, self.stamina = self.roll - dt, float(np.clip(self.stamina + rest * dt, 0, 1))
+        self.speed += (pace * wish - self.speed) * min(1, 10 * dt)
+        step = np.array(self.way) * self.dash if self.roll > 0 else self.speed
+        self.x, self.y = (np.array([self.x, self.y]) + (step + self.push) * dt).tolist()
+        self.push *= max(0.0, 1 - 6 * dt)
+        self.stride += 3.2 * np.hypot(*self.speed) * dt
+        away = self.near(self.x, self.y)
+        far = np.hypot(*away.T)
+        i = far.argmin()
+        if far[i] < 0.6:                                        # around the props
+            self.x, self.y = (np.array([self.x, self.y]) - away[i] / (far[i] + 1e-6) * (0.6 - far[i])).tolist()
+        if facing is not None or np.hypot(*wish) > 0.2:
+            self.facing += turn((np.arctan2(wish[1], wish[0]) if facing is None else facing) - self.facing) * min(1, 14 * dt)
+        self.look()
+
+    def look(self):
+        c, s = np.cos(self.view), np.sin(self.view)
+        self.camera.place(self.x - self.back * c - self.aside * s, self.y - self.back * s + self.aside * c, self.eye, self.view)
+
+    def bearing(self, thing):
+        return float(np.arctan2(thing["y"] - self.y, thing["x"] - self.x))
+
+    def angle(self, thing):
+        """To a thing, from where the camera looks."""
+        return turn(self.bearing(thing) - self.view)
+
+    def far(self, thing):
+        return float(np.hypot(thing["x"] - self.x, thing["y"] - self.y))
+
+    def faces(self, thing, within=0.8):
+        return abs(turn(self.bearing(thing) - self.facing)) < within
+
+    def shove(self, thing, speed):
+        """Push the hero away from a thing."""
+        self.push = speed * np.array(unit(self.x - thing["x"], self.y - thing["y"]))
+
+    def burst(self, x, y, z, colour, count=16):
+        px, py, _ = self.camera.project(x, y, z)
+        self.sparks.burst(self.rng, px, py, colour, count, 200)
+
+    def pools(self, strength):
+        """Light (or shade, where negative) around the props: float32 [pixels, pixels, 1]."""
+        n = self.pixels // 4
+        glow = np.zeros((n, n), np.float32)
+        for (x, y), value in zip(self.props * n / self.yard, strength.tolist()):
+            cv2.circle(glow, (int(x), int(y)), 9, value, -1)
+        glow = cv2.GaussianBlur(cv2.copyMakeBorder(glow, 32, 32, 32, 32, cv2.BORDER_WRAP), (0, 0), 7)[32:-32, 32:-32]
+        return cv2.resize(glow, (self.pixels, self.pixels))[..., None]
+
+    def lay(self, ground):
+        """The land from above: float or uint8 [pixels, pixels, 3]."""
+        self.ground = cv2.copyMakeBorder(np.uint8(np.clip(ground, 0, 255)), *[self.margin] * 4, cv2.BORDER_WRAP)
+
+    def paint_land(self, picture):
+        self.camera.sky(picture, self.sky)
+        self.camera.ground(picture, self.ground, self.yard / self.pixels, self.margin)
+
+    def standing(self, goal=None):
+        """The props in sight as things of a scene, but for those that would hide the hero or the goal."""
+        camera, things = self.camera, []
+        limit, column = (camera.depth(goal["x"], goal["y"]) + 0.5, camera.project(goal["x"], goal["y"])[0]) if goal else (0, 0)
+        places = self.near(self.x, self.y) + [self.x, self.y]
+        depth = camera.depth(*places.T)
+        for i in np.flatnonzero((depth > self.back - 1) & (depth < 26)):
+            x, y = places[i]
+            if depth[i] > limit or abs(camera.project(x, y)[0] - column) > 70:
+                things.append((x, y, lambda picture, i=i, x=x, y=y: self.prop(picture, i, x, y)))
+        return things
 
 
 # ---- the two sides to which a game can be shown

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 import console
-from console import HEIGHT, WIDTH, Hands, Task, World, mirror, noise, sprite, stamp, tint, unit
+from console import HEIGHT, WIDTH, Hands, Task, World, maze, mirror, noise, sprite, stamp, tint, unit
 
 TASKS = {
     "slay": Task("Shoot sixteen monsters.", "combat", 24),
@@ -47,20 +47,6 @@ SKULL_ICON, GEM_ICON = (tuple(cv2.resize(part, (26, 30), interpolation=cv2.INTER
 
 # ---- levels: a grid of tiles, True where solid
 
-def maze(rng):
-    """A path through the grid of rooms that never meets itself, as [(row, column), ...]."""
-    while True:
-        path = [tuple(rng.integers(0, GRID, 2).tolist())]
-        while len(path) <= ROOMS:
-            r, c = path[-1]
-            free = [p for p in ((r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)) if min(p) >= 0 and max(p) < GRID and p not in path]
-            if not free:
-                break
-            path.append(free[rng.integers(len(free))])
-        else:
-            return path
-
-
 class Door:
     """Two tiles of wall between two rooms of the maze, with the direction that leads on."""
 
@@ -84,7 +70,7 @@ class Game(World):
         super().__init__(task, seed)
         rng, self.doors, self.door = self.rng, [], 0
         if task == "stairs":
-            self.path = path = maze(rng)
+            self.path = path = maze(rng, GRID, ROOMS)
             self.solid = np.zeros((GRID * PITCH[0] + 1, GRID * PITCH[1] + 1), bool)
             self.solid[::PITCH[0]] = self.solid[:, ::PITCH[1]] = True
             self.doors = [Door(rng, a, b) for a, b in zip(path, path[1:])]

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 import console
-from console import HEIGHT, WIDTH, Hands, Task, World, bar, gradient, noise, sprite, stamp
+from console import HEIGHT, WIDTH, Hands, Task, World, bar, gradient, noise, sprite, stamp, turn
 
 TASKS = {
     "road": Task("Follow the winding road for 440 m; the grass is slow.", "navigation", 27),
@@ -77,11 +77,6 @@ def loop(rng):
     points = np.stack([np.interp(at, length, points[:, 0]), np.interp(at, length, points[:, 1])], 1)
     step = np.roll(points, -1, 0) - np.roll(points, 1, 0)
     return points, np.arctan2(step[:, 1], step[:, 0])
-
-
-def turn(angle):
-    """The angle in [-pi, pi)."""
-    return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 class Game(World):

