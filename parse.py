@@ -19,6 +19,7 @@ k the GRID * GRID cells of a heat map, h w picture, c channels.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -682,11 +683,13 @@ class ParserTraining(extract.Training):
     def __init__(self, cfg: TrainConfig, device: str):
         torch.manual_seed(cfg.seed)
         self.device = device
-        self.parser = Parser(NETS[cfg.net])
+        self.parser, self.started_from = Parser(NETS[cfg.net]), {}
         if cfg.init:
             fresh = self.parser.state_dict()
             fits = {k: v for k, v in starting_weights(weights_file(cfg.init)).items() if k in fresh and v.shape == fresh[k].shape}
             self.parser.load_state_dict(fresh | fits)
+            with contextlib.suppress(SystemExit):                       # a published encoder does not say
+                self.started_from = {k: v for k, v in sim.read(weights_file(cfg.init))[1].items() if k in ("recipe", "images", "minutes", "figures", "started_from")}
             print(f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}" + ("" if len(fits) == len(fresh) else "; the others start at random"))
         self.parser.to(device, memory_format=torch.channels_last)
         params = dict(self.parser.named_parameters())
@@ -750,7 +753,8 @@ def train(cfg: TrainConfig) -> None:
     print_table(table)
     sim.write(cfg.out, {k: v.cpu().half().numpy() for k, v in run.average.items()}, "nitrogen.parser/1", net=dataclasses.asdict(run.parser.net),
               recipe=run.recipe, images=run.steps * cfg.batch, minutes=round(run.seconds / 60, 1), machine=extract.machine(device),
-              templates=len(data.templates), held_out=0 if own else len(held_out), figures=table, before=before)
+              templates=len(data.templates), held_out=0 if own else len(held_out), figures=table, before=before,
+              started_from=run.started_from)
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
 
 
