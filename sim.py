@@ -27,6 +27,7 @@ import importlib
 import inspect as pyinspect
 import io
 import json
+import math
 import mmap
 import os
 import pickle
@@ -41,6 +42,7 @@ import sys
 import tempfile
 import threading
 import time
+import types
 import typing
 import weakref
 from dataclasses import dataclass
@@ -618,31 +620,42 @@ class GameError(RuntimeError):
 
 # ---- the clock hook, Linux x86-64 -------------------------------------------------------------------------
 # Time inside the game is a number that we store in a page shared with it.
-#   reading it   the vDSO functions (clock_gettime, gettimeofday, time) are overwritten by jumps to STUB, in that page
+#   reading it   the vDSO functions (clock_gettime, gettimeofday, time) are overwritten by jumps to STUB, in that page; a
+#                thread that reads the same moment a thousand times is put to sleep for HOP, so that busy loops end
 #   waiting      every system call with a timeout is stopped by seccomp (RET_TRACE) and handed to us by ptrace: sleeps are
 #                held until their virtual deadline; polls and futexes wait in the kernel, endlessly, and are interrupted
 #                at their virtual deadline, so that real events still end them
+#   timers       timerfd, setitimer, alarm and timer_settime are kept by us and expire at their virtual deadline
+#   presenting   breakpoints on SDL_RenderPresent, glXSwapBuffers and their like: the frame gate, a monitor of `fps` Hz
 # Nothing happens in the game between two deadlines, so time jumps from one to the next: discrete-event simulation.
-# Not in virtual time: timerfd, setitimer, alarm, timer_settime, socket timeouts, rdtsc, CPU-time clocks, 32-bit programs,
-# anything that happens outside the game (network, X server, sound card); a signal reaches a sleeping thread when its
-# sleep ends; a thread that spins until the clock moves is reported as hanging.
+# Not in virtual time: io_uring (refused with ENOSYS, programs fall back to epoll), socket timeouts, recvmmsg, CPU-time clocks,
+# rdtsc (unless asked for), 32-bit programs, anything that happens outside the game (network, sound card, a foreign X server); a
+# signal from outside reaches a sleeping thread when its sleep ends.
 
-STUB = bytes.fromhex(                          # tests/asm/stub.S; clock_gettime at 0x00, gettimeofday 0x50, time 0xa0
-    "f30f1efa83ff0b7736b8f30b00000fa3f8732c488b05e60f0000ba210900000fa3fa7307480305dd0f000031d2b900ca9a3b48f7f1488906"
-    "4889560831c0c3b8e40000000f05c3660f1f840000000000f30f1efa4885f6740748c706000000004885ff7429488b05940f000048030595"
-    "0f000031d2b9e803000048f7f131d2b940420f0048f7f14889074889570831c0c366662e0f1f8400000000000f1f4000f30f1efa488b0555"
-    "0f0000480305560f000031d2b900ca9a3b48f7f14885ff7403488907c3")
-STUB_ENTRY = {b"__vdso_clock_gettime": 0x00, b"__vdso_gettimeofday": 0x50, b"__vdso_time": 0xa0}
+STUB = bytes.fromhex(                          # tests/asm/stub.S
+    "f30f1efa83ff0b7734b8f30b00000fa3f8732ae8a8000000ba210900000fa3fa7307480305df0f000031d2b900ca9a3b48f7f1488906488956"
+    "0831c0c3b8e40000000f05c366662e0f1f840000000000f30f1efa4885f6740748c706000000004885ff7427e856000000480305970f000031"
+    "d2b9e803000048f7f131d2b940420f0048f7f14889074889570831c0c390f30f1efae827000000480305680f000031d2b900ca9a3b48f7f148"
+    "85ff7403488907c366662e0f1f8400000000006690488b05390f0000488d15321f00004889e148c1e90c81e1f00f00004801ca483902751cff"
+    "4208817a08e8030000721ac7420800000000b8180000000f05ebc1488902c7420800000000c3660f1f440000f30f1efa488d1de50f00004c8b"
+    "1b4d85db7427488b7b08488b7310488b5318488b4b204c8b43284c8b4b3031c041ffd3488943384883c340ebd1cc")
+STUB_ENTRY = {b"__vdso_clock_gettime": 0x00, b"__vdso_gettimeofday": 0x50, b"__vdso_time": 0x90}
+CALLS_ENTRY, CALLS_END = 0x110, len(STUB)      # runs the table of calls; the int3 behind them
 PAGE = 4096
-STUB_AT = 0x2F0000000000                       # in the game: STUB here, the clock one page further.  CHOICE: far from
+STUB_AT = 0x2F0000000000                       # in the game: STUB, clock and table, spins, scratch memory.  CHOICE: far from
 CLOCK_AT = STUB_AT + PAGE                      # all that the kernel maps by itself; the filter knows the upper half
 ZERO_AT = CLOCK_AT + 16                        # a struct timespec of zero
+TABLE_AT = CLOCK_AT + 256
+SCRATCH_AT = STUB_AT + 3 * PAGE                # for results of calls: pixels, numbers
+SCRATCH = 64 << 20                             # bytes; only those that are used take memory
 
 NS = 1_000_000_000
 BIRTH = 1000 * NS                              # virtual CLOCK_MONOTONIC at launch
-EPOCH = 1_704_067_200 * NS                     # virtual CLOCK_REALTIME at launch: 2024-01-01 00:00 UTC
+EPOCH = 1_704_067_200 * NS                     # virtual CLOCK_REALTIME at launch: 2024-01-01 00:00 UTC, and a second per seed
 OFFSET = EPOCH - BIRTH
 YIELD = 50_000                                 # ns that a sleep of 0 lasts (Linux's timer slack), so that loops of them end
+HOP = 1_000_000                                # ns that pass for a thread that spins until the clock moves
+TSC_HZ = 2_000_000_000                         # of the virtual rdtsc
 VIRTUAL_CLOCKS = {0, 1, 4, 5, 6, 7, 8, 9, 11}  # all but CPU time; as in stub.S
 EPOCH_CLOCKS = {0, 5, 8, 11}
 
@@ -651,23 +664,37 @@ SLEEPS = {"nanosleep": 35, "clock_nanosleep": 230}
 WAITS = {                                      # name: number, which argument is the timeout, its kind, result when it ends
     "poll": (7, 2, "ms", 0), "epoll_wait": (232, 3, "ms", 0), "epoll_pwait": (281, 3, "ms", 0),
     "select": (23, 4, "timeval", 0), "pselect6": (270, 4, "timespec", 0), "ppoll": (271, 2, "timespec", 0),
-    "epoll_pwait2": (441, 3, "timespec", 0), "rt_sigtimedwait": (128, 2, "timespec", -11),
-    "futex": (202, 3, "timespec", -110),
+    "epoll_pwait2": (441, 3, "timespec", 0), "rt_sigtimedwait": (128, 2, "timespec", -11), "semtimedop": (220, 3, "timespec", -11),
+    "futex": (202, 3, "timespec", -110), "futex_waitv": (449, 3, "moment", -110), "futex_wait": (455, 4, "moment", -110),
+    "mq_timedsend": (242, 4, "date", -110), "mq_timedreceive": (243, 4, "date", -110),
 }
-CALLS = {nr: name for name, nr in (READS | SLEEPS).items()} | {wait[0]: name for name, wait in WAITS.items()}
+TIMERS = {"setitimer": 38, "getitimer": 36, "alarm": 37, "timerfd_settime": 286, "timerfd_gettime": 287,
+          "timer_create": 222, "timer_settime": 223, "timer_gettime": 224, "timer_delete": 226}
+GETRANDOM, SCHED_YIELD, IO_URING_SETUP = 318, 24, 425
+CALLS = ({nr: name for name, nr in (READS | SLEEPS | TIMERS).items()} | {wait[0]: name for name, wait in WAITS.items()}
+         | {GETRANDOM: "getrandom", SCHED_YIELD: "spin"})
 ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 FUTEX_WAITS = {0: "WAIT", 6: "LOCK_PI", 9: "WAIT_BITSET", 11: "WAIT_REQUEUE_PI", 13: "LOCK_PI2"}
 ASLEEP = {"parked": "t", "stopped": "t", "vfork": "SDZ"}     # what /proc says of a thread that does nothing; else S, Z
 INTERRUPTED = {-4, -512, -513, -514, -516}     # EINTR and the kernel's inner ERESTART codes
 
-PTRACE = {"POKEDATA": 5, "CONT": 7, "GETREGS": 12, "SETREGS": 13, "SYSCALL": 24,
-          "GETEVENTMSG": 0x4201, "SEIZE": 0x4206, "INTERRUPT": 0x4207, "LISTEN": 0x4208}
+PTRACE = {"POKEDATA": 5, "CONT": 7, "SINGLESTEP": 9, "GETREGS": 12, "SETREGS": 13, "DETACH": 17, "SYSCALL": 24,
+          "GETEVENTMSG": 0x4201, "SEIZE": 0x4206, "INTERRUPT": 0x4207, "LISTEN": 0x4208, "GET_SYSCALL_INFO": 0x420E}
 FORK, VFORK, CLONE, EXEC, VFORK_DONE, SECCOMP, STOP = 1, 2, 3, 4, 5, 7, 128   # ptrace events
-OPTIONS = 1 | 2 | 4 | 8 | 16 | 32 | 128 | 1 << 20                             # TRACESYSGOOD, those events, EXITKILL
+OPTIONS = 1 | 2 | 4 | 8 | 16 | 32 | 128        # TRACESYSGOOD and those events
+EXITKILL = 1 << 20
 WALL = 0x40000000                              # waitpid: threads too
 ONES = 2**64 - 1                               # -1 in a register
 SIGTRAP = 5                                    # signal.SIGTRAP, which Windows lacks
 SYSCALL_STOP = SIGTRAP | 0x80
+INT3 = b"\xcc"
+
+# Functions with which a program shows a frame, by the library that exports them.  The first library that presents is the outermost
+# one (SDL calls GLX, not the other way round): its functions stay the gate, those of the others are let go.
+PRESENTS = {"SDL_RenderPresent", "SDL_GL_SwapWindow", "SDL_UpdateWindowSurface", "SDL_UpdateWindowSurfaceRects",
+            "glXSwapBuffers", "eglSwapBuffers", "vkQueuePresentKHR"}
+STARTS = {"SDL_Init", "SDL_InitSubSystem"}     # after which a gamepad may be plugged in
+GRAPHICS = re.compile(r"/lib(SDL2|SDL3|GLX|GL|EGL|OpenGL|GLESv2|vulkan)[-.][^/]*$")
 
 libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -688,6 +715,9 @@ class Registers(ctypes.Structure):
                 "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
                 "fs_base gs_base ds es fs gs".split()]
 
+    def arguments(self) -> list[int]:
+        return [getattr(self, name) for name in ARGUMENTS]
+
 
 def ptrace(request: str, tid: int, address=0, data=0) -> None:
     if libc.ptrace(ctypes.c_long(PTRACE[request]), ctypes.c_long(tid), ctypes.c_void_p(address), ctypes.c_void_p(data)) < 0:
@@ -698,12 +728,13 @@ def ptrace(request: str, tid: int, address=0, data=0) -> None:
 def seccomp_filter() -> bytes:
     """BPF program: RET_TRACE for what reads the time or waits with a timeout, ALLOW for all else at full speed."""
     LOAD, EQUAL, AND, RETURN = 0x20, 0x15, 0x54, 0x06
-    ALLOW, TRACE = (RETURN, 0x7FFF0000, 0, 0), (RETURN, 0x7FF00000, 0, 0)
+    ALLOW, TRACE, MISSING = (RETURN, 0x7FFF0000, 0, 0), (RETURN, 0x7FF00000, 0, 0), (RETURN, 0x00050000 | 38, 0, 0)     # 38: ENOSYS
     number, machine, address = 0, 4, 12        # offsets in struct seccomp_data; arguments from 16 on, 8 bytes each
     code = [(LOAD, machine, 0, 0), (EQUAL, 0xC000003E, 1, 0), ALLOW,                  # x86-64 calls only
-            (LOAD, address, 0, 0), (EQUAL, STUB_AT >> 32, 0, 1), ALLOW,               # the stub's own system call
-            (LOAD, number, 0, 0)]
-    for nr in (READS | SLEEPS).values():
+            (LOAD, address, 0, 0), (EQUAL, STUB_AT >> 32, 0, 4),                      # the stub's own system calls
+            (LOAD, number, 0, 0), (EQUAL, SCHED_YIELD, 0, 1), TRACE, ALLOW,
+            (LOAD, number, 0, 0), (EQUAL, IO_URING_SETUP, 0, 1), MISSING]
+    for nr in (*(READS | SLEEPS | TIMERS).values(), GETRANDOM):
         code += [(EQUAL, nr, 0, 1), TRACE]
     for nr, index, kind, _ in WAITS.values():
         low = 16 + 8 * index
@@ -728,15 +759,39 @@ def elf_symbols(image: bytes) -> dict:
         for at in range(offset, offset + size, 24) if kind == 11 else ():             # SHT_DYNSYM
             name, _, _, _, value, length = struct.unpack_from("<IBBHQQ", image, at)
             start = sections[link][4] + name
-            found[image[start:image.index(b"\0", start)]] = (value, length)
+            if value:
+                found[image[start:image.index(b"\0", start)]] = (value, length)
     return found
+
+
+def mapped_files(pid: int) -> dict:
+    """Files in a process's memory: path -> address of their first byte."""
+    lines = re.findall(r"^([0-9a-f]+)-\S+ \S+ 0+ \S+ [1-9]\d* +(/.*)$", read_text(f"/proc/{pid}/maps"), re.M)
+    return {path: int(address, 16) for address, path in reversed(lines)}
+
+
+def located(pid: int, path: str) -> tuple[str, float]:
+    """A path as that process sees it, and when it was written."""
+    path = path if os.path.exists(path) else f"/proc/{pid}/root{path}"
+    return path, os.path.getmtime(path)
+
+
+@functools.lru_cache(maxsize=64)
+def library_symbols(path: str, mtime: float) -> dict:
+    """Dynamic symbols of a library: name -> address from its start."""
+    return {name.decode(): value for name, (value, _) in elf_symbols(Path(path).read_bytes()).items()}
 
 
 class Process:
     """One address space of the game."""
 
-    def __init__(self, pid: int, vdso: str = ""):
-        self.pid, self.vdso, self.memory = pid, vdso, None          # vdso: its patched functions, once the clock is there
+    def __init__(self, pid: int, parent: Process | None = None):
+        self.pid, self.memory = pid, None
+        self.vdso = parent.vdso if parent else ""                    # its patched functions, once the clock is there
+        self.breaks = dict(parent.breaks) if parent else {}          # address of a breakpoint -> (byte under it, what it calls, library)
+        self.libraries = dict(parent.libraries) if parent else {}    # path of a graphics library -> {function: address}
+        self.timers: dict[int, tuple] = {}                           # timer_create's: number -> (clock, signal, thread, value)
+        self.outermost = parent.outermost if parent else ""          # the library that presents
         self.memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
 
     def read(self, address: int, size: int) -> bytes:
@@ -751,6 +806,10 @@ class Process:
         for i, word in enumerate(struct.unpack(f"<{len(data) // 8}Q", data)):
             ptrace("POKEDATA", tid, address + 8 * i, word)
 
+    def find(self, name: str) -> int | None:
+        """Address of a function that one of the loaded graphics libraries exports."""
+        return next((symbols[name] for symbols in self.libraries.values() if name in symbols), None)
+
     def __del__(self):
         if self.memory is not None:
             os.close(self.memory)
@@ -762,18 +821,66 @@ def read_time(process: Process, address: int, fraction: int = 1) -> int:
     return whole * NS + part * fraction
 
 
+def pack_time(value: int, fraction: int = 1) -> bytes:
+    return struct.pack("<qq", value // NS, value % NS // fraction)
+
+
 @dataclass
 class Thread:
-    """One thread of the game.  States: running (or blocked in the kernel, as it likes), parked (held by us in a sleep),
-    waiting (in the kernel, in a wait that we end), stopped (by a signal), vfork (until its child has its own memory)."""
+    """One thread of the game.  States: running (or blocked in the kernel, as it likes), parked (held by us in a sleep or at
+    the gate), waiting (in the kernel, in a wait that we end), stopped (by a signal), vfork (until its child has its own memory)."""
 
     tid: int
     process: Process
     state: str = "running"
     deadline: int | None = None                # of its sleep or wait, virtual ns
     fired: bool = False                        # the wait's deadline has come, the interrupt is on its way
-    call: str = ""                             # name of the wait
+    call: str = ""                             # name of the sleep or wait
     registers: Registers | None = None         # with which the game made it
+    files: tuple = ()                          # its stat and schedstat
+
+    def sleeping(self) -> bytes | None:
+        """How often the thread was scheduled so far, if it sleeps now; None if it runs."""
+        if self.fired and self.deadline is None and self.state == "waiting":
+            return None
+        try:
+            if not self.files:
+                folder = f"/proc/{self.process.pid}/task/{self.tid}/"
+                self.files = tuple(os.open(folder + name, os.O_RDONLY | os.O_CLOEXEC) for name in ("stat", "schedstat"))
+            state = chr(os.pread(self.files[0], 64, 0).rpartition(b")")[2][1])
+            return os.pread(self.files[1], 64, 0) if state in ASLEEP.get(self.state, "SZ") else None
+        except (OSError, IndexError):
+            return None
+
+    def __del__(self):
+        for file in self.files:
+            os.close(file)
+
+
+class Peer(Thread):
+    """A process outside the game that works for it (its X server): the game is not quiet while it runs."""
+
+    def __init__(self, pid: int):
+        self.tid, self.process, self.state, self.fired, self.files = pid, types.SimpleNamespace(pid=pid), "running", False, ()
+
+
+@dataclass
+class Timer:
+    """A timer that the game has set, and that the kernel knows nothing of."""
+
+    process: Process
+    key: tuple                                 # process id; real, fd or posix; number
+    deadline: int                              # virtual ns
+    interval: int                              # ns; 0: it expires once
+    file: io.FileIO | None                     # the game's timerfd
+    tid = -1                                   # goes before threads that are due at the same moment
+
+
+def borrow_file(pid: int, number: int) -> io.FileIO | None:
+    """The file that a process has open under that number (pidfd_getfd)."""
+    with os.fdopen(os.pidfd_open(pid)) as process:
+        file = libc.syscall(438, process.fileno(), number, 0)
+    return io.FileIO(file) if file >= 0 else None
 
 
 class Clock:
@@ -783,25 +890,38 @@ class Clock:
     Raises GameError where the hook cannot work; `hook_fault()` says so beforehand.
     """
 
-    def __init__(self, argv, env: dict | None = None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0):
-        """timeout: seconds of real time that the program may compute before it counts as hanging."""
-        if sys.platform != "linux" or platform.machine() != "x86_64":
-            raise GameError(f"ptrace: the clock hook needs Linux on x86-64, this is {sys.platform} on {platform.machine()}")
+    def __init__(self, argv, env: dict | None = None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0, seed: int = 0,
+                 fixed: bool = True, fps: float = 0, peers=(), tsc: bool = False):
+        """timeout: seconds of real time that the program may compute before it counts as hanging     seed: of clock and getrandom
+        fixed: no ASLR, getrandom by seed    fps: of the monitor behind the frame gate; 0: no gate    peers: pids that work for the game
+        tsc: rdtsc too (by a fault at each)"""
+        self._begin(timeout, seed, fixed, fps, peers, tsc)
         find_program(argv[0], env, cwd)
-        self.timeout, self.returncode, self.owner = timeout, None, threading.get_ident()
-        self.threads: dict[int, Thread] = {}
-        self.popen = None
-        self.file = os.memfd_create("clock")
-        os.ftruncate(self.file, 2 * PAGE)
-        self.page = mmap.mmap(self.file, 2 * PAGE)
-        self.page[:len(STUB)] = STUB
-        self.words = memoryview(self.page)[PAGE:PAGE + 64].cast("Q")
-        self.words[0], self.words[1] = BIRTH, OFFSET
         try:
             self._launch(list(argv), env, cwd, stdout, stderr)
         except BaseException:
             self.close()
             raise
+
+    def _begin(self, timeout=60.0, seed=0, fixed=True, fps=0.0, peers=(), tsc=False):
+        if sys.platform != "linux" or platform.machine() != "x86_64":
+            raise GameError(f"ptrace: the clock hook needs Linux on x86-64, this is {sys.platform} on {platform.machine()}")
+        self.timeout, self.returncode, self.owner = timeout, None, threading.get_ident()
+        self.fixed, self.fps, self.tsc, self.peers = fixed, fps, tsc, [Peer(pid) for pid in peers]
+        self.random = np.random.default_rng(abs(seed))
+        self.threads: dict[int, Thread] = {}
+        self.timers: dict[tuple, Timer] = {}
+        self.popen, self.attached = None, False
+        self.frames, self.gate, self.presented = 0, None, ("", [])  # so far; the thread that presented last, with which call
+        self.started = []                                           # functions(thread, flags) to call after SDL_Init
+        self.errands = []                                           # what to do for a thread that we hold, outside of its stop
+        self.file = os.memfd_create("clock")
+        os.ftruncate(self.file, 3 * PAGE + SCRATCH)
+        self.page = mmap.mmap(self.file, 3 * PAGE + SCRATCH)
+        self.page[:len(STUB)] = STUB
+        self.words = memoryview(self.page)[PAGE:2 * PAGE].cast("Q")
+        self.scratch = memoryview(self.page)[3 * PAGE:]
+        self.words[0], self.words[1] = BIRTH, OFFSET + seed % 10**9 * NS
 
     # -- launch: a shell that stops itself, is seized and prepared, and becomes the program
 
@@ -812,7 +932,7 @@ class Clock:
         part = "ptrace"
         try:
             os.waitpid(pid, os.WUNTRACED)
-            ptrace("SEIZE", pid, 0, OPTIONS)
+            ptrace("SEIZE", pid, 0, OPTIONS | EXITKILL)
             self.threads[pid] = Thread(pid, Process(pid))
             os.kill(pid, signal.SIGCONT)
             while self._wait(pid) != signal.SIGCONT:               # past the stops of being seized and continued
@@ -830,13 +950,15 @@ class Clock:
         code = seccomp_filter()
         below = (self._registers(pid).rsp - 4096) & ~15             # free part of its stack
         self.threads[pid].process.write(below, struct.pack("<HxxxxxxQ", len(code) // 8, below + 16) + code)
-        ADDR_NO_RANDOMIZE, NO_NEW_PRIVS, SET_MODE_FILTER = 0x40000, 38, 1
-        for nr, *args in ((135, ADDR_NO_RANDOMIZE), (157, NO_NEW_PRIVS, 1), (317, SET_MODE_FILTER, 0, below)):
-            result = self._call(pid, nr, *args)
+        personality, prctl, seccomp = 135, 157, 317
+        ADDR_NO_RANDOMIZE, NO_NEW_PRIVS, SET_TSC, TSC_SIGSEGV, SET_MODE_FILTER = 0x40000, 38, 26, 2, 1
+        for nr, *args in (*[(personality, ADDR_NO_RANDOMIZE)] * self.fixed, *[(prctl, SET_TSC, TSC_SIGSEGV)] * self.tsc,
+                          (prctl, NO_NEW_PRIVS, 1), (seccomp, SET_MODE_FILTER, 0, below)):
+            result = self._system_call(pid, nr, *args)
             if result < 0:
                 raise OSError(-result, f"system call {nr}: {os.strerror(-result)}")
 
-    def _call(self, tid, nr, *args) -> int:
+    def _system_call(self, tid, nr, *args) -> int:
         """Run one system call in a stopped thread."""
         process, before = self.threads[tid].process, self._registers(tid)
         code = process.read(before.rip, 8)
@@ -868,25 +990,36 @@ class Clock:
             raise GameError(f"vDSO patch: {os.readlink(f'/proc/{tid}/exe')} is a 32-bit program, and those are not supported")
         path = f"/proc/{os.getpid()}/fd/{self.file}\0".encode()
         below = self._registers(tid).rsp - 512
+        kept = process.read(below, len(path))
         process.write(below, path)
-        file = self._call(tid, 2, below, os.O_RDWR | os.O_CLOEXEC)
+        file = self._system_call(tid, 2, below, os.O_RDWR | os.O_CLOEXEC)
+        process.write(below, kept)
         shared = 0x01 | 0x100000                                    # MAP_SHARED | MAP_FIXED_NOREPLACE
-        places = [self._call(tid, 9, STUB_AT, PAGE, 5, shared, file, 0),              # r-x
-                  self._call(tid, 9, CLOCK_AT, PAGE, 3, shared, file, PAGE)]          # rw-
-        self._call(tid, 3, file)
+        places = [self._system_call(tid, 9, STUB_AT, PAGE, 5, shared, file, 0),                      # r-x
+                  self._system_call(tid, 9, CLOCK_AT, 2 * PAGE + SCRATCH, 3, shared, file, PAGE)]    # rw-
+        self._system_call(tid, 3, file)
         if places != [STUB_AT, CLOCK_AT]:
             raise GameError(f"vDSO patch: the clock could not be mapped into {os.readlink(f'/proc/{tid}/exe')} (open {file}, "
                             f"mmap {places}); it must run as the same user and see the same /proc")
-        auxv = Path(f"/proc/{tid}/auxv").read_bytes()
-        vdso = dict(struct.iter_unpack("<QQ", auxv)).get(33)        # AT_SYSINFO_EHDR; without it all reads are system calls
-        patched = []
+        auxv = dict(struct.iter_unpack("<QQ", Path(f"/proc/{tid}/auxv").read_bytes()))
+        vdso, loader, random = auxv.get(33), auxv.get(7), auxv.get(25)        # AT_SYSINFO_EHDR (without it all reads are calls),
+        patched = []                                                          # AT_BASE, AT_RANDOM
         for name, (address, size) in elf_symbols(process.read(vdso, 4 * PAGE)).items() if vdso else ():
             if name in STUB_ENTRY:                                  # endbr64; movabs rax, entry; jmp rax
                 jump = b"\xf3\x0f\x1e\xfa\x48\xb8" + struct.pack("<Q", STUB_AT + STUB_ENTRY[name]) + b"\xff\xe0"
                 assert len(jump) <= size, f"{name.decode()} of this kernel's vDSO is only {size} bytes long"
                 process.write_code(tid, vdso + address, jump)
                 patched.append(name.decode().removeprefix("__vdso_"))
+            elif name == b"__vdso_getrandom" and self.fixed:        # mov eax, -ENOSYS; ret: libc makes the system call instead
+                process.write_code(tid, vdso + address, b"\xf3\x0f\x1e\xfa\xb8\xda\xff\xff\xff\xc3")
         process.vdso = ", ".join(patched) or "none"
+        if self.fixed and random:
+            process.write(random, self.random.bytes(16))
+        if self.fps and loader:                                     # the dynamic loader calls it whenever it has loaded something
+            path = next((path for path, at in mapped_files(tid).items() if at == loader), "")
+            state = library_symbols(*located(tid, path)).get("_dl_debug_state") if path else None
+            if state:
+                self._set_break(thread, loader + state, self._on_libraries)
 
     # -- the game's stops
 
@@ -901,7 +1034,7 @@ class Clock:
     def _go_on(self, thread, signal_number=0):
         """Let a stopped thread run; a waiting one up to the end of its system call."""
         with contextlib.suppress(ProcessLookupError):               # killed meanwhile: the next pump learns of it
-            ptrace("SYSCALL" if thread.state == "waiting" else "CONT", thread.tid, 0, signal_number)
+            ptrace("SYSCALL" if thread.state == "waiting" or self.attached else "CONT", thread.tid, 0, signal_number)
 
     def _pump(self) -> bool:
         """Handle the stops that the threads have reached by now; True if there was one."""
@@ -931,7 +1064,7 @@ class Clock:
         elif number == SYSCALL_STOP:
             self._on_result(thread)
         elif event == EXEC:
-            thread.process = Process(thread.tid)
+            thread.process, thread.files = Process(thread.tid), ()
             thread.state, thread.deadline = "running", None
             ptrace("SYSCALL", thread.tid)                           # to the call's exit: before it the kernel would
             while self._wait(thread.tid) != SYSCALL_STOP:           # overwrite the result of an injected call
@@ -946,6 +1079,8 @@ class Clock:
         elif event == STOP and number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
             thread.state = "stopped"
             ptrace("LISTEN", thread.tid)
+        elif event == 0 and (number == SIGTRAP and self._on_break(thread) or number == signal.SIGSEGV and self._on_rdtsc(thread)):
+            pass
         else:                                                       # a signal on its way, or the echo of an interrupt
             if thread.state == "stopped":
                 thread.state = "running"
@@ -958,23 +1093,27 @@ class Clock:
         status = Path(f"/proc/{tid}/status").read_text()
         pid = int(re.search(r"^Tgid:\s*(\d+)", status, re.M)[1])
         own = pid != thread.process.pid
-        self.threads[tid] = Thread(tid, Process(pid, thread.process.vdso) if own else thread.process)
+        self.threads[tid] = Thread(tid, Process(pid, thread.process) if own else thread.process)
         if event == VFORK:
             thread.state = "vfork"
         self._go_on(thread)
 
+    # -- system calls that read the time or wait
+
     def _on_call(self, thread):
-        """A system call that reads the time or waits, about to be made."""
+        """One of CALLS, about to be made."""
         registers, process = self._registers(thread.tid), thread.process
-        name = CALLS.get(registers.orig_rax)
-        a = [getattr(registers, r) for r in ARGUMENTS]
+        name, a = CALLS.get(registers.orig_rax), registers.arguments()
         if not process.vdso or not name:
             return self._go_on(thread)
+        if name == "spin":
+            return self._park(thread, registers, self.now + HOP)
         if name in READS:
-            clock = ctypes.c_int(a[0] & 0xFFFFFFFF).value if name == "clock_gettime" else 0
-            if clock in VIRTUAL_CLOCKS:
-                self._skip(thread, registers, self._read_clock(process, name, clock, a))
-            return self._go_on(thread)
+            return self._answer(thread, registers, self._read_clock(process, name, a))
+        if name == "getrandom":
+            return self._answer(thread, registers, self._random(process, a) if self.fixed else None)
+        if name in TIMERS:
+            return self._answer(thread, registers, self._on_timer(process, name, a))
         if name in SLEEPS:
             return self._on_sleep(thread, registers, name, a)
         number, index, kind, _ = WAITS[name]
@@ -984,8 +1123,12 @@ class Clock:
             delay = read_time(process, a[index], 1000 if kind == "timeval" else 1)
         if (name == "select" and not (a[1] or a[2] or a[3])) or (name == "poll" and not a[1]):
             return self._park(thread, registers, self.now + (delay or YIELD))         # a sleep in disguise
-        if name == "futex" and a[1] & 0x7F:                         # all but WAIT give a moment, not a delay
-            delay -= self.now + (OFFSET if a[1] & 0x100 or a[1] & 0x7F == 6 else 0)   # FUTEX_CLOCK_REALTIME, LOCK_PI
+        if kind == "date" or kind == "moment" and a[index + 1] & 0xFFFFFFFF in EPOCH_CLOCKS:
+            delay -= self.now + self.words[1]
+        elif kind == "moment":
+            delay -= self.now
+        elif name == "futex" and a[1] & 0x7F:                       # all but WAIT give a moment, not a delay
+            delay -= self.now + (self.words[1] if a[1] & 0x100 or a[1] & 0x7F == 6 else 0)     # FUTEX_CLOCK_REALTIME, LOCK_PI
         elif delay <= 0:
             return self._go_on(thread)
         thread.call, thread.registers, thread.fired = name, Registers.from_buffer_copy(registers), False
@@ -1002,7 +1145,8 @@ class Clock:
             if clock not in VIRTUAL_CLOCKS:
                 return self._go_on(thread)
             moment = read_time(thread.process, a[2])
-            deadline = moment - (OFFSET if clock in EPOCH_CLOCKS else 0) if absolute else self.now + (moment or YIELD)
+            deadline = moment - (self.words[1] if clock in EPOCH_CLOCKS else 0) if absolute else self.now + (moment or YIELD)
+        thread.call, thread.registers = name, Registers.from_buffer_copy(registers)
         self._park(thread, registers, deadline)
 
     def _park(self, thread, registers, deadline):
@@ -1013,20 +1157,34 @@ class Clock:
         thread.state, thread.deadline = "parked", deadline
 
     def _skip(self, thread, registers, result):
-        registers.rax, registers.orig_rax = result, ONES
+        registers.rax, registers.orig_rax = result & ONES, ONES
         self._set_registers(thread.tid, registers)
 
-    def _read_clock(self, process, name, clock, a) -> int:
+    def _answer(self, thread, registers, result):
+        """In the kernel's place, if there is a result."""
+        if result is not None:
+            self._skip(thread, registers, result)
+        self._go_on(thread)
+
+    def _read_clock(self, process, name, a) -> int | None:
         """Answer a system call that asks for the time, which was made without the vDSO."""
-        value = self.now + (OFFSET if clock in EPOCH_CLOCKS else 0)
+        clock = ctypes.c_int(a[0] & 0xFFFFFFFF).value if name == "clock_gettime" else 0
+        if clock not in VIRTUAL_CLOCKS:
+            return None
+        value = self.now + (self.words[1] if clock in EPOCH_CLOCKS else 0)
         where = a[1] if name == "clock_gettime" else a[0]
         if name == "time":
             if where:
                 process.write(where, struct.pack("<q", value // NS))
             return value // NS
         if where:
-            process.write(where, struct.pack("<qq", value // NS, value % NS // (1 if name == "clock_gettime" else 1000)))
+            process.write(where, pack_time(value, 1 if name == "clock_gettime" else 1000))
         return 0
+
+    def _random(self, process, a) -> int:
+        count = min(a[1], 1 << 20)
+        process.write(a[0], self.random.bytes(count))
+        return count
 
     def _on_result(self, thread):
         """Entry (which follows the seccomp stop) or exit of a wait that we made endless."""
@@ -1037,16 +1195,228 @@ class Clock:
         for name in ("rdx", "r10", "r8"):                           # system calls keep their arguments
             setattr(registers, name, getattr(thread.registers, name))
         if thread.fired and result in INTERRUPTED:
-            registers.rax, registers.orig_rax = WAITS[thread.call][3], ONES
+            registers.rax, registers.orig_rax = WAITS[thread.call][3] & ONES, ONES
             if thread.call in ("select", "pselect6"):               # nothing is ready
                 size = (registers.rdi + 63) // 64 * 8
                 for where in filter(None, (registers.rsi, registers.rdx, registers.r10)):
                     thread.process.write(where, bytes(size))
         elif result == -516:                                        # a signal: begin the call anew with its own timeout,
-            registers.rax = -514                                    # not the kernel's continuation of the endless one
+            registers.rax = -514 & ONES                             # not the kernel's continuation of the endless one
         self._set_registers(thread.tid, registers)
         thread.state, thread.deadline = "running", None
         self._go_on(thread)
+
+    def _on_rdtsc(self, thread) -> bool:
+        """A fault at rdtsc or rdtscp, when these are ours too."""
+        registers = self._registers(thread.tid)
+        code = thread.process.read(registers.rip, 3) if self.tsc else b""
+        size = 2 if code[:2] == b"\x0f\x31" else 3 if code == b"\x0f\x01\xf9" else 0
+        if size:
+            ticks = self.now * TSC_HZ // NS
+            registers.rax, registers.rdx, registers.rip = ticks & 0xFFFFFFFF, ticks >> 32, registers.rip + size
+            registers.rcx = 0 if size == 3 else registers.rcx
+            self._set_registers(thread.tid, registers)
+            self._go_on(thread)
+        return size > 0
+
+    # -- timers: kept by us, never by the kernel
+
+    def _on_timer(self, process, name, a) -> int | None:
+        """Answer a system call about a timer; None leaves it to the kernel (timers that count CPU time)."""
+        if name == "timer_create":
+            return self._create_timer(process, a)
+        kind = "fd" if name.startswith("timerfd") else "posix" if name.startswith("timer_") else "real"
+        if kind == "posix" and a[0] not in process.timers or name in ("setitimer", "getitimer") and a[0] != 0:
+            return None
+        key, fraction = (process.pid, kind, a[0] if kind != "real" else 0), 1000 if kind == "real" else 1
+        old = self.timers.get(key)
+        left, interval = (max(1, old.deadline - self.now), old.interval) if old else (0, 0)
+        if name in ("timer_delete", "timer_getoverrun"):
+            if name == "timer_delete":
+                self.timers.pop(key, None), process.timers.pop(a[0])
+            return 0
+        if name == "alarm":
+            self._set_timer(process, key, a[0] and self.now + a[0] * NS, 0)
+            return -(-left // NS)
+        new, where = (0, a[1]) if "get" in name else (a[1], a[2]) if kind == "real" else (a[2], a[3])
+        if new:                                                     # struct itimerval or itimerspec: interval, value
+            value, absolute = read_time(process, new + 16, fraction), kind != "real" and a[1] & 1
+            moment = value and (value if absolute else value + self.now)
+            if moment and absolute and self._timer_clock(process, kind, a[0]) in EPOCH_CLOCKS:
+                moment -= self.words[1]
+            self._set_timer(process, key, moment, read_time(process, new, fraction))
+        if where:
+            process.write(where, pack_time(interval, fraction) + pack_time(left, fraction))
+        return 0
+
+    def _create_timer(self, process, a) -> int | None:
+        clock, number, timer = ctypes.c_int(a[0] & 0xFFFFFFFF).value, signal.SIGALRM, (1 << 20) + len(process.timers)
+        value, notify, tid = timer, 0, 0
+        if clock not in VIRTUAL_CLOCKS:
+            return None
+        if a[1]:
+            value, number, notify, tid = struct.unpack("<QiiI", process.read(a[1], 20))        # struct sigevent
+        process.timers[timer] = (clock, number if notify != 1 else 0, tid if notify & 4 else 0, value)      # SIGEV_NONE, SIGEV_THREAD_ID
+        process.write(a[2], struct.pack("<i", timer))
+        return 0
+
+    def _timer_clock(self, process, kind, number) -> int:
+        if kind == "posix":
+            return process.timers[number][0]
+        return int(re.search(r"clockid: (\d+)", read_text(f"/proc/{process.pid}/fdinfo/{number}"))[1])
+
+    def _set_timer(self, process, key, moment, interval):
+        self.timers.pop(key, None)
+        file = borrow_file(process.pid, key[2]) if key[1] == "fd" else None
+        if file is not None:
+            libc.timerfd_settime(file.fileno(), 0, struct.pack("<4q", 0, 0, 0, 0), None)       # also forgets what expired before
+        if moment:
+            self.timers[key] = Timer(process, key, max(moment, self.now), interval, file)
+
+    def _expire(self, timer):
+        """Let it come true in the game."""
+        timer.deadline = max(timer.deadline, self.now) + timer.interval
+        process, kind, number = timer.process, *timer.key[1:]
+        if not timer.interval or not os.path.exists(f"/proc/{process.pid}") or \
+                kind == "fd" and not os.path.exists(f"/proc/{process.pid}/fd/{number}"):
+            self.timers.pop(timer.key, None)
+        with contextlib.suppress(ProcessLookupError):
+            if kind == "fd":
+                libc.timerfd_settime(timer.file.fileno(), 1, struct.pack("<4q", 0, 0, 0, 1), None)     # at 1 ns after boot: at once
+            elif kind == "real":
+                os.kill(process.pid, signal.SIGALRM)
+                self._cut_sleep(process, 0, signal.SIGALRM)
+            elif process.timers[number][1]:
+                _, what, tid, value = process.timers[number]
+                info = struct.pack("<iiixxxxiiQ96x", what, 0, -2, number, 0, value)                    # siginfo_t, SI_TIMER
+                nr, who = (297, (process.pid, tid)) if tid else (129, (process.pid,))                  # rt_tgsigqueueinfo, rt_sigqueueinfo
+                libc.syscall(nr, *who, what, info)
+                self._cut_sleep(process, tid, what)
+
+    def _cut_sleep(self, process, tid, number):
+        """A signal was sent: if all who could take it sleep, held by us, the first one's sleep ends with EINTR, as the kernel would."""
+        threads = [t for t in self.threads.values() if t.process is process and tid in (0, t.tid)]
+        for thread in threads if all(t.state == "parked" for t in threads) else ():
+            masks = dict(re.findall(r"^Sig(Blk|Ign):\s*(\w+)", read_text(f"/proc/{thread.tid}/status"), re.M))
+            if thread.call in SLEEPS and not any(int(mask, 16) >> number - 1 & 1 for mask in masks.values()):
+                registers, a = self._registers(thread.tid), thread.registers.arguments()
+                left = a[1] if thread.call == "nanosleep" else 0 if a[1] & 1 else a[3]
+                if left:
+                    process.write(left, pack_time(thread.deadline - self.now))
+                self._skip(thread, registers, -4)
+                thread.state, thread.deadline = "running", None
+                return self._go_on(thread)
+
+    # -- the frame gate: breakpoints on the functions that present
+
+    def _set_break(self, thread, address, call, library=""):
+        """Let the thread that comes there stop, and call(thread, its registers there)."""
+        process = thread.process
+        if address not in process.breaks:
+            process.breaks[address] = (process.read(address, 1), call, library)
+            process.write_code(thread.tid, address, INT3)
+
+    def _clear_break(self, thread, address):
+        thread.process.write_code(thread.tid, address, thread.process.breaks.pop(address)[0])
+
+    def _on_break(self, thread) -> bool:
+        """At an int3: of ours?"""
+        registers = self._registers(thread.tid)
+        if registers.rip == STUB_AT + CALLS_END:
+            thread.state = "called"
+            return True
+        registers.rip -= 1
+        if registers.rip not in thread.process.breaks:
+            return False
+        byte, call, _ = thread.process.breaks[registers.rip]
+        self._pass_break(thread, Registers.from_buffer_copy(registers), byte)
+        call(thread, registers)
+        if thread.state == "running":
+            self._go_on(thread)
+        return True
+
+    def _pass_break(self, thread, registers, byte):
+        """Do the instruction under the breakpoint: the usual first ones ourselves, others by a single step."""
+        process, at = thread.process, registers.rip
+        code = byte + process.read(at + 1, 9)
+        if code[:4] == b"\xf3\x0f\x1e\xfa":                         # endbr64
+            registers.rip = at + 4
+        elif code[:2] == b"\xff\x25":                               # jmp [rip + offset]: SDL's table of functions
+            registers.rip, = struct.unpack("<Q", process.read(at + 6 + struct.unpack_from("<i", code, 2)[0], 8))
+        elif code[:1] == b"\xc3":                                   # ret
+            registers.rip, = struct.unpack("<Q", process.read(registers.rsp, 8))
+            registers.rsp += 8
+        else:
+            self._set_registers(thread.tid, registers)
+            process.write_code(thread.tid, at, byte)
+            ptrace("SINGLESTEP", thread.tid)
+            while self._wait(thread.tid) != SIGTRAP:
+                ptrace("SINGLESTEP", thread.tid)
+            return process.write_code(thread.tid, at, INT3)
+        self._set_registers(thread.tid, registers)
+
+    def _on_libraries(self, thread, _):
+        """The dynamic loader has loaded something: breakpoints on what is new to us."""
+        process = thread.process
+        for path, base in mapped_files(process.pid).items():
+            if GRAPHICS.search(path) and path not in process.libraries:
+                names = library_symbols(*located(process.pid, path))
+                process.libraries[path] = {name: base + at for name, at in names.items()}
+                for name in PRESENTS & set(names) if process.outermost in ("", path) else ():
+                    self._set_break(thread, base + names[name], functools.partial(self._on_present, name, path), path)
+                for name in STARTS & set(names):
+                    self._set_break(thread, base + names[name], self._on_start)
+
+    def _on_start(self, thread, registers):
+        """SDL_Init or SDL_InitSubSystem: hold the thread again when it returns."""
+        def returned(thread, _):
+            self._clear_break(thread, back)
+            thread.state = "parked"
+            self.errands.append((thread, lambda: [call(thread, flags) for call in self.started]))
+        flags, (back,) = registers.rdi & 0xFFFFFFFF, struct.unpack("<Q", thread.process.read(registers.rsp, 8))
+        self._set_break(thread, back, returned)
+
+    def _on_present(self, name, library, thread, registers):
+        """A frame is drawn: hold the thread until the next tick of the monitor, as one that waits for its vertical blank."""
+        process = thread.process
+        if not process.outermost:
+            process.outermost = library
+            for address in [at for at, (_, _, other) in process.breaks.items() if other not in ("", library)]:
+                self._clear_break(thread, address)
+        tick = int((self.now - BIRTH) * self.fps // NS) + 1
+        thread.state, thread.call, thread.deadline = "parked", "present", max(self.now + 1, BIRTH + int(-(-tick * NS // self.fps)))
+        self.frames, self.gate, self.presented = self.frames + 1, thread, (name, registers.arguments())
+
+    def gated(self) -> bool:
+        """Whether a thread is held at the frame gate, its frame drawn and not yet shown."""
+        return self.gate is not None and self.gate.tid in self.threads and (self.gate.state, self.gate.call) == ("parked", "present")
+
+    def call(self, thread, *calls) -> list[int]:
+        """Run functions of the game, each (address, arguments...), in a thread that we hold at a function call; -> results, 64 bits.
+
+        A wait in them ends at once.  Raises ProcessLookupError if the thread ends in them."""
+        kept, state, deadline, what = self._registers(thread.tid), thread.state, thread.deadline, thread.call
+        table = (TABLE_AT - CLOCK_AT) // 8
+        for i, (function, *arguments) in enumerate(calls):
+            row = [function, *(a & ONES for a in arguments), *[0] * (7 - len(arguments))]
+            for j, word in enumerate(row):
+                self.words[table + 8 * i + j] = word
+        self.words[table + 8 * len(calls)] = 0
+        now = Registers.from_buffer_copy(kept)
+        now.rip, now.rsp, now.orig_rax = STUB_AT + CALLS_ENTRY, (kept.rsp - 1024) & ~15, ONES
+        self._set_registers(thread.tid, now)
+        thread.state, thread.deadline = "running", None
+        self._go_on(thread)
+        while thread.state != "called":
+            self._settle(until=lambda: thread.state == "called" or thread.deadline is not None or thread.tid not in self.threads)
+            if thread.tid not in self.threads:
+                raise ProcessLookupError("the game ended in a function that it was made to call")
+            if thread.state != "called":
+                thread.deadline = self.now
+                self._wake(thread)
+        self._set_registers(thread.tid, kept)
+        thread.state, thread.deadline, thread.call = state, deadline, what
+        return [self.words[table + 8 * i + 7] for i in range(len(calls))]
 
     # -- quiet: no thread of the game runs
 
@@ -1054,39 +1424,35 @@ class Clock:
         """Serve the game until it is quiet (or until()).  A thread that is parked costs nothing here."""
         end, idle = time.perf_counter() + self.timeout, 0
         while self.threads:
-            if self._pump():
+            busy = self._pump()
+            while self.errands and (until is None or not until()):
+                thread, errand = self.errands.pop(0)
+                errand()
+                thread.state = "running"
+                self._go_on(thread)
+                busy = True
+            if busy:
                 idle = 0
                 if until and until():
                     return
                 continue
             awake = [t for t in self.threads.values() if t.state != "parked"]
-            if not awake and not until:
+            if not awake and not self.peers and not until:
                 return
             idle += 1
             # One thread computing will most likely stop soon by itself; of several, one may have blocked.
-            if not until and idle % (24 if len(awake) == 1 else 4) == 0 and self._asleep():
+            if not until and (not awake or idle % (24 if len(awake) == 1 else 4) == 0) and self._asleep():
                 return
             if idle > 16:
                 time.sleep(20e-6)
             if time.perf_counter() > end:
-                raise GameError(f"the game computed for {self.timeout:g} s without waiting for anything: it hangs, or "
-                                "spins until the clock moves, which the clock hook cannot step")
+                raise GameError(f"the game computed for {self.timeout:g} s without waiting for anything: it hangs")
 
     def _asleep(self) -> bool:
         """Whether no thread runs: each seen asleep twice, and none was scheduled in between."""
-        first = [self._sleeper(t) for t in self.threads.values()]
-        return None not in first and first == [self._sleeper(t) for t in self.threads.values()] and not self._pump()
-
-    def _sleeper(self, thread):
-        """How often a sleeping thread was scheduled so far; None for one that runs."""
-        if thread.fired and thread.deadline is None and thread.state == "waiting":
-            return None
-        try:
-            folder = f"/proc/{thread.process.pid}/task/{thread.tid}/"
-            state = read_text(folder + "stat").rpartition(")")[2].split()[0]
-            return read_text(folder + "schedstat") if state in ASLEEP.get(thread.state, "SZ") else None
-        except (OSError, IndexError):
-            return None
+        who = [*self.threads.values(), *self.peers]                 # also those that are parked: they may have been killed
+        first = [t.sleeping() for t in who]
+        return None not in first and first == [t.sleeping() for t in who] and not self._pump()
 
     # -- time
 
@@ -1109,21 +1475,23 @@ class Clock:
             raise GameError("a game must be stepped by the thread that started it (a rule of ptrace); for several games "
                             "at once use one process each: gymnasium.vector.AsyncVectorEnv")
 
-    def _next(self) -> Thread | None:
-        """The thread that is due first; of equals the one with the lowest number."""
-        due = [t for t in self.threads.values() if t.deadline is not None]
+    def _next(self) -> Thread | Timer | None:
+        """The thread or timer that is due first; of equals the one with the lowest number."""
+        due = [t for t in (*self.threads.values(), *self.timers.values()) if t.deadline is not None]
         return min(due, key=lambda t: (t.deadline, t.tid), default=None)
 
-    def _wake(self, thread):
-        self.words[0] = max(self.now, thread.deadline)
-        thread.deadline = None
-        if thread.state == "parked":
-            thread.state = "running"
-            self._go_on(thread)
+    def _wake(self, due):
+        self.words[0] = max(self.now, due.deadline)
+        if isinstance(due, Timer):
+            return self._expire(due)
+        due.deadline = None
+        if due.state == "parked":
+            due.state = "running"
+            self._go_on(due)
         else:                                                       # interrupt its wait; _on_result sees the end of it
-            thread.fired = True
+            due.fired = True
             with contextlib.suppress(ProcessLookupError):
-                ptrace("INTERRUPT", thread.tid)
+                ptrace("INTERRUPT", due.tid)
 
     def pause(self) -> None:
         """Let the game come to rest.  Time stands still whenever no other method runs."""
@@ -1135,44 +1503,51 @@ class Clock:
         self._check_thread()
         target = self.now + round(seconds * NS)
         self._settle()
-        while (thread := self._next()) and thread.deadline <= target:
-            self._wake(thread)
+        while (due := self._next()) and due.deadline <= target and self.threads:
+            self._wake(due)
             self._settle()
-        self.words[0] = target
+        self.words[0] = max(self.now, target)
 
-    def step_frame(self, presented, timeout: float = 60.0) -> bool:
-        """Jump from deadline to deadline until the frame counter presented() has grown and the game is quiet again.
+    def step_frame(self, presented=None, timeout: float = 60.0) -> bool:
+        """Jump from deadline to deadline until the count of frames presented() (by default that of the gate) has grown and the game is
+        quiet again.
 
-        False if the program ended instead; GameError after `timeout` seconds of real time.
+        False if the program ended instead; GameError after `timeout` seconds of real time, or of game time.
         """
         self._check_thread()
-        before, end = presented(), time.perf_counter() + timeout
+        presented = presented or (lambda: self.frames)
+        before, end, last = presented(), time.perf_counter() + timeout, self.now + timeout * NS
         self._settle()
         while presented() <= before:
             if not self.alive:
                 return False
-            if time.perf_counter() > end:
+            if time.perf_counter() > end or self.now > last:
                 raise GameError(f"no frame in {timeout:g} s ({self.time:g} s of game time)")
-            if thread := self._next():
-                self._wake(thread)
+            if due := self._next():
+                self._wake(due)
             else:
-                time.sleep(0.001)                                   # it waits for something outside
+                time.sleep(0.0005)                                  # it waits for something outside
             self._settle()
         return True
 
     def run(self, seconds: float, speed: float = 1.0) -> None:
-        """Let time pass continuously for `seconds` of real time, at `speed` times its pace; then pause."""
+        """Let time pass continuously for `seconds` of real time, at `speed` times its pace (math.inf: as fast as the game can); then pause."""
         self._check_thread()
         begin, origin = time.perf_counter(), self.now
         while self.threads and (passed := time.perf_counter() - begin) < seconds:
+            if speed == math.inf:
+                if due := self._next():
+                    self._wake(due)
+                self._settle()
+                continue
             target = origin + int(passed * speed * NS)
-            while (thread := self._next()) and thread.deadline <= target:
-                self._wake(thread)
+            while (due := self._next()) and due.deadline <= target:
+                self._wake(due)
                 self._pump()
             self.words[0] = max(self.now, target)
             self._pump()
             time.sleep(0.0005)
-        self.step(max(0.0, seconds * speed - (self.now - origin) / NS))
+        self.step(0 if speed == math.inf else max(0.0, seconds * speed - (self.now - origin) / NS))
 
     def close(self) -> None:
         """End the program and all its children; may be called from any thread, more than once."""
@@ -1189,6 +1564,7 @@ class Clock:
                         self.returncode = os.waitstatus_to_exitcode(status)
                 del self.threads[tid]
             time.sleep(0.0002)
+        self.timers.clear()
         if self.popen and self.popen.returncode is None:
             if self.returncode is None:                             # never seized
                 self.popen.kill()

@@ -1,7 +1,9 @@
-# The code that answers clock_gettime, gettimeofday and time inside a game under sim.py's clock hook.
-# sim.py maps one shared file into the game: this code at `base` (r-x), and the clock 4096 bytes further (rw):
+# The code that sim.py's clock hook puts into a game: it answers clock_gettime, gettimeofday and time, and calls functions.
+# sim.py maps one shared file into the game: this code at `base` (r-x), and behind it its data (rw):
 #     now      u64  virtual CLOCK_MONOTONIC, ns          one aligned word: a store by sim.py is atomic
 #     epoch    u64  CLOCK_REALTIME - CLOCK_MONOTONIC, ns
+#     spins    {u64 moment, u32 count, u32} [256]        how often in a row a stack has read the same moment
+#     table    {u64 function, arguments [6], result} []  for `calls`; a null function ends it
 # The first 16 bytes of each vDSO function are overwritten by a jump to its counterpart here.
 # sim.py holds the bytes as STUB; tests/test_sim.py assembles this file and compares:
 #     as --64 -o stub.o stub.S && objcopy -O binary -j .text stub.o stub.bin
@@ -10,6 +12,9 @@
 .text
 .set now, base + 0x1000
 .set epoch, base + 0x1008
+.set table, base + 0x1100
+.set spins, base + 0x2000
+.set LIMIT, 1000                        # reads of one moment, after which a thread is taken to wait for the next
 
 base:
 clock_gettime:                          # int (edi: clock, rsi: struct timespec *)
@@ -19,7 +24,7 @@ clock_gettime:                          # int (edi: clock, rsi: struct timespec 
     mov eax, 0xBF3                      # 0 REALTIME, 1 MONOTONIC, 4 RAW, 5 6 COARSE, 7 BOOTTIME, 8 9 ALARM, 11 TAI
     bt  eax, edi
     jnc kernel                          # 2 and 3: CPU time stays the kernel's
-    mov rax, [rip + now]
+    call read
     mov edx, 0x921                      # 0, 5, 8, 11 count from the epoch
     bt  edx, edi
     jnc 1f
@@ -44,7 +49,7 @@ gettimeofday:                           # int (rdi: struct timeval *, rsi: struc
     mov qword ptr [rsi], 0
 1:  test rdi, rdi
     jz  2f
-    mov rax, [rip + now]
+    call read
     add rax, [rip + epoch]
     xor edx, edx
     mov ecx, 1000
@@ -60,7 +65,7 @@ gettimeofday:                           # int (rdi: struct timeval *, rsi: struc
 .balign 16
 time:                                   # time_t (rdi: time_t *)
     endbr64
-    mov rax, [rip + now]
+    call read
     add rax, [rip + epoch]
     xor edx, edx
     mov ecx, 1000000000
@@ -69,3 +74,44 @@ time:                                   # time_t (rdi: time_t *)
     jz  1f
     mov [rdi], rax
 1:  ret
+
+.balign 16
+read:                                   # -> rax: now.  Keeps rdi and rsi
+    mov rax, [rip + now]
+    lea rdx, [rip + spins]
+    mov rcx, rsp                        # one counter per 64 KB of stack: every thread has its own
+    shr rcx, 12
+    and ecx, 0xFF0
+    add rdx, rcx
+    cmp [rdx], rax
+    jne 1f
+    inc dword ptr [rdx + 8]
+    cmp dword ptr [rdx + 8], LIMIT
+    jb  2f
+    mov dword ptr [rdx + 8], 0
+    mov eax, 24                         # sched_yield: made here, the filter hands it to sim.py, which lets time pass
+    syscall
+    jmp read
+1:  mov [rdx], rax
+    mov dword ptr [rdx + 8], 0
+2:  ret
+
+.balign 16
+calls:                                  # sim.py sends a stopped thread here, and gets it back at the int3
+    endbr64
+    lea rbx, [rip + table]
+1:  mov r11, [rbx]
+    test r11, r11
+    jz  2f
+    mov rdi, [rbx + 8]
+    mov rsi, [rbx + 16]
+    mov rdx, [rbx + 24]
+    mov rcx, [rbx + 32]
+    mov r8, [rbx + 40]
+    mov r9, [rbx + 48]
+    xor eax, eax
+    call r11
+    mov [rbx + 56], rax
+    add rbx, 64
+    jmp 1b
+2:  int3
