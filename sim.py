@@ -638,7 +638,7 @@ STUB = bytes.fromhex(                          # tests/asm/stub.S
     "d2b9e803000048f7f131d2b940420f0048f7f14889074889570831c0c390f30f1efae827000000480305680f000031d2b900ca9a3b48f7f148"
     "85ff7403488907c366662e0f1f8400000000006690488b05390f0000488d15321f00004889e148c1e90c81e1f00f00004801ca483902751cff"
     "4208817a08e8030000721ac7420800000000b8180000000f05ebc1488902c7420800000000c3660f1f440000f30f1efa488d1de50f00004c8b"
-    "1b4d85db7427488b7b08488b7310488b5318488b4b204c8b43284c8b4b3031c041ffd3488943384883c340ebd1cc")
+    "1b4d85db7431488b7b08488b7310488b5318488b4b204c8b43284c8b4b30ff7338ff733831c041ffd34883c410488943384883c340ebc7cc")
 STUB_ENTRY = {b"__vdso_clock_gettime": 0x00, b"__vdso_gettimeofday": 0x50, b"__vdso_time": 0x90}
 CALLS_ENTRY, CALLS_END = 0x110, len(STUB)      # runs the table of calls; the int3 behind them
 PAGE = 4096
@@ -1470,6 +1470,10 @@ class Clock:
     def alive(self) -> bool:
         return self.pid in self.threads
 
+    def pids(self) -> set[int]:
+        """Process ids of the game."""
+        return {t.process.pid for t in self.threads.values()}
+
     def _check_thread(self):
         if threading.get_ident() != self.owner:
             raise GameError("a game must be stepped by the thread that started it (a rule of ptrace); for several games "
@@ -1653,19 +1657,202 @@ class GateClock:
         self.popen.wait()
 
 
+# ---- around the game: a private folder, an X server ----------------------------------------------------------
+
+MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())    # where the private folders are
+KEEPER = """
+if [ -n "$2" ]; then Xvfb -displayfd 1 -screen 0 "$2x24" -fbdir "$1" -nolisten tcp -noreset -nocursor 2> "$1/Xvfb.log" & x=$!; fi
+echo "$x"; exec 1>&-
+read _
+[ -z "$x" ] || { kill $x; wait $x; }
+for i in 1 2 3 4 5 6 7 8 9; do rm -rf "$1" && exit; sleep 0.1; done
+"""
+
+
+class Stage:
+    """A private folder and, if a screen size is given, an X server (Xvfb) for one run of a game.
+
+    Both belong to a small shell that removes them when its input ends: when remove() is called, or when we die, however we do.
+    """
+
+    def __init__(self, screen: str = ""):
+        """screen: WIDTHxHEIGHT in pixels; empty: none"""
+        self.path, self.owner = Path(tempfile.mkdtemp(prefix="nitrogen-", dir=MEMORY)), os.getpid()
+        (self.path / "home").mkdir()
+        self.keeper, self.clock, self.display, self.server = None, None, None, 0
+        if shutil.which("sh"):
+            self.keeper = subprocess.Popen(["sh", "-c", KEEPER, "sh", str(self.path), screen], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                           stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            if screen:
+                self._start_server()
+        except BaseException:
+            self.remove()
+            raise
+
+    def _start_server(self):
+        if not shutil.which("Xvfb"):
+            raise GameError("Xvfb: not installed; sudo apt install xvfb, or give the display on which the game may run")
+        self.server, number = int(self.keeper.stdout.readline()), self.keeper.stdout.readline().decode().strip()
+        if not number:
+            raise GameError(f"Xvfb: {last_line(self.path / 'Xvfb.log', 'it did not start')}")
+        self.display = Display(f":{number}", self.path / "Xvfb_screen0")
+
+    def remove(self) -> None:
+        """End the game, then the X server, and remove the folder; does nothing in a process that was forked from our own."""
+        if os.getpid() != self.owner:
+            return
+        if self.clock:
+            self.clock.close()
+        if self.display:
+            self.display.close()
+        if self.keeper:
+            with contextlib.suppress(OSError):
+                self.keeper.communicate(b"\n", timeout=10)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def last_line(path: Path, otherwise: str) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+    return lines[-1][:300] if lines else otherwise
+
+
+class Display:
+    """A client of an X server in plain protocol: windows, keys and, where the server's memory is mapped, pixels."""
+
+    def __init__(self, name: str, framebuffer: Path | None = None):
+        """name: :0 or the like, on this machine; framebuffer: Xvfb's file"""
+        self.name, self.opcode, self.codes = name, {}, {}
+        number = name.split(":")[-1].split(".")[0]
+        self.socket = socket.socket(socket.AF_UNIX)
+        try:
+            self.socket.connect(f"/tmp/.X11-unix/X{number}")
+        except OSError as e:
+            raise GameError(f"display {name}: {e.strerror}") from None
+        kind, cookie = xauthority(number) if framebuffer is None else (b"", b"")
+        self.socket.sendall(struct.pack("<BxHHHHxx", ord("l"), 11, 0, len(kind), len(cookie)) + padded(kind) + padded(cookie))
+        fine, length = struct.unpack("<B5xH", self._read(8))
+        setup = self._read(4 * length)
+        if fine != 1:
+            raise GameError(f"display {name}: refused us ({setup.rstrip(bytes(4)).decode(errors='replace').strip()})")
+        vendor, formats = struct.unpack_from("<16xH3xB", setup)
+        self.root, = struct.unpack_from("<I", setup, 32 + -(-vendor // 4) * 4 + 8 * formats)
+        self.first, self.last = setup[26], setup[27]                # key codes
+        self.pixels = None
+        if framebuffer:
+            with open(framebuffer, "rb") as f:
+                memory = np.memmap(f, np.uint8, "r")
+            header, width, height, line, colours = np.frombuffer(memory[:100], ">u4")[[0, 4, 5, 12, 19]].tolist()      # XWD
+            self.pixels = memory[header + 12 * colours:][:line * height].reshape(height, line // 4, 4)[:, :width]      # BGRX
+
+    def _read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            part = self.socket.recv(size - len(data))
+            if not part:
+                raise GameError(f"display {self.name}: the X server has gone")
+            data += part
+        return data
+
+    def _send(self, opcode: int, detail: int = 0, body: bytes = b"") -> None:
+        self.socket.sendall(struct.pack("<BBH", opcode, detail, 1 + -(-len(body) // 4)) + padded(body))
+
+    def _ask(self, opcode: int, detail: int = 0, body: bytes = b"") -> bytes | None:
+        """The reply, from its first byte on; None after an error.  Events are passed over."""
+        self._send(opcode, detail, body)
+        while True:
+            head = self._read(32)
+            if head[0] == 1:
+                return head + self._read(4 * struct.unpack_from("<I", head, 4)[0])
+            if head[0] == 0:
+                return None
+
+    def windows(self) -> list[tuple[int, int, int, int, int]]:
+        """(number, x, y, width, height) of the visible windows on the root, largest first."""
+        tree, found = self._ask(15, 0, struct.pack("<I", self.root)), []
+        for window in struct.unpack_from(f"<{struct.unpack_from('<H', tree, 16)[0]}I", tree, 32):
+            shown, place = self._ask(3, 0, struct.pack("<I", window)), self._ask(14, 0, struct.pack("<I", window))
+            if shown and place and shown[26] == 2:                  # viewable
+                found.append((window, *struct.unpack_from("<hhHH", place, 12)))
+        return sorted(found, key=lambda w: -w[3] * w[4])
+
+    def focus(self, window: int | None = None) -> int:
+        """The window that gets the keys; with a number, first give them to that one."""
+        if window:
+            self._send(42, 2, struct.pack("<II", window, 0))        # SetInputFocus, revert to parent
+        return struct.unpack_from("<I", self._ask(43), 8)[0]
+
+    def owner(self, window: int) -> int:
+        """The process behind a window, as it says itself (_NET_WM_PID); 0 if it does not say."""
+        name = b"_NET_WM_PID"
+        atom, = struct.unpack_from("<I", self._ask(16, 0, struct.pack("<HH", len(name), 0) + padded(name)), 8)
+        reply = self._ask(20, 0, struct.pack("<IIIII", window, atom, 0, 0, 1)) if window > 1 else None
+        return struct.unpack_from("<I", reply, 32)[0] if reply and len(reply) >= 36 else 0
+
+    def key(self, name: str, down: bool) -> None:
+        """Press or release a key by its X name (space, Left, a, ...), through XTEST; done when this returns."""
+        if not self.opcode:
+            reply = self._ask(98, 0, struct.pack("<HH", 5, 0) + padded(b"XTEST"))
+            if not reply or not reply[8]:
+                raise GameError(f"display {self.name}: its X server has no XTEST extension, which keys need")
+            self.opcode = reply[9]
+            table = self._ask(101, 0, struct.pack("<BBH", self.first, self.last - self.first + 1, 0))
+            symbols = struct.unpack_from(f"<{(len(table) - 32) // 4}I", table, 32)
+            for i, symbol in reversed(list(enumerate(symbols))):
+                self.codes[symbol] = self.first + i // table[1]
+        symbol = KEYSYMS.get(name, ord(name) if len(name) == 1 else 0)
+        if symbol not in self.codes:
+            raise GameError(f"key {name!r}: there is no such key (there are single characters, {', '.join(KEYSYMS)})")
+        self._send(self.opcode, 2, struct.pack("<BBxxII8xhh8x", 2 if down else 3, self.codes[symbol], 0, self.root, 0, 0))
+        self.focus()                                                # its reply comes after the key
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+KEYSYMS = {"space": 0x20, "BackSpace": 0xFF08, "Tab": 0xFF09, "Return": 0xFF0D, "Escape": 0xFF1B, "Left": 0xFF51, "Up": 0xFF52, "Right": 0xFF53,
+           "Down": 0xFF54, "Prior": 0xFF55, "Next": 0xFF56, "Home": 0xFF50, "End": 0xFF57, "Insert": 0xFF63, "Delete": 0xFFFF,
+           "Shift_L": 0xFFE1, "Control_L": 0xFFE3, "Alt_L": 0xFFE9, **{f"F{i}": 0xFFBD + i for i in range(1, 13)}}
+
+
+def padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def xauthority(number: str) -> tuple[bytes, bytes]:
+    """Name and value of the cookie for a display of this machine, if there is one."""
+    path, at = Path(os.environ.get("XAUTHORITY") or Path.home() / ".Xauthority"), 0
+    data = path.read_bytes() if path.is_file() else b""
+    while at < len(data):
+        at, parts = at + 2, []
+        for _ in range(4):                                          # address, number, name, value
+            size, = struct.unpack_from(">H", data, at)
+            parts.append(data[at + 2:at + 2 + size])
+            at += 2 + size
+        if parts[1] in (b"", number.encode()):
+            return parts[2], parts[3]
+    return b"", b""
+
+
 # ---- gamepads and screens -------------------------------------------------------------------------------
 # A gamepad has set(buttons, sticks); a screen has frame (the count of frames presented), picture(), time and score().
-# Both are made from the game's private folder and name the environment that the game needs.
+# Both are made from the game's Stage before it starts, and name the environment that the game needs.
 
 class Console:
     """Gamepad and screen of a built-in game, through one shared file; its layout is told by games/console.py."""
 
     HEADER = 4096                              # bytes of JSON that describe the rest; written last
 
-    def __init__(self, folder: Path):
-        self.path, self.fields, self.fps = folder / "console", None, 0.0
+    def __init__(self, stage: Stage):
+        self.path, self.fields, self.fps = stage.path / "console", None, 0.0
         self.path.touch()
         self.environment = {"NITROGEN_CONSOLE": str(self.path)}
+
+    @staticmethod
+    def shows(command) -> bool:
+        """Whether a command runs a game that is written for the console."""
+        scripts = [Path(part) for part in command if part.endswith(".py") and os.path.isfile(part)]
+        return any(b"console.main(" in script.read_bytes() for script in scripts)
 
     def attached(self) -> bool:
         """Whether the game has opened its side; maps the file when it has."""
@@ -1712,9 +1899,240 @@ class Console:
             self.fields["go"][0] = go
 
 
+class VirtualJoystick:
+    """A gamepad plugged into SDL within the game, by calling SDL's own functions at the gate (SDL >= 2.0.14)."""
+
+    environment = {"SDL_JOYSTICK_ALLOW_BACKGROUND_EVENTS": "1"}
+    BUTTONS = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIGHT_THUMB", "LEFT_SHOULDER", "RIGHT_SHOULDER",
+               "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")                     # SDL's order of a game controller
+    AXES = (*STICKS, "LEFT_TRIGGER", "RIGHT_TRIGGER")
+    JOYSTICK = 0x200 | 0x2000                  # SDL_INIT_JOYSTICK, SDL_INIT_GAMECONTROLLER
+
+    def __init__(self, stage: Stage):
+        self.stage, self.joystick, self.state = stage, 0, {}
+
+    def attach(self) -> None:
+        """The clock runs: wait for the game to start SDL's joysticks, and plug the pad in before it looks for one."""
+        self.stage.clock.started.append(self._plug_in)
+
+    def _plug_in(self, thread, flags):
+        find, call = thread.process.find, functools.partial(self.stage.clock.call, thread)
+        if self.joystick or not flags & self.JOYSTICK:
+            return
+        if find("SDL_JoystickAttachVirtual"):
+            number, = call((find("SDL_JoystickAttachVirtual"), 1, len(self.AXES), len(self.BUTTONS), 0))      # 1: a game controller
+            self.joystick, = call((find("SDL_JoystickOpen"), number))
+            self.functions = find("SDL_JoystickSetVirtualButton"), find("SDL_JoystickSetVirtualAxis")
+        elif find("SDL_AttachVirtualJoystick"):                     # SDL 3: struct SDL_VirtualJoystickDesc
+            self.stage.clock.scratch[:136] = struct.pack("<I4H2x4H12x2I100x", 136, 1, 0, 0, 0, len(self.AXES), len(self.BUTTONS), 0, 0, 0, 0)[:136]
+            number, = call((find("SDL_AttachVirtualJoystick"), SCRATCH_AT))
+            self.joystick, = call((find("SDL_OpenJoystick"), number))
+            self.functions = find("SDL_SetJoystickVirtualButton"), find("SDL_SetJoystickVirtualAxis")
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.joystick)
+
+    def set(self, buttons, sticks) -> None:
+        """Takes effect when the game next asks SDL for events."""
+        pressed = dict(zip(BUTTONS, map(int, buttons)))
+        values = {(0, i): pressed.get(name, 0) for i, name in enumerate(self.BUTTONS)}
+        values |= {(1, i): round(32767 * float(v)) for i, v in enumerate(sticks)}
+        values |= {(1, i): 32767 if pressed[name] else -32768 for i, name in enumerate(self.AXES) if name in pressed}
+        changes = [(self.functions[kind], self.joystick, i, value) for (kind, i), value in values.items() if self.state.get((kind, i)) != value]
+        if changes and self.stage.clock.gated():
+            self.stage.clock.call(self.stage.clock.gate, *changes)
+            self.state = values
+
+
+KEYS = {                                       # what a keyboard-only game gets for the pad; GameEnv(keys=...) changes some of them
+    "": {"DPAD_UP": "Up", "DPAD_DOWN": "Down", "DPAD_LEFT": "Left", "DPAD_RIGHT": "Right", "LEFT_X-": "Left", "LEFT_X+": "Right",
+         "LEFT_Y-": "Up", "LEFT_Y+": "Down", "SOUTH": "space", "EAST": "Control_L", "WEST": "Shift_L", "NORTH": "Alt_L",
+         "BACK": "Escape", "START": "Return"},
+    "chocolate-doom": {"SOUTH": "Control_L", "EAST": "space", "LEFT_SHOULDER": "comma", "RIGHT_SHOULDER": "period", "LEFT_TRIGGER": "Tab",
+                       "RIGHT_X-": "Left", "RIGHT_X+": "Right"},
+}
+
+
+class Keyboard:
+    """The pad as keys, through XTEST: into the game's own X server, or into its focused window on a display that was given."""
+
+    environment: dict = {}
+    PRESSED = 0.5                              # how far a stick must be pushed to be a key
+
+    def __init__(self, stage: Stage):
+        self.stage, self.down, self.keys = stage, set(), stage.keys
+        for name in self.keys:
+            if name not in BUTTONS and name[:-1] not in STICKS:
+                raise GameError(f"keys: {name!r} is no button and no direction of a stick ({', '.join(BUTTONS)}, {STICKS[0]}-, {STICKS[0]}+, ...)")
+
+    def attach(self) -> None:
+        pass
+
+    ready = True
+
+    def set(self, buttons, sticks) -> None:
+        display, held = self.stage.display, {name for name, b in zip(BUTTONS, buttons) if b}
+        held |= {name + sign for name, v in zip(STICKS, sticks) for sign, there in (("-", v < -self.PRESSED), ("+", v > self.PRESSED)) if there}
+        keys = {self.keys[name] for name in held if name in self.keys}
+        if keys == self.down:
+            return
+        if keys - self.down and not self._focused(display):
+            keys &= self.down                                       # only releases go out
+        for key in sorted(self.down ^ keys):
+            display.key(key, key in keys)
+        self.down = keys
+
+    def _focused(self, display) -> bool:
+        """Whether the game has the keyboard; on its own X server it is given it."""
+        if self.stage.server:
+            windows = display.windows()
+            return bool(windows) and display.focus(windows[0][0]) > 1
+        fine = display.owner(display.focus()) in self.stage.clock.pids()
+        return fine or say_once(f"sim: display {display.name}: the game's window has not the focus, so keys are not sent to it")
+
+    def release(self) -> None:
+        """All keys up, before the display goes."""
+        for key in self.down:
+            self.stage.display.key(key, False)
+        self.down = set()
+
+
+class Readback:
+    """The frame as it lies in the game at the gate, before it is shown: from SDL's renderer, its window surface, or OpenGL."""
+
+    environment: dict = {}
+    ARGB = 0x16362004                          # SDL_PIXELFORMAT_ARGB8888
+    SIZE_AT, PIXELS_AT = SCRATCH_AT + 64, SCRATCH_AT + PAGE
+
+    def __init__(self, stage: Stage):
+        self.stage, self.last, self.seen = stage, np.zeros((FRAME, FRAME, 3), np.uint8), 0
+
+    @property
+    def frame(self) -> int:
+        return self.stage.clock.frames
+
+    @property
+    def time(self) -> float:
+        return self.stage.clock.time
+
+    def score(self) -> dict:
+        return {}
+
+    def picture(self) -> np.ndarray:
+        """uint8 [height, width, 3] RGB; the last frame once the game has ended."""
+        if self.seen != self.frame and self.stage.clock.gated():
+            name, arguments = self.stage.clock.presented
+            self.last, self.seen = self.READERS[name](self, *arguments[:2]), self.frame
+        return self.last
+
+    def _call(self, name, *arguments) -> int:
+        clock = self.stage.clock
+        return clock.call(clock.gate, (clock.gate.process.find(name), *arguments))[0]
+
+    def _size(self) -> tuple[int, int]:
+        return struct.unpack_from("<ii", self.stage.clock.scratch, self.SIZE_AT - SCRATCH_AT)
+
+    def _pixels(self, width, height, code) -> np.ndarray:
+        import cv2
+        if not 0 < 4 * width * height <= SCRATCH - PAGE:
+            raise GameError(f"a frame of {width} x {height} cannot be read back")
+        at = self.PIXELS_AT - SCRATCH_AT
+        pixels = np.frombuffer(self.stage.clock.scratch[at:at + 4 * width * height], np.uint8).reshape(height, width, 4)
+        return cv2.cvtColor(pixels, getattr(cv2, code))
+
+    def _renderer(self, renderer, _) -> np.ndarray:
+        """SDL_RenderPresent(renderer)."""
+        clock, find = self.stage.clock, self.stage.clock.gate.process.find
+        if find("SDL_GetRenderOutputSize"):                         # SDL 3: a surface is made
+            surface = self._call("SDL_RenderReadPixels", renderer, 0)
+            picture = self._surface_at(surface, 8, 24)
+            self._call("SDL_DestroySurface", surface)
+            return picture
+        if not self.seen:
+            self._call("SDL_GetRendererOutputSize", renderer, self.SIZE_AT, self.SIZE_AT + 4)
+        width, height = self._size()
+        clock.call(clock.gate, (find("SDL_GetRendererOutputSize"), renderer, self.SIZE_AT, self.SIZE_AT + 4),
+                   (find("SDL_RenderReadPixels"), renderer, 0, self.ARGB, self.PIXELS_AT, 4 * width))
+        if self._size() != (width, height):
+            return self._renderer(renderer, 0)                      # it was resized
+        return self._pixels(width, height, "COLOR_BGRA2RGB")
+
+    def _surface(self, window, _) -> np.ndarray:
+        """SDL_UpdateWindowSurface(window)."""
+        new = self.stage.clock.gate.process.find("SDL_GetRenderOutputSize")
+        return self._surface_at(self._call("SDL_GetWindowSurface", window), *((8, 24) if new else (16, 32)))
+
+    def _surface_at(self, surface, size, pixels) -> np.ndarray:
+        """Of a struct SDL_Surface with 4 bytes a pixel; where in it width, height, pitch and the pointer to the pixels are."""
+        import cv2
+        read = self.stage.clock.gate.process.read
+        (width, height, pitch), (at,) = struct.unpack("<iii", read(surface + size, 12)), struct.unpack("<Q", read(surface + pixels, 8))
+        rows = np.frombuffer(read(at, pitch * height), np.uint8).reshape(height, pitch)[:, :4 * width]
+        return cv2.cvtColor(rows.reshape(height, width, 4), cv2.COLOR_BGRA2RGB)
+
+    def _opengl(self, *size) -> np.ndarray:
+        """size: calls, as of _call, that store width and height of the window."""
+        find, clock = self.stage.clock.gate.process.find, self.stage.clock
+        FRAMEBUFFER_BINDING, READ_FRAMEBUFFER, PACK_BUFFER_BINDING, PACK_BUFFER, RGBA, BYTE = 0x8CAA, 0x8CA8, 0x88ED, 0x88EB, 0x1908, 0x1401
+        bound = self.SIZE_AT + 8
+        clock.call(clock.gate, *((find(name), *arguments) for name, *arguments in size),
+                   (find("glGetIntegerv"), FRAMEBUFFER_BINDING, bound), (find("glGetIntegerv"), PACK_BUFFER_BINDING, bound + 4))
+        width, height = self._size()
+        frame, pack = struct.unpack_from("<II", clock.scratch, bound - SCRATCH_AT)
+        bind = lambda frame, pack: [(find("glBindFramebuffer"), READ_FRAMEBUFFER, frame), (find("glBindBuffer"), PACK_BUFFER, pack)]
+        clock.call(clock.gate, *(bind(0, 0) if frame or pack else ()), (find("glReadPixels"), 0, 0, width, height, RGBA, BYTE),
+                   *(bind(frame, pack) if frame or pack else ()))
+        return self._pixels(width, height, "COLOR_RGBA2RGB")[::-1]
+
+    def _sdl_gl(self, window, _) -> np.ndarray:
+        find = self.stage.clock.gate.process.find
+        name = "SDL_GL_GetDrawableSize" if find("SDL_GL_GetDrawableSize") else "SDL_GetWindowSizeInPixels"
+        return self._opengl((name, window, self.SIZE_AT, self.SIZE_AT + 4))
+
+    def _glx(self, display, drawable) -> np.ndarray:
+        GLX_WIDTH, GLX_HEIGHT = 0x801D, 0x801E
+        return self._opengl(("glXQueryDrawable", display, drawable, GLX_WIDTH, self.SIZE_AT),
+                            ("glXQueryDrawable", display, drawable, GLX_HEIGHT, self.SIZE_AT + 4))
+
+    def _egl(self, display, surface) -> np.ndarray:
+        EGL_HEIGHT, EGL_WIDTH = 0x3056, 0x3057
+        return self._opengl(("eglQuerySurface", display, surface, EGL_WIDTH, self.SIZE_AT),
+                            ("eglQuerySurface", display, surface, EGL_HEIGHT, self.SIZE_AT + 4))
+
+    READERS = {"SDL_RenderPresent": _renderer, "SDL_UpdateWindowSurface": _surface, "SDL_UpdateWindowSurfaceRects": _surface,
+               "SDL_GL_SwapWindow": _sdl_gl, "glXSwapBuffers": _glx, "eglSwapBuffers": _egl}
+
+
+class Window(Readback):
+    """The game's largest window as it is on the screen, at any position: one frame behind where the game is held at the gate."""
+
+    def picture(self) -> np.ndarray:
+        import cv2
+        windows = self.stage.display.windows() if self.seen != self.frame else ()
+        if windows:
+            _, x, y, width, height = windows[0]
+            shot = self.stage.display.pixels
+            if shot is None:
+                shot = self._grab()
+            part = shot[max(0, y):max(0, y + height), max(0, x):max(0, x + width)]
+            if part.size:
+                self.last, self.seen = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_BGRA2RGB), self.frame
+        return self.last
+
+    def _grab(self) -> np.ndarray:
+        """The whole screen of a display that was given, BGRA."""
+        try:
+            import mss
+        except ImportError:
+            raise GameError("capturing a window of a display that was given needs mss: pip install mss") from None
+        with mss.mss(display=self.stage.display.name) as screen:
+            return np.array(screen.grab(screen.monitors[0]))
+
+
 # ---- yours to extend: other gamepads and screens
-GAMEPADS = {"auto": Console, "console": Console}
-SCREENS = {"auto": Console, "console": Console}
+GAMEPADS = {"auto": None, "console": Console, "joystick": VirtualJoystick, "keys": Keyboard}
+SCREENS = {"auto": None, "console": Console, "readback": Readback, "window": Window}
 
 
 # ---- the environment --------------------------------------------------------------------------------------
@@ -1722,46 +2140,9 @@ SCREENS = {"auto": Console, "console": Console}
 KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "PATHEXT")           # of our own environment; the rest is fixed
 FIXED = {"LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
          "MKL_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
-
-
-MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())    # where the private folders are
-
-
-class Folder:
-    """A private folder.  A lock held in it tells it from those of programs that were killed."""
-
-    def __init__(self):
-        self.path, self.lock, self.owner = Path(tempfile.mkdtemp(prefix="nitrogen-", dir=MEMORY)), None, os.getpid()
-        with contextlib.suppress(ImportError):                      # not on Windows
-            import fcntl
-            self.lock = os.open(self.path, os.O_RDONLY)
-            fcntl.flock(self.lock, fcntl.LOCK_EX)
-            for other in MEMORY.glob("nitrogen-*"):
-                self._remove_abandoned(other, fcntl)
-
-    def _remove_abandoned(self, path, fcntl):
-        with contextlib.suppress(OSError):                          # in use, another user's, or just removed
-            if path == self.path or time.time() - path.stat().st_mtime < 60:
-                return
-            lock = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)
-
-    def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self.lock is not None:
-            os.close(self.lock)
-            self.lock = None
-
-
-def clean_up(clock, folder) -> None:
-    """End a game and remove its folder; does nothing in a process that was forked from the game's owner."""
-    if os.getpid() == folder.owner:
-        clock.close()
-        folder.remove()
+HEADLESS = {"SDL_AUDIODRIVER": "dummy", "ALSOFT_DRIVERS": "null", "SDL_VIDEODRIVER": "x11", "LIBGL_ALWAYS_SOFTWARE": "1", "LP_NUM_THREADS": "0",
+            "DBUS_SESSION_BUS_ADDRESS": "unix:path=/dev/null", "SDL_JOYSTICK_HIDAPI": "0"}
+SCREEN_SIZE = "1280x960"                                              # of the private X server, px
 
 
 class GameEnv(gymnasium.Env):
@@ -1770,6 +2151,13 @@ class GameEnv(gymnasium.Env):
     command: the game's argument list; "{seed}" and "{fps}" in it are replaced.    seconds: truncate at this game time
     reward: callable(info) -> float                                                timeout: real seconds without a frame
     clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto": hook where it works
+    gamepad: "console", "joystick" (SDL's virtual one), "keys", or "auto": the first of them that the game takes
+    screen: "console", "readback" (from the game's memory), "window" (what the X server shows), or "auto"
+    fps: refresh rate of the monitor that the game believes to have: a frame lasts 1 / fps, or more if the game is slower
+    tick: "frame", or "time": a step is 1 / fps of game time, however many frames the game presents
+    display: ":0" or the like; without one the game gets an X server and a home folder of its own
+    home: folder that the game may take for the user's; without one a private, empty one, so that nobody's saves are touched
+    keys: {button, or stick and direction ("LEFT_X-"): X key name}, on top of KEYS      fixed: no ASLR, getrandom by seed
 
     Observation: uint8 [256, 256, 3] RGB, the whole picture resized by area.
     Action: {"buttons": {0, 1} [16] in the order of BUTTONS, "sticks": float [4] in the order of STICKS, clipped to [-1, 1]}.
@@ -1782,9 +2170,10 @@ class GameEnv(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
 
     def __init__(self, command, fps: int = 30, frame_skip: int = 1, gamepad: str = "auto", screen: str = "auto", seed: int = 0,
-                 reward=None, seconds: float | None = None, clock: str = "auto", timeout: float = 60.0):
+                 reward=None, seconds: float | None = None, clock: str = "auto", timeout: float = 60.0, tick: str = "frame",
+                 display: str = "", home: str = "", keys: dict | None = None, fixed: bool = True, render_mode: str = "rgb_array"):
         import cv2
-        for name, value, known in (("gamepad", gamepad, GAMEPADS), ("screen", screen, SCREENS),
+        for name, value, known in (("gamepad", gamepad, GAMEPADS), ("screen", screen, SCREENS), ("tick", tick, ("frame", "time")),
                                    ("clock", clock, ("auto", "hook", "console"))):
             if value not in known:
                 raise GameError(f"{name} {value!r}: there is {', '.join(known)}")
@@ -1792,6 +2181,7 @@ class GameEnv(gymnasium.Env):
         self.command, self.fps, self.frame_skip = [str(part) for part in command], fps, frame_skip
         self.gamepad, self.screen, self.clock_name = gamepad, screen, clock
         self.seed, self.reward, self.seconds, self.timeout = seed, reward, seconds, timeout
+        self.tick, self.display, self.home, self.keys, self.fixed = tick, display, home, keys or {}, fixed
         self.observation_space = gymnasium.spaces.Box(0, 255, (FRAME, FRAME, 3), np.uint8)
         self.action_space = gymnasium.spaces.Dict(buttons=gymnasium.spaces.MultiBinary(len(BUTTONS)),
                                                   sticks=gymnasium.spaces.Box(-1.0, 1.0, (len(STICKS),), np.float32))
@@ -1802,16 +2192,17 @@ class GameEnv(gymnasium.Env):
         super().reset(seed=seed)
         self.seed = self.seed if seed is None else seed
         self.close()
+        self.steps = 0
         try:
             self._start()
             if not self._next_frame():
                 raise GameError(f"{self._name()} ended with status {self.clock.returncode} before its first frame: "
-                                f"{self._last_words()}")
+                                f"{last_line(self.stage.path / 'stderr', 'it said nothing on stderr')}")
+            self._choose()
         except BaseException:
             self.close()
             raise
-        info = self._info()
-        return self._observation(), info
+        return self._observation(), self._info()
 
     def step(self, action):
         if self.clock is None:
@@ -1840,35 +2231,58 @@ class GameEnv(gymnasium.Env):
             raise GameError(fault)
         if fault:
             say_once(f"sim: {fault}. Falling back to the built-in console's own pause.")
-        folder = Folder()
-        (folder.path / "home").mkdir()
-        self.view = SCREENS[self.screen](folder.path)
-        self.pad = self.view if GAMEPADS[self.gamepad] is type(self.view) else GAMEPADS[self.gamepad](folder.path)
-        gated = fault or self.clock_name == "console"
-        make = functools.partial(GateClock, console=self.view) if gated else Clock
-        env = {k: os.environ[k] for k in KEPT if k in os.environ} | FIXED | self.view.environment | self.pad.environment
-        env |= {"HOME": str(folder.path / "home"), "TMPDIR": str(folder.path / "home")} | (GateClock.environment if gated else {})
+        console = Console.shows(self.command) or "console" in (self.gamepad, self.screen, self.clock_name) or bool(fault)
+        self.stage = stage = Stage("" if console or self.display else SCREEN_SIZE)
+        self.finalizer = weakref.finalize(self, stage.remove)
+        if self.display and not console:
+            stage.display = Display(self.display)
+        stage.keys = KEYS[""] | KEYS.get(Path(self.command[0]).name, {}) | self.keys
+        gated = bool(fault) or self.clock_name == "console"
+        if console:
+            self.view = self.pad = Console(stage)
+            env = self.view.environment | (GateClock.environment if gated else {})
+            make = functools.partial(GateClock, console=self.view) if gated else functools.partial(Clock, seed=self.seed, fixed=self.fixed)
+        else:
+            self.pads = [GAMEPADS[name](stage) for name in (("joystick", "keys") if self.gamepad == "auto" else (self.gamepad,))]
+            self.view, self.pad = SCREENS["readback" if self.screen == "auto" else self.screen](stage), self.pads[0]
+            env = HEADLESS | {"DISPLAY": stage.display.name, **{k: v for pad in self.pads for k, v in pad.environment.items()}}
+            if self.display:
+                env |= {"XAUTHORITY": os.environ.get("XAUTHORITY", str(Path.home() / ".Xauthority"))}
+            make = functools.partial(Clock, seed=self.seed, fixed=self.fixed, fps=self.fps, peers=(stage.server,) * bool(stage.server))
+        home = str(self.home or stage.path / "home")
+        env = {k: os.environ[k] for k in KEPT if k in os.environ} | FIXED | env | {"HOME": home, "TMPDIR": str(stage.path / "home")}
         argv = [part.replace("{seed}", str(self.seed)).replace("{fps}", f"{self.fps:g}") for part in self.command]
-        self.log = folder.path / "stderr"
-        try:
-            with open(self.log, "wb") as log:
-                self.clock = make(argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout)
-        except BaseException:
-            folder.remove()
-            raise
-        self.finalizer = weakref.finalize(self, clean_up, self.clock, folder)
+        with open(stage.path / "stderr", "wb") as log:
+            self.clock = stage.clock = make(argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout)
+        for pad in () if console else self.pads:
+            pad.attach()
+
+    def _choose(self):
+        """After the first frame: the gamepad and the screen that this game has."""
+        if isinstance(self.view, Console):
+            return
+        self.pad = next((pad for pad in self.pads if pad.ready), None)
+        if self.pad is None:
+            raise GameError(f"{self._name()} has not started SDL's joysticks (2.0.14 or later), so that it takes no virtual one: use gamepad='keys'")
+        if self.screen == "auto" and self.clock.presented[0] not in Readback.READERS:
+            self.view = Window(self.stage)
+        if isinstance(self.pad, Keyboard) and self.stage.server:
+            self.pad._focused(self.stage.display)
 
     def _next_frame(self) -> bool:
         """Exactly one more frame; False if the game ended instead."""
         before = self.view.frame
         try:
-            alive = self.clock.step_frame(lambda: self.view.frame, self.timeout)
+            if self.tick == "time" and before:
+                self.clock.step(1 / self.fps)
+                alive = self.clock.alive
+            else:
+                alive = self.clock.step_frame(lambda: self.view.frame, self.timeout)
+                if alive and self.view.frame != before + 1:
+                    raise GameError(f"presented {self.view.frame - before} frames without waiting in between")
         except GameError as e:
-            none = "" if before else ("; it presented no console, and only the built-in console's games (games/*.py) are "
-                                      "supported as gamepad and screen")
-            raise GameError(f"{self._name()}: {e}{none}") from None
-        if alive and self.view.frame != before + 1:
-            raise GameError(f"{self._name()} presented {self.view.frame - before} frames without waiting in between")
+            raise GameError(f"{self._name()}: {e}") from None
+        self.steps += alive
         return alive
 
     def _checked(self, action):
@@ -1885,16 +2299,15 @@ class GameEnv(gymnasium.Env):
         return self.resize(self.view.picture())
 
     def _info(self) -> dict:
-        digest = hashlib.blake2b(self.view.picture(), digest_size=16).hexdigest()
-        return {"time": self.view.time, "frame": self.view.frame - 1, "hash": digest, "score": self.view.score()}
+        digest = hashlib.blake2b(np.ascontiguousarray(self.view.picture()), digest_size=16).hexdigest()
+        return {"time": self.view.time, "frame": self.steps - 1, "hash": digest, "score": self.view.score()}
 
     def _name(self) -> str:
         text = " ".join(" ".join(self.command).split())
         return text if len(text) < 80 else "... " + text[-76:]
 
-    def _last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it said nothing on stderr"
+
+gymnasium.register("NitroGame-v0", entry_point=lambda cmd, **options: GameEnv(cmd, **options))
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 #     now      u64  virtual CLOCK_MONOTONIC, ns          one aligned word: a store by sim.py is atomic
 #     epoch    u64  CLOCK_REALTIME - CLOCK_MONOTONIC, ns
 #     spins    {u64 moment, u32 count, u32} [256]        how often in a row a stack has read the same moment
-#     table    {u64 function, arguments [6], result} []  for `calls`; a null function ends it
+#     table    {u64 function, arguments [7]} []       for `calls`: the last becomes the result; a null function ends it
 # The first 16 bytes of each vDSO function are overwritten by a jump to its counterpart here.
 # sim.py holds the bytes as STUB; tests/test_sim.py assembles this file and compares:
 #     as --64 -o stub.o stub.S && objcopy -O binary -j .text stub.o stub.bin
@@ -109,8 +109,11 @@ calls:                                  # sim.py sends a stopped thread here, an
     mov rcx, [rbx + 32]
     mov r8, [rbx + 40]
     mov r9, [rbx + 48]
+    push qword ptr [rbx + 56]           # the seventh is passed on the stack, which stays aligned to 16 bytes
+    push qword ptr [rbx + 56]
     xor eax, eax
     call r11
+    add rsp, 16
     mov [rbx + 56], rax
     add rbx, 64
     jmp 1b
