@@ -2081,7 +2081,7 @@ class Readback:
         width, height = self._size()
         frame, pack = struct.unpack_from("<II", clock.scratch, bound - SCRATCH_AT)
         bind = lambda frame, pack: [(find("glBindFramebuffer"), READ_FRAMEBUFFER, frame), (find("glBindBuffer"), PACK_BUFFER, pack)]
-        clock.call(clock.gate, *(bind(0, 0) if frame or pack else ()), (find("glReadPixels"), 0, 0, width, height, RGBA, BYTE),
+        clock.call(clock.gate, *(bind(0, 0) if frame or pack else ()), (find("glReadPixels"), 0, 0, width, height, RGBA, BYTE, self.PIXELS_AT),
                    *(bind(frame, pack) if frame or pack else ()))
         return self._pixels(width, height, "COLOR_RGBA2RGB")[::-1]
 
