@@ -837,20 +837,28 @@ class Thread:
     fired: bool = False                        # the wait's deadline has come, the interrupt is on its way
     call: str = ""                             # name of the sleep or wait
     registers: Registers | None = None         # with which the game made it
-    files: tuple = ()                          # its stat and schedstat
+    files: tuple = ()                          # what /proc says of it
 
-    def sleeping(self) -> bytes | None:
-        """How often the thread was scheduled so far, if it sleeps now; None if it runs."""
-        if self.fired and self.deadline is None and self.state == "waiting":
-            return None
+    def runs(self) -> bytes:
+        """How long and how often it was on a processor so far, as the kernel writes it; empty once it is gone."""
         try:
             if not self.files:
                 folder = f"/proc/{self.process.pid}/task/{self.tid}/"
-                self.files = tuple(os.open(folder + name, os.O_RDONLY | os.O_CLOEXEC) for name in ("stat", "schedstat"))
-            state = chr(os.pread(self.files[0], 64, 0).rpartition(b")")[2][1])
-            return os.pread(self.files[1], 64, 0) if state in ASLEEP.get(self.state, "SZ") else None
+                self.files = tuple(os.open(folder + name, os.O_RDONLY | os.O_CLOEXEC) for name in ("schedstat", "stat", "syscall"))
+            return os.pread(self.files[0], 64, 0)
+        except OSError:
+            return b""
+
+    def asleep(self) -> bool:
+        """Whether it does nothing now (after runs())."""
+        if self.fired and self.deadline is None and self.state == "waiting" or not self.files:
+            return False
+        try:
+            state = chr(os.pread(self.files[1], 64, 0).rpartition(b")")[2][1])
+            # A thread about to sleep is called S before it leaves its processor; for this file the kernel looks for that.
+            return state in ASLEEP.get(self.state, "SZ") and not os.pread(self.files[2], 8, 0).startswith(b"running")
         except (OSError, IndexError):
-            return None
+            return False
 
     def __del__(self):
         for file in self.files:
@@ -861,7 +869,7 @@ class Peer(Thread):
     """A process outside the game that works for it (its X server): the game is not quiet while it runs."""
 
     def __init__(self, pid: int):
-        self.tid, self.process, self.state, self.fired, self.files = pid, types.SimpleNamespace(pid=pid), "running", False, ()
+        super().__init__(pid, types.SimpleNamespace(pid=pid))
 
 
 @dataclass
@@ -922,6 +930,8 @@ class Clock:
         self.words = memoryview(self.page)[PAGE:2 * PAGE].cast("Q")
         self.scratch = memoryview(self.page)[3 * PAGE:]
         self.words[0], self.words[1] = BIRTH, OFFSET + seed % 10**9 * NS
+        SET_TIMERSLACK = 29
+        libc.prctl(SET_TIMERSLACK, 1000)                            # ns: this thread's own short waits are as short as asked for
 
     # -- launch: a shell that stops itself, is seized and prepared, and becomes the program
 
@@ -1064,8 +1074,7 @@ class Clock:
         elif number == SYSCALL_STOP:
             self._on_result(thread)
         elif event == EXEC:
-            thread.process, thread.files = Process(thread.tid), ()
-            thread.state, thread.deadline = "running", None
+            self.threads[thread.tid] = thread = Thread(thread.tid, Process(thread.tid))
             ptrace("SYSCALL", thread.tid)                           # to the call's exit: before it the kernel would
             while self._wait(thread.tid) != SYSCALL_STOP:           # overwrite the result of an injected call
                 ptrace("SYSCALL", thread.tid)
@@ -1422,6 +1431,13 @@ class Clock:
 
     def _settle(self, until=None):
         """Serve the game until it is quiet (or until()).  A thread that is parked costs nothing here."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})           # each stop sends one: _rest wakes up
+        try:
+            self._serve(until)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _serve(self, until):
         end, idle = time.perf_counter() + self.timeout, 0
         while self.threads:
             busy = self._pump()
@@ -1437,22 +1453,27 @@ class Clock:
                     return
                 continue
             awake = [t for t in self.threads.values() if t.state != "parked"]
-            if not awake and not self.peers and not until:
+            if not until and (not awake and not self.peers or self._asleep(awake)):
                 return
-            idle += 1
-            # One thread computing will most likely stop soon by itself; of several, one may have blocked.
-            if not until and (not awake or idle % (24 if len(awake) == 1 else 4) == 0) and self._asleep():
-                return
-            if idle > 16:
-                time.sleep(20e-6)
             if time.perf_counter() > end:
                 raise GameError(f"the game computed for {self.timeout:g} s without waiting for anything: it hangs")
+            idle += 1
+            self._rest(min(1e-4, 2e-5 * idle))
 
-    def _asleep(self) -> bool:
-        """Whether no thread runs: each seen asleep twice, and none was scheduled in between."""
-        who = [*self.threads.values(), *self.peers]                 # also those that are parked: they may have been killed
-        first = [t.sleeping() for t in who]
-        return None not in first and first == [t.sleeping() for t in who] and not self._pump()
+    def _rest(self, seconds):
+        """Wait for a thread to stop, at most this long: some fall asleep without a word."""
+        if signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN):
+            signal.sigtimedwait({signal.SIGCHLD}, seconds)
+        else:
+            time.sleep(seconds)                                     # this program wants these signals for itself
+
+    def _asleep(self, awake) -> bool:
+        """Whether no thread runs: each seen asleep, and none was scheduled meanwhile."""
+        if len(self.pids()) > 1:
+            awake = self.threads.values()                           # also those that are parked: a process may kill another
+        who = [*awake, *self.peers]
+        runs = [t.runs() for t in who]
+        return all(t.asleep() for t in reversed(who)) and runs == [t.runs() for t in who] and not self._pump()
 
     # -- time
 
@@ -1472,7 +1493,7 @@ class Clock:
 
     def pids(self) -> set[int]:
         """Process ids of the game."""
-        return {t.process.pid for t in self.threads.values()}
+        return {t.process.pid for t in list(self.threads.values())}
 
     def _check_thread(self):
         if threading.get_ident() != self.owner:
