@@ -921,6 +921,7 @@ class Clock:
         self.timers: dict[tuple, Timer] = {}
         self.popen, self.attached = None, False
         self.frames, self.gate, self.presented = 0, None, ("", [])  # so far; the thread that presented last, with which call
+        self.shown = False                                          # hold frames when they have been shown, not before
         self.started = []                                           # functions(thread, flags) to call after SDL_Init
         self.errands = []                                           # what to do for a thread that we hold, outside of its stop
         self.file = os.memfd_create("clock")
@@ -1386,18 +1387,28 @@ class Clock:
         self._set_break(thread, back, returned)
 
     def _on_present(self, name, library, thread, registers):
-        """A frame is drawn: hold the thread until the next tick of the monitor, as one that waits for its vertical blank."""
+        """A frame is drawn; hold the thread here, or where the frame has been shown."""
+        def returned(thread, _):
+            self._clear_break(thread, back)
+            self._hold(thread, name, registers.arguments())
         process = thread.process
         if not process.outermost:
             process.outermost = library
             for address in [at for at, (_, _, other) in process.breaks.items() if other not in ("", library)]:
                 self._clear_break(thread, address)
+        if not self.shown:
+            return self._hold(thread, name, registers.arguments())
+        back, = struct.unpack("<Q", process.read(registers.rsp, 8))
+        self._set_break(thread, back, returned)
+
+    def _hold(self, thread, name, arguments):
+        """At the gate until the next tick of the monitor, as one that waits for its vertical blank."""
         tick = int((self.now - BIRTH) * self.fps // NS) + 1
         thread.state, thread.call, thread.deadline = "parked", "present", max(self.now + 1, BIRTH + int(-(-tick * NS // self.fps)))
-        self.frames, self.gate, self.presented = self.frames + 1, thread, (name, registers.arguments())
+        self.frames, self.gate, self.presented = self.frames + 1, thread, (name, arguments)
 
     def gated(self) -> bool:
-        """Whether a thread is held at the frame gate, its frame drawn and not yet shown."""
+        """Whether a thread is held at the frame gate."""
         return self.gate is not None and self.gate.tid in self.threads and (self.gate.state, self.gate.call) == ("parked", "present")
 
     def call(self, thread, *calls) -> list[int]:
@@ -2040,16 +2051,28 @@ class Readback:
     def score(self) -> dict:
         return {}
 
+    def attach(self) -> None:
+        """The clock runs."""
+
     def picture(self) -> np.ndarray:
         """uint8 [height, width, 3] RGB; the last frame once the game has ended."""
         if self.seen != self.frame and self.stage.clock.gated():
             name, arguments = self.stage.clock.presented
+            if name not in self.READERS:
+                raise GameError(f"{name or 'sleeping'}: a frame that is shown in this way cannot be read back; use screen='window'")
             self.last, self.seen = self.READERS[name](self, *arguments[:2]), self.frame
         return self.last
 
-    def _call(self, name, *arguments) -> int:
+    def _find(self, name) -> int:
+        address = self.stage.clock.gate.process.find(name)
+        if not address:
+            raise GameError(f"{name}: not in the game, so that its frames cannot be read back; use screen='window'")
+        return address
+
+    def _calls(self, *calls) -> list[int]:
+        """Call functions in the game, each (name, arguments...)."""
         clock = self.stage.clock
-        return clock.call(clock.gate, (clock.gate.process.find(name), *arguments))[0]
+        return clock.call(clock.gate, *((self._find(name), *arguments) for name, *arguments in calls))
 
     def _size(self) -> tuple[int, int]:
         return struct.unpack_from("<ii", self.stage.clock.scratch, self.SIZE_AT - SCRATCH_AT)
@@ -2062,54 +2085,51 @@ class Readback:
         pixels = np.frombuffer(self.stage.clock.scratch[at:at + 4 * width * height], np.uint8).reshape(height, width, 4)
         return cv2.cvtColor(pixels, getattr(cv2, code))
 
+    def _sdl3(self) -> bool:
+        return bool(self.stage.clock.gate.process.find("SDL_GetRenderOutputSize"))
+
     def _renderer(self, renderer, _) -> np.ndarray:
         """SDL_RenderPresent(renderer)."""
-        clock, find = self.stage.clock, self.stage.clock.gate.process.find
-        if find("SDL_GetRenderOutputSize"):                         # SDL 3: a surface is made
-            surface = self._call("SDL_RenderReadPixels", renderer, 0)
-            picture = self._surface_at(surface, 8, 24)
-            self._call("SDL_DestroySurface", surface)
+        if self._sdl3():                                            # makes a surface
+            surface, = self._calls(("SDL_RenderReadPixels", renderer, 0))
+            picture = self._surface_at(surface)
+            self._calls(("SDL_DestroySurface", surface))
             return picture
+        size = "SDL_GetRendererOutputSize", renderer, self.SIZE_AT, self.SIZE_AT + 4
         if not self.seen:
-            self._call("SDL_GetRendererOutputSize", renderer, self.SIZE_AT, self.SIZE_AT + 4)
+            self._calls(size)
         width, height = self._size()
-        clock.call(clock.gate, (find("SDL_GetRendererOutputSize"), renderer, self.SIZE_AT, self.SIZE_AT + 4),
-                   (find("SDL_RenderReadPixels"), renderer, 0, self.ARGB, self.PIXELS_AT, 4 * width))
+        self._calls(size, ("SDL_RenderReadPixels", renderer, 0, self.ARGB, self.PIXELS_AT, 4 * width))
         if self._size() != (width, height):
             return self._renderer(renderer, 0)                      # it was resized
         return self._pixels(width, height, "COLOR_BGRA2RGB")
 
     def _surface(self, window, _) -> np.ndarray:
         """SDL_UpdateWindowSurface(window)."""
-        new = self.stage.clock.gate.process.find("SDL_GetRenderOutputSize")
-        return self._surface_at(self._call("SDL_GetWindowSurface", window), *((8, 24) if new else (16, 32)))
+        return self._surface_at(*self._calls(("SDL_GetWindowSurface", window)))
 
-    def _surface_at(self, surface, size, pixels) -> np.ndarray:
-        """Of a struct SDL_Surface with 4 bytes a pixel; where in it width, height, pitch and the pointer to the pixels are."""
+    def _surface_at(self, surface) -> np.ndarray:
+        """Of a struct SDL_Surface with 4 bytes a pixel: int width, height, pitch; void *pixels."""
         import cv2
-        read = self.stage.clock.gate.process.read
+        read, (size, pixels) = self.stage.clock.gate.process.read, (8, 24) if self._sdl3() else (16, 32)
         (width, height, pitch), (at,) = struct.unpack("<iii", read(surface + size, 12)), struct.unpack("<Q", read(surface + pixels, 8))
         rows = np.frombuffer(read(at, pitch * height), np.uint8).reshape(height, pitch)[:, :4 * width]
         return cv2.cvtColor(rows.reshape(height, width, 4), cv2.COLOR_BGRA2RGB)
 
     def _opengl(self, *size) -> np.ndarray:
-        """size: calls, as of _call, that store width and height of the window."""
-        find, clock = self.stage.clock.gate.process.find, self.stage.clock
-        FRAMEBUFFER_BINDING, READ_FRAMEBUFFER, PACK_BUFFER_BINDING, PACK_BUFFER, RGBA, BYTE = 0x8CAA, 0x8CA8, 0x88ED, 0x88EB, 0x1908, 0x1401
+        """size: calls that store width and height of the window."""
+        FRAME_BINDING, FRAME_BUFFER, PACK_BINDING, PACK_BUFFER, RGBA, BYTE = 0x8CAA, 0x8CA8, 0x88ED, 0x88EB, 0x1908, 0x1401
         bound = self.SIZE_AT + 8
-        clock.call(clock.gate, *((find(name), *arguments) for name, *arguments in size),
-                   (find("glGetIntegerv"), FRAMEBUFFER_BINDING, bound), (find("glGetIntegerv"), PACK_BUFFER_BINDING, bound + 4))
+        self._calls(*size, ("glGetIntegerv", FRAME_BINDING, bound), ("glGetIntegerv", PACK_BINDING, bound + 4))
         width, height = self._size()
-        frame, pack = struct.unpack_from("<II", clock.scratch, bound - SCRATCH_AT)
-        bind = lambda frame, pack: [(find("glBindFramebuffer"), READ_FRAMEBUFFER, frame), (find("glBindBuffer"), PACK_BUFFER, pack)]
-        clock.call(clock.gate, *(bind(0, 0) if frame or pack else ()), (find("glReadPixels"), 0, 0, width, height, RGBA, BYTE, self.PIXELS_AT),
-                   *(bind(frame, pack) if frame or pack else ()))
+        frame, pack = struct.unpack_from("<II", self.stage.clock.scratch, bound - SCRATCH_AT)
+        bind = lambda frame, pack: [("glBindFramebuffer", FRAME_BUFFER, frame), ("glBindBuffer", PACK_BUFFER, pack)]
+        self._calls(*(bind(0, 0) if frame or pack else ()), ("glReadPixels", 0, 0, width, height, RGBA, BYTE, self.PIXELS_AT),
+                    *(bind(frame, pack) if frame or pack else ()))
         return self._pixels(width, height, "COLOR_RGBA2RGB")[::-1]
 
     def _sdl_gl(self, window, _) -> np.ndarray:
-        find = self.stage.clock.gate.process.find
-        name = "SDL_GL_GetDrawableSize" if find("SDL_GL_GetDrawableSize") else "SDL_GetWindowSizeInPixels"
-        return self._opengl((name, window, self.SIZE_AT, self.SIZE_AT + 4))
+        return self._opengl(("SDL_GetWindowSizeInPixels" if self._sdl3() else "SDL_GL_GetDrawableSize", window, self.SIZE_AT, self.SIZE_AT + 4))
 
     def _glx(self, display, drawable) -> np.ndarray:
         GLX_WIDTH, GLX_HEIGHT = 0x801D, 0x801E
@@ -2126,7 +2146,10 @@ class Readback:
 
 
 class Window(Readback):
-    """The game's largest window as it is on the screen, at any position: one frame behind where the game is held at the gate."""
+    """The game's largest window as it is on the screen, at any position."""
+
+    def attach(self) -> None:
+        self.stage.clock.shown = True
 
     def picture(self) -> np.ndarray:
         import cv2
@@ -2275,8 +2298,8 @@ class GameEnv(gymnasium.Env):
         argv = [part.replace("{seed}", str(self.seed)).replace("{fps}", f"{self.fps:g}") for part in self.command]
         with open(stage.path / "stderr", "wb") as log:
             self.clock = stage.clock = make(argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout)
-        for pad in () if console else self.pads:
-            pad.attach()
+        for device in () if console else (*self.pads, self.view):
+            device.attach()
 
     def _choose(self):
         """After the first frame: the gamepad and the screen that this game has."""
@@ -2285,8 +2308,13 @@ class GameEnv(gymnasium.Env):
         self.pad = next((pad for pad in self.pads if pad.ready), None)
         if self.pad is None:
             raise GameError(f"{self._name()} has not started SDL's joysticks (2.0.14 or later), so that it takes no virtual one: use gamepad='keys'")
-        if self.screen == "auto" and self.clock.presented[0] not in Readback.READERS:
+        try:
+            self.view.picture()
+        except GameError:
+            if self.screen != "auto":
+                raise
             self.view = Window(self.stage)
+            self.view.attach()
         if isinstance(self.pad, Keyboard) and self.stage.server:
             self.pad._focused(self.stage.display)
 

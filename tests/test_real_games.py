@@ -1,0 +1,143 @@
+"""Unmodified games under sim.py: frozen when paused, one step one frame, any speed, the same twice, and the pad moves the hero.
+
+    apt install supertux chocolate-doom freedoom chromium-bsu xvfb
+    python -m pytest tests/test_real_games.py              pictures are left in data/real_games
+"""
+
+import contextlib
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sim
+
+PICTURES = Path(__file__).resolve().parents[1] / "data" / "real_games"
+NEUTRAL = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
+
+
+@dataclass(frozen=True)
+class Game:
+    command: list
+    files: tuple                    # without which it cannot run
+    fps: int
+    start: str                      # button that begins to play,
+    at: int                         # pressed at this frame,
+    ready: int                      # and from this frame on the hero obeys
+    move: dict                      # a pad that moves the hero
+
+    @property
+    def missing(self):
+        return next((f for f in (self.command[0], "Xvfb", *self.files) if not shutil.which(f, path="/usr/games:/usr/bin") and not Path(f).exists()), None)
+
+
+def pad(*buttons, **sticks):
+    return {"buttons": np.isin(sim.BUTTONS, buttons).astype(np.int8), "sticks": np.float32([sticks.get(name, 0) for name in sim.STICKS])}
+
+
+LEVELS = "/usr/share/games/supertux2/levels"
+WAD = "/usr/share/games/doom/freedoom1.wad"
+GAMES = {
+    "supertux": Game(["/usr/games/supertux2", "--window", "--geometry", "320x240", "--renderer", "sdl", "--disable-sound", "--disable-music",
+                      f"{LEVELS}/world1/welcome_antarctica.stl"], (LEVELS,), 60, "SOUTH", 60, 130, pad(LEFT_X=1)),
+    "doom": Game(["/usr/games/chocolate-doom", "-iwad", WAD, "-window", "-geometry", "320x240", "-warp", "1", "1", "-skill", "3", "-nosound"],
+                 (WAD,), 35, "BACK", -1, 50, pad("DPAD_UP")),
+    "chromium": Game(["/usr/games/chromium-bsu", "-w", "-v", "1", "-na"], (), 30, "START", 60, 90, pad("DPAD_LEFT")),
+}
+
+
+def param(name):
+    missing = GAMES[name].missing
+    reason = sim.hook_fault() or f"{missing} is not installed (apt install supertux chocolate-doom freedoom chromium-bsu xvfb)"
+    return pytest.param(name, marks=pytest.mark.skipif(bool(missing or sim.hook_fault()), reason=reason))
+
+
+ALL = [param(name) for name in GAMES]
+
+
+@contextlib.contextmanager
+def playing(name, **options):
+    """The game, at the frame from which the hero obeys."""
+    game = GAMES[name]
+    with contextlib.closing(sim.GameEnv(game.command, fps=game.fps, **options)) as env:
+        env.reset(seed=0)
+        for i in range(1, game.ready):
+            env.step(pad(game.start) if game.at <= i < game.at + 3 else NEUTRAL)
+        yield env
+
+
+def screen(env):
+    """What the X server shows, and what lies in the game, both fetched anew."""
+    env.view.seen = 0
+    return env.stage.display.pixels.tobytes(), env.render().tobytes()
+
+
+def processor_time(env):
+    return [sim.read_text(f"/proc/{t.process.pid}/task/{t.tid}/schedstat") for t in env.clock.threads.values()]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_frozen_stepped_and_at_any_speed(name):
+    with playing(name) as env:
+        fps, clock = GAMES[name].fps, env.clock
+        before = screen(env)
+        clock.pause()
+        work = processor_time(env)
+        time.sleep(2)
+        clock.pause()
+        assert processor_time(env) == work and screen(env) == before         # paused is frozen
+
+        frames, began, pictures = clock.frames, clock.time, set()
+        for i in range(20):                                                  # N steps are N frames, each a tick of the monitor long
+            info = env.step(GAMES[name].move)[4]
+            pictures.add(info["hash"])
+            assert clock.frames == frames + i + 1 and info["frame"] == env.steps - 1
+        assert clock.time - began >= 20 / fps - 1e-6 and len(pictures) > 10
+
+        began, frames, start = clock.time, clock.frames, time.perf_counter()
+        clock.run(1.0, 0.25)
+        assert round(clock.time - began, 9) == 0.25 and 1.0 <= time.perf_counter() - start < 4
+        assert 0 < clock.frames - frames <= 0.25 * fps + 1
+        began, frames = clock.time, clock.frames
+        clock.run(1.0, float("inf"))
+        assert 0 < clock.frames - frames <= (clock.time - began) * fps + 1
+        print(f"{name}: as fast as possible {clock.time - began:.2f} s of game time in 1 s, {clock.frames - frames} frames")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_pad_moves_the_hero(name):
+    import cv2
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    ends = []
+    for what, action in (("idle", NEUTRAL), ("moved", GAMES[name].move), ("moved again", GAMES[name].move)):
+        with playing(name) as env:
+            for _ in range(20):
+                env.step(action)
+            ends.append(env.render())
+            cv2.imwrite(str(PICTURES / f"{name} {what}.png"), ends[-1][:, :, ::-1])
+    idle, moved, again = ends
+    changed = (np.abs(idle.astype(int) - moved).max(-1) > 40).mean()
+    assert changed > 0.01, changed                                           # of the picture
+    assert name == "chromium" or np.array_equal(moved, again)
+
+
+def hashes(name, frames):
+    """Of each frame under a seeded random pad, after the start; and the game times."""
+    rng, seen = np.random.default_rng(3), []
+    with playing(name) as env:
+        for i in range(frames):
+            if i % 8 == 0:
+                action = {"buttons": (rng.random(16) < 0.25) & (np.arange(16) < 8), "sticks": rng.uniform(-1, 1, 4)}
+            _, _, terminated, _, info = env.step(action)
+            seen.append((info["hash"], info["time"]))
+            assert not terminated
+    return seen
+
+
+@pytest.mark.parametrize("name", [param("supertux"), param("doom")])
+def test_400_frames_of_random_play_are_the_same_twice(name):
+    first = hashes(name, 400)
+    assert first == hashes(name, 400) and len({h for h, _ in first}) > 200
