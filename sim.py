@@ -24,6 +24,7 @@ import functools
 import glob
 import hashlib
 import importlib
+import importlib.util
 import inspect as pyinspect
 import io
 import json
@@ -645,6 +646,7 @@ PAGE = 4096
 STUB_AT = 0x2F0000000000                       # in the game: STUB, clock and table, spins, scratch memory.  CHOICE: far from
 CLOCK_AT = STUB_AT + PAGE                      # all that the kernel maps by itself; the filter knows the upper half
 ZERO_AT = CLOCK_AT + 16                        # a struct timespec of zero
+SHORT_AT = CLOCK_AT + 32                       # a short struct timespec, then a struct timeval: for attached programs
 TABLE_AT = CLOCK_AT + 256
 SCRATCH_AT = STUB_AT + 3 * PAGE                # for results of calls: pixels, numbers
 SCRATCH = 64 << 20                             # bytes; only those that are used take memory
@@ -792,6 +794,7 @@ class Process:
         self.libraries = dict(parent.libraries) if parent else {}    # path of a graphics library -> {function: address}
         self.timers: dict[int, tuple] = {}                           # timer_create's: number -> (clock, signal, thread, value)
         self.outermost = parent.outermost if parent else ""          # the library that presents
+        self.changed: list[tuple] = []                               # (address, bytes before) in an attached program
         self.memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
 
     def read(self, address: int, size: int) -> bytes:
@@ -838,6 +841,7 @@ class Thread:
     call: str = ""                             # name of the sleep or wait
     registers: Registers | None = None         # with which the game made it
     files: tuple = ()                          # what /proc says of it
+    sets: tuple = ()                           # (address, content) of the file descriptor sets of a select that we cut
 
     def runs(self) -> bytes:
         """How long and how often it was on a processor so far, as the kernel writes it; empty once it is gone."""
@@ -919,7 +923,7 @@ class Clock:
         self.random = np.random.default_rng(abs(seed))
         self.threads: dict[int, Thread] = {}
         self.timers: dict[tuple, Timer] = {}
-        self.popen, self.attached = None, False
+        self.popen, self.attached, self.birth = None, False, BIRTH
         self.frames, self.gate, self.presented = 0, None, ("", [])  # so far; the thread that presented last, with which call
         self.shown = False                                          # hold frames when they have been shown, not before
         self.started = []                                           # functions(thread, flags) to call after SDL_Init
@@ -1019,6 +1023,10 @@ class Clock:
             if name in STUB_ENTRY:                                  # endbr64; movabs rax, entry; jmp rax
                 jump = b"\xf3\x0f\x1e\xfa\x48\xb8" + struct.pack("<Q", STUB_AT + STUB_ENTRY[name]) + b"\xff\xe0"
                 assert len(jump) <= size, f"{name.decode()} of this kernel's vDSO is only {size} bytes long"
+                if self.attached:
+                    process.changed.append((vdso + address, process.read(vdso + address, 16)))
+                    self.guard.stdin.write(f"{process.pid} {vdso + address} {process.changed[-1][1].hex()}\n")
+                    self.guard.stdin.flush()
                 process.write_code(tid, vdso + address, jump)
                 patched.append(name.decode().removeprefix("__vdso_"))
             elif name == b"__vdso_getrandom" and self.fixed:        # mov eax, -ENOSYS; ret: libc makes the system call instead
@@ -1073,7 +1081,10 @@ class Clock:
         if event == SECCOMP:
             self._on_call(thread)
         elif number == SYSCALL_STOP:
-            self._on_result(thread)
+            if self.attached and thread.state != "waiting" and self._enters(thread.tid):
+                self._on_call(thread)
+            else:
+                self._on_result(thread)
         elif event == EXEC:
             self.threads[thread.tid] = thread = Thread(thread.tid, Process(thread.tid))
             ptrace("SYSCALL", thread.tid)                           # to the call's exit: before it the kernel would
@@ -1096,6 +1107,12 @@ class Clock:
                 thread.state = "running"
             self._go_on(thread, 0 if event else number)
 
+    def _enters(self, tid) -> bool:
+        """Whether a system call stop is at the entry."""
+        info = ctypes.create_string_buffer(88)                      # struct ptrace_syscall_info
+        ptrace("GET_SYSCALL_INFO", tid, len(info), ctypes.addressof(info))
+        return info.raw[0] == 1
+
     def _on_birth(self, thread, event):
         tid = ctypes.c_ulong()
         ptrace("GETEVENTMSG", thread.tid, 0, ctypes.addressof(tid))
@@ -1114,7 +1131,9 @@ class Clock:
         """One of CALLS, about to be made."""
         registers, process = self._registers(thread.tid), thread.process
         name, a = CALLS.get(registers.orig_rax), registers.arguments()
-        if not process.vdso or not name:
+        if not process.vdso or not name or self.attached and (name in TIMERS or name == "getrandom"):
+            return self._go_on(thread)
+        if name == "spin" and registers.rip >> 32 != STUB_AT >> 32:
             return self._go_on(thread)
         if name == "spin":
             return self._park(thread, registers, self.now + HOP)
@@ -1127,6 +1146,8 @@ class Clock:
         if name in SLEEPS:
             return self._on_sleep(thread, registers, name, a)
         number, index, kind, _ = WAITS[name]
+        if self.attached and not self._timed(name, a):
+            return self._go_on(thread)
         if kind == "ms":
             delay = max(0, ctypes.c_int(a[index] & 0xFFFFFFFF).value) * 1_000_000
         else:
@@ -1144,8 +1165,21 @@ class Clock:
         thread.call, thread.registers, thread.fired = name, Registers.from_buffer_copy(registers), False
         thread.state, thread.deadline = "waiting", self.now + delay if delay > 0 else None
         setattr(registers, ARGUMENTS[index], ONES if kind == "ms" else 0 if delay > 0 else ZERO_AT)
+        if self.attached and delay > 0:
+            size = (a[0] + 63) // 64 * 8
+            thread.sets = tuple((at, process.read(at, size)) for at in a[1:4] if at) if "select" in name else ()
+            self._cut_wait(thread, registers, index, kind)
         self._set_registers(thread.tid, registers)
         self._go_on(thread)
+
+    def _timed(self, name, a) -> bool:
+        """What the filter asks where there is one: whether a call waits, and not for ever; in an attached program, whether we can cut it."""
+        _, index, kind, _ = WAITS[name]
+        if kind == "ms":
+            return a[index] & 0xFFFFFFFF not in (0, 0xFFFFFFFF)
+        if name == "futex" and (a[1] & 0x7F not in (0, 9) or a[1] & 0x7F == 9 and a[5] & 0xFFFFFFFF != 0xFFFFFFFF):
+            return False
+        return a[index] != 0 and kind not in ("moment", "date") and name != "rt_sigtimedwait"
 
     def _on_sleep(self, thread, registers, name, a):
         if name == "nanosleep":
@@ -1202,7 +1236,12 @@ class Clock:
         result = ctypes.c_longlong(registers.rax).value
         if thread.state != "waiting" or result == -38:              # -ENOSYS: the entry
             return self._go_on(thread)
-        for name in ("rdx", "r10", "r8"):                           # system calls keep their arguments
+        if self.attached and not thread.fired and thread.deadline is not None and result == WAITS[thread.call][3]:
+            self._cut_wait(thread, registers, *WAITS[thread.call][1:3])
+            self._wait_on(thread, registers)
+            self._set_registers(thread.tid, registers)
+            return self._go_on(thread)
+        for name in ("rsi", "rdx", "r10", "r8"):                           # system calls keep their arguments
             setattr(registers, name, getattr(thread.registers, name))
         if thread.fired and result in INTERRUPTED:
             registers.rax, registers.orig_rax = WAITS[thread.call][3] & ONES, ONES
@@ -1495,8 +1534,8 @@ class Clock:
 
     @property
     def time(self) -> float:
-        """Virtual seconds since launch."""
-        return (self.words[0] - BIRTH) / NS
+        """Virtual seconds since launch, or since we attached."""
+        return (self.words[0] - self.birth) / NS
 
     @property
     def alive(self) -> bool:
@@ -1586,7 +1625,9 @@ class Clock:
         self.step(0 if speed == math.inf else max(0.0, seconds * speed - (self.now - origin) / NS))
 
     def close(self) -> None:
-        """End the program and all its children; may be called from any thread, more than once."""
+        """End the program and all its children; may be called from any thread, more than once.  An attached one is let go."""
+        if self.attached:
+            return self.detach()
         while self.threads:
             for kill, pid in [(os.killpg, self.pid), *((os.kill, t.process.pid) for t in self.threads.values())]:
                 with contextlib.suppress(ProcessLookupError):
@@ -1610,6 +1651,128 @@ class Clock:
             os.close(self.file)
             self.file = None
 
+    # -- attach mode: a program that runs already.  No seccomp, which cannot be taken back: every system call stops instead (slower).
+    # Nothing that the kernel or the guard could not undo without us: waits are cut into short ones, breakpoints are not set.
+
+    @classmethod
+    def attach(cls, pid: int, timeout: float = 60.0) -> Clock:
+        """A Clock of a program that runs already, which stands still from now on.
+
+        After detach(), close() or our own end, however it comes, it runs on in real time as if nothing had been.  Its timers stay the
+        kernel's, and there is no frame gate: step(seconds) and run(seconds, speed)."""
+        self = cls.__new__(cls)
+        self._begin(timeout, fixed=False)
+        self.attached, self.pid = True, pid
+        self.words[0] = self.birth = time.monotonic_ns()
+        self.words[1] = time.time_ns() - self.words[0]
+        self.guard = subprocess.Popen([sys.executable, "-I", "-S", "-c", GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True)
+        try:
+            self._seize()
+            for thread in self.threads.values():
+                self._leave_vdso(thread)
+            main = self.threads[pid]
+            self._system_call(pid, 11, STUB_AT, 3 * PAGE + SCRATCH)           # munmap what an earlier attachment has left
+            self._patch(main)
+        except OSError as e:
+            self.close()
+            raise GameError(f"attach: process {pid}: {e.strerror or e}; it must be yours, and kernel.yama.ptrace_scope 0 (sudo sysctl "
+                            "kernel.yama.ptrace_scope=0), or you root") from None
+        for thread in self.threads.values():
+            self._go_on(thread)
+        self._settle()
+        return self
+
+    def _seize(self):
+        """All its threads, also those that are born meanwhile; they are stopped."""
+        process = Process(self.pid)
+        while new := [t for t in map(int, os.listdir(f"/proc/{self.pid}/task")) if t not in self.threads]:
+            for tid in new:
+                ptrace("SEIZE", tid, 0, OPTIONS)
+                ptrace("INTERRUPT", tid)
+                self.threads[tid] = Thread(tid, process)
+                self._wait(tid)
+
+    def _leave_vdso(self, thread):
+        """Step a thread out of the code that is about to change."""
+        vdso = dict(struct.iter_unpack("<QQ", Path(f"/proc/{thread.tid}/auxv").read_bytes())).get(33, 0)
+        while vdso <= self._registers(thread.tid).rip < vdso + 4 * PAGE:
+            ptrace("SINGLESTEP", thread.tid)
+            self._wait(thread.tid)
+
+    def _cut_wait(self, thread, registers, index, kind):
+        """Let the kernel wait for a moment only; _on_result makes it wait on."""
+        short = 10                                                  # ms
+        self.words[4:8] = memoryview(struct.pack("<4Q", 0, short * 1_000_000, 0, short * 1000)).cast("B").cast("Q")
+        setattr(registers, ARGUMENTS[index], short if kind == "ms" else SHORT_AT + (16 if kind == "timeval" else 0))
+        if thread.call == "futex":                                  # WAIT_BITSET takes a moment, WAIT a delay
+            registers.rsi = registers.rsi & ~0x17F
+
+    def _wait_on(self, thread, registers) -> None:
+        """The wait came to the end of its slice: make the same call again."""
+        kept = thread.registers
+        registers.rip, registers.rax = registers.rip - 2, kept.orig_rax
+        for where, data in thread.sets:
+            thread.process.write(where, data)
+
+    def detach(self) -> None:
+        """Let an attached program run on in real time."""
+        self._check_thread()
+        for thread in self.threads.values():
+            if thread.state != "parked":
+                with contextlib.suppress(ProcessLookupError):
+                    ptrace("INTERRUPT", thread.tid)
+        for thread in list(self.threads.values()):
+            with contextlib.suppress(OSError):
+                if thread.state != "parked":
+                    _, status = os.waitpid(thread.tid, WALL)
+                    if not os.WIFSTOPPED(status):
+                        del self.threads[thread.tid]
+                        continue
+                    if thread.state == "waiting":
+                        self._restore_wait(thread, status)
+                for address, code in thread.process.changed:
+                    thread.process.write_code(thread.tid, address, code)
+                thread.process.changed.clear()
+        for tid in list(self.threads):
+            with contextlib.suppress(OSError):
+                ptrace("DETACH", tid)
+            del self.threads[tid]
+        if self.guard.stdin:
+            self.guard.stdin.write("0 0 00\n")                      # nothing is left to be done
+            self.guard.stdin.close()
+            self.guard.wait()
+
+    def _restore_wait(self, thread, status):
+        """Give a wait that we cut its own timeout back, in real time."""
+        registers = self._registers(thread.tid)
+        result = ctypes.c_longlong(registers.rax).value
+        for name in ("rsi", "rdx", "r10", "r8"):
+            setattr(registers, name, getattr(thread.registers, name))
+        if status >> 8 & 0xFF != SYSCALL_STOP or result != -38:     # not at its entry
+            if result == WAITS[thread.call][3]:
+                self._wait_on(thread, registers)
+            elif result == -516:
+                registers.rax = -514 & ONES
+        self._set_registers(thread.tid, registers)
+
+
+GUARD = """
+import os, sys
+todo, files = [], {}
+for line in sys.stdin:
+    pid, address, code = line.split()
+    if address == "0":
+        todo.clear()
+    else:
+        files[pid] = files.get(pid) or os.open(f"/proc/{pid}/mem", os.O_RDWR)
+        todo.append((pid, int(address), bytes.fromhex(code)))
+for pid, address, code in todo:
+    try:
+        os.pwrite(files[pid], code, address)
+    except OSError:
+        pass
+"""                                            # a process of its own: puts back what attach() changed, when we end in any way
+
 
 @functools.cache
 def hook_fault() -> str | None:
@@ -1627,6 +1790,18 @@ def hook_fault() -> str | None:
         return str(e)
     if answer != str(EPOCH // NS + 1000):
         return f"vDSO patch: without effect on this system (it should be {EPOCH // NS + 1000}, date says {answer!r})"
+
+
+@functools.cache
+def attach_fault() -> str | None:
+    """Why programs that run already cannot be attached to, or None: it is tried on a small one."""
+    with subprocess.Popen(["sleep", "100"]) as sleeper:
+        try:
+            Clock.attach(sleeper.pid, timeout=5).close()
+        except (GameError, OSError) as e:
+            return str(e)
+        finally:
+            sleeper.kill()
 
 
 # ---- where the hook cannot be: the console's own pause -----------------------------------------------------
@@ -1832,9 +2007,9 @@ class Display:
             symbols = struct.unpack_from(f"<{(len(table) - 32) // 4}I", table, 32)
             for i, symbol in reversed(list(enumerate(symbols))):
                 self.codes[symbol] = self.first + i // table[1]
-        symbol = KEYSYMS.get(name, ord(name) if len(name) == 1 else 0)
+        symbol = KEYSYMS[name] if name in KEYSYMS else ord(name)
         if symbol not in self.codes:
-            raise GameError(f"key {name!r}: there is no such key (there are single characters, {', '.join(KEYSYMS)})")
+            raise GameError(f"key {name!r}: display {self.name} has no such key")
         self._send(self.opcode, 2, struct.pack("<BBxxII8xhh8x", 2 if down else 3, self.codes[symbol], 0, self.root, 0, 0))
         self.focus()                                                # its reply comes after the key
 
@@ -1981,7 +2156,7 @@ KEYS = {                                       # what a keyboard-only game gets 
     "": {"DPAD_UP": "Up", "DPAD_DOWN": "Down", "DPAD_LEFT": "Left", "DPAD_RIGHT": "Right", "LEFT_X-": "Left", "LEFT_X+": "Right",
          "LEFT_Y-": "Up", "LEFT_Y+": "Down", "SOUTH": "space", "EAST": "Control_L", "WEST": "Shift_L", "NORTH": "Alt_L",
          "BACK": "Escape", "START": "Return"},
-    "chocolate-doom": {"SOUTH": "Control_L", "EAST": "space", "LEFT_SHOULDER": "comma", "RIGHT_SHOULDER": "period", "LEFT_TRIGGER": "Tab",
+    "chocolate-doom": {"SOUTH": "Control_L", "EAST": "space", "LEFT_SHOULDER": ",", "RIGHT_SHOULDER": ".", "LEFT_TRIGGER": "Tab",
                        "RIGHT_X-": "Left", "RIGHT_X+": "Right"},
 }
 
@@ -1994,7 +2169,9 @@ class Keyboard:
 
     def __init__(self, stage: Stage):
         self.stage, self.down, self.keys = stage, set(), stage.keys
-        for name in self.keys:
+        for name, key in self.keys.items():
+            if len(key) != 1 and key not in KEYSYMS:
+                raise GameError(f"keys: {key!r} for {name}: there is no such key (there are single characters, {', '.join(KEYSYMS)})")
             if name not in BUTTONS and name[:-1] not in STICKS:
                 raise GameError(f"keys: {name!r} is no button and no direction of a stick ({', '.join(BUTTONS)}, {STICKS[0]}-, {STICKS[0]}+, ...)")
 
@@ -2172,6 +2349,9 @@ class Window(Readback):
             raise GameError("capturing a window of a display that was given needs mss: pip install mss") from None
         with mss.mss(display=self.stage.display.name) as screen:
             return np.array(screen.grab(screen.monitors[0]))
+
+
+UINPUT_FIX = "sudo modprobe uinput; sudo chmod a+rw /dev/uinput"
 
 
 # ---- yours to extend: other gamepads and screens
@@ -2371,34 +2551,219 @@ def doctor(cfg: Common) -> None:
     fault, parts = hook_fault(), ("ptrace", "seccomp", "vDSO patch")
     broken = next((i for i, part in enumerate(parts) if fault and fault.startswith(part)), 0 if fault else len(parts))
     other = "not needed by the built-in games; "
+    has = lambda module: importlib.util.find_spec(module) is not None
     lines = [
         ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer one"),
         ("Linux on x86-64", (sys.platform, platform.machine()) == ("linux", "x86_64"), platform.platform(),
          f"this is {platform.platform()}: built-in games only, on their own pause"),
         *((part, i < broken, "tried on a small program", fault if i == broken else "not tried") for i, part in enumerate(parts)),
-        ("/dev/uinput", os.access("/dev/uinput", os.W_OK), "", other + "sudo modprobe uinput; sudo chmod a+rw /dev/uinput"),
+        ("attach", not fault and not attach_fault(), "tried on a small program", attach_fault() if not fault else "not tried"),
         ("Xvfb", bool(shutil.which("Xvfb")), shutil.which("Xvfb"), other + "sudo apt install xvfb"),
         ("SDL 2", bool(ctypes.util.find_library("SDL2-2.0")), "", other + "sudo apt install libsdl2-2.0-0"),
+        ("/dev/uinput", os.access("/dev/uinput", os.W_OK), "", f"only for gamepad='uinput'; {UINPUT_FIX}"),
+        ("mss", has("mss"), "", "only to capture windows of a display that is given; pip install mss"),
+        ("pygame", has("pygame"), "", "only for a person's window (play, record); pip install pygame"),
         ("Wine", bool(shutil.which("wine")), shutil.which("wine"), other + "sudo apt install wine"),
     ]
     for what, fine, found, fix in lines:
         print(f"{what:18s} {'ok' if fine else 'missing':8s} {(found if fine else fix) or ''}".rstrip())
 
 
+class Person:
+    """Somebody at the keyboard or gamepad, in front of a window (that of games/console.py; needs pygame)."""
+
+    def __init__(self, title: str):
+        sys.path.insert(0, str(ROOT / "games"))
+        self.window = importlib.import_module("console").Window(title, "")
+
+    def __call__(self, picture) -> tuple | None:
+        """See a picture, give the pad: buttons [16], sticks [4]; None once the window is closed."""
+        self.window.show(picture, None, 0)
+        pad = self.window.pad()
+        return (np.array([pad[b] for b in BUTTONS], np.int8), np.float32([pad[s] for s in STICKS])) if self.window.open else None
+
+
+class RandomPad:
+    """Each button and axis keeps a random value for a while; the start button is left alone."""
+
+    def __init__(self, seed: int):
+        self.rng, self.pad = np.random.default_rng(abs(seed)), (np.zeros(16, np.int8), np.zeros(4, np.float32))
+
+    def __call__(self, picture) -> tuple:
+        change = self.rng.random(20) < 0.1
+        self.pad = (np.where(change[:16], (self.rng.random(16) < 0.3) & (np.arange(16) < 14), self.pad[0]).astype(np.int8),
+                    np.where(change[16:], self.rng.uniform(-1, 1, 4), self.pad[1]).astype(np.float32))
+        return self.pad
+
+
 @dataclass(frozen=True)
-class Bench(Common):
-    """Flags of `bench`."""
-    frames: int = 600               # frames to time
-    fps: int = 30                   # frames per second of game time
+class Run(Common):
+    """Flags of all that runs a game."""
+    fps: int = 60                   # refresh rate of the monitor that the game sees
+    gamepad: str = "auto"           # auto, console, joystick, keys, uinput
+    screen: str = "auto"            # auto, console, readback, window
+    display: str = ""               # :0 or the like; none: an X server of its own
+    home: str = ""                  # home folder for the game; none: a private, empty one
     command: tuple[str, ...] = ()   # the game
+
+
+def launch(cfg: Run, **options) -> GameEnv:
+    if not cfg.command:
+        raise SystemExit("no game given: add -- COMMAND ARG...")
+    return GameEnv(cfg.command, fps=cfg.fps, seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, display=cfg.display, home=cfg.home, **options)
+
+
+@dataclass(frozen=True)
+class Play(Run):
+    """Flags of `play`."""
+    speed: float = 1.0              # of game time; 0: as fast as it goes
+    seconds: float = 0.0            # of game time; 0: until the window is closed
+    player: str = "person"          # person (a window, keyboard or pad; pip install pygame) or random
+    record: str = ""                # also write this video, OUT.mp4, with OUT.actions.safetensors beside it
+
+
+@dataclass(frozen=True)
+class Record(Play):
+    """Flags of `record`."""
+    record: str = "data/record/play.mp4"      # video; the actions go beside it
+
+
+def play(cfg: Play) -> None:
+    """Play, and with --record keep the frames and the pad of each: row i is the pad in force while frame i was drawn."""
+    if cfg.player not in ("person", "random"):
+        raise SystemExit(f"--player {cfg.player}: there is person and random")
+    video, labels = Path(cfg.record), Path(cfg.record).with_suffix(".actions.safetensors")
+    if cfg.record and not cfg.fresh and (video.exists() or labels.exists()):
+        raise SystemExit(f"{video}: exists; give another name, or --fresh to replace it")
+    player = Person(" ".join(cfg.command)) if cfg.player == "person" else RandomPad(cfg.seed)
+    rows, hashes, times = [(np.zeros(16), np.zeros(4))], [], []
+    with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
+        _, info = env.reset(seed=cfg.seed)
+        height, width = env.render().shape[:2]
+        out = stack.enter_context(VideoWriter(video, cfg.fps, width, height)) if cfg.record else None
+        begin, ended = time.perf_counter(), False
+        while True:
+            hashes.append(info["hash"]), times.append(info["time"])
+            if out:
+                out.write(fitted(env.render(), width, height))
+            pad = player(env.render())
+            if ended or pad is None:
+                break
+            if cfg.speed:
+                time.sleep(max(0.0, begin + (info["time"] - times[0]) / cfg.speed - time.perf_counter()))
+            _, _, terminated, truncated, info = env.step({"buttons": pad[0], "sticks": pad[1]})
+            if terminated:
+                break
+            rows.append(pad)
+            ended = truncated
+    if cfg.record:
+        write(labels, recorded(rows, hashes, cfg.fps), "nitrogen.actions/1", unit="normalized", fps=cfg.fps, buttons=BUTTONS, sticks=STICKS,
+              game_command=list(cfg.command), seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, game_time=times[-1] - times[0])
+        print(f"{len(rows)} frames -> {video}, {labels}")
+
+
+def fitted(picture, width, height):
+    """A game may change its size; a video may not."""
+    import cv2
+    return picture if picture.shape[:2] == (height, width) else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def recorded(rows, hashes, fps) -> dict:
+    """Tensors of a nitrogen.actions/1 file, and hash: what env.step's info says of each frame's own pixels."""
+    count = len(rows)
+    return {"buttons": np.float16([r[0] for r in rows]), "sticks": np.float32([r[1] for r in rows]), "shown": np.ones(20, bool),
+            "confidence": np.ones(count, np.float16), "time": np.arange(count) / fps,
+            "hash": np.frombuffer(bytes.fromhex("".join(hashes[:count])), np.uint8).reshape(count, 16)}
+
+
+@dataclass(frozen=True)
+class Replay(Common):
+    """Flags of `replay`."""
+    pauses: float = 0.0             # chance of a random pause (up to 0.2 s of real time) before a frame
+    videos: tuple[str, ...] = ()    # what `record` wrote: the *.actions.safetensors, or the video beside it
+    command: tuple[str, ...] = ()   # the game; none: the one that was recorded
+
+
+def replay(cfg: Replay) -> None:
+    """Play a recording again and compare every frame."""
+    from tqdm import tqdm
+    if len(cfg.videos) != 1:
+        raise SystemExit("replay takes one recording: python sim.py replay FILE.actions.safetensors [-- COMMAND ARG...]")
+    path = Path(cfg.videos[0])
+    path = path if path.suffix == ".safetensors" else path.with_suffix(".actions.safetensors")
+    tensors, info = read(path, "nitrogen.actions/1")
+    if "hash" not in tensors or "game_command" not in info:
+        raise SystemExit(f"{path}: not a recording of `python sim.py record`, so there is nothing to compare with")
+    rng, expected = np.random.default_rng(cfg.seed), [row.tobytes().hex() for row in tensors["hash"]]
+    with GameEnv(cfg.command or info["game_command"], fps=info["fps"], gamepad=info["gamepad"], screen=info["screen"]) as env:
+        seen = env.reset(seed=info["seed"])[1]
+        for i in tqdm(range(len(expected)), desc="replay", unit="frame"):
+            if i:
+                if rng.random() < cfg.pauses:
+                    env.clock.pause()
+                    time.sleep(rng.uniform(0, 0.2))
+                _, _, ended, _, seen = env.step({"buttons": tensors["buttons"][i] > 0.5, "sticks": tensors["sticks"][i]})
+                if ended:
+                    raise SystemExit(f"{path}: the game ended at frame {i} of {len(expected)}")
+            if seen["hash"] != expected[i]:
+                raise SystemExit(f"{path}: frame {i} of {len(expected)} differs")
+    print(f"all {len(expected)} frames are the same")
+
+
+STEPPER = """Enter         one frame
+N             N frames
+N s           N seconds of game time, in one go
+pad NAME...   hold these buttons (SOUTH, ...) and sticks (LEFT_X=-0.5, ...); pad alone lets go
+show FILE     write the picture (png)
+restart       from the beginning
+quit"""
+
+
+def stepper(cfg: Run) -> None:
+    """A game by hand, frame by frame: to see what the clock does."""
+    import cv2
+    print(STEPPER)
+    action = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
+    with launch(cfg) as env:
+        info = env.reset(seed=cfg.seed)[1]
+        while True:
+            print(f"frame {info['frame']}  game time {info['time']:.4f} s  picture {info['hash'][:8]}")
+            word, *rest = (sys.stdin.readline() or "quit").split() or ["1"]
+            if word == "quit":
+                return
+            elif word == "restart":
+                info = env.reset(seed=cfg.seed)[1]
+            elif word == "show" and rest:
+                cv2.imwrite(rest[0], cv2.cvtColor(env.render(), cv2.COLOR_RGB2BGR))
+            elif word == "pad" and all(part.partition("=")[0] in BUTTONS + STICKS for part in rest):
+                held = dict(part.partition("=")[::2] for part in rest)
+                action = {"buttons": np.int8([name in held for name in BUTTONS]), "sticks": np.float32([held.get(name) or 0 for name in STICKS])}
+            elif word.isdigit() and not rest:
+                for _ in range(int(word)):
+                    _, _, ended, _, info = env.step(action)
+                    if ended:
+                        return print(f"the game ended with status {env.clock.returncode}")
+            elif rest == ["s"] and word.replace(".", "", 1).isdigit():
+                env.clock.step(float(word))
+                info = env._info()
+            else:
+                print(STEPPER)
+
+
+@dataclass(frozen=True)
+class Bench(Run):
+    """Flags of `bench`."""
+    fps: int = 30                   # frames per second of game time
+    frames: int = 600               # frames to time
 
 
 def bench(cfg: Bench) -> None:
     """Steps per second with pixels; what the game itself costs, and what the hook adds."""
-    command = list(cfg.command) or [sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}"]
+    command = cfg.command or (sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}")
     print(f"{' '.join(command)}: {cfg.frames} frames at {cfg.fps} fps of game time")
-    for clock in ("console", "hook"):
-        total, spent, used = time_frames(GameEnv(command, fps=cfg.fps, seed=cfg.seed, clock=clock), cfg.frames)
+    for clock in ("console", "hook") if Console.shows(command) else ("hook",):
+        env = launch(dataclasses.replace(cfg, command=command), clock=clock)
+        total, spent, used = time_frames(env, cfg.frames)
         print(f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time; "
               f"median frame {1e3 * np.median(spent):.2f} ms, of which the game's CPU {1e3 * np.median(used):.2f} ms")
     over = 1e3 * (spent - used)
@@ -2407,7 +2772,7 @@ def bench(cfg: Bench) -> None:
 
 
 def time_frames(env: GameEnv, frames: int) -> tuple[float, np.ndarray, np.ndarray]:
-    """Seconds for all steps; per frame: seconds within the clock, seconds of the game's CPU time."""
+    """Seconds for all steps; per frame: seconds within the clock, seconds of CPU time of the game and its X server."""
     action = {"buttons": np.zeros(len(BUTTONS), np.int8), "sticks": np.float32([1, 0, 0, 0])}
     spent, used = [], []
 
@@ -2418,9 +2783,12 @@ def time_frames(env: GameEnv, frames: int) -> tuple[float, np.ndarray, np.ndarra
         used.append(cpu() - before)
         return result
 
+    def cpu():
+        tasks = [task for pid in {env.clock.pid, *([env.stage.server] if env.stage.server else [])} for task in Path(f"/proc/{pid}/task").iterdir()]
+        return sum(int(read_text(f"{task}/schedstat").split()[0]) for task in tasks) / NS
+
     with contextlib.closing(env):
         env.reset()
-        cpu = lambda: int(read_text(f"/proc/{env.clock.pid}/schedstat").split()[0]) / NS
         step_frame, env.clock.step_frame = env.clock.step_frame, timed
         begin = time.perf_counter()
         for _ in range(frames):
@@ -2430,7 +2798,8 @@ def time_frames(env: GameEnv, frames: int) -> tuple[float, np.ndarray, np.ndarra
 
 
 def main() -> None:
-    command_line(__doc__, {"doctor": (Common, doctor), "bench": (Bench, bench)})
+    command_line(__doc__, {"doctor": (Common, doctor), "play": (Play, play), "record": (Record, play), "replay": (Replay, replay),
+                           "step": (Run, stepper), "bench": (Bench, bench)})
 
 
 if __name__ == "__main__":

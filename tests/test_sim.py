@@ -23,7 +23,7 @@ import pytest
 import sim
 
 ROOT = Path(__file__).resolve().parents[1]
-ASM = Path(__file__).parent / "asm"
+ASM, VICTIMS = Path(__file__).parent / "asm", Path(__file__).parent / "victims"
 GAME = [sys.executable, str(ROOT / "games" / "crypt.py"), "--seed", "{seed}", "--fps", "{fps}"]
 NEUTRAL = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
 needs_hook = pytest.mark.skipif(sim.hook_fault() is not None, reason=str(sim.hook_fault()))
@@ -335,6 +335,51 @@ def test_every_clock_and_every_wait(tmp_path, link):
             ("select", "0"), ("pselect", "0"), ("epoll", "0"), ("sem", "-1"), ("cond", "1")}
     assert {key: found.get(key) for key in full} == {key: 100_000_000 for key in full}
     assert found["poll_woken", "1"] == 30_000_000 and found["poll_ready", "1"] == 0 and found["sem_past", "-1"] == 0
+
+
+def compiled(tmp_path, name, *flags):
+    """A program of tests/victims."""
+    if not shutil.which("gcc"):
+        pytest.skip("no C compiler (apt install gcc)")
+    done = subprocess.run(["gcc", "-w", "-O1", "-pthread", "-o", tmp_path / name, VICTIMS / f"{name}.c", *flags], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"{name}.c does not link here: {done.stderr.strip().splitlines()[-1][:150]}")
+    return str(tmp_path / name)
+
+
+@needs_hook
+@pytest.mark.parametrize("tsc", [False, True])
+def test_timers_and_rarer_waits(tmp_path, tsc):
+    program, ms, runs = compiled(tmp_path, "timers", "-lrt"), 1_000_000, []
+    for seed in (5, 5, 6):
+        with launched(program, seed=seed, tsc=tsc) as (clock, said):
+            clock.step(20)
+            assert clock.returncode == 0 and not clock.timers
+            runs.append({name: tuple(map(int, rest)) for name, *rest in map(str.split, said_lines(said)) if not name.startswith("random")})
+            runs[-1]["random"] = next(line for line in said_lines(said) if line.startswith("random"))
+    found = runs[0]
+    full = {"timerfd": 8, "timerfd_off": 0, "timerfd_date": 8, "itimer_pause": 1, "mq": 1, "sem": 1, "futex_waitv": 1, "futex_wait": 1, "futex_bitset": 1,
+            "sigtimedwait": 1}                                 # name: result; each took 100 ms
+    assert {name: found[name] for name in full} == {name: (result, 100 * ms) for name, result in full.items()}
+    assert [found[n] for n in ("timerfd_poll", "timerfd_again", "timerfd_left")] == [(1, 20 * ms), (1, 30 * ms), (30 * ms, 30 * ms)]
+    assert found["count"] == (1,) and found["itimer_sleep"] == (1, 40 * ms) and found["rest"] == (960 * ms,) and found["itimer_left"] == (40000, 40000)
+    assert found["alarm_left"] == (3, 0) and found["alarm"][1] == 1000 * ms and found["alarm_ignored"] == (0, 2000 * ms)
+    assert found["timer"] == (2, 50 * ms) and found["timer_left"] == (30 * ms, 30 * ms) and found["timer_thread"] == (7, 150 * ms)
+    assert found["io_uring"] == (1, 0) and found["spin"] == found["spin_threads"] == (0, 50 * ms)
+    assert (found["rdtsc"][1] == sim.TSC_HZ // 10) == tsc
+    assert runs[0]["random"] == runs[1]["random"] != runs[2]["random"]
+
+
+@needs_hook
+def test_the_seed_sets_the_clock_and_chance():
+    code = "import random; print(int(time.time()), random.random(), os.urandom(4).hex(), id(object()))"
+
+    def told(**options):
+        with launched(*python(code), **options) as (clock, said):
+            clock.step(1)
+            return said().split()
+    assert told(seed=3) == told(seed=3) and int(told(seed=3)[0]) == sim.EPOCH // sim.NS + 3
+    assert not set(told(seed=3)[1:3]) & set(told(seed=4)[1:3]) and not set(told(fixed=False)[1:]) & set(told(fixed=False)[1:])
 
 
 def said_lines(said):
@@ -659,6 +704,136 @@ def test_without_the_hook_it_says_so_once(pad_game, monkeypatch, capfd):
     assert capfd.readouterr().err == "sim: ptrace is not what it was. Falling back to the built-in console's own pause.\n"
     with pytest.raises(sim.GameError, match="^ptrace is not what it was$"):
         sim.GameEnv(pad_game, clock="hook").reset()
+
+
+# ---- any program: tests/victims/game.c
+
+def xvfb_missing():
+    return "no X server (apt install xvfb)" if not shutil.which("Xvfb") else sim.hook_fault() or ""
+
+
+needs_xvfb = pytest.mark.skipif(bool(xvfb_missing()), reason=xvfb_missing())
+PUSH = {"buttons": np.arange(16) == sim.BUTTONS.index("SOUTH"), "sticks": np.float32([1, -1, 0, 0])}
+
+
+@pytest.fixture
+def victim(tmp_path):
+    return compiled(tmp_path, "game", "-l:libSDL2-2.0.so.0")
+
+
+def square(picture):
+    """Left and top of the victim's square, whether it is red, and the number of the frame that the background tells."""
+    ys, xs = np.nonzero(picture[:, :, 0] > 200)
+    return int(xs.min()), int(ys.min()), bool(picture[ys[0], xs[0], 1] < 50), int(picture[0, 0, 2])
+
+
+@needs_xvfb
+@pytest.mark.parametrize("how", ["renderer", "surface", "gl"])
+@pytest.mark.parametrize("screen", ["readback", "window"])
+@pytest.mark.parametrize("gamepad", ["joystick", "keys"])
+def test_frame_i_of_any_game_shows_pad_i(victim, how, screen, gamepad):
+    with contextlib.closing(sim.GameEnv([victim, how], fps=60, screen=screen, gamepad=gamepad)) as env:
+        frame, info = env.reset()
+        assert frame.shape == (256, 256, 3) and env.render().shape == (120, 160, 3)
+        x, y, red, shown = square(env.render())
+        assert (x, y, red, shown) == (80, 60, False, 0)
+        for i in range(1, 9):
+            pad = PUSH if i % 3 else NEUTRAL
+            _, _, terminated, truncated, info = env.step(pad)
+            x, y = (x + 1, y - 1) if pad is PUSH else (x, y)
+            assert square(env.render()) == (x, y, pad is PUSH, i) and info["frame"] == i and not terminated
+        assert env.clock.frames == 9 and env.clock.time == pytest.approx(8 / 60, abs=0.012)
+
+
+@needs_xvfb
+def test_a_game_that_ignores_the_pad_gets_keys_and_one_that_forks_is_followed(victim):
+    for what, kind in (("deaf", sim.Keyboard), ("fork", sim.VirtualJoystick)):
+        with contextlib.closing(sim.GameEnv([victim, "renderer", what], fps=60)) as env:
+            env.reset()
+            env.step(PUSH)
+            assert type(env.pad) is kind and square(env.render())[:3] == (81, 59, True)
+    with pytest.raises(sim.GameError, match="has not started SDL's joysticks.*gamepad='keys'"):
+        sim.GameEnv([victim, "renderer", "deaf"], gamepad="joystick").reset()
+
+
+@needs_xvfb
+def test_games_that_end_hang_or_close_their_window(victim, leftovers):
+    def endured(what):
+        with contextlib.closing(sim.GameEnv([victim, "renderer", what, "3"], fps=60)) as env:
+            env.reset()
+            env.timeout = env.clock.timeout = 4                # from here on: it may start slowly
+            return [env.step(NEUTRAL)[2] for _ in range(3)], env.clock.returncode, square(env.render())[3]
+    assert endured("crash") == ([False, False, True], -signal.SIGSEGV, 2)
+    assert endured("exit") == ([False, False, True], 3, 2)
+    for what, said in (("hang", "computed for 4 s without waiting for anything: it hangs"), ("close", "no frame in 4 s")):
+        with pytest.raises(sim.GameError, match=said):
+            endured(what)
+    assert not leftovers()
+
+
+@needs_xvfb
+def test_keys_own_and_wrong(victim):
+    with contextlib.closing(sim.GameEnv([victim, "renderer"], gamepad="keys", keys={"NORTH": "Right", "RIGHT_Y-": "space"})) as env:
+        env.reset()
+        env.step({"buttons": np.arange(16) == sim.BUTTONS.index("NORTH"), "sticks": np.float32([0, 0, 0, -1])})
+        assert square(env.render())[:3] == (81, 60, True)
+        env.step(NEUTRAL)
+        assert square(env.render())[:3] == (81, 60, False)
+    for keys, said in (({"UP": "a"}, "'UP' is no button"), ({"NORTH": "Hyper"}, "'Hyper' for NORTH: there is no such key")):
+        with pytest.raises(sim.GameError, match=said):
+            env = sim.GameEnv([victim, "renderer"], gamepad="keys", keys=keys)
+            env.reset()
+            env.step({"buttons": np.ones(16), "sticks": np.zeros(4)})
+
+
+@needs_xvfb
+def test_steps_of_fixed_time_and_a_game_that_only_sleeps(victim):
+    with contextlib.closing(sim.GameEnv([victim, "renderer"], fps=10, tick="time")) as env:
+        env.reset()
+        times = [env.step(NEUTRAL)[4]["time"] for _ in range(5)]
+        assert np.diff(times) == pytest.approx(0.1)
+
+
+@needs_xvfb
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_gymnasium_makes_and_checks_any_game(victim):
+    from gymnasium.utils.env_checker import check_env
+    with contextlib.closing(gymnasium.make("NitroGame-v0", cmd=[victim, "renderer"], fps=60)) as env:
+        check_env(env.unwrapped, skip_render_check=True)
+    envs = gymnasium.vector.AsyncVectorEnv([lambda: sim.GameEnv([victim, "surface"]), lambda: sim.GameEnv(GAME)], context="fork")
+    try:
+        envs.reset(seed=[1, 2])
+        for _ in range(3):
+            frames, _, _, _, info = envs.step({"buttons": np.zeros((2, 16), np.int8), "sticks": np.zeros((2, 4), np.float32)})
+    finally:
+        envs.close()
+    assert frames.shape == (2, 256, 256, 3) and list(info["frame"]) == [3, 3]
+
+
+@needs_xvfb
+@pytest.mark.parametrize("ending", ["raise ValueError", "os.kill(os.getpid(), signal.SIGTERM)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_of_any_game_nothing_is_left(victim, leftovers, ending):
+    code = (f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom pathlib import Path\n"
+            f"sim.MEMORY = Path({str(sim.MEMORY)!r})\nenv = sim.GameEnv([{victim!r}, 'gl', 'fork'])\nenv.reset()\n"
+            f"print(env.stage.display.name[1:], env.stage.keeper.pid, env.stage.server, *env.clock.threads, flush=True)\n{ending}\ntime.sleep(60)")
+    number, *pids = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout.split()
+    assert len(pids) >= 4
+    left = lambda: [*leftovers(), *(p for p in pids if Path(f"/proc/{p}").exists()), *(p for p in (f"/tmp/.X11-unix/X{number}", f"/tmp/.X{number}-lock")
+                                                                                  if os.path.exists(p))]
+    assert wait_until(lambda: not left(), 10), left()
+
+
+@needs_xvfb
+@pytest.mark.slow
+def test_100_resets_leave_nothing(victim, leftovers):
+    with contextlib.closing(sim.GameEnv([victim, "surface"])) as env:
+        for i in range(100):
+            env.reset(seed=i)
+            env.step(PUSH)
+            if i == 9:
+                open_files = len(os.listdir("/proc/self/fd"))
+        assert square(env.render())[:2] == (81, 59) and len(os.listdir("/proc/self/fd")) == open_files
+    assert not leftovers()
 
 
 # ---- commands
