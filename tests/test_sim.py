@@ -519,6 +519,87 @@ def wait_until(condition, seconds=3.0):
     return condition()
 
 
+# ---- attach mode
+
+BEATS = """
+import select
+r, w = os.pipe()
+def beat(name, wait):
+    while True: wait(); print(name, time.monotonic_ns(), flush=True)
+event = threading.Event()
+for name, wait in (("event", lambda: event.wait(0.05)), ("select", lambda: select.select([r], [], [], 0.05))):
+    threading.Thread(target=beat, args=(name, wait), daemon=True).start()
+beat("sleep", lambda: time.sleep(0.05))
+"""
+
+
+@pytest.fixture
+def beats(tmp_path):
+    """A running program with three threads that wait in three ways, and a function that gives what it has written since."""
+    path, seen = tmp_path / "beats", [0]
+
+    def new():
+        lines = path.read_text().split("\n")[seen[0]:-1]       # whole ones
+        seen[0] += len(lines)
+        return lines
+    with open(path, "w") as out, subprocess.Popen(python(BEATS), stdout=out) as program:
+        assert wait_until(lambda: {line.split()[0] for line in path.read_text().splitlines()} == {"event", "select", "sleep"}, 10)
+        yield program, new
+        program.kill()
+
+
+def runs_in_real_time(new):
+    """Whether the program's threads beat, by the real clock."""
+    def all_three():
+        seen.extend(new())
+        return len({line.split()[0] for line in seen}) == 3
+    new()
+    seen = []
+    return wait_until(all_three, 5) and abs(int(seen[-1].split()[1]) - time.monotonic_ns()) < 2e9
+
+
+@needs_hook
+@pytest.mark.skipif(bool(sim.attach_fault()), reason=str(sim.attach_fault()))
+@pytest.mark.parametrize("ending", ["detach", "close", "SIGTERM", "SIGKILL"])
+def test_attached_frozen_stepped_and_let_go(beats, ending):
+    program, new = beats
+    if ending.startswith("SIG"):
+        code = (f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nclock = sim.Clock.attach({program.pid}); clock.step(1)\n"
+                "print('ready', flush=True); time.sleep(60)")
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as owner:
+            assert owner.stdout.readline() == b"ready\n"
+            new()
+            time.sleep(0.3)
+            assert not new()
+            owner.send_signal(getattr(signal, ending))
+    else:
+        clock = sim.Clock.attach(program.pid)
+        clock.step(1)                                          # the first waits began in real time
+        new()
+        time.sleep(0.3)
+        clock.pause()
+        assert not new() and clock.time == 1
+        clock.step(1)
+        lines = [line.split() for line in new()]
+        for name in ("event", "select", "sleep"):
+            times = np.array([int(t) for n, t in lines if n == name])
+            assert len(times) == 20 and set(np.diff(times)) == {50_000_000}, name
+        clock.run(0.5, 2.0)
+        assert clock.time == 3
+        getattr(clock, ending)()
+    assert runs_in_real_time(new) and program.poll() is None
+    again = sim.Clock.attach(program.pid)                      # and nothing is in the way of another
+    again.step(0.2)
+    again.close()
+    assert runs_in_real_time(new)
+
+
+@needs_hook
+def test_attach_to_what_is_not_there():
+    with pytest.raises(sim.GameError, match="attach: process 999999999: "):
+        sim.Clock.attach(999999999)
+
+
 # ---- GameEnv
 
 def play(env, frames, seed=0):
