@@ -1864,6 +1864,74 @@ class GateClock:
         self.popen.wait()
 
 
+# ---- where the hook cannot be: SIGSTOP ---------------------------------------------------------------------------
+
+class StopClock:
+    """Any program, stopped and continued by signals where ptrace is forbidden: in real time, not reproducible, and without a frame gate."""
+
+    presented = ("", ())
+
+    def __init__(self, argv, env=None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0, fps: float = 60.0):
+        find_program(argv[0], env, cwd)
+        self.popen = subprocess.Popen(list(argv), env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
+        self.pid, self.fps, self.frames, self.time = self.popen.pid, fps, 0, 0.0
+        self.pause()
+
+    @property
+    def returncode(self):
+        return self.popen.poll()
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def pids(self) -> set[int]:
+        """Process ids of the game: of its session."""
+        found = (re.fullmatch(r"/proc/(\d+)/stat", path) for path in glob.glob("/proc/[0-9]*/stat"))
+        return {int(m[1]) for m in found if session_of(int(m[1])) == self.pid}
+
+    def gated(self) -> bool:
+        return False
+
+    def _signal(self, number):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def step(self, seconds: float) -> None:
+        """Let it run for `seconds` of real time."""
+        self._signal(signal.SIGCONT)
+        time.sleep(seconds)
+        self.pause()
+        self.time += seconds
+
+    def step_frame(self, presented=None, timeout: float = 60.0) -> bool:
+        """A frame's time, whatever is presented in it."""
+        self.step(1 / self.fps)
+        self.frames += self.alive
+        return self.alive
+
+    def run(self, seconds: float, speed: float = 1.0) -> None:
+        """At most as fast as real time; slower by stopping it again and again."""
+        begin = time.perf_counter()
+        for i in range(round(seconds * self.fps)):
+            self.step(min(1.0, speed) / self.fps)
+            time.sleep(max(0.0, begin + (i + 1) / self.fps - time.perf_counter()))
+
+    def close(self) -> None:
+        self._signal(signal.SIGKILL)
+        self.popen.wait()
+
+
+def session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1
+
+
 # ---- around the game: a private folder, an X server ----------------------------------------------------------
 
 MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())    # where the private folders are
@@ -1886,7 +1954,7 @@ class Stage:
         """screen: WIDTHxHEIGHT in pixels; empty: none"""
         self.path, self.owner = Path(tempfile.mkdtemp(prefix="nitrogen-", dir=MEMORY)), os.getpid()
         (self.path / "home").mkdir()
-        self.keeper, self.clock, self.display, self.server = None, None, None, 0
+        self.keeper, self.clock, self.display, self.server, self.pads = None, None, None, 0, []
         if shutil.which("sh"):
             self.keeper = subprocess.Popen(["sh", "-c", KEEPER, "sh", str(self.path), screen], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                            stderr=subprocess.DEVNULL, start_new_session=True)
@@ -1909,6 +1977,8 @@ class Stage:
         """End the game, then the X server, and remove the folder; does nothing in a process that was forked from our own."""
         if os.getpid() != self.owner:
             return
+        for pad in self.pads:
+            pad.close()
         if self.clock:
             self.clock.close()
         if self.display:
@@ -2140,6 +2210,9 @@ class VirtualJoystick:
     def ready(self) -> bool:
         return bool(self.joystick)
 
+    def close(self) -> None:
+        """It goes with the game."""
+
     def set(self, buttons, sticks) -> None:
         """Takes effect when the game next asks SDL for events."""
         pressed = dict(zip(BUTTONS, map(int, buttons)))
@@ -2200,10 +2273,11 @@ class Keyboard:
         fine = display.owner(display.focus()) in self.stage.clock.pids()
         return fine or say_once(f"sim: display {display.name}: the game's window has not the focus, so keys are not sent to it")
 
-    def release(self) -> None:
-        """All keys up, before the display goes."""
-        for key in self.down:
-            self.stage.display.key(key, False)
+    def close(self) -> None:
+        """All keys up."""
+        with contextlib.suppress(GameError, OSError):
+            for key in self.down:
+                self.stage.display.key(key, False)
         self.down = set()
 
 
@@ -2354,8 +2428,54 @@ class Window(Readback):
 UINPUT_FIX = "sudo modprobe uinput; sudo chmod a+rw /dev/uinput"
 
 
+class UInput:
+    """A gamepad of the machine itself, an Xbox 360 one by its numbers: any program on it may see it (/dev/uinput)."""
+
+    environment: dict = {}
+    ready = True
+    KEYS = {"SOUTH": 0x130, "EAST": 0x131, "WEST": 0x133, "NORTH": 0x134, "LEFT_SHOULDER": 0x136, "RIGHT_SHOULDER": 0x137, "BACK": 0x13A,
+            "START": 0x13B, "LEFT_THUMB": 0x13D, "RIGHT_THUMB": 0x13E}                # linux/input-event-codes.h
+    AXES = {"LEFT_X": 0, "LEFT_Y": 1, "RIGHT_X": 3, "RIGHT_Y": 4}
+    TRIGGERS = {"LEFT_TRIGGER": 2, "RIGHT_TRIGGER": 5}
+    HAT = {"DPAD_LEFT": (16, -1), "DPAD_RIGHT": (16, 1), "DPAD_UP": (17, -1), "DPAD_DOWN": (17, 1)}
+    SET_EVENTS, SET_KEY, SET_AXIS = 0x40045564, 0x40045565, 0x40045567               # UI_SET_EVBIT, _KEYBIT, _ABSBIT
+    SETUP, SETUP_AXIS, CREATE = 0x405C5503, 0x401C5504, 0x5501                        # UI_DEV_SETUP, UI_ABS_SETUP, UI_DEV_CREATE
+
+    def __init__(self, stage: Stage):
+        import fcntl
+        try:
+            self.device = io.FileIO(os.open("/dev/uinput", os.O_WRONLY | os.O_CLOEXEC), "w")
+        except OSError as e:
+            raise GameError(f"/dev/uinput: {e.strerror}; {UINPUT_FIX}") from None
+        ranges = {**{a: (-32768, 32767) for a in self.AXES.values()}, **{a: (0, 255) for a in self.TRIGGERS.values()}, 16: (-1, 1), 17: (-1, 1)}
+        for request, value in [(self.SET_EVENTS, 1), (self.SET_EVENTS, 3), *((self.SET_KEY, k) for k in self.KEYS.values()),
+                               *((self.SET_AXIS, a) for a in ranges)]:
+            fcntl.ioctl(self.device, request, value)
+        for axis, (low, high) in ranges.items():                    # struct uinput_abs_setup
+            fcntl.ioctl(self.device, self.SETUP_AXIS, struct.pack("<Hxx6i", axis, 0, low, high, 0, 0, 0))
+        fcntl.ioctl(self.device, self.SETUP, struct.pack("<4H80sI", 3, 0x045E, 0x028E, 0x0114, b"Microsoft X-Box 360 pad", 0))
+        fcntl.ioctl(self.device, self.CREATE)
+
+    def attach(self) -> None:
+        """The clock runs."""
+
+    def set(self, buttons, sticks) -> None:
+        self.device.write(self.events(dict(zip(BUTTONS, map(bool, buttons))), dict(zip(STICKS, map(float, sticks)))))
+
+    def events(self, pressed: dict, sticks: dict) -> bytes:
+        """struct input_event [], with the synchronization at their end."""
+        axes = {self.AXES[name]: round(32767 * v) for name, v in sticks.items()} | {a: 255 * pressed[n] for n, a in self.TRIGGERS.items()}
+        for name, (axis, way) in self.HAT.items():
+            axes[axis] = axes.get(axis, 0) + way * pressed[name]
+        keys = [(1, code, int(pressed[name])) for name, code in self.KEYS.items()]
+        return b"".join(struct.pack("<16xHHi", *event) for event in [*keys, *((3, a, v) for a, v in axes.items()), (0, 0, 0)])
+
+    def close(self) -> None:
+        self.device.close()                                         # the kernel unplugs it
+
+
 # ---- yours to extend: other gamepads and screens
-GAMEPADS = {"auto": None, "console": Console, "joystick": VirtualJoystick, "keys": Keyboard}
+GAMEPADS = {"auto": None, "console": Console, "joystick": VirtualJoystick, "keys": Keyboard, "uinput": UInput}
 SCREENS = {"auto": None, "console": Console, "readback": Readback, "window": Window}
 
 
@@ -2375,7 +2495,7 @@ class GameEnv(gymnasium.Env):
     command: the game's argument list; "{seed}" and "{fps}" in it are replaced.    seconds: truncate at this game time
     reward: callable(info) -> float                                                timeout: real seconds without a frame
     clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto": hook where it works
-    gamepad: "console", "joystick" (SDL's virtual one), "keys", or "auto": the first of them that the game takes
+    gamepad: "console", "joystick" (SDL's virtual one), "keys", "uinput", or "auto": the first of them that the game takes, but uinput
     screen: "console", "readback" (from the game's memory), "window" (what the X server shows), or "auto"
     fps: refresh rate of the monitor that the game believes to have: a frame lasts 1 / fps, or more if the game is slower
     tick: "frame", or "time": a step is 1 / fps of game time, however many frames the game presents
@@ -2453,9 +2573,10 @@ class GameEnv(gymnasium.Env):
         fault = hook_fault() if self.clock_name != "console" else None
         if fault and self.clock_name == "hook":
             raise GameError(fault)
+        console = Console.shows(self.command) or "console" in (self.gamepad, self.screen, self.clock_name)
         if fault:
-            say_once(f"sim: {fault}. Falling back to the built-in console's own pause.")
-        console = Console.shows(self.command) or "console" in (self.gamepad, self.screen, self.clock_name) or bool(fault)
+            say_once(f"sim: {fault}. Falling back to " + ("the built-in console's own pause." if console else
+                     "SIGSTOP: the game runs in real time between two steps, and nothing is reproducible."))
         self.stage = stage = Stage("" if console or self.display else SCREEN_SIZE)
         self.finalizer = weakref.finalize(self, stage.remove)
         if self.display and not console:
@@ -2467,25 +2588,27 @@ class GameEnv(gymnasium.Env):
             env = self.view.environment | (GateClock.environment if gated else {})
             make = functools.partial(GateClock, console=self.view) if gated else functools.partial(Clock, seed=self.seed, fixed=self.fixed)
         else:
-            self.pads = [GAMEPADS[name](stage) for name in (("joystick", "keys") if self.gamepad == "auto" else (self.gamepad,))]
-            self.view, self.pad = SCREENS["readback" if self.screen == "auto" else self.screen](stage), self.pads[0]
-            env = HEADLESS | {"DISPLAY": stage.display.name, **{k: v for pad in self.pads for k, v in pad.environment.items()}}
+            automatic = ("keys",) if fault else ("joystick", "keys")
+            stage.pads = [GAMEPADS[name](stage) for name in (automatic if self.gamepad == "auto" else (self.gamepad,))]
+            self.view, self.pad = SCREENS[self.screen if self.screen != "auto" else "window" if fault else "readback"](stage), stage.pads[0]
+            env = HEADLESS | {"DISPLAY": stage.display.name, **{k: v for pad in stage.pads for k, v in pad.environment.items()}}
             if self.display:
                 env |= {"XAUTHORITY": os.environ.get("XAUTHORITY", str(Path.home() / ".Xauthority"))}
-            make = functools.partial(Clock, seed=self.seed, fixed=self.fixed, fps=self.fps, peers=(stage.server,) * bool(stage.server))
+            make = functools.partial(StopClock, fps=self.fps) if fault else \
+                functools.partial(Clock, seed=self.seed, fixed=self.fixed, fps=self.fps, peers=(stage.server,) * bool(stage.server))
         home = str(self.home or stage.path / "home")
         env = {k: os.environ[k] for k in KEPT if k in os.environ} | FIXED | env | {"HOME": home, "TMPDIR": str(stage.path / "home")}
         argv = [part.replace("{seed}", str(self.seed)).replace("{fps}", f"{self.fps:g}") for part in self.command]
         with open(stage.path / "stderr", "wb") as log:
             self.clock = stage.clock = make(argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout)
-        for device in () if console else (*self.pads, self.view):
+        for device in () if console else (*stage.pads, self.view):
             device.attach()
 
     def _choose(self):
         """After the first frame: the gamepad and the screen that this game has."""
         if isinstance(self.view, Console):
             return
-        self.pad = next((pad for pad in self.pads if pad.ready), None)
+        self.pad = next((pad for pad in self.stage.pads if pad.ready), None)
         if self.pad is None:
             raise GameError(f"{self._name()} has not started SDL's joysticks (2.0.14 or later), so that it takes no virtual one: use gamepad='keys'")
         try:
@@ -2502,6 +2625,8 @@ class GameEnv(gymnasium.Env):
         """Exactly one more frame; False if the game ended instead."""
         before = self.view.frame
         try:
+            if isinstance(self.clock, StopClock) and not before:
+                self._await_window()
             if self.tick == "time" and before:
                 self.clock.step(1 / self.fps)
                 alive = self.clock.alive
@@ -2513,6 +2638,14 @@ class GameEnv(gymnasium.Env):
             raise GameError(f"{self._name()}: {e}") from None
         self.steps += alive
         return alive
+
+    def _await_window(self):
+        """Without a gate the first frame is when there is a window."""
+        end = time.perf_counter() + self.timeout
+        while self.clock.alive and not self.stage.display.windows():
+            if time.perf_counter() > end:
+                raise GameError(f"no window in {self.timeout:g} s")
+            self.clock.step(0.1)
 
     def _checked(self, action):
         try:

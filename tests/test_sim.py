@@ -917,6 +917,41 @@ def test_100_resets_leave_nothing(victim, leftovers):
     assert not leftovers()
 
 
+@needs_xvfb
+def test_without_the_hook_any_game_is_stopped_by_signals(victim, leftovers, monkeypatch, capfd):
+    monkeypatch.setattr(sim, "hook_fault", lambda: "ptrace is not what it was")
+    with contextlib.closing(sim.GameEnv([victim, "surface", "fork"], fps=20)) as env:
+        env.reset()
+        assert "Falling back to SIGSTOP: the game runs in real time" in capfd.readouterr().err
+        for i in range(300):                                   # it needs real time, and how much depends on the machine
+            env.step(PUSH)
+            shown = env.render()
+            if (shown[:, :, 0] > 200).any() and square(shown)[2] and square(shown)[0] > 85:
+                break
+        assert square(shown)[0] > 85 and square(shown)[2] and i >= 4
+        before = env.stage.display.pixels.tobytes()
+        time.sleep(0.5)
+        assert env.stage.display.pixels.tobytes() == before and len(env.clock.pids()) == 2
+        env.clock.run(0.3, 0.5)
+        assert env.clock.time > 0.1
+    assert not leftovers()
+
+
+def test_uinput_events_and_the_fix(monkeypatch):
+    class Device(sim.UInput):
+        def __init__(self):
+            pass
+    pressed = dict.fromkeys(sim.BUTTONS, False) | {"SOUTH": True, "DPAD_LEFT": True, "RIGHT_TRIGGER": True}
+    blob = Device().events(pressed, {"LEFT_X": 1.0, "LEFT_Y": -1.0, "RIGHT_X": 0.0, "RIGHT_Y": 0.5})
+    events = {(kind, code): value for kind, code, value in (np.frombuffer(blob[i + 16:i + 20], np.uint16).tolist() + [int.from_bytes(blob[i + 20:i + 24], "little", signed=True)]
+                                                            for i in range(0, len(blob), 24))}
+    assert {k: v for k, v in events.items() if v} == {(1, 0x130): 1, (3, 16): -1, (3, 5): 255, (3, 0): 32767, (3, 1): -32767, (3, 4): 16384}
+    assert len(events) == 10 + 8 + 1 and blob[-24:] == bytes(24)
+    if not os.access("/dev/uinput", os.W_OK):
+        with pytest.raises(sim.GameError, match="/dev/uinput: .*sudo modprobe uinput; sudo chmod"):
+            sim.UInput(None)
+
+
 # ---- commands
 
 def command(*argv):
@@ -926,15 +961,56 @@ def command(*argv):
 def test_doctor():
     out = command("doctor").stdout
     rows = {line[:18].strip(): line[18:].split()[0] for line in out.splitlines()}
-    assert set(rows.values()) <= {"ok", "missing"} and rows["Python >= 3.10"] == "ok"
+    assert set(rows.values()) <= {"ok", "missing"} and rows["Python >= 3.10"] == "ok" and (rows["Xvfb"] == "ok") == bool(shutil.which("Xvfb"))
     assert ("missing" in (rows["ptrace"], rows["seccomp"], rows["vDSO patch"])) == bool(sim.hook_fault())
+
+
+@needs_xvfb
+def test_record_and_replay(victim, tmp_path):
+    """A random player's recording is what filter.py takes, and its replay, with pauses too, shows the same frames."""
+    import filter
+    out = str(tmp_path / "a.mp4")
+    said = command("record", "--player", "random", "--seconds", "0.5", "--fps", "20", "--speed", "0", "--seed", "3", "--record", out, "--", victim, "renderer")
+    labels = tmp_path / "a.actions.safetensors"
+    assert said.returncode == 0 and str(labels) in said.stdout, said.stderr
+    buttons, sticks, tensors, info = filter.final_actions(labels)
+    assert sim.video_facts(out)["frames"] == len(buttons) == 11 and info["unit"] == "normalized" and not buttons[0].any() and buttons.any() and sticks.any()
+    pictures = [picture for _, _, picture in sim.read_video(out)]
+    x = 80 + np.cumsum([int(s > 16000 / 32767) - int(s < -16000 / 32767) for s in sticks[:, 0]])
+    found = [np.nonzero((picture[:, :, 0] > 128).sum(0) > 5)[0][0] for picture in pictures]
+    assert np.abs(np.array(found) - x)[x < 144].max() <= 1     # frame i of the video shows row i of the actions
+    again = command("replay", str(labels), "--pauses", "0.3")
+    assert again.returncode == 0 and "all 11 frames are the same" in again.stdout, again.stderr
+    tensors["hash"][7] ^= 1
+    sim.write(tmp_path / "b.actions.safetensors", tensors, "nitrogen.actions/1", **{k: v for k, v in info.items() if k not in ("format", "command", "tensors")})
+    assert command("replay", str(tmp_path / "b.actions.safetensors")).stderr.strip().endswith("frame 7 of 11 differs")
+    assert "exists; give another name, or --fresh" in command("record", "--record", out, "--player", "random", "--", victim, "renderer").stderr
+    assert "not a recording" in command("replay", str(tmp_path / "none.mp4")).stderr or "no such file" in command("replay", str(tmp_path / "none.mp4")).stderr
+
+
+@needs_hook
+def test_step_by_hand(pad_game, tmp_path):
+    told = "\n3\npad SOUTH LEFT_X=-0.5\n\nshow %s\npad\nnonsense\n0.1 s\nrestart\nquit\n" % (tmp_path / "a.png")
+    done = subprocess.run([sys.executable, "sim.py", "step", "--fps", "30", "--", *pad_game], cwd=ROOT, input=told, capture_output=True, text=True, timeout=60)
+    frames = [int(n) for n in re.findall(r"^frame (\d+)", done.stdout, re.M)]
+    assert frames[:4] == [0, 1, 4, 4] and frames[-1] == 0 and done.stdout.count("quit") == 2 and done.returncode == 0, done.stdout + done.stderr
+    import cv2
+    assert (cv2.imread(str(tmp_path / "a.png")) == 210).all()  # 10 + 200 * SOUTH
+
+
+@needs_xvfb
+def test_play_in_a_window(pad_game):
+    pytest.importorskip("pygame", reason="no pygame (pip install pygame)")
+    done = subprocess.run([sys.executable, "sim.py", "play", "--seconds", "0.5", "--fps", "30", "--", *pad_game], cwd=ROOT, capture_output=True, text=True,
+                          timeout=60, env={**os.environ, "SDL_VIDEODRIVER": "dummy"})
+    assert done.returncode == 0, done.stderr
 
 
 @needs_hook
 def test_bench(pad_game):
-    out = command("bench", "--frames", "200", "--", *pad_game).stdout
+    out = command("bench", "--frames", "100", "--", *pad_game).stdout
     rates = [int(n) for n in re.findall(r"(\d+) steps/s", out)]
     overhead = float(re.search(r"([\d.]+) ms in the best tenth", out)[1])
-    assert len(rates) == 2 and rates[1] > 60 and 0 < overhead < 0.5       # on a quiet core: > 300 and < 0.15
+    assert len(rates) == 2 and rates[1] > 0.3 * rates[0] and 0 < overhead < 1      # on a quiet core: > 300 and < 0.15
     failed = command("bench", "--", *python("raise SystemExit('not today')"))
     assert failed.returncode == 1 and failed.stderr.strip().endswith("not today") and "Traceback" not in failed.stderr
