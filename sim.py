@@ -2896,28 +2896,28 @@ def bench(cfg: Bench) -> None:
     print(f"{' '.join(command)}: {cfg.frames} frames at {cfg.fps} fps of game time")
     for clock in ("console", "hook") if Console.shows(command) else ("hook",):
         env = launch(dataclasses.replace(cfg, command=command), clock=clock)
-        total, spent, used = time_frames(env, cfg.frames)
+        total, spent, used, own = time_frames(env, cfg.frames)
         print(f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time; "
               f"median frame {1e3 * np.median(spent):.2f} ms, of which the game's CPU {1e3 * np.median(used):.2f} ms")
     over = 1e3 * (spent - used)
-    print(f"hook overhead  {np.median(over):.3f} ms per frame, {np.quantile(over, 0.1):.3f} ms in the best tenth "
-          "(more than that is other work on this machine)")
+    print(f"hook overhead  {np.median(over):.3f} ms per frame, {np.quantile(over, 0.1):.3f} ms in the best tenth (more than that is other work on "
+          f"this machine); {1e3 * np.median(own):.3f} ms of our CPU")
 
 
-def time_frames(env: GameEnv, frames: int) -> tuple[float, np.ndarray, np.ndarray]:
-    """Seconds for all steps; per frame: seconds within the clock, seconds of CPU time of the game and its X server."""
+def time_frames(env: GameEnv, frames: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Seconds for all steps; per frame: seconds within the clock, of CPU time of the game and its X server, and of our own."""
     action = {"buttons": np.zeros(len(BUTTONS), np.int8), "sticks": np.float32([1, 0, 0, 0])}
-    spent, used = [], []
+    rows = []
 
     def timed(*args):
-        before, start = cpu(), time.perf_counter()
+        before, own, start = game(), time.thread_time(), time.perf_counter()
         result = step_frame(*args)
-        spent.append(time.perf_counter() - start)
-        used.append(cpu() - before)
+        spent, own = time.perf_counter() - start, time.thread_time() - own
+        rows.append((spent, game() - before, own))
         return result
 
-    def cpu():
-        tasks = [task for pid in {env.clock.pid, *([env.stage.server] if env.stage.server else [])} for task in Path(f"/proc/{pid}/task").iterdir()]
+    def game():
+        tasks = [task for pid in {env.clock.pid, env.stage.server or env.clock.pid} for task in Path(f"/proc/{pid}/task").iterdir()]
         return sum(int(read_text(f"{task}/schedstat").split()[0]) for task in tasks) / NS
 
     with contextlib.closing(env):
@@ -2927,7 +2927,7 @@ def time_frames(env: GameEnv, frames: int) -> tuple[float, np.ndarray, np.ndarra
         for _ in range(frames):
             if env.step(action)[2]:
                 raise GameError("the game ended during the measurement")
-        return time.perf_counter() - begin, np.array(spent), np.array(used)
+        return time.perf_counter() - begin, *np.array(rows).T
 
 
 def main() -> None:

@@ -1010,7 +1010,7 @@ def test_play_in_a_window(pad_game):
 def test_bench(pad_game):
     out = command("bench", "--frames", "100", "--", *pad_game).stdout
     rates = [int(n) for n in re.findall(r"(\d+) steps/s", out)]
-    overhead = float(re.search(r"([\d.]+) ms in the best tenth", out)[1])
-    assert len(rates) == 2 and rates[1] > 0.3 * rates[0] and 0 < overhead < 1      # on a quiet core: > 300 and < 0.15
+    own = float(re.search(r"([\d.]+) ms of our CPU", out)[1])
+    assert len(rates) == 2 and rates[1] > 0.3 * rates[0] and 0 < own < 2      # on a quiet core: > 300, and 0.15 ms a frame
     failed = command("bench", "--", *python("raise SystemExit('not today')"))
     assert failed.returncode == 1 and failed.stderr.strip().endswith("not today") and "Traceback" not in failed.stderr
