@@ -112,16 +112,15 @@ def test_the_pad_moves_the_hero(name):
     import cv2
     PICTURES.mkdir(parents=True, exist_ok=True)
     ends = []
-    for what, action in (("idle", NEUTRAL), ("moved", GAMES[name].move), ("moved again", GAMES[name].move)):
+    for what, action in (("idle", NEUTRAL), ("moved", GAMES[name].move)):
         with playing(name) as env:
             for _ in range(20):
                 env.step(action)
             ends.append(env.render())
             cv2.imwrite(str(PICTURES / f"{name} {what}.png"), ends[-1][:, :, ::-1])
-    idle, moved, again = ends
+    idle, moved = ends
     changed = (np.abs(idle.astype(int) - moved).max(-1) > 40).mean()
     assert changed > 0.01, changed                                           # of the picture
-    assert name == "chromium" or np.array_equal(moved, again)
 
 
 def hashes(name, frames):
