@@ -619,6 +619,10 @@ class GameError(RuntimeError):
     """What is wrong with a game or with this machine, and the fix, in one line."""
 
 
+class NoFrame(GameError):
+    """A game lives and presents nothing."""
+
+
 # ---- the clock hook, Linux x86-64 -------------------------------------------------------------------------
 # Time inside the game is a number that we store in a page shared with it.
 #   reading it   the vDSO functions (clock_gettime, gettimeofday, time) are overwritten by jumps to STUB, in that page; a
@@ -691,10 +695,12 @@ SIGTRAP = 5                                    # signal.SIGTRAP, which Windows l
 SYSCALL_STOP = SIGTRAP | 0x80
 INT3 = b"\xcc"
 
-# Functions with which a program shows a frame, by the library that exports them.  The first library that presents is the outermost
+# Functions with which a program shows a frame, and those by which it may ask for their addresses.  The first library that presents is the outermost
 # one (SDL calls GLX, not the other way round): its functions stay the gate, those of the others are let go.
 PRESENTS = {"SDL_RenderPresent", "SDL_GL_SwapWindow", "SDL_UpdateWindowSurface", "SDL_UpdateWindowSurfaceRects",
             "glXSwapBuffers", "eglSwapBuffers", "vkQueuePresentKHR"}
+RESOLVERS = {"glXGetProcAddress": "rdi", "glXGetProcAddressARB": "rdi", "eglGetProcAddress": "rdi", "vkGetInstanceProcAddr": "rsi",
+             "vkGetDeviceProcAddr": "rsi"}     # which argument is the name
 STARTS = {"SDL_Init", "SDL_InitSubSystem"}     # after which a gamepad may be plugged in
 GRAPHICS = re.compile(r"/lib(SDL2|SDL3|GLX|GL|EGL|OpenGL|GLESv2|vulkan)[-.][^/]*$")
 
@@ -925,6 +931,7 @@ class Clock:
         self.timers: dict[tuple, Timer] = {}
         self.popen, self.attached, self.birth = None, False, BIRTH
         self.frames, self.gate, self.presented = 0, None, ("", [])  # so far; the thread that presented last, with which call
+        self.sleeps = False                                         # a sleep of a main thread is a frame: of games that we see not present
         self.shown = False                                          # hold frames when they have been shown, not before
         self.started = []                                           # functions(thread, flags) to call after SDL_Init
         self.errands = []                                           # what to do for a thread that we hold, outside of its stop
@@ -1135,6 +1142,7 @@ class Clock:
             return self._go_on(thread)
         if name == "spin" and registers.rip >> 32 != STUB_AT >> 32:
             return self._go_on(thread)
+        thread.call = name
         if name == "spin":
             return self._park(thread, registers, self.now + HOP)
         if name in READS:
@@ -1162,8 +1170,9 @@ class Clock:
             delay -= self.now + (self.words[1] if a[1] & 0x100 or a[1] & 0x7F == 6 else 0)     # FUTEX_CLOCK_REALTIME, LOCK_PI
         elif delay <= 0:
             return self._go_on(thread)
-        thread.call, thread.registers, thread.fired = name, Registers.from_buffer_copy(registers), False
+        thread.registers, thread.fired = Registers.from_buffer_copy(registers), False
         thread.state, thread.deadline = "waiting", self.now + delay if delay > 0 else None
+        self._slept(thread)
         setattr(registers, ARGUMENTS[index], ONES if kind == "ms" else 0 if delay > 0 else ZERO_AT)
         if self.attached and delay > 0:
             size = (a[0] + 63) // 64 * 8
@@ -1190,7 +1199,7 @@ class Clock:
                 return self._go_on(thread)
             moment = read_time(thread.process, a[2])
             deadline = moment - (self.words[1] if clock in EPOCH_CLOCKS else 0) if absolute else self.now + (moment or YIELD)
-        thread.call, thread.registers = name, Registers.from_buffer_copy(registers)
+        thread.registers = Registers.from_buffer_copy(registers)
         self._park(thread, registers, deadline)
 
     def _park(self, thread, registers, deadline):
@@ -1199,6 +1208,12 @@ class Clock:
         if deadline <= self.now:
             return self._go_on(thread)
         thread.state, thread.deadline = "parked", deadline
+        self._slept(thread)
+
+    def _slept(self, thread):
+        """The last resort for a frame gate."""
+        if self.sleeps and thread.tid == thread.process.pid and thread.call != "spin":
+            self.frames, self.gate, self.presented = self.frames + 1, thread, ("sleep", [])
 
     def _skip(self, thread, registers, result):
         registers.rax, registers.orig_rax = result & ONES, ONES
@@ -1413,38 +1428,50 @@ class Clock:
                 process.libraries[path] = {name: base + at for name, at in names.items()}
                 for name in PRESENTS & set(names) if process.outermost in ("", path) else ():
                     self._set_break(thread, base + names[name], functools.partial(self._on_present, name, path), path)
+                for name in RESOLVERS.keys() & set(names) if process.outermost == "" else ():
+                    self._set_break(thread, base + names[name], functools.partial(self._on_resolve, RESOLVERS[name], path), path)
                 for name in STARTS & set(names):
                     self._set_break(thread, base + names[name], self._on_start)
 
+    def _on_resolve(self, argument, library, thread, registers):
+        """The program asks for a function by name: if it presents, a breakpoint on what it gets."""
+        name = thread.process.read(getattr(registers, argument), 32).split(b"\0")[0].decode(errors="replace")
+        if name in PRESENTS:
+            self._on_return(thread, registers, lambda thread, after: after.rax and self._set_break(
+                thread, after.rax, functools.partial(self._on_present, name, library), library))
+
+    def _on_return(self, thread, registers, call):
+        """At the entry of a function: call(thread, registers) once, when it returns."""
+        def returned(thread, after):
+            self._clear_break(thread, back)
+            call(thread, after)
+        back, = struct.unpack("<Q", thread.process.read(registers.rsp, 8))
+        self._set_break(thread, back, returned)
+
     def _on_start(self, thread, registers):
         """SDL_Init or SDL_InitSubSystem: hold the thread again when it returns."""
-        def returned(thread, _):
-            self._clear_break(thread, back)
+        def started(thread, _):
             thread.state = "parked"
             self.errands.append((thread, lambda: [call(thread, flags) for call in self.started]))
-        flags, (back,) = registers.rdi & 0xFFFFFFFF, struct.unpack("<Q", thread.process.read(registers.rsp, 8))
-        self._set_break(thread, back, returned)
+        flags = registers.rdi & 0xFFFFFFFF
+        self._on_return(thread, registers, started)
 
     def _on_present(self, name, library, thread, registers):
         """A frame is drawn; hold the thread here, or where the frame has been shown."""
-        def returned(thread, _):
-            self._clear_break(thread, back)
-            self._hold(thread, name, registers.arguments())
-        process = thread.process
+        process, arguments = thread.process, registers.arguments()
         if not process.outermost:
             process.outermost = library
             for address in [at for at, (_, _, other) in process.breaks.items() if other not in ("", library)]:
                 self._clear_break(thread, address)
-        if not self.shown:
-            return self._hold(thread, name, registers.arguments())
-        back, = struct.unpack("<Q", process.read(registers.rsp, 8))
-        self._set_break(thread, back, returned)
+        if self.shown:
+            return self._on_return(thread, registers, lambda thread, _: self._hold(thread, name, arguments))
+        self._hold(thread, name, arguments)
 
     def _hold(self, thread, name, arguments):
         """At the gate until the next tick of the monitor, as one that waits for its vertical blank."""
         tick = int((self.now - BIRTH) * self.fps // NS) + 1
         thread.state, thread.call, thread.deadline = "parked", "present", max(self.now + 1, BIRTH + int(-(-tick * NS // self.fps)))
-        self.frames, self.gate, self.presented = self.frames + 1, thread, (name, arguments)
+        self.frames, self.gate, self.presented, self.sleeps = self.frames + 1, thread, (name, arguments), False
 
     def gated(self) -> bool:
         """Whether a thread is held at the frame gate."""
@@ -1583,21 +1610,21 @@ class Clock:
             self._settle()
         self.words[0] = max(self.now, target)
 
-    def step_frame(self, presented=None, timeout: float = 60.0) -> bool:
+    def step_frame(self, presented=None, timeout: float = 60.0, patience: float = 60.0) -> bool:
         """Jump from deadline to deadline until the count of frames presented() (by default that of the gate) has grown and the game is
         quiet again.
 
-        False if the program ended instead; GameError after `timeout` seconds of real time, or of game time.
+        False if the program ended instead; NoFrame after `timeout` seconds of real time or `patience` seconds of game time.
         """
         self._check_thread()
         presented = presented or (lambda: self.frames)
-        before, end, last = presented(), time.perf_counter() + timeout, self.now + timeout * NS
+        before, end, last = presented(), time.perf_counter() + timeout, self.now + patience * NS
         self._settle()
         while presented() <= before:
             if not self.alive:
                 return False
             if time.perf_counter() > end or self.now > last:
-                raise GameError(f"no frame in {timeout:g} s ({self.time:g} s of game time)")
+                raise NoFrame(f"no frame in {timeout:g} s, or {patience:g} s of game time")
             if due := self._next():
                 self._wake(due)
             else:
@@ -2631,13 +2658,26 @@ class GameEnv(gymnasium.Env):
                 self.clock.step(1 / self.fps)
                 alive = self.clock.alive
             else:
-                alive = self.clock.step_frame(lambda: self.view.frame, self.timeout)
+                alive = self._first_frame() if not before and isinstance(self.view, Readback) else \
+                    self.clock.step_frame(lambda: self.view.frame, self.timeout)
                 if alive and self.view.frame != before + 1:
                     raise GameError(f"presented {self.view.frame - before} frames without waiting in between")
         except GameError as e:
             raise GameError(f"{self._name()}: {e}") from None
         self.steps += alive
         return alive
+
+    def _first_frame(self) -> bool:
+        """As Clock.step_frame; a game that shows a window, and does not present in any way that we see, is gated by its sleeps."""
+        try:
+            return self.clock.step_frame(None, self.timeout, 10.0)
+        except NoFrame as e:
+            if not self.stage.display.windows():
+                raise NoFrame(f"{e}, and it has opened no window") from None
+        say_once(f"sim: {self._name()} presents by no function that is known here: each sleep of its main thread counts as a frame.")
+        self.clock.sleeps = True
+        self.view = Window(self.stage) if self.screen == "auto" else self.view
+        return self.clock.step_frame(None, self.timeout)
 
     def _await_window(self):
         """Without a gate the first frame is when there is a window."""

@@ -827,6 +827,23 @@ def test_frame_i_of_any_game_shows_pad_i(victim, how, screen, gamepad):
 
 
 @needs_xvfb
+@pytest.mark.parametrize("how", ["glx", "egl", "x11"])
+@pytest.mark.parametrize("screen", ["auto", "window"])
+def test_games_without_sdl(tmp_path, how, screen, capfd):
+    bare = compiled(tmp_path, "bare", "-l:libX11.so.6", "-l:libGL.so.1", "-l:libEGL.so.1")
+    with contextlib.closing(sim.GameEnv([bare, how], fps=50, screen=screen)) as env:
+        env.reset()
+        assert type(env.pad) is sim.Keyboard and isinstance(env.view, sim.Window) == (screen == "window" or how == "x11")
+        first, began = square(env.render())[3], env.clock.time
+        assert square(env.render())[:3] == (80, 60, False) and (first == 0) == (how != "x11")
+        for i in range(1, 7):
+            info = env.step(PUSH)[4]
+            assert square(env.render()) == (80 + i, 60 - i, True, (first + i) % 256) and info["frame"] == i
+        assert env.clock.time - began == pytest.approx(0.12)
+    assert ("each sleep of its main thread counts as a frame" in capfd.readouterr().err) == (how == "x11")
+
+
+@needs_xvfb
 def test_a_game_that_ignores_the_pad_gets_keys_and_one_that_forks_is_followed(victim):
     for what, kind in (("deaf", sim.Keyboard), ("fork", sim.VirtualJoystick)):
         with contextlib.closing(sim.GameEnv([victim, "renderer", what], fps=60)) as env:
