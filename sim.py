@@ -4,12 +4,20 @@ Part 1 is what every stage shares: the gamepad, the artefact format, the command
 Part 2 is the simulator: clock hook, gamepad devices, screens, GameEnv (paper section 3.3).
 Needs numpy and gymnasium at import; never torch, so it runs wherever a game runs.
 
-    python sim.py doctor                                       what works on this machine
+    python sim.py doctor                                       what works on this machine, and the fix for what does not
+    python sim.py play   -- COMMAND ARG...                     you at the pad; --speed 0.25, --record out.mp4
+    python sim.py record -- COMMAND ARG...                     frames, and the pad of each: OUT.mp4, OUT.actions.safetensors
+    python sim.py replay OUT.actions.safetensors               the same frames again? compares their hashes
+    python sim.py step   -- COMMAND ARG...                     by hand, frame by frame
     python sim.py bench  [-- COMMAND ARG...]                   steps per second, cost of the hook
 
-    env = sim.GameEnv([sys.executable, "games/ridge.py", "--seed", "{seed}"], fps=30)
+    env = sim.GameEnv(["supertux2", "--window", "--renderer", "sdl"], fps=60)        or gymnasium.make("NitroGame-v0", cmd=[...])
     frame, info = env.reset(seed=0)                            frame: uint8 [256, 256, 3] RGB
     frame, reward, terminated, truncated, info = env.step({"buttons": buttons, "sticks": sticks})
+
+    clock = sim.Clock.attach(pid)                              a program that runs already stands still;
+    clock.step(0.5); clock.run(10, speed=0.25)                 half a second on; ten seconds in slow motion;
+    clock.detach()                                             and it runs on, also if this program dies
 """
 
 from __future__ import annotations
@@ -1963,7 +1971,7 @@ def session_of(pid: int) -> int:
 
 MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())    # where the private folders are
 KEEPER = """
-if [ -n "$2" ]; then Xvfb -displayfd 1 -screen 0 "$2x24" -fbdir "$1" -nolisten tcp -noreset -nocursor 2> "$1/Xvfb.log" & x=$!; fi
+if [ -n "$2" ]; then Xvfb -displayfd 1 -screen 0 "$2x24" -fbdir "$1" -nolisten tcp -noreset -nocursor -r 2> "$1/Xvfb.log" & x=$!; fi
 echo "$x"; exec 1>&-
 read _
 [ -z "$x" ] || { kill $x; wait $x; }
@@ -1975,6 +1983,7 @@ class Stage:
     """A private folder and, if a screen size is given, an X server (Xvfb) for one run of a game.
 
     Both belong to a small shell that removes them when its input ends: when remove() is called, or when we die, however we do.
+    The X server draws no cursor and repeats no keys (-r), which it would do by its own clock.
     """
 
     def __init__(self, screen: str = ""):
