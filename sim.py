@@ -2800,6 +2800,7 @@ class Play(Run):
     """Flags of `play`."""
     speed: float = 1.0              # of game time; 0: as fast as it goes
     seconds: float = 0.0            # of game time; 0: until the window is closed
+    idle: float = 0.0               # seconds of game time at the start with an untouched pad (title cards)
     player: str = "person"          # person (a window, keyboard or pad; pip install pygame) or random
     record: str = ""                # also write this video, OUT.mp4, with OUT.actions.safetensors beside it
 
@@ -2814,7 +2815,7 @@ def play(cfg: Play) -> None:
     """Play, and with --record keep the frames and the pad of each: row i is the pad in force while frame i was drawn."""
     if cfg.player not in ("person", "random"):
         raise SystemExit(f"--player {cfg.player}: there is person and random")
-    video, labels = Path(cfg.record), Path(cfg.record).with_suffix(".actions.safetensors")
+    video, labels = Path(cfg.record), Path(f"{os.path.splitext(cfg.record)[0]}.actions.safetensors")
     if cfg.record and not cfg.fresh and (video.exists() or labels.exists()):
         raise SystemExit(f"{video}: exists; give another name, or --fresh to replace it")
     player = Person(" ".join(cfg.command)) if cfg.player == "person" else RandomPad(cfg.seed)
@@ -2829,6 +2830,8 @@ def play(cfg: Play) -> None:
             if out:
                 out.write(fitted(env.render(), width, height))
             pad = player(env.render())
+            if pad is not None and info["time"] - times[0] < cfg.idle:
+                pad = np.zeros(16, np.int8), np.zeros(4, np.float32)
             if ended or pad is None:
                 break
             if cfg.speed:

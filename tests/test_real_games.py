@@ -97,7 +97,7 @@ def test_frozen_stepped_and_at_any_speed(name):
             info = env.step(GAMES[name].move)[4]
             pictures.add(info["hash"])
             assert clock.frames == frames + i + 1 and info["frame"] == env.steps - 1
-        assert clock.time - began >= 20 / fps - 1e-6 and len(pictures) > 10
+        assert clock.time - began >= 19 / fps and len(pictures) > 10
 
         began, frames, start = clock.time, clock.frames, time.perf_counter()
         clock.run(1.0, 0.25)
@@ -157,7 +157,7 @@ def test_60_seconds_replayed_with_and_without_pauses_are_the_same(name, tmp_path
     fps, command = (game.fps, game.command) if game else (30, [sys.executable, str(sim.ROOT / "games" / f"{name}.py"), "--seed", "{seed}", "--fps", "{fps}"])
     out = str(tmp_path / "a.mp4")
     run = lambda *argv: sim.command_line("", {"record": (sim.Record, sim.play), "replay": (sim.Replay, sim.replay)}, list(argv))
-    run("record", "--player", "random", "--speed", "0", "--seconds", "60", "--fps", str(fps), "--record", out, "--", *command)
+    run("record", "--player", "random", "--speed", "0", "--seconds", "60", "--fps", str(fps), "--idle", "8" if game else "0", "--record", out, "--", *command)
     for pauses in ("0", "0.02"):
         with contextlib.redirect_stdout(io.StringIO()) as said:
             run("replay", out, "--pauses", pauses)
