@@ -1102,6 +1102,10 @@ class Clock:
                 self._on_result(thread)
         elif event == EXEC:
             self.threads[thread.tid] = thread = Thread(thread.tid, Process(thread.tid))
+            for key in [k for k in self.timers if k[:2] == (thread.tid, "posix")]:
+                del self.timers[key]                                # timer_create's end here; the others stay
+            for key in [k for k in self.timers if k[0] == thread.tid]:
+                self.timers[key].process = thread.process
             ptrace("SYSCALL", thread.tid)                           # to the call's exit: before it the kernel would
             while self._wait(thread.tid) != SYSCALL_STOP:           # overwrite the result of an injected call
                 ptrace("SYSCALL", thread.tid)
@@ -2237,7 +2241,7 @@ class VirtualJoystick:
             self.joystick, = call((find("SDL_JoystickOpen"), number))
             self.functions = find("SDL_JoystickSetVirtualButton"), find("SDL_JoystickSetVirtualAxis")
         elif find("SDL_AttachVirtualJoystick"):                     # SDL 3: struct SDL_VirtualJoystickDesc
-            self.stage.clock.scratch[:136] = struct.pack("<I4H2x4H12x2I100x", 136, 1, 0, 0, 0, len(self.AXES), len(self.BUTTONS), 0, 0, 0, 0)[:136]
+            self.stage.clock.scratch[:136] = struct.pack("<I8H116x", 136, 1, 0, 0, 0, len(self.AXES), len(self.BUTTONS), 0, 0)
             number, = call((find("SDL_AttachVirtualJoystick"), SCRATCH_AT))
             self.joystick, = call((find("SDL_OpenJoystick"), number))
             self.functions = find("SDL_SetJoystickVirtualButton"), find("SDL_SetJoystickVirtualAxis")

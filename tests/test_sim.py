@@ -455,6 +455,23 @@ def test_script_children_and_exec_share_the_time(tmp_path):
 
 
 @needs_hook
+def test_an_alarm_outlives_exec_and_a_posix_timer_does_not(tmp_path):
+    code = """
+import ctypes, signal
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+timer = ctypes.c_void_p()
+ctypes.CDLL(None).timer_create(1, None, ctypes.byref(timer))
+ctypes.CDLL(None).timer_settime(timer, 0, (ctypes.c_long * 4)(0, 0, 0, 300_000_000), None)
+signal.signal(signal.SIGALRM, signal.SIG_DFL)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+os.execvp("sh", ["sh", "-c", "trap 'date +%N; exit 7' ALRM; while :; do sleep 0.1; done"])
+"""
+    with launched(*python(code)) as (clock, said):
+        clock.step(2)
+        assert clock.returncode == 7 and int(said()) == 500_000_000
+
+
+@needs_hook
 def test_a_signal_ends_a_wait_and_a_stopped_child_goes_on():
     code = """
 import signal, select, subprocess
@@ -824,6 +841,17 @@ def test_frame_i_of_any_game_shows_pad_i(victim, how, screen, gamepad):
             x, y = (x + 1, y - 1) if pad is PUSH else (x, y)
             assert square(env.render()) == (x, y, pad is PUSH, i) and info["frame"] == i and not terminated
         assert env.clock.frames == 9 and env.clock.time == pytest.approx(8 / 60, abs=0.012)
+
+
+@needs_xvfb
+@pytest.mark.parametrize("how", ["renderer", "surface", "gl"])
+def test_sdl_3(tmp_path, how):
+    with contextlib.closing(sim.GameEnv([compiled(tmp_path, "game", "-DSDL3", "-l:libSDL3.so.0"), how], fps=60)) as env:
+        env.reset()
+        assert type(env.pad) is sim.VirtualJoystick and type(env.view) is sim.Readback
+        for i in range(1, 7):
+            env.step(PUSH)
+            assert square(env.render()) == (80 + i, 60 - i, True, i)
 
 
 @needs_xvfb

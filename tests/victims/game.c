@@ -1,5 +1,5 @@
-/* A tiny SDL 2 game for the tests of sim.py, compiled without SDL's headers:
- *     gcc -o game game.c -l:libSDL2-2.0.so.0
+/* A tiny SDL game for the tests of sim.py, compiled without SDL's headers:
+ *     gcc -o game game.c -l:libSDL2-2.0.so.0          or  -DSDL3 -l:libSDL3.so.0
  *     game HOW [WHAT [FRAME]]
  * HOW it shows its frames:  renderer, surface, gl.
  * WHAT it does at FRAME:    play (nothing special), crash, hang, exit, close (its window, and goes on), fork (a child plays, it waits).
@@ -12,18 +12,36 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-typedef struct { int x, y, w, h; } Rect;
+#ifdef SDL3
+typedef struct { float x, y, w, h; } Rect;
+typedef struct { int x, y, w, h; } SurfaceRect;
+typedef struct { uint32_t flags, format; int w, h, pitch; void *pixels; } Surface;
+void *SDL_CreateWindow(const char *, int, int, uint64_t), *SDL_CreateRenderer(void *, const char *);
+uint32_t *SDL_GetJoysticks(int *);
+#define SDL_CreateWindow(title, x, y, w, h, flags) SDL_CreateWindow(title, w, h, flags)
+#define SDL_CreateRenderer(window, driver, flags) SDL_CreateRenderer(window, "software")
+#define SDL_NumJoysticks() ({ int n = 0; SDL_GetJoysticks(&n); n; })
+#define SDL_JoystickOpen(i) SDL_OpenJoystick(SDL_GetJoysticks(0)[i])
+#define SDL_JoystickGetAxis SDL_GetJoystickAxis
+#define SDL_JoystickGetButton SDL_GetJoystickButton
+#define SDL_FillRect SDL_FillSurfaceRect
+void *SDL_OpenJoystick(uint32_t);
+uint64_t SDL_GetTicks(void);
+#else
+typedef struct { int x, y, w, h; } Rect, SurfaceRect;
 typedef struct { uint32_t flags; void *format; int w, h, pitch; void *pixels; } Surface;
-int SDL_Init(uint32_t), SDL_PollEvent(void *), SDL_NumJoysticks(void), SDL_RenderClear(void *), SDL_RenderFillRect(void *, const Rect *);
-int SDL_SetRenderDrawColor(void *, uint8_t, uint8_t, uint8_t, uint8_t), SDL_FillRect(Surface *, const Rect *, uint32_t), SDL_UpdateWindowSurface(void *);
 void *SDL_CreateWindow(const char *, int, int, int, int, uint32_t), *SDL_CreateRenderer(void *, int, uint32_t), *SDL_JoystickOpen(int);
+int SDL_NumJoysticks(void);
+uint32_t SDL_GetTicks(void);
+#endif
+int SDL_Init(uint32_t), SDL_PollEvent(void *), SDL_RenderClear(void *), SDL_RenderFillRect(void *, const Rect *);
+int SDL_SetRenderDrawColor(void *, uint8_t, uint8_t, uint8_t, uint8_t), SDL_FillRect(Surface *, const SurfaceRect *, uint32_t), SDL_UpdateWindowSurface(void *);
 void *SDL_GL_CreateContext(void *), *SDL_GL_GetProcAddress(const char *);
 void SDL_RenderPresent(void *), SDL_GL_SwapWindow(void *), SDL_Delay(uint32_t), SDL_DestroyWindow(void *);
 Surface *SDL_GetWindowSurface(void *);
 int16_t SDL_JoystickGetAxis(void *, int);
 uint8_t SDL_JoystickGetButton(void *, int);
 const uint8_t *SDL_GetKeyboardState(int *);
-uint32_t SDL_GetTicks(void);
 
 enum { W = 160, H = 120, JOYSTICK = 0x200, VIDEO = 0x20, OPENGL = 2, SPACE = 44, RIGHT = 79, LEFT = 80, DOWN = 81, UP = 82 };
 
@@ -44,8 +62,8 @@ int main(int n, char **args) {
     }
     for (int frame = 0;; frame++) {
         uint32_t began = SDL_GetTicks();
-        char event[64];
-        while (SDL_PollEvent(event)) {}
+        char event[128];
+        while (SDL_PollEvent(event) & 1) {}
         const uint8_t *keys = SDL_GetKeyboardState(0);
         int stick_x = joystick ? SDL_JoystickGetAxis(joystick, 0) : 0, stick_y = joystick ? SDL_JoystickGetAxis(joystick, 1) : 0;
         x += (stick_x > 16000 || keys[RIGHT]) - (stick_x < -16000 || keys[LEFT]);
@@ -68,7 +86,7 @@ int main(int n, char **args) {
             SDL_GL_SwapWindow(window);
         } else {
             Surface *surface = SDL_GetWindowSurface(window);
-            SDL_FillRect(surface, 0, frame % 256), SDL_FillRect(surface, &square, red ? 0xFF0000 : 0xFFFF00);
+            SDL_FillRect(surface, 0, frame % 256), SDL_FillRect(surface, &(SurfaceRect){x, y, 16, 16}, red ? 0xFF0000 : 0xFFFF00);
             SDL_UpdateWindowSurface(window);
         }
         while (SDL_GetTicks() - began < 10) SDL_Delay(1);
