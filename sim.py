@@ -899,7 +899,6 @@ class Timer:
     deadline: int                              # virtual ns
     interval: int                              # ns; 0: it expires once
     file: io.FileIO | None                     # the game's timerfd
-    tid = -1                                   # goes before threads that are due at the same moment
 
 
 def borrow_file(pid: int, number: int) -> io.FileIO | None:
@@ -1590,9 +1589,9 @@ class Clock:
                             "at once use one process each: gymnasium.vector.AsyncVectorEnv")
 
     def _next(self) -> Thread | Timer | None:
-        """The thread or timer that is due first; of equals the one with the lowest number."""
-        due = [t for t in (*self.threads.values(), *self.timers.values()) if t.deadline is not None]
-        return min(due, key=lambda t: (t.deadline, t.tid), default=None)
+        """The timer or thread that is due first; of equals the oldest."""
+        due = [t for t in (*self.timers.values(), *self.threads.values()) if t.deadline is not None]
+        return min(due, key=lambda t: t.deadline, default=None)
 
     def _wake(self, due):
         self.words[0] = max(self.now, due.deadline)
@@ -1995,7 +1994,7 @@ class Stage:
         self.path, self.owner = Path(tempfile.mkdtemp(prefix="nitrogen-", dir=MEMORY)), os.getpid()
         (self.path / "home").mkdir()
         self.keeper, self.clock, self.display, self.server, self.pads = None, None, None, 0, []
-        if shutil.which("sh"):
+        if os.name == "posix":
             self.keeper = subprocess.Popen(["sh", "-c", KEEPER, "sh", str(self.path), screen], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                            stderr=subprocess.DEVNULL, start_new_session=True)
         try:
@@ -2024,8 +2023,8 @@ class Stage:
         if self.display:
             self.display.close()
         if self.keeper:
-            with contextlib.suppress(OSError):
-                self.keeper.communicate(b"\n", timeout=10)
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self.keeper.communicate(b"\n", timeout=30)
         shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -2461,7 +2460,7 @@ class Window(Readback):
             import mss
         except ImportError:
             raise GameError("capturing a window of a display that was given needs mss: pip install mss") from None
-        with mss.mss(display=self.stage.display.name) as screen:
+        with mss.MSS(display=self.stage.display.name) as screen:
             return np.array(screen.grab(screen.monitors[0]))
 
 

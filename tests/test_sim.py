@@ -912,6 +912,36 @@ def test_keys_own_and_wrong(victim):
             env.step({"buttons": np.ones(16), "sticks": np.zeros(4)})
 
 
+@pytest.fixture
+def display():
+    """An X server that stands for a person's."""
+    stage = sim.Stage("400x300")
+    yield stage.display
+    stage.remove()
+
+
+@needs_xvfb
+@pytest.mark.parametrize("screen", ["readback", "window"])
+def test_on_a_display_that_is_given_keys_go_to_the_focused_game_only(victim, display, screen, tmp_path, monkeypatch, capfd):
+    if screen == "window":
+        pytest.importorskip("mss", reason="no mss (pip install mss)")
+    monkeypatch.setattr(sim, "MEMORY", tmp_path)
+    with contextlib.closing(sim.GameEnv([victim, "renderer"], gamepad="keys", screen=screen, display=display.name, home=str(tmp_path))) as env:
+        env.reset()
+        display.focus(1)                                       # PointerRoot: nobody's
+        env.step(PUSH)
+        assert square(env.render())[:3] == (80, 60, False) and "has not the focus, so keys are not sent to it" in capfd.readouterr().err
+        display.focus(display.windows()[0][0])
+        for _ in range(4):                                     # this X server is not ours to wait for
+            env.step(PUSH)
+        x, y, red, _ = square(env.render())
+        assert x > 81 and y == 140 - x and red and env.stage.server == 0
+        env.pad.close()
+    assert not set(display._ask(44)[8:]) - {0}                 # QueryKeymap: all keys are up
+    with pytest.raises(sim.GameError, match="^display :987: No such file"):
+        sim.GameEnv([victim, "renderer"], display=":987").reset()
+
+
 @needs_xvfb
 def test_steps_of_fixed_time_and_a_game_that_only_sleeps(victim):
     with contextlib.closing(sim.GameEnv([victim, "renderer"], fps=10, tick="time")) as env:
