@@ -2673,8 +2673,8 @@ class GameEnv(gymnasium.Env):
                 self.clock.step(1 / self.fps)
                 alive = self.clock.alive
             else:
-                alive = self._first_frame() if not before and isinstance(self.view, Readback) else \
-                    self.clock.step_frame(lambda: self.view.frame, self.timeout)
+                first = not before and isinstance(self.clock, Clock) and not isinstance(self.view, Console)
+                alive = self._first_frame() if first else self.clock.step_frame(lambda: self.view.frame, self.timeout)
                 if alive and self.view.frame != before + 1:
                     raise GameError(f"presented {self.view.frame - before} frames without waiting in between")
         except GameError as e:
