@@ -144,6 +144,17 @@ def test_400_frames_of_random_play_are_the_same_twice(name):
     assert first == hashes(name, 400) and len({h for h, _ in first}) > 200
 
 
+@pytest.mark.skipif(not shutil.which("vkcube") or not list(Path("/usr/share/vulkan/icd.d").glob("lvp*")) or bool(sim.hook_fault()),
+                    reason="no Vulkan on this processor (apt install vulkan-tools mesa-vulkan-drivers)")
+def test_vulkan_is_gated_where_it_presents():
+    with contextlib.closing(sim.GameEnv(["vkcube", "--width", "200", "--height", "150"], fps=30)) as env:
+        env.reset()
+        assert env.clock.presented[0] == "vkQueuePresentKHR" and type(env.view) is sim.Window
+        infos = [env.step(NEUTRAL)[4] for _ in range(6)]
+        assert env.render().shape == (150, 200, 3) and len({info["hash"] for info in infos}) == 6        # the cube turns
+        assert np.diff([info["time"] for info in infos]) == pytest.approx(1 / 30)
+
+
 # ---- the paper's check (section 3.3): recorded input, replayed with random pauses, must not diverge.  Here: not one pixel in 60 s.
 
 BUILT_IN = sorted(p.stem for p in (sim.ROOT / "games").glob("*.py") if "console.main(" in p.read_text())
