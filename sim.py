@@ -1549,7 +1549,7 @@ class Clock:
             if time.perf_counter() > end:
                 raise GameError(f"the game computed for {self.timeout:g} s without waiting for anything: it hangs")
             idle += 1
-            self._rest(min(5e-4, 2e-5 * idle))
+            self._rest(min(5e-4, 1e-5 * 1.5 ** min(idle, 20)))
 
     def _rest(self, seconds):
         """Wait for a thread to stop, at most this long: some fall asleep without a word."""
