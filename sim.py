@@ -1994,7 +1994,7 @@ class Stage:
 
     def __init__(self, screen: str = ""):
         """screen: WIDTHxHEIGHT in pixels; empty: none"""
-        self.path, self.owner = Path(tempfile.mkdtemp(prefix="nitrogen-", dir=MEMORY)), os.getpid()
+        self.path, self.owner = Path(tempfile.mkdtemp(prefix="nitro-", dir=MEMORY)), os.getpid()
         (self.path / "home").mkdir()
         self.keeper, self.clock, self.display, self.server, self.pads = None, None, None, 0, []
         if os.name == "posix":

@@ -748,7 +748,7 @@ def leftovers(tmp_path, monkeypatch):
                 if f"NITROGEN_CONSOLE={tmp_path}".encode() in (path / "environ").read_bytes():
                     yield path
 
-    return lambda: [*tmp_path.glob("nitrogen-*"), *processes()]
+    return lambda: [*tmp_path.glob("nitro-*"), *processes()]
 
 
 @pytest.mark.parametrize("clock", [pytest.param("hook", marks=needs_hook), "console"])
