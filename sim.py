@@ -1682,7 +1682,9 @@ class Clock:
                         self.returncode = os.waitstatus_to_exitcode(status)
                 del self.threads[tid]
             time.sleep(0.0002)
-        self.timers.clear()
+        self.gate = None                                            # it and these hold files of the game open
+        for held in (self.timers, self.peers, self.started, self.errands):
+            held.clear()
         if self.popen and self.popen.returncode is None:
             if self.returncode is None:                             # never seized
                 self.popen.kill()
@@ -1690,7 +1692,7 @@ class Clock:
             self.popen.returncode = self.returncode                 # reaped by us
         if self.file is not None:
             os.close(self.file)
-            self.file = None
+            self.words, self.file, self.page, self.scratch = list(self.words), None, None, None        # the time stays readable
 
     # -- attach mode: a program that runs already.  No seccomp, which cannot be taken back: every system call stops instead (slower).
     # Nothing that the kernel or the guard could not undo without us: waits are cut into short ones, breakpoints are not set.
@@ -2127,6 +2129,7 @@ class Display:
 
     def close(self) -> None:
         self.socket.close()
+        self.pixels = None
 
 
 KEYSYMS = {"space": 0x20, "BackSpace": 0xFF08, "Tab": 0xFF09, "Return": 0xFF0D, "Escape": 0xFF1B, "Left": 0xFF51, "Up": 0xFF52, "Right": 0xFF53,
