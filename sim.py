@@ -940,6 +940,7 @@ class Clock:
         self.threads: dict[int, Thread] = {}
         self.timers: dict[tuple, Timer] = {}
         self.popen, self.attached, self.birth = None, False, BIRTH
+        self.look, self.spin = 0.0, 0                               # when to look at the machine's load again; how long to spin
         self.frames, self.gate, self.presented = 0, None, ("", [])  # so far; the thread that presented last, with which call
         self.sleeps = False                                         # a sleep of a main thread is a frame: of games that we see not present
         self.shown = False                                          # hold frames when they have been shown, not before
@@ -1529,7 +1530,10 @@ class Clock:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _serve(self, until):
-        end, idle = time.perf_counter() + self.timeout, 0
+        now = time.perf_counter()
+        if now > self.look:                                         # on a quiet machine spinning is faster than sleeping and waking up
+            self.look, self.spin = now + 1, 30 if os.getloadavg()[0] < (os.cpu_count() or 1) + 1 else 0
+        end, idle = now + self.timeout, 0
         while self.threads:
             busy = self._pump()
             while self.errands and (until is None or not until()):
@@ -1544,12 +1548,15 @@ class Clock:
                     return
                 continue
             awake = [t for t in self.threads.values() if t.state != "parked"]
-            if not until and (not awake and not self.peers or self._asleep(awake)):
+            if not until and (not awake and not self.peers or idle % 4 == 0 and self._asleep(awake)):
                 return
             if time.perf_counter() > end:
                 raise GameError(f"the game computed for {self.timeout:g} s without waiting for anything: it hangs")
-            idle += 1
-            self._rest(min(5e-4, 1e-5 * 1.5 ** min(idle, 20)))
+            idle += 1 if idle < 4 * self.spin else 4
+            if idle <= 4 * self.spin:
+                os.sched_yield()
+            else:
+                self._rest(min(5e-4, 1e-5 * 1.5 ** min(idle // 4 - self.spin, 20)))
 
     def _rest(self, seconds):
         """Wait for a thread to stop, at most this long: some fall asleep without a word."""
