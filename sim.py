@@ -690,7 +690,6 @@ CALLS = ({nr: name for name, nr in (READS | SLEEPS | TIMERS).items()} | {wait[0]
 ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 FUTEX_WAITS = {0: "WAIT", 6: "LOCK_PI", 9: "WAIT_BITSET", 11: "WAIT_REQUEUE_PI", 13: "LOCK_PI2"}
 ASLEEP = {"parked": "t", "stopped": "t", "vfork": "SDZ"}     # what /proc says of a thread that does nothing; else S, Z
-IDLE_CALLS = {b"%d" % nr for nr in (7, 23, 34, 61, 128, 202, 219, 232, 247, 270, 271, 281, 449)}   # poll, select, pause, wait4, futex, ...
 INTERRUPTED = {-4, -512, -513, -514, -516}     # EINTR and the kernel's inner ERESTART codes
 
 PTRACE = {"POKEDATA": 5, "CONT": 7, "SINGLESTEP": 9, "GETREGS": 12, "SETREGS": 13, "DETACH": 17, "SYSCALL": 24,
@@ -873,11 +872,9 @@ class Thread:
         if self.fired and self.deadline is None and self.state == "waiting" or not self.files:
             return False
         try:
-            # A thread about to sleep is called S before it leaves its processor; for this file the kernel looks for that.
-            call = os.pread(self.files[2], 16, 0).partition(b" ")[0]
-            if call == b"running\n" or call in IDLE_CALLS and self.state in ("running", "waiting"):
-                return call in IDLE_CALLS
-            return chr(os.pread(self.files[1], 64, 0).rpartition(b")")[2][1]) in ASLEEP.get(self.state, "SZ")
+            # stat says S of a thread about to sleep that has not left its processor; syscall says nothing of one that is being woken.
+            return not os.pread(self.files[2], 8, 0).startswith(b"running") and \
+                chr(os.pread(self.files[1], 64, 0).rpartition(b")")[2][1]) in ASLEEP.get(self.state, "SZ")
         except (OSError, IndexError):
             return False
 
