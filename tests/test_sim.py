@@ -591,19 +591,22 @@ def test_attached_frozen_stepped_and_let_go(beats, ending):
             owner.send_signal(getattr(signal, ending))
     else:
         clock = sim.Clock.attach(program.pid)
-        clock.step(1)                                          # the first waits began in real time
-        new()
-        time.sleep(0.3)
-        clock.pause()
-        assert not new() and clock.time == 1
-        clock.step(1)
-        lines = [line.split() for line in new()]
-        for name in ("event", "select", "sleep"):
-            times = np.array([int(t) for n, t in lines if n == name])
-            assert len(times) == 20 and set(np.diff(times)) == {50_000_000}, name
-        clock.run(0.5, 2.0)
-        assert clock.time == 3
-        getattr(clock, ending)()
+        try:
+            time.sleep(0.2)                                    # the first waits began in real time
+            clock.step(1)
+            new()
+            time.sleep(0.3)
+            clock.pause()
+            assert not new() and clock.time == 1
+            clock.step(1)
+            lines = [line.split() for line in new()]
+            for name in ("event", "select", "sleep"):
+                times = np.array([int(t) for n, t in lines if n == name])
+                assert len(times) == 20 and set(np.diff(times)) == {50_000_000}, name
+            clock.run(0.5, 2.0)
+            assert clock.time == 3
+        finally:
+            getattr(clock, ending)()
     assert runs_in_real_time(new) and program.poll() is None
     again = sim.Clock.attach(program.pid)                      # and nothing is in the way of another
     again.step(0.2)
