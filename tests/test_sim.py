@@ -542,7 +542,7 @@ BEATS = """
 import select
 r, w = os.pipe()
 def beat(name, wait):
-    while True: wait(); print(name, time.monotonic_ns(), flush=True)
+    while True: wait(); os.write(1, f"{name} {time.monotonic_ns()}\\n".encode())
 event = threading.Event()
 for name, wait in (("event", lambda: event.wait(0.05)), ("select", lambda: select.select([r], [], [], 0.05))):
     threading.Thread(target=beat, args=(name, wait), daemon=True).start()
@@ -861,6 +861,7 @@ def test_sdl_3(tmp_path, how):
 @pytest.mark.parametrize("how", ["glx", "egl", "x11"])
 @pytest.mark.parametrize("screen", ["auto", "window"])
 def test_games_without_sdl(tmp_path, how, screen, capfd):
+    sim.say_once.cache_clear()
     bare = compiled(tmp_path, "bare", "-l:libX11.so.6", "-l:libGL.so.1", "-l:libEGL.so.1")
     with contextlib.closing(sim.GameEnv([bare, how], fps=50, screen=screen)) as env:
         env.reset()
@@ -929,6 +930,7 @@ def test_on_a_display_that_is_given_keys_go_to_the_focused_game_only(victim, dis
     if screen == "window":
         pytest.importorskip("mss", reason="no mss (pip install mss)")
     monkeypatch.setattr(sim, "MEMORY", tmp_path)
+    sim.say_once.cache_clear()
     with contextlib.closing(sim.GameEnv([victim, "renderer"], gamepad="keys", screen=screen, display=display.name, home=str(tmp_path))) as env:
         env.reset()
         display.focus(1)                                       # PointerRoot: nobody's
@@ -998,6 +1000,7 @@ def test_resets_leave_nothing(victim, leftovers, resets):
 @needs_xvfb
 def test_without_the_hook_any_game_is_stopped_by_signals(victim, leftovers, monkeypatch, capfd):
     monkeypatch.setattr(sim, "hook_fault", lambda: "ptrace is not what it was")
+    sim.say_once.cache_clear()
     with contextlib.closing(sim.GameEnv([victim, "surface", "fork"], fps=20)) as env:
         env.reset()
         assert "Falling back to SIGSTOP: the game runs in real time" in capfd.readouterr().err
@@ -1006,7 +1009,7 @@ def test_without_the_hook_any_game_is_stopped_by_signals(victim, leftovers, monk
             shown = env.render()
             if (shown[:, :, 0] > 200).any() and square(shown)[2] and square(shown)[0] > 85:
                 break
-        assert square(shown)[0] > 85 and square(shown)[2] and i >= 4
+        assert square(shown)[0] > 85 and square(shown)[2]
         before = env.stage.display.pixels.tobytes()
         time.sleep(0.5)
         assert env.stage.display.pixels.tobytes() == before and len(env.clock.pids()) == 2
