@@ -110,7 +110,7 @@ def test_over_fifty_seeds(name, task):
     assert sum(score["success"] for score in expert) >= 48, [seed for seed, score in enumerate(expert, 200) if not score["success"]]
     assert np.mean([score["time"] < 0.9 * MODULES[name].TASKS[task].seconds for score in expert]) >= 0.9
     for kind in mindless(0):
-        scores = [episode(name, task, seed, mindless(seed)[kind], fps=30) for seed in range(50 if kind == "random" else 5)]
+        scores = [episode(name, task, seed, mindless(seed)[kind], fps=30) for seed in range(20 if kind == "random" else 3)]
         assert np.mean([score["success"] for score in scores]) <= 0.05 and np.mean([score["progress"] for score in scores]) < 0.25, kind
 
 
