@@ -1,7 +1,7 @@
 """eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper sections 3.1 and 4).
 
     python eval.py record --out data/videos --minutes 10        scripted experts play the built-in games into mp4 files
-    python eval.py overlay                                      fresh recordings: how well are their overlays read?
+    python eval.py overlay [--adapt MINUTES]                    fresh recordings: how well are their overlays read?
     python eval.py overlay data/videos --labels data/labels     the same on recordings that are already parsed
     python eval.py overlay --stage locate [--share 0.1]         where is the overlay, and which?  240 videos, 200 without
     python eval.py play --policy runs/tiny/model.safetensors [--quick] [--video OUT.mp4]
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -234,8 +234,9 @@ def overlay(c: Overlay) -> dict:
     if c.videos:
         tables["given"] = extraction_table(c.videos, c.labels, c)
     else:
-        for name, overlays, how in (("families", ",".join(PAPER), ()), ("skins", c.templates, ("--rate", "0.08"))):
-            videos, labels, own = f"{c.out}/{name}", f"{c.out}/{name}-labels", ("--templates", c.templates) if how else ()
+        another = ("--rate", "0.08") if importlib.util.find_spec("av") else ()      # H.264 where it can be written
+        for name, overlays, how in (("families", ",".join(PAPER), ()), ("skins", c.templates, another)):
+            videos, labels, own = f"{c.out}/{name}", f"{c.out}/{name}-labels", ("--templates", c.templates) if name == "skins" else ()
             step("eval.py", "record", "--out", videos, "--minutes", str(c.minutes), "--overlays", overlays, "--player", "mixed", "--smallest", "0.2",
                  "--largest", "0.45", "--faintest", "0.5", "--seed", str(c.seed + 1000), *how, *many)
             step("extract.py", videos, "--out", labels, *own, *many)

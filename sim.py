@@ -39,7 +39,6 @@ import json
 import math
 import mmap
 import os
-import pickle
 import platform
 import re
 import shutil
@@ -581,14 +580,15 @@ def start_ray(address: str, workers: int, gpus: int):
 def over_ray(ray, fn, items, gpus: int):
     """Yield (item, result, error) as they finish.  What fails, or whose worker dies, runs once more; at most two tasks a CPU are out."""
     from tqdm import tqdm
-    main = Path(getattr(sys.modules["__main__"], "__file__", "")).stem
-    task, work = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(ray_task), ray.put(pickle.dumps(fn))
+    call = fn if isinstance(fn, functools.partial) else functools.partial(fn)
+    args, named = [portable(v) for v in call.args], {k: portable(v) for k, v in call.keywords.items()}
+    task, work = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(ray_task), ray.put((*by_name(call.func), args, named))
     todo, out = [(item, 1) for item in reversed(items)], {}
     try:
         while todo or out:
             while todo and len(out) < 2 * max(1, ray.cluster_resources().get("CPU", 1)):
                 item, more = todo.pop()
-                out[task.remote(main, os.getcwd(), work, pickle.dumps(item))] = item, more
+                out[task.remote(os.getcwd(), work, item)] = item, more
             done = ray.wait(list(out))[0][0]
             item, more = out.pop(done)
             try:
@@ -606,15 +606,28 @@ def over_ray(ray, fn, items, gpus: int):
         ray.shutdown()
 
 
-def ray_task(main: str, folder: str, work: bytes, item: bytes) -> tuple:
-    """In a Ray worker: (result, error, what was printed) of a pickled function and item, whose __main__ is the stage's file.
+def by_name(thing) -> tuple[str, str]:
+    """(module, name) of a function or class; of what the running command defines, its file's name, which another process can import."""
+    main = thing.__module__ == "__main__"
+    return Path(sys.modules["__main__"].__file__).stem if main else thing.__module__, thing.__name__
 
-    Ray's own pickling copies what is in __main__ by value, and cannot where a function has a cache."""
+
+def portable(value):
+    """A Config as its class's name and its fields; anything else as it is."""
+    return {"class": by_name(type(value)), "fields": dataclasses.asdict(value)} if dataclasses.is_dataclass(value) else value
+
+
+def ray_task(folder: str, work: tuple, item) -> tuple:
+    """In a Ray worker: (result, error, what was printed) of the named function on an item.
+
+    By name and plain values: Ray's own way copies what the running command defines, and cannot where a function has a cache."""
+    def unpack(v):
+        return getattr(importlib.import_module(v["class"][0]), v["class"][1])(**v["fields"]) if isinstance(v, dict) and "class" in v else v
+
     def call():
         os.chdir(folder)
-        if main not in ("", "__main__"):
-            sys.modules["__main__"] = importlib.import_module(main)
-        return pickle.loads(work)(pickle.loads(item))                   # both made by over_ray, of this very run
+        module, name, args, named = work
+        return getattr(importlib.import_module(module), name)(*map(unpack, args), item, **{k: unpack(v) for k, v in named.items()})
     with io.StringIO() as said, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         return *attempt(call), said.getvalue()                          # a SystemExit as a value: Ray would take it for the worker's end
 

@@ -558,7 +558,7 @@ TEMPLATES = {
 }
 
 
-CORE = tuple(TEMPLATES)                 # the first ones: what weights/parse.safetensors was trained on
+CORE = tuple(TEMPLATES)                 # the hand-picked ones, fewer and quicker to draw than all
 FAMILIES = {    # layout, the family's colours (see Style), and how the generated templates of it differ from the style
     "xbox360": ("xbox360", dict(accent="#7ac943", hot="#ffd23f", shell="#e6e8ec", plastic="#3a3f48", pale="#dff2d2", deep="#3f7a2a"), XBOX_HUES, {}),
     "xboxone": ("xboxone", dict(accent="#2fbf4a", hot="#ff8a30", shell="#2a2d33", plastic="#15171b", pale="#d5e8f5", deep="#1f4a7a"), XBOX_HUES, {}),
@@ -593,7 +593,8 @@ TEMPLATES |= {f"{family}-{style}": (layout, style, {**RECOLOR.get(style, {}), **
 # ---- templates: layout x style -> pieces -----------------------------------------------------------------------
 
 def held_out(name: str) -> bool:
-    """Is this built-in template one to test on only?  A seventh of them, three of every family, none of CORE."""
+    """Is this built-in template one to validate on?  A seventh of them, three of every family, none of CORE.  XFeat never sees them in
+    training; the parser does in its last step (`parse.py train --everything`)."""
     return name.rpartition("-")[2] in HELD_OUT
 
 
