@@ -566,6 +566,25 @@ def layout(template: Template) -> dict:
     return out
 
 
+def region(box) -> tuple:
+    """The slices of an array that a box x, y, w, h covers, px."""
+    x, y, w, h = (int(round(v)) for v in box)
+    return slice(max(y, 0), y + h), slice(max(x, 0), x + w)
+
+
+def looks(boxes: dict, show) -> np.ndarray:
+    """How a template looks at rest and with everything pressed: uint8 [2, h, w, 4] RGBA, premultiplied.
+
+    boxes: the buttons of its layout; show(buttons bool [16]) draws it.  A d-pad cannot show opposite directions at once: its lower and
+    right arm come from another picture."""
+    up_left, down_right = np.ones((2, 16), bool)
+    up_left[[INDEX["DPAD_DOWN"], INDEX["DPAD_RIGHT"]]] = down_right[[INDEX["DPAD_UP"], INDEX["DPAD_LEFT"]]] = False
+    pressed, other = show(up_left).copy(), show(down_right)
+    for name in {"DPAD_DOWN", "DPAD_RIGHT"} & {*boxes}:
+        pressed[region(boxes[name])] = other[region(boxes[name])]
+    return np.stack([show(np.zeros(16, bool)), pressed])
+
+
 def crop(frame, affine, size, out_w: int, out_h: int) -> np.ndarray:
     """The template's canvas cut out of a frame: uint8 [out_h, out_w, channels], anti-aliased when it shrinks.
 
@@ -1475,7 +1494,7 @@ def locate(video, pool, cfg: Config):
     corners = np.stack([np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ a.T for a in affines])
     low, high = np.floor(corners.min(1)).clip(0), np.ceil(corners.max(1)).clip(0, (frame_w, frame_h))
     tensors = {"affine": np.stack(affines).astype(np.float32), "corners": corners.astype(np.float32),
-               "bbox": np.concatenate([low, high - low], 1).astype(np.int32), "span": np.array(spans, np.int64), "median": np.stack(stills)}
+               "bbox": np.concatenate([low, high - low], 1).astype(np.int32), "span": np.array(spans, np.int64), "median": np.stack(stills), "looks": looks(layout(template)["buttons"], lambda on: draw(template, on, np.zeros(4)))}
     info = dict(found=True, template=name, family=template.family, layout=layout(template), inliers=inliers,
                 votes=sum(b - a + 1 for a, b, _ in found), sampled=numbers, likeness=round(float(np.mean(likes)), 3), frame_size=[frame_w, frame_h])
     return tensors, info, frames

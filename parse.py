@@ -5,13 +5,14 @@
     python parse.py train --templates DIR --init weights/parse.safetensors --minutes 5 --out FILE      adapt to your own skins
 
 In, per video: the video and DIR/<stem>.overlay.safetensors from extract.py (where the overlay is, the temporal median
-of its crop, and the layout: where each button and stick of the template is).
+of its crop, the template's looks, and the layout: where each of its buttons and sticks is).
 Out: row i = what frame i shows: buttons float16 [T, 16] probabilities, sticks float32 [T, 4] in grid cells from the
 centre (-5..5; `cells_per_radius` in the metadata), shown bool [20], confidence float16 [T], time float64 [T] s.
 `train` needs no data: it draws the templates of extract.py in random states over random backgrounds.
 
-The network is a SegFormer whose input is two consecutive crops side by side.  Its head samples the feature map where
-the template has its elements: one logit per button, and an 11 x 11 heat map over the places where a stick's knob can be.
+The network is a SegFormer whose input is two consecutive crops side by side, and what stands still in the video: the
+median, and how the template looks at rest and pressed.  Its head samples the feature map where the template has its
+elements: one logit per button, and an 11 x 11 heat map over the places where a stick's knob can be.
 
 Dimensions: B batch, T video frames, N tokens, D width, H heads; t the two frames of a pair, s the two sticks,
 k the GRID * GRID cells of a heat map, h w picture, c channels.
@@ -49,6 +50,7 @@ CROP = 128              # px, side of each registered crop; CHOICE: the paper do
 GRID = 11               # cells per axis of a stick's heat map, paper 3.1
 REACH = 1.2             # stick radii at the grid's outermost cell: room for a crop that is slightly off
 UNIT = (GRID - 1) / 2 / REACH          # grid cells per stick radius
+STILL = 3 + 4 + 4       # channels of what stands still in a video: RGB of the temporal median, RGBA of the template at rest and pressed
 BATCH = 16              # pairs of frames per pass of the network when parsing
 FRAME_WIDTH = 960       # px, width of the synthetic game frame that overlay sizes refer to
 
@@ -70,9 +72,8 @@ class Net:
     depths: tuple = (1, 1, 2, 2)
     heads: tuple = (1, 2, 3, 4)
     reduce: tuple = (8, 4, 2, 1)                    # side of the patches that keys and values are pooled from
-    channels: int = 6                               # RGB of the frame and of the temporal median
     decoder: int = 64                               # width of the 1/4-resolution feature map
-    detail: int = 16                                # channels of the full-resolution features that sticks also read
+    detail: int = 24                                # channels of the full-resolution features
     head: int = 48                                  # width of the stick head
 
 
@@ -134,8 +135,8 @@ class PatchEmbeddings(nn.Module):
         self.proj = nn.Conv2d(channels, width, kernel, stride, kernel // 2)
         self.layer_norm = nn.LayerNorm(width)
 
-    def forward(self, x):
-        x = self.proj(x)
+    def forward(self, x, more):
+        x = self.proj(x) + more
         return self.layer_norm(as_tokens(x)), x.shape[-2:]
 
 
@@ -210,25 +211,26 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, r) for _ in range(depth))
         self.layer_norm = nn.LayerNorm(width)
 
-    def forward(self, x):
-        x, size = self.patch_embeddings(x)
+    def forward(self, x, more=0.0):
+        x, size = self.patch_embeddings(x, more)
         for block in self.blocks:
             x = block(x, size)
         return as_image(self.layer_norm(x), size)
 
 
 class Encoder(nn.Module):
-    """image [B, c, h, w] -> four maps [B, D, h / 4, w / 4] ... [B, D, h / 32, w / 32]."""
+    """image [B, 3, h, w] -> four maps [B, D, h / 4, w / 4] ... [B, D, h / 32, w / 32]; `more` is added to the first patches, before their LayerNorm."""
 
     def __init__(self, net: Net):
         super().__init__()
-        self.stages = nn.ModuleList(map(Stage, (net.channels, *net.widths[:3]), net.widths, net.depths, net.heads,
+        self.stages = nn.ModuleList(map(Stage, (3, *net.widths[:3]), net.widths, net.depths, net.heads,
                                         net.reduce, (7, 3, 3, 3), (4, 2, 2, 2)))
 
-    def forward(self, x):
-        maps = []
-        for stage in self.stages:
-            maps.append(x := stage(x))
+    def forward(self, x, more=0.0):
+        first, *others = self.stages
+        maps = [first(x, more)]
+        for stage in others:
+            maps.append(stage(maps[-1]))
         return maps
 
 
@@ -281,6 +283,8 @@ def sample(features, points):
 class Parser(nn.Module):
     """Two crops side by side -> logits of 16 buttons and 2 heat maps, and whether each of these is to be seen at all, for both of the frames.
 
+    What stands still is seen too: the temporal median, and how the template looks at rest and with everything pressed, so that a skin
+    never seen before can be read by comparing.  It has convolutions of its own, added to the frames': a whole video pays for them once a batch.
     DEVIATION: the paper reads the second frame of a pair; reading both halves the work per frame and doubles what a pair teaches.
     """
 
@@ -289,7 +293,9 @@ class Parser(nn.Module):
         self.net = net
         self.encoder = Encoder(net)
         self.decoder = Decoder(net)
-        self.detail = nn.Conv2d(net.channels, net.detail, 3, padding=1)
+        self.detail = nn.Conv2d(3, net.detail, 3, padding=1)
+        self.still_patches = nn.Conv2d(STILL, net.widths[0], 7, 4, 3, bias=False)
+        self.still_detail = nn.Conv2d(STILL, net.detail, 3, padding=1, bias=False)
         for name, points in (("cells", lattice(torch.linspace(-REACH, REACH, GRID))), ("nine", lattice([-0.67, 0, 0.67])),
                              ("near", rings((0.6, 4, 0), (1.0, 8, 0), (1.25, 4, 0.5))), ("far", rings((1.0, 4, 0)))):
             self.register_buffer(name, points, persistent=False)
@@ -299,16 +305,20 @@ class Parser(nn.Module):
         self.button_out = nn.Linear(net.decoder, 2)                     # pressed, visible
         self.stick_near = nn.Linear(2 * len(self.near) * net.detail, net.head)
         self.stick_far = nn.Linear(2 * len(self.far) * net.decoder, net.head)
+        self.stick_look = nn.Linear(2 * len(self.near) * net.detail, net.head)
         self.stick_mix = nn.Conv2d(net.head, net.head, 3, padding=1)
         self.stick_out = nn.Conv2d(net.head, 1, 3, padding=1)
         self.stick_seen = nn.Linear(net.head, 1)
 
-    def forward(self, x, boxes, sticks):
-        """x [B, 6, CROP, 2 CROP] in -1..1; boxes [B, 16, 4] centre and half size; sticks [B, 2, 6] centre, travel, knob's half
-        size; both as shares of the crop.  Returns logits, per frame: of buttons [B, 2, 16], of heat maps [B, 2, 2, GRID * GRID],
-        and of being visible [B, 2, 18]: 16 buttons, 2 sticks; not behind a menu or a banner, not switched off."""
-        coarse, fine = self.decoder(self.encoder(x)).float(), self.detail(x).float()    # sampling in bfloat16 is far slower
-        heat, knobs = self.read_sticks(coarse, fine, sticks)
+    def forward(self, x, still, boxes, sticks):
+        """x [B, 3, CROP, 2 CROP] in -1..1; still [B or 1, STILL, CROP, 2 CROP], see network_input; boxes [B, 16, 4] centre and half size;
+        sticks [B, 2, 6] centre, travel, knob's half size; both as shares of the crop.  Returns logits, per frame: of buttons [B, 2, 16],
+        of heat maps [B, 2, 2, GRID * GRID], and of being visible [B, 2, 18]: 16 buttons, 2 sticks; not behind a menu or a banner, not
+        switched off."""
+        coarse = self.decoder(self.encoder(x, self.still_patches(still))).float()        # sampling in bfloat16 is far slower
+        look = self.still_detail(still).float()
+        fine = self.detail(x).float() + look
+        heat, knobs = self.read_sticks(coarse, fine, look, sticks)
         buttons, seen = self.read_buttons(coarse, fine, boxes, knobs).unbind(-1)
         return buttons, heat, torch.cat([seen, self.stick_seen(knobs)[..., 0]], -1)
 
@@ -321,15 +331,18 @@ class Parser(nn.Module):
         clicks = F.pad(self.button_knob(knobs), (0, 0, first, len(sim.BUTTONS) - first - 2))
         return self.button_out(F.gelu(self.button_in(f) + self.button_name + clicks))
 
-    def read_sticks(self, coarse, fine, sticks):
+    def read_sticks(self, coarse, fine, look, sticks):
+        """Every place on the grid is compared with how the template draws its knob, `look` at the centre."""
         centre, travel, knob = sticks[:, :, None].split(2, -1)
-        candidates = (centre + self.cells * travel)[:, :, :, None]                        # B s k 1 2
+        candidates = centre + self.cells * travel                                         # B s k 2
 
-        def around(features, ring):
-            points = (candidates + ring * knob[:, :, :, None]).flatten(1, 3)              # B (s k p) 2
-            return rearrange(sample(features, points), "B t (n p) c -> B t n (p c)", p=len(ring))
-        f = F.gelu(self.stick_near(around(fine, self.near)) + self.stick_far(around(coarse, self.far)))
-        f = rearrange(f, "B t (s i j) c -> (B t s) c i j", s=2, i=GRID)
+        def around(features, at, ring):
+            b = len(features)                                                             # 1 if the batch shares them
+            points = (at[:b, :, :, None] + ring * knob[:b, :, :, None]).flatten(1, 3)     # b (s k p) 2
+            return rearrange(sample(features, points), "B t (s k p) c -> B t s k (p c)", s=2, p=len(ring))
+        f = self.stick_near(around(fine, candidates, self.near)) + self.stick_far(around(coarse, candidates, self.far))
+        f = F.gelu(f + self.stick_look(around(look, centre, self.near)))
+        f = rearrange(f, "B t s (i j) c -> (B t s) c i j", i=GRID)
         f = F.gelu(self.stick_mix(f))
         heat = rearrange(self.stick_out(f), "(B t s) 1 i j -> B t s (i j)", t=2, s=2)
         f = rearrange(f, "(B t s) c i j -> B t s (i j) c", t=2, s=2)
@@ -337,10 +350,15 @@ class Parser(nn.Module):
         return heat, knobs
 
 
-def network_input(frames, median):
-    """uint8 frames [B, 2, CROP, CROP, 3] and their medians, same shape -> float [B, 6, CROP, 2 CROP] in -1..1."""
-    x = rearrange(torch.stack([frames, median], -2), "B t h w m c -> B (m c) h (t w)")
-    return (x.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+def network_input(frames, median, looks):
+    """uint8 frames [B, 2, CROP, CROP, 3]; the median that each belongs to [b, 2, CROP, CROP, 3] and how the template looks at rest and
+    pressed [b, 2, CROP, CROP, 4], premultiplied, with b = B, or 1 for the whole batch -> floats in -1..1 [B, 3, CROP, 2 CROP] and
+    [b, STILL, CROP, 2 CROP]: median, and twice a look over grey and its opacity."""
+    beside = lambda x: rearrange(x.float() / 127.5 - 1, "B t h w c -> B c h (t w)")                    # noqa: E731
+    looks = rearrange(looks.float() / 255, "b k h w c -> b k c h w")
+    looks = torch.cat([2 * looks[:, :, :3] - looks[:, :, 3:], 2 * looks[:, :, 3:] - 1], 2).flatten(1, 2)
+    still = torch.cat([beside(median), looks.repeat(1, 1, 1, 2)], 1)
+    return beside(frames).contiguous(memory_format=torch.channels_last), still.contiguous(memory_format=torch.channels_last)
 
 
 # ---- positions: of the template's elements in the crop, of a knob on its grid -----------------------------------
@@ -433,7 +451,8 @@ def through_codec(rng, frames: list) -> list:
         coder.options = {"crf": str(rng.integers(18, 42)), "preset": str(rng.choice(["superfast", "veryfast", "medium"])), "tune": "zerolatency"}
     else:
         coder.bit_rate = int(np.exp(rng.uniform(*np.log((0.04, 0.5)))) * 30 * coder.width * coder.height)        # bits per pixel
-        coder.options = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"} if "vpx" in name else {}
+        speed = "-8" if name == "libvpx" else "8"                               # VP8 takes a positive one as leave to follow the clock
+        coder.options = {"deadline": "realtime", "cpu-used": speed, "lag-in-frames": "0"} if "vpx" in name else {}
     packets = []
     for i, f in enumerate(frames):
         picture = av.VideoFrame.from_ndarray(f, "rgb24")
@@ -451,14 +470,83 @@ def covered(box, by) -> float:
     return w * h / (box[2] * box[3])
 
 
+class Skin:
+    """A template, mostly as it is; else a new look made of it: other colours, fainter presses, presses that darken or lighten, buttons whose
+    two looks have changed places.  What is read then has to come from its looks, not from memory."""
+
+    def __init__(self, rng, template):
+        self.template, self.boxes = template, extract.layout(template)["buttons"]
+        self.swap, self.invert = (rng.permutation(3), rng.random() < 0.5) if rng.random() < 0.25 else (None, False)
+        self.strength = rng.uniform(0.25, 1) if rng.random() < 0.3 else 1.0
+        self.tone = rng.uniform(0.2, 0.6) if rng.random() < 0.2 and self.solid() else 0.0
+        self.clicks = np.array([b.endswith("THUMB") for b in sim.BUTTONS])
+        dpad = [b.startswith("DPAD") and not self.tone for b in sim.BUTTONS] if any(e.kind == "dpad" for e in template.elements) else [False] * 16
+        self.flip = (rng.random(16) < rng.choice([0, 0.5, 1], p=[0.7, 0.2, 0.1])) & ~np.array(dpad)
+
+    def solid(self) -> bool:
+        """Can every button be seen at rest?"""
+        rest = extract.draw(self.template, np.zeros(16), np.zeros(4))
+        return all(rest[extract.region(box)][..., 3].mean() > 100 for box in self.boxes.values())
+
+    def pressed(self, buttons, sticks):
+        """As extract.draw, or with what is pressed darker where it is light and lighter where it is dark."""
+        if not self.tone:
+            return extract.draw(self.template, buttons, sticks)
+        out = extract.draw(self.template, buttons & self.clicks, sticks)
+        for name, on in zip(sim.BUTTONS, buttons & ~self.clicks):
+            if on and name in self.boxes:
+                part = out[extract.region(self.boxes[name])]
+                color, alpha = part[..., :3].astype(np.float32), part[..., 3:]
+                part[..., :3] = color + self.tone * (np.where(2 * color.mean(-1, keepdims=True) > alpha, 0, alpha) - color)
+        return out
+
+    def draw(self, buttons, sticks):
+        """As extract.draw."""
+        out = self.pressed(buttons ^ self.flip, sticks)
+        if self.strength < 1:
+            out = cv2.addWeighted(out, self.strength, self.pressed(self.flip, sticks), 1 - self.strength, 0)
+        if self.swap is not None:
+            color, alpha = out[..., self.swap], out[..., 3:]
+            out = np.dstack([alpha - color if self.invert else color, alpha])
+        return out
+
+    def looks(self):
+        """As extract.looks."""
+        return extract.looks(self.boxes, lambda on: self.draw(on, np.zeros(4)))
+
+
+def crop_looks(looks):
+    """The looks of a template as the network sees them: uint8 [2, CROP, CROP, 4]."""
+    return np.stack([cv2.resize(look, (CROP, CROP), interpolation=cv2.INTER_AREA) for look in looks])
+
+
+def disguise(rng, item: dict) -> dict:
+    """Now and then the mirror image, or buttons that go by each other's names (not the sticks' clicks): places and names mean little on an unknown pad."""
+    item = dict(item)
+    if rng.random() < 0.15:
+        for key in ("frames", "median", "looks"):
+            item[key] = item[key][..., ::-1, :]
+        for key in ("boxes", "sticks"):
+            item[key] = item[key].copy()
+            item[key][:, 0] = 1 - item[key][:, 0]
+        item["cells"] = item["cells"] * np.float32([-1, 1])
+    if rng.random() < 0.15:
+        names = np.arange(18)
+        free = [i for i, b in enumerate(sim.BUTTONS) if not b.endswith("THUMB")]
+        names[free] = rng.permutation(free)
+        item |= {"boxes": item["boxes"][names[:16]], "buttons": item["buttons"][:, names[:16]], "visible": item["visible"][:, names],
+                 "shown": np.append(item["shown"][names[:16]], item["shown"][16:])}
+    return {k: np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v for k, v in item.items()}
+
+
 class Synthetic(torch.utils.data.Dataset):
     """Pairs of consecutive crops with the median that goes with them; item i follows from (seed, i) alone.
 
-    A dict: frames uint8 [2, CROP, CROP, 3], median uint8 [CROP, CROP, 3], boxes, sticks, shown (see geometry),
+    A dict: frames uint8 [2, CROP, CROP, 3], median uint8 [CROP, CROP, 3], looks uint8 [2, CROP, CROP, 4], boxes, sticks, shown (see geometry),
     buttons bool [2, 16], cells f32 [2, 2, 2] (frame, stick, axis: where the knob is *in this crop*, in cells, so that
     a crop that is slightly off teaches no wrong place), visible bool [2, 18], family int64.
     """
-    SCENES, REPAINT, PLAYERS = 64, 4096, 12         # game pictures in use; items until new ones are painted; players per template
+    SCENES, REPAINT = 64, 4096                      # game pictures in use; items until new ones are painted
     WIDTH = np.log((130, 480))                      # px, of the overlay as displayed
     LEAD = 2                                        # frames before the pair when it goes through a codec
 
@@ -468,7 +556,7 @@ class Synthetic(torch.utils.data.Dataset):
         self.seed, self.own, self.templates, self.photos = seed, len(own), [*own, *known], photos
         self.layouts = [extract.layout(t) for t in self.templates]
         self.families = sorted({t.family for t in self.templates})
-        self.era, self.scenes, self.idle = None, [], {}
+        self.era, self.scenes = None, []
 
     def scene(self, rng, index):
         """A random game picture and its 9 x 6 thumbnail; each era of items has its own set."""
@@ -498,22 +586,16 @@ class Synthetic(torch.utils.data.Dataset):
         washed = cv2.resize(cv2.addWeighted(thumb, 0.5, blur, 0.5, 0), (36, 24), interpolation=cv2.INTER_CUBIC)
         return behind, cv2.resize(washed, (w, h), interpolation=cv2.INTER_LINEAR)
 
-    def usual(self, rng, t):
-        """The overlay as a temporal median shows it: at rest, or the median of three states of one of a few players, with
-        the buttons that this player holds most of the time: "unlike the median" must not come to mean "pressed"."""
-        key = (t, int(rng.integers(self.PLAYERS)) if rng.random() < 0.65 else self.PLAYERS)
-        if key not in self.idle:
-            draws, template = np.random.default_rng([self.seed, *key]), self.templates[t]
-            held, favourite = np.where(draws.random(16) < 0.2, 0.8, 0.1), random_sticks(draws)
-            states = [(np.zeros(16), np.zeros(4))] * 3
-            if key[1] < self.PLAYERS:
-                states = [(without_opposites(draws, draws.random(16) < held),
-                           (favourite, random_sticks(draws), np.zeros(4))[draws.integers(3)]) for _ in range(3)]
-            a, b, c = (extract.draw(template, *state) for state in states)
-            if len(self.idle) > 1500:                                   # about 600 MB
-                self.idle.clear()
-            self.idle[key] = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
-        return self.idle[key]
+    @staticmethod
+    def usual(rng, skin):
+        """The overlay as a temporal median shows it: at rest, or the median of three states of a player who holds some buttons
+        most of the time: "unlike the median" must not come to mean "pressed"."""
+        if rng.random() < 0.35:
+            return skin.draw(np.zeros(16, bool), np.zeros(4))
+        held, favourite = np.where(rng.random(16) < 0.2, 0.8, 0.1), random_sticks(rng)
+        a, b, c = (skin.draw(without_opposites(rng, rng.random(16) < held), (favourite, random_sticks(rng), np.zeros(4))[rng.integers(3)])
+                   for _ in range(3))
+        return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
     def hide(self, rng, index, pictures, bare, boxes):
         """What may lie over the overlay: nothing, mostly; a banner or a window of the game; or the overlay itself is switched off.
@@ -539,7 +621,7 @@ class Synthetic(torch.utils.data.Dataset):
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, int(index)])
         t = int(rng.integers(self.own) if self.own and rng.random() < 0.75 else rng.integers(len(self.templates)))
-        template, layout = self.templates[t], self.layouts[t]
+        template, layout, skin = self.templates[t], self.layouts[t], Skin(rng, self.templates[t])
         boxes, sticks, shown = geometry(layout)
         damage = rng.choice(["none", "jpeg", "codec"], p=[0.25, 0.3, 0.45])
         n = 2 + self.LEAD * (damage == "codec")
@@ -550,7 +632,7 @@ class Synthetic(torch.utils.data.Dataset):
         room = (np.array([w, h]) + edge + 5) // 2 * 2
         behind, median = self.backgrounds(rng, index, *room.tolist(), n)
         opacity, pictures, scale = rng.uniform(0.45, 1), [b.copy() for b in behind], np.array([w, h]) / size
-        for picture, overlay in zip([*pictures, median], [*(extract.draw(template, b, s) for b, s in zip(buttons, positions)), self.usual(rng, t)]):
+        for picture, overlay in zip([*pictures, median], [*map(skin.draw, buttons, positions), self.usual(rng, skin)]):
             extract.composite(picture, cv2.resize(overlay, (w, h), interpolation=cv2.INTER_AREA), *edge.tolist(), opacity)
         visible = self.hide(rng, index, pictures, behind, [self.places(layout, p, scale, edge) for p in positions[-2:]])
         if rng.random() < 0.08:                                                       # another frame rate, by blending
@@ -571,9 +653,10 @@ class Synthetic(torch.utils.data.Dataset):
                 centre, radius = np.array(layout["sticks"][side][:2]), layout["sticks"][side][2]
                 seen = (centre + radius * positions[-2:, 2 * s:2 * s + 2] - off) / stretch
                 cells[:, s] = (seen - centre) / radius * UNIT
-        return {"frames": np.stack(crops[:2]), "median": np.ascontiguousarray(crops[2]), "boxes": boxes, "sticks": sticks, "shown": shown,
-                "buttons": buttons[-2:], "cells": cells, "visible": visible & np.append(shown[:16], shown[16::2]),
-                "family": self.families.index(template.family)}
+        return disguise(rng, {
+            "frames": np.stack(crops[:2]), "median": crops[2], "looks": crop_looks(skin.looks()), "boxes": boxes, "sticks": sticks, "shown": shown,
+            "buttons": buttons[-2:], "cells": cells, "visible": visible & np.append(shown[:16], shown[16::2]),
+            "family": self.families.index(template.family)})
 
     @staticmethod
     def places(layout, positions, scale, edge):
@@ -617,7 +700,7 @@ def read_batch(parser: Parser, batch: dict, device: str):
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     median = batch["median"][:, None].expand_as(batch["frames"])
     with sim.autocast(device):
-        return *parser(network_input(batch["frames"], median), batch["boxes"], batch["sticks"]), batch
+        return *parser(*network_input(batch["frames"], median, batch["looks"]), batch["boxes"], batch["sticks"]), batch
 
 
 # ---- yours to change: the loss
@@ -794,14 +877,16 @@ def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str
     out = {"buttons": [], "sticks": [], "confidence": [], "time": []}
     shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
     medians = np.stack([cv2.resize(m, (CROP, CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
+    looks = torch.from_numpy(crop_looks(overlay["looks"]))[None].to(device)
     with tqdm(total=sim.video_facts(video)["frames"], desc=Path(video).name, unit="frame", leave=False) as bar:
         for chunk, real in ahead(in_pairs(registered(video, overlay, layout["size"], CROP, CROP), BATCH)):
             seconds, place, crops = map(np.stack, zip(*chunk))
+            together = place[:2] if (place == place[0]).all() else place                # frames of one place share what stands still
             frames, median = (torch.from_numpy(rearrange(a, "(B t) h w c -> B t h w c", t=2)).to(device)
-                              for a in (crops, medians[place]))
+                              for a in (crops, medians[together]))
             places = (torch.from_numpy(a).to(device).expand(len(frames), -1, -1) for a in (boxes, sticks))
             with sim.autocast(device):
-                logits, heat, sight = parser(network_input(frames, median), *places)
+                logits, heat, sight = parser(*network_input(frames, median, looks.expand(len(median), -1, -1, -1, -1)), *places)
             cells, mass = locate(heat)
             p, visible = logits.float().sigmoid(), sight.float().sigmoid()
             sure = (visible * torch.cat([(2 * p - 1).abs(), mass], -1))[..., shows].mean(-1)
@@ -856,8 +941,7 @@ loaded = functools.lru_cache(1)(load)       # a process reads the weights once
 
 
 def starting_weights(path) -> dict:
-    """Tensors by our names, of a parser, or of the encoder in a published SegFormer (safetensors, as transformers saves it), which knows
-    nothing of the median: its first layer gives that no weight."""
+    """Tensors by our names, of a parser, or of the encoder in a published SegFormer (safetensors, as transformers saves it)."""
     from safetensors import safe_open
     try:
         with safe_open(path, "pt") as f:
@@ -866,8 +950,6 @@ def starting_weights(path) -> dict:
         raise SystemExit(f"{path}: not a readable safetensors file ({str(e).splitlines()[0][:120]})") from None
     if not any(k.startswith("stages.") for k in found):
         return {k: torch.from_numpy(v).float() for k, v in sim.read(path, "nitrogen.parser/1")[0].items()}
-    first = "stages.0.patch_embeddings.proj.weight"
-    found[first] = torch.cat([found[first], torch.zeros_like(found[first])], 1)
     return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}
 
 

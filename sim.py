@@ -87,6 +87,7 @@ FORMATS = {
         "bbox": ("int32", "P 4", "x, y, w, h in frame px"),
         "span": ("int64", "P 2", "first and last frame"),
         "median": ("uint8", "P h w 3", "temporal median of the registered crop, RGB"),
+        "looks": ("uint8", "2 H W 4", "the template at rest and with everything pressed, RGBA, premultiplied"),
     },
     "nitrogen.index/1": {
         "points": ("float32", "n 4", "x, y, size in canvas px, angle in degrees"),

@@ -103,7 +103,8 @@ def clip(tmp_path):
               "nitrogen.actions/1", unit="grid")
     sim.write(tmp_path / "clip-000.overlay.safetensors",
               {"affine": np.eye(2, 3, dtype=np.float32)[None], "corners": np.zeros((1, 4, 2), np.float32), "span": np.array([[0, T - 1]]),
-               "bbox": np.array([[100, 60, 100, 60]], np.int32), "median": np.zeros((1, 6, 10, 3), np.uint8)}, "nitrogen.overlay/1", found=True)
+               "bbox": np.array([[100, 60, 100, 60]], np.int32), "median": np.zeros((1, 6, 10, 3), np.uint8),
+               "looks": np.zeros((2, 6, 10, 4), np.uint8)}, "nitrogen.overlay/1", found=True)
     return tmp_path
 
 
@@ -121,7 +122,7 @@ def test_rows_without_the_overlay_are_left_out_and_every_place_is_painted(clip):
     tensors["sticks"][:30, 2] = -90                                 # would spoil the percentile
     sim.write(path, tensors, "nitrogen.actions/1", unit="grid")
     overlay, _ = sim.read(clip / "clip-000.overlay.safetensors")
-    twice = {k: np.concatenate([v, v]) for k, v in overlay.items()}
+    twice = {k: np.concatenate([v, v]) for k, v in overlay.items() if k != "looks"} | {"looks": overlay["looks"]}
     twice["bbox"][1], twice["span"] = (10, 150, 40, 30), np.array([[30, 59], [60, T - 1]])
     sim.write(clip / "clip-000.overlay.safetensors", twice, "nitrogen.overlay/1", found=True)
     data, about = sim.read(shard(clip))

@@ -52,6 +52,10 @@ MIT_B0 = [
 ]
 
 
+def looks_of(template):
+    return extract.looks(extract.layout(template)["buttons"], lambda on: extract.draw(template, on, np.zeros(4)))
+
+
 def fill(name, shape):
     r = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
     r = 1 + 0.1 * r if name.endswith("weight") and "norm" in name else 0.08 * r
@@ -60,8 +64,7 @@ def fill(name, shape):
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 2e-7), (torch.float32, 2e-5)])
 def test_mit_b0_parity(dtype, tolerance):
-    b0 = parse.NETS["b0"]
-    encoder = parse.Encoder(parse.Net(b0.widths, b0.depths, b0.heads, b0.reduce, channels=3))
+    encoder = parse.Encoder(parse.NETS["b0"])
     assert sum(p.numel() for p in encoder.parameters()) == 3_319_392
     encoder.load_state_dict({k: fill(k, v.shape) for k, v in encoder.state_dict().items()})
     image = np.random.default_rng(1).integers(0, 256, (256, 512, 3), dtype=np.uint8)
@@ -76,11 +79,11 @@ def test_mit_b0_parity(dtype, tolerance):
 
 
 def test_published_encoders_can_be_started_from(tmp_path):
-    """The names in which transformers stores MiT weights; the median's channels start without weight."""
+    """The names in which transformers stores MiT weights."""
     from safetensors.torch import save_file
-    three, six = (parse.Encoder(dataclasses.replace(parse.NETS["b0"], channels=c)) for c in (3, 6))
+    first, second = (parse.Encoder(parse.NETS["b0"]) for _ in range(2))
     older = {}
-    for name, tensor in three.state_dict().items():
+    for name, tensor in first.state_dict().items():
         _, i, part, *rest = name.split(".")
         name = ".".join(["encoder", "block" if part == "blocks" else part, i, *rest])
         for new, old in (("layernorm_before", "layer_norm_1"), ("layernorm_after", "layer_norm_2"), ("q_proj", "self.query"), ("k_proj", "self.key"),
@@ -91,10 +94,10 @@ def test_published_encoders_can_be_started_from(tmp_path):
     assert "segformer.encoder.block.1.0.attention.self.layer_norm.weight" in older and "segformer.encoder.patch_embeddings.0.proj.weight" in older
     save_file(older | {"decode_head.classifier.bias": torch.zeros(150)}, tmp_path / "b0.safetensors")
     given = parse.starting_weights(tmp_path / "b0.safetensors")
-    six.load_state_dict({k.removeprefix("encoder."): v for k, v in given.items()})
-    x = torch.randn(1, 6, 64, 64)
+    second.load_state_dict({k.removeprefix("encoder."): v for k, v in given.items()})
+    x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(three(x[:, :3]), six(x)))
+        assert all(torch.equal(a, b) for a, b in zip(first(x), second(x)))
     run = parse.ParserTraining(parse.TrainConfig(out=str(tmp_path / "p.safetensors"), net="b0", init=str(tmp_path / "b0.safetensors")), "cpu")
     assert torch.equal(run.params["encoder.stages.3.blocks.1.mlp.fc2.weight"], older["segformer.encoder.block.3.1.mlp.dense2.weight"])
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
@@ -106,10 +109,26 @@ def test_shapes_and_size():
     parser = parse.Parser(parse.NETS["compact"])
     assert 0.8e6 < sum(p.numel() for p in parser.parameters()) < 1.5e6
     frames = torch.zeros(3, 2, parse.CROP, parse.CROP, 3, dtype=torch.uint8)
-    x = parse.network_input(frames, frames + 255)
-    assert x.shape == (3, 6, 128, 256) and (x[:, :3] == -1).all() and (x[:, 3:] == 1).all()
-    buttons, heat, seen = parser(x, torch.full((3, 16, 4), 0.3), torch.full((3, 2, 6), 0.3))
+    looks = torch.stack([frames[:, 0], frames[:, 0] + 255], 1)[..., [0, 0, 0, 1]]
+    looks[:, 1, ..., 3] = 51                                                          # 1 px in 5 is the template's, white
+    looks[:, 1, ..., :3] = 51
+    x, still = parse.network_input(frames, frames + 255, looks)
+    assert x.shape == (3, 3, 128, 256) and still.shape == (3, parse.STILL, 128, 256) and (x == -1).all() and (still[:, :3] == 1).all()
+    assert torch.allclose(still[0, 3:, 5, 200], torch.tensor([0, 0, 0, -1, 0.2, 0.2, 0.2, -0.6]))    # over grey, which is 0
+    buttons, heat, seen = parser(x, still, torch.full((3, 16, 4), 0.3), torch.full((3, 2, 6), 0.3))
     assert buttons.shape == (3, 2, 16) and heat.shape == (3, 2, 2, 121) and seen.shape == (3, 2, 18)
+
+
+def test_what_stands_still_is_shared_by_a_batch():
+    torch.manual_seed(0)
+    parser, rng = parse.Parser(parse.NETS["compact"]).eval(), np.random.default_rng(0)
+    bytes_ = lambda *shape: torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))                # noqa: E731
+    frames, median, looks = bytes_(4, 2, 128, 128, 3), bytes_(1, 2, 128, 128, 3), bytes_(1, 2, 128, 128, 4)
+    places = torch.rand(1, 16, 4).expand(4, -1, -1), torch.rand(1, 2, 6).expand(4, -1, -1)
+    with torch.no_grad():
+        once = parser(*parse.network_input(frames, median, looks), *places)
+        each = parser(*parse.network_input(frames, median.expand(4, -1, -1, -1, -1), looks.expand(4, -1, -1, -1, -1)), *places)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(once, each))
 
 
 def test_features_are_read_where_they_are():
@@ -179,6 +198,43 @@ def test_without_the_optional_encoder_opencv_does_it(monkeypatch):
     clip = [extract.paint(np.random.default_rng(5))[:96, :128]] * 3
     out = parse.through_codec(np.random.default_rng(0), clip)
     assert len(out) == 3 and 0.1 < np.abs(out[1].astype(int) - clip[1]).mean() < 40
+
+
+@pytest.mark.parametrize("name", ["xbox360-flat", "ps4-dark", "nes-chrome", "hitbox-neon", "keys-neon"])
+def test_new_looks_of_a_template_are_what_is_drawn(name):
+    """Whatever Skin makes of a template: at rest it looks as its first look, and each pressed button as in its second."""
+    template = extract.templates()[name]
+    boxes = extract.layout(template)["buttons"]
+    rest, full = looks_of(template)
+    names = [n for n in boxes if not n.endswith("THUMB")]
+    assert all((rest != full)[extract.region(boxes[n])].any() for n in boxes), "every button has two looks"
+    made = [parse.Skin(np.random.default_rng(seed), template) for seed in range(40)]
+    assert any(m.invert for m in made) and any(m.strength < 1 for m in made) and any(m.flip.any() for m in made)
+    assert any(m.tone for m in made) == made[0].solid()
+    for skin in made:
+        rest, full = skin.looks()
+        assert (skin.draw(np.zeros(16, bool), np.zeros(4)) == rest).all() or skin.flip.any()
+        inner = {n: extract.region((x + w / 4, y + h / 4, w / 2, h / 2)) for n, (x, y, w, h) in boxes.items()}      # elements may touch
+        for n in names:
+            drawn = skin.draw(np.array([b == n for b in sim.BUTTONS]), np.zeros(4))
+            for other in names:
+                want = full if other == n else rest
+                assert np.abs(drawn[inner[other]].astype(int) - want[inner[other]]).mean() < 3, (n, other, skin.flip)
+
+
+def test_disguises_keep_their_labels():
+    data = parse.Synthetic(0)
+    plain = [data[i] for i in range(12)]
+    for item in plain:
+        for seed in range(8):
+            out = parse.disguise(np.random.default_rng(seed), item)
+            mirrored = not np.array_equal(out["frames"], item["frames"])
+            for (x, y, w, h), p, s in zip(out["boxes"], out["buttons"].T, out["shown"]):
+                if s:
+                    same = np.abs(item["boxes"] - [1 - x if mirrored else x, y, w, h]).sum(1).argmin()
+                    assert np.array_equal(item["buttons"][:, same], p) and np.abs(item["boxes"][same, 1:] - [y, w, h]).max() < 1e-6
+            if mirrored:
+                assert np.array_equal(out["frames"][..., ::-1, :], item["frames"]) and np.array_equal(out["cells"][..., 0], -item["cells"][..., 0])
 
 
 def test_covered_elements_are_labelled_invisible():
@@ -324,7 +380,8 @@ def clip(request, tmp_path_factory):
     corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32) * scale + affine[:, 2]
     sim.write(folder / "clip.overlay.safetensors",
               {"affine": affine[None], "corners": corners[None], "bbox": np.array([[x, y, w * scale, h * scale]], np.int32),
-               "span": np.array([[0, frames - 1]]), "median": np.median(crops, 0).astype(np.uint8)[None]},
+               "span": np.array([[0, frames - 1]]), "median": np.median(crops, 0).astype(np.uint8)[None],
+               "looks": looks_of(template)},
               "nitrogen.overlay/1", found=True, template=template.name, family=template.family, layout=layout)
     return folder, buttons, sticks, shown
 
@@ -378,7 +435,7 @@ class Published(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        net = parse.Net(**{**dataclasses.asdict(parse.NETS["b0"]), "channels": 3})
+        net = parse.NETS["b0"]
         self.encoder = parse.Encoder(net)
         self.linear = torch.nn.ModuleList(torch.nn.Linear(w, 256) for w in net.widths)
         self.fuse = torch.nn.Sequential(torch.nn.Conv2d(1024, 256, 1, bias=False), torch.nn.BatchNorm2d(256), torch.nn.ReLU())
@@ -405,10 +462,11 @@ def test_faster_than_the_published_segformer(precision):
         call()
         return batch / (time.perf_counter() - start)
 
-    picture, boxes, sticks = torch.randn(8, 6, 256, 512).to(memory_format=torch.channels_last), torch.rand(16, 16, 4), torch.rand(16, 2, 6)
-    small = torch.randn(16, 6, 128, 256).to(memory_format=torch.channels_last)
-    calls = {"theirs": (lambda: theirs(picture[:, :3]), 8), "ours, same input": (lambda: ours(picture, boxes[:8], sticks[:8]), 8),
-             "ours": (lambda: ours(small, boxes, sticks), 16)}
+    input_of = lambda b, c, h, w: torch.randn(b, c, h, w).to(memory_format=torch.channels_last)           # noqa: E731
+    picture, small, boxes, sticks = input_of(8, 3, 256, 512), input_of(16, 3, 128, 256), torch.rand(16, 16, 4), torch.rand(16, 2, 6)
+    still, still_small = input_of(1, parse.STILL, 256, 512), input_of(1, parse.STILL, 128, 256)
+    calls = {"theirs": (lambda: theirs(picture), 8), "ours, same input": (lambda: ours(picture, still, boxes[:8], sticks[:8]), 8),
+             "ours": (lambda: ours(small, still_small, boxes, sticks), 16)}
     best = dict.fromkeys(calls, 0.0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
         for _ in range(4):
@@ -452,7 +510,8 @@ def test_a_hidden_overlay_is_not_read():
         with sim.VideoWriter(Path(folder) / "a.mp4", 30, w // 2 * 2, h // 2 * 2) as out:
             for frame in [shown] * 20 + [scene] * 20:
                 out.write(np.ascontiguousarray(frame[:h // 2 * 2, :w // 2 * 2]))
-        overlay = {"affine": np.float32([[[1, 0, 0], [0, 1, 0]]]), "span": np.array([[0, 39]]), "median": still[None]}
+        overlay = {"affine": np.float32([[[1, 0, 0], [0, 1, 0]]]), "span": np.array([[0, 39]]), "median": still[None],
+                   "looks": looks_of(extract.templates()["ps4-dark"])}
         found = parse.read_actions(parser, Path(folder) / "a.mp4", overlay, layout)
     assert (found["buttons"][2:19, [4, 8]] > 0.5).all() and (found["confidence"][:19] > 0.8).all()
     assert not found["buttons"][22:].any() and not found["sticks"][22:].any() and not found["confidence"][22:].any()
@@ -477,7 +536,7 @@ def test_adapting_to_your_own_skins(tmp_path, capsys):
 
 def test_bad_input(tmp_path):
     overlay = {"affine": np.float32([[[1, 0, 0], [0, 1, 0]]]), "corners": np.zeros((1, 4, 2), np.float32), "bbox": np.zeros((1, 4), np.int32),
-               "span": np.array([[0, 9]]), "median": np.zeros((1, 20, 30, 3), np.uint8)}
+               "span": np.array([[0, 9]]), "median": np.zeros((1, 20, 30, 3), np.uint8), "looks": np.zeros((2, 20, 30, 4), np.uint8)}
     video, there, empty = tmp_path / "clip.mp4", tmp_path / "clip.overlay.safetensors", tmp_path / "empty.mp4"
     with sim.VideoWriter(video, 30, 64, 48) as out:
         out.write(np.zeros((48, 64, 3), np.uint8))
