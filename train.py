@@ -292,11 +292,32 @@ def joined(c: Config):
     if device.type == "cuda":
         device = torch.device("cuda", place)
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, size = next(dist.rendezvous("env://"))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=of_this_start(store, rank, size), rank=rank, world_size=size)
     try:
-        yield World(dist.get_rank(), size, local, device)
+        yield World(rank, size, local, device)
     finally:
         dist.destroy_process_group()
+
+
+def of_this_start(store, rank: int, size: int):
+    """The part of torchrun's store that is this start's own: the store outlives restarts, and with it the addresses of killed processes.
+
+    Every process leaves a nonce; rank 0 lists those that it finds until each process has confirmed one and the same list.
+    (TORCHELASTIC_RESTART_COUNT would not do: each machine counts its own failures.)
+    """
+    mine, agreed = os.urandom(8).hex(), ""
+    store.set(f"nonce {rank}", mine)
+    while not agreed or store.add(agreed, 0) < size:
+        if rank == 0:
+            store.set("nonces", " ".join(store.get(f"nonce {r}").decode() for r in range(size)))
+        nonces = store.get("nonces").decode()
+        start = hashlib.sha256(nonces.encode()).hexdigest()
+        if mine in nonces and start != agreed:
+            store.add(start, 1)
+            agreed = start
+        time.sleep(0.05)
+    return dist.PrefixStore(agreed, store)
 
 
 def spread(net, c: Config, w: World):

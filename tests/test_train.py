@@ -161,7 +161,7 @@ def command(c, *launcher, **env):
              (["--" + ("" if v else "no-") + f.name.replace("_", "-")] if isinstance(v, bool) else ["--" + f.name.replace("_", "-"), str(v)])]
     open("child.py", "w").write(CHILD)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(sim.ROOT), str(sim.ROOT / "tests")]), "OMP_NUM_THREADS": "1", **env}
-    return subprocess.run([sys.executable, *launcher, "child.py", *flags], env=env, capture_output=True, text=True, timeout=240, start_new_session=True)
+    return subprocess.run([sys.executable, *launcher, "child.py", *flags], env=env, capture_output=True, text=True, timeout=400, start_new_session=True)
 
 
 def test_resume_is_exact(shards):
@@ -241,12 +241,16 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
     assert max(moved) > 1e-4
 
 
-@pytest.mark.parametrize("flags", [{}, pytest.param({"fsdp": True}, marks=pytest.mark.slow)], ids=["ddp", "fsdp"])
-def test_two_processes_are_the_same_run(shards, flags):
-    """torchrun, two processes over gloo: the steps of one process but for rounding, dropout and augmentation included; one writes."""
+@pytest.mark.parametrize("flags, env", [({}, {}), pytest.param({"fsdp": True}, {}, marks=pytest.mark.slow),
+                                        pytest.param({}, {"KILL": "1:4"}, marks=pytest.mark.slow)], ids=["ddp", "fsdp", "restart"])
+def test_two_processes_are_the_same_run(shards, flags, env):
+    """torchrun, two processes over gloo: the steps of one process but for rounding, dropout and augmentation included; one writes.
+
+    Also if the second is killed in the fourth step: torchrun starts both again, and they go on from the second."""
     train.fit(config(out="one", steps=4))
-    done = command(config(out="two", steps=4, **flags), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    done = command(config(out="two", steps=4, **flags), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", **env)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert ("exitcode: -9" in done.stderr) == bool(env)
     one, two = states("one", "two")
     assert one.keys() == two.keys()
     for key in one:
