@@ -3,6 +3,7 @@
     python model.py bench --config tiny                latency, GFLOP, share of the machine's peak, memory; any preset, any device
     python model.py convert ng.pt ng.safetensors       the released checkpoint, for everything that follows
     python model.py export ng.safetensors ng.pt        and back, tensor for tensor; also what train.py made
+    python model.py half runs/tiny/model.safetensors policy.safetensors      the same in float16, for shipping
     python model.py --inspect FILE                     config, parameters per part, action layout; of either kind
 
     net = model.load("runs/tiny/model.safetensors", device="auto")      or "ng.safetensors"
@@ -19,6 +20,7 @@ dimensions, D width, H heads, d width of a head, S denoising steps, R flow-match
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import time
@@ -608,6 +610,28 @@ def export(c: Files) -> None:
     print(f"{source} -> {target}: {len(state)} tensors")
 
 
+@dataclass(frozen=True)
+class Half(Files):
+    figures: str = ""               # report.json that eval.py play wrote about the file to read: kept in the new one's description
+
+
+def half(c: Half) -> None:
+    """A policy file -> the same in float16, for shipping; what is known of its making goes along."""
+    source, target = pair(c)
+    net, tensors, info = opened(source)
+    origin, kept = sim.source(source), {k: v for k, v in info.items() if k not in ("format", "model", "tensors", "command")}
+    if c.figures:
+        try:
+            report = json.loads(Path(c.figures).read_bytes())
+            kept["figures"] = {k: v for k, v in report.items() if k != "episodes"}
+        except (OSError, ValueError, AttributeError) as e:
+            raise SystemExit(f"{c.figures}: not a report of eval.py play ({e})") from None
+        if report.get("policy") != origin:
+            raise SystemExit(f"{c.figures}: not about {source}; make it: python eval.py play --policy {source}")
+    save(target, {name: torch.from_numpy(tensors[name]) for name in net.state_dict()}, net, half=True, **kept | {"trained": info["command"], "source": [origin]})
+    inspect(target)
+
+
 def inspect(path) -> None:
     """Print a checkpoint of either kind: config, parameters per part, action layout.  Other stages' files as they do."""
     if Path(path).suffix in (".pt", ".pth"):
@@ -789,7 +813,7 @@ def gflop(c: Config, B: int, S: int = 0, draws: int = 1, freeze: bool = False) -
 
 
 def main(argv=None):
-    sim.command_line(__doc__, {"bench": ({k: Bench(net=k) for k in CONFIGS}, bench), "convert": (Files, convert), "export": (Files, export)},
+    sim.command_line(__doc__, {"bench": ({k: Bench(net=k) for k in CONFIGS}, bench), "convert": (Files, convert), "export": (Files, export), "half": (Half, half)},
                      argv, inspect)
 
 

@@ -4,7 +4,7 @@
     python train.py --config small                                   parse, filter, train, play; tiny for a CPU, small for a GPU
     python train.py --config tiny --data data/shards --out runs/mine     train on your own shards
     python train.py --config finetune --init ng.safetensors --data data/mine/shards     go on from a policy, yours or the released one
-    torchrun --nproc-per-node 8 train.py --config paper --data data/shards     several GPUs
+    torchrun --nproc-per-node 8 --max-restarts 3 train.py --config paper --data data/shards     several GPUs
     python train.py bench --config tiny --data data/shards           samples/s of the data, of the model, of both; MFU
     python train.py --inspect runs/tiny/model.safetensors
 
@@ -100,6 +100,7 @@ CONFIGS = {
     "finetune": Config(net="released", freeze=True, recompute=True, steps=3000, batch=128, micro=16, draws=4, lr=5e-5, warmup=100, decay=0.3, ema=0.999,
                        log_every=25),
 }
+BETAS = (0.9, 0.99)      # AdamW; CHOICE
 ANYWAY = {"data", "init", "minutes", "resume", "log_every", "save_every", "raw", "recompute", "compile", "fsdp", "tensorboard"}     # the same run
 
 
@@ -391,13 +392,14 @@ def fit(c: Config) -> Path:
         names = repr([(p.about["name"], len(p["start"])) for s in shards.values() for p in s.parts])
         recipe = {**sim.recipe(c, *([c.init] if c.init else [])), "shards": hashlib.sha256(names.encode()).hexdigest()[:16]}
         recipe = {k: v for k, v in recipe.items() if k not in ANYWAY}
+        about = {"recipe": recipe, "games": shards["train"].games}
         start = restore(c, w, recipe, run, optimizer, average)
         if start >= c.steps:
             w.say(f"{c.run}: finished at step {start}; --fresh trains anew")
             return c.run / "model.safetensors"
         estimate(c, w, run, c.steps - start)
         with interrupts() as asked:
-            train_steps(c, w, recipe, run, optimizer, average, shards, start, asked)
+            train_steps(c, w, about, run, optimizer, average, shards, start, asked)
     return c.run / "model.safetensors"
 
 
@@ -419,7 +421,7 @@ def assemble(c: Config, w: World):
         for block in (*net.vision.blocks, *net.mixer, *net.dit):
             block.compile(dynamic=False)
     run = spread(net, c, w)
-    optimizer = torch.optim.AdamW(learned(net).values(), lr=c.lr, weight_decay=c.weight_decay, betas=(0.9, 0.99), fused=w.device.type != "mps")
+    optimizer = torch.optim.AdamW(learned(net).values(), lr=c.lr, weight_decay=c.weight_decay, betas=BETAS, fused=w.device.type != "mps")
     return run, optimizer, {k: p.detach().clone() for k, p in learned(net).items()}, shards
 
 
@@ -453,7 +455,7 @@ def bare(run) -> model.NitroGen:
     return getattr(run, "module", run)
 
 
-def train_steps(c, w, recipe, run, optimizer, average, shards, start, asked):
+def train_steps(c, w, about, run, optimizer, average, shards, start, asked):
     from tqdm import tqdm
     net, done, seen, since, began = bare(run), start, [], start, time.time()
     data, ends = batches(shards["train"], net.c, c, w, start), began + 60 * (c.minutes or math.inf)
@@ -462,7 +464,7 @@ def train_steps(c, w, recipe, run, optimizer, average, shards, start, asked):
         for step in range(start, c.steps):
             losses, norm = update(c, w, run, optimizer, average, data, step)
             if not (np.isfinite(losses).all() and math.isfinite(norm)):
-                save(c, w, recipe, net, averaged(net, average), optimizer, average, done)
+                save(c, w, {**about, "step": done}, net, averaged(net, average), optimizer, average)
                 raise SystemExit(lost(c, w, shards["train"], step, losses, norm))
             done = step + 1
             seen.append(losses.mean())
@@ -480,7 +482,7 @@ def train_steps(c, w, recipe, run, optimizer, average, shards, start, asked):
                     bar.write("  ".join(f"{k} {v:>8}" for k, v in row.items()))
                     log(c, row)
                 if saves:
-                    save(c, w, recipe, net, weights, optimizer, average, done)
+                    save(c, w, {**about, "step": done, "log": row}, net, weights, optimizer, average)
                 seen, since, began = [], done, time.time()
             if told:
                 raise KeyboardInterrupt
@@ -525,7 +527,7 @@ def validate(m: model.Config, weights, shards, device, frames: int = 512) -> dic
 
 
 def log(c: Config, row: dict) -> None:
-    with open(c.run / "log.jsonl", "a") as f:
+    with room(c, row["step"]), open(c.run / "log.jsonl", "a") as f:
         f.write(json.dumps(row) + "\n")
     if c.tensorboard:
         for key, value in row.items():
@@ -579,8 +581,19 @@ def lock(folder: Path):
         yield
 
 
-def save(c, w, recipe, net, weights, optimizer, average, step: int) -> None:
-    """state.safetensors first, then the model: whatever happens in between, the run resumes.  Every process must call."""
+@contextlib.contextmanager
+def room(c: Config, step: int):
+    """A full disk ends the run in one line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as e:
+        raise SystemExit(f"{c.run}: step {step} could not be saved ({e}); the checkpoint before it is whole; make room, the same command goes on from there") from None
+
+
+def save(c, w, about: dict, net, weights, optimizer, average) -> None:
+    """state.safetensors first, then the model: whatever happens in between, the run resumes.  Every process must call.
+
+    about: what the files tell of themselves: recipe, training chunks by game, step, the line of the log."""
     state = {}
     for name, p in learned(net).items():
         s = optimizer.state.get(p, {})
@@ -590,13 +603,11 @@ def save(c, w, recipe, net, weights, optimizer, average, step: int) -> None:
     raw = {name: whole(v) for name, v in net.state_dict().items()} if c.raw else {}
     if w.rank > 0:
         return
-    try:
-        sim.write(c.run / "state.safetensors", state, "nitrogen.state/1", recipe=recipe, step=step)
-        model.save(c.run / "model.safetensors", weights, net, weights="averaged", recipe=recipe, step=step)
+    with room(c, about["step"]):
+        sim.write(c.run / "state.safetensors", state, "nitrogen.state/1", **about)
+        model.save(c.run / "model.safetensors", weights, net, weights="averaged", **about)
         if raw:
-            model.save(c.run / "raw.safetensors", raw, net, weights="raw", recipe=recipe, step=step)
-    except (OSError, SafetensorError) as e:
-        raise SystemExit(f"{c.run}: step {step} could not be saved ({e}); the checkpoint before it is whole; make room, the same command goes on from there") from None
+            model.save(c.run / "raw.safetensors", raw, net, weights="raw", **about)
 
 
 def restore(c, w, recipe, run, optimizer, average) -> int:

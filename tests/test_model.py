@@ -205,6 +205,27 @@ def test_export_of_a_network_trained_here(tmp_path):
         model.main(["export", str(ours), str(tmp_path / "x.pt")])
 
 
+def test_half_precision_for_shipping(tmp_path):
+    """Half the bytes, the same play but for rounding; who made it, of what, and how well it plays, in the file."""
+    source, target, report = tmp_path / "m.safetensors", tmp_path / "half.safetensors", tmp_path / "report.json"
+    net = tiny()
+    model.save(source, net.state_dict(), net, recipe={"seed": 3}, games={"ridge": 9})
+    report.write_text(json.dumps({"policy": sim.source(source), "cells": {"all": 0.5}, "episodes": [1, 2]}))
+    model.main(["half", str(source), str(target), "--figures", str(report)])
+    tensors, info = sim.read(target, "nitrogen.policy/1")
+    assert {str(v.dtype) for v in tensors.values()} == {"float16"} and target.stat().st_size < 0.51 * source.stat().st_size
+    before = sim.read(source)[1]
+    assert (info["recipe"], info["games"], info["trained"]) == ({"seed": 3}, {"ridge": 9}, before["command"])
+    assert info["figures"] == {"policy": sim.source(source), "cells": {"all": 0.5}} and info["source"] == [sim.source(source)]
+    frames, noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8), torch.randn(2, 16, 20)
+    assert (model.load(target, "cpu").sample(frames, noise) - net.eval().sample(frames, noise)).abs().max() < 0.01
+    model.save(source, tiny(dropout=0.1).state_dict(), net)
+    with pytest.raises(SystemExit, match="report.json: not about"):
+        model.main(["half", str(source), str(target), "--figures", str(report), "--fresh"])
+    with pytest.raises(SystemExit, match="nowhere.json: not a report"):
+        model.main(["half", str(source), str(target), "--figures", "nowhere.json", "--fresh"])
+
+
 def test_a_siglip_tower(tmp_path):
     from safetensors.torch import save_file
     state, path = golden_state(golden_config("released-small")), tmp_path / "tower.safetensors"
