@@ -415,7 +415,7 @@ def assemble(c: Config, w: World):
     if any(len(set(p.offsets)) < net.c.horizon for s in shards.values() for p in s.parts):
         raise SystemExit(f"{c.data}: videos of fewer frames per second than the network's {net.c.rate:g} actions; give --init (it takes the shards' timing)")
     if not len(shards["train"]):
-        raise SystemExit(f"{c.data}: no training chunks in these shards (all held out, or every segment was null)")
+        raise SystemExit(f"{c.data}: no training chunks in these shards: all videos held out (filter.py --validation 0), or all segments null (--min-active 0)")
     describe(c, w, net, shards)
     if c.compile and w.device.type == "cuda":              # block by block: equal ones compile once; DDP, FSDP2 and checkpointing stay outside
         for block in (*net.vision.blocks, *net.mixer, *net.dit):
