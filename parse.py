@@ -471,17 +471,17 @@ def covered(box, by) -> float:
 
 
 class Skin:
-    """A template, mostly as it is; else a new look made of it: other colours, fainter presses, presses that darken or lighten, buttons whose
-    two looks have changed places.  What is read then has to come from its looks, not from memory."""
+    """A template as it is; or, if `remade`, often a new look made of it: other colours, fainter presses, presses that darken or lighten,
+    buttons whose two looks have changed places.  What is read then has to come from its looks, not from memory."""
 
-    def __init__(self, rng, template):
+    def __init__(self, rng, template, remade: bool = True):
         self.template, self.boxes = template, extract.layout(template)["buttons"]
-        self.swap, self.invert = (rng.permutation(3), rng.random() < 0.5) if rng.random() < 0.25 else (None, False)
-        self.strength = rng.uniform(0.25, 1) if rng.random() < 0.3 else 1.0
-        self.tone = rng.uniform(0.2, 0.6) if rng.random() < 0.2 and self.solid() else 0.0
+        self.swap, self.invert = (rng.permutation(3), rng.random() < 0.5) if remade and rng.random() < 0.25 else (None, False)
+        self.strength = rng.uniform(0.25, 1) if remade and rng.random() < 0.3 else 1.0
+        self.tone = rng.uniform(0.2, 0.6) if remade and rng.random() < 0.2 and self.solid() else 0.0
         self.clicks = np.array([b.endswith("THUMB") for b in sim.BUTTONS])
         dpad = [b.startswith("DPAD") and not self.tone for b in sim.BUTTONS] if any(e.kind == "dpad" for e in template.elements) else [False] * 16
-        self.flip = (rng.random(16) < rng.choice([0, 0.5, 1], p=[0.7, 0.2, 0.1])) & ~np.array(dpad)
+        self.flip = (rng.random(16) < rng.choice([0, 0.5, 1], p=[0.7, 0.2, 0.1] if remade else [1, 0, 0])) & ~np.array(dpad)
 
     def solid(self) -> bool:
         """Can every button be seen at rest?"""
@@ -536,7 +536,7 @@ def disguise(rng, item: dict) -> dict:
         names[free] = rng.permutation(free)
         item |= {"boxes": item["boxes"][names[:16]], "buttons": item["buttons"][:, names[:16]], "visible": item["visible"][:, names],
                  "shown": np.append(item["shown"][names[:16]], item["shown"][16:])}
-    return {k: np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v for k, v in item.items()}
+    return item
 
 
 class Synthetic(torch.utils.data.Dataset):
@@ -550,10 +550,11 @@ class Synthetic(torch.utils.data.Dataset):
     WIDTH = np.log((130, 480))                      # px, of the overlay as displayed
     LEAD = 2                                        # frames before the pair when it goes through a codec
 
-    def __init__(self, seed: int, templates: list | None = None, own: list = (), photos: list = ()):
-        """own: the user's skins, three quarters of the items; photos: frames of games, RGB, beside the painted ones."""
+    def __init__(self, seed: int, templates: list | None = None, own: list = (), photos: list = (), remade: bool = True):
+        """own: the user's skins, three quarters of the items, drawn as they are; photos: frames of games, RGB, beside the painted ones;
+        remade: new looks are made of the other templates."""
         known = [t for name, t in extract.templates().items() if not extract.held_out(name)] if templates is None else templates
-        self.seed, self.own, self.templates, self.photos = seed, len(own), [*own, *known], photos
+        self.seed, self.own, self.templates, self.photos, self.remade = seed, len(own), [*own, *known], photos, remade
         self.layouts = [extract.layout(t) for t in self.templates]
         self.families = sorted({t.family for t in self.templates})
         self.era, self.scenes = None, []
@@ -621,7 +622,8 @@ class Synthetic(torch.utils.data.Dataset):
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, int(index)])
         t = int(rng.integers(self.own) if self.own and rng.random() < 0.75 else rng.integers(len(self.templates)))
-        template, layout, skin = self.templates[t], self.layouts[t], Skin(rng, self.templates[t])
+        template, layout, remade = self.templates[t], self.layouts[t], self.remade and t >= self.own
+        skin = Skin(rng, template, remade)
         boxes, sticks, shown = geometry(layout)
         damage = rng.choice(["none", "jpeg", "codec"], p=[0.25, 0.3, 0.45])
         n = 2 + self.LEAD * (damage == "codec")
@@ -653,10 +655,12 @@ class Synthetic(torch.utils.data.Dataset):
                 centre, radius = np.array(layout["sticks"][side][:2]), layout["sticks"][side][2]
                 seen = (centre + radius * positions[-2:, 2 * s:2 * s + 2] - off) / stretch
                 cells[:, s] = (seen - centre) / radius * UNIT
-        return disguise(rng, {
+        item = {
             "frames": np.stack(crops[:2]), "median": crops[2], "looks": crop_looks(skin.looks()), "boxes": boxes, "sticks": sticks, "shown": shown,
             "buttons": buttons[-2:], "cells": cells, "visible": visible & np.append(shown[:16], shown[16::2]),
-            "family": self.families.index(template.family)})
+            "family": self.families.index(template.family)}
+        item = disguise(rng, item) if remade else item
+        return {k: np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v for k, v in item.items()}
 
     @staticmethod
     def places(layout, positions, scale, edge):
@@ -820,7 +824,7 @@ def train(cfg: TrainConfig) -> None:
     photos = extract.film_frames(cfg.backgrounds) if cfg.backgrounds else []
     held_out = [t for name, t in extract.templates().items() if extract.held_out(name)]
     own = list(extract.read_skins(cfg.templates).values()) if cfg.templates else held_out if cfg.everything else []
-    data, test = Synthetic(cfg.seed, own=own, photos=photos), Synthetic(cfg.seed + 1_000_003, own or held_out, photos=photos)
+    data, test = Synthetic(cfg.seed, own=own, photos=photos), Synthetic(cfg.seed + 1_000_003, own or held_out, photos=photos, remade=False)
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
     print(f"train parser {cfg.net} on {device}: {len(data.templates)} templates, {f'{len(own)} of them to adapt to' if own else f'{len(held_out)} held out'}, "
           f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
