@@ -703,7 +703,9 @@ CALLS = ({nr: name for name, nr in (READS | SLEEPS | TIMERS).items()} | {wait[0]
          | {GETRANDOM: "getrandom", SCHED_YIELD: "spin"})
 ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 FUTEX_WAITS = {0: "WAIT", 6: "LOCK_PI", 9: "WAIT_BITSET", 11: "WAIT_REQUEUE_PI", 13: "LOCK_PI2"}
-ASLEEP = {"parked": "t", "stopped": "t", "vfork": "SDZ"}     # what /proc says of a thread that does nothing; else S, Z
+ASLEEP = {"parked": b"t", "stopped": b"t", "vfork": b"SDZ"}  # what /proc says of a thread that does nothing; else S, Z
+LOOKS = ("schedstat", "stat", "syscall")       # how long and how often it was on a processor; its state; whether it computes
+SCHEDSTAT, STAT, SYSCALL = range(3)
 INTERRUPTED = {-4, -512, -513, -514, -516}     # EINTR and the kernel's inner ERESTART codes
 
 PTRACE = {"POKEDATA": 5, "CONT": 7, "SINGLESTEP": 9, "GETREGS": 12, "SETREGS": 13, "DETACH": 17, "SYSCALL": 24,
@@ -712,6 +714,7 @@ FORK, VFORK, CLONE, EXEC, VFORK_DONE, SECCOMP, STOP = 1, 2, 3, 4, 5, 7, 128   # 
 OPTIONS = 1 | 2 | 4 | 8 | 16 | 32 | 128        # TRACESYSGOOD and those events
 EXITKILL = 1 << 20
 WALL = 0x40000000                              # waitpid: threads too
+NO_THREAD = 0x20000000                         # but not another thread's children (__WNOTHREAD)
 ONES = 2**64 - 1                               # -1 in a register
 SIGTRAP = 5                                    # signal.SIGTRAP, which Windows lacks
 SYSCALL_STOP = SIGTRAP | 0x80
@@ -727,6 +730,8 @@ STARTS = {"SDL_Init", "SDL_InitSubSystem"}     # after which a gamepad may be pl
 GRAPHICS = re.compile(r"/lib(SDL2|SDL3|GLX|GL|EGL|OpenGL|GLESv2|vulkan)[-.][^/]*$")
 
 libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+if libc:
+    libc.ptrace.argtypes, libc.ptrace.restype = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p], ctypes.c_long
 
 
 def find_program(name: str, env: dict | None = None, cwd=None) -> None:
@@ -750,9 +755,15 @@ class Registers(ctypes.Structure):
 
 
 def ptrace(request: str, tid: int, address=0, data=0) -> None:
-    if libc.ptrace(ctypes.c_long(PTRACE[request]), ctypes.c_long(tid), ctypes.c_void_p(address), ctypes.c_void_p(data)) < 0:
+    if libc.ptrace(PTRACE[request], tid, address, data) < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"ptrace {request}: {os.strerror(number)}")
+
+
+def peek():
+    """The next child or thread of a game of this thread that has stopped or ended, which stays to be reaped; None if there is none."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT | WALL | NO_THREAD)
 
 
 def seccomp_filter() -> bytes:
@@ -868,29 +879,27 @@ class Thread:
     fired: bool = False                        # the wait's deadline has come, the interrupt is on its way
     call: str = ""                             # name of the sleep or wait
     registers: Registers | None = None         # with which the game made it
-    files: tuple = ()                          # what /proc says of it
+    files: tuple = ()                          # what /proc says of it: LOOKS
+    rest: bytes = b""                          # its "schedstat" when it was last seen off its processor
     sets: tuple = ()                           # (address, content) of the file descriptor sets of a select that we cut
 
-    def runs(self) -> bytes:
-        """How long and how often it was on a processor so far, as the kernel writes it; empty once it is gone."""
+    def look(self, what: int) -> bytes:
+        """One of LOOKS as /proc says it now; empty once the thread is gone."""
         try:
             if not self.files:
-                folder = f"/proc/{self.process.pid}/task/{self.tid}/"
-                self.files = tuple(os.open(folder + name, os.O_RDONLY | os.O_CLOEXEC) for name in ("schedstat", "stat", "syscall"))
-            return os.pread(self.files[0], 64, 0)
+                self.files = tuple(os.open(f"/proc/{self.process.pid}/task/{self.tid}/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in LOOKS)
+            return os.pread(self.files[what], 64, 0)
         except OSError:
             return b""
 
-    def asleep(self) -> bool:
-        """Whether it does nothing now (after runs())."""
-        if self.fired and self.deadline is None and self.state == "waiting" or not self.files:
-            return False
-        try:
-            # stat says S of a thread about to sleep that has not left its processor; syscall says nothing of one that is being woken.
-            return not os.pread(self.files[2], 8, 0).startswith(b"running") and \
-                chr(os.pread(self.files[1], 64, 0).rpartition(b")")[2][1]) in ASLEEP.get(self.state, "SZ")
-        except (OSError, IndexError):
-            return False
+    def waits(self) -> bool:
+        """Whether it sleeps, or is about to and has not left its processor; not while it is being woken."""
+        letter = self.look(STAT).rpartition(b")")[2][1:2]
+        return letter != b"" and letter in ASLEEP.get(self.state, b"SZ") and not (self.fired and self.deadline is None and self.state == "waiting")
+
+    def computes(self) -> bool:
+        """Whether it is on a processor; also of one that waits to be woken this says nothing."""
+        return self.look(SYSCALL)[:7] in (b"", b"running")
 
     def __del__(self):
         for file in self.files:
@@ -951,7 +960,7 @@ class Clock:
         self.threads: dict[int, Thread] = {}
         self.timers: dict[tuple, Timer] = {}
         self.popen, self.attached, self.birth = None, False, BIRTH
-        self.look, self.spin = 0.0, 0                               # when to look at the machine's load again; how long to spin
+        self.look, self.spin, self.turn = 0.0, 0, 0                 # when to look at the machine's load again; how long to spin; pumps
         self.frames, self.gate, self.presented = 0, None, ("", [])  # so far; the thread that presented last, with which call
         self.sleeps = False                                         # a sleep of a main thread is a frame: of games that we see not present
         self.shown = False                                          # hold frames when they have been shown, not before
@@ -1084,14 +1093,17 @@ class Clock:
         with contextlib.suppress(ProcessLookupError):               # killed meanwhile: the next pump learns of it
             ptrace("SYSCALL" if thread.state == "waiting" or self.attached else "CONT", thread.tid, 0, signal_number)
 
-    def _pump(self) -> bool:
-        """Handle the stops that the threads have reached by now; True if there was one."""
-        busy = False
-        for tid, thread in list(self.threads.items()):              # by name: never reaps another child of this program
+    def _pump(self, everyone: bool = False) -> bool:
+        """Handle the stops that the threads have reached by now; True if there was one.  everyone: also see who is gone without a word."""
+        if not everyone and not (found := peek()):                  # one call where nothing has happened, as mostly
+            return False
+        self.turn, busy = self.turn + 1, False
+        alone = not everyone and self.turn % 16 and found.si_pid in self.threads      # now and then all, that one cannot keep out the others
+        for thread in [self.threads[found.si_pid]] if alone else list(self.threads.values()):      # by name: never reaps another child
             try:
-                got, status = os.waitpid(tid, os.WNOHANG | WALL)
+                got, status = os.waitpid(thread.tid, os.WNOHANG | WALL)
             except ChildProcessError:
-                got, status = tid, 0                                # gone without a word: another thread's exec
+                got, status = thread.tid, 0                         # another thread's exec, or this program ignores SIGCHLD
             if got:
                 busy = True
                 try:
@@ -1534,19 +1546,12 @@ class Clock:
 
     def _settle(self, until=None):
         """Serve the game until it is quiet (or until()).  A thread that is parked costs nothing here."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})           # each stop sends one: _rest wakes up
-        try:
-            self._serve(until)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def _serve(self, until):
         now = time.perf_counter()
         if now > self.look:                                         # on a quiet machine spinning is faster than sleeping and waking up
             self.look, self.spin = now + 1, 30 if os.getloadavg()[0] < (os.cpu_count() or 1) + 1 else 0
         end, idle = now + self.timeout, 0
         while self.threads:
-            busy = self._pump()
+            busy = self._pump(everyone=idle > 4 * self.spin)
             while self.errands and (until is None or not until()):
                 thread, errand = self.errands.pop(0)
                 errand()
@@ -1571,18 +1576,35 @@ class Clock:
 
     def _rest(self, seconds):
         """Wait for a thread to stop, at most this long: some fall asleep without a word."""
-        if signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN):
-            signal.sigtimedwait({signal.SIGCHLD}, seconds)
-        else:
-            time.sleep(seconds)                                     # this program wants these signals for itself
+        if signal.getsignal(signal.SIGCHLD) not in (signal.SIG_DFL, signal.SIG_IGN):
+            return time.sleep(seconds)                              # this program wants these signals for itself
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})           # each stop sends one
+        try:
+            if not (found := peek()) or found.si_pid not in self.threads:
+                signal.sigtimedwait({signal.SIGCHLD}, seconds)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _asleep(self, awake) -> bool:
-        """Whether no thread runs: each seen asleep, and none was scheduled meanwhile."""
+        """Whether no thread runs: all seen waiting, away from their processors, and none has been on one since.
+
+        stat says S of a thread about to sleep that has not left its processor; syscall says nothing of one that is being woken.  One
+        that was seen away from its processor needs no second look until its schedstat changes."""
         if len(self.pids()) > 1:
             awake = self.threads.values()                           # also those that are parked: a process may kill another
-        who = [*awake, *self.peers]
-        runs = [t.runs() for t in who]
-        return all(t.asleep() for t in reversed(who)) and runs == [t.runs() for t in who] and not self._pump()
+        who = [*self.peers, *awake][::-1]
+        for _ in range(2):
+            if not all(t.waits() for t in who):
+                return False
+            runs = [t.look(SCHEDSTAT) for t in who]
+            fresh = [t for t, run in zip(who, runs) if t.rest != run]
+            if not fresh:
+                return not self._pump()
+            if any(t.computes() for t in fresh):
+                return False
+            for t, run in zip(who, runs):
+                t.rest = run
+        return False
 
     # -- time
 
