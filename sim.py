@@ -28,6 +28,7 @@ import contextlib
 import ctypes
 import ctypes.util
 import dataclasses
+import errno
 import functools
 import glob
 import hashlib
@@ -697,7 +698,7 @@ WAITS = {                                      # name: number, which argument is
     "mq_timedsend": (242, 4, "date", -110), "mq_timedreceive": (243, 4, "date", -110),
 }
 TIMERS = {"setitimer": 38, "getitimer": 36, "alarm": 37, "timerfd_settime": 286, "timerfd_gettime": 287,
-          "timer_create": 222, "timer_settime": 223, "timer_gettime": 224, "timer_delete": 226}
+          "timer_create": 222, "timer_settime": 223, "timer_gettime": 224, "timer_getoverrun": 225, "timer_delete": 226}
 GETRANDOM, SCHED_YIELD, IO_URING_SETUP = 318, 24, 425
 CALLS = ({nr: name for name, nr in (READS | SLEEPS | TIMERS).items()} | {wait[0]: name for name, wait in WAITS.items()}
          | {GETRANDOM: "getrandom", SCHED_YIELD: "spin"})
@@ -1120,7 +1121,12 @@ class Clock:
             return
         event, number = status >> 16, status >> 8 & 0xFF
         if event == SECCOMP:
-            self._on_call(thread)
+            try:
+                self._on_call(thread)
+            except (OSError, OverflowError, struct.error) as e:     # the game gave an address where nothing is: the kernel tells it so
+                if getattr(e, "errno", errno.EIO) != errno.EIO:
+                    raise
+                self._go_on(thread)
         elif number == SYSCALL_STOP:
             if self.attached and thread.state != "waiting" and self._enters(thread.tid):
                 self._on_call(thread)
@@ -1352,7 +1358,7 @@ class Clock:
         return 0
 
     def _create_timer(self, process, a) -> int | None:
-        clock, number, timer = ctypes.c_int(a[0] & 0xFFFFFFFF).value, signal.SIGALRM, (1 << 20) + len(process.timers)
+        clock, number, timer = ctypes.c_int(a[0] & 0xFFFFFFFF).value, signal.SIGALRM, max(process.timers, default=1 << 20) + 1
         value, notify, tid = timer, 0, 0
         if clock not in VIRTUAL_CLOCKS:
             return None
@@ -1897,7 +1903,7 @@ class GateClock:
     def __init__(self, argv, console: Console, env=None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0):
         find_program(argv[0], env, cwd)
         self.console, self.timeout = console, timeout
-        self.popen = subprocess.Popen(list(argv), env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+        self.popen = subprocess.Popen(list(argv), env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
         self.pid = self.popen.pid
 
     @property
@@ -2021,7 +2027,8 @@ MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettemp
 KEEPER = """
 if [ -n "$2" ]; then Xvfb -displayfd 1 -screen 0 "$2x24" -fbdir "$1" -nolisten tcp -noreset -nocursor -r 2> "$1/Xvfb.log" & x=$!; fi
 echo "$x"; exec 1>&-
-read _
+while read g; do game=$g; done
+[ -z "$game" ] || kill -9 "-$game"
 [ -z "$x" ] || { kill $x; wait $x; }
 for i in 1 2 3 4 5 6 7 8 9; do rm -rf "$1" && exit; sleep 0.1; done
 """
@@ -2056,6 +2063,12 @@ class Stage:
         if not number:
             raise GameError(f"Xvfb: {last_line(self.path / 'Xvfb.log', 'it did not start')}")
         self.display = Display(f":{number}", self.path / "Xvfb_screen0")
+
+    def outlived_by(self, game: int) -> None:
+        """Name a process group that would not end with us, for the shell to end."""
+        if self.keeper:
+            self.keeper.stdin.write(b"%d\n" % game)
+            self.keeper.stdin.flush()
 
     def remove(self) -> None:
         """End the game, then the X server, and remove the folder; does nothing in a process that was forked from our own."""
@@ -2606,6 +2619,8 @@ class GameEnv(gymnasium.Env):
                                    ("clock", clock, ("auto", "hook", "console"))):
             if value not in known:
                 raise GameError(f"{name} {value!r}: there is {', '.join(known)}")
+        if not command or not fps > 0 or frame_skip < 1 or home and not os.path.isdir(home):
+            raise GameError(f"fps {fps}, frame_skip {frame_skip}, home {home!r}, command {command!r}: expected fps > 0, frame_skip >= 1, a folder, a game")
         self.resize = functools.partial(cv2.resize, dsize=(FRAME, FRAME), interpolation=cv2.INTER_AREA)
         self.command, self.fps, self.frame_skip = [str(part) for part in command], fps, frame_skip
         self.gamepad, self.screen, self.clock_name = gamepad, screen, clock
@@ -2686,6 +2701,8 @@ class GameEnv(gymnasium.Env):
         argv = [part.replace("{seed}", str(self.seed)).replace("{fps}", f"{self.fps:g}") for part in self.command]
         with open(stage.path / "stderr", "wb") as log:
             self.clock = stage.clock = make(argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout)
+        if not isinstance(self.clock, Clock):
+            stage.outlived_by(self.clock.pid)
         for device in () if console else (*stage.pads, self.view):
             device.attach()
 
@@ -2833,6 +2850,7 @@ class Run(Common):
     fps: int = 60                   # refresh rate of the monitor that the game sees
     gamepad: str = "auto"           # auto, console, joystick, keys, uinput
     screen: str = "auto"            # auto, console, readback, window
+    timeout: float = 60.0           # seconds of real time without a frame after which the game hangs
     display: str = ""               # :0 or the like; none: an X server of its own
     home: str = ""                  # home folder for the game; none: a private, empty one
     command: tuple[str, ...] = ()   # the game
@@ -2841,7 +2859,8 @@ class Run(Common):
 def launch(cfg: Run, **options) -> GameEnv:
     if not cfg.command:
         raise SystemExit("no game given: add -- COMMAND ARG...")
-    return GameEnv(cfg.command, fps=cfg.fps, seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, display=cfg.display, home=cfg.home, **options)
+    return GameEnv(cfg.command, fps=cfg.fps, seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, timeout=cfg.timeout, display=cfg.display,
+                   home=cfg.home, **options)
 
 
 @dataclass(frozen=True)
@@ -2868,32 +2887,45 @@ def play(cfg: Play) -> None:
     if cfg.record and not cfg.fresh and (video.exists() or labels.exists()):
         raise SystemExit(f"{video}: exists; give another name, or --fresh to replace it")
     player = Person(" ".join(cfg.command)) if cfg.player == "person" else RandomPad(cfg.seed)
-    rows, hashes, times = [(np.zeros(16), np.zeros(4))], [], []
+    rows, hashes, times, end = [], [], [], None
     with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
-        _, info = env.reset(seed=cfg.seed)
-        height, width = env.render().shape[:2]
-        out = stack.enter_context(VideoWriter(video, cfg.fps, width, height)) if cfg.record else None
-        begin, ended = time.perf_counter(), False
-        while True:
-            hashes.append(info["hash"]), times.append(info["time"])
-            if out:
-                out.write(fitted(env.render(), width, height))
-            pad = player(env.render())
-            if pad is not None and info["time"] - times[0] < cfg.idle:
-                pad = np.zeros(16, np.int8), np.zeros(4, np.float32)
-            if ended or pad is None:
-                break
-            if cfg.speed:
-                time.sleep(max(0.0, begin + (info["time"] - times[0]) / cfg.speed - time.perf_counter()))
-            _, _, terminated, truncated, info = env.step({"buttons": pad[0], "sticks": pad[1]})
-            if terminated:
-                break
-            rows.append(pad)
-            ended = truncated
+        try:
+            for picture, info, pad in session(env, player, cfg):
+                if cfg.record and not rows:
+                    out = stack.enter_context(VideoWriter(video, cfg.fps, *picture.shape[1::-1]))
+                    width, height = picture.shape[1::-1]
+                rows.append(pad), hashes.append(info["hash"]), times.append(info["time"])
+                if cfg.record:
+                    out.write(fitted(picture, width, height))
+        except (GameError, KeyboardInterrupt) as e:                 # what was played until then is kept
+            if not cfg.record or not rows:
+                raise
+            end = e
     if cfg.record:
+        rows = rows[:video_facts(video)["frames"]]                  # of an interruption between the two
         write(labels, recorded(rows, hashes, cfg.fps), "nitrogen.actions/1", unit="normalized", fps=cfg.fps, buttons=BUTTONS, sticks=STICKS,
-              game_command=list(cfg.command), seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, game_time=times[-1] - times[0])
+              game_command=list(cfg.command), seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, game_time=times[len(rows) - 1] - times[0])
         print(f"{len(rows)} frames -> {video}, {labels}")
+    if end:
+        raise end
+
+
+def session(env, player, cfg: Play):
+    """Yield (picture, info, the pad in force while it was drawn), until the window is closed, the game ends or its time is up."""
+    untouched = np.zeros(16, np.int8), np.zeros(4, np.float32)
+    info, pad, truncated = env.reset(seed=cfg.seed)[1], untouched, False
+    begin, origin = time.perf_counter(), info["time"]
+    while True:
+        yield env.render(), info, pad
+        pad, played = player(env.render()), info["time"] - origin
+        if truncated or pad is None:
+            return
+        pad = pad if played >= cfg.idle else untouched
+        if cfg.speed:
+            time.sleep(max(0.0, begin + played / cfg.speed - time.perf_counter()))
+        _, _, terminated, truncated, info = env.step({"buttons": pad[0], "sticks": pad[1]})
+        if terminated:
+            return
 
 
 def fitted(picture, width, height):
@@ -2957,7 +2989,7 @@ def stepper(cfg: Run) -> None:
     """A game by hand, frame by frame: to see what the clock does."""
     import cv2
     print(STEPPER)
-    action = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
+    action = held_pad([])
     with launch(cfg) as env:
         info = env.reset(seed=cfg.seed)[1]
         while True:
@@ -2968,36 +3000,51 @@ def stepper(cfg: Run) -> None:
             elif word == "restart":
                 info = env.reset(seed=cfg.seed)[1]
             elif word == "show" and rest:
-                cv2.imwrite(rest[0], cv2.cvtColor(env.render(), cv2.COLOR_RGB2BGR))
-            elif word == "pad" and all(part.partition("=")[0] in BUTTONS + STICKS for part in rest):
-                held = dict(part.partition("=")[::2] for part in rest)
-                action = {"buttons": np.int8([name in held for name in BUTTONS]), "sticks": np.float32([held.get(name) or 0 for name in STICKS])}
+                if not attempt(lambda: cv2.imwrite(rest[0], cv2.cvtColor(env.render(), cv2.COLOR_RGB2BGR)))[0]:
+                    print(f"{rest[0]}: no picture can be written there")
+            elif word == "pad" and held_pad(rest):
+                action = held_pad(rest)
             elif word.isdigit() and not rest:
                 for _ in range(int(word)):
                     _, _, ended, _, info = env.step(action)
                     if ended:
-                        return print(f"the game ended with status {env.clock.returncode}")
+                        break
             elif rest == ["s"] and word.replace(".", "", 1).isdigit():
+                env.pad.set(*env._checked(action))
                 env.clock.step(float(word))
                 info = env._info()
             else:
                 print(STEPPER)
+            if not env.clock.alive:
+                return print(f"the game ended with status {env.clock.returncode}")
+
+
+def held_pad(words) -> dict | None:
+    """NAME and NAME=VALUE of buttons and sticks -> action; None if they make no sense."""
+    held = dict(word.partition("=")[::2] for word in words)
+    with contextlib.suppress(ValueError):
+        sticks = np.float32([held.get(name) or 0 for name in STICKS])
+        if set(held) <= {*BUTTONS, *STICKS} and np.isfinite(sticks).all():
+            return {"buttons": np.int8([name in held for name in BUTTONS]), "sticks": sticks}
 
 
 @dataclass(frozen=True)
 class Bench(Run):
     """Flags of `bench`."""
     fps: int = 30                   # frames per second of game time
-    frames: int = 600               # frames to time
+    frames: int = 600               # frames to time, of random play,
+    warm: int = 200                 # after so many more: past title cards
 
 
 def bench(cfg: Bench) -> None:
     """Steps per second with pixels; what the game itself costs, and what the hook adds."""
+    if cfg.frames < 1:
+        raise SystemExit(f"--frames {cfg.frames}: nothing to time")
     command = cfg.command or (sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}")
     print(f"{' '.join(command)}: {cfg.frames} frames at {cfg.fps} fps of game time")
     for clock in ("console", "hook") if Console.shows(command) else ("hook",):
         env = launch(dataclasses.replace(cfg, command=command), clock=clock)
-        total, spent, used, own = time_frames(env, cfg.frames)
+        total, spent, used, own = time_frames(env, RandomPad(cfg.seed), cfg)
         print(f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time; "
               f"median frame {1e3 * np.median(spent):.2f} ms, of which the game's CPU {1e3 * np.median(used):.2f} ms")
     over = 1e3 * (spent - used)
@@ -3005,9 +3052,8 @@ def bench(cfg: Bench) -> None:
           f"this machine); {1e3 * np.median(own):.3f} ms of our CPU")
 
 
-def time_frames(env: GameEnv, frames: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+def time_frames(env: GameEnv, player, cfg: Bench) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """Seconds for all steps; per frame: seconds within the clock, of CPU time of the game and its X server, and of our own."""
-    action = {"buttons": np.zeros(len(BUTTONS), np.int8), "sticks": np.float32([1, 0, 0, 0])}
     rows = []
 
     def timed(*args):
@@ -3023,15 +3069,17 @@ def time_frames(env: GameEnv, frames: int) -> tuple[float, np.ndarray, np.ndarra
 
     with contextlib.closing(env):
         env.reset()
-        step_frame, env.clock.step_frame = env.clock.step_frame, timed
-        begin = time.perf_counter()
-        for _ in range(frames):
-            if env.step(action)[2]:
+        for i in range(cfg.warm + cfg.frames):
+            if i == cfg.warm:
+                step_frame, env.clock.step_frame = env.clock.step_frame, timed
+                begin = time.perf_counter()
+            if env.step(dict(zip(("buttons", "sticks"), player(None))))[2]:
                 raise GameError("the game ended during the measurement")
         return time.perf_counter() - begin, *np.array(rows).T
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)       # as Ctrl-C: what was recorded is kept, nothing is left behind
     command_line(__doc__, {"doctor": (Common, doctor), "play": (Play, play), "record": (Record, play), "replay": (Replay, replay),
                            "step": (Run, stepper), "bench": (Bench, bench)})
 

@@ -472,6 +472,35 @@ os.execvp("sh", ["sh", "-c", "trap 'date +%N; exit 7' ALRM; while :; do sleep 0.
 
 
 @needs_hook
+def test_exec_in_a_thread_leaves_one_thread():
+    code = "threading.Thread(target=os.execvp, args=('sh', ['sh', '-c', 'sleep 1; exec date +%s'])).start()\ntime.sleep(100)"
+    with launched(*python(code)) as (clock, said):
+        clock.step(0.5)
+        assert len(clock.pids()) == 2 and len(clock.threads) == 2          # sh, sleep
+        clock.step(1)
+        assert clock.returncode == 0 and int(said()) == sim.EPOCH // sim.NS + 1
+
+
+@needs_hook
+def test_addresses_where_nothing_is_are_the_games_own_fault():
+    code = """
+import ctypes
+libc, EFAULT = ctypes.CDLL(None, use_errno=True), 14
+for nowhere in (8, 2**64 - 4096):
+    nowhere = ctypes.c_void_p(nowhere)
+    for number, *args in ((35, nowhere, 0), (230, 1, 0, nowhere, 0), (228, 1, nowhere), (202, nowhere, 0, 0, nowhere), (271, 0, 0, nowhere, 0, 8)):
+        assert libc.syscall(number, *args) == -1 and ctypes.get_errno() == EFAULT, (number, ctypes.get_errno())
+a, b, c = (ctypes.c_void_p() for _ in range(3))
+libc.timer_create(1, None, ctypes.byref(a)), libc.timer_create(1, None, ctypes.byref(b))
+assert libc.timer_delete(a) == 0 == libc.timer_create(1, None, ctypes.byref(c)) == libc.timer_getoverrun(b)
+assert c.value != b.value
+"""
+    with launched(*python(code), stderr=subprocess.STDOUT) as (clock, said):
+        clock.step(1)
+        assert clock.returncode == 0, said()
+
+
+@needs_hook
 def test_a_signal_ends_a_wait_and_a_stopped_child_goes_on():
     code = """
 import signal, select, subprocess
@@ -720,6 +749,9 @@ def test_wrong_actions_are_refused(pad_game):
     for name in ("gamepad", "screen", "clock"):
         with pytest.raises(sim.GameError, match=f"{name} 'wheel': there is auto"):
             sim.GameEnv(pad_game, **{name: "wheel"})
+    for wrong in ({"fps": 0}, {"frame_skip": 0}, {"home": "/no/such/home"}, {"command": []}):
+        with pytest.raises(sim.GameError, match="expected fps > 0, frame_skip >= 1, a folder, a game"):
+            sim.GameEnv(**{"command": pad_game, **wrong})
 
 
 def test_check_env():
@@ -972,11 +1004,14 @@ def test_gymnasium_makes_and_checks_any_game(victim):
 
 
 @needs_xvfb
-@pytest.mark.parametrize("ending", ["raise ValueError", "os.kill(os.getpid(), signal.SIGTERM)", "os.kill(os.getpid(), signal.SIGKILL)"])
+@pytest.mark.parametrize("ending", ["raise ValueError", "os.kill(os.getpid(), signal.SIGTERM)", "os.kill(os.getpid(), signal.SIGKILL)", "without the hook"])
 def test_of_any_game_nothing_is_left(victim, leftovers, ending):
+    without = ending == "without the hook"                     # the game stands still when we end, and cannot see that its X server goes
+    ending = "os.kill(os.getpid(), signal.SIGKILL)" if without else ending
     code = (f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom pathlib import Path\n"
-            f"sim.MEMORY = Path({str(sim.MEMORY)!r})\nenv = sim.GameEnv([{victim!r}, 'gl', 'fork'])\nenv.reset()\n"
-            f"print(env.stage.display.name[1:], env.stage.keeper.pid, env.stage.server, *env.clock.threads, flush=True)\n{ending}\ntime.sleep(60)")
+            f"sim.MEMORY = Path({str(sim.MEMORY)!r})\nif {without}: sim.hook_fault = lambda: 'no'\n"
+            f"env = sim.GameEnv([{victim!r}, '{'surface' if without else 'gl'}', 'fork'])\nenv.reset()\n"
+            f"print(env.stage.display.name[1:], env.stage.keeper.pid, env.stage.server, *env.clock.pids(), flush=True)\n{ending}\ntime.sleep(60)")
     number, *pids = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout.split()
     assert len(pids) >= 4
     left = lambda: [*leftovers(), *(p for p in pids if Path(f"/proc/{p}").exists()), *(p for p in (f"/tmp/.X11-unix/X{number}", f"/tmp/.X{number}-lock")
@@ -1070,11 +1105,30 @@ def test_record_and_replay(victim, tmp_path):
 
 
 @needs_hook
+@pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM", "hang"])
+def test_an_interrupted_recording_is_kept(pad_game, victim, tmp_path, ending):
+    if ending == "hang" and not shutil.which("Xvfb"):
+        pytest.skip("no X server (apt install xvfb)")
+    game = [victim, "renderer", "hang", "9"] if ending == "hang" else pad_game
+    run = subprocess.Popen([sys.executable, "sim.py", "record", "--player", "random", "--speed", "0", "--timeout", "4", "--record", str(tmp_path / "a.mp4"), "--",
+                            *game], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))       # ignored in background jobs, and inherited
+    if ending != "hang":
+        assert wait_until(lambda: any(p.stat().st_size > 3000 for p in tmp_path.glob(".a.*.part.mp4")), 30)
+        run.send_signal(getattr(signal, ending))
+    said, fault = run.communicate(timeout=60)
+    frames = len(sim.read(tmp_path / "a.actions.safetensors", "nitrogen.actions/1")[0]["buttons"])
+    assert run.returncode == 1 and f"{frames} frames -> " in said and ("interrupted" in fault if ending != "hang" else "it hangs" in fault), fault
+    assert sim.video_facts(tmp_path / "a.mp4")["frames"] == frames > 5 and sorted(p.name for p in tmp_path.glob("*a.*")) == ["a.actions.safetensors", "a.mp4"]
+
+
+@needs_hook
 def test_step_by_hand(pad_game, tmp_path):
-    told = "\n3\npad SOUTH LEFT_X=-0.5\n\nshow %s\npad\nnonsense\n0.1 s\nrestart\nquit\n" % (tmp_path / "a.png")
+    told = "\n3\npad SOUTH LEFT_X=-0.5\n\nshow %s\npad\nnonsense\npad LEFT_X=left\nshow /no/such/a.png\n0.1 s\nrestart\nquit\n" % (tmp_path / "a.png")
     done = subprocess.run([sys.executable, "sim.py", "step", "--fps", "30", "--", *pad_game], cwd=ROOT, input=told, capture_output=True, text=True, timeout=60)
     frames = [int(n) for n in re.findall(r"^frame (\d+)", done.stdout, re.M)]
-    assert frames[:4] == [0, 1, 4, 4] and frames[-1] == 0 and done.stdout.count("quit") == 2 and done.returncode == 0, done.stdout + done.stderr
+    assert frames[:4] == [0, 1, 4, 4] and frames[-1] == 0 and done.stdout.count("quit") == 3 and done.returncode == 0, done.stdout + done.stderr
+    assert "/no/such/a.png: no picture can be written there" in done.stdout
     import cv2
     assert (cv2.imread(str(tmp_path / "a.png")) == 210).all()  # 10 + 200 * SOUTH
 
@@ -1089,7 +1143,7 @@ def test_play_in_a_window(pad_game):
 
 @needs_hook
 def test_bench(pad_game):
-    out = command("bench", "--frames", "100", "--", *pad_game).stdout
+    out = command("bench", "--frames", "100", "--warm", "10", "--", *pad_game).stdout
     rates = [int(n) for n in re.findall(r"(\d+) steps/s", out)]
     own = float(re.search(r"([\d.]+) ms of our CPU", out)[1])
     assert len(rates) == 2 and rates[1] > 0.3 * rates[0] and 0 < own < 2      # on a quiet core: > 300, and 0.15 ms a frame
