@@ -1044,6 +1044,20 @@ class Clock:
         tid, process = thread.tid, thread.process
         if self._registers(tid).cs != 0x33:
             raise GameError(f"vDSO patch: {os.readlink(f'/proc/{tid}/exe')} is a 32-bit program, and those are not supported")
+        self._map_clock(thread)
+        auxv = dict(struct.iter_unpack("<QQ", Path(f"/proc/{tid}/auxv").read_bytes()))
+        vdso, loader, random = auxv.get(33), auxv.get(7), auxv.get(25)        # AT_SYSINFO_EHDR (without it all reads are calls),
+        process.vdso = self._patch_vdso(thread, vdso) if vdso else "none"     # AT_BASE, AT_RANDOM
+        if self.fixed and random:
+            process.write(random, self.random.bytes(16))
+        if self.fps and loader:                                     # the dynamic loader calls it whenever it has loaded something
+            path = next((path for path, at in mapped_files(tid).items() if at == loader), "")
+            state = library_symbols(*located(tid, path)).get("_dl_debug_state") if path else None
+            if state:
+                self._set_break(thread, loader + state, self._on_libraries)
+
+    def _map_clock(self, thread):
+        tid, process = thread.tid, thread.process
         path = f"/proc/{os.getpid()}/fd/{self.file}\0".encode()
         below = self._registers(tid).rsp - 512
         kept = process.read(below, len(path))
@@ -1057,10 +1071,11 @@ class Clock:
         if places != [STUB_AT, CLOCK_AT]:
             raise GameError(f"vDSO patch: the clock could not be mapped into {os.readlink(f'/proc/{tid}/exe')} (open {file}, "
                             f"mmap {places}); it must run as the same user and see the same /proc")
-        auxv = dict(struct.iter_unpack("<QQ", Path(f"/proc/{tid}/auxv").read_bytes()))
-        vdso, loader, random = auxv.get(33), auxv.get(7), auxv.get(25)        # AT_SYSINFO_EHDR (without it all reads are calls),
-        patched = []                                                          # AT_BASE, AT_RANDOM
-        for name, (address, size) in elf_symbols(process.read(vdso, 4 * PAGE)).items() if vdso else ():
+
+    def _patch_vdso(self, thread, vdso) -> str:
+        """Let its functions jump to ours; -> their names."""
+        process, patched = thread.process, []
+        for name, (address, size) in elf_symbols(process.read(vdso, 4 * PAGE)).items():
             if name in STUB_ENTRY:                                  # endbr64; movabs rax, entry; jmp rax
                 jump = b"\xf3\x0f\x1e\xfa\x48\xb8" + struct.pack("<Q", STUB_AT + STUB_ENTRY[name]) + b"\xff\xe0"
                 assert len(jump) <= size, f"{name.decode()} of this kernel's vDSO is only {size} bytes long"
@@ -1068,18 +1083,11 @@ class Clock:
                     process.changed.append((vdso + address, process.read(vdso + address, 16)))
                     self.guard.stdin.write(f"{process.pid} {vdso + address} {process.changed[-1][1].hex()}\n")
                     self.guard.stdin.flush()
-                process.write_code(tid, vdso + address, jump)
+                process.write_code(thread.tid, vdso + address, jump)
                 patched.append(name.decode().removeprefix("__vdso_"))
             elif name == b"__vdso_getrandom" and self.fixed:        # mov eax, -ENOSYS; ret: libc makes the system call instead
-                process.write_code(tid, vdso + address, b"\xf3\x0f\x1e\xfa\xb8\xda\xff\xff\xff\xc3")
-        process.vdso = ", ".join(patched) or "none"
-        if self.fixed and random:
-            process.write(random, self.random.bytes(16))
-        if self.fps and loader:                                     # the dynamic loader calls it whenever it has loaded something
-            path = next((path for path, at in mapped_files(tid).items() if at == loader), "")
-            state = library_symbols(*located(tid, path)).get("_dl_debug_state") if path else None
-            if state:
-                self._set_break(thread, loader + state, self._on_libraries)
+                process.write_code(thread.tid, vdso + address, b"\xf3\x0f\x1e\xfa\xb8\xda\xff\xff\xff\xc3")
+        return ", ".join(patched) or "none"
 
     # -- the game's stops
 
@@ -1184,22 +1192,24 @@ class Clock:
         """One of CALLS, about to be made."""
         registers, process = self._registers(thread.tid), thread.process
         name, a = CALLS.get(registers.orig_rax), registers.arguments()
-        if not process.vdso or not name or self.attached and (name in TIMERS or name == "getrandom"):
-            return self._go_on(thread)
-        if name == "spin" and registers.rip >> 32 != STUB_AT >> 32:
+        if not process.vdso or not name or self.attached and (name in TIMERS or name == "getrandom") or \
+                name == "spin" and registers.rip >> 32 != STUB_AT >> 32:
             return self._go_on(thread)
         thread.call = name
-        if name == "spin":
-            return self._park(thread, registers, self.now + HOP)
-        if name in READS:
-            return self._answer(thread, registers, self._read_clock(process, name, a))
-        if name == "getrandom":
-            return self._answer(thread, registers, self._random(process, a) if self.fixed else None)
-        if name in TIMERS:
-            return self._answer(thread, registers, self._on_timer(process, name, a))
+        if name in WAITS:
+            return self._on_wait(thread, registers, name, a)
         if name in SLEEPS:
             return self._on_sleep(thread, registers, name, a)
-        number, index, kind, _ = WAITS[name]
+        if name == "spin":
+            return self._park(thread, registers, self.now + HOP)
+        result = self._read_clock(process, name, a) if name in READS else self._on_timer(process, name, a) if name in TIMERS else self._random(process, a)
+        if result is not None:                                      # in the kernel's place
+            self._skip(thread, registers, result)
+        self._go_on(thread)
+
+    def _on_wait(self, thread, registers, name, a):
+        """Turn a wait with a timeout into an endless one with a virtual deadline."""
+        process, (_, index, kind, _) = thread.process, WAITS[name]
         if self.attached and not self._timed(name, a):
             return self._go_on(thread)
         if kind == "ms":
@@ -1265,12 +1275,6 @@ class Clock:
         registers.rax, registers.orig_rax = result & ONES, ONES
         self._set_registers(thread.tid, registers)
 
-    def _answer(self, thread, registers, result):
-        """In the kernel's place, if there is a result."""
-        if result is not None:
-            self._skip(thread, registers, result)
-        self._go_on(thread)
-
     def _read_clock(self, process, name, a) -> int | None:
         """Answer a system call that asks for the time, which was made without the vDSO."""
         clock = ctypes.c_int(a[0] & 0xFFFFFFFF).value if name == "clock_gettime" else 0
@@ -1286,7 +1290,9 @@ class Clock:
             process.write(where, pack_time(value, 1 if name == "clock_gettime" else 1000))
         return 0
 
-    def _random(self, process, a) -> int:
+    def _random(self, process, a) -> int | None:
+        if not self.fixed:
+            return None
         count = min(a[1], 1 << 20)
         process.write(a[0], self.random.bytes(count))
         return count
