@@ -657,9 +657,9 @@ class NoFrame(GameError):
 #   timers       timerfd, setitimer, alarm and timer_settime are kept by us and expire at their virtual deadline
 #   presenting   breakpoints on SDL_RenderPresent, glXSwapBuffers and their like: the frame gate, a monitor of `fps` Hz
 # Nothing happens in the game between two deadlines, so time jumps from one to the next: discrete-event simulation.
-# Not in virtual time: io_uring (refused with ENOSYS, programs fall back to epoll), socket timeouts, recvmmsg, CPU-time clocks,
-# rdtsc (unless asked for), 32-bit programs, anything that happens outside the game (network, sound card, a foreign X server); a
-# signal from outside reaches a sleeping thread when its sleep ends.
+# Not in virtual time: io_uring (refused with ENOSYS, programs fall back to epoll), socket timeouts, recvmmsg, CPU-time clocks, times,
+# sysinfo, adjtimex, the dates of files, rdtsc (unless asked for), 32-bit programs, anything that happens outside the game (network,
+# sound card, a foreign X server); a signal from outside reaches a sleeping thread when its sleep ends.
 
 STUB = bytes.fromhex(                          # tests/asm/stub.S
     "f30f1efa83ff0b7734b8f30b00000fa3f8732ae8a8000000ba210900000fa3fa7307480305df0f000031d2b900ca9a3b48f7f1488906488956"
@@ -2915,7 +2915,7 @@ def play(cfg: Play) -> None:
         except (GameError, KeyboardInterrupt) as e:                 # what was played until then is kept
             if not cfg.record or not rows:
                 raise
-            end = e
+            end = e if isinstance(e, GameError) else SystemExit("interrupted: the recording ends here")
     if cfg.record:
         rows = rows[:video_facts(video)["frames"]]                  # of an interruption between the two
         write(labels, recorded(rows, hashes, cfg.fps), "nitrogen.actions/1", unit="normalized", fps=cfg.fps, buttons=BUTTONS, sticks=STICKS,
