@@ -150,11 +150,19 @@ def write_bytes(path, blob: bytes) -> None:
         part.write_bytes(blob)
 
 
+def in_folder(path) -> Path:
+    """A path to write to, in a folder that exists from now on; SystemExit with one line where there can be none."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise SystemExit(f"{path}: cannot be written ({e.strerror}: {e.filename})") from None
+    return Path(path)
+
+
 @contextlib.contextmanager
 def replacing(path):
     """A temporary name in the same folder to write to; flushed and renamed to `path` at the end, removed after an error."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = in_folder(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.touch()
@@ -438,8 +446,7 @@ class VideoWriter:
 
     def __init__(self, path, fps: float, width: int, height: int):
         import cv2
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = in_folder(path)
         self.part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part.mp4")
         self.cv2, self.file = cv2, cv2.VideoWriter(str(self.part), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
         if not self.file.isOpened():
@@ -2901,9 +2908,9 @@ def play(cfg: Play) -> None:
     video, labels = Path(cfg.record), Path(f"{os.path.splitext(cfg.record)[0]}.actions.safetensors")
     if cfg.record and not cfg.fresh and (video.exists() or labels.exists()):
         raise SystemExit(f"{video}: exists; give another name, or --fresh to replace it")
-    player = Person(" ".join(cfg.command)) if cfg.player == "person" else RandomPad(cfg.seed)
     rows, hashes, times, end = [], [], [], None
     with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
+        player = Person(" ".join(cfg.command)) if cfg.player == "person" else RandomPad(cfg.seed)
         try:
             for picture, info, pad in session(env, player, cfg):
                 if cfg.record and not rows:
@@ -2972,6 +2979,8 @@ def replay(cfg: Replay) -> None:
         raise SystemExit("replay takes one recording: python sim.py replay FILE.actions.safetensors [-- COMMAND ARG...]")
     path = Path(cfg.videos[0])
     path = path if path.suffix == ".safetensors" else path.with_suffix(".actions.safetensors")
+    if not path.exists():
+        raise SystemExit(f"{path}: no such file; make it: python sim.py record --record {path.name.partition('.')[0]}.mp4 -- COMMAND ARG...")
     tensors, info = read(path, "nitrogen.actions/1")
     if "hash" not in tensors or "game_command" not in info:
         raise SystemExit(f"{path}: not a recording of `python sim.py record`, so there is nothing to compare with")
