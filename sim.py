@@ -715,6 +715,7 @@ FUTEX_WAITS = {0: "WAIT", 6: "LOCK_PI", 9: "WAIT_BITSET", 11: "WAIT_REQUEUE_PI",
 ASLEEP = {"parked": b"t", "stopped": b"t", "vfork": b"SDZ"}  # what /proc says of a thread that does nothing; else S, Z
 LOOKS = ("schedstat", "stat", "syscall")       # how long and how often it was on a processor; its state; whether it computes
 SCHEDSTAT, STAT, SYSCALL = range(3)
+UNCOUNTED = b"0 0 0\n"                         # schedstat of a kernel that does not count
 INTERRUPTED = {-4, -512, -513, -514, -516}     # EINTR and the kernel's inner ERESTART codes
 
 PTRACE = {"POKEDATA": 5, "CONT": 7, "SINGLESTEP": 9, "GETREGS": 12, "SETREGS": 13, "DETACH": 17, "SYSCALL": 24,
@@ -1620,18 +1621,17 @@ class Clock:
         that was seen away from its processor needs no second look until its schedstat changes."""
         if len(self.pids()) > 1:
             awake = self.threads.values()                           # also those that are parked: a process may kill another
-        who = [*self.peers, *awake][::-1]
-        for _ in range(2):
-            if not all(t.waits() for t in who):
-                return False
+        who, seen = [*self.peers, *awake][::-1], None
+        while all(t.waits() for t in who):
             runs = [t.look(SCHEDSTAT) for t in who]
-            fresh = [t for t, run in zip(who, runs) if t.rest != run]
-            if not fresh:
+            fresh = [t for t, run in zip(who, runs) if t.rest != run or run == UNCOUNTED]
+            if not fresh or runs == seen:
                 return not self._pump()
-            if any(t.computes() for t in fresh):
+            if seen or any(t.computes() for t in fresh):
                 return False
             for t, run in zip(who, runs):
                 t.rest = run
+            seen = runs
         return False
 
     # -- time
