@@ -971,6 +971,7 @@ class Clock:
         self.timers: dict[tuple, Timer] = {}
         self.popen, self.attached, self.birth = None, False, BIRTH
         self.look, self.spin, self.turn = 0.0, 0, 0                 # when to look at the machine's load again; how long to spin; pumps
+        self.latest = None                                          # thread that was last let run: if one runs, mostly this one
         self.mask = None                                            # of signals, while we wait for stops, as it was before
         self.frames, self.gate, self.presented = 0, None, ("", [])  # so far; the thread that presented last, with which call
         self.sleeps = False                                         # a sleep of a main thread is a frame: of games that we see not present
@@ -1109,6 +1110,7 @@ class Clock:
 
     def _go_on(self, thread, signal_number=0):
         """Let a stopped thread run; a waiting one up to the end of its system call."""
+        self.latest = thread
         with contextlib.suppress(ProcessLookupError):               # killed meanwhile: the next pump learns of it
             ptrace("SYSCALL" if thread.state == "waiting" or self.attached else "CONT", thread.tid, 0, signal_number)
 
@@ -1582,7 +1584,7 @@ class Clock:
             self.look, self.spin = now + 1, 30 if os.getloadavg()[0] < (os.cpu_count() or 1) + 1 else 0
         end, idle = now + self.timeout, 0
         while self.threads:
-            busy = self._pump(everyone=idle > 4 * self.spin)
+            busy = self._pump(everyone=idle % 64 == 60)
             while self.errands and (until is None or not until()):
                 thread, errand = self.errands.pop(0)
                 errand()
@@ -1621,7 +1623,7 @@ class Clock:
         that was seen away from its processor needs no second look until its schedstat changes."""
         if len(self.pids()) > 1:
             awake = self.threads.values()                           # also those that are parked: a process may kill another
-        who, seen = [*self.peers, *awake][::-1], None
+        who, seen = sorted([*awake, *self.peers], key=lambda t: t is not self.latest), None
         while all(t.waits() for t in who):
             runs = [t.look(SCHEDSTAT) for t in who]
             fresh = [t for t, run in zip(who, runs) if t.rest != run or run == UNCOUNTED]
