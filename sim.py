@@ -1786,13 +1786,16 @@ class Clock:
             main = self.threads[pid]
             self._system_call(pid, 11, STUB_AT, 3 * PAGE + SCRATCH)           # munmap what an earlier attachment has left
             self._patch(main)
-        except OSError as e:
+            for thread in self.threads.values():
+                self._go_on(thread)
+                thread.state = "running"
+            self._settle()
+        except BaseException as e:                                  # it runs on
             self.close()
+            if not isinstance(e, OSError):
+                raise
             raise GameError(f"attach: process {pid}: {e.strerror or e}; it must be yours, and kernel.yama.ptrace_scope 0 (sudo sysctl "
                             "kernel.yama.ptrace_scope=0), or you root") from None
-        for thread in self.threads.values():
-            self._go_on(thread)
-        self._settle()
         return self
 
     def _seize(self):
@@ -1802,8 +1805,8 @@ class Clock:
             for tid in new:
                 ptrace("SEIZE", tid, 0, OPTIONS)
                 ptrace("INTERRUPT", tid)
-                self.threads[tid] = Thread(tid, process)
                 self._wait(tid)
+                self.threads[tid] = Thread(tid, process, "parked")
 
     def _leave_vdso(self, thread):
         """Step a thread out of the code that is about to change."""

@@ -642,6 +642,18 @@ def test_attached_frozen_stepped_and_let_go(beats, ending):
 
 
 @needs_hook
+@pytest.mark.skipif(bool(sim.attach_fault()), reason=str(sim.attach_fault()))
+@pytest.mark.parametrize("step", ["_patch", "_go_on", "_settle"])
+def test_what_cannot_be_attached_to_runs_on(beats, monkeypatch, step):
+    def fail(self, *_):
+        raise sim.GameError("not this one")
+    with monkeypatch.context() as m, pytest.raises(sim.GameError, match="not this one"):
+        m.setattr(sim.Clock, step, fail)
+        sim.Clock.attach(beats[0].pid)
+    assert runs_in_real_time(beats[1]) and "TracerPid:\t0" in sim.read_text(f"/proc/{beats[0].pid}/status")
+
+
+@needs_hook
 def test_attach_to_what_is_not_there():
     with pytest.raises(sim.GameError, match="attach: process 999999999: "):
         sim.Clock.attach(999999999)
