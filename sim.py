@@ -1752,7 +1752,7 @@ class Clock:
                         self.returncode = os.waitstatus_to_exitcode(status)
                 del self.threads[tid]
             time.sleep(0.0002)
-        self.gate = None                                            # it and these hold files of the game open
+        self.gate = self.latest = None                              # they and these hold files of the game open
         for held in (self.timers, self.peers, self.started, self.errands):
             held.clear()
         if self.popen and self.popen.returncode is None:
@@ -1833,6 +1833,7 @@ class Clock:
     def detach(self) -> None:
         """Let an attached program run on in real time."""
         self._check_thread()
+        signals = {}                                                # on their way to a thread just now
         for thread in self.threads.values():
             if thread.state != "parked":
                 with contextlib.suppress(ProcessLookupError):
@@ -1844,6 +1845,7 @@ class Clock:
                     if not os.WIFSTOPPED(status):
                         del self.threads[thread.tid]
                         continue
+                    signals[thread.tid] = 0 if status >> 16 or status >> 8 in (SYSCALL_STOP, SIGTRAP) else status >> 8
                     if thread.state == "waiting":
                         self._restore_wait(thread, status)
                 for address, code in thread.process.changed:
@@ -1851,7 +1853,7 @@ class Clock:
                 thread.process.changed.clear()
         for tid in list(self.threads):
             with contextlib.suppress(OSError):
-                ptrace("DETACH", tid)
+                ptrace("DETACH", tid, 0, signals.get(tid, 0))
             del self.threads[tid]
         if self.guard.stdin:
             self.guard.stdin.write("0 0 00\n")                      # nothing is left to be done

@@ -654,6 +654,26 @@ def test_what_cannot_be_attached_to_runs_on(beats, monkeypatch, step):
 
 
 @needs_hook
+@pytest.mark.skipif(bool(sim.attach_fault()), reason=str(sim.attach_fault()))
+@pytest.mark.parametrize("wait", ["while True: time.sleep(0.05)", "import select; r, w = os.pipe()\nwhile True: select.select([r], [], [], 0.05)", "while True: pass"])
+def test_a_signal_outlives_the_attachment(wait):
+    code = "import signal; signal.signal(signal.SIGUSR1, lambda *_: os._exit(7)); print('up', flush=True)\n" + wait
+    with subprocess.Popen(python(code), stdout=subprocess.PIPE) as program:
+        try:
+            program.stdout.readline()
+            if "pass" in wait:
+                with pytest.raises(sim.GameError, match="it hangs"):           # and is let go
+                    sim.Clock.attach(program.pid, timeout=0.2)
+            clock = sim.Clock.attach(program.pid, timeout=30) if "pass" not in wait else None
+            program.send_signal(signal.SIGUSR1)
+            time.sleep(0.1)
+            clock and clock.close()
+            assert program.wait(10) == 7
+        finally:
+            program.kill()
+
+
+@needs_hook
 def test_attach_to_what_is_not_there():
     with pytest.raises(sim.GameError, match="attach: process 999999999: "):
         sim.Clock.attach(999999999)
