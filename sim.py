@@ -916,13 +916,6 @@ class Thread:
             os.close(file)
 
 
-class Peer(Thread):
-    """A process outside the game that works for it (its X server): the game is not quiet while it runs."""
-
-    def __init__(self, pid: int):
-        super().__init__(pid, types.SimpleNamespace(pid=pid))
-
-
 @dataclass
 class Timer:
     """A timer that the game has set, and that the kernel knows nothing of."""
@@ -965,7 +958,8 @@ class Clock:
         if sys.platform != "linux" or platform.machine() != "x86_64":
             raise GameError(f"ptrace: the clock hook needs Linux on x86-64, this is {sys.platform} on {platform.machine()}")
         self.timeout, self.returncode, self.owner = timeout, None, threading.get_ident()
-        self.fixed, self.fps, self.tsc, self.peers = fixed, fps, tsc, [Peer(pid) for pid in peers]
+        self.fixed, self.fps, self.tsc = fixed, fps, tsc
+        self.peers = [Thread(pid, types.SimpleNamespace(pid=pid)) for pid in peers]            # the game is not quiet while they run
         self.random = np.random.default_rng(abs(seed))
         self.threads: dict[int, Thread] = {}
         self.timers: dict[tuple, Timer] = {}
