@@ -17,9 +17,13 @@ play    prints progress per task with 95 % intervals, and writes the same number
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import functools
 import hashlib
 import importlib.util
+import io
+import itertools
 import json
 import os
 import shutil
@@ -45,6 +49,14 @@ WIDTH, HEIGHT = 960, 540                             # of the recordings
 
 def game_names() -> list[str]:
     return sorted(p.stem for p in (sim.ROOT / "games").glob("*.py") if p.stem != "console")
+
+
+def named_games(games: str) -> list[str]:
+    """What --games names; SystemExit if there is no such game."""
+    names = game_names() if games == "all" else games.split(",")
+    for name in names:
+        game(name)
+    return names
 
 
 @functools.lru_cache
@@ -116,7 +128,7 @@ class Record(sim.Many):
     out: str = "data/videos"            # folder
     minutes: float = 10.0               # of play in all
     seconds: float = 20.0               # per video
-    games: str = FIRST_GAMES            # built-in games, in turn
+    games: str = FIRST_GAMES            # built-in games, in turn; or all
     overlays: str = ""                  # families of built-in overlays, as in ps4,ps5, or a folder of skins; none: those with both sticks
     player: str = "expert"              # who plays: expert; or mixed: in every other video chance does, on all buttons
     smallest: float = 0.24              # width of the overlay, of the frame's: from
@@ -141,9 +153,8 @@ def choice_of(overlays: str) -> list[list]:
 
 def record(c: Record) -> None:
     n = max(1, round(60 * c.minutes / c.seconds))
-    names = c.games.split(",")
-    for name in names:
-        game(name)
+    names = named_games(c.games)
+    c = dataclasses.replace(c, games=",".join(names))
     if c.player not in ("expert", "mixed"):
         raise SystemExit(f"--player {c.player}: there is expert and mixed")
     choice_of(c.overlays)
@@ -718,10 +729,10 @@ class Policy:
     def __call__(self, frame, info):
         import torch
         if not self.plan:
-            c, stride = self.net.c, max(1, round(self.net.c.rate / FPS))       # the released network acts 60 times a second
+            c = self.net.c
             noise = torch.randn(1, c.horizon, len(c.actions), generator=self.rng)
             act = self.net.act(frame[None], noise, self.steps)
-            self.plan = list(zip(act["buttons"][0].astype(np.uint8), act["sticks"][0]))[::stride][:self.execute]
+            self.plan = list(zip(act["buttons"][0].astype(np.uint8), act["sticks"][0]))[::stride(c.rate)][:self.execute]
         return self.plan.pop(0)
 
 
@@ -769,110 +780,434 @@ class Held:
         return self.buttons, self.sticks
 
 
-PLAYERS = ("expert", "policy", "random", "none")
-DIRECTIONS = {"right": (1, 0), "up": (0, -1), "left": (-1, 0), "down": (0, 1)}
-STRONGEST = {"ridge": "right", "crypt": "up", "rally": "up"}      # the best of the four in each game; --quick plays only that
+PLAYERS = ("policy", "random", "held", "none", "expert")
+WAYS = ((1, 0), (0, -1), (-1, 0), (0, 1))               # held: another one with each seed
 
 
-# ---- play ---------------------------------------------------------------------------------------------------------------
+# ---- play: the suite ----------------------------------------------------------------------------------------------------
+
+CATEGORIES = ("combat", "navigation", "specific")
+GROUPS = {"3D": ("open world", "action RPG", "sports"), "2D top-down": ("roguelike",), "2D side-scroller": ("2D side-scroller",)}   # and their genres
+PUBLISHED = {"3D": (61.2, 55.0, 56.3), "2D top-down": (46.0, 52.0, 61.5), "2D side-scroller": (44.8, 37.9, 54.0)}
+# % of the paper's own tasks, by category: other games, judged by people (read off its figure)
+QUICK = 36                                              # episodes of each player with --quick
+
 
 @dataclass(frozen=True)
 class Play(sim.Many):
-    policy: str = "runs/tiny/model.safetensors"  # what train.py made
-    games: str = FIRST_GAMES            # built-in games
-    seeds: int = 10                     # episodes per task and player
-    quick: bool = False                 # 4 episodes per task
-    execute: int = 8                    # actions played of each chunk before the policy looks again
+    policy: str = "weights/policy.safetensors"  # what train.py made
+    games: str = "all"                  # built-in games, as in ridge,duel; or all
+    tasks: str = "all"                  # of theirs: names or categories, as in reach,combat
+    seeds: int = 20                     # episodes per task and player
+    quick: bool = False                 # 36 episodes of each player, spread over the tasks: three minutes on two cores
+    execute: int = 0                    # actions played of each chunk before the policy looks again (0: half of them)
     steps: int = 0                      # denoising steps (0: as the model says)
+    out: str = ""                       # folder of the report (default: one in data/play for this policy and these settings)
     seconds: float = 60.0               # with -- COMMAND: how long to play
-    video: str = ""                     # also write a film of the policy, one episode per task
+    video: str = ""                     # with -- COMMAND: also write a film
     workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
     command: tuple[str, ...] = ()       # another game's command, after --
 
 
+class Job(typing.NamedTuple):
+    """One episode."""
+    player: str
+    game: str
+    task: str
+    seed: int
+
+    def __str__(self):
+        return f"{self.game}-{self.task}-{self.player}-{self.seed}"
+
+
 def play(c: Play) -> dict | None:
     if not Path(c.policy).exists():
-        raise SystemExit(f"{c.policy}: no such policy; train one: python train.py --config tiny")
-    sim.read(c.policy, "nitrogen.policy/1")                     # one clear line now, not one per worker
+        raise SystemExit(f"{c.policy}: no such policy; train one, python train.py --config tiny, and give --policy runs/tiny/model.safetensors")
+    timing = sim.read(c.policy, "nitrogen.policy/1")[1]["model"]            # one clear line now, not one per worker
+    there = len(range(0, timing["horizon"], stride(timing["rate"])))
+    if not 0 <= c.execute <= there:
+        raise SystemExit(f"--execute {c.execute}: this policy's chunks hold {there} actions")
+    c = dataclasses.replace(c, execute=c.execute or max(1, there // 2))
     if c.command:
         return play_command(c)
-    names, seeds = c.games.split(","), 4 if c.quick else c.seeds
-    players = {n: [*PLAYERS, *([STRONGEST.get(n, "right")] if c.quick else DIRECTIONS)] for n in names}
-    jobs = [(p, n, t, 10_000 * (c.seed + 1) + s) for n in names for p in players[n] for t in game(n).TASKS for s in range(seeds)]
-    results = dict(zip(jobs, sim.for_each(functools.partial(episode, c=c), jobs, c.workers, "episodes", c.ray)))
-    table = report(c, results, names, seeds)
     if c.video:
-        film(c, names)
-    return table
+        raise SystemExit("--video goes with -- COMMAND; of the suite, the best and the worst episodes are filmed anyway")
+    return play_suite(c)
 
 
-def episode(job, c: Play, show=None) -> tuple[float, bool]:
-    """(progress, success) of one player at one task; `show(picture, pad)` sees every frame."""
-    player, name, task, seed = job
-    agent = (Expert(name, seed) if player == "expert" else StickyRandom(seed) if player == "random" else Held() if player == "none"
-             else Held(*DIRECTIONS[player]) if player in DIRECTIONS else Policy(c.policy, c.device, c.execute, c.steps, seed))
-    with launch(name, task, seed, seconds=game(name).TASKS[task].seconds) as env:
-        frame, info = env.reset(seed=seed)
-        stop = False
-        while not (stop or info["score"]["over"]):
+def stride(rate: float) -> int:
+    """Actions of a chunk per frame of play: the released network acts 60 times a second."""
+    return max(1, round(rate / FPS))
+
+
+def play_suite(c: Play) -> dict:
+    """All episodes that are not there yet, then films and the report."""
+    suite = chosen(c.games, c.tasks)
+    seeds = max(1, QUICK // len(suite)) if c.quick else c.seeds
+    settings = {"policy": sim.source(c.policy)["sha256"], "execute": c.execute, "steps": c.steps, "seed": c.seed, "games": games_digest()}
+    if not c.out:
+        key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+        c = dataclasses.replace(c, out=f"data/play/{Path(c.policy).resolve().parent.name}-{Path(c.policy).stem}-{key}")
+    jobs = [Job(p, n, t, 10_000 * (c.seed + 1) + s) for s in range(seeds) for n, t in suite for p in PLAYERS]
+    left = [j for j in jobs if not kept(j, c, settings)]
+    print(f"{len(suite)} tasks, {seeds} episodes of each by {', '.join(PLAYERS)}: {len(jobs)} episodes, {len(jobs) - len(left)} are there -> {c.out}", flush=True)
+    began = time.time()
+    if left:
+        sim.for_each(functools.partial(episode, c=c, settings=settings), left, c.workers, "episodes", c.ray)
+        mine = sum(j.player == "policy" for j in left)
+        print(f"{len(left)} episodes, {mine} of them by the policy, in {(time.time() - began) / 60:.1f} minutes: "
+              f"{60 * mine / (time.time() - began):.0f} of the policy's a minute")
+    records = [kept(j, c, settings, crashed=True) for j in jobs]
+    films = film_suite(records, c)
+    return write_report(c, settings, suite, seeds, records, films)
+
+
+def chosen(games: str, tasks: str) -> list[tuple[str, str]]:
+    """(game, task) of what --games and --tasks name."""
+    suite = [(n, t) for n in by_genre(named_games(games)) for t in game(n).TASKS]
+    words = {pair: {"all", pair[1], game(pair[0]).TASKS[pair[1]].category} for pair in suite}
+    if unknown := set(tasks.split(",")) - set().union(*words.values()):
+        raise SystemExit(f"--tasks {tasks}: {games} has no task or category '{min(unknown)}' (python eval.py tasks)")
+    return [pair for pair in suite if words[pair] & set(tasks.split(","))]
+
+
+def games_digest() -> str:
+    """Of the code of all games: with another, episodes are others."""
+    return hashlib.sha256(b"".join(p.read_bytes() for p in sorted((sim.ROOT / "games").glob("*.py")))).hexdigest()
+
+
+def kept(job: Job, c: Play, settings: dict, crashed: bool = False) -> dict | None:
+    """The record of an episode that has been played; one that crashed is played again."""
+    path = Path(c.out) / "episodes" / f"{job}.json"
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if other := [k for k, v in settings.items() if record["settings"].get(k) != v]:
+        if c.fresh:
+            return None
+        raise SystemExit(f"{path}: played with another {', '.join(other)}; give another --out, or --fresh to replace it")
+    return record if crashed or not (record["crash"] or c.fresh) else None
+
+
+def episode(job: Job, c: Play, settings: dict) -> dict:
+    """Play it, and keep what came of it in OUT/episodes.  A game that crashes is a failure, and does not stop the rest."""
+    score, crash = {"progress": 0.0, "success": False, "time": 0.0}, ""
+    try:
+        score = through(job, c) if job.player == "policy" else within(job)
+    except sim.GameError as e:
+        crash = str(e)
+    record = {**job._asdict(), "progress": float(score["progress"]), "success": bool(score["success"]), "seconds": score["time"], "crash": crash,
+              "settings": settings}
+    sim.write_bytes(Path(c.out) / "episodes" / f"{job}.json", json.dumps(record).encode())
+    return record
+
+
+def through(job: Job, c: Play, show=None) -> dict:
+    """The last score of an episode of the policy, through GameEnv; show(picture, pad, score) sees every frame."""
+    import torch
+    agent = Policy(c.policy, c.device, c.execute, c.steps, job.seed)
+    torch.set_num_threads(1)                                    # the worker's one CPU; and the same sums, however many workers
+    with launch(job.game, job.task, job.seed) as env:
+        frame, info = env.reset(seed=job.seed)
+        while not info["score"]["over"]:
             pad = agent(frame, info)
-            frame, _, terminated, truncated, info = env.step({"buttons": pad[0], "sticks": pad[1]})
-            stop = terminated or truncated
+            frame, _, ended, _, info = env.step({"buttons": pad[0], "sticks": pad[1]})
+            if ended:
+                raise sim.GameError(f"the game ended with status {env.clock.returncode} after {info['time']:.1f} s: "
+                                    f"{sim.last_line(env.stage.path / 'stderr', 'it said nothing on stderr')}")
             if show:
-                show(env.render(), pad)
-        return float(info["score"]["progress"]), bool(info["score"]["success"])
+                show(env.render(), pad, info["score"])
+        return info["score"]
+
+
+def within(job: Job) -> dict:
+    """The last score of a player that does not look at the picture: the same world in this process, frame by frame, but not drawn.
+
+    Twenty times as fast as through GameEnv, where it moves alike (tests/test_eval.py).
+    """
+    agent = {"expert": lambda: Expert(job.game, job.seed), "random": lambda: StickyRandom(job.seed), "none": Held,
+             "held": lambda: Held(*WAYS[job.seed % 4])}[job.player]()
+    world, pad = game(job.game).Game(job.task, job.seed), Held()(None, None)                # nobody touches the pad in frame 0
+    for i in itertools.count():
+        world.step(game(job.game).console.Pad(*pad), round((i + 1) / FPS, 6) - round(i / FPS, 6))
+        score = world.score()
+        if score["over"]:
+            return score
+        pad = agent(None, {"score": score})
 
 
 def interval(values, draws: int = 2000) -> tuple[float, float, float]:
     """Mean and 95 % bootstrap interval."""
     values = np.asarray(values, float)
     means = np.random.default_rng(0).choice(values, (draws, len(values))).mean(axis=1)
-    return values.mean(), *np.percentile(means, [2.5, 97.5])
+    return float(values.mean()), *map(float, np.percentile(means, [2.5, 97.5]))
 
 
-def report(c: Play, results, names, seeds: int) -> dict:
-    """Print progress per task (and per game, with intervals); write the numbers as play.json beside the policy."""
-    print(f"\nprogress 0..1 (share of successes), {seeds} episodes per task; direction: the best of those that were held\n"
-          f"{'task':18s}" + "".join(f"{p:>21s}" for p in [*PLAYERS, "direction"]))
-    table = {}
-    for n in names:
-        held = {j[0] for j in results if j[1] == n} - set(PLAYERS)
-        best = max(sorted(held), key=lambda d: np.mean([r[0] for j, r in results.items() if j[:2] == (d, n)]))
-        columns = [*PLAYERS, best]
-        for task in game(n).TASKS:
-            cells = [[r for j, r in results.items() if j[:3] == (p, n, task)] for p in columns]
-            print(f"{n + ' ' + task:18s}" + "".join(f"{np.mean([r[0] for r in cell]):14.2f} ({np.mean([r[1] for r in cell]):.2f})" for cell in cells))
-        rows = {p: interval([r[0] for j, r in results.items() if j[:2] == (q, n)]) for p, q in zip([*PLAYERS, "direction"], columns)}
-        above = rows["policy"][1] > max(rows[p][2] for p in ("random", "none", "direction"))
-        table[n] = {**{p: {"progress": v[0], "low": v[1], "high": v[2]} for p, v in rows.items()}, "direction_held": best, "above_baselines": bool(above)}
-        print(f"{n + ', 95 %':18s}" + "".join(f"{f'{m:.2f} [{a:.2f}, {b:.2f}]':>21s}" for m, a, b in rows.values()) + ("" if above else "   not above the baselines"))
-    out = {"policy": sim.source(c.policy), "execute": c.execute, "table": table,
-           "episodes": [{"player": j[0], "game": j[1], "task": j[2], "seed": j[3], "progress": r[0], "success": r[1]} for j, r in results.items()]}
-    sim.write_bytes(Path(c.policy).with_name("play.json"), json.dumps(out, indent=1).encode())
-    return table
+def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float, float]:
+    """Share of successes and its 95 % Wilson score interval (E. B. Wilson, 1927), which holds for few episodes and near 0 and 1."""
+    share, middle, spread = successes / n, successes / n + z * z / (2 * n), z * (successes * (n - successes) / n**3 + z * z / (4 * n * n)) ** 0.5
+    return share, max(0.0, (middle - spread) / (1 + z * z / n)), min(1.0, (middle + spread) / (1 + z * z / n))
 
 
-def film(c: Play, names) -> None:
-    """One episode per task, with the pad that the policy holds drawn in a corner."""
-    import extract
-    templates = extract.templates(extract.CORE)
-    template = templates[next(k for k in sorted(templates) if templates[k].family.startswith("xbox"))]
-    size = game_size(names[0])
-    with sim.VideoWriter(c.video, FPS, *size) as out:
-        def show(picture, pad):
-            picture = picture.copy()
-            extract.composite(picture, extract.draw(template, *pad, scale=0.4), 8, 8, 0.9)
-            out.write(picture)
-        for n in names:
-            for task in game(n).TASKS:
-                episode(("policy", n, task, 10_000 * (c.seed + 1)), c, show)
-    print(f"film -> {c.video}")
+# ---- play: films ----------------------------------------------------------------------------------------------------------
+
+def film_suite(records: list[dict], c: Play) -> list[dict]:
+    """Films of the policy's best and worst episode of each game (--quick: of each group of games); crashed ones cannot be shown."""
+    sets = {}
+    for r in records:
+        if r["player"] == "policy" and not r["crash"]:
+            sets.setdefault(group_of(r["game"]) if c.quick else r["game"], []).append(r)
+    ranked = {name: sorted(rs, key=lambda r: (r["success"], r["progress"], -r["seconds"])) for name, rs in sets.items()}
+    films = [{"what": f"{what} of {name}", "record": r} for name, rs in ranked.items() for what, r in (("best", rs[-1]), ("worst", rs[0]))]
+    jobs = [Job(*(f["record"][k] for k in Job._fields)) for f in films]
+    left = [j for j in jobs if c.fresh or not all(p.exists() for p in film_paths(j, c))]
+    again = dict(zip(left, sim.for_each(functools.partial(film, c=c), left, c.workers, "films", c.ray))) if left else {}
+    for f, j in zip(films, jobs):
+        f["film"], f["strip"] = film_paths(j, c)
+        if j in again and again[j] != f["record"]["progress"]:
+            print(f"{j}: played again for the film it came out differently ({f['record']['progress']:.3f}, then {again[j]:.3f}): "
+                  "with this network and device the same numbers do not come out twice")
+    return films
 
 
 def game_size(name: str) -> tuple[int, int]:
     picture = game(name).Game(next(iter(game(name).TASKS)), 0).draw()
     return picture.shape[1], picture.shape[0]
 
+
+def film_paths(job: Job, c: Play) -> tuple[Path, Path]:
+    return Path(c.out) / "films" / f"{job}.mp4", Path(c.out) / "films" / f"{job}.jpg"
+
+
+def film(job: Job, c: Play) -> float:
+    """Play an episode once more, with the pad drawn beside the picture: a video, and a strip of eight frames of it.  Returns the progress."""
+    import cv2
+    import extract
+    video, strip = film_paths(job, c)
+    templates, seen = extract.templates(extract.CORE), []
+    template = templates[next(k for k in sorted(templates) if templates[k].family.startswith("xbox"))]
+    w, h = game_size(job.game)
+    with sim.VideoWriter(video, FPS, w + PANEL, h) as out:
+        def show(picture, pad, score):
+            frame = np.hstack([picture, panel(pad, score, job, template, h)])
+            out.write(frame)
+            if score["over"] or round(score["time"] * FPS) % (FPS // 3) == 1:
+                seen.append(cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        score = through(job, c, show)
+    sheet = extract.tile([seen[i] for i in np.linspace(0, len(seen) - 1, 8).astype(int)], 4)
+    sim.write_bytes(strip, cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
+    return float(score["progress"])
+
+
+PANEL = 200                                             # px beside the picture
+
+
+def panel(pad, score: dict, job: Job, template, height: int) -> np.ndarray:
+    """uint8 [height, PANEL, 3]: the pad as the policy holds it, and how far it has got."""
+    import cv2
+    import extract
+    out = np.full((height, PANEL, 3), 24, np.uint8)
+    buttons, sticks = pad
+    extract.composite(out, extract.draw(template, buttons, sticks, scale=(PANEL - 12) / template.size[0]), 6, 12)
+    held = " ".join(n.replace("SHOULDER", "SH").replace("TRIGGER", "TR") for n, on in zip(sim.BUTTONS, buttons) if on).lower().split()
+    lines = [f"{job.game}: {job.task}", f"seed {job.seed}", f"{score['time']:.1f} s", f"progress {score['progress']:.2f}" + (" done" if score["success"] else ""),
+             *(" ".join(held[i:i + 2]) for i in range(0, min(6, len(held)), 2))]
+    for i, text in enumerate(lines):
+        cv2.putText(out, text, (8, 165 + 15 * i), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (225, 225, 225) if i < 4 else (120, 220, 150), 1, cv2.LINE_AA)
+    cv2.rectangle(out, (8, height - 8), (PANEL - 8, height - 4), (70, 70, 70), -1)
+    cv2.rectangle(out, (8, height - 8), (8 + round((PANEL - 16) * score["progress"]), height - 4), (120, 220, 150), -1)
+    return out
+
+
+# ---- play: the report ------------------------------------------------------------------------------------------------------
+
+@functools.cache
+def genre(name: str) -> str:
+    return game(name).Game.genre
+
+
+def group_of(name: str) -> str:
+    return next(group for group, genres in GROUPS.items() if genre(name) in genres)
+
+
+def by_genre(names) -> list[str]:
+    """In the order of GROUPS, then of the alphabet."""
+    order = [g for genres in GROUPS.values() for g in genres]
+    return sorted(names, key=lambda n: (order.index(genre(n)), n))
+
+
+def summary(records: list[dict]) -> dict:
+    """Completed (share and Wilson interval) and progress (mean and bootstrap interval) of some episodes."""
+    return {"episodes": len(records), "success": wilson(sum(r["success"] for r in records), len(records)), "progress": interval([r["progress"] for r in records])}
+
+
+def tables(suite, records: list[dict]) -> dict:
+    """Summaries by task, and by row (groups of games, their genres, all) and column (categories, all) of the paper's figure; by player."""
+    def by_player(wanted) -> dict:
+        return {p: summary(mine) for p in PLAYERS if (mine := [r for r in records if r["player"] == p and wanted(r)])}
+
+    category = {pair: game(pair[0]).TASKS[pair[1]].category for pair in suite}
+    rows = {}
+    for group, genres in GROUPS.items():
+        rows[group] = lambda r, group=group: group_of(r["game"]) == group
+        rows |= {g: lambda r, g=g: genre(r["game"]) == g for g in genres if len(genres) > 1}
+    rows["all"] = lambda r: True
+    cells = {row: {col: cell for col in (*CATEGORIES, "all") if (cell := by_player(lambda r: inside(r) and col in (category[r["game"], r["task"]], "all")))}
+             for row, inside in rows.items()}
+    tasks = [{"game": n, "task": t, "genre": genre(n), "category": category[n, t], "goal": game(n).TASKS[t].goal, "seconds": game(n).TASKS[t].seconds,
+              **by_player(lambda r: (r["game"], r["task"]) == (n, t))} for n, t in suite]
+    return {"cells": {row: cols for row, cols in cells.items() if cols}, "tasks": tasks}
+
+
+def percent(s: dict) -> str:
+    """A summary's successes, as in 45 [26, 66]."""
+    return "{:.0f} [{:.0f}, {:.0f}]".format(*(100 * v for v in s["success"]))
+
+
+def write_report(c: Play, settings: dict, suite, seeds: int, records: list[dict], films: list[dict]) -> dict:
+    """Print the tables; OUT/report.json, OUT/report.html."""
+    report = {"format": "nitrogen.play/1", "policy": sim.source(c.policy), "settings": settings, "quick": c.quick, "seeds": seeds, **tables(suite, records),
+              "crashes": [{k: r[k] for k in (*Job._fields, "crash")} for r in records if r["crash"]],
+              "films": [{"what": f["what"], "film": f"films/{f['film'].name}", **{k: f["record"][k] for k in ("game", "task", "seed", "progress", "success")}}
+                        for f in films],
+              "episodes": [{k: r[k] for k in (*Job._fields, "progress", "success", "seconds")} for r in records]}
+    print_report(report)
+    sim.write_bytes(Path(c.out) / "report.json", json.dumps(report, indent=1).encode())
+    sim.write_bytes(Path(c.out) / "report.html", report_page(report, [f["strip"] for f in films]).encode())
+    print(f"report -> {c.out}/report.html, report.json; films -> {c.out}/films")
+    return report
+
+
+LEGEND = ("Completed tasks in %, with the 95 % Wilson interval over episodes; in brackets ( ) the mean progress, 0..1.  random: every button and axis drawn anew "
+          "and held for 0.1-1 s; held: the left stick one way and the right trigger, for ever; none: no input; expert: the game's scripted player, which "
+          "reads the score block.  paper: its own 30 tasks on commercial games, judged by people.")
+
+
+def print_report(report: dict) -> None:
+    """Groups x categories as in the paper's figure, then task by task."""
+    floors = ("random", "held", "none", "expert")
+    cell = lambda s: f"{percent(s)} ({s['progress'][0]:.2f})" if s else "-"
+    brief = lambda s: f"{100 * s['success'][0]:.0f} ({s['progress'][0]:.2f})" if s else "-"
+    print(f"\n{LEGEND}\n{quick_note(report)}\n{'the policy':18s}" + "".join(f"{col:>22s}" for col in (*CATEGORIES, "all")) + "".join(f"{p:>12s}" for p in floors))
+    for row, cols in report["cells"].items():
+        print(f"{row if row in GROUPS or row == 'all' else '  ' + row:18s}" + "".join(f"{cell(cols.get(col, {}).get('policy')):>22s}" for col in (*CATEGORIES, "all"))
+              + "".join(f"{brief(cols['all'].get(p)):>12s}" for p in floors))
+        if row in PUBLISHED:
+            print(f"{'  paper':18s}" + "".join(f"{v:15.1f}       " for v in PUBLISHED[row]))
+    print(f"\n{'task':18s}{'category':12s}{'policy: %':>14s}{'progress':>20s}" + "".join(f"{p:>12s}" for p in floors))
+    for t in report["tasks"]:
+        mine = t["policy"]
+        print(f"{t['game'] + ' ' + t['task']:18s}{t['category']:12s}{percent(mine):>14s}{'{:.2f} [{:.2f}, {:.2f}]'.format(*mine['progress']):>20s}"
+              + "".join(f"{brief(t[p]):>12s}" for p in floors))
+    for r in report["crashes"]:
+        print(f"crashed, counted as a failure: {r['game']} {r['task']}, seed {r['seed']}, {r['player']}: {r['crash']}")
+
+
+def quick_note(report: dict) -> str:
+    return f"{report['seeds']} episodes per task and player" + ("; QUICK: too few for a verdict on a task, run it without --quick\n" if report["quick"] else "\n")
+
+
+STYLE = """body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1180px; padding: 0 1em; color: #222 }
+h1 { margin-bottom: 0 } h2 { margin-top: 2em } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+th, td { padding: .3em .6em; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap } th:first-child, td:first-child { text-align: left }
+td.goal { text-align: left; white-space: normal; color: #666; font-size: 13px } tr.group td { font-weight: 600; background: #f4f6f8 }
+tr.paper td { color: #888 } small { color: #777; font-weight: 400 } img { max-width: 100% } .quick, .crash { background: #fff3cd; padding: .6em 1em }"""
+
+
+def report_page(report: dict, strips: list[Path]) -> str:
+    """The report as one HTML file that loads nothing: pictures are embedded, texts escaped."""
+    from html import escape
+    floors = ("random", "held", "none", "expert")
+
+    def picture(kind: str, data: bytes) -> str:
+        return f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+
+    def table(head, rows) -> str:
+        """rows: (class, cells); a cell is HTML."""
+        lines = ["<tr>" + "".join(f"<th>{escape(h)}</th>" for h in head) + "</tr>"]
+        lines += [f'<tr class="{kind}">' + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in cells) + "</tr>" for kind, cells in rows]
+        return "<table>" + "\n".join(lines) + "</table>"
+
+    full = lambda s: f"{percent(s)} <small>({s['progress'][0]:.2f})</small>" if s else "-"
+    brief = lambda s: f"{100 * s['success'][0]:.0f} <small>({s['progress'][0]:.2f})</small>" if s else "-"
+    cells, tasks = [], []
+    for row, cols in report["cells"].items():
+        own = row in GROUPS or row == "all"
+        cells.append(("group" if own else "", [escape(row) if own else f"&emsp;{escape(row)}", *(full(cols.get(col, {}).get("policy")) for col in (*CATEGORIES, "all")),
+                                               *(brief(cols["all"].get(p)) for p in floors)]))
+        if row in PUBLISHED:
+            cells.append(("paper", ["&emsp;paper", *(f"{v:.1f}" for v in PUBLISHED[row]), *[""] * 5]))
+    for t in report["tasks"]:
+        mine = t["policy"]
+        tasks.append(("", [f"{escape(t['game'])} {escape(t['task'])}", escape(t["category"]), percent(mine), "{:.2f} [{:.2f}, {:.2f}]".format(*mine["progress"]),
+                           *(brief(t[p]) for p in floors), f'<td class="goal">{escape(t["goal"])} ({t["seconds"]:.0f} s)</td>']))
+    settings = report["settings"]
+    parts = [f"<h1>{escape(report['policy']['name'])} at the pad</h1>",
+             f"<p><small>sha256 {report['policy']['sha256'][:16]}; {settings['execute']} actions of each chunk executed; "
+             f"{settings['steps'] or 'the model&#39;s own'} denoising steps; seed {settings['seed']}</small></p>",
+             f'<p class="{"quick" if report["quick"] else ""}">{escape(quick_note(report))}</p>',
+             "<h2>By genre and category</h2>", table(("", *CATEGORIES, "all", *floors), cells), f"<p><small>{escape(LEGEND)}</small></p>",
+             picture("png", plot_cells(report)), "<h2>Task by task</h2>", picture("png", plot_tasks(report)),
+             table(("task", "category", "completed, %", "progress", *floors, "goal"), tasks)]
+    if report["crashes"]:
+        parts += ["<h2>Crashes</h2>", *(f'<p class="crash">{escape(str(Job(*(r[k] for k in Job._fields))))}: {escape(r["crash"])}</p>' for r in report["crashes"])]
+    parts += ["<h2>Best and worst episodes</h2>", *(
+        f"<h3>{escape(f['what'])}: {escape(f['game'])} {escape(f['task'])}, seed {f['seed']} <small>progress {f['progress']:.2f}{', completed' if f['success'] else ''}; "
+        f'<a href="{escape(f["film"])}">film</a></small></h3>{picture("jpeg", strip.read_bytes())}' for f, strip in zip(report["films"], strips))]
+    return f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Play</title><style>{STYLE}</style></head><body>' + "\n".join(parts) + "</body></html>\n"
+
+
+def png(figure) -> bytes:
+    import matplotlib.pyplot as plt
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+    return out.getvalue()
+
+
+def plot_cells(report: dict) -> bytes:
+    """Bars as in the paper's figure: completed tasks by group and category with intervals; its own figures and the random pad's as marks."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    figure, ax = plt.subplots(figsize=(9, 3.6))
+    rows = [row for row in report["cells"] if row in GROUPS or row == "all"]
+    for j, (col, colour) in enumerate(zip(CATEGORIES, ("#d1495b", "#30638e", "#edae49"))):
+        for i, row in enumerate(rows):
+            if cell := report["cells"][row].get(col):
+                share, low, high = (100 * v for v in cell["policy"]["success"])
+                at = i + 0.26 * (j - 1)
+                ax.bar(at, share, 0.24, color=colour, label=col if i == 0 else None)
+                ax.errorbar(at, share, [[share - low], [high - share]], color="#333", capsize=3, lw=1)
+                ax.plot(at, 100 * cell["random"]["success"][0], "_", color="#333", ms=12, label="random pad" if i == j == 0 else None)
+                if row in PUBLISHED:
+                    ax.plot(at, PUBLISHED[row][j], "D", color="none", mec="#333", ms=6, label="paper (other games)" if i == j == 0 else None)
+    ax.set_xticks(range(len(rows)), rows), ax.set_ylim(-2, 102), ax.set_ylabel("completed tasks, %"), ax.grid(axis="y", alpha=0.3)
+    ax.legend(fontsize=8, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 1.14), frameon=False)
+    return png(figure)
+
+
+def plot_tasks(report: dict) -> bytes:
+    """Mean progress of each task with its interval; the random pad and the expert beside."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    tasks = report["tasks"][::-1]
+    figure, ax = plt.subplots(figsize=(9, 0.8 + 0.22 * len(tasks)))
+    for y, t in enumerate(tasks):
+        mean, low, high = t["policy"]["progress"]
+        ax.plot([low, high], [y, y], color="#30638e", lw=3, alpha=0.4)
+        for value, mark, colour, label in ((t["random"]["progress"][0], "|", "#333", "random pad"), (t["expert"]["progress"][0], "|", "#2a9d4a", "expert"),
+                                           (mean, "o", "#30638e", "policy, progress"), (t["policy"]["success"][0], "x", "#d1495b", "policy, completed")):
+            ax.plot(value, y, mark, color=colour, ms=6, label=label if y == 0 else None)
+    ax.set_yticks(range(len(tasks)), [f"{t['game']} {t['task']}" for t in tasks], fontsize=8)
+    ax.set_xlim(-0.02, 1.02), ax.set_ylim(-0.7, len(tasks) - 0.3), ax.grid(alpha=0.3)
+    ax.legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    return png(figure)
+
+
+# ---- play: any command ------------------------------------------------------------------------------------------------------
 
 def play_command(c: Play) -> None:
     """Let the policy play any command that GameEnv can drive, for --seconds of game time."""
@@ -894,10 +1229,13 @@ def play_command(c: Play) -> None:
 
 
 def tasks(c: sim.Common) -> None:
-    for name in game_names():
-        print(f"{name}: {(game(name).__doc__ or '').strip().splitlines()[0]}")
+    counts = dict.fromkeys(CATEGORIES, 0)
+    for name in by_genre(game_names()):
+        print(f"{' / '.join(dict.fromkeys((group_of(name), genre(name))))}: {(game(name).__doc__ or '').strip().splitlines()[0]}")
         for key, t in game(name).TASKS.items():
+            counts[t.category] += 1
             print(f"  {key:10s} {t.category:10s} {t.seconds:4.0f} s  {t.goal}")
+    print(f"{sum(counts.values())} tasks: {', '.join(f'{n} {category}' for category, n in counts.items())}")
 
 
 def main(argv=None):

@@ -133,7 +133,7 @@ def caves(rng):
 
 
 class Game(World):
-    name, tasks = "cavern", TASKS
+    name, genre, tasks = "cavern", "2D side-scroller", TASKS
     icons = {"doors": KEY_ICON, "wisps": WISP_ICON, "shards": SHARD_ICON}
 
     def __init__(self, task, seed):

@@ -92,7 +92,7 @@ class Task:
 class World:
     """A task, a seed, the time, hearts and progress. A game adds move(pad, dt), paint() and state()."""
 
-    name, tasks, icons = "", {}, {}           # icons: the sprite in the corner that shows the goal, by task
+    name, genre, tasks, icons = "", "", {}, {}          # icons: the sprite in the corner that shows the goal, by task
 
     def __init__(self, task, seed):
         self.task, self.limit = task, self.tasks[task].seconds

@@ -63,7 +63,7 @@ class Door:
 
 
 class Game(World):
-    name, tasks = "crypt", TASKS
+    name, genre, tasks = "crypt", "roguelike", TASKS
     icons = {"slay": SKULL_ICON, "stairs": STAIRS_ICON, "gems": GEM_ICON}
 
     def __init__(self, task, seed):

@@ -66,7 +66,7 @@ def blade(kind, part):
 
 
 class Game(Adventure):
-    name, tasks = "duel", TASKS
+    name, genre, tasks = "duel", "action RPG", TASKS
     cost = Adventure.cost | {"light": 0.12, "heavy": 0.25, "block": 0.2}
     icons = {"knights": MASK, "gates": GATE, "spirits": tuple(cv2.resize(part, (26, 30), interpolation=cv2.INTER_NEAREST) for part in GHOST[0])}
 

@@ -98,7 +98,7 @@ def winding(rng):
 
 
 class Game(World):
-    name, tasks = "grove", TASKS
+    name, genre, tasks = "grove", "roguelike", TASKS
     icons = {"trail": SHRINE_ICON, "hunt": GOBLIN_ICON, "feed": APPLE}
 
     def __init__(self, task, seed):

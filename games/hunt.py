@@ -61,7 +61,7 @@ HUMPS = ((1.3, 0.0, 2.5), (0.5, 0.0, 2.75), (-0.4, 0.0, 2.7), (-1.2, 0.0, 2.4)) 
 
 
 class Game(Adventure):
-    name, tasks = "hunt", TASKS
+    name, genre, tasks = "hunt", "action RPG", TASKS
     icons = {"beast": HORN, "crystals": GEM, "trail": PRINT}
     aim, slope = 0.0, 0.0                                       # how far the bow is up, in [0, 1]; of the view
 

@@ -68,7 +68,7 @@ def away(a, x, y):
 
 
 class Game(World):
-    name, tasks, icons = "puck", TASKS, ICONS
+    name, genre, tasks, icons = "puck", "sports", TASKS, ICONS
 
     def __init__(self, task, seed):
         super().__init__(task, seed)

@@ -80,7 +80,7 @@ def loop(rng):
 
 
 class Game(World):
-    name, tasks = "rally", TASKS
+    name, genre, tasks = "rally", "open world", TASKS
     icons = {"road": ROAD_ICON, "drones": BALLOON_ICON, "gates": GATE_ICON}
 
     def __init__(self, task, seed):

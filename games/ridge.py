@@ -99,7 +99,7 @@ class Body:
 
 
 class Game(World):
-    name, tasks = "ridge", TASKS
+    name, genre, tasks = "ridge", "2D side-scroller", TASKS
     icons = {"reach": FLAG_ICON, "slimes": SLIME_ICON, "coins": COIN[0]}
 
     def __init__(self, task, seed):

@@ -87,7 +87,7 @@ def rooms(rng):
 
 
 class Game(World):
-    name, tasks = "ruins", TASKS
+    name, genre, tasks = "ruins", "open world", TASKS
     icons = {"wraiths": icon(WRAITH[0]), "path": WISP, "braziers": icon(FIRE[0])}
 
     def __init__(self, task, seed):

@@ -106,7 +106,7 @@ def arena(rng, columns=36):
 
 
 class Game(World):
-    name, tasks = "strike", TASKS
+    name, genre, tasks = "strike", "2D side-scroller", TASKS
     icons = {"run": RUN_ICON, "raid": RAID_ICON, "bombs": BOMB_ICON}
 
     def __init__(self, task, seed):
