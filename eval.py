@@ -4,15 +4,17 @@
     python eval.py overlay [--adapt MINUTES]                    fresh recordings: how well are their overlays read?
     python eval.py overlay data/videos --labels data/labels     the same on recordings that are already parsed
     python eval.py overlay --stage locate [--share 0.1]         where is the overlay, and which?  240 videos, 200 without
-    python eval.py play --policy runs/tiny/model.safetensors [--quick] [--video OUT.mp4]
+    python eval.py play --policy FILE --seeds 20                the suite: ten games, thirty tasks (--games, --tasks, --quick)
     python eval.py play --policy FILE -- COMMAND ARG...         on another console game
+    python eval.py ablate --data data/tiny                      the published commands with one flag changed at a time
     python eval.py tasks                                        the built-in games and their tasks
 
 overlay --stage locate   writes what each rule said about each video as OUT/locate/*.json and resumes from them; OUT/locate.json, and
         the misses to look at as OUT/locate-misses.png.  With the package `av` the videos are H.264, and made ten times faster.
 record  writes OUT/<game>-<n>.mp4, and beside each <game>-<n>.truth.safetensors with the true actions (nitrogen.actions/1,
         unit "normalized").  Truth is for scoring only: the pipe reads the overlay.
-play    prints progress per task with 95 % intervals, and writes the same numbers beside the policy as play.json.
+play    OUT/report.html (tables, plots, film strips), report.json (the same numbers), films/*.mp4 of the best and worst episodes,
+        episodes/*.json: one per episode, so that the same command goes on where it was stopped, and more seeds play only the new ones.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import typing
 import zlib
@@ -921,7 +925,7 @@ def through(job: Job, c: Play, show=None) -> dict:
         return info["score"]
 
 
-def within(job: Job) -> dict:
+def within(job: Job, show=None) -> dict:
     """The last score of a player that does not look at the picture: the same world in this process, frame by frame, but not drawn.
 
     Twenty times as fast as through GameEnv, where it moves alike (tests/test_eval.py).
@@ -932,6 +936,8 @@ def within(job: Job) -> dict:
     for i in itertools.count():
         world.step(game(job.game).console.Pad(*pad), round((i + 1) / FPS, 6) - round(i / FPS, 6))
         score = world.score()
+        if show:
+            show(score)
         if score["over"]:
             return score
         pad = agent(None, {"score": score})
@@ -1089,7 +1095,7 @@ def print_report(report: dict) -> None:
     floors = ("random", "held", "none", "expert")
     cell = lambda s: f"{percent(s)} ({s['progress'][0]:.2f})" if s else "-"
     brief = lambda s: f"{100 * s['success'][0]:.0f} ({s['progress'][0]:.2f})" if s else "-"
-    print(f"\n{LEGEND}\n{quick_note(report)}\n{'the policy':18s}" + "".join(f"{col:>22s}" for col in (*CATEGORIES, "all")) + "".join(f"{p:>12s}" for p in floors))
+    print(f"\n{textwrap.fill(LEGEND, 150)}\n\n{quick_note(report)}\n\n{'the policy':18s}" + "".join(f"{col:>22s}" for col in (*CATEGORIES, "all")) + "".join(f"{p:>12s}" for p in floors))
     for row, cols in report["cells"].items():
         print(f"{row if row in GROUPS or row == 'all' else '  ' + row:18s}" + "".join(f"{cell(cols.get(col, {}).get('policy')):>22s}" for col in (*CATEGORIES, "all"))
               + "".join(f"{brief(cols['all'].get(p)):>12s}" for p in floors))
@@ -1105,7 +1111,7 @@ def print_report(report: dict) -> None:
 
 
 def quick_note(report: dict) -> str:
-    return f"{report['seeds']} episodes per task and player" + ("; QUICK: too few for a verdict on a task, run it without --quick\n" if report["quick"] else "\n")
+    return f"{report['seeds']} episodes per task and player" + ("; QUICK: too few for a verdict on a task, run it without --quick" if report["quick"] else "")
 
 
 STYLE = """body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1180px; padding: 0 1em; color: #222 }
@@ -1178,13 +1184,15 @@ def plot_cells(report: dict) -> bytes:
             if cell := report["cells"][row].get(col):
                 share, low, high = (100 * v for v in cell["policy"]["success"])
                 at = i + 0.26 * (j - 1)
-                ax.bar(at, share, 0.24, color=colour, label=col if i == 0 else None)
+                ax.bar(at, share, 0.24, color=colour, label=col)
                 ax.errorbar(at, share, [[share - low], [high - share]], color="#333", capsize=3, lw=1)
-                ax.plot(at, 100 * cell["random"]["success"][0], "_", color="#333", ms=12, label="random pad" if i == j == 0 else None)
+                ax.plot(at, 100 * cell["random"]["success"][0], "_", color="#333", ms=12, label="random pad")
                 if row in PUBLISHED:
-                    ax.plot(at, PUBLISHED[row][j], "D", color="none", mec="#333", ms=6, label="paper (other games)" if i == j == 0 else None)
-    ax.set_xticks(range(len(rows)), rows), ax.set_ylim(-2, 102), ax.set_ylabel("completed tasks, %"), ax.grid(axis="y", alpha=0.3)
-    ax.legend(fontsize=8, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 1.14), frameon=False)
+                    ax.plot(at, PUBLISHED[row][j], "D", color="none", mec="#333", ms=6, label="paper (other games)")
+    ax.set_xticks(range(len(rows)), rows), ax.set_xlim(-0.6, len(rows) - 0.4), ax.set_ylim(-2, 102)
+    ax.set_ylabel("completed tasks, %"), ax.grid(axis="y", alpha=0.3)
+    once = {label: mark for mark, label in zip(*ax.get_legend_handles_labels())}
+    ax.legend(once.values(), once.keys(), fontsize=8, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 1.14), frameon=False)
     return png(figure)
 
 
@@ -1205,6 +1213,56 @@ def plot_tasks(report: dict) -> bytes:
     ax.set_xlim(-0.02, 1.02), ax.set_ylim(-0.7, len(tasks) - 0.3), ax.grid(alpha=0.3)
     ax.legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     return png(figure)
+
+
+# ---- ablate: what each part is worth --------------------------------------------------------------------------------------
+
+ABLATIONS = {                       # name -> (flags of filter.py, flags of train.py, weights, flags of eval.py play)
+    "as published": ("", "", "model", ""),
+    "null chunks kept": ("--min-active 0", "", "model", ""),
+    "overlay not masked": ("--no-mask", "", "model", ""),
+    "true actions": ("--labels {data}/videos", "", "model", ""),
+    "EMA off": ("", "", "raw", ""),
+    "1 denoising step": ("", "", "model", "--steps 1"),
+    "4 denoising steps": ("", "", "model", "--steps 4"),
+    "1 action executed": ("", "", "model", "--execute 1"),
+    "4 actions executed": ("", "", "model", "--execute 4"),
+    "16 actions executed": ("", "", "model", "--execute 16"),
+    "chunks of 4, all executed": ("", "--horizon 4", "model", "--execute 4"),
+    "chunks of 8, all executed": ("", "--horizon 8", "model", "--execute 8"),
+}
+
+
+@dataclass(frozen=True)
+class Ablate(sim.Many):
+    data: str = "data/tiny"             # folder of videos/ and labels/, as train.py --config tiny leaves it
+    net: str = "tiny"                   # preset of train.py
+    steps: int = 0                      # of training (0: as the preset says)
+    games: str = "all"                  # to play
+    seeds: int = 20                     # episodes per task
+    rows: str = "all"                   # of the table: parts of their names, as in steps,EMA
+    out: str = "data/ablate"            # folder
+    workers: int = os.cpu_count() or 1  # processes
+
+
+def ablate(c: Ablate) -> None:
+    """Run the published commands with one flag changed at a time, skipping what is finished; a table of what the policy then completes."""
+    if not Path(c.data, "labels").is_dir():
+        raise SystemExit(f"{c.data}: no videos/ and labels/ there; python train.py --config {c.net} makes them")
+    chosen = [name for name in ABLATIONS if c.rows == "all" or any(part in name for part in c.rows.split(","))]
+    common, once, lines = ("--workers", str(c.workers)), functools.cache(step), []
+    for name in chosen:
+        cut, fit, weights, hands = (flags.format(data=c.data) for flags in ABLATIONS[name])
+        shards, run, played = (f"{c.out}/{kind}{re.sub(r'[^a-z0-9]+', '-', what)}".rstrip("-") for kind, what in (
+            ("shards", cut), ("run", cut + fit), ("play", cut + fit + weights + hands)))
+        once("filter.py", f"{c.data}/videos", "--labels", f"{c.data}/labels", "--out", shards, *common, *cut.split())
+        once("train.py", "--config", c.net, "--data", shards, "--out", run, "--raw", "--device", c.device, *(("--steps", str(c.steps)) if c.steps else ()), *fit.split())
+        once("eval.py", "play", "--policy", f"{run}/{weights}.safetensors", "--games", c.games, "--seeds", str(c.seeds), "--out", played, "--device", c.device,
+             *common, *hands.split())
+        mine = json.loads(Path(played, "report.json").read_bytes())["cells"]["all"]["all"]["policy"]
+        lines.append(f"{name:28s}{percent(mine):>14s}   " + "{:.2f} [{:.2f}, {:.2f}]".format(*mine["progress"]))
+    print(f"\n{'':28s}{'completed, %':>14s}   progress\n" + "\n".join(lines))
+    sim.write_bytes(f"{c.out}/ablate.txt", ("\n".join(lines) + "\n").encode())
 
 
 # ---- play: any command ------------------------------------------------------------------------------------------------------
@@ -1239,7 +1297,7 @@ def tasks(c: sim.Common) -> None:
 
 
 def main(argv=None):
-    sim.command_line(__doc__, {"record": (Record, record), "overlay": (Overlay, overlay), "play": (Play, play), "tasks": (sim.Common, tasks)}, argv)
+    sim.command_line(__doc__, {"record": (Record, record), "overlay": (Overlay, overlay), "play": (Play, play), "ablate": (Ablate, ablate), "tasks": (sim.Common, tasks)}, argv)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ class Config(sim.Common):
     data: str = ""                  # folder of shards; empty: make them from the built-in games first
     out: str = ""                   # run folder (default: runs/NET; runs/finetune with --init)
     net: str = "paper"              # network preset of model.py
+    horizon: int = 0                # actions in a chunk, at most what the shards were cut for (0: as --net or --init says)
     init: str = ""                  # policy file to go on from: its network replaces --net; chunks are timed as the shards were cut
     vision: str = ""                # SigLIP tower to start the vision encoder from (safetensors, as transformers saves it)
     freeze: bool = False            # leave the vision encoder as it was loaded
@@ -391,7 +392,7 @@ def fit(c: Config) -> Path:
         run, optimizer, average, shards = assemble(c, w)
         names = repr([(p.about["name"], len(p["start"])) for s in shards.values() for p in s.parts])
         recipe = {**sim.recipe(c, *([c.init] if c.init else [])), "shards": hashlib.sha256(names.encode()).hexdigest()[:16]}
-        recipe = {k: v for k, v in recipe.items() if k not in ANYWAY}
+        recipe = {k: v for k, v in recipe.items() if k not in ANYWAY and (k, v) != ("horizon", 0)}       # as before there was this flag
         about = {"recipe": recipe, "games": shards["train"].games}
         start = restore(c, w, recipe, run, optimizer, average)
         if start >= c.steps:
@@ -439,6 +440,11 @@ def network(c: Config) -> model.NitroGen:
         except ValueError as e:
             raise SystemExit(f"{c.data}: no shards there, or cut for chunks that {c.init} has no place for ({e}); "
                              f"make them: {sim.MAKER['shard']} --out {c.data} --horizon {net.c.horizon} --fresh") from None
+    if c.horizon:
+        try:
+            net.c = dataclasses.replace(net.c, horizon=c.horizon)
+        except ValueError as e:
+            raise SystemExit(f"--horizon {c.horizon}: {e}") from None
     if c.vision:
         model.load_vision(net, c.vision)
     net.vision.requires_grad_(not c.freeze)
@@ -754,7 +760,7 @@ MINUTES_OF_VIDEO = {"tiny": 10}    # else 60
 PARTS = (  # and the minutes that each took for 10 minutes of video on two cores
     ("record", "scripted experts play through the simulator, an overlay drawn in", 1.2), ("extract", "find the overlay in each video", 0.5),
     ("parse", "read buttons and sticks off it", 1.1), ("filter", "normalize, drop idle segments, mask, write shards", 0.6),
-    ("train", "behaviour cloning", None), ("play", "the policy against expert, random, none, one direction", 3))
+    ("train", "behaviour cloning", None), ("play", "the policy at the pad, beside random, held, none and expert", 3))
 
 
 def pipeline(c: Config) -> None:
@@ -767,7 +773,8 @@ def pipeline(c: Config) -> None:
     for n, (part, what, minutes) in enumerate(PARTS, 1):
         scale = 2 / workers * (video / 10 if part != "play" else 1)
         print(f"  {n} {part:8s} {what:68s}" + (f"about {max(1, minutes * scale):.0f} min" if minutes else "estimated when it starts"))
-    run("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), "--workers", str(workers))
+    suite = () if c.net == "tiny" else ("--games", "all")          # ten games are too many for minutes on a CPU
+    run("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), "--workers", str(workers), *suite)
     videos = sim.expand([f"{data}/videos"])
     run("extract.py", *videos, "--out", f"{data}/labels", "--workers", str(workers))
     run("parse.py", *videos, "--out", f"{data}/labels", "--device", c.device)
@@ -775,9 +782,10 @@ def pipeline(c: Config) -> None:
     c = dataclasses.replace(c, data=f"{data}/shards")
     print(f"\n$ python train.py --config {c.net} --data {c.data} --out {c.run}", flush=True)
     policy = fit(c)
-    run("eval.py", "play", "--policy", str(policy), "--quick", "--workers", str(workers), "--device", c.device)
+    games = ",".join(sorted({v["game"] for v in filter.manifest(c.data)["videos"].values()}))
+    run("eval.py", "play", "--policy", str(policy), "--games", games, "--quick", "--workers", str(workers), "--device", c.device)
     print(f"\nNext:\n  python eval.py overlay {data}/videos --labels {data}/labels      how well the overlay was read\n"
-          f"  python eval.py play --policy {policy} --video {c.run}/play.mp4      watch it play\n"
+          f"  python eval.py play --policy {policy}      all ten games, 20 episodes of each of the 30 tasks, with films\n"
           f"  python games/ridge.py      play one yourself (pip install pygame)")
 
 

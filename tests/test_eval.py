@@ -1,9 +1,12 @@
 """eval.py: metrics by hand, players, recordings that repeat to the byte; and, marked slow, the whole pipe."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -64,9 +67,179 @@ def test_players():
     assert right[1].tolist() == [1, 0, 0, 0] and right[0].sum() == 1
 
 
-def test_tasks_lists_nine():
+def test_wilson_by_hand():
+    """Values of the formula worked out on paper: 0 of 10, 5 of 10, 20 of 20."""
+    assert evaluation.wilson(0, 10) == pytest.approx((0, 0, 3.8416 / 13.8416))
+    assert evaluation.wilson(5, 10) == pytest.approx((0.5, 0.2366, 0.7634), abs=1e-4)
+    assert evaluation.wilson(20, 20) == pytest.approx((1, 20 / 23.8416, 1))
+
+
+def test_tasks_lists_thirty():
     out = command("eval.py", "tasks")
-    assert len(re.findall(r"^  \w+ +(combat|navigation|specific) ", out, re.M)) >= 9
+    rows = re.findall(r"^  \w+ +(combat|navigation|specific) +\d+ s  \w.*\.$", out, re.M)
+    assert len(rows) == 30 and out.endswith("30 tasks: 11 combat, 10 navigation, 9 specific\n")
+    assert len(re.findall(r"^(3D / (open world|action RPG|sports)|2D top-down / roguelike|2D side-scroller): [A-Z]", out, re.M)) == 10
+
+
+def test_games_and_tasks_are_chosen_by_name_and_category():
+    assert len(evaluation.chosen("all", "all")) == 30 and len(evaluation.chosen("all", "combat")) == 11
+    assert evaluation.chosen("ridge,crypt", "specific,reach") == [("crypt", "gems"), ("ridge", "reach"), ("ridge", "coins")]
+    with pytest.raises(SystemExit, match="has no task or category 'tetris'"):
+        evaluation.chosen("ridge", "reach,tetris")
+    with pytest.raises(SystemExit, match="no built-in game 'tetris'"):
+        evaluation.chosen("tetris", "all")
+
+
+# ---- play
+
+@pytest.fixture
+def policy(tmp_path):
+    """A tiny network with random weights, as train.py leaves it."""
+    import torch
+    import model
+    torch.manual_seed(0)
+    net = model.NitroGen(model.CONFIGS["tiny"])
+    model.save(tmp_path / "random" / "model.safetensors", net.state_dict(), net)
+    return str(tmp_path / "random" / "model.safetensors")
+
+
+def player(policy, out, **settings):
+    return evaluation.Play(**{"policy": policy, "games": "ridge", "tasks": "reach", "seeds": 1, "execute": 16, "steps": 1, "workers": 1, "out": str(out), **settings})
+
+
+@pytest.mark.parametrize("name, task", [("ridge", "slimes"), ("puck", "goals"), ("ruins", "path")])
+def test_undrawn_worlds_move_as_processes_do(name, task):
+    """The expert and the random pad get the same score in this process as through GameEnv."""
+    for kind in ("expert", "random"):
+        job = evaluation.Job(kind, name, task, 10_007)
+        agent = evaluation.Expert(name, job.seed) if kind == "expert" else evaluation.StickyRandom(job.seed)
+        with evaluation.launch(name, task, job.seed) as env:
+            info, scores = env.reset(seed=job.seed)[1], []
+            while not info["score"]["over"] and len(scores) < (10_000 if name == "ridge" else 150):
+                scores.append(info["score"])
+                pad = agent(None, info)
+                info = env.step({"buttons": pad[0], "sticks": pad[1]})[4]
+            scores.append(info["score"])
+        seen = []
+        evaluation.within(job, seen.append)
+        assert seen[:len(scores)] == scores and (name != "ridge" or len(seen) == len(scores))
+
+
+def fake(monkeypatch, crashes=()):
+    """Episodes without games: the expert succeeds, the policy with even seeds; a list of what was played."""
+    played = []
+    succeeds = lambda job: job.player == "expert" or job.player == "policy" and job.seed % 2 == 0
+
+    def score(job, *_):
+        played.append(job)
+        if job in crashes:
+            raise sim.GameError("the game ended with status 139")
+        return {"progress": 1.0 if succeeds(job) else 0.25, "success": succeeds(job), "time": 2.0}
+
+    def film(job, c):
+        for path in evaluation.film_paths(job, c):
+            sim.write_bytes(path, b"picture")
+        return 1.0 if succeeds(job) else 0.25
+
+    monkeypatch.setattr(evaluation, "through", score)
+    monkeypatch.setattr(evaluation, "within", score)
+    monkeypatch.setattr(evaluation, "film", film)
+    return played
+
+
+def test_play_resumes_and_grows(policy, tmp_path, monkeypatch, capsys):
+    """Finished episodes are not played again, more seeds play only the new ones, other settings are refused, crashes count and are tried again."""
+    out, crash = tmp_path / "out", evaluation.Job("policy", "crypt", "slay", 10_001)
+    played = fake(monkeypatch, [crash])
+    first = evaluation.play(player(policy, out, games="crypt,ridge", tasks="combat,reach", seeds=2))
+    assert len(played) == 3 * 2 * 5 and "crashed, counted as a failure: crypt slay, seed 10001" in capsys.readouterr().out
+    mine = first["cells"]["2D top-down"]["combat"]["policy"]
+    assert mine["episodes"] == 2 and mine["success"] == pytest.approx(evaluation.wilson(1, 2)) and mine["progress"][0] == 0.5
+    assert first["crashes"][0]["crash"] == "the game ended with status 139" and "navigation" not in first["cells"]["2D top-down"]
+    assert first["cells"]["all"]["all"]["expert"]["success"][0] == 1 and first["cells"]["2D side-scroller"]["navigation"]["random"]["progress"][0] == 0.25
+    assert [f["what"] for f in first["films"]] == ["best of crypt", "worst of crypt", "best of ridge", "worst of ridge"]
+    assert [f["seed"] for f in first["films"]][:2] == [10_000, 10_000]                  # crypt: one that did not crash
+    played = fake(monkeypatch)
+    second = evaluation.play(player(policy, out, games="crypt,ridge", tasks="combat,reach", seeds=3))
+    assert [j for j in played if j.seed < 10_002] == [crash] and len(played) == 1 + 3 * 5 and second["crashes"] == []
+    with pytest.raises(SystemExit, match="played with another steps; give another --out"):
+        evaluation.play(player(policy, out, steps=2))
+
+
+def test_report_is_one_file_that_loads_nothing(policy, tmp_path, monkeypatch):
+    fake(monkeypatch, [evaluation.Job("policy", "ridge", "reach", 10_001)])
+    monkeypatch.setattr(sim, "GameError", type("GameError", (RuntimeError,), {"__str__": lambda self: "<script>alert(1)</script> & more"}))
+    evaluation.play(player(policy, tmp_path / "out", seeds=2))
+    page = (tmp_path / "out/report.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
+    assert not re.search(r"(src|href)=\"(?!data:|films/)", page) and "http" not in page and "@import" not in page
+    assert page.count("data:image/png;base64,") == 2 and page.count("data:image/jpeg;base64,") == 2
+    assert "50 [9, 91]" in page and "61.2" not in page and "44.8" in page               # ridge is a side-scroller: of the paper only that row
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert [t["task"] for t in report["tasks"]] == ["reach"] and len(report["episodes"]) == 10
+
+
+def test_a_quick_run_says_so(policy, tmp_path, monkeypatch, capsys):
+    fake(monkeypatch)
+    report = evaluation.play(player(policy, tmp_path / "out", quick=True, games="all", tasks="all"))
+    assert report["quick"] and report["seeds"] == 1 and len(report["tasks"]) == 30 and len(report["films"]) == 6
+    assert "QUICK" in capsys.readouterr().out and "QUICK" in (tmp_path / "out/report.html").read_text()
+    assert evaluation.play(player(policy, tmp_path / "other", quick=True, games="crypt,rally,ridge", tasks="all"))["seeds"] == 4
+
+
+def test_another_policy_or_setting_is_another_run(policy, tmp_path, monkeypatch, capsys):
+    fake(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    evaluation.play(player(policy, ""))
+    evaluation.play(player(policy, "", steps=4))
+    evaluation.play(player(policy, "", seeds=2))
+    assert len(list((tmp_path / "data/play").glob("random-model-*/report.json"))) == 2
+    with pytest.raises(SystemExit, match="chunks hold 16 actions"):
+        evaluation.play(player(policy, "", execute=17))
+    with pytest.raises(SystemExit, match="--video goes with"):
+        evaluation.play(player(policy, "", video="x.mp4"))
+
+
+def test_a_crash_of_a_real_game_is_a_failure(policy, tmp_path, monkeypatch):
+    """The process dies in its fortieth frame; the other seed is played to its end."""
+    (tmp_path / "broken.py").write_text(
+        f"import os, sys; sys.path.insert(0, {str(sim.ROOT / 'games')!r}); import ridge, console; step = ridge.Game.step\n"
+        "ridge.TASKS['reach'] = console.Task('Run.', 'navigation', 2.0); die = '10000' in sys.argv\n"
+        "ridge.Game.step = lambda self, pad, dt: (die and self.time > 1.3 and os._exit(7), step(self, pad, dt))\n"
+        "console.main(ridge.Game, ridge.TASKS, '')\n")
+    real = evaluation.launch
+
+    def launch(*args):
+        env = real(*args)
+        env.command[1] = str(tmp_path / "broken.py")
+        return env
+
+    monkeypatch.setattr(evaluation, "launch", launch)
+    c, settings = player(policy, tmp_path), {}
+    dead, alive = (evaluation.episode(evaluation.Job("policy", "ridge", "reach", seed), c, settings) for seed in (10_000, 10_001))
+    assert re.match(r"the game ended with status 7 after 1\.3 s: it said nothing", dead["crash"]) and not dead["success"] and dead["progress"] == 0
+    assert alive["crash"] == "" and alive["seconds"] == pytest.approx(2, abs=0.05)
+
+
+def test_ctrl_c_loses_nothing_and_same_seeds_give_same_numbers(policy, tmp_path):
+    """The real command, stopped when two episodes are there; then again to the end, and once more elsewhere with two workers."""
+    flags = ["eval.py", "play", "--policy", policy, "--games", "crypt", "--tasks", "stairs", "--seeds", "2", "--execute", "16", "--steps", "1"]
+    run = subprocess.Popen([sys.executable, *flags, "--workers", "1", "--out", str(tmp_path / "a")], cwd=sim.ROOT, stderr=subprocess.PIPE, text=True,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), start_new_session=True)
+    while len(done := list((tmp_path / "a/episodes").glob("*.json"))) < 2 and run.poll() is None:
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode == 1 and "interrupted; finished work is kept" in said and "Traceback" not in said, said
+    kept = {p: p.stat().st_mtime_ns for p in done}
+    again = command(*flags, "--workers", "1", "--out", str(tmp_path / "a"))
+    assert re.search(r"10 episodes, [2-9] are there", again) and all(p.stat().st_mtime_ns == t for p, t in kept.items())
+    command(*flags, "--workers", "2", "--out", str(tmp_path / "b"))
+    assert (tmp_path / "a/report.json").read_bytes() == (tmp_path / "b/report.json").read_bytes()
+    report = json.loads((tmp_path / "a/report.json").read_bytes())
+    assert report["cells"]["all"]["all"]["expert"]["success"][0] == 1 > report["cells"]["all"]["all"]["none"]["progress"][0]
+    frames = [f for _, _, f in sim.read_video(tmp_path / "a" / report["films"][0]["film"])]
+    assert len(frames) > 300 and frames[0].shape == (270, 680, 3)
 
 
 def test_bad_input():
@@ -300,8 +473,6 @@ def test_the_whole_pipe(tmp_path):
     assert rows[-1]["step"] == 30 and rows[-1]["loss"] < rows[0]["loss"]
     assert "finished at step 30" in command("train.py", *flags)
     policy = str(tmp_path / "run/model.safetensors")
-    out = command("eval.py", "play", "--policy", policy, "--games", "ridge", "--seeds", "1")
-    table = json.load(open(tmp_path / "run/play.json"))["table"]["ridge"]
-    assert table["expert"]["progress"] > 0.9 > table["none"]["progress"] + 0.6 and "ridge reach" in out
-    again = command("eval.py", "play", "--policy", policy, "--games", "ridge", "--seeds", "1", "--workers", "1")
-    assert table == json.load(open(tmp_path / "run/play.json"))["table"]["ridge"], again      # same seeds, same numbers
+    command("eval.py", "play", "--policy", policy, "--games", "ridge", "--seeds", "1", "--out", str(tmp_path / "play"))
+    cells = json.loads((tmp_path / "play/report.json").read_text())["cells"]["2D side-scroller"]["all"]
+    assert cells["expert"]["progress"][0] > 0.9 > cells["none"]["progress"][0] + 0.6 and cells["policy"]["episodes"] == 3
