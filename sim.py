@@ -545,10 +545,13 @@ def over_processes(fn, items, workers: int):
     try:
         with concurrent.futures.ProcessPoolExecutor(min(workers, len(items)), spawn) as pool:
             futures = {pool.submit(fn, item): item for item in items}
-            for future in concurrent.futures.as_completed(futures):
-                if not isinstance(future.exception(), concurrent.futures.process.BrokenProcessPool):
-                    del left[futures[future]]
-                    yield futures[future], *attempt(future.result)
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    if not isinstance(future.exception(), concurrent.futures.process.BrokenProcessPool):
+                        del left[futures[future]]
+                        yield futures[future], *attempt(future.result)
+            finally:
+                pool.shutdown(cancel_futures=True)                      # Ctrl-C: what has not begun does not begin
         for item in left:
             with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
                 yield item, *attempt(pool.submit(fn, item).result)

@@ -409,6 +409,8 @@ def assemble(c: Config, w: World):
     sim.keep_memory()
     if c.net not in model.CONFIGS:
         raise SystemExit(f"--net {c.net}: expected one of {', '.join(model.CONFIGS)}")
+    if c.horizon < 0:
+        raise SystemExit(f"--horizon {c.horizon}: expected the actions of a chunk (0: as --net or --init says)")
     w.micro(c)
     torch.manual_seed(c.seed)
     net = network(c).to(w.device)
@@ -432,19 +434,15 @@ def network(c: Config) -> model.NitroGen:
         raise SystemExit("--freeze leaves the vision encoder as it was loaded: give --init FILE (or --vision FILE)")
     if c.init.endswith((".pt", ".pth")):
         raise SystemExit(f"{c.init}: convert it first: python model.py convert {c.init} {Path(c.init).with_suffix('.safetensors')}")
-    net = model.load(c.init, "cpu") if c.init else model.NitroGen(model.CONFIGS[c.net])
+    m, chunk = model.CONFIGS[c.net], {"horizon": c.horizon} if c.horizon else {}
+    net = model.load(c.init, "cpu") if c.init else model.NitroGen(dataclasses.replace(m, **chunk, positions=m.positions and max(m.positions, c.horizon)))
     if c.init:
         try:
             info = filter.Part(min(Path(c.data).glob("*.safetensors"))).info
-            net.c = dataclasses.replace(net.c, **{k: info[k] for k in ("horizon", "rate", "shift")})
+            net.c = dataclasses.replace(net.c, **{k: info[k] for k in ("horizon", "rate", "shift")} | chunk)
         except ValueError as e:
             raise SystemExit(f"{c.data}: no shards there, or cut for chunks that {c.init} has no place for ({e}); "
                              f"make them: {sim.MAKER['shard']} --out {c.data} --horizon {net.c.horizon} --fresh") from None
-    if c.horizon:
-        try:
-            net.c = dataclasses.replace(net.c, horizon=c.horizon)
-        except ValueError as e:
-            raise SystemExit(f"--horizon {c.horizon}: {e}") from None
     if c.vision:
         model.load_vision(net, c.vision)
     net.vision.requires_grad_(not c.freeze)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,18 +223,18 @@ def test_a_crash_of_a_real_game_is_a_failure(policy, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_loses_nothing_and_same_seeds_give_same_numbers(policy, tmp_path):
-    """The real command, stopped when two episodes are there; then again to the end, and once more elsewhere with two workers."""
-    flags = ["eval.py", "play", "--policy", policy, "--games", "crypt", "--tasks", "stairs", "--seeds", "2", "--execute", "16", "--steps", "1"]
+    """The real command, stopped when the policy's episode is there; then again to the end, and once more elsewhere with two workers."""
+    flags = ["eval.py", "play", "--policy", policy, "--games", "crypt", "--tasks", "stairs", "--seeds", "1", "--execute", "16", "--steps", "1"]
     run = subprocess.Popen([sys.executable, *flags, "--workers", "1", "--out", str(tmp_path / "a")], cwd=sim.ROOT, stderr=subprocess.PIPE, text=True,
                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), start_new_session=True)
-    while len(done := list((tmp_path / "a/episodes").glob("*.json"))) < 2 and run.poll() is None:
+    while len(done := list((tmp_path / "a/episodes").glob("*.json"))) < 1 and run.poll() is None:
         time.sleep(0.05)
     os.killpg(run.pid, signal.SIGINT)
     said = run.communicate(timeout=60)[1]
     assert run.returncode == 1 and "interrupted; finished work is kept" in said and "Traceback" not in said, said
     kept = {p: p.stat().st_mtime_ns for p in done}
     again = command(*flags, "--workers", "1", "--out", str(tmp_path / "a"))
-    assert re.search(r"10 episodes, [2-9] are there", again) and all(p.stat().st_mtime_ns == t for p, t in kept.items())
+    assert re.search(r"5 episodes, [1-5] are there", again) and all(p.stat().st_mtime_ns == t for p, t in kept.items())
     command(*flags, "--workers", "2", "--out", str(tmp_path / "b"))
     assert (tmp_path / "a/report.json").read_bytes() == (tmp_path / "b/report.json").read_bytes()
     report = json.loads((tmp_path / "a/report.json").read_bytes())
@@ -443,6 +444,33 @@ def test_the_floor(tmp_path):
     found = evaluation.matched_filter(str(tmp_path / "a.mp4"), {"affine": affine[None], "span": np.array([[0, 89]]), "median": median[None]}, template)
     m = evaluation.metrics(found["buttons"] > 0.5, found["sticks"] / 4.17, buttons, sticks, found["shown"])
     assert m["accuracy"] > 0.97 > m["silence"] + 0.02 and m["press_f1"] > 0.85 and m["r2"] > 0.9, m
+
+
+def test_ablations_are_published_commands(tmp_path, monkeypatch, capsys):
+    """Each row changes one thing: its commands are parsed by the stages themselves; what several rows share runs once."""
+    import filter
+    import train
+    ran = []
+
+    def step(script, *args):
+        commands = {"filter.py": {"": (filter.Config, ran.append)}, "train.py": {"": (train.CONFIGS, ran.append)}, "eval.py": {"play": (evaluation.Play, ran.append)}}
+        sim.command_line("", commands[script], args[script == "filter.py":])
+        if script == "eval.py":
+            s = {"success": [0.1 * len(ran), 0, 1], "progress": [0.5, 0.4, 0.6]}
+            sim.write_bytes(Path(ran[-1].out) / "report.json", json.dumps({"cells": {"all": {"all": {"policy": s}}}}).encode())
+
+    monkeypatch.setattr(evaluation, "step", step)
+    c = evaluation.Ablate(data=str(tmp_path), out=str(tmp_path / "out"), steps=9, seeds=2)
+    with pytest.raises(SystemExit, match="no videos/ and labels/ there"):
+        evaluation.ablate(c)
+    (tmp_path / "labels").mkdir()
+    evaluation.ablate(c)
+    filters, trains, plays = ([x for x in ran if isinstance(x, kind)] for kind in (filter.Config, train.Config, evaluation.Play))
+    assert [(f.min_active, f.mask, f.labels == str(tmp_path / "videos")) for f in filters] == [(0.5, True, False), (0, True, False), (0.5, False, False), (0.5, True, True)]
+    assert [t.horizon for t in trains] == [0, 0, 0, 0, 4, 8] and all(t.raw and t.steps == 9 and t.net == "tiny" for t in trains)
+    assert len(plays) == len({p.out for p in plays}) == len(evaluation.ABLATIONS) and {p.steps for p in plays} == {0, 1, 4} and {p.execute for p in plays} == {0, 1, 4, 8, 16}
+    assert sum(p.policy.endswith("raw.safetensors") for p in plays) == 1
+    assert len(re.findall(r"^[\w ,]+ +\d+ \[0, 100\]   0.50 \[0.40, 0.60\]$", (tmp_path / "out/ablate.txt").read_text(), re.M)) == len(plays)
 
 
 @pytest.mark.slow

@@ -188,6 +188,20 @@ sim.command_line("", {"": (Config, lambda c: sim.for_each(functools.partial(make
 """
 
 
+def test_ctrl_c_begins_nothing_more(tmp_path):
+    """Two processes, forty items of a second: those under way end, and the few that the processes had taken on; the rest does not begin."""
+    (tmp_path / "stage.py").write_text(STAGE.replace("sleep(20)", "sleep(1)"))
+    run = subprocess.Popen([sys.executable, "stage.py", "--ray", "", "a", *(f"slow{i}" for i in range(40))], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+                           env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
+                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    while not (tmp_path / "slow0").exists() and run.poll() is None:
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    said = run.communicate(timeout=60)[1]
+    assert run.returncode == 1 and "interrupted; finished work is kept" in said and "Traceback" not in said, said
+    assert 2 <= len([p for p in tmp_path.iterdir() if not p.suffix]) < 15
+
+
 def test_without_ray_and_without_its_cluster(monkeypatch):
     with monkeypatch.context() as m:
         m.setitem(sys.modules, "ray", None)

@@ -343,6 +343,19 @@ def test_guards(shards, monkeypatch, capsys):
         train.fit(config())
 
 
+def test_shorter_chunks(shards):
+    """--horizon 4 on shards that were cut for 16: the policy plans 4 actions; longer than they were cut for is refused."""
+    train.fit(config(horizon=4, steps=2))
+    net = model.load("run/model.safetensors", "cpu")
+    assert net.c.horizon == 4 and net.sample(np.zeros((1, 64, 64, 3), np.uint8)).shape == (1, 4, 20)
+    with pytest.raises(SystemExit, match="holds a run with another horizon"):
+        train.fit(config(horizon=8, steps=2))
+    with pytest.raises(SystemExit, match="run filter.py with --horizon 17"):
+        train.fit(config(horizon=17, out="other"))
+    with pytest.raises(SystemExit, match="--horizon -1: expected the actions"):
+        train.fit(config(horizon=-1, out="other"))
+
+
 def test_minutes_leave_a_run_to_go_on_with(shards, capsys):
     train.fit(config(minutes=1e-9))
     assert "are over at step 1 of 6" in capsys.readouterr().out
