@@ -1085,9 +1085,9 @@ def write_report(c: Play, settings: dict, suite, seeds: int, records: list[dict]
     return report
 
 
-LEGEND = ("Completed tasks in %, with the 95 % Wilson interval over episodes; in brackets ( ) the mean progress, 0..1.  random: every button and axis drawn anew "
-          "and held for 0.1-1 s; held: the left stick one way and the right trigger, for ever; none: no input; expert: the game's scripted player, which "
-          "reads the score block.  paper: its own 30 tasks on commercial games, judged by people.")
+LEGEND = ("Completed tasks in %, with the 95 % Wilson interval over episodes; in brackets ( ) the mean progress, 0..1; its intervals are bootstrapped.  "
+          "Beside, over all categories: random: every button and axis drawn anew and held for 0.1-1 s; held: the left stick one way and the right trigger, for "
+          "ever; none: no input; expert: the game's scripted player, which reads the score block.  paper: its own 30 tasks on commercial games, judged by people.")
 
 
 def print_report(report: dict) -> None:
@@ -1155,7 +1155,7 @@ def report_page(report: dict, strips: list[Path]) -> str:
              f'<p class="{"quick" if report["quick"] else ""}">{escape(quick_note(report))}</p>',
              "<h2>By genre and category</h2>", table(("", *CATEGORIES, "all", *floors), cells), f"<p><small>{escape(LEGEND)}</small></p>",
              picture("png", plot_cells(report)), "<h2>Task by task</h2>", picture("png", plot_tasks(report)),
-             table(("task", "category", "completed, %", "progress", *floors, "goal"), tasks)]
+             table(("task", "category", "completed, %", "progress", *floors, ""), tasks)]
     if report["crashes"]:
         parts += ["<h2>Crashes</h2>", *(f'<p class="crash">{escape(str(Job(*(r[k] for k in Job._fields))))}: {escape(r["crash"])}</p>' for r in report["crashes"])]
     parts += ["<h2>Best and worst episodes</h2>", *(
