@@ -804,7 +804,7 @@ class Play(sim.Many):
     tasks: str = "all"                  # of theirs: names or categories, as in reach,combat
     seeds: int = 20                     # episodes per task and player
     quick: bool = False                 # 36 episodes of each player, spread over the tasks: three minutes on two cores
-    execute: int = 0                    # actions played of each chunk before the policy looks again (0: half of them)
+    execute: int = 8                    # actions played of each chunk before the policy looks again
     steps: int = 0                      # denoising steps (0: as the model says)
     out: str = ""                       # folder of the report (default: one in data/play for this policy and these settings)
     seconds: float = 60.0               # with -- COMMAND: how long to play
@@ -829,9 +829,8 @@ def play(c: Play) -> dict | None:
         raise SystemExit(f"{c.policy}: no such policy; train one, python train.py --config tiny, and give --policy runs/tiny/model.safetensors")
     timing = sim.read(c.policy, "nitrogen.policy/1")[1]["model"]            # one clear line now, not one per worker
     there = len(range(0, timing["horizon"], stride(timing["rate"])))
-    if not 0 <= c.execute <= there:
-        raise SystemExit(f"--execute {c.execute}: this policy's chunks hold {there} actions")
-    c = dataclasses.replace(c, execute=c.execute or max(1, there // 2))
+    if not 1 <= c.execute <= there:
+        raise SystemExit(f"--execute {c.execute}: this policy's chunks hold {there} actions at {FPS} a second; give 1 to {there}")
     if c.command:
         return play_command(c)
     if c.video:
@@ -848,6 +847,8 @@ def play_suite(c: Play) -> dict:
     """All episodes that are not there yet, then films and the report."""
     suite = chosen(c.games, c.tasks)
     seeds = max(1, QUICK // len(suite)) if c.quick else c.seeds
+    if seeds < 1:
+        raise SystemExit(f"--seeds {seeds}: expected 1 or more")
     settings = {"policy": sim.source(c.policy)["sha256"], "execute": c.execute, "steps": c.steps, "seed": c.seed, "games": games_digest()}
     if not c.out:
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
@@ -967,7 +968,7 @@ def film_suite(records: list[dict], c: Play) -> list[dict]:
     ranked = {name: sorted(rs, key=lambda r: (r["success"], r["progress"], -r["seconds"])) for name, rs in sets.items()}
     films = [{"what": f"{what} of {name}", "record": r} for name, rs in ranked.items() for what, r in (("best", rs[-1]), ("worst", rs[0]))]
     jobs = [Job(*(f["record"][k] for k in Job._fields)) for f in films]
-    left = [j for j in jobs if c.fresh or not all(p.exists() for p in film_paths(j, c))]
+    left = [j for j in dict.fromkeys(jobs) if c.fresh or not all(p.exists() for p in film_paths(j, c))]
     again = dict(zip(left, sim.for_each(functools.partial(film, c=c), left, c.workers, "films", c.ray))) if left else {}
     for f, j in zip(films, jobs):
         f["film"], f["strip"] = film_paths(j, c)

@@ -195,8 +195,10 @@ def test_another_policy_or_setting_is_another_run(policy, tmp_path, monkeypatch,
     evaluation.play(player(policy, "", steps=4))
     evaluation.play(player(policy, "", seeds=2))
     assert len(list((tmp_path / "data/play").glob("random-model-*/report.json"))) == 2
-    with pytest.raises(SystemExit, match="chunks hold 16 actions"):
+    with pytest.raises(SystemExit, match="chunks hold 16 actions at 30 a second; give 1 to 16"):
         evaluation.play(player(policy, "", execute=17))
+    with pytest.raises(SystemExit, match="--seeds 0: expected 1 or more"):
+        evaluation.play(player(policy, "", seeds=0))
     with pytest.raises(SystemExit, match="--video goes with"):
         evaluation.play(player(policy, "", video="x.mp4"))
 
@@ -244,7 +246,7 @@ def test_ctrl_c_loses_nothing_and_same_seeds_give_same_numbers(policy, tmp_path)
 
 
 def test_bad_input():
-    assert "no such policy" in command("eval.py", "play", "--policy", "nowhere.safetensors", status=1)
+    assert "nowhere.safetensors: no such policy; train one" in command("eval.py", "play", "--policy", "nowhere.safetensors", status=1)
     assert "no videos there" in command("eval.py", "overlay", "tests", status=1)
     assert "there is all and locate" in command("eval.py", "overlay", "--stage", "find", status=1)
     assert "some of locate,single,plain" in command("eval.py", "overlay", "--stage", "locate", "--rules", "magic", status=1)
@@ -468,7 +470,7 @@ def test_ablations_are_published_commands(tmp_path, monkeypatch, capsys):
     filters, trains, plays = ([x for x in ran if isinstance(x, kind)] for kind in (filter.Config, train.Config, evaluation.Play))
     assert [(f.min_active, f.mask, f.labels == str(tmp_path / "videos")) for f in filters] == [(0.5, True, False), (0, True, False), (0.5, False, False), (0.5, True, True)]
     assert [t.horizon for t in trains] == [0, 0, 0, 0, 4, 8] and all(t.raw and t.steps == 9 and t.net == "tiny" for t in trains)
-    assert len(plays) == len({p.out for p in plays}) == len(evaluation.ABLATIONS) and {p.steps for p in plays} == {0, 1, 4} and {p.execute for p in plays} == {0, 1, 4, 8, 16}
+    assert len(plays) == len({p.out for p in plays}) == len(evaluation.ABLATIONS) and {p.steps for p in plays} == {0, 1, 4} and {p.execute for p in plays} == {1, 4, 8, 16}
     assert sum(p.policy.endswith("raw.safetensors") for p in plays) == 1
     assert len(re.findall(r"^[\w ,]+ +\d+ \[0, 100\]   0.50 \[0.40, 0.60\]$", (tmp_path / "out/ablate.txt").read_text(), re.M)) == len(plays)
 
