@@ -120,6 +120,8 @@ def test_the_suite_is_eleven_combat_ten_navigation_nine_specific():
         categories = ["combat", "combat", "navigation"] if name == "hunt" else ["combat", "navigation", "specific"]
         assert sorted(task.category for task in module.TASKS.values()) == categories
         assert all(15 <= task.seconds <= 40 and task.goal.endswith(".") for task in module.TASKS.values())
+    genres = [module.Game.genre for module in MODULES.values()]
+    assert {g: genres.count(g) for g in genres} == {"2D side-scroller": 3, "roguelike": 2, "open world": 2, "action RPG": 2, "sports": 1}
 
 
 # ---- the worlds
