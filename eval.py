@@ -1074,7 +1074,8 @@ def percent(s: dict) -> str:
 
 def write_report(c: Play, settings: dict, suite, seeds: int, records: list[dict], films: list[dict]) -> dict:
     """Print the tables; OUT/report.json, OUT/report.html."""
-    report = {"format": "nitrogen.play/1", "policy": sim.source(c.policy), "settings": settings, "quick": c.quick, "seeds": seeds, **tables(suite, records),
+    seen = sorted(sim.read(c.policy, "nitrogen.policy/1")[1].get("games") or ())
+    report = {"format": "nitrogen.play/1", "policy": sim.source(c.policy), "trained_on": seen, "settings": settings, "quick": c.quick, "seeds": seeds, **tables(suite, records),
               "crashes": [{k: r[k] for k in (*Job._fields, "crash")} for r in records if r["crash"]],
               "films": [{"what": f["what"], "film": f"films/{f['film'].name}", **{k: f["record"][k] for k in ("game", "task", "seed", "progress", "success")}}
                         for f in films],
@@ -1112,7 +1113,8 @@ def print_report(report: dict) -> None:
 
 
 def quick_note(report: dict) -> str:
-    return f"{report['seeds']} episodes per task and player" + ("; QUICK: too few for a verdict on a task, run it without --quick" if report["quick"] else "")
+    seen = f"; the policy was trained on {', '.join(report['trained_on'])}" if report["trained_on"] else ""
+    return f"{report['seeds']} episodes per task and player{seen}" + ("; QUICK: too few for a verdict on a task, run it without --quick" if report["quick"] else "")
 
 
 STYLE = """body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1180px; padding: 0 1em; color: #222 }

@@ -100,7 +100,7 @@ def policy(tmp_path):
     import model
     torch.manual_seed(0)
     net = model.NitroGen(model.CONFIGS["tiny"])
-    model.save(tmp_path / "random" / "model.safetensors", net.state_dict(), net)
+    model.save(tmp_path / "random" / "model.safetensors", net.state_dict(), net, games={"ridge": 900, "crypt": 800})
     return str(tmp_path / "random" / "model.safetensors")
 
 
@@ -175,7 +175,7 @@ def test_report_is_one_file_that_loads_nothing(policy, tmp_path, monkeypatch):
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
     assert not re.search(r"(src|href)=\"(?!data:|films/)", page) and "http" not in page and "@import" not in page
     assert page.count("data:image/png;base64,") == 2 and page.count("data:image/jpeg;base64,") == 2
-    assert "50 [9, 91]" in page and "61.2" not in page and "44.8" in page               # ridge is a side-scroller: of the paper only that row
+    assert "2 episodes per task and player; the policy was trained on crypt, ridge" in page and "50 [9, 91]" in page and "61.2" not in page and "44.8" in page               # ridge is a side-scroller: of the paper only that row
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert [t["task"] for t in report["tasks"]] == ["reach"] and len(report["episodes"]) == 10
 
