@@ -88,7 +88,7 @@ class TrainConfig(sim.Common):
     out: str = "data/parser/parse.safetensors"      # the weights; <stem>.state.safetensors beside it resumes
     init: str = ""                                  # weights to start from: a parser's, or a published SegFormer encoder (--net b0 for MiT-B0)
     templates: str = ""                             # folder of your own skins to adapt to: three quarters of the pairs show one
-    everything: bool = False                        # adapt to the templates that are held out for validation: the last step before shipping
+    everything: bool = False                        # also on the templates that are held out for validation: the last step before shipping
     backgrounds: str = ""                           # folder of gameplay videos to use beside the painted pictures
     net: str = "compact"                            # compact or b0
     images: float = 8e6                             # synthetic pairs of frames to see, paper 3.1
@@ -823,10 +823,11 @@ def train(cfg: TrainConfig) -> None:
     cv2.setNumThreads(1)
     photos = extract.film_frames(cfg.backgrounds) if cfg.backgrounds else []
     held_out = [t for name, t in extract.templates().items() if extract.held_out(name)]
-    own = list(extract.read_skins(cfg.templates).values()) if cfg.templates else held_out if cfg.everything else []
-    data, test = Synthetic(cfg.seed, own=own, photos=photos), Synthetic(cfg.seed + 1_000_003, own or held_out, photos=photos, remade=False)
+    own = list(extract.read_skins(cfg.templates).values()) if cfg.templates else []
+    data = Synthetic(cfg.seed, list(extract.templates().values()) if cfg.everything else None, own, photos)
+    test = Synthetic(cfg.seed + 1_000_003, own or held_out, photos=photos, remade=False)
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
-    print(f"train parser {cfg.net} on {device}: {len(data.templates)} templates, {f'{len(own)} of them to adapt to' if own else f'{len(held_out)} held out'}, "
+    print(f"train parser {cfg.net} on {device}: {len(data.templates)} templates, {f'{len(own)} of them to adapt to' if own else f'{0 if cfg.everything else len(held_out)} held out'}, "
           f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
     run, before = ParserTraining(cfg, device), {}
     if own and cfg.init:
@@ -837,11 +838,12 @@ def train(cfg: TrainConfig) -> None:
                       lambda v: f"loss {v[0]:.4f} (buttons {v[1]:.4f}, sticks {v[2]:.3f}, visibility {v[3]:.3f})"):
         return
     table = validate(run.averaged(), test, cfg.validation, device, cfg.workers)
-    print(f"on {'the same now' if before else 'what it adapted to' if own else f'the {len(held_out)} templates that were held out'}, other states and games:")
+    whose = "the same now" if before else "what it adapted to" if own else f"{len(held_out)} templates that were {'seen too' if cfg.everything else 'held out'}"
+    print(f"on {whose}, other states and games:")
     print_table(table)
     sim.write(cfg.out, {k: v.cpu().half().numpy() for k, v in run.average.items()}, "nitrogen.parser/1", net=dataclasses.asdict(run.parser.net),
               recipe=run.recipe, images=run.steps * cfg.batch, minutes=round(run.seconds / 60, 1), machine=extract.machine(device),
-              templates=len(data.templates), held_out=0 if own else len(held_out), figures=table, before=before,
+              templates=len(data.templates), held_out=0 if own or cfg.everything else len(held_out), figures=table, before=before,
               started_from=run.started_from)
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
 
