@@ -5,7 +5,11 @@
     python eval.py overlay data/videos --labels data/labels     the same on recordings that are already parsed
     python eval.py overlay --stage locate [--share 0.1]         where is the overlay, and which?  240 videos, 200 without
     python eval.py play --policy FILE --seeds 20                the suite: ten games, thirty tasks (--games, --tasks, --quick)
-    python eval.py play --policy FILE -- COMMAND ARG...         on another console game
+    python eval.py play --policy FILE [--realtime] -- COMMAND ARG...     your own game: it waits for the policy, or it does not
+    python eval.py play --policy FILE --suite open              free Linux games, or a table of yours (assets/open.json is one)
+    python eval.py serve --policy FILE                          the policy for a game on another machine, which asks by
+    python eval.py play --remote HOST:PORT --token FILE -- COMMAND ARG...
+    python eval.py transfer --held-out ridge                    does pretraining on the nine other games help?  a curve over hours of data
     python eval.py ablate --data data/tiny                      the published commands with one flag changed at a time
     python eval.py tasks                                        the built-in games and their tasks
 
@@ -20,19 +24,28 @@ play    OUT/report.html (tables, plots, film strips), report.json (the same numb
 from __future__ import annotations
 
 import base64
+import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import hmac
 import importlib.util
 import io
 import itertools
 import json
+import math
 import os
 import re
+import secrets
 import shutil
+import socket
+import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
+import threading
 import time
 import typing
 import zlib
@@ -807,10 +820,7 @@ class Play(sim.Many):
     execute: int = 8                    # actions played of each chunk before the policy looks again
     steps: int = 0                      # denoising steps (0: as the model says)
     out: str = ""                       # folder of the report (default: one in data/play for this policy and these settings)
-    seconds: float = 60.0               # with -- COMMAND: how long to play
-    video: str = ""                     # with -- COMMAND: also write a film
     workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
-    command: tuple[str, ...] = ()       # another game's command, after --
 
 
 class Job(typing.NamedTuple):
@@ -831,10 +841,6 @@ def play(c: Play) -> dict | None:
     there = len(range(0, timing["horizon"], stride(timing["rate"])))
     if not 1 <= c.execute <= there:
         raise SystemExit(f"--execute {c.execute}: this policy's chunks hold {there} actions at {FPS} a second; give 1 to {there}")
-    if c.command:
-        return play_command(c)
-    if c.video:
-        raise SystemExit("--video goes with -- COMMAND; of the suite, the best and the worst episodes are filmed anyway")
     return play_suite(c)
 
 
@@ -1268,27 +1274,6 @@ def ablate(c: Ablate) -> None:
     sim.write_bytes(f"{c.out}/ablate.txt", ("\n".join(lines) + "\n").encode())
 
 
-# ---- play: any command ------------------------------------------------------------------------------------------------------
-
-def play_command(c: Play) -> None:
-    """Let the policy play any command that GameEnv can drive, for --seconds of game time."""
-    from tqdm import tqdm
-    agent = Policy(c.policy, c.device, c.execute, c.steps, c.seed)
-    with sim.GameEnv(list(c.command), fps=FPS, seed=c.seed, seconds=c.seconds) as env:
-        frame, info = env.reset(seed=c.seed)
-        writer = sim.VideoWriter(c.video, FPS, env.render().shape[1], env.render().shape[0]) if c.video else None
-        for _ in tqdm(range(round(c.seconds * FPS)), desc="play", unit="frame"):
-            pad = agent(frame, info)
-            frame, _, terminated, truncated, info = env.step({"buttons": pad[0], "sticks": pad[1]})
-            if writer:
-                writer.write(env.render())
-            if terminated or truncated:
-                break
-        if writer:
-            writer.__exit__(None, None, None)
-    print(f"played {info['time']:.1f} s, {info['frame']} frames; score {json.dumps(info.get('score'))[:200]}")
-
-
 def tasks(c: sim.Common) -> None:
     counts = dict.fromkeys(CATEGORIES, 0)
     for name in by_genre(game_names()):
@@ -1299,8 +1284,612 @@ def tasks(c: sim.Common) -> None:
     print(f"{sum(counts.values())} tasks: {', '.join(f'{n} {category}' for category, n in counts.items())}")
 
 
+# ---- live play: the policy at the pad of your own game --------------------------------------------------------------------
+# The game stands still while the policy thinks (exact, repeatable), or runs on while it does (--realtime); the policy is here, or on
+# another machine (--remote, serve).  A person at a window (--window) takes the pad by touching it, and gives it back by letting go.
+
+@dataclass(frozen=True)
+class Live(Play, sim.Run):
+    realtime: bool = False              # on your own game: it runs at its normal speed and does not wait for the policy
+    speed: float = 1.0                  # with --realtime: of game time
+    video: str = ""                     # also write a film; of the suite, the best and the worst episodes are filmed anyway
+    seconds: float = 60.0               # of game time; 0: until the game or you end it
+    menu: bool = False                  # the policy may press START and BACK
+    window: bool = False                # show the game in a window; touch a key or pad there to play yourself (pip install pygame)
+    idle: float = 2.0                   # seconds of letting go until the policy plays on
+    keys: str = ""                      # for a game that takes keys, on top of sim.KEYS: SOUTH=z,LEFT_X-=a,...
+    timeout: float = 60.0               # seconds of real time within which the game must show a frame
+    suite: str = ""                     # open: free Linux games; or a table of your own, as assets/open.json
+    remote: str = ""                    # HOST:PORT of `python eval.py serve`: the policy is there
+    token: str = "data/serve.token"     # the file that serve wrote, or the token itself
+    patience: float = 30.0              # seconds to wait for a lost connection to come back
+
+
+PROTOCOL = "nitrogen.play/1"                                    # of both sides; another one is refused
+SAME = "use one version of this project on both sides"
+MESSAGE, HELLO, CLIENTS = 1 << 20, 1 << 12, 8                   # at most: bytes of a message, and of one from somebody unproven; clients
+FADE = 3                                                        # CHOICE: actions over which a new chunk takes over from the old one, in real time
+RELEASED = np.zeros(16, np.uint8), np.zeros(4, np.float32)
+MENU = [sim.BUTTONS.index("BACK"), sim.BUTTONS.index("START")]
+
+
+def live(c: Live) -> dict | None:
+    if c.suite:
+        return open_suite(c)
+    if not (c.command or c.realtime or c.remote):
+        if c.video:
+            raise SystemExit("--video goes with -- COMMAND; of the suite, the best and the worst episodes are filmed anyway")
+        return play(c)
+    if not c.speed > 0:
+        raise SystemExit(f"--speed {c.speed:g}: expected more than 0")
+    with contextlib.closing(brain_of(c)) as brain, sim.launch(c, keys=key_map(c.keys), timeout=c.timeout) as env, contextlib.ExitStack() as stack:
+        person = Takeover(sim.Person(f"{Path(c.command[0]).name}: touch a key or the pad to play"), c.idle) if c.window else None
+        pilot, film, size = stack.enter_context(contextlib.closing(Pilot(brain, c))), None, None
+        try:
+            for info in frames(env, pilot, c, person):
+                if c.video:
+                    size = size or env.render().shape[1::-1]
+                    film = film or stack.enter_context(sim.VideoWriter(c.video, c.fps, *size))
+                    film.write(sim.fitted(env.render(), *size))
+        except KeyboardInterrupt:                               # ends the game, not the report
+            pass
+        return pilot.report()
+
+
+def brain_of(c: Live):
+    if c.remote:
+        return Remote(c.remote, c.token, 3.0 if c.realtime else 60.0)
+    if not Path(c.policy).exists():
+        raise SystemExit(f"{c.policy}: no such policy; train one: python train.py --config tiny")
+    return Local(c.policy, c.device, c.steps, c.seed)
+
+
+def key_map(text: str) -> dict:
+    pairs = [pair.partition("=") for pair in text.split(",") if pair]
+    if not all(name and key for name, _, key in pairs):
+        raise SystemExit(f"--keys {text}: expected BUTTON=key,LEFT_X-=key,...")
+    return {name: key for name, _, key in pairs}
+
+
+class Local:
+    """A policy on this machine.  about: rate, shift, horizon and actions of its model.Config."""
+
+    def __init__(self, path: str, device: str, steps: int, seed: int):
+        import torch
+        self.net, self.steps, self.rng = network(path, device), steps or None, torch.Generator().manual_seed(seed)
+        self.about = {name: getattr(self.net.c, name) for name in ("rate", "shift", "horizon", "actions")}
+
+    def think(self, frame):
+        """uint8 [256, 256, 3] -> float32 [K, 20]: probabilities of BUTTONS, then STICKS in [-1, 1], y down."""
+        import torch
+        c = self.net.c
+        raw = self.net.sample(frame[None], torch.randn(1, c.horizon, len(c.actions), generator=self.rng), self.steps)[0].cpu().numpy()
+        values, absent = dict(zip(c.actions, raw.T)), np.zeros(c.horizon, np.float32)
+        return np.stack([*(values.get(n, absent) for n in sim.BUTTONS), *(2 * values.get(n, absent + 0.5) - 1 for n in sim.STICKS)], 1)
+
+    def close(self):
+        pass
+
+
+class Plan:
+    """The actions to come.  A chunk's action k is meant for `seen` + (shift + k) / rate, s of game time, and holds until the next."""
+
+    def __init__(self, rate: float, shift: int):
+        self.rate, self.shift, self.start, self.rows = rate, shift, 0.0, np.zeros((0, 20), np.float32)
+
+    def at(self, when: float):
+        """The action in force then, [20]; None past the end."""
+        i = max(0, self._steps(when))
+        return self.rows[i] if i < len(self.rows) else None
+
+    def _steps(self, when):
+        return math.floor((when - self.start) * self.rate + 1e-6)
+
+    def add(self, chunk, seen: float, now: float, fade: int) -> int:
+        """Take over to a chunk that was planned from the picture of `seen`, over `fade` actions; what lies before `now` is cut.  How many are left."""
+        new = Plan(self.rate, self.shift)
+        new.start, new.rows = seen + self.shift / self.rate, chunk.copy()
+        late = max(0, new._steps(now))
+        new.start, new.rows = new.start + late / self.rate, new.rows[late:]
+        for i, row in enumerate(new.rows[:fade]):
+            old = self.at(new.start + i / self.rate)
+            row += 0 if old is None else (old - row) * (1 - (i + 1) / (fade + 1))
+        if len(new.rows):
+            self.start, self.rows = new.start, new.rows
+        return len(new.rows)
+
+
+class Pilot:
+    """The policy as a player: one chunk follows another, thought out while the game waits or, in real time, beside it."""
+
+    def __init__(self, brain, c: Live):
+        self.brain, self.c, self.pool = brain, c, concurrent.futures.ThreadPoolExecutor(1)
+        self.execute = c.execute or max(1, brain.about["horizon"] // 2)
+        self.latency, self.frames, self.empty, self.late = [], 0, 0, 0          # s per chunk; frames, those without a plan, those shown late
+        self.forget()
+
+    def forget(self):
+        """Begin anew, at a game that stands still."""
+        self.plan, self.thought, self.again, self.missed = Plan(self.brain.about["rate"], self.brain.about["shift"]), None, -math.inf, 0
+
+    def __call__(self, frame, info):
+        """The pad for the frame after this one.  OSError: the connection is lost."""
+        now, following = info["time"], info["time"] + 1 / self.c.fps
+        if self.thought is None and now > self.again - 1e-6:
+            self.thought, self.seen, self.again = self.pool.submit(self._think, frame), now, now + self.execute / self.plan.rate
+        if self.thought and (self.thought.done() or not self.c.realtime or not len(self.plan.rows)):
+            self._take(following)
+        row = self.plan.at(following)
+        self.frames, self.empty = self.frames + 1, self.empty + (row is None)
+        return RELEASED if row is None else ((row[:16] > 0.5).astype(np.uint8), row[16:].clip(-1, 1))
+
+    def _think(self, frame):
+        begin = time.perf_counter()
+        return self.brain.think(frame), time.perf_counter() - begin
+
+    def _take(self, following):
+        thought, self.thought = self.thought, None
+        chunk, seconds = thought.result()
+        self.latency.append(seconds)
+        left = self.plan.add(chunk, self.seen, following, FADE if self.c.realtime else 0)
+        self.missed = 0 if left else self.missed + 1
+        if self.missed == 3:                                    # not one hiccup
+            lasts = (len(chunk) + self.brain.about["shift"]) / self.plan.rate
+            raise sim.GameError(f"the policy is slower than the game: {seconds:.2f} s for a chunk that is over {lasts / self.c.speed:.2f} s after its picture; "
+                                f"fewer --steps, a faster --device, --speed {0.5 * lasts / seconds:.2g}, or no --realtime, so that the game waits")
+
+    def report(self) -> dict:
+        """Print and return what it did; latency of all chunks but the first, for which the game waits in any case."""
+        ms = 1e3 * np.array(self.latency[1:] or [math.nan])
+        out = {"frames": self.frames, "without_plan": self.empty / max(1, self.frames), "late": self.late / max(1, self.frames),
+               "chunks": len(self.latency), **dict(zip(("median", "p90", "p99", "most"), np.percentile(ms, [50, 90, 99, 100]).tolist()))}
+        print(f"{self.frames} frames, {out['chunks']} chunks; latency {out['median']:.1f} ms (median), {out['p90']:.1f} (90 %), {out['p99']:.1f} (99 %), "
+              f"{out['most']:.1f} at most" + (f"; {out['late']:.1%} of the frames came late, {out['without_plan']:.1%} had no plan" if self.c.realtime else ""))
+        return out
+
+    def close(self):
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Takeover:
+    """A person at a window: the pad is his from his first touch until he has let go of it for a while."""
+
+    def __init__(self, person, idle: float):
+        self.person, self.idle, self.touched, self.playing, self.clock = person, idle, -math.inf, False, time.perf_counter
+
+    def __call__(self, picture, pad):
+        """The pad of whoever plays; None once the window is closed."""
+        theirs = self.person(picture)
+        if theirs is None:
+            return None
+        if theirs[0].any() or np.abs(theirs[1]).max() > 0.3:    # CHOICE: farther than a worn stick rests
+            self.touched = self.clock()
+        if self.playing != (self.clock() - self.touched < self.idle):
+            self.playing = not self.playing
+            print("you play" if self.playing else "the policy plays", flush=True)
+        return theirs if self.playing else pad
+
+
+def frames(env, agent, c: Live, person=None, start=()):
+    """A game from its start, after a macro `agent` or the person at the pad: yields the info of every frame, for --seconds of game time."""
+    frame, info = env.reset(seed=c.seed)
+    frame, _, ended, _, info = press(env, start, c.fps) or (frame, 0.0, False, False, info)
+    if isinstance(agent, Pilot):
+        check_layout(env.pad, agent.brain.about["actions"])
+    begin, due = info["time"], time.perf_counter()
+    yield info
+    while not ended and not (c.seconds and info["time"] - begin > c.seconds - 1e-6):
+        try:
+            buttons, sticks = agent(frame, info)
+        except OSError as e:                                    # the connection is lost
+            env.pad.set(*RELEASED)
+            env.clock.pause()
+            agent.brain.reconnect(e, c.patience)
+            agent.forget()
+            continue
+        if not c.menu:
+            buttons = np.where(np.isin(np.arange(16), MENU), 0, buttons)
+        pad = person(env.render(), (buttons, sticks)) if person else (buttons, sticks)
+        if pad is None:
+            return
+        before = info["time"]
+        frame, _, ended, _, info = env.step({"buttons": pad[0], "sticks": pad[1]})
+        if c.realtime:
+            due, now = due + (info["time"] - before) / c.speed, time.perf_counter()
+            time.sleep(max(0.0, due - now))
+            if due < now - 1 / c.fps:                           # a late game does not hurry after
+                due, agent.late = now, agent.late + 1
+        yield info
+
+
+def check_layout(pad, actions) -> None:
+    """GameError if nothing that the policy does can reach the game; one line about what cannot."""
+    known = [n for n in sim.BUTTONS + sim.STICKS if n in actions]
+    lost = [n for n in known if isinstance(pad, sim.Keyboard) and not {n, f"{n}-", f"{n}+"} & set(pad.keys)]
+    if len(lost) == len(known):
+        raise sim.GameError(f"the policy's actions ({', '.join(actions[:4])}, ...) have no place on this game's {'keys (--keys)' if known else 'pad'}")
+    if lost:
+        print(f"no key for {', '.join(lost)}: what the policy does with them is lost (--keys {lost[0]}=...)", file=sys.stderr)
+
+
+def press(env, macro, fps: int):
+    """Play a macro: seconds to wait, buttons and X keys to press for a tenth of a second.  What env.step says at its end, or None."""
+    last = None
+    for part in macro:
+        key = isinstance(part, str) and part not in sim.BUTTONS
+        if key:
+            env.stage.display.focus(env.stage.display.windows()[0][0])
+            env.stage.display.key(part, True)
+        for held, seconds in ((part, 0.1), ("", 0.1)) if isinstance(part, str) else (("", part),):
+            for _ in range(round(seconds * fps)):
+                last = env.step({"buttons": np.isin(sim.BUTTONS, [held]), "sticks": RELEASED[1]})
+            if key and held:
+                env.stage.display.key(part, False)
+    return last
+
+
+# ---- live play: a table of tasks in real games ------------------------------------------------------------------------------
+# What a task says: goal in words; command, fps, seconds; keys, as in sim.KEYS; files to put into the game's home: {name: text}, or with a
+# part of another file replaced: {"of", "find", "put"}; start and end: macros of seconds, buttons and X keys; and its score, one of
+#   {"stderr": pattern of a number, "from", "goal"}   {"file": in its home, "struct": with one number, "from", "goal"}   {"exit": status}
+#   {"picture": a PNG beside the table, "like": 0..1}: part of the frame when it is done.   "{home}" in the command stands for its home.
+
+def open_table(suite: str) -> tuple[dict, Path]:
+    path = sim.ROOT / "assets" / "open.json" if suite == "open" else Path(suite)
+    try:
+        table = json.loads(path.read_text())
+        assert all({"goal", "command", "seconds", "score"} <= set(task) for task in table.values())
+    except (OSError, ValueError, AttributeError, TypeError, AssertionError) as e:
+        raise SystemExit(f"{path}: not a table of tasks with goal, command, seconds and score ({e}); see assets/open.json") from None
+    return table, path.parent
+
+
+def open_suite(c: Live) -> dict:
+    """The policy, chance and an untouched pad at real games; prints and writes progress 0..1, mean and 95 % interval."""
+    table, _ = open_table(c.suite)
+    wanted = list(table) if c.tasks == "all" else c.tasks.split(",")
+    if unknown := set(wanted) - set(table):
+        raise SystemExit(f"--tasks {c.tasks}: no task '{min(unknown)}' in this table (there are {', '.join(table)})")
+    there = {n: program(table[n]["command"][0]) for n in wanted}
+    for n in [n for n in there if not there[n]]:
+        print(f"{n}: skipped, {table[n]['command'][0]} is not installed ({table[n].get('install', 'sudo apt install it')})", file=sys.stderr)
+    names, seeds = [n for n in there if there[n]], 4 if c.quick else c.seeds
+    brain_of(c).close()                                         # one clear line now, not one per episode
+    jobs = [(player, n, c.seed + i) for n in names for player in ("policy", "random", "none") for i in range(seeds)]
+    results = dict(zip(jobs, sim.for_each(functools.partial(open_episode, c=c), jobs, c.workers, "episodes", c.ray)))
+    out = {n: {p: dict(zip(("progress", "low", "high"), interval([v for j, v in results.items() if j[:2] == (p, n)])))
+               for p in ("policy", "random", "none")} for n in names}
+    print(f"progress 0..1, {seeds} episodes each\n{'task':16s}" + "".join(f"{p:>20s}" for p in ("policy", "random", "none")))
+    for n, row in out.items():
+        print(f"{n:16s}" + "".join(f"{v['progress']:8.2f} [{v['low']:.2f}, {v['high']:.2f}]" for v in row.values()) + f"   {table[n]['goal']}")
+    sim.write_bytes(Path(c.out or "data/play") / "open.json", json.dumps(out, indent=1).encode())
+    return out
+
+
+def program(name: str) -> str | None:
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/games")
+
+
+def open_episode(job, c: Live) -> float:
+    """Progress of one player at one task, 0..1: the most that was seen, a moment apart."""
+    player, name, seed = job
+    table, folder = open_table(c.suite)
+    task = table[name]
+    with tempfile.TemporaryDirectory(prefix="nitro-home-") as home, contextlib.ExitStack() as stack:
+        fill(Path(home), task.get("files", {}))
+        command = [part.replace("{home}", home) for part in task["command"]]
+        c = dataclasses.replace(c, command=(program(command[0]), *command[1:]), fps=task.get("fps", 60), seconds=float(task["seconds"]), seed=seed, home=home)
+        agent = stack.enter_context(contextlib.closing(Pilot(stack.enter_context(contextlib.closing(brain_of(c))), c))) if player == "policy" else \
+            StickyRandom(seed) if player == "random" else Held()
+        env = stack.enter_context(sim.launch(c, keys=task.get("keys"), timeout=c.timeout))
+        best, ended = 0.0, False
+        for i, _ in enumerate(frames(env, agent, c, start=task.get("start", ()))):
+            ended = not env.clock.alive
+            best = max(best, task_score(task["score"], env, folder, home)) if i % (c.fps // 2) == 0 or ended else best
+            if best >= 1:
+                return 1.0
+        if not ended:
+            press(env, task.get("end", ()), c.fps)
+        return max(best, task_score(task["score"], env, folder, home))
+
+
+def fill(home: Path, files: dict) -> None:
+    for name, content in files.items():
+        if isinstance(content, dict):
+            text = Path(content["of"]).read_text()
+            if content["find"] not in text:
+                raise SystemExit(f"{content['of']}: {content['find']!r} is not in it")
+            content = text.replace(content["find"], content["put"], 1)
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(content)
+
+
+def task_score(rule: dict, env, folder: Path, home: str) -> float:
+    """0..1, from what the game has written or shows."""
+    if "exit" in rule:
+        return float(env.clock.returncode == rule["exit"])
+    if "picture" in rule:
+        import cv2
+        part, frame = cv2.imread(str(folder / rule["picture"])), cv2.cvtColor(env.render(), cv2.COLOR_RGB2BGR)
+        if part is None or part.shape[0] > frame.shape[0] or part.shape[1] > frame.shape[1]:
+            raise SystemExit(f"{folder / rule['picture']}: not a picture that fits into a frame of {frame.shape[1]} x {frame.shape[0]}")
+        return float(cv2.matchTemplate(frame, part, cv2.TM_CCOEFF_NORMED).max() >= rule["like"])
+    if "file" in rule:
+        path, size = Path(home) / rule["file"], struct.calcsize(rule["struct"])
+        data = path.read_bytes()[:size] if path.exists() else b""
+        values = struct.unpack(rule["struct"], data) if len(data) == size else (0,)
+    else:
+        values = re.findall(rule["stderr"], (env.stage.path / "stderr").read_text(errors="replace")) or (0,)
+    begin = rule.get("from", 0)
+    return min(1.0, max(0.0, (max(map(float, values)) - begin) / (rule["goal"] - begin)))
+
+
+# ---- live play: the policy on another machine -----------------------------------------------------------------------------
+# A message is its length (4 bytes, big-endian) and a safetensors file: JSON in its metadata, arrays.  The server begins: version and nonce;
+# the client proves that it has the token (HMAC-SHA256 of the nonce: the token itself never travels); then a chunk per frame.  It is not
+# encrypted: ssh -L, or a network of your own.
+
+@dataclass(frozen=True)
+class Serve(sim.Common):
+    policy: str = Play.policy           # what train.py or model.py convert made
+    steps: int = 0                      # denoising steps (0: as the model says)
+    host: str = "127.0.0.1"             # address to listen on; 0.0.0.0: any, so that other machines reach it
+    port: int = 5599                    # 0: any that is free
+    token: str = "data/serve.token"     # file of the token; made, with a random one, if it is missing
+
+
+def send(peer, tensors=None, **about) -> None:
+    from safetensors.numpy import save
+    body = save(tensors or {}, {"json": json.dumps(about)})
+    peer.sendall(struct.pack(">I", len(body)) + body)
+
+
+def receive(peer, limit: int = MESSAGE) -> tuple[dict, dict]:
+    """(arrays, JSON).  OSError if the peer is gone, silent, or says anything else."""
+    from safetensors.numpy import load
+    size, = struct.unpack(">I", exactly(peer, 4))
+    if size > limit:
+        raise ConnectionError(f"a message of {size:,} bytes, at most {limit:,} are taken")
+    body = exactly(peer, size)
+    try:
+        tensors, header = load(body), json.loads(body[8:8 + int.from_bytes(body[:8], "little")])
+        about = json.loads(header["__metadata__"]["json"])
+        return tensors, dict(about)
+    except Exception:                                           # whatever strangers send
+        raise ConnectionError("a message that is no safetensors file with JSON metadata") from None
+
+
+def exactly(peer, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        part = peer.recv(size - len(data))
+        if not part:
+            raise ConnectionError("the other side has gone")
+        data += part
+    return bytes(data)
+
+
+def proof(token: str, nonce) -> str:
+    return hmac.new(token.encode(), ascii(nonce).encode(), "sha256").hexdigest()
+
+
+def secret(path: str) -> str:
+    """The token in a file that only its owner can read; a random one is made the first time."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_urlsafe(32))
+    if os.stat(path).st_mode & 0o077:
+        raise SystemExit(f"{path}: others can read this token; remove the file for a new one")
+    return Path(path).read_text().strip()
+
+
+def serve(c: Serve) -> None:
+    """The policy for games on other machines, until Ctrl-C."""
+    brain, token, lock = Local(c.policy, c.device, c.steps, c.seed), secret(c.token), threading.Lock()
+    brain.think(np.zeros((256, 256, 3), np.uint8))              # compiled and warm
+    try:
+        server = socket.create_server((c.host, c.port))
+    except OSError as e:
+        raise SystemExit(f"--host {c.host} --port {c.port}: {e.strerror or e}") from None
+    with server:
+        print(f"{c.policy} at {c.host}:{server.getsockname()[1]}; the token is in {c.token}" +
+              ("" if c.host == "127.0.0.1" else "; not encrypted: anybody on the way sees the game"), flush=True)
+        while True:
+            peer, (host, port, *_) = server.accept()
+            if threading.active_count() > CLIENTS:
+                peer.close()
+                continue
+            threading.Thread(target=attend, args=(peer, f"{host}:{port}", brain, token, lock), daemon=True).start()
+
+
+def attend(peer, name: str, brain, token: str, lock) -> None:
+    """One client, until it goes."""
+    try:
+        with peer:
+            peer.settimeout(10)
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            nonce = secrets.token_hex(16)
+            send(peer, protocol=PROTOCOL, nonce=nonce)
+            said = receive(peer, HELLO)[1]
+            if said.get("protocol") != PROTOCOL:
+                refuse(peer, f"the client speaks {ascii(said.get('protocol'))[:40]}, this server {PROTOCOL!r}: {SAME}")
+            if not hmac.compare_digest(ascii(said.get("proof")), ascii(proof(token, nonce))):
+                refuse(peer, "wrong token")
+            send(peer, **brain.about)
+            print(f"{name}: plays", flush=True)
+            peer.settimeout(600)
+            while True:
+                frame = receive(peer)[0].get("frame")
+                if frame is None or frame.dtype != np.uint8 or frame.shape != (256, 256, 3):
+                    refuse(peer, "expected a frame, uint8 [256, 256, 3]")
+                with lock:
+                    actions = brain.think(frame)
+                send(peer, {"actions": actions})
+    except OSError as e:
+        print(f"{name}: {e}", flush=True)
+
+
+def refuse(peer, why: str):
+    send(peer, error=why)
+    raise ConnectionError(f"refused: {why}")
+
+
+class Remote:
+    """As Local, but at `python eval.py serve` on another machine."""
+
+    def __init__(self, address: str, token: str, timeout: float):
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise SystemExit(f"--remote {address}: expected HOST:PORT")
+        self.address, self.at, self.timeout = address, (host, int(port)), timeout
+        self.token, self.peer = Path(token).read_text().strip() if Path(token).is_file() else token, None
+        try:
+            self.connect()
+        except OSError as e:
+            raise SystemExit(f"--remote {address}: {e}; is `python eval.py serve` running there?") from None
+
+    def connect(self):
+        self.close()
+        self.peer = socket.create_connection(self.at, 5)
+        self.peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        said = receive(self.peer, HELLO)[1]
+        if said.get("protocol") != PROTOCOL:
+            raise SystemExit(f"--remote {self.address}: the server speaks {ascii(said.get('protocol'))[:40]}, this client {PROTOCOL!r}: {SAME}")
+        send(self.peer, protocol=PROTOCOL, proof=proof(self.token, said.get("nonce")))
+        self.peer.settimeout(self.timeout)
+        self.about = self._answer()[1]
+        if not {"rate", "shift", "horizon", "actions"} <= set(self.about):
+            raise ConnectionError("it does not say what its policy does")
+
+    def _answer(self):
+        tensors, about = receive(self.peer)
+        if "error" in about:
+            raise SystemExit(f"--remote {self.address}: {about['error']}")
+        return tensors, about
+
+    def think(self, frame):
+        send(self.peer, {"frame": frame})
+        actions = self._answer()[0].get("actions")
+        if actions is None or actions.dtype != np.float32 or actions.ndim != 2 or actions.shape[1] != 20 or not np.isfinite(actions).all():
+            raise ConnectionError("its answer is no chunk of actions")
+        return actions
+
+    def reconnect(self, why, patience: float):
+        print(f"lost the connection to {self.address} ({why}): the pad is released and the game stands still; trying for {patience:g} s", file=sys.stderr)
+        end = time.perf_counter() + patience
+        while True:
+            try:
+                self.connect()
+                return print("connected again", file=sys.stderr)
+            except OSError as e:
+                if time.perf_counter() > end:
+                    raise SystemExit(f"--remote {self.address}: {e}; gave up after {patience:g} s, and ended the game") from None
+                time.sleep(0.5)
+
+    def close(self):
+        if self.peer:
+            with contextlib.suppress(OSError):
+                self.peer.shutdown(socket.SHUT_RDWR)            # also for the thread that waits for an answer
+            self.peer.close()
+
+
+# ---- transfer: is it worth to have seen other games? (paper section 4.3) -----------------------------------------------------
+
+@dataclass(frozen=True)
+class Transfer(sim.Many):
+    held_out: str = "ridge"             # the game that pretraining does not see
+    hours: str = "0.25,0.5,1"           # of its demonstrations
+    others: float = 2.0                 # hours of demonstrations of the other games, in all
+    net: str = "tiny"                   # preset of train.py
+    pretrain: int = 4500                # steps of pretraining
+    steps: int = 1500                   # of each training on the held-out game: the same data and compute for both
+    repeats: int = 3                    # seeds of each training
+    seeds: int = 10                     # episodes per task and training
+    out: str = "data/transfer"          # folder
+    workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
+
+
+ARMS = ("from scratch", "fine-tuned")
+
+
+def transfer(c: Transfer) -> dict:
+    """Pretrain on the other games; train on ever more of the held-out one, from there and from scratch; play; draw.  Finished parts are skipped."""
+    if not re.fullmatch(r"[\d.]+(,[\d.]+)*", c.hours):
+        raise SystemExit(f"--hours {c.hours}: expected numbers, as in 0.25,0.5,1")
+    hours, others, root = sorted({float(h) for h in c.hours.split(",")}), [n for n in game_names() if n != c.held_out], Path(c.out) / c.held_out
+    game(c.held_out)
+    common = ("--config", c.net, "--device", c.device, "--workers", str(c.workers))
+    many = ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()))
+    seen = demonstrations(root / "others", others, c.others, c, many)
+    step("filter.py", *seen, "--labels", f"{root}/others/labels", "--out", f"{root}/others/shards", *many)
+    step("train.py", *common, "--data", f"{root}/others/shards", "--out", f"{root}/pretrained", "--steps", str(c.pretrain), "--seed", str(c.seed))
+    clips, results = demonstrations(root / "own", [c.held_out], hours[-1], c, many), {}
+    for h in hours:
+        step("filter.py", *clips[:videos_of(h)], "--labels", f"{root}/own/labels", "--out", f"{root}/own/shards-{h:g}h", *many)
+        for seed, arm in itertools.product(range(c.seed, c.seed + c.repeats), ARMS):
+            run = f"{root}/{h:g}h-{arm.replace(' ', '-')}-{seed}"
+            init = ("--init", f"{root}/pretrained/model.safetensors") if arm == ARMS[1] else ()
+            step("train.py", *common, "--data", f"{root}/own/shards-{h:g}h", "--out", run, "--steps", str(c.steps), "--warmup", str(max(1, c.steps // 20)),
+                 "--seed", str(seed), *init)
+            results.setdefault((h, arm), []).extend(played(run, c))
+    return transfer_curve(results, root, c)
+
+
+def videos_of(hours: float) -> int:
+    return max(1, round(3600 * hours / Record().seconds))
+
+
+def demonstrations(folder: Path, games, hours: float, c: Transfer, many) -> list[str]:
+    """Videos of the experts, their overlays read: the first so many of what is there, the games in turn."""
+    step("eval.py", "record", "--out", f"{folder}/videos", "--games", ",".join(games), "--minutes", str(60 * hours), "--seed", str(c.seed), *many)
+    videos = sorted(sim.expand([f"{folder}/videos"]), key=lambda v: int(Path(v).stem.rpartition("-")[2]))[:videos_of(hours)]
+    step("extract.py", *videos, "--out", f"{folder}/labels", *many)
+    step("parse.py", *videos, "--out", f"{folder}/labels", "--device", c.device)
+    return videos
+
+
+def played(run: str, c: Transfer) -> list:
+    """(progress, success) of a policy's episodes at the held-out game; they stay beside it."""
+    policy, path = f"{run}/model.safetensors", Path(run) / "transfer.json"
+    key = {"policy": sim.source(policy)["sha256"], "seeds": c.seeds}
+    if path.exists() and (found := json.loads(path.read_text()))["of"] == key:
+        return found["episodes"]
+    jobs = [Job("policy", c.held_out, t, 10_000 + s) for t in game(c.held_out).TASKS for s in range(c.seeds)]
+    scores = sim.for_each(functools.partial(through, c=Play(policy=policy, device=c.device, execute=8)), jobs, c.workers, "episodes", c.ray)
+    episodes = [(score["progress"], score["success"]) for score in scores]
+    sim.write_bytes(path, json.dumps({"of": key, "episodes": episodes}).encode())
+    return episodes
+
+
+def transfer_curve(results: dict, root: Path, c: Transfer) -> dict:
+    """Success over hours of data with 95 % intervals over all episodes: printed, transfer.json, transfer.png."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    success = {key: wilson(sum(s for _, s in v), len(v)) for key, v in results.items()}
+    progress = {key: interval([p for p, _ in v]) for key, v in results.items()}
+    hours = sorted({h for h, _ in results})
+    print(f"{c.held_out}: success, {c.repeats} trainings x {c.seeds} episodes of each task, 95 % interval\n{'hours':>6s}{ARMS[0]:>22s}{ARMS[1]:>22s}  relative")
+    for h in hours:
+        (a, *_), (b, *_) = success[h, ARMS[0]], success[h, ARMS[1]]
+        print(f"{h:6g}" + "".join(f"{m:8.2f} [{low:.2f}, {high:.2f}]" for m, low, high in (success[h, arm] for arm in ARMS)) + (f"{b / a - 1:+10.0%}" if a else f"{'-':>10s}"))
+    for arm in ARMS:
+        mean, low, high = np.array([success[h, arm] for h in hours]).T
+        plt.plot(hours, mean, "o-", label=arm)
+        plt.fill_between(hours, low, high, alpha=0.2)
+    plt.xlabel(f"hours of {c.held_out}"), plt.ylabel("success"), plt.ylim(0, 1), plt.legend(), plt.grid(alpha=0.3), plt.tight_layout()
+    with sim.replacing(root / "transfer.png") as part:
+        plt.savefig(part, dpi=120, format="png")
+    plt.close()
+    out = {"config": dataclasses.asdict(c), "curve": [{"hours": h, "arm": arm, **{name: dict(zip(("mean", "low", "high"), v[h, arm]))
+           for name, v in (("success", success), ("progress", progress))}} for h in hours for arm in ARMS]}
+    sim.write_bytes(root / "transfer.json", json.dumps(out, indent=1).encode())
+    return out
+
+
 def main(argv=None):
-    sim.command_line(__doc__, {"record": (Record, record), "overlay": (Overlay, overlay), "play": (Play, play), "ablate": (Ablate, ablate), "tasks": (sim.Common, tasks)}, argv)
+    sim.command_line(__doc__, {"record": (Record, record), "overlay": (Overlay, overlay), "play": (Live, live), "serve": (Serve, serve),
+                               "transfer": (Transfer, transfer), "ablate": (Ablate, ablate), "tasks": (sim.Common, tasks)}, argv)
 
 
 if __name__ == "__main__":

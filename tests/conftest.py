@@ -1,1 +1,5 @@
 import sim  # noqa: F401  before torch: it sets how OpenMP threads wait
+
+
+def pytest_addoption(parser):
+    parser.addoption("--soak", type=float, default=1.0, help="minutes of the soak test (with -m slow)")

@@ -1,0 +1,595 @@
+"""eval.py play on your own game: plans that overlap, real time, a person at the pad, a policy on another machine, and what may go wrong."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import eval as evaluation
+import sim
+
+RIDGE = (sys.executable, str(sim.ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}")
+RATE = 30.0
+hooked = pytest.mark.skipif(bool(sim.hook_fault()), reason=str(sim.hook_fault()))
+
+
+class Scripted:
+    """A policy that says chunk after chunk what the test wants, after `delay` seconds of thought."""
+
+    about = {"rate": RATE, "shift": 1, "horizon": 16, "actions": sim.BUTTONS + sim.STICKS}
+
+    def __init__(self, *pressed, length=16, delay=0.0, **sticks):
+        row = [n in pressed for n in sim.BUTTONS] + [sticks.get(n, 0) for n in sim.STICKS]
+        self.chunk, self.delay, self.seen = np.float32([row] * length), delay, []
+
+    def think(self, frame):
+        self.seen.append(frame.copy())
+        time.sleep(self.delay)
+        return self.chunk
+
+    def close(self):
+        pass
+
+
+def config(**options):
+    return evaluation.Live(**{"command": RIDGE, "fps": 30, "seconds": 1.0, **options})
+
+
+@contextlib.contextmanager
+def playing(brain, person=None, **options):
+    """(env, frames of the game that the policy plays)"""
+    c = config(**options)
+    with sim.launch(c, timeout=c.timeout) as env, contextlib.closing(evaluation.Pilot(brain, c)) as pilot:
+        yield env, pilot, evaluation.frames(env, pilot, c, person)
+
+
+def pad_of(env):
+    """What the game's pad says now."""
+    held = env.pad.fields["pad_buttons"][env.pad.buttons], env.pad.fields["pad_sticks"][env.pad.sticks]
+    return {n for n, v in zip(sim.BUTTONS, held[0]) if v}, dict(zip(sim.STICKS, held[1].tolist()))
+
+
+def run(*args):
+    return [sys.executable, "eval.py", *args]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A network too small to play well, in a file."""
+    import dataclasses
+    import torch
+    import model
+    torch.manual_seed(0)
+    net = model.NitroGen(dataclasses.replace(model.CONFIGS["tiny"], image=16, width=32, head_width=16, vision_layers=1, dit_layers=2, steps=2))
+    path = tmp_path_factory.mktemp("policy") / "model.safetensors"
+    model.save(path, net.state_dict(), net)
+    return str(path)
+
+
+# ---- plans
+
+def rows(*values):
+    return np.float32([[v] * 20 for v in values])
+
+
+def test_a_plan_follows_the_clock():
+    plan = evaluation.Plan(30.0, 1)
+    assert plan.at(0.0) is None
+    assert plan.add(rows(1, 2, 3), seen=10.0, now=10.0 + 1 / 30, fade=0) == 3
+    moments = 10 + np.array([1, 1.5, 2, 3, 3.9, 4]) / 30              # at 60 frames a second each action holds for two
+    assert [None if plan.at(t) is None else plan.at(t)[0] for t in moments] == [1, 1, 2, 3, 3, None]
+    assert plan.at(10.0 + 0.5 / 30)[0] == 1                           # the frame before its moment: there is nothing better
+
+
+def test_late_chunks_are_cut_to_the_present_and_fade_in():
+    plan = evaluation.Plan(30.0, 1)
+    plan.add(rows(*[0] * 16), seen=0.0, now=1 / 30, fade=0)
+    assert plan.add(rows(*[8] * 16), seen=8 / 30, now=12 / 30, fade=3) == 13        # actions for 9, 10 and 11 are over
+    assert [float(plan.at(k / 30)[0]) for k in range(12, 19)] == [2, 4, 6, 8, 8, 8, 8]   # a quarter, a half, three quarters, all of it
+    assert plan.at(24 / 30)[0] == 8 and plan.at(25 / 30) is None
+    assert plan.add(rows(1, 1), seen=0.0, now=20 / 30, fade=3) == 0 and plan.at(20 / 30)[0] == 8      # too late altogether: as it was
+
+
+def test_old_actions_beyond_the_old_plan_are_not_blended():
+    plan = evaluation.Plan(30.0, 1)
+    plan.add(rows(0, 0), seen=0.0, now=1 / 30, fade=0)
+    plan.add(rows(8, 8, 8), seen=1 / 30, now=2 / 30, fade=3)
+    assert [float(plan.at(k / 30)[0]) for k in (2, 3, 4)] == [2, 8, 8]
+
+
+# ---- games
+
+@hooked
+def test_the_game_waits_and_the_menu_is_locked():
+    brain = Scripted("SOUTH", "START", "BACK", LEFT_X=0.5, delay=0.05)
+    with playing(brain, seconds=1.0) as (env, pilot, play):
+        pads = [pad_of(env) for _ in play][1:]
+    assert len(pads) == 30 and all(p == ({"SOUTH"}, {"LEFT_X": 0.5, "LEFT_Y": 0, "RIGHT_X": 0, "RIGHT_Y": 0}) for p in pads)
+    assert len(brain.seen) == 4 and brain.seen[0].shape == (256, 256, 3) and pilot.empty == 0      # at frames 0, 8, 16, 24
+    with playing(brain, seconds=0.1, menu=True) as (env, pilot, play):
+        assert [pad_of(env)[0] for _ in play][1:] == [{"SOUTH", "START", "BACK"}] * 3
+
+
+@hooked
+@pytest.mark.parametrize("speed", [1.0, 2.0])
+def test_real_time_does_not_wait(speed, capsys):
+    """The game keeps its pace while the policy thinks for longer than eight actions last."""
+    brain = Scripted("SOUTH", delay=0.3 / speed)
+    with playing(brain, seconds=3.0, realtime=True, speed=speed) as (env, pilot, play):
+        next(play)
+        begin = time.perf_counter()
+        held = [pad_of(env)[0] for _ in play]
+        spent = time.perf_counter() - begin
+    assert len(held) == 90 and spent >= 0.95 * 3 / speed              # never faster; how much slower depends on this machine
+    assert held.count({"SOUTH"}) > 60 and 3 <= len(brain.seen) <= 12  # it thought back to back, and not frame by frame
+    report = pilot.report()
+    assert 290 / speed <= report["median"] <= report["p90"] <= report["p99"] <= report["most"] and "of the frames came late" in capsys.readouterr().out
+
+
+@hooked
+def test_a_policy_slower_than_the_game_is_told():
+    with playing(Scripted("SOUTH", length=4, delay=0.4), seconds=60.0, realtime=True) as (env, pilot, play):
+        with pytest.raises(sim.GameError, match=r"^the policy is slower than the game: 0\.\d+ s for a chunk that is over 0.17 s .* --speed 0\.\d+, or no --realtime[^\n]*$"):
+            list(play)
+
+
+@hooked
+def test_a_game_that_shows_no_frame_is_told():
+    with playing(Scripted(), command=("tail", "-f", "/dev/null"), timeout=1.0) as (env, pilot, play):
+        with pytest.raises(sim.GameError, match=r"^tail -f /dev/null: no frame in [^\n]* it has opened no window$"):
+            list(play)
+
+
+def test_an_action_layout_that_the_keys_cannot_express(capsys):
+    keyboard = sim.Keyboard.__new__(sim.Keyboard)
+    keyboard.keys = {"SOUTH": "space", "LEFT_X-": "Left"}
+    evaluation.check_layout(keyboard, ("SOUTH", "LEFT_X"))
+    assert capsys.readouterr().err == ""
+    evaluation.check_layout(keyboard, ("SOUTH", "NORTH", "RIGHT_Y", "GUIDE"))
+    assert capsys.readouterr().err == "no key for NORTH, RIGHT_Y: what the policy does with them is lost (--keys NORTH=...)\n"
+    with pytest.raises(sim.GameError, match=r"^the policy's actions \(NORTH, RIGHT_Y\S* \.\.\.\) have no place on this game's keys \(--keys\)$"):
+        evaluation.check_layout(keyboard, ("NORTH", "RIGHT_Y"))
+    with pytest.raises(sim.GameError, match="no place on this game's pad"):
+        evaluation.check_layout(object(), ("JUMP", "DUCK"))
+
+
+def test_key_maps():
+    assert evaluation.key_map("SOUTH=z,LEFT_X-=a") == {"SOUTH": "z", "LEFT_X-": "a"} and evaluation.key_map("") == {}
+    with pytest.raises(SystemExit, match="expected BUTTON=key"):
+        evaluation.key_map("SOUTH")
+
+
+# ---- a person
+
+@hooked
+def test_a_person_takes_the_pad_and_gives_it_back(capsys):
+    hands, now = iter([{}] * 5 + [{"LEFT_X": 0.2}] * 2 + [{"EAST": 1}] * 2 + [{}] * 100), [0.0]
+
+    def person(picture):
+        assert picture.shape == (270, 480, 3)
+        now[0] += 0.1                                                 # seconds per frame, of the clock below
+        held = next(hands)
+        return np.int8([held.get(n, 0) for n in sim.BUTTONS]), np.float32([held.get(n, 0) for n in sim.STICKS])
+
+    takeover = evaluation.Takeover(person, idle=0.5)
+    takeover.clock = lambda: now[0]
+    with playing(Scripted("SOUTH"), takeover, seconds=1.0) as (env, pilot, play):
+        held = [pad_of(env)[0] for _ in play][1:]
+    assert held == [{"SOUTH"}] * 7 + [{"EAST"}] * 2 + [set()] * 4 + [{"SOUTH"}] * 17
+    assert capsys.readouterr().out == "you play\nthe policy plays\n"
+
+
+@hooked
+def test_closing_the_window_ends_the_game():
+    with playing(Scripted(), evaluation.Takeover(lambda picture: None, 1.0), seconds=0) as (env, pilot, play):
+        assert len(list(play)) == 1
+
+
+@hooked
+@pytest.mark.skipif(not importlib.util.find_spec("pygame") or not shutil.which("Xvfb"), reason="needs pygame and Xvfb (pip install pygame; sudo apt install xvfb)")
+def test_a_person_at_the_real_window(policy):
+    """Keys that the X server sends to the window of `play --window`, as if somebody pressed them."""
+    with contextlib.ExitStack() as stack:
+        stage = sim.Stage("1000x600")
+        stack.callback(stage.remove)
+        client = subprocess.Popen(run("play", "--policy", policy, "--device", "cpu", "--fps", "30", "--seconds", "0", "--window", "--idle", "0.5", "--", *RIDGE),
+                                  cwd=sim.ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"DISPLAY": stage.display.name, "SDL_VIDEODRIVER": "x11"},
+                                  preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        told = lambda line: next(said for said in client.stdout if said == line)
+        while not stage.display.windows():
+            assert client.poll() is None
+            time.sleep(0.1)
+        stage.display.focus(stage.display.windows()[0][0])
+        stage.display.key("c", True)
+        told("you play\n")
+        stage.display.key("c", False)
+        told("the policy plays\n")
+        client.send_signal(signal.SIGINT)
+        assert " chunks; latency" in client.communicate(timeout=60)[0] and client.returncode == 0
+
+
+# ---- another machine
+
+@pytest.fixture
+def served():
+    """A server in this process: (its address, its brain, its open connections)."""
+    brain, stop = Scripted("SOUTH", LEFT_X=-0.5), threading.Event()
+    server, peers = socket.create_server(("127.0.0.1", 0)), []
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                peer, (host, port) = server.accept()
+                peers.append(peer)
+                threading.Thread(target=evaluation.attend, args=(peer, "client", brain, "open sesame", threading.Lock()), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"127.0.0.1:{server.getsockname()[1]}", brain, peers
+    for each in (server, *peers):
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()
+
+
+def test_a_policy_on_another_machine_is_the_same(served):
+    address, brain, _ = served
+    remote = evaluation.Remote(address, "open sesame", 5.0)
+    frame = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    assert np.array_equal(remote.think(frame), brain.chunk) and np.array_equal(brain.seen[0], frame)
+    assert remote.about == {**brain.about, "actions": list(brain.about["actions"])}
+    remote.close()
+
+
+def test_wrong_token(served, capfd):
+    with pytest.raises(SystemExit, match=r"^--remote 127.0.0.1:\d+: wrong token$"):
+        evaluation.Remote(served[0], "open barley", 5.0)
+    assert printed(capfd, "\n") == "client: refused: wrong token\n" and not served[1].seen
+
+
+def test_versions(served, monkeypatch):
+    real = evaluation.send
+    monkeypatch.setattr(evaluation, "send", lambda peer, tensors=None, **about: real(peer, tensors, **(about | ({"protocol": "nitrogen.play/0"} if "proof" in about else {}))))
+    with pytest.raises(SystemExit, match=r"^[^\n]*the client speaks 'nitrogen.play/0', this server 'nitrogen.play/1': use one version[^\n]*$"):
+        evaluation.Remote(served[0], "open sesame", 5.0)
+    monkeypatch.setattr(evaluation, "send", lambda peer, tensors=None, **about: real(peer, tensors, **(about | ({"protocol": "nitrogen.play/2"} if "nonce" in about else {}))))
+    with pytest.raises(SystemExit, match=r"^[^\n]*the server speaks 'nitrogen.play/2', this client 'nitrogen.play/1': use one version[^\n]*$"):
+        evaluation.Remote(served[0], "open sesame", 5.0)
+
+
+def test_the_token_does_not_travel(served, monkeypatch):
+    said, real = [], socket.socket.sendall
+    monkeypatch.setattr(evaluation, "send", lambda peer, tensors=None, real=evaluation.send, **about: (said.append(repr(about)), real(peer, tensors, **about)))
+    proofs = []
+    for _ in range(2):
+        evaluation.Remote(served[0], "open sesame", 5.0).close()
+        proofs.append(re.search(r"'proof': '(\w{64})'", "".join(said))[1])
+        assert said and "sesame" not in "".join(said)
+        said.clear()
+    assert proofs[0] != proofs[1]                                     # nor can what was said be said again
+
+
+def printed(capfd, end: str) -> str:
+    """What the server's thread says, up to `end`."""
+    said, until = "", time.monotonic() + 20
+    while end not in said and time.monotonic() < until:
+        time.sleep(0.01)
+        said += capfd.readouterr().out
+    return said
+
+
+def message(body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + body
+
+
+@pytest.mark.parametrize("blob, why", [
+    (b"GET / HTTP/1.1\r\n\r\n", "a message of 1,195,725,856 bytes, at most 4,096 are taken"), (struct.pack(">I", 5000), "a message of 5,000 bytes"),
+    (message(b"\x80\x04cposix\nsystem\n(S'touch /tmp/owned'\ntR."), "no safetensors file"), (message(b""), "no safetensors file"),
+    (message(struct.pack("<Q", 2) + b"{}"), "no safetensors file"), (message(struct.pack("<Q", 2**63) + b"{}"), "no safetensors file"), (b"\0", "the other side has gone")])
+def test_what_strangers_send_is_refused(served, capfd, blob, why):
+    host, port = served[0].split(":")
+    with socket.create_connection((host, int(port))) as stranger:
+        stranger.sendall(blob)
+        stranger.shutdown(socket.SHUT_WR)
+    assert why in printed(capfd, "\n") and not served[1].seen
+    remote = evaluation.Remote(served[0], "open sesame", 5.0)         # and it serves on
+    assert remote.think(np.zeros((256, 256, 3), np.uint8)).shape == (16, 20)
+    remote.close()
+
+
+@pytest.mark.parametrize("frame", [np.zeros((256, 256, 3), np.float32), np.zeros((8, 8, 3), np.uint8), np.zeros((1000, 1000, 3), np.uint8)])
+def test_frames_of_another_shape_are_refused(served, frame):
+    remote = evaluation.Remote(served[0], "open sesame", 5.0)
+    with pytest.raises((SystemExit, OSError), match="expected a frame, uint8|gone|reset|pipe"):
+        remote.think(frame)
+    assert not served[1].seen
+    remote.close()
+
+
+def test_answers_that_are_no_actions_are_refused(served):
+    remote = evaluation.Remote(served[0], "open sesame", 5.0)
+    for wrong in (np.zeros((16, 19), np.float32), np.full((16, 20), np.nan, np.float32), np.zeros((16, 20))):
+        served[1].chunk = wrong
+        with pytest.raises(OSError, match="no chunk of actions"):
+            remote.think(np.zeros((256, 256, 3), np.uint8))
+    remote.close()
+
+
+@hooked
+def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
+    address, brain, peers = served
+    remote, seen = evaluation.Remote(address, "open sesame", 5.0), []
+    reconnect = remote.reconnect
+
+    def watched(why, patience):
+        first = pad_of(env), env.view.frame
+        time.sleep(0.5)
+        seen.append((first, (pad_of(env), env.view.frame)))
+        reconnect(why, patience)
+
+    remote.reconnect = watched
+    with playing(remote, seconds=2.0) as (env, pilot, play):
+        for i, _ in enumerate(play):
+            if i == 20:
+                assert pad_of(env)[0] == {"SOUTH"}
+                peers[0].shutdown(socket.SHUT_RDWR)
+    (pad, frame), after = seen[0]
+    assert pad == (set(), dict.fromkeys(sim.STICKS, 0.0)) and after == (pad, frame) and frame < 30      # at once, and nothing moved
+    assert i == 60 and len(peers) == 2 and len(brain.seen) >= 8                                          # then it was played to its end
+    said = capfd.readouterr().err
+    assert re.match(r"lost the connection to 127.0.0.1:\d+ \(the other side has gone\): the pad is released and the game stands still[^\n]*\nconnected again\n$", said), said
+    remote.close()
+
+
+@hooked
+def test_two_machines_by_their_commands(policy, tmp_path):
+    """serve and play as a user runs them: Ctrl-C ends with the report; then the server is killed for good."""
+    token, ctrl_c = tmp_path / "token", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)        # background jobs ignore it
+    with subprocess.Popen(run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"), cwd=sim.ROOT, stdout=subprocess.PIPE,
+                          text=True) as server:
+        line = server.stdout.readline()
+        address = re.search(r"127\.0\.0\.1:\d+", line)[0]
+        assert os.stat(token).st_mode & 0o777 == 0o600 and len(token.read_text()) >= 43 and token.read_text() not in line and "not encrypted" not in line
+        for last in (False, True):
+            client = subprocess.Popen(run("play", "--remote", address, "--token", str(token), "--seconds", "0", "--patience", "1", "--", *RIDGE), cwd=sim.ROOT,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=ctrl_c)
+            assert server.stdout.readline().endswith(": plays\n")
+            time.sleep(2)
+            server.kill() if last else client.send_signal(signal.SIGINT)
+            out, err = client.communicate(timeout=120)
+            if last:
+                lost, end = err.splitlines()
+                assert client.returncode == 1 and lost.startswith(f"lost the connection to {address}") and end.endswith("gave up after 1 s, and ended the game")
+            else:
+                assert client.returncode == 0 and re.match(r"\d+ frames, \d+ chunks; latency [\d.n]+a?n? ms \(median\)", out) and not err, out + err
+                assert server.stdout.readline().endswith("the other side has gone\n")
+
+
+def test_the_client_needs_no_torch(served):
+    code = ("import sys, numpy as np, eval as e; r = e.Remote(sys.argv[1], 'open sesame', 30.0);"
+            "print(r.think(np.zeros((256, 256, 3), np.uint8)).shape, 'torch' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code, served[0]], cwd=sim.ROOT, capture_output=True, text=True)
+    assert done.stdout == "(16, 20) False\n", done.stderr
+
+
+def test_tokens_that_others_can_read_are_refused(tmp_path):
+    token = tmp_path / "a" / "token"
+    first = evaluation.secret(token)
+    assert evaluation.secret(token) == first and os.stat(token).st_mode & 0o777 == 0o600
+    token.chmod(0o644)
+    with pytest.raises(SystemExit, match="others can read this token"):
+        evaluation.secret(token)
+
+
+@hooked
+def test_the_same_play_twice(policy, tmp_path):
+    """The game waits, so play is exact: the same film to the byte, and the first chunk is the network's own."""
+    films = []
+    for name in "ab":
+        evaluation.live(config(policy=policy, device="cpu", video=str(tmp_path / f"{name}.mp4"), seed=3))
+        films.append([frame for _, _, frame in sim.read_video(tmp_path / f"{name}.mp4")])
+    assert len(films[0]) == 31 and np.array_equal(*films)
+
+
+def test_bad_input(policy, tmp_path):
+    for options, why in (({"command": (), "policy": policy, "video": "a.mp4"}, "^--video goes with -- COMMAND"), ({"policy": "nowhere"}, "^nowhere: no such policy"), ({"command": (), "realtime": True, "policy": policy}, "no game given: add -- COMMAND"),
+                         ({"speed": 0.0}, "^--speed 0: expected more than 0"), ({"remote": "here"}, "^--remote here: expected HOST:PORT"),
+                         ({"remote": "127.0.0.1:1"}, r"^--remote 127.0.0.1:1: .*refused; is `python eval.py serve` running there\?$"),
+                         ({"policy": policy, "keys": "SOUTH"}, "^--keys SOUTH: expected")):
+        with pytest.raises(SystemExit, match=why):
+            evaluation.live(config(**options))
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit, match="in use"):
+        evaluation.serve(evaluation.Serve(policy=policy, device="cpu", port=taken.getsockname()[1], token=str(tmp_path / "token")))
+
+
+# ---- a table of tasks
+
+CLEAR = "import sys, time; print('far 3', 'far 12', file=sys.stderr, sep=chr(10)); open(sys.argv[1] + '/save', 'wb').write(bytes([7, 0, 0, 0, 5])); "
+
+
+def table(tmp_path, name="a", **task):
+    task = {"goal": "a goal", "command": [sys.executable, "-c", CLEAR + "time.sleep(1000)", "{home}"], "seconds": 1, **task}
+    (tmp_path / f"{name}.json").write_text(json.dumps({name: task}))
+    return str(tmp_path / f"{name}.json")
+
+
+@pytest.mark.parametrize("rule, value", [
+    ({"stderr": r"far (\d+)", "goal": 24}, 0.5), ({"stderr": r"far (\d+)", "from": 10, "goal": 14}, 0.5), ({"stderr": r"near (\d+)", "goal": 2}, 0.0),
+    ({"file": "save", "struct": "<4xB", "goal": 10}, 0.5), ({"file": "save", "struct": "<B", "goal": 2}, 1.0), ({"file": "save", "struct": "<8xi", "goal": 2}, 0.0),
+    ({"file": "none", "struct": "<i", "goal": 2}, 0.0), ({"exit": 3}, 1.0), ({"exit": 0}, 0.0)])
+def test_scores_are_what_the_game_wrote(rule, value, tmp_path):
+    from types import SimpleNamespace
+    (tmp_path / "stderr").write_text("far 3\nfar 12\nfar 4\n")
+    (tmp_path / "save").write_bytes(bytes([7, 0, 0, 0, 5]))
+    env = SimpleNamespace(stage=SimpleNamespace(path=tmp_path), clock=SimpleNamespace(returncode=3))
+    assert evaluation.task_score(rule, env, tmp_path, str(tmp_path)) == value
+
+
+def test_scores_are_what_the_game_shows(tmp_path):
+    import cv2
+    from types import SimpleNamespace
+    frame = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "won.png"), frame[20:60, 30:80, ::-1])
+    rule, found = {"picture": "won.png", "like": 0.9}, lambda picture: evaluation.task_score(rule, SimpleNamespace(render=lambda: picture), tmp_path, "")
+    assert found(frame) == 1 and found(np.roll(frame, 7, 1)) == 1 and found(frame[::-1].copy()) == 0
+    with pytest.raises(SystemExit, match="not a picture that fits"):
+        found(frame[:30])
+
+
+def test_the_table_that_is_shipped_and_others(tmp_path):
+    tasks, folder = evaluation.open_table("open")
+    assert {"tux-reach", "tux-finish", "doom-kills", "doom-items", "doom-exit"} <= set(tasks) and folder == sim.ROOT / "assets"
+    for text in ("[]", "{", '{"a": {"goal": ""}}'):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(SystemExit, match="bad.json: not a table of tasks"):
+            evaluation.open_table(str(tmp_path / "bad.json"))
+    evaluation.fill(tmp_path / "home", {"a/b.txt": "text", "c.txt": {"of": str(tmp_path / "bad.json"), "find": "goal", "put": "end"}})
+    assert (tmp_path / "home/a/b.txt").read_text() == "text" and (tmp_path / "home/c.txt").read_text() == '{"a": {"end": ""}}'
+    with pytest.raises(SystemExit, match="'nothing' is not in it"):
+        evaluation.fill(tmp_path, {"c.txt": {"of": str(tmp_path / "bad.json"), "find": "nothing", "put": ""}})
+
+
+@hooked
+def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
+    """A built-in game as somebody's own: command, start macro, success picture; three players, a table, and a line about what is missing."""
+    import cv2
+    command = [sys.executable, str(sim.ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}"]
+    with sim.launch(config(command=tuple(command))) as env:
+        env.reset(seed=0)
+        for _ in range(20):
+            env.step({"buttons": np.zeros(16), "sticks": np.float32([1, 0, 0, 0])})
+        cv2.imwrite(str(tmp_path / "won.png"), env.render()[60:220, 200:400, ::-1])
+    path = table(tmp_path, command=command, fps=30, start=[0.2, "WEST"], score={"picture": "won.png", "like": 0.95})
+    held = evaluation.Held
+    monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))                          # "none" runs to the right here, and gets there
+    out = evaluation.live(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=1, out=str(tmp_path)))
+    assert out["a"]["none"]["progress"] == 1 and set(out["a"]) == {"policy", "random", "none"}
+    assert json.loads((tmp_path / "open.json").read_text()) == out
+    assert re.search(r"^a  .*1.00 \[1.00, 1.00\]   a goal$", capsys.readouterr().out, re.M)
+    missing = table(tmp_path, "b", command=["no-such-game"], install="buy it", score={"exit": 0})
+    with pytest.raises(SystemExit, match=r"^--tasks c: no task 'c' in this table \(there are a\)$"):
+        evaluation.live(config(command=(), suite=path, tasks="c", policy=policy, device="cpu"))
+    with pytest.raises(SystemExit, match="no episodes given"):
+        evaluation.live(config(command=(), suite=missing, policy=policy, device="cpu"))
+    assert "b: skipped, no-such-game is not installed (buy it)" in capsys.readouterr().err
+
+
+def real(name):
+    task = evaluation.open_table("open")[0][name]
+    return pytest.mark.skipif(not evaluation.program(task["command"][0]) or bool(sim.hook_fault()), reason=f"{task['command'][0]} is not installed ({task['install']})")
+
+
+@real("tux-reach")
+def test_supertux_says_how_far_it_came(monkeypatch):
+    """By the number that the game itself writes: nothing at the start, something after a second and a half to the right."""
+    seen, real, held = [], evaluation.task_score, evaluation.Held
+    monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))
+    monkeypatch.setattr(evaluation, "task_score", lambda *a: (seen.append(real(*a)), seen[-1])[1])
+    tasks, folder = evaluation.open_table("open")
+    monkeypatch.setattr(evaluation, "open_table", lambda suite: ({"tux-reach": {**tasks["tux-reach"], "seconds": 1.5}}, folder))
+    assert evaluation.open_episode(("none", "tux-reach", 0), config(suite="open")) == max(seen)
+    assert seen[0] == 0 and 0.08 < seen[-1] < 0.5, seen
+
+
+# ---- transfer
+
+def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
+    """Its commands: pretraining without the held-out game, nested data, equal steps; then the curve by hand, and nothing played twice."""
+    import extract
+    import filter
+    import parse
+    import train
+    flags = {"eval.py": ("record", evaluation.Record), "extract.py": ("", extract.Config), "parse.py": ("", parse.Config), "filter.py": ("", filter.Config),
+             "train.py": ("", train.CONFIGS)}
+    ran, games = [], []
+
+    def step(*args):
+        flag, (name, known) = dict(zip(args, args[1:])), flags[args[0]]
+        sim.command_line("", {name: (known, lambda c: None)}, list(args[1:]))             # refuses what the stage would refuse
+        ran.append(args)
+        folder = Path(flag["--out"])
+        folder.mkdir(parents=True, exist_ok=True)
+        if "record" in args:
+            for i in range(round(float(flag["--minutes"]) * 3)):
+                (folder / f"{flag['--games'].split(',')[0]}-{i:03d}.mp4").touch()
+        if args[0] == "train.py":
+            (folder / "model.safetensors").write_bytes(repr(sorted(args)).encode())
+
+    def through(job, c):
+        games.append(job)
+        won = "fine-tuned" in c.policy or job.seed % 2 == 1
+        return {"progress": float(won), "success": won}
+
+    monkeypatch.setattr(evaluation, "step", step)
+    monkeypatch.setattr(evaluation, "through", through)
+    c = evaluation.Transfer(held_out="crypt", hours="0.02,0.01", others=0.05, repeats=2, seeds=2, out=str(tmp_path), workers=1)
+    out = evaluation.transfer(c)
+    recorded = [dict(zip(a, a[1:]))["--games"].split(",") for a in ran if "record" in a]
+    assert len(recorded[0]) == 9 and "crypt" not in recorded[0] and recorded[1] == ["crypt"]
+    trained = [dict(zip(a, a[1:])) for a in ran if a[0] == "train.py"]
+    assert len(trained) == 1 + 2 * 2 * 2 and all("--init" in t for t in trained if "fine-tuned" in t["--out"])
+    for own in zip(trained[1::2], trained[2::2]):
+        assert {k: [t.get(k) for t in own] for k in ("--data", "--steps", "--seed", "--warmup")} == {k: [own[0][k]] * 2 for k in ("--data", "--steps", "--seed", "--warmup")}
+    cut = [[a for a in args if a.endswith(".mp4")] for args in ran if args[0] == "filter.py"][1:]
+    assert [len(v) for v in cut] == [2, 4] and cut[1][:2] == cut[0]
+    assert [(p["hours"], p["arm"], p["success"]["mean"]) for p in out["curve"]] == [
+        (0.01, "from scratch", 0.5), (0.01, "fine-tuned", 1.0), (0.02, "from scratch", 0.5), (0.02, "fine-tuned", 1.0)]
+    assert "+100%" in capsys.readouterr().out and (tmp_path / "crypt/transfer.png").stat().st_size > 5000
+    assert len(games) == 8 * 3 * 2
+    assert evaluation.transfer(c) == out == json.loads((tmp_path / "crypt/transfer.json").read_text()) and len(games) == 8 * 3 * 2
+
+
+# ---- for long (python -m pytest tests/test_live.py -m slow -s --soak 60)
+
+@hooked
+@pytest.mark.slow
+def test_an_hour_in_real_time(policy, request):
+    """Memory does not grow, latency does not drift; --soak says for how many minutes."""
+    minutes, memory = request.config.getoption("--soak"), []
+    brain = evaluation.Local(policy, "cpu", 0, 0)
+    with playing(brain, seconds=60 * minutes, realtime=True) as (env, pilot, play):
+        for i, _ in enumerate(play):
+            if i % 300 == 0:
+                memory.append(int(sim.read_text("/proc/self/statm").split()[1]) * 4096 / 2**20)
+    latency = 1e3 * np.array(pilot.latency[1:])
+    first, last = (np.median(part) for part in (latency[:len(latency) // 3], latency[-len(latency) // 3:]))
+    begin, end = memory[len(memory) // 5], memory[-1]
+    report = pilot.report()
+    print(f"{minutes:g} minutes: {begin:.1f} -> {end:.1f} MiB; median latency {first:.1f} -> {last:.1f} ms")
+    assert i >= 60 * 30 * minutes * 0.99 and end - begin < 10 and report["chunks"] > 60 * minutes
+    assert last < 3 * first + 20                                      # a drift adds up; other work on the machine comes and goes
+
+
+@pytest.mark.slow
+@real("doom-kills")
+@pytest.mark.parametrize("name, warp, value", [("doom-kills", "1", 1 / 3), ("doom-exit", "2", 1.0)])
+def test_doom_says_what_was_done(name, warp, value):
+    """By the savegame that the end macro makes: one kill of three, by a walk that is the same each time; and the level that it is in."""
+    task = evaluation.open_table("open")[0][name]
+    with tempfile.TemporaryDirectory() as home:
+        command = [warp if i and task["command"][i - 2] == "-warp" else part for i, part in enumerate(task["command"])]
+        c = config(command=(evaluation.program(command[0]), *command[1:]), fps=35, home=home)
+        with sim.launch(c) as env:
+            env.reset(seed=0)
+            evaluation.press(env, [1, *"iddqd"], 35)                                     # not to be killed oneself
+            rng = np.random.default_rng(1)
+            for i in range(1400 if name == "doom-kills" else 10):
+                turn = rng.choice(["DPAD_LEFT", "DPAD_RIGHT", "", ""]) if i % 10 == 0 else turn
+                held = ["DPAD_UP", turn, "SOUTH" if i % 4 < 2 else "", "EAST" if i % 35 == 0 else ""]
+                env.step({"buttons": np.isin(sim.BUTTONS, held), "sticks": np.zeros(4)})
+            assert evaluation.task_score(task["score"], env, sim.ROOT, home) == 0
+            evaluation.press(env, task["end"][-7:], 35)
+            assert evaluation.task_score(task["score"], env, sim.ROOT, home) == pytest.approx(value)
