@@ -1298,7 +1298,6 @@ class Live(Play, sim.Run):
     window: bool = False                # show the game in a window; touch a key or pad there to play yourself (pip install pygame)
     idle: float = 2.0                   # seconds of letting go until the policy plays on
     keys: str = ""                      # for a game that takes keys, on top of sim.KEYS: SOUTH=z,LEFT_X-=a,...
-    timeout: float = 60.0               # seconds of real time within which the game must show a frame
     suite: str = ""                     # open: free Linux games; or a table of your own, as assets/open.json
     remote: str = ""                    # HOST:PORT of `python eval.py serve`: the policy is there
     token: str = "data/serve.token"     # the file that serve wrote, or the token itself
@@ -1322,7 +1321,7 @@ def live(c: Live) -> dict | None:
         return play(c)
     if not c.speed > 0:
         raise SystemExit(f"--speed {c.speed:g}: expected more than 0")
-    with contextlib.closing(brain_of(c)) as brain, sim.launch(c, keys=key_map(c.keys), timeout=c.timeout) as env, contextlib.ExitStack() as stack:
+    with contextlib.closing(brain_of(c)) as brain, sim.launch(c, keys=key_map(c.keys)) as env, contextlib.ExitStack() as stack:
         person = Takeover(sim.Person(f"{Path(c.command[0]).name}: touch a key or the pad to play"), c.idle) if c.window else None
         pilot, film, size = stack.enter_context(contextlib.closing(Pilot(brain, c))), None, None
         try:
@@ -1581,7 +1580,7 @@ def open_episode(job, c: Live) -> float:
         c = dataclasses.replace(c, command=(program(command[0]), *command[1:]), fps=task.get("fps", 60), seconds=float(task["seconds"]), seed=seed, home=home)
         agent = stack.enter_context(contextlib.closing(Pilot(stack.enter_context(contextlib.closing(brain_of(c))), c))) if player == "policy" else \
             StickyRandom(seed) if player == "random" else Held()
-        env = stack.enter_context(sim.launch(c, keys=task.get("keys"), timeout=c.timeout))
+        env = stack.enter_context(sim.launch(c, keys=task.get("keys")))
         best, ended = 0.0, False
         for i, _ in enumerate(frames(env, agent, c, start=task.get("start", ()))):
             ended = not env.clock.alive

@@ -53,7 +53,7 @@ def config(**options):
 def playing(brain, person=None, **options):
     """(env, frames of the game that the policy plays)"""
     c = config(**options)
-    with sim.launch(c, timeout=c.timeout) as env, contextlib.closing(evaluation.Pilot(brain, c)) as pilot:
+    with sim.launch(c) as env, contextlib.closing(evaluation.Pilot(brain, c)) as pilot:
         yield env, pilot, evaluation.frames(env, pilot, c, person)
 
 
