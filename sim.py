@@ -1,7 +1,7 @@
 """sim.py: any unmodified game as a Gymnasium environment, stepped frame by frame under a controlled clock.
 
 Part 1 is what every stage shares: the gamepad, the artefact format, the command line, video files, for_each.
-Part 2 is the simulator: clock hook, gamepad devices, screens, GameEnv (paper section 3.3).
+Part 2 is the simulator: clock hook, gamepad devices, screens, GameEnv (paper section 3.3); for Linux, Windows and Wine.
 Needs numpy and gymnasium at import; never torch, so it runs wherever a game runs.
 
     python sim.py doctor                                       what works on this machine, and the fix for what does not
@@ -18,6 +18,9 @@ Needs numpy and gymnasium at import; never torch, so it runs wherever a game run
     clock = sim.Clock.attach(pid)                              a program that runs already stands still;
     clock.step(0.5); clock.run(10, speed=0.25)                 half a second on; ten seconds in slow motion;
     clock.detach()                                             and it runs on, also if this program dies
+
+On Windows a game that runs already may be played too, by the name of its executable or its window's title:
+    python sim.py play --attach game.exe        env = sim.GameEnv([], attach="game.exe")        clock = sim.Clock.attach("game.exe")
 """
 
 from __future__ import annotations
@@ -847,6 +850,7 @@ class Process:
         self.timers: dict[int, tuple] = {}                           # timer_create's: number -> (clock, signal, thread, value)
         self.outermost = parent.outermost if parent else ""          # the library that presents
         self.changed: list[tuple] = []                               # (address, bytes before) in an attached program
+        self.serves = parent.serves if parent else read_text(f"/proc/{pid}/comm").startswith("wineserver")       # asks for the time at each request
         self.memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
 
     def read(self, address: int, size: int) -> bytes:
@@ -971,7 +975,8 @@ class Clock:
         self.latest = None                                          # thread that was last let run: if one runs, mostly this one
         self.mask = None                                            # of signals, while we wait for stops, as it was before
         self.frames, self.gate, self.presented = 0, None, ("", [])  # so far; the thread that presented last, with which call
-        self.sleeps = False                                         # a sleep of a main thread is a frame: of games that we see not present
+        self.sleeps = None                                          # of games that we see not present: the process (0: any) whose main thread's
+                                                                    # sleeps are frames
         self.shown = False                                          # hold frames when they have been shown, not before
         self.started = []                                           # functions(thread, flags) to call after SDL_Init
         self.errands = []                                           # what to do for a thread that we hold, outside of its stop
@@ -1200,7 +1205,7 @@ class Clock:
         registers, process = self._registers(thread.tid), thread.process
         name, a = CALLS.get(registers.orig_rax), registers.arguments()
         if not process.vdso or not name or self.attached and (name in TIMERS or name == "getrandom") or \
-                name == "spin" and registers.rip >> 32 != STUB_AT >> 32:
+                name == "spin" and (registers.rip >> 32 != STUB_AT >> 32 or process.serves):
             return self._go_on(thread)
         thread.call = name
         if name in WAITS:
@@ -1275,7 +1280,7 @@ class Clock:
 
     def _slept(self, thread):
         """The last resort for a frame gate."""
-        if self.sleeps and thread.tid == thread.process.pid and thread.call != "spin":
+        if self.sleeps in (0, thread.process.pid) and thread.tid == thread.process.pid and thread.call != "spin":
             self.frames, self.gate, self.presented = self.frames + 1, thread, ("sleep", [])
 
     def _skip(self, thread, registers, result):
@@ -1530,7 +1535,7 @@ class Clock:
         """At the gate until the next tick of the monitor, as one that waits for its vertical blank."""
         tick = int((self.now - BIRTH) * self.fps // NS) + 1
         thread.state, thread.call, thread.deadline = "parked", "present", max(self.now + 1, BIRTH + int(-(-tick * NS // self.fps)))
-        self.frames, self.gate, self.presented, self.sleeps = self.frames + 1, thread, (name, arguments), False
+        self.frames, self.gate, self.presented, self.sleeps = self.frames + 1, thread, (name, arguments), None
 
     def gated(self) -> bool:
         """Whether a thread is held at the frame gate."""
@@ -1892,6 +1897,8 @@ for pid, address, code in todo:
 @functools.cache
 def hook_fault() -> str | None:
     """Why the clock hook cannot work here, or None: it is tried on a small program."""
+    if sys.platform == "win32":
+        return windows_fault(attach=False)
     try:
         with tempfile.TemporaryFile() as out:
             clock = Clock(["sh", "-c", "sleep 1000; date +%s"], stdout=out, timeout=5)
@@ -1910,6 +1917,8 @@ def hook_fault() -> str | None:
 @functools.cache
 def attach_fault() -> str | None:
     """Why programs that run already cannot be attached to, or None: it is tried on a small one."""
+    if sys.platform == "win32":
+        return windows_fault(attach=True)
     with subprocess.Popen(["sleep", "100"]) as sleeper:
         try:
             Clock.attach(sleeper.pid, timeout=5).close()
@@ -2530,16 +2539,18 @@ class Window(Readback):
         import cv2
         windows = self.stage.display.windows() if self.seen != self.frame else ()
         if windows:
-            _, x, y, width, height = windows[0]
-            shot = self.stage.display.pixels
-            if shot is None:
-                shot = self._grab()
-            part = shot[max(0, y):max(0, y + height), max(0, x):max(0, x + width)]
+            part = self._grab(*windows[0][1:])
             if part.size:
                 self.last, self.seen = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_BGRA2RGB), self.frame
         return self.last
 
-    def _grab(self) -> np.ndarray:
+    def _grab(self, x, y, width, height) -> np.ndarray:
+        """A part of the screen, BGRA."""
+        shot = self.stage.display.pixels
+        shot = self._shot() if shot is None else shot
+        return shot[max(0, y):max(0, y + height), max(0, x):max(0, x + width)]
+
+    def _shot(self) -> np.ndarray:
         """The whole screen of a display that was given, BGRA."""
         try:
             import mss
@@ -2598,14 +2609,822 @@ class UInput:
         self.device.close()                                         # the kernel unplugs it
 
 
+# ---- Windows: clock, window, gamepad ---------------------------------------------------------------------------
+# The functions that read the time or sleep are replaced whole, in the game's memory, by WINDOWS_STUB: no DLL is injected, no instruction
+# moved.  Its time runs at a given speed up to a limit and then stands, so that a step is exact, however late we are ourselves.
+# Not in virtual time: rdtsc, the shared page read directly, NtQueryPerformanceCounter itself, QueryInterruptTime, GetSystemTime, waitable
+# timers, timeouts of waits and of messages, timeSetEvent, sound.  A game that paces its frames by these runs on with steps of length 0.
+
+WINDOWS_STUB = {                               # bits: tests/asm/windows64.S, windows32.S
+    64: bytes.fromhex(
+        "4883ec38488d4c242831d2ff15f7efffff440fb605e7efffff41c1e0054c8d0ddcf3ffff4d01c131d2488b442428492b01480f48c249f7610848"
+        "0facd02049034110493b4118490f4f41184883c438c3534883ec204889cbe8a3ffffff48f725d4efffff480facd020480305b0efffff488903b8"
+        "010000004883c4205bc366904883ec28e82c00000048030598efffff4883c428c366662e0f1f8400000000004883ec28e80c00000048030580ef"
+        "ffff4883c428c34883ec28e842ffffff31d2b91027000048f7f14883c428c30f1f00534883ec204889cbe823ffffff48030534efffff48890348"
+        "83c4205bc30f1f0031d25356574883ec3089d748bbffffffffffffff7f83f9ff741989ce4869f610270000e8e8feffff488d1c3031c04885f674"
+        "0748c7c078ecffff488944242889f9488d542428ff15d4eeffff85ff74073dc0000000740ce8b4feffff4839d87cd231c04883c4305f5e5bc3"),
+    32: bytes.fromhex(
+        "5783ec0889e06a0050ff9308f0ffff0fb6bb00f0ffffc1e7058dbc1f00f4ffff585a2b071b5704790431c031d28d4f08e8180000000347101357"
+        "143947188b4f1c19d17d068b47188b571c5fc356575589c689d7f72189d589f8f761045089f0f7610401c511142489f8f72101e8131424595d5f"
+        "5ec38b1c2481e300f0ffffc353e8f0ffffffe875ffffff8d8b38f0ffffe8b7ffffff038320f0ffff139324f0ffff8b4c24088901895104b80100"
+        "00005bc204008db426000000008d7426009053e8b0ffffffe828000000038328f0ffff13932cf0ffff5bc38db4260000000053e890ffffffe808"
+        "000000038330f0ffff5bc3e808ffffff56be1027000089c189d031d2f7f691f7f689ca5ec38d760053e860ffffffe8e5feffff038318f0ffff13"
+        "931cf0ffff8b4c240889018951045bc204008db426000000008d742600906a00ff742408e805000000c20400669053565783ec08e81bffffff83"
+        "ceffbfffffff7f8b44241883f8ff741db910270000f7e189c689d7e884feffff9687d789c109d1740901c611d7b978ecffff89c8998904248954"
+        "240489e050ff742420ff9310f0ffff837c241c0074073dc0000000740de848feffff39f019fa7ccb31c083c4085f5e5bc20800")}
+WINDOWS_ENTRY = {64: {"QueryPerformanceCounter": 0x50, "GetTickCount": 0x80, "timeGetTime": 0xA0, "GetSystemTimeAsFileTime": 0xD0, "Sleep": 0xF0,
+                      "SleepEx": 0xF2},
+                 32: {"QueryPerformanceCounter": 0x80, "GetTickCount": 0xC0, "timeGetTime": 0xE0, "GetSystemTimeAsFileTime": 0x110, "Sleep": 0x140,
+                      "SleepEx": 0x150}}
+REPLACED = {**{name: name for name in WINDOWS_ENTRY[64]}, "RtlQueryPerformanceCounter": "QueryPerformanceCounter", "GetTickCount64": "GetTickCount",
+            "GetSystemTimePreciseAsFileTime": "GetSystemTimeAsFileTime"}
+SYSTEM_DLLS = ("ntdll.dll", "kernelbase.dll", "kernel32.dll", "winmmbase.dll", "winmm.dll")
+MOMENTS = 10_000_000                           # virtual time counts 100 ns
+PATCHES_AT, BANKS_AT, BANKS = 0x80, 0x400, 96  # in the data page: what was replaced, and the banks of stub.S
+ENDLESS = 2**62                                # a limit that is never reached
+JUMP = {64: 14, 32: 5}                         # bytes that replace the beginning of a function
+HANDLES = {"OpenProcess", "OpenThread", "CreateToolhelp32Snapshot", "VirtualAllocEx", "CreateRemoteThread", "CreateJobObjectW", "GetForegroundWindow"}
+ACCESS_DENIED, ELEVATION_REQUIRED = 5, 740     # Windows error codes
+
+
+@functools.cache
+def windows_function(name: str):
+    for library in ("kernel32", "ntdll", "user32", "winmm", "shell32"):
+        if function := getattr(ctypes.WinDLL(library, use_last_error=True), name, None):
+            function.restype = ctypes.c_void_p if name in HANDLES else ctypes.c_int
+            return function
+
+
+def windows(name: str, *arguments) -> int:
+    """Call a function of Windows: whole numbers go as 64 bits."""
+    return windows_function(name)(*(ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments)) or 0
+
+
+def must(name: str, *arguments) -> int:
+    """As windows(); OSError if the result is 0."""
+    result = windows(name, *arguments)
+    if not result:
+        raise ctypes.WinError(ctypes.get_last_error())
+    return result
+
+
+def snapshot(kind: int, form: str) -> list[tuple]:
+    """Rows of a toolhelp table: 2 processes, 4 threads."""
+    which = {2: "Process32%sW", 4: "Thread32%s"}[kind]
+    table, row, rows = windows("CreateToolhelp32Snapshot", kind, 0), ctypes.create_string_buffer(struct.calcsize(form)), []
+    struct.pack_into("<I", row, 0, len(row))
+    more = windows(which % "First", table, row)
+    while more:
+        rows.append(struct.unpack(form, row.raw))
+        more = windows(which % "Next", table, row)
+    windows("CloseHandle", table)
+    return rows
+
+
+def processes() -> dict:
+    """pid -> (pid of the parent, name of the executable)"""
+    rows = snapshot(2, "<8xI20xI8x520s4x")                          # PROCESSENTRY32W
+    return {pid: (parent, name.decode("utf-16-le").split("\0")[0]) for pid, parent, name in rows}
+
+
+def family(pid: int) -> set[int]:
+    """A process and its descendants."""
+    parents, found = {child: parent for child, (parent, _) in processes().items()}, {pid}
+    while more := {child for child, parent in parents.items() if parent in found and child not in found}:
+        found |= more
+    return found
+
+
+class WindowsProcess:
+    """Memory and threads of a game, 64 or 32 bits."""
+
+    def __init__(self, pid: int):
+        ALL_ACCESS = 0x1FFFFF
+        self.pid, self.handle = pid, must("OpenProcess", ALL_ACCESS, 0, pid)
+        machine, = struct.unpack("<H", self.read(self.header(self.image()) + 4, 2))
+        self.bits = {0x8664: 64, 0x14C: 32}.get(machine)
+        if not self.bits:
+            raise GameError(f"process {pid} is a program for machine {machine:#x}; there is x64 and x86")
+
+    def read(self, address: int, size: int) -> bytes:
+        data = ctypes.create_string_buffer(size)
+        must("ReadProcessMemory", self.handle, address, data, size, None)
+        return data.raw
+
+    def write(self, address: int, data: bytes) -> None:
+        must("WriteProcessMemory", self.handle, address, data, len(data), None)
+
+    def write_code(self, address: int, data: bytes) -> None:
+        READ_WRITE_EXECUTE, before = 0x40, ctypes.c_ulong()
+        must("VirtualProtectEx", self.handle, address, len(data), READ_WRITE_EXECUTE, ctypes.byref(before))
+        self.write(address, data)
+        must("VirtualProtectEx", self.handle, address, len(data), before.value, ctypes.byref(before))
+        windows("FlushInstructionCache", self.handle, address, len(data))
+
+    def allocate(self, size: int) -> int:
+        COMMIT_RESERVE, READ_WRITE = 0x3000, 4
+        return must("VirtualAllocEx", self.handle, 0, size, COMMIT_RESERVE, READ_WRITE)
+
+    def image(self) -> int:
+        """Where the program itself is loaded: of its process environment block."""
+        facts = (ctypes.c_void_p * 6)()
+        if windows("NtQueryInformationProcess", self.handle, 0, facts, ctypes.sizeof(facts), None):
+            raise GameError(f"process {self.pid} cannot be looked at")
+        return struct.unpack("<Q", self.read(facts[1] + 0x10, 8))[0]
+
+    def header(self, base: int) -> int:
+        """Address of the PE header of an image."""
+        return base + struct.unpack("<I", self.read(base + 0x3C, 4))[0]
+
+    def modules(self) -> dict:
+        """Of its own kind (a 32-bit process has some of 64 bits too): name in small letters -> (address, size)."""
+        ALL, array, needed = 3, (ctypes.c_void_p * 4096)(), ctypes.c_ulong()
+        must("K32EnumProcessModulesEx", self.handle, array, ctypes.sizeof(array), ctypes.byref(needed), ALL)
+        found, name = {}, ctypes.create_unicode_buffer(260)
+        for base in array[:needed.value // 8]:
+            with contextlib.suppress(OSError):                      # unloaded meanwhile
+                header = self.header(base)
+                machine, size = struct.unpack("<4xH74xI", self.read(header, 84))
+                must("K32GetModuleBaseNameW", self.handle, base, name, len(name))
+                if machine == {64: 0x8664, 32: 0x14C}[self.bits]:
+                    found.setdefault(name.value.lower(), (base, size))
+        return found
+
+    def exports(self, base: int) -> dict:
+        """Of a module: name -> address, or "dll.name" where it is another one's."""
+        at, size = struct.unpack("<II", self.read(self.header(base) + (0x88 if self.bits == 64 else 0x78), 8))
+        table = self.read(base + at, size)
+        text = lambda rva: table[rva - at:table.index(b"\0", rva - at)].decode("latin-1")
+        count, functions, names, ordinals = struct.unpack_from("<4xIIII", table, 20)
+        found = {}
+        for name, ordinal in zip(struct.unpack_from(f"<{count}I", table, names - at), struct.unpack_from(f"<{count}H", table, ordinals - at)):
+            rva, = struct.unpack_from("<I", table, functions - at + 4 * ordinal)
+            found[text(name)] = text(rva) if at <= rva < at + size else base + rva
+        return found
+
+    def starts(self, base: int) -> np.ndarray:
+        """Where functions begin, as far as a module says: its table of exceptions (x64 only)."""
+        at, size = struct.unpack("<II", self.read(self.header(base) + 0xA0, 8)) if self.bits == 64 else (0, 0)
+        return base + np.frombuffer(self.read(base + at, size), "<u4").reshape(-1, 3)[:, 0].astype(np.int64) if size else np.zeros(0, np.int64)
+
+    def threads(self):
+        """Handles of its threads; to be used at once."""
+        ALL_ACCESS = 0x1FFFFF
+        for tid, owner in snapshot(4, "<8xII12x"):                  # THREADENTRY32
+            if owner == self.pid and (handle := windows("OpenThread", ALL_ACCESS, 0, tid)):
+                yield handle
+                windows("CloseHandle", handle)
+
+    def place(self, thread: int) -> tuple[int, int]:
+        """A suspended thread's instruction and stack pointer."""
+        name, size, flags, control, form, pointers = ("GetThreadContext", 1232, 0x30, 0x100001, "<Q", (0xF8, 0x98)) if self.bits == 64 else \
+            ("Wow64GetThreadContext", 716, 0, 0x10001, "<I", (0xB8, 0xC4))
+        buffer = ctypes.create_string_buffer(size + 16)
+        context = (ctypes.c_char * size).from_buffer(buffer, -ctypes.addressof(buffer) % 16)        # struct CONTEXT is aligned
+        struct.pack_into("<I", context, flags, control)
+        must(name, thread, context)
+        return tuple(struct.unpack_from(form, context, at)[0] for at in pointers)
+
+    def suspend(self) -> None:
+        windows("NtSuspendProcess", self.handle)
+
+    def resume(self) -> None:
+        windows("NtResumeProcess", self.handle)
+
+    def call(self, function: int, argument: int) -> None:
+        """In a thread of its own; returns when it has."""
+        thread = must("CreateRemoteThread", self.handle, None, 0, function, argument, 0, None)
+        ended = windows("WaitForSingleObject", thread, 10000) == 0
+        windows("CloseHandle", thread)
+        if not ended:
+            raise GameError(f"process {self.pid} runs no thread that we start in it")
+
+    def close(self) -> None:
+        windows("CloseHandle", self.handle)
+
+
+class WindowsClock(StopClock):
+    """As Clock, for a Windows program: frozen at birth; only `step`, `step_frame` and `run` let time pass, in real time (at `pace`).
+
+    There is no frame gate: a frame is 1 / fps of game time.  Its children have their own time.  The program dies with us.
+    """
+
+    def __init__(self, argv, env: dict | None = None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0, fps: float = 60.0,
+                 sleep: bool = True, pace: float = 1.0):
+        """sleep: Sleep and SleepEx in game time too; else only the clocks (a frozen game goes on, with steps of length 0)
+        pace: game time per real time of step and step_frame.  The others as Clock's."""
+        self._begin(timeout, fps, pace)
+        find_program(argv[0], env, cwd)
+        try:
+            self._launch([str(part) for part in argv], env, cwd, stdout, stderr, sleep)
+        except OSError as e:
+            self.close()
+            raise GameError(f"{argv[0]}: " + denied(e)) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, timeout=60.0, fps=60.0, pace=1.0):
+        if fault := platform_fault():
+            raise GameError(fault)
+        self.timeout, self.fps, self.pace = timeout, fps, pace
+        self.frames, self.goal, self.bank, self.slot = 0, 0.0, (0, 0, 0, 0), 0
+        self.popen = self.process = self.job = self.guard = None
+        frequency = ctypes.c_int64()
+        windows("QueryPerformanceFrequency", ctypes.byref(frequency))
+        self.frequency = frequency.value
+
+    # -- launch: suspended, then spinning at its entry point until the loader is through
+
+    def _launch(self, argv, env, cwd, stdout, stderr, sleep):
+        SUSPENDED, KILL_ON_CLOSE, LIMITS = 4, 0x2000, 9
+        self.popen = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, creationflags=SUSPENDED)
+        self.pid, self.job = self.popen.pid, must("CreateJobObjectW", None, None)
+        must("SetInformationJobObject", self.job, LIMITS, struct.pack("<16xI124x", KILL_ON_CLOSE), 144)
+        must("AssignProcessToJobObject", self.job, int(self.popen._handle))
+        self.process = process = WindowsProcess(self.pid)
+        entry = process.image() + struct.unpack("<I", process.read(process.header(process.image()) + 40, 4))[0]
+        kept, end = process.read(entry, 2), time.perf_counter() + self.timeout
+        process.write_code(entry, b"\xeb\xfe")                      # jmp to itself
+        process.resume()
+        while entry not in self._pointers():
+            if not self.alive or time.perf_counter() > end:
+                raise GameError(f"{argv[0]} ended (status {self.returncode}), or hangs, before its first instruction: a DLL that it needs may be missing")
+            time.sleep(0.002)
+        self._install(sleep)
+        process.suspend()
+        process.write_code(entry, kept)
+        process.resume()
+
+    def _pointers(self) -> list[int]:
+        """Where its threads are."""
+        self.process.suspend()
+        places = [self.process.place(thread)[0] for thread in self.process.threads()]
+        self.process.resume()
+        return places
+
+    # -- attach
+
+    @classmethod
+    def attach(cls, target: int | str, timeout: float = 60.0, fps: float = 60.0, sleep: bool = True, pace: float = 1.0) -> WindowsClock:
+        """A Clock of a program that runs already, which stands still from now on: by pid, name of its executable, or title of its window.
+
+        After detach(), close() or our own end, however it comes, it runs on in real time."""
+        self = cls.__new__(cls)
+        self._begin(timeout, fps, pace)
+        self.pid, NO_WINDOW = find_game(target), 0x08000000
+        try:
+            self.process = WindowsProcess(self.pid)
+            self.guard = subprocess.Popen([base_python(), "-I", "-S", "-c", WINDOWS_GUARD, str(self.pid)], stdin=subprocess.PIPE, text=True,
+                                          creationflags=NO_WINDOW)    # nor our console's Ctrl-C
+            self._install(sleep)
+        except OSError as e:
+            self.close()
+            raise GameError(f"attach: {target}: " + denied(e)) from None
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    # -- the replacement of functions
+
+    def _install(self, sleep):
+        """Freeze the time: allocate stub and data, and let the functions jump there."""
+        process = self.process
+        modules = process.modules()
+        if "winmm.dll" not in modules:                              # the game may load it later, and ask it for the time
+            self._load("winmm.dll")
+            modules = process.modules()
+        exports = {name: process.exports(modules[name][0]) for name in SYSTEM_DLLS if name in modules}
+        process.call(exports["winmm.dll"]["timeBeginPeriod"], 1)    # sleeps are as short as asked for, ms
+        targets = {}
+        for dll, functions in exports.items():
+            for name in REPLACED.keys() & functions.keys() if sleep else REPLACED.keys() & functions.keys() - {"Sleep", "SleepEx"}:
+                if address := self._follow(f"{dll} {name}", functions[name], modules, exports):
+                    targets.setdefault(address, (f"{dll} {name}", REPLACED[name]))
+        if self.bank[0]:                                            # _follow found a stub of ours
+            return
+        self._check_room(targets, modules, exports)
+        ntdll = exports["ntdll.dll"]
+        self.page = process.allocate(2 * PAGE)
+        process.write_code(self.page + PAGE, WINDOWS_STUB[process.bits])
+        READ_EXECUTE, before = 0x20, ctypes.c_ulong()
+        must("VirtualProtectEx", process.handle, self.page + PAGE, PAGE, READ_EXECUTE, ctypes.byref(before))
+        jumps = {address: self._jump(address, self.page + PAGE + WINDOWS_ENTRY[process.bits][entry]) for address, (_, entry) in targets.items()}
+        table = b"".join(struct.pack("<Q16s", address, process.read(address, len(jump))) for address, jump in jumps.items())
+        process.write(self.page + PATCHES_AT, struct.pack("<II", len(jumps), JUMP[process.bits]) + table)
+        self._suspend_outside(targets)
+        try:
+            date, counter = ctypes.c_uint64(), self._counter()
+            windows("GetSystemTimePreciseAsFileTime", ctypes.byref(date))
+            ticks, mmticks = ctypes.WinDLL("kernel32").GetTickCount64, windows("timeGetTime") & 0xFFFFFFFF
+            ticks.restype = ctypes.c_uint64
+            process.write(self.page + 8, struct.pack("<7Q", ntdll["NtQueryPerformanceCounter"], ntdll["NtDelayExecution"], date.value, counter, ticks(),
+                                                     mmticks, (self.frequency << 32) // MOMENTS))
+            self.birth = counter
+            self._set(0.0, 0, 0)
+            self._tell_guard()
+            for address, jump in jumps.items():
+                process.write_code(address, jump)
+        except BaseException:
+            self._undo()
+            raise
+        finally:
+            process.resume()
+
+    def _load(self, dll):
+        process = self.process
+        text = process.allocate(PAGE)
+        process.write(text, dll.encode("utf-16-le"))
+        process.call(process.exports(process.modules()["kernel32.dll"][0])["LoadLibraryW"], text)
+
+    def _jump(self, address, target) -> bytes:
+        if self.process.bits == 64:
+            return b"\xff\x25\0\0\0\0" + struct.pack("<Q", target)  # jmp [rip + 0]
+        return b"\xe9" + struct.pack("<I", target - address - 5 & 0xFFFFFFFF)
+
+    def _follow(self, what, where, modules, exports) -> int | None:
+        """The code behind an export: past forwarders and jumps, as long as they lead to the system's own DLLs; None where that DLL is not loaded."""
+        process = self.process
+        for _ in range(8):
+            if isinstance(where, str):                              # NTDLL.RtlQueryPerformanceCounter
+                dll, _, name = where.rpartition(".")
+                known = [exports.get(dll.lower() + ".dll", {})] if not dll.lower().startswith(("api-", "ext-")) else exports.values()
+                where = next((functions[name] for functions in known if isinstance(functions.get(name), int)), None)
+                if where is None:
+                    return None
+            code = process.read(where, 32)
+            skip = next((len(p) for p in HOT_PATCH[process.bits] if code.startswith(p) and code[len(p):len(p) + 1] in (b"\xff", b"\x48", b"\xe9")), 0)
+            at, code = where + skip, code[skip:]
+            if code[:3] == b"\x48\xff\x25":
+                at, code = at + 1, code[1:]
+            if code[:2] == b"\xff\x25":
+                place, = struct.unpack_from("<i" if process.bits == 64 else "<I", code, 2)
+                form = "<Q" if process.bits == 64 else "<I"
+                to, = struct.unpack(form, process.read(place + (at + 6 if process.bits == 64 else 0), struct.calcsize(form)))
+            elif code[:1] == b"\xe9":
+                to = at + 5 + struct.unpack_from("<i", code, 1)[0] & (ONES if process.bits == 64 else 0xFFFFFFFF)
+            elif code[:1] == b"\xeb":
+                to = at + 2 + struct.unpack_from("<b", code, 1)[0]
+            else:
+                return where
+            owner = next((dll for dll, (base, size) in modules.items() if base <= to < base + size), "")
+            if owner not in SYSTEM_DLLS:
+                if not owner and self._adopt(to & -PAGE):
+                    return where
+                raise GameError(f"{what} has been replaced already (it jumps to {owner or 'memory of no DLL'}): close what has done that, an overlay, "
+                                "a recorder or another speed hack, and start the game anew")
+            where = to
+        raise GameError(f"{what}: jumps without end")
+
+    def _adopt(self, stub) -> bool:
+        """Whether that is a stub of ours, left by an earlier attachment; if so its time is stopped and goes on from there."""
+        process = self.process
+        if self.bank[0]:
+            return stub == self.page + PAGE
+        with contextlib.suppress(OSError):
+            if process.read(stub, len(WINDOWS_STUB[process.bits])) == WINDOWS_STUB[process.bits]:
+                self.page = stub - PAGE
+                self.slot = process.read(self.page, 1)[0]
+                self.birth, = struct.unpack("<Q", process.read(self.page + 0x20, 8))
+                self.bank = struct.unpack("<QQqq", process.read(self.page + BANKS_AT + 32 * self.slot, 32))
+                self._tell_guard()
+                self.pause()
+                return True
+        return False
+
+    def _tell_guard(self):
+        if self.guard:
+            self.guard.stdin.write(f"{self.page}\n")
+            self.guard.stdin.flush()
+
+    def _check_room(self, targets, modules, exports):
+        """Each replaced function must be long enough."""
+        begins = [address for functions in exports.values() for address in functions.values() if isinstance(address, int)]
+        begins = np.unique(np.concatenate([begins, [ENDLESS], *(self.process.starts(modules[dll][0]) for dll in exports)]))
+        for address, (what, _) in targets.items():
+            room = begins[np.searchsorted(begins, address, "right")] - address
+            if room < JUMP[self.process.bits]:
+                raise GameError(f"{what} is only {room} bytes long in this version of Windows, and {JUMP[self.process.bits]} are needed: please report it")
+
+    def _suspend_outside(self, targets):
+        """Suspend the game when no thread is within the bytes that change, or will return into them."""
+        process, size = self.process, JUMP[self.process.bits]
+        inside = np.array(list(targets))
+        end = time.perf_counter() + 2
+        while True:
+            process.suspend()
+            found = ""
+            for thread in process.threads():
+                pointer, stack = process.place(thread)
+                top = process.read(stack & -8, -stack % PAGE or PAGE)    # up to the page's end
+                words = np.frombuffer(top[:len(top) & -8], "<u8" if process.bits == 64 else "<u4").astype(np.int64)
+                within = (words[:, None] > inside) & (words[:, None] < inside + size)
+                hit = next((what for address, (what, _) in targets.items() if address < pointer < address + size), "")
+                found = found or hit or (targets[int(inside[within.any(0)][0])][0] if within.any() else "")
+            if not found:
+                return
+            process.resume()
+            if time.perf_counter() > end:
+                raise GameError(f"process {self.pid}: a thread stays within {found}, which was to be replaced; nothing was changed, try again")
+            time.sleep(0.003)
+
+    def _undo(self):
+        """Put the game's own functions back; it is suspended."""
+        count, size = struct.unpack("<II", self.process.read(self.page + PATCHES_AT, 8))
+        for address, code in struct.iter_unpack("<Q16s", self.process.read(self.page + PATCHES_AT + 8, 24 * count)):
+            self.process.write_code(address, code[:size])
+
+    # -- time
+
+    @staticmethod
+    def _counter() -> int:
+        value = ctypes.c_int64()
+        windows("NtQueryPerformanceCounter", ctypes.byref(value), None)
+        return value.value
+
+    def _set(self, speed, moment, limit):
+        """From now on time goes from `moment` to `limit` at that speed: a bank of its own, then its number, one byte."""
+        self.slot = (self.slot + 1) % BANKS
+        self.bank = self._counter(), int(speed * MOMENTS / self.frequency * 2**32), moment, limit
+        self.process.write(self.page + BANKS_AT + 32 * self.slot, struct.pack("<QQqq", *self.bank))
+        self.process.write(self.page, bytes([self.slot]))
+
+    @property
+    def now(self) -> int:
+        """Virtual time since launch or attachment, 100 ns; as the stub counts."""
+        real, speed, moment, limit = self.bank
+        return min(limit, moment + (max(0, self._counter() - real) * speed >> 32))
+
+    @property
+    def time(self) -> float:
+        """Virtual seconds since launch, or since we attached."""
+        return self.now / MOMENTS
+
+    @property
+    def alive(self) -> bool:
+        TIMEOUT = 258
+        return bool(self.process) and windows("WaitForSingleObject", self.process.handle, 0) == TIMEOUT
+
+    @property
+    def returncode(self) -> int | None:
+        code = ctypes.c_ulong()
+        if self.process and not self.alive and windows("GetExitCodeProcess", self.process.handle, ctypes.byref(code)):
+            return code.value
+        return self.popen.poll() if self.popen else None
+
+    def pids(self) -> set[int]:
+        """Process ids of the game and its children."""
+        return family(self.pid)
+
+    def pause(self) -> None:
+        """Stop a time that runs (a run that was interrupted); else time stands anyway."""
+        if self.now < self.bank[3]:
+            self.process.suspend()                                  # else somebody could read a later time meanwhile
+            moment = self.now
+            self._set(0.0, moment, moment)
+            self.process.resume()
+            self.goal = float(moment)
+
+    def step(self, seconds: float) -> None:
+        """Advance by exactly `seconds`, at `pace`."""
+        self._advance(seconds, self.pace)
+
+    def run(self, seconds: float, speed: float = 1.0) -> None:
+        """Let time pass for `seconds` of real time, at `speed` times its pace; then it stands."""
+        if speed == math.inf:
+            raise GameError("run: a Windows game computes in real time; give a speed that it can keep up with")
+        self._advance(seconds * speed, speed) if speed > 0 else time.sleep(seconds)
+
+    def _advance(self, seconds, speed):
+        if self.now < self.bank[3]:
+            self.pause()
+        goal = self.goal + max(0.0, seconds) * MOMENTS              # not rounded: 60 steps of 1/60 s are a second
+        if not self.alive:
+            return
+        self.goal = goal
+        self._set(speed, self.bank[3], round(goal))
+        while (left := self.bank[3] - self.now) > 0 and self.alive:
+            time.sleep(min(0.05, left / speed / MOMENTS))
+
+    def close(self) -> None:
+        """End the program and all its children; an attached one is let go."""
+        if self.popen is None:
+            return self.detach()
+        if self.job:
+            windows("TerminateJobObject", self.job, 1)
+            windows("CloseHandle", self.job)
+        self.popen.kill()
+        self.popen.wait()
+        self._release()
+
+    def detach(self) -> None:
+        """Let an attached program run on in real time.  One that is ahead of it keeps its lead (and the stub), as time never goes back."""
+        if self.alive and self.bank[0]:
+            MARGIN = MOMENTS // 50                                  # Windows' own tick count lags by up to 16 ms
+            lead = lambda: self.now + MARGIN - (self._counter() - self.birth) * MOMENTS // self.frequency
+            self.pause()
+            while 0 < lead() < MOMENTS:
+                time.sleep(0.005)
+            self._set(1.0, self.now, ENDLESS)
+            if lead() <= 0:
+                self.process.suspend()
+                self._undo()
+                self.process.resume()
+        if self.guard:
+            self.guard.communicate("0\n")                           # nothing is left to be done
+        self._release()
+
+    def _release(self):
+        if self.process:
+            self.process.close()
+        self.process = self.job = self.guard = None
+        self.bank = 0, 0, self.bank[3], self.bank[3]                # the time stays readable
+
+
+HOT_PATCH = {64: (b"\x48\x8d\xa4\x24\0\0\0\0",), 32: (b"\x8b\xff\x55\x8b\xec\x5d", b"\x8b\xff")}      # fillers before a jump
+WINDOWS_GUARD = f"""
+import ctypes, struct, sys
+page, pid = 0, int(sys.argv[1])
+for line in sys.stdin:
+    page = int(line)
+    if not page:
+        sys.exit()
+k, P = ctypes.WinDLL("kernel32"), ctypes.c_void_p
+k.OpenProcess.restype = P
+h, old = P(k.OpenProcess(0x1FFFFF, 0, pid)), ctypes.c_ulong()
+def read(address, size):
+    data = ctypes.create_string_buffer(size)
+    k.ReadProcessMemory(h, P(address), data, P(size), None)
+    return data.raw
+def write(address, data):
+    k.VirtualProtectEx(h, P(address), P(len(data)), 0x40, ctypes.byref(old))
+    k.WriteProcessMemory(h, P(address), data, P(len(data)), None)
+    k.VirtualProtectEx(h, P(address), P(len(data)), old.value, ctypes.byref(old))
+if page:
+    bank = page + {BANKS_AT} + 32 * read(page, 1)[0]
+    counter, frequency = ctypes.c_int64(), ctypes.c_int64()
+    ctypes.WinDLL("ntdll").NtQueryPerformanceCounter(ctypes.byref(counter), None)
+    k.QueryPerformanceFrequency(ctypes.byref(frequency))
+    real, speed, moment, limit = struct.unpack("<QQqq", read(bank, 32))
+    now = min(limit, moment + (max(0, counter.value - real) * speed >> 32))
+    ahead = now - (counter.value - struct.unpack("<Q", read(page + 0x20, 8))[0]) * {MOMENTS} // frequency.value + {MOMENTS // 50}
+    write(page + {BANKS_AT} + 32 * {BANKS - 1}, struct.pack("<QQqq", counter.value, ({MOMENTS} << 32) // frequency.value, now, 1 << 62))
+    write(page, bytes([{BANKS - 1}]))
+    count, size = struct.unpack("<II", read(page + {PATCHES_AT}, 8))
+    for address, code in struct.iter_unpack("<Q16s", read(page + {PATCHES_AT + 8}, 24 * count)) if ahead <= 0 else ():
+        write(address, code[:size])
+ctypes.WinDLL("ntdll").NtResumeProcess(h)
+"""                                            # as GUARD: lets an attached game run on when we end in any way
+
+
+def base_python() -> str:
+    """The interpreter itself: a virtual environment's python.exe only starts it."""
+    return getattr(sys, "_base_executable", None) or sys.executable
+
+
+def denied(e: OSError) -> str:
+    """What is wrong when Windows refuses, and the fix."""
+    code = getattr(e, "winerror", None)
+    if code == ELEVATION_REQUIRED:
+        return "it runs as administrator; start this from an administrator's prompt too"
+    if code == ACCESS_DENIED:
+        return ("access denied: if it runs as administrator, start this from an administrator's prompt too; a game with anti-cheat refuses everybody, "
+                "and is left alone: take one without, or its offline mode")
+    return f"{e.strerror or e}"
+
+
+def find_game(target: int | str) -> int:
+    """pid of a running program: by pid, name of its executable, or part of its window's title; of several the one with the largest window."""
+    import difflib
+    running, shown = processes(), desktop_windows()
+    names, title = {pid: name for pid, (_, name) in running.items()}, str(target).casefold()
+    if title.isdigit():
+        if int(target) in names:
+            return int(target)
+        raise GameError(f"attach: there is no process {target}")
+    found, ours, parent = [pid for pid, name in names.items() if name.casefold() in (title, title + ".exe")], set(), os.getpid()
+    while parent in running and parent not in ours:                 # the console in which this was typed may have such a title
+        ours.add(parent)
+        parent = running[parent][0]
+    found = found or [pid for _, pid, text, *_ in shown if title in text.casefold() and pid not in ours]
+    if found:
+        return next((pid for _, pid, *_ in shown if pid in found), found[0])
+    known = sorted({*names.values(), *(text for _, _, text, *_ in shown if text)})
+    close = difflib.get_close_matches(title, [name.casefold() for name in known], 3, 0.5)
+    close = [name for name in known if name.casefold() in close] or sorted({names.get(pid, "") for _, pid, *_ in shown} - {""})
+    raise GameError(f"attach: no running program and no window is called {target!r}" + (f"; there is {', '.join(close)}" if close else "; start the game first"))
+
+
+@functools.cache
+def see_true_pixels() -> None:
+    """Else Windows gives scaled coordinates to programs on a screen of high density."""
+    PER_MONITOR_V2 = -4
+    with contextlib.suppress(AttributeError):                       # before Windows 10
+        ctypes.WinDLL("user32").SetProcessDpiAwarenessContext(ctypes.c_void_p(PER_MONITOR_V2))
+
+
+def desktop_windows() -> list[tuple]:
+    """(window, pid, title, x, y, width, height) of the visible windows' client areas in pixels of the desktop, largest first."""
+    see_true_pixels()
+    found = []
+
+    @ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    def see(window, _):
+        pid, area, corner, text = ctypes.c_ulong(), (ctypes.c_long * 4)(), (ctypes.c_long * 2)(), ctypes.create_unicode_buffer(200)
+        if windows("IsWindowVisible", window) and not windows("IsIconic", window):
+            windows("GetWindowThreadProcessId", window, ctypes.byref(pid))
+            windows("GetClientRect", window, area), windows("ClientToScreen", window, corner), windows("GetWindowTextW", window, text, len(text))
+            if area[2] * area[3]:
+                found.append((window, pid.value, text.value, *corner, *area[2:]))
+        return 1
+    windows("EnumWindows", see, 0)
+    return sorted(found, key=lambda w: -w[5] * w[6])
+
+
+class Desktop:
+    """As Display: the windows of the game on the desktop of this user, and its keyboard."""
+
+    name, pixels = "of this machine", None
+    KEYS = {"space": 0x20, "BackSpace": 0x08, "Tab": 0x09, "Return": 0x0D, "Escape": 0x1B, "Prior": 0x21, "Next": 0x22, "End": 0x23, "Home": 0x24,
+            "Left": 0x25, "Up": 0x26, "Right": 0x27, "Down": 0x28, "Insert": 0x2D, "Delete": 0x2E, "Shift_L": 0xA0, "Control_L": 0xA2, "Alt_L": 0xA4,
+            **{f"F{i}": 0x6F + i for i in range(1, 13)}}            # virtual key codes
+
+    def __init__(self, stage: Stage):
+        self.stage = stage
+
+    def windows(self) -> list[tuple[int, int, int, int, int]]:
+        """(number, x, y, width, height) of the game's visible windows, largest first."""
+        pids = self.stage.clock.pids()
+        return [(window, *place) for window, pid, _, *place in desktop_windows() if pid in pids]
+
+    def focus(self, window: int | None = None) -> int:
+        """The window in the foreground; with a number, first ask for that one."""
+        if window:
+            windows("SetForegroundWindow", window)
+        return windows("GetForegroundWindow")
+
+    def owner(self, window: int) -> int:
+        pid = ctypes.c_ulong()
+        windows("GetWindowThreadProcessId", window, ctypes.byref(pid))
+        return pid.value
+
+    def key(self, name: str, down: bool) -> None:
+        """Press or release a key by its X name: by its place on the keyboard, as games ask for."""
+        KEYBOARD, EXTENDED, UP, SCANCODE, TO_SCANCODE = 1, 1, 2, 8, 0
+        code = self.KEYS.get(name) or windows("VkKeyScanW", ord(name)) & 0xFF
+        flags = SCANCODE | (0 if down else UP) | (EXTENDED if 0x21 <= code <= 0x2E else 0)          # arrows and their block
+        must("SendInput", 1, struct.pack("<I4xHHII4xQ8x", KEYBOARD, 0, windows("MapVirtualKeyW", code, TO_SCANCODE), flags, 0, 0), 40)
+
+    def close(self) -> None:
+        """Nothing of it is ours."""
+
+
+class DesktopWindow(Window):
+    """The client area of the game's largest window, as it is on the desktop: it must not be covered."""
+
+    def attach(self) -> None:
+        try:
+            import mss
+        except ImportError:
+            raise GameError("capturing a window needs mss: pip install mss") from None
+        self.screen = mss.MSS()
+
+    def _grab(self, x, y, width, height) -> np.ndarray:
+        """Two equal pictures in a row: what was drawn last has reached the screen."""
+        FULL_SCREEN, state = 3, ctypes.c_int()
+        windows("SHQueryUserNotificationState", ctypes.byref(state))
+        if state.value == FULL_SCREEN:
+            say_once("sim: the game is in exclusive full screen, which cannot be captured: switch it to a window, or borderless")
+        picture = self._shot(x, y, width, height)
+        for _ in range(10):
+            time.sleep(0.008)
+            before, picture = picture, self._shot(x, y, width, height)
+            if np.array_equal(before, picture):
+                break
+        return picture
+
+    def _shot(self, x, y, width, height) -> np.ndarray:
+        return np.array(self.screen.grab({"left": x, "top": y, "width": width, "height": height}))
+
+
+class DXCam(DesktopWindow):
+    """The same by the graphics card (pip install dxcam), which gives nothing while the picture stays the same: the last one is kept."""
+
+    def attach(self) -> None:
+        try:
+            import dxcam
+        except ImportError:
+            raise GameError("screen='dxcam': not installed; pip install dxcam, or use screen='window'") from None
+        self.camera, self.shot = dxcam.create(output_color="BGRA"), None
+
+    def _shot(self, x, y, width, height) -> np.ndarray:
+        shot = self.camera.grab(region=(x, y, x + width, y + height))
+        if shot is not None:
+            self.shot = shot
+        elif self.shot is None or self.shot.shape[:2] != (height, width):
+            raise GameError("screen='dxcam': no picture; use screen='window'")
+        return self.shot
+
+
+class VGamepad:
+    """An Xbox 360 gamepad of the machine, by vgamepad and the ViGEmBus driver: what XInput and SDL games take."""
+
+    environment: dict = {}
+    ready = True
+    NAMES = {"SOUTH": "A", "EAST": "B", "WEST": "X", "NORTH": "Y"}      # XInput's; the others are called as ours
+
+    def __init__(self, stage: Stage):
+        try:
+            import vgamepad
+        except ImportError:
+            raise GameError("vgamepad: not installed; pip install vgamepad") from None
+        except Exception as e:                                      # it looks for the driver when it is imported
+            raise GameError(f"vgamepad: {e}: the ViGEmBus driver is not installed, or stopped: run ViGEmBusSetup_x64.msi (in the folder "
+                            "vgamepad/win/vigem/install of the package) and restart Windows") from None
+        self.pad, self.codes = vgamepad.VX360Gamepad(), vgamepad.XUSB_BUTTON
+
+    def attach(self) -> None:
+        """The clock runs."""
+
+    def set(self, buttons, sticks) -> None:
+        """XInput's y points up, ours down."""
+        pressed, (left_x, left_y, right_x, right_y) = dict(zip(BUTTONS, map(bool, buttons))), map(float, sticks)
+        self.pad.reset()
+        self.pad.left_trigger(255 * pressed.pop("LEFT_TRIGGER")), self.pad.right_trigger(255 * pressed.pop("RIGHT_TRIGGER"))
+        for name in (name for name, down in pressed.items() if down):
+            self.pad.press_button(self.codes["XUSB_GAMEPAD_" + self.NAMES.get(name, name)])
+        self.pad.left_joystick_float(left_x, -left_y), self.pad.right_joystick_float(right_x, -right_y)
+        self.pad.update()
+
+    def close(self) -> None:
+        self.pad.reset()
+        self.pad.update()
+
+
+def desktop_pad(stage: Stage):
+    """vgamepad's, or the keyboard where it does not work."""
+    try:
+        return VGamepad(stage)
+    except GameError as e:
+        say_once(f"sim: {e}.  The pad goes to the game as keys instead.")
+        return Keyboard(stage)
+
+
+def windows_processor_time(pid: int) -> float:
+    """Seconds."""
+    QUERY, times = 0x1000, (ctypes.c_uint64 * 4)()
+    handle = must("OpenProcess", QUERY, 0, pid)
+    windows("GetProcessTimes", handle, *(ctypes.byref(times, 8 * i) for i in range(4)))
+    windows("CloseHandle", handle)
+    return (times[2] + times[3]) / MOMENTS
+
+
+def platform_fault() -> str | None:
+    if (sys.platform, platform.machine(), sys.maxsize > 2**32) != ("win32", "AMD64", True):
+        return f"the clock hook needs a 64-bit Python on Windows x64, this is {platform.architecture()[0]} on {sys.platform} {platform.machine()}"
+
+
+def windows_fault(attach: bool) -> str | None:
+    """As hook_fault() and attach_fault(): a small program is moved 1000 s into the future, and asked for the time."""
+    ask = [base_python(), "-I", "-S", "-c", "import sys, time; sys.stdin.read(%d); print(int(time.time()))" % attach]
+    with tempfile.TemporaryFile() as out, contextlib.ExitStack() as stack:
+        try:
+            if attach:
+                popen = stack.enter_context(subprocess.Popen(ask, stdin=subprocess.PIPE, stdout=out))
+                stack.callback(popen.kill)
+                clock = WindowsClock.attach(popen.pid, timeout=10, pace=1e6)
+            else:
+                clock = WindowsClock(ask, stdout=out, timeout=10, pace=1e6)
+            stack.callback(clock.close)
+            clock.step(1000)
+            if attach:
+                popen.communicate(b" ", timeout=10)
+            end = time.perf_counter() + 10
+            while clock.alive and time.perf_counter() < end:
+                time.sleep(0.01)
+        except (GameError, OSError, subprocess.TimeoutExpired) as e:
+            return str(e)
+        out.seek(0)
+        ahead = float(out.read() or -1e9) - time.time()
+    return None if 900 < ahead <= 1000 else f"the clock's stub is without effect here: a program that was moved 1000 s ahead is at {ahead:.0f} s"
+
+
+if sys.platform == "win32":
+    Clock = WindowsClock                       # the same interface
+
 # ---- yours to extend: other gamepads and screens
-GAMEPADS = {"auto": None, "console": Console, "joystick": VirtualJoystick, "keys": Keyboard, "uinput": UInput}
-SCREENS = {"auto": None, "console": Console, "readback": Readback, "window": Window}
+GAMEPADS = {"auto": None, "console": Console, "keys": Keyboard,
+            **({"vgamepad": VGamepad} if sys.platform == "win32" else {"joystick": VirtualJoystick, "uinput": UInput})}
+SCREENS = {"auto": None, "console": Console,
+           **({"window": DesktopWindow, "dxcam": DXCam} if sys.platform == "win32" else {"readback": Readback, "window": Window})}
 
 
 # ---- the environment --------------------------------------------------------------------------------------
 
-KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "PATHEXT")           # of our own environment; the rest is fixed
+KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "PATHEXT", "WINEPREFIX", "WINEDLLPATH", "WINEDLLOVERRIDES", "WINEDEBUG", "WINEARCH")
+                                                                      # of our own environment; the rest is fixed
+WINE = {"WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe,services.exe="}      # no services: starts 5 times faster
 FIXED = {"LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
          "MKL_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 HEADLESS = {"SDL_AUDIODRIVER": "dummy", "ALSOFT_DRIVERS": "null", "SDL_VIDEODRIVER": "x11", "LIBGL_ALWAYS_SOFTWARE": "1", "LP_NUM_THREADS": "0",
@@ -2626,6 +3445,16 @@ class GameEnv(gymnasium.Env):
     display: ":0" or the like; without one the game gets an X server and a home folder of its own
     home: folder that the game may take for the user's; without one a private, empty one, so that nobody's saves are touched
     keys: {button, or stick and direction ("LEFT_X-"): X key name}, on top of KEYS      fixed: no ASLR, getrandom by seed
+    attach: Windows: play a game that runs already (pid, name of its executable, or window title); it is let go at the end
+
+    On Windows the game runs on the user's desktop, with "vgamepad" or "keys"; "window" or "dxcam".  A frame is 1 / fps of game time, for
+    there is no gate: pad, that much time (in real time), picture.
+
+    A Windows game on Linux: ["wine", "game.exe"], with WINEPREFIX in the environment.  Its processes and Wine's server are under one clock.
+    Frames are what it presents by OpenGL or Vulkan (and so by Direct3D), else the sleeps of its main thread; its pad is keys; Wine's
+    services, without which it starts five times faster, are off unless WINEDLLOVERRIDES says otherwise.  Not the same twice to the
+    millisecond: while Wine starts, its processes spin until others are ready, and how often depends on the machine; after that its
+    16 ms ticks, by which it also decides what part of a picture to show, fall differently.  Not tried: Proton, 32-bit Wine.
 
     Observation: uint8 [256, 256, 3] RGB, the whole picture resized by area.
     Action: {"buttons": {0, 1} [16] in the order of BUTTONS, "sticks": float [4] in the order of STICKS, clipped to [-1, 1]}.
@@ -2639,7 +3468,7 @@ class GameEnv(gymnasium.Env):
 
     def __init__(self, command, fps: int = 30, frame_skip: int = 1, gamepad: str = "auto", screen: str = "auto", seed: int = 0,
                  reward=None, seconds: float | None = None, clock: str = "auto", timeout: float = 60.0, tick: str = "frame",
-                 display: str = "", home: str = "", keys: dict | None = None, fixed: bool = True, render_mode: str = "rgb_array"):
+                 display: str = "", home: str = "", keys: dict | None = None, fixed: bool = True, render_mode: str = "rgb_array", attach: str = ""):
         import cv2
         for name, value, known in (("gamepad", gamepad, GAMEPADS), ("screen", screen, SCREENS), ("tick", tick, ("frame", "time")),
                                    ("clock", clock, ("auto", "hook", "console"))):
@@ -2651,7 +3480,9 @@ class GameEnv(gymnasium.Env):
         self.command, self.fps, self.frame_skip = [str(part) for part in command], fps, frame_skip
         self.gamepad, self.screen, self.clock_name = gamepad, screen, clock
         self.seed, self.reward, self.seconds, self.timeout = seed, reward, seconds, timeout
-        self.tick, self.display, self.home, self.keys, self.fixed = tick, display, home, keys or {}, fixed
+        self.tick, self.display, self.home, self.keys, self.fixed, self.attach = tick, display, home, keys or {}, fixed, attach
+        if attach and sys.platform != "win32":
+            raise GameError("attach: GameEnv plays running games on Windows only; elsewhere there is sim.Clock.attach(pid)")
         self.observation_space = gymnasium.spaces.Box(0, 255, (FRAME, FRAME, 3), np.uint8)
         self.action_space = gymnasium.spaces.Dict(buttons=gymnasium.spaces.MultiBinary(len(BUTTONS)),
                                                   sticks=gymnasium.spaces.Box(-1.0, 1.0, (len(STICKS),), np.float32))
@@ -2696,38 +3527,52 @@ class GameEnv(gymnasium.Env):
         self.clock = self.finalizer = None
 
     def _start(self):
-        fault = hook_fault() if self.clock_name != "console" else None
+        here = sys.platform == "win32"                              # on Windows a game is played on the desktop
+        fault = hook_fault() if self.clock_name != "console" and not here else None
         if fault and self.clock_name == "hook":
             raise GameError(fault)
         console = Console.shows(self.command) or "console" in (self.gamepad, self.screen, self.clock_name)
+        if console and here and self.clock_name == "hook":
+            raise GameError("a built-in game waits by Python's time.sleep, which is not in the hook's time on Windows: use clock='console'")
         if fault:
             say_once(f"sim: {fault}. Falling back to " + ("the built-in console's own pause." if console else
                      "SIGSTOP: the game runs in real time between two steps, and nothing is reproducible."))
-        self.stage = stage = Stage("" if console or self.display else SCREEN_SIZE)
+        self.stage = stage = Stage("" if console or self.display or here else SCREEN_SIZE)
         self.finalizer = weakref.finalize(self, stage.remove)
-        if self.display and not console:
-            stage.display = Display(self.display)
-        stage.keys = KEYS[""] | KEYS.get(Path(self.command[0]).name, {}) | self.keys
-        gated = bool(fault) or self.clock_name == "console"
+        if not console and (here or self.display):
+            stage.display = Desktop(stage) if here else Display(self.display)
+        stage.keys = KEYS[""] | KEYS.get(Path(self.command[0] if self.command else self.attach).stem, {}) | self.keys
+        gated = bool(fault) or self.clock_name == "console" or here
         if console:
             self.view = self.pad = Console(stage)
             env = self.view.environment | (GateClock.environment if gated else {})
             make = functools.partial(GateClock, console=self.view) if gated else functools.partial(Clock, seed=self.seed, fixed=self.fixed)
+        elif here:
+            env = None                                              # the user's own
+            stage.pads = [desktop_pad(stage) if self.gamepad == "auto" else GAMEPADS[self.gamepad](stage)]
+            self.view, self.pad = SCREENS["window" if self.screen == "auto" else self.screen](stage), stage.pads[0]
+            make = functools.partial(WindowsClock, fps=self.fps)
         else:
             automatic = ("keys",) if fault else ("joystick", "keys")
             stage.pads = [GAMEPADS[name](stage) for name in (automatic if self.gamepad == "auto" else (self.gamepad,))]
             self.view, self.pad = SCREENS[self.screen if self.screen != "auto" else "window" if fault else "readback"](stage), stage.pads[0]
             env = HEADLESS | {"DISPLAY": stage.display.name, **{k: v for pad in stage.pads for k, v in pad.environment.items()}}
+            if self._runs_wine():
+                del env["SDL_VIDEODRIVER"]                          # of Windows' SDL it would be another one
             if self.display:
                 env |= {"XAUTHORITY": os.environ.get("XAUTHORITY", str(Path.home() / ".Xauthority"))}
             make = functools.partial(StopClock, fps=self.fps) if fault else \
                 functools.partial(Clock, seed=self.seed, fixed=self.fixed, fps=self.fps, peers=(stage.server,) * bool(stage.server))
         home = str(self.home or stage.path / "home")
-        env = {k: os.environ[k] for k in KEPT if k in os.environ} | FIXED | env | {"HOME": home, "TMPDIR": str(stage.path / "home")}
+        if console or not here:
+            env = WINE | {k: os.environ[k] for k in KEPT if k in os.environ} | FIXED | env | {"HOME": home, "TMPDIR": str(stage.path / "home")}
+        if not here and self._runs_wine():
+            check_prefix(Path(env.get("WINEPREFIX", f"{home}/.wine")))
         argv = [part.replace("{seed}", str(self.seed)).replace("{fps}", f"{self.fps:g}") for part in self.command]
         with open(stage.path / "stderr", "wb") as log:
-            self.clock = stage.clock = make(argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout)
-        if not isinstance(self.clock, Clock):
+            self.clock = stage.clock = WindowsClock.attach(self.attach, self.timeout, self.fps) if self.attach else \
+                make(argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout)
+        if not isinstance(self.clock, Clock) and not here:
             stage.at_our_death("game", f"kill -9 -{self.clock.pid}")
         for device in () if console else (*stage.pads, self.view):
             device.attach()
@@ -2748,6 +3593,8 @@ class GameEnv(gymnasium.Env):
             self.view.attach()
         if isinstance(self.pad, Keyboard) and self.stage.server:
             self.pad._focused(self.stage.display)
+        elif isinstance(self.view, DesktopWindow) and (found := self.stage.display.windows()):
+            self.stage.display.focus(found[0][0])                   # into the foreground, to be seen and to get the pad
 
     def _next_frame(self) -> bool:
         """Exactly one more frame; False if the game ended instead."""
@@ -2759,7 +3606,7 @@ class GameEnv(gymnasium.Env):
                 self.clock.step(1 / self.fps)
                 alive = self.clock.alive
             else:
-                first = not before and isinstance(self.clock, Clock) and not isinstance(self.view, Console)
+                first = not before and not isinstance(self.clock, StopClock) and not isinstance(self.view, Console)
                 alive = self._first_frame() if first else self.clock.step_frame(lambda: self.view.frame, self.timeout)
                 if alive and self.view.frame != before + 1:
                     raise GameError(f"presented {self.view.frame - before} frames without waiting in between")
@@ -2770,15 +3617,23 @@ class GameEnv(gymnasium.Env):
 
     def _first_frame(self) -> bool:
         """As Clock.step_frame; a game that shows a window, and does not present in any way that we see, is gated by its sleeps."""
-        try:
-            return self.clock.step_frame(None, self.timeout, 10.0)
-        except NoFrame as e:
-            if not self.stage.display.windows():
-                raise NoFrame(f"{e}, and it has opened no window") from None
+        end, windows = time.perf_counter() + self.timeout, []
+        while not windows:
+            try:
+                return self.clock.step_frame(None, self.timeout, 0.5 if self._runs_wine() else 10.0)
+            except NoFrame as e:
+                windows = self.stage.display.windows()
+                if not windows and (time.perf_counter() > end or self.clock.time > 10):
+                    raise NoFrame(f"{e}, and it has opened no window") from None
         say_once(f"sim: {self._name()} presents by no function that is known here: each sleep of its main thread counts as a frame.")
-        self.clock.sleeps = True
+        owners = [self.stage.display.owner(number) for number, *_ in windows]
+        self.clock.sleeps = next((pid for pid in owners if pid in self.clock.pids()), 0)
         self.view = Window(self.stage) if self.screen == "auto" else self.view
         return self.clock.step_frame(None, self.timeout)
+
+    def _runs_wine(self) -> bool:
+        """Whether the game is a Windows program: it presents by GDI, which is nothing that we see, or else by OpenGL or Vulkan at once."""
+        return any(re.search(r"\b(wine|proton)", part) for part in self.command)
 
     def _await_window(self):
         """Without a gate the first frame is when there is a window."""
@@ -2813,6 +3668,17 @@ class GameEnv(gymnasium.Env):
 gymnasium.register("NitroGame-v0", entry_point=lambda cmd, **options: GameEnv(cmd, **options))
 
 
+def check_prefix(prefix: Path) -> None:
+    """Wine's server must be started by the game, to be under its clock, and the prefix be there: it takes minutes to make under the hook."""
+    if not (prefix / "system.reg").exists():
+        raise GameError(f"wine: {prefix} is no prefix of Wine: make one (WINEPREFIX=$HOME/.wine wineboot -i) and give it, in WINEPREFIX")
+    folder = f"server-{prefix.stat().st_dev:x}-{prefix.stat().st_ino:x}"                  # where its server runs
+    for process in glob.glob("/proc/[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if os.path.basename(os.readlink(process)) == folder:
+                raise GameError(f"wine: other programs run in {prefix}, and its server has their time: WINEPREFIX={prefix} wineserver -k")
+
+
 @functools.cache
 def say_once(line: str) -> None:
     print(line, file=sys.stderr)
@@ -2822,10 +3688,11 @@ def say_once(line: str) -> None:
 
 def doctor(cfg: Common) -> None:
     """What works on this machine, and the fix for what does not."""
+    if sys.platform == "win32":
+        return print_checks(windows_checks())
     fault, parts = hook_fault(), ("ptrace", "seccomp", "vDSO patch")
     broken = next((i for i, part in enumerate(parts) if fault and fault.startswith(part)), 0 if fault else len(parts))
     other = "not needed by the built-in games; "
-    has = lambda module: importlib.util.find_spec(module) is not None
     lines = [
         ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer one"),
         ("Linux on x86-64", (sys.platform, platform.machine()) == ("linux", "x86_64"), platform.platform(),
@@ -2835,12 +3702,43 @@ def doctor(cfg: Common) -> None:
         ("Xvfb", bool(shutil.which("Xvfb")), shutil.which("Xvfb"), other + "sudo apt install xvfb"),
         ("SDL 2", bool(ctypes.util.find_library("SDL2-2.0")), "", other + "sudo apt install libsdl2-2.0-0"),
         ("/dev/uinput", os.access("/dev/uinput", os.W_OK), "", f"only for gamepad='uinput'; {UINPUT_FIX}"),
-        ("mss", has("mss"), "", "only to capture windows of a display that is given; pip install mss"),
-        ("pygame", has("pygame"), "", "only for a person's window (play, record); pip install pygame"),
+        ("mss", installed("mss"), "", "only to capture windows of a display that is given; pip install mss"),
+        ("pygame", installed("pygame"), "", "only for a person's window (play, record); pip install pygame"),
         ("Wine", bool(shutil.which("wine")), shutil.which("wine"), other + "sudo apt install wine"),
     ]
+    print_checks(lines)
+
+
+def installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def print_checks(lines) -> None:
+    """Rows of what, whether it works, what was found, the fix."""
     for what, fine, found, fix in lines:
         print(f"{what:18s} {'ok' if fine else 'missing':8s} {(found if fine else fix) or ''}".rstrip())
+
+
+def windows_checks() -> list[tuple]:
+    """doctor's rows on Windows."""
+    stage = types.SimpleNamespace()
+    try:
+        pad = VGamepad(stage)
+        pad.close()
+        fault = ""
+    except GameError as e:
+        fault = str(e)
+    hook = hook_fault()
+    return [
+        ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer one"),
+        ("Windows x64", not platform_fault(), platform.platform(), platform_fault()),
+        ("clock hook", not hook, "tried on a small program", hook),
+        ("attach", not hook and not attach_fault(), "tried on a small program", attach_fault() if not hook else "not tried"),
+        ("mss", installed("mss"), "", "to see the game's window; pip install mss"),
+        ("vgamepad", not fault, "with the ViGEmBus driver", f"games get keys instead of a pad; {fault}"),
+        ("dxcam", installed("dxcam"), "", "only for screen='dxcam'; pip install dxcam"),
+        ("pygame", installed("pygame"), "", "only for a person's window (play, record); pip install pygame"),
+    ]
 
 
 class Person:
@@ -2874,19 +3772,20 @@ class RandomPad:
 class Run(Common):
     """Flags of all that runs a game."""
     fps: int = 60                   # refresh rate of the monitor that the game sees
-    gamepad: str = "auto"           # auto, console, joystick, keys, uinput
-    screen: str = "auto"            # auto, console, readback, window
+    gamepad: str = "auto"           # auto, console, joystick, keys, uinput; on Windows auto, console, vgamepad, keys
+    screen: str = "auto"            # auto, console, readback, window; on Windows auto, console, window, dxcam
     timeout: float = 60.0           # seconds of real time without a frame after which the game hangs
     display: str = ""               # :0 or the like; none: an X server of its own
     home: str = ""                  # home folder for the game; none: a private, empty one
+    attach: str = ""                # Windows: play what runs already, by the name of its executable, window title or pid
     command: tuple[str, ...] = ()   # the game
 
 
 def launch(cfg: Run, **options) -> GameEnv:
-    if not cfg.command:
+    if not cfg.command and not cfg.attach:
         raise SystemExit("no game given: add -- COMMAND ARG...")
     return GameEnv(cfg.command, fps=cfg.fps, seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, timeout=cfg.timeout, display=cfg.display,
-                   home=cfg.home, **options)
+                   home=cfg.home, attach=cfg.attach, **options)
 
 
 @dataclass(frozen=True)
@@ -3070,7 +3969,7 @@ def bench(cfg: Bench) -> None:
         raise SystemExit(f"--frames {cfg.frames}: nothing to time")
     command = cfg.command or (sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}")
     print(f"{' '.join(command)}: {cfg.frames} frames at {cfg.fps} fps of game time")
-    for clock in ("console", "hook") if Console.shows(command) else ("hook",):
+    for clock in ("hook",) if not Console.shows(command) else ("console", "hook") if sys.platform == "linux" else ("console",):
         env = launch(dataclasses.replace(cfg, command=command), clock=clock)
         total, spent, used, own = time_frames(env, RandomPad(cfg.seed), cfg)
         print(f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time; "
@@ -3092,7 +3991,10 @@ def time_frames(env: GameEnv, player, cfg: Bench) -> tuple[float, np.ndarray, np
         return result
 
     def game():
-        tasks = [task for pid in {env.clock.pid, env.stage.server or env.clock.pid} for task in Path(f"/proc/{pid}/task").iterdir()]
+        pids = {env.clock.pid, env.stage.server or env.clock.pid}
+        if sys.platform == "win32":
+            return sum(map(windows_processor_time, pids))
+        tasks = [task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
         return sum(int(read_text(f"{task}/schedstat").split()[0]) for task in tasks) / NS
 
     with contextlib.closing(env):
