@@ -3213,7 +3213,8 @@ def find_game(target: int | str) -> int:
     known = sorted({*names.values(), *(text for _, _, text, *_ in shown if text)})
     close = difflib.get_close_matches(title, [name.casefold() for name in known], 3, 0.5)
     close = [name for name in known if name.casefold() in close] or sorted({names.get(pid, "") for _, pid, *_ in shown} - {""})
-    raise GameError(f"attach: no running program and no window is called {target!r}" + (f"; there is {', '.join(close)}" if close else "; start the game first"))
+    raise GameError(f"attach: no running program and no window is called {target!r}; "
+                    + (f"there is {', '.join(close)}" if close else "start the game first"))
 
 
 @functools.cache
@@ -3474,15 +3475,15 @@ class GameEnv(gymnasium.Env):
                                    ("clock", clock, ("auto", "hook", "console"))):
             if value not in known:
                 raise GameError(f"{name} {value!r}: there is {', '.join(known)}")
-        if not command or not fps > 0 or frame_skip < 1 or home and not os.path.isdir(home):
+        if attach and sys.platform != "win32":
+            raise GameError("attach: GameEnv plays running games on Windows only; elsewhere there is sim.Clock.attach(pid)")
+        if not (command or attach) or not fps > 0 or frame_skip < 1 or home and not os.path.isdir(home):
             raise GameError(f"fps {fps}, frame_skip {frame_skip}, home {home!r}, command {command!r}: expected fps > 0, frame_skip >= 1, a folder, a game")
         self.resize = functools.partial(cv2.resize, dsize=(FRAME, FRAME), interpolation=cv2.INTER_AREA)
         self.command, self.fps, self.frame_skip = [str(part) for part in command], fps, frame_skip
         self.gamepad, self.screen, self.clock_name = gamepad, screen, clock
         self.seed, self.reward, self.seconds, self.timeout = seed, reward, seconds, timeout
         self.tick, self.display, self.home, self.keys, self.fixed, self.attach = tick, display, home, keys or {}, fixed, attach
-        if attach and sys.platform != "win32":
-            raise GameError("attach: GameEnv plays running games on Windows only; elsewhere there is sim.Clock.attach(pid)")
         self.observation_space = gymnasium.spaces.Box(0, 255, (FRAME, FRAME, 3), np.uint8)
         self.action_space = gymnasium.spaces.Dict(buttons=gymnasium.spaces.MultiBinary(len(BUTTONS)),
                                                   sticks=gymnasium.spaces.Box(-1.0, 1.0, (len(STICKS),), np.float32))
@@ -3661,7 +3662,7 @@ class GameEnv(gymnasium.Env):
         return {"time": self.view.time, "frame": self.steps - 1, "hash": digest, "score": self.view.score()}
 
     def _name(self) -> str:
-        text = " ".join(" ".join(self.command).split())
+        text = " ".join(" ".join(self.command).split()) or self.attach
         return text if len(text) < 80 else "... " + text[-76:]
 
 

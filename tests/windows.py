@@ -40,7 +40,7 @@ RANDOM = r"""
 BOOLEAN NTAPI SystemFunction036(void *, ULONG);
 __declspec(dllexport) BOOL WINAPI ProcessPrng(void *data, SIZE_T size) { return SystemFunction036(data, size); }
 """                                             # bcryptprimitives.dll, which Wine 8 lacks
-NO_TESTS = shutil.ignore_patterns("site-packages", "lib-dynload", "test", "tests", "__pycache__", "idlelib", "lib2to3", "ensurepip", "config-*", "turtledemo")
+UNUSED = shutil.ignore_patterns("site-packages", "lib-dynload", "test", "tests", "__pycache__", "idlelib", "lib2to3", "ensurepip", "config-*")
 
 
 def environment() -> dict:
@@ -73,14 +73,14 @@ def recipe() -> str:
 
 
 def fetch_wheels():
-    run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--platform", "win_amd64", "--python-version",
-        "%d.%d" % sys.version_info[:2], "--require-hashes", "-r", TESTS / "windows.txt", "-d", WHEELS)
-    run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "--require-hashes", "-r", TESTS / "windows-source.txt", "-d", WHEELS)
+    pip = sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "-d", WHEELS
+    run(*pip, "--only-binary", ":all:", "--platform", "win_amd64", "--python-version", "%d.%d" % sys.version_info[:2], "-r", TESTS / "windows.txt")
+    run(*pip, "--no-binary", ":all:", "-r", TESTS / "windows-source.txt")
 
 
 def assemble_python():
     dll = "python%d%d.dll" % sys.version_info[:2]
-    shutil.copytree(sysconfig.get_path("stdlib"), PYTHON / "Lib", ignore=NO_TESTS)
+    shutil.copytree(sysconfig.get_path("stdlib"), PYTHON / "Lib", ignore=UNUSED)
     packages = PYTHON / "Lib" / "site-packages"
     (PYTHON / "DLLs").mkdir()
     for wheel in WHEELS.glob("*.whl"):

@@ -167,7 +167,8 @@ def attach(victim):
 
 def guard(victim):
     """The controller is killed while its game is frozen: the game runs on."""
-    code = f"import sys, time; sys.path.insert(0, {str(sim.ROOT)!r}); import sim; clock = sim.Clock.attach(int(sys.argv[1])); print('frozen', flush=True); time.sleep(60)"
+    code = (f"import sys, time; sys.path.insert(0, {str(sim.ROOT)!r}); import sim; clock = sim.Clock.attach(int(sys.argv[1])); "
+            "print('frozen', flush=True); time.sleep(60)")
     with running(victim, "wait", "5") as (popen, out):
         with subprocess.Popen([sys.executable, "-c", code, str(popen.pid)], stdout=subprocess.PIPE, text=True) as controller:
             said = controller.stdout.readline().strip()
@@ -278,9 +279,30 @@ def aliens(out):
             cv2.imwrite(os.path.join(out, f"aliens {name}.png"), picture[:, :, ::-1])
         count = lambda a, b: int((a != b).any(-1).sum()) if a.shape == b.shape else -1
         return {"shape": list(pictures[0].shape), "observation": list(observation.shape), "stepped": count(pictures[0], pictures[1]),
-                "frozen": count(pictures[1], pictures[2]), "played": count(pictures[2][400:], pictures[3][400:]), "idle": count(pictures[0][400:], pictures[1][400:]), "moved": count(pictures[3], pictures[4]),
+                "frozen": count(pictures[1], pictures[2]), "idle": count(pictures[0][400:], pictures[1][400:]),
+                "played": count(pictures[2][400:], pictures[3][400:]), "moved": count(pictures[3], pictures[4]),
                 "step": float(np.diff(times).max() - np.diff(times).min()), "seconds": times[-1] - times[0], "terminated": terminated,
                 "places": [[x, y, width, height], place]}
+
+
+def running_game():
+    """pygame's stars, which runs by itself, is played by the title of its window and let go."""
+    neutral = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-m", "pygame.examples.stars"], **pipes) as popen:
+        end = time.perf_counter() + 60
+        while not any(window[1] == popen.pid for window in sim.desktop_windows()) and time.perf_counter() < end:
+            time.sleep(0.1)
+        with contextlib.closing(sim.GameEnv([], attach="pygame stars", fps=20, gamepad="keys")) as env:
+            hashes = [env.reset()[1]["hash"]] + [env.step(neutral)[4]["hash"] for _ in range(10)]
+            first = at_rest(env)
+            time.sleep(1)
+            frozen = bool(np.array_equal(first, at_rest(env)))
+            view, place = env.view, env.stage.display.windows()[0][1:]
+        again = {view._shot(*place).tobytes() for _ in range(20) if not time.sleep(0.1)}
+        found = {"pictures": len(set(hashes)), "frozen": frozen, "again": len(again), "alive": popen.poll() is None}
+        popen.kill()
+        return found
 
 
 if __name__ == "__main__":
