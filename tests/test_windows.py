@@ -202,13 +202,6 @@ def test_a_real_game_is_played(wine):
 
 @needs_wine
 @pytest.mark.slow
-def test_a_running_game_is_played_by_its_title_and_let_go(wine):
-    seen = scenario(wine, "running_game")
-    assert seen["pictures"] > 5 and seen["frozen"] and seen["again"] > 5 and seen["alive"]
-
-
-@needs_wine
-@pytest.mark.slow
 def test_doctor_record_and_bench(wine):
     rows = {line[:18].strip(): line[18:].split()[0] for line in wine("sim.py", "doctor").splitlines()}
     assert rows["Windows x64"] == rows["clock hook"] == rows["attach"] == rows["mss"] == "ok" and rows["vgamepad"] == "missing"

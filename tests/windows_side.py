@@ -285,25 +285,5 @@ def aliens(out):
                 "places": [[x, y, width, height], place]}
 
 
-def running_game():
-    """pygame's stars, which runs by itself, is played by the title of its window and let go."""
-    neutral = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "-m", "pygame.examples.stars"], **pipes) as popen:
-        end = time.perf_counter() + 60
-        while not any(window[1] == popen.pid for window in sim.desktop_windows()) and time.perf_counter() < end:
-            time.sleep(0.1)
-        with contextlib.closing(sim.GameEnv([], attach="pygame stars", fps=20, gamepad="keys")) as env:
-            hashes = [env.reset()[1]["hash"]] + [env.step(neutral)[4]["hash"] for _ in range(10)]
-            first = at_rest(env)
-            time.sleep(1)
-            frozen = bool(np.array_equal(first, at_rest(env)))
-            view, place = env.view, env.stage.display.windows()[0][1:]
-        again = {view._shot(*place).tobytes() for _ in range(20) if not time.sleep(0.1)}
-        found = {"pictures": len(set(hashes)), "frozen": frozen, "again": len(again), "alive": popen.poll() is None}
-        popen.kill()
-        return found
-
-
 if __name__ == "__main__":
     print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])), flush=True)
