@@ -199,8 +199,6 @@ def test_another_policy_or_setting_is_another_run(policy, tmp_path, monkeypatch,
         evaluation.play(player(policy, "", execute=17))
     with pytest.raises(SystemExit, match="--seeds 0: expected 1 or more"):
         evaluation.play(player(policy, "", seeds=0))
-    with pytest.raises(SystemExit, match="--video goes with"):
-        evaluation.play(player(policy, "", video="x.mp4"))
 
 
 def test_a_crash_of_a_real_game_is_a_failure(policy, tmp_path, monkeypatch):
