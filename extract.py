@@ -1246,7 +1246,7 @@ def index(pool: Pool, detector: str, weights: str):
     tensors = {"points": points[order].astype(np.float32), "descriptors": (descriptors[order] * 254).clip(-127, 127).astype(np.int8),
                "owner": owner[order].astype(np.int32), "centers": centers, "start": np.searchsorted(cell[order], np.arange(len(centers) + 1)),
                "sizes": np.array([t.size for t in pool.values()], np.float32)}
-    with contextlib.suppress(OSError):                      # a folder that cannot be written costs time, nothing else
+    with contextlib.suppress(OSError, SystemExit):                 # a folder that cannot be written costs time, nothing else
         sim.write(path, tensors, "nitrogen.index/1", templates=list(pool))
     return tensors
 
