@@ -2,7 +2,7 @@
 
     python extract.py VIDEO... [--out DIR] [--templates DIR] [--workers N | --ray ADDRESS] [--sheet]     DIR/<video stem>.overlay.safetensors
     python extract.py templates [--out FILE.png] [--templates DIR] [--family NAME]       contact sheet of the templates
-    python extract.py bench                                                              how fast they are drawn
+    python extract.py bench [VIDEO... --pool 3000]                                       how fast they are drawn; and found, among so many
     python extract.py train [--minutes M] [--backgrounds DIR] [--out FILE]               weights of XFeat, from drawn pictures
 
 In: any video that OpenCV reads; with --templates also your own overlay skins: OBS input-overlay presets as they are, or NAME.json with
@@ -1574,12 +1574,24 @@ def template_sheet(cfg: SheetConfig):
 
 @dataclass(frozen=True)
 class BenchConfig(sim.Common):
+    videos: tuple[str, ...] = ()            # also: CPU seconds to look for the overlay of each of these
     size: int = 256                         # px: the overlay is scaled to fit into a square of this side
     images: int = 20                        # random states per template
+    pool: int = len(TEMPLATES)              # templates to look among; beyond the built-in ones, recoloured copies of them
+
+
+def crowd(n: int) -> Pool:
+    """n templates: the built-in ones, then copies of them in other colours: the hardest that there are to tell apart."""
+    names, copies = list(TEMPLATES), {}
+    for i in range(n - len(names)):
+        copy, source = i // len(names) + 1, builtin(names[i % len(names)])
+        colours = cv2.convertScaleAbs(np.roll(source.atlas[..., :3], copy % 3, 2), alpha=1 / (1 + copy % 4), beta=20 * copy % 200)
+        copies[f"{source.name}/{copy}"] = replace(source, name=f"{source.name}/{copy}", atlas=np.dstack([colours, source.atlas[..., 3]]))
+    return Pool(names[:n], copies)
 
 
 def bench(cfg: BenchConfig) -> float:
-    """Overlay images drawn per second of one core, over all templates: 3 of 16 buttons pressed, sticks anywhere."""
+    """Overlay images drawn per second of one core, over all templates: 3 of 16 buttons pressed, sticks anywhere; and what localization takes."""
     rng, spent, shown = np.random.default_rng(cfg.seed), 0.0, list(templates().values())
     for t in shown:
         scale = cfg.size / max(t.size)
@@ -1591,6 +1603,16 @@ def bench(cfg: BenchConfig) -> float:
         spent += time.process_time() - start
     rate = len(shown) * cfg.images / spent
     print(f"{len(shown)} templates, {cfg.images} images each, {cfg.size} px: {rate:,.0f} images/s on one core")
+    among = crowd(cfg.pool)
+    for detector in detectors(XFEAT_WEIGHTS) if cfg.videos else ():
+        among.index(detector)                               # once
+    for video in cfg.videos:
+        start = time.process_time()
+        sample(video, FRAMES)
+        decoded = time.process_time()
+        tensors, info, _ = locate(video, among, Config())
+        print(f"{video}: {info['template'] if tensors else 'nothing'} among {len(among):,} templates, "
+              f"{time.process_time() - decoded:.1f} CPU seconds, {decoded - start:.1f} of them to decode")
     return rate
 
 

@@ -214,6 +214,14 @@ def test_pool_is_built_and_drawn_quickly(capsys):
     assert built < 25 and rate > 700
 
 
+def test_a_crowd_holds_copies_in_other_colours():
+    n, first = len(extract.TEMPLATES), extract.TEMPLATES[0]
+    among = extract.crowd(2 * n + 1)
+    one, copy, again = (among[name].atlas for name in (first, f"{first}/1", f"{first}/2"))
+    assert len(among) == 2 * n + 1 and among.family(f"{first}/2") == among.family(first)
+    assert (one[..., 3] == copy[..., 3]).all() and all((a != b).any() for a, b in ((one, copy), (one, again), (copy, again)))
+
+
 def test_a_template_is_drawn_when_it_is_asked_for():
     extract.builtin.cache_clear()
     pool = extract.templates()
