@@ -127,6 +127,27 @@ def as_tokens(x):
     return rearrange(x, "B D h w -> B (h w) D")
 
 
+class Packed(nn.Module):
+    """A linear layer or convolution whose weight oneDNN has packed once for this CPU; the GELU or addition after it is done on the way out."""
+
+    def __init__(self, weight, bias=None, conv: nn.Conv2d | None = None, gelu: bool = False):
+        super().__init__()
+        self.bias, self.after = bias, ("gelu", [], "none") if gelu else ("none", [], "")
+        self.shape = (conv.padding, conv.stride, conv.dilation, conv.groups) if conv else ()
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape) if conv else torch.ops.mkldnn._reorder_linear_weight(weight)
+
+    def forward(self, x):
+        op = torch.ops.mkldnn._convolution_pointwise if self.shape else torch.ops.mkldnn._linear_pointwise
+        return op(x, self.weight, self.bias, *self.shape, *self.after)
+
+
+def add(x, layer, y):
+    """x + layer(y)"""
+    if isinstance(layer, Packed):
+        return torch.ops.mkldnn._linear_pointwise.binary(y, x, layer.weight, layer.bias, "add")
+    return x + layer(y)
+
+
 class PatchEmbeddings(nn.Module):
     """Overlapping patches: a strided convolution, then LayerNorm."""
 
@@ -153,7 +174,7 @@ class SequenceReduction(nn.Module):
 
 
 class Attention(nn.Module):
-    """softmax(q k^T / sqrt(D / H)) v, with keys and values from the reduced sequence."""
+    """x + softmax(q k^T / sqrt(D / H)) v, with queries from n and keys and values from its reduced sequence."""
 
     def __init__(self, width, heads, r):
         super().__init__()
@@ -161,12 +182,15 @@ class Attention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(width, width) for _ in range(4))
         self.sequence_reduction = SequenceReduction(width, r) if r > 1 else None
 
-    def forward(self, x, size):
-        y = self.sequence_reduction(x, size) if self.sequence_reduction else x          # B N / r^2 D
+    def forward(self, x, n, size):
+        m = self.sequence_reduction(n, size) if self.sequence_reduction else n          # B N / r^2 D
         q, k, v = (rearrange(p, "B N (H D) -> B H N D", H=self.heads)
-                   for p in (self.q_proj(x), self.k_proj(y), self.v_proj(y)))
-        weight = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)                            # B H N N / r^2
-        return self.o_proj(rearrange(weight @ v, "B H N D -> B N (H D)"))
+                   for p in (self.q_proj(n), self.k_proj(m), self.v_proj(m)))
+        if x.is_cuda or not torch.is_grad_enabled():
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:                                                   # on a CPU the formula itself has the faster backward pass
+            y = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v                         # weights: B H N N / r^2
+        return add(x, self.o_proj, rearrange(y, "B H N D -> B N (H D)"))
 
 
 class DepthwiseConv(nn.Module):
@@ -179,16 +203,17 @@ class DepthwiseConv(nn.Module):
 
 
 class MixFFN(nn.Module):
-    """The 3 x 3 convolution tells tokens where they are: there is no position embedding."""
+    """x + mlp(n).  The 3 x 3 convolution tells tokens where they are: there is no position embedding."""
 
     def __init__(self, width, ratio=4):
         super().__init__()
         self.fc1 = nn.Linear(width, width * ratio)
         self.dwconv = DepthwiseConv(width * ratio)
+        self.gelu = nn.GELU()
         self.fc2 = nn.Linear(width * ratio, width)
 
-    def forward(self, x, size):
-        return self.fc2(F.gelu(self.dwconv(self.fc1(x), size)))
+    def forward(self, x, n, size):
+        return add(x, self.fc2, self.gelu(self.dwconv(self.fc1(n), size)))
 
 
 class Block(nn.Module):
@@ -200,8 +225,8 @@ class Block(nn.Module):
         self.mlp = MixFFN(width)
 
     def forward(self, x, size):
-        x = x + self.attention(self.layernorm_before(x), size)
-        return x + self.mlp(self.layernorm_after(x), size)
+        x = self.attention(x, self.layernorm_before(x), size)
+        return self.mlp(x, self.layernorm_after(x), size)
 
 
 class Stage(nn.Module):
@@ -269,22 +294,51 @@ def rings(*spec) -> torch.Tensor:
     return torch.tensor(points)
 
 
-def sample(features, points):
-    """features [B, c, h, 2 w] at points [B, p, 2] (0..1 in the crop), in both crops: [B, t, p, 2 c], own crop, then the other.
-
-    The non-linearity comes after the sampling: it then costs only what is looked at."""
+def sample(features, points, around=((0, 0),)):
+    """features [B, c, h, 2 w] at points [b, p, 2] (0..1 in the crop; b = B, or 1 for the whole batch), in both crops: [B, t, p, n c]; or around
+    them, n offsets in pixels, zeros beyond the border."""
+    h, w = features.shape[-2:]
     x, y = points.clamp(0, 1).unbind(-1)
-    grid = torch.stack([torch.stack([x - 1, x], 1), torch.stack([2 * y - 1] * 2, 1)], -1)             # B t p 2
-    own = F.grid_sample(features, grid.to(features.dtype), align_corners=False, padding_mode="border")
-    own = F.gelu(rearrange(own, "B c t p -> B t p c").contiguous())
-    return torch.cat([own, own.flip(1)], -1)
+    at = torch.stack([torch.stack([x, x + 1], 1) / 2 * w, torch.stack([y * h] * 2, 1)], -1) - 0.5            # b t p 2, px
+    at = torch.minimum(at.clamp(min=0), at.new_tensor([w - 1, h - 1]))
+    at = (at[..., None, :] + at.new_tensor(around)).flatten(2, 3)
+    at = (2 * at + 1) / at.new_tensor([w, h]) - 1
+    own = F.grid_sample(features, at.to(features.dtype).expand(len(features), -1, -1, -1), align_corners=False)
+    return rearrange(own, "B c t (p n) -> B t p (n c)", n=len(around)).contiguous()
+
+
+class Sampled(nn.Conv2d):
+    """A 3 x 3 convolution read at points, as `sample`: [B, t, p, c].  Interpolation is linear, so convolving the sampled neighbourhoods
+    is the same as sampling the convolved picture, and costs only what is looked at."""
+    AROUND = [(dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+
+    def forward(self, features, points):
+        f = sample(features.float(), points, self.AROUND)
+        return F.linear(f.to(self.weight.dtype), rearrange(self.weight, "o c h w -> o (h w c)"), self.bias)
+
+
+class Both(nn.Linear):
+    """A linear layer over the features of `points` points in the own frame and in the other: [B, t, (n p), c] -> [B, t, n, out]."""
+
+    def __init__(self, points, width, out):
+        super().__init__(2 * points * width, out)
+        self.points = points
+
+        self.product = lambda f: F.linear(f, self.matrix())
+
+    def matrix(self):
+        return rearrange(self.weight, "o (p f c) -> (f o) (p c)", p=self.points, f=2)
+
+    def forward(self, f):
+        own, other = self.product(rearrange(f, "B t (n p) c -> B t n (p c)", p=self.points)).chunk(2, -1)
+        return own + other.flip(1) + self.bias
 
 
 class Parser(nn.Module):
     """Two crops side by side -> logits of 16 buttons and 2 heat maps, and whether each of these is to be seen at all, for both of the frames.
 
     What stands still is seen too: the temporal median, and how the template looks at rest and with everything pressed, so that a skin
-    never seen before can be read by comparing.  It has convolutions of its own, added to the frames': a whole video pays for them once a batch.
+    never seen before can be read by comparing.  It has convolutions of its own, added to the frames': a video pays for them once.
     DEVIATION: the paper reads the second frame of a pair; reading both halves the work per frame and doubles what a pair teaches.
     """
 
@@ -293,9 +347,9 @@ class Parser(nn.Module):
         self.net = net
         self.encoder = Encoder(net)
         self.decoder = Decoder(net)
-        self.detail = nn.Conv2d(3, net.detail, 3, padding=1)
+        self.detail = Sampled(3, net.detail, 3)
         self.still_patches = nn.Conv2d(STILL, net.widths[0], 7, 4, 3, bias=False)
-        self.still_detail = nn.Conv2d(STILL, net.detail, 3, padding=1, bias=False)
+        self.still_detail = Sampled(STILL, net.detail, 3, bias=False)
         for name, points in (("cells", lattice(torch.linspace(-REACH, REACH, GRID))), ("nine", lattice([-0.67, 0, 0.67])),
                              ("near", rings((0.6, 4, 0), (1.0, 8, 0), (1.25, 4, 0.5))), ("far", rings((1.0, 4, 0)))):
             self.register_buffer(name, points, persistent=False)
@@ -303,62 +357,96 @@ class Parser(nn.Module):
         self.button_name = nn.Parameter(torch.zeros(len(sim.BUTTONS), net.decoder))
         self.button_knob = nn.Linear(net.head, net.decoder)
         self.button_out = nn.Linear(net.decoder, 2)                     # pressed, visible
-        self.stick_near = nn.Linear(2 * len(self.near) * net.detail, net.head)
-        self.stick_far = nn.Linear(2 * len(self.far) * net.decoder, net.head)
-        self.stick_look = nn.Linear(2 * len(self.near) * net.detail, net.head)
+        self.stick_near = Both(len(self.near), net.detail, net.head)
+        self.stick_far = Both(len(self.far), net.decoder, net.head)
+        self.stick_look = Both(len(self.near), net.detail, net.head)
         self.stick_mix = nn.Conv2d(net.head, net.head, 3, padding=1)
         self.stick_out = nn.Conv2d(net.head, 1, 3, padding=1)
         self.stick_seen = nn.Linear(net.head, 1)
+        self.gelu = nn.GELU()
 
     def forward(self, x, still, boxes, sticks):
-        """x [B, 3, CROP, 2 CROP] in -1..1; still [B or 1, STILL, CROP, 2 CROP], see network_input; boxes [B, 16, 4] centre and half size;
+        """x [B, 3, CROP, 2 CROP] in -1..1; still [B or 1, STILL, CROP, 2 CROP], see still_input; boxes [B, 16, 4] centre and half size;
         sticks [B, 2, 6] centre, travel, knob's half size; both as shares of the crop.  Returns logits, per frame: of buttons [B, 2, 16],
         of heat maps [B, 2, 2, GRID * GRID], and of being visible [B, 2, 18]: 16 buttons, 2 sticks; not behind a menu or a banner, not
         switched off."""
-        coarse = self.decoder(self.encoder(x, self.still_patches(still))).float()        # sampling in bfloat16 is far slower
-        look = self.still_detail(still).float()
-        fine = self.detail(x).float() + look
-        heat, knobs = self.read_sticks(coarse, fine, look, sticks)
-        buttons, seen = self.read_buttons(coarse, fine, boxes, knobs).unbind(-1)
+        return self.read(x, *self.prepare(still, boxes, sticks))
+
+    def prepare(self, still, boxes, sticks):
+        """What a video needs once: of what stands still, the patches' and the details' share; and where to look, points [b, p, 2]."""
+        centre, travel, knob = sticks[:, :, None].split(2, -1)
+        candidates = centre + self.cells * travel                                         # b s k 2
+        around = lambda at, ring: (at[:, :, :, None] + ring * knob[:, :, :, None]).flatten(1, 3)      # noqa: E731  b (s k p) 2
+        nine = (boxes[:, :, None, :2] + self.nine * boxes[:, :, None, 2:]).flatten(1, 2)
+        near, far, home = around(candidates, self.near), around(candidates, self.far), around(centre, self.near)
+        still = still.to(self.button_name.dtype)
+        patches, still = self.still_patches(still), still.expand(max(len(still), len(boxes)), -1, -1, -1)
+        fine, look = (self.still_detail(still, at) for at in (torch.cat([near, nine], 1), home))
+        look = rearrange(self.stick_look(F.gelu(look)), "b t s c -> b t s 1 c")
+        return patches, fine, look, torch.cat([near, nine], 1), torch.cat([far, nine], 1)
+
+    def read(self, x, patches, fine, look, near, far):
+        """As forward, of what `prepare` made.  The non-linearity comes after the sampling: it then costs only what is looked at."""
+        x = x.to(self.button_name.dtype)
+        fine = F.gelu(self.detail(x, near) + fine)
+        coarse = F.gelu(sample(self.decoder(self.encoder(x, patches)).float(), far)).to(fine.dtype)      # sampling in bfloat16 is far slower
+        nine = len(sim.BUTTONS) * len(self.nine)
+        (near, fine), (far, coarse) = (f.tensor_split([f.shape[2] - nine], 2) for f in (fine, coarse))
+        heat, knobs = self.read_sticks(far, near, look)
+        buttons, seen = self.read_buttons(coarse, fine, knobs).unbind(-1)
         return buttons, heat, torch.cat([seen, self.stick_seen(knobs)[..., 0]], -1)
 
-    def read_buttons(self, coarse, fine, boxes, knobs):
-        """A click shows on the stick's knob, wherever that is: its buttons also get the features found there, knobs [B, 2, 2, head]."""
-        points = (boxes[:, :, None, :2] + self.nine * boxes[:, :, None, 2:]).flatten(1, 2)
-        f = torch.cat([sample(coarse, points), sample(fine, points)], -1)
-        f = rearrange(f, "B t (n p) c -> B t n (p c)", p=len(self.nine))
-        first = sim.BUTTONS.index("LEFT_THUMB")
-        clicks = F.pad(self.button_knob(knobs), (0, 0, first, len(sim.BUTTONS) - first - 2))
-        return self.button_out(F.gelu(self.button_in(f) + self.button_name + clicks))
-
-    def read_sticks(self, coarse, fine, look, sticks):
+    def read_sticks(self, far, near, look):
         """Every place on the grid is compared with how the template draws its knob, `look` at the centre."""
-        centre, travel, knob = sticks[:, :, None].split(2, -1)
-        candidates = centre + self.cells * travel                                         # B s k 2
-
-        def around(features, at, ring):
-            b = len(features)                                                             # 1 if the batch shares them
-            points = (at[:b, :, :, None] + ring * knob[:b, :, :, None]).flatten(1, 3)     # b (s k p) 2
-            return rearrange(sample(features, points), "B t (s k p) c -> B t s k (p c)", s=2, p=len(ring))
-        f = self.stick_near(around(fine, candidates, self.near)) + self.stick_far(around(coarse, candidates, self.far))
-        f = F.gelu(f + self.stick_look(around(look, centre, self.near)))
-        f = rearrange(f, "B t s (i j) c -> (B t s) c i j", i=GRID)
-        f = F.gelu(self.stick_mix(f))
+        f = rearrange(self.stick_near(near) + self.stick_far(far), "B t (s k) c -> B t s k c", s=2)
+        f = rearrange(F.gelu(f + look), "B t s (i j) c -> (B t s) c i j", i=GRID)
+        f = self.gelu(self.stick_mix(f))
         heat = rearrange(self.stick_out(f), "(B t s) 1 i j -> B t s (i j)", t=2, s=2)
         f = rearrange(f, "(B t s) c i j -> B t s (i j) c", t=2, s=2)
         knobs = (heat.detach().float().softmax(-1).to(f.dtype)[..., None, :] @ f)[..., 0, :]           # B t s c
         return heat, knobs
 
+    def read_buttons(self, coarse, fine, knobs):
+        """A click shows on the stick's knob, wherever that is: its buttons also get the features found there, knobs [B, 2, 2, head]."""
+        f = torch.cat([coarse, coarse.flip(1), fine, fine.flip(1)], -1)
+        f = rearrange(f, "B t (n p) c -> B t n (p c)", p=len(self.nine))
+        first = sim.BUTTONS.index("LEFT_THUMB")
+        clicks = F.pad(self.button_knob(knobs), (0, 0, first, len(sim.BUTTONS) - first - 2))
+        return self.button_out(F.gelu(self.button_in(f) + self.button_name + clicks))
 
-def network_input(frames, median, looks):
-    """uint8 frames [B, 2, CROP, CROP, 3]; the median that each belongs to [b, 2, CROP, CROP, 3] and how the template looks at rest and
-    pressed [b, 2, CROP, CROP, 4], premultiplied, with b = B, or 1 for the whole batch -> floats in -1..1 [B, 3, CROP, 2 CROP] and
-    [b, STILL, CROP, 2 CROP]: median, and twice a look over grey and its opacity."""
-    beside = lambda x: rearrange(x.float() / 127.5 - 1, "B t h w c -> B c h (t w)")                    # noqa: E731
+
+def beside(x):
+    """uint8 [B, 2, CROP, CROP, 3] -> [B, 3, CROP, 2 CROP] in -1..1"""
+    return rearrange(x.float() / 127.5 - 1, "B t h w c -> B c h (t w)").contiguous(memory_format=torch.channels_last)
+
+
+def still_input(median, looks):
+    """uint8: the median that each frame belongs to [b, 2, CROP, CROP, 3] and how the template looks at rest and pressed
+    [b, 2, CROP, CROP, 4], premultiplied -> floats in -1..1 [b, STILL, CROP, 2 CROP]: median, and twice a look over grey and its opacity."""
     looks = rearrange(looks.float() / 255, "b k h w c -> b k c h w")
     looks = torch.cat([2 * looks[:, :, :3] - looks[:, :, 3:], 2 * looks[:, :, 3:] - 1], 2).flatten(1, 2)
-    still = torch.cat([beside(median), looks.repeat(1, 1, 1, 2)], 1)
-    return beside(frames).contiguous(memory_format=torch.channels_last), still.contiguous(memory_format=torch.channels_last)
+    return torch.cat([beside(median), looks.repeat(1, 1, 1, 2)], 1).contiguous(memory_format=torch.channels_last)
+
+
+def accelerate(parser: Parser, dtype=None) -> Parser:
+    """Make a network that only reads as fast as this CPU allows: packed weights, in bfloat16 where the hardware multiplies it."""
+    if parser.button_name.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return parser
+    with sim.autocast("cpu"):
+        dtype = dtype or (torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32)
+    for p in parser.parameters():
+        p.requires_grad_(False).data = p.data.to(dtype)
+    for module in list(parser.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Both):
+                child.product = Packed(child.matrix().contiguous())
+            elif type(child) is nn.Linear:
+                setattr(module, name, Packed(child.weight, child.bias))
+            elif type(child) is nn.Conv2d:
+                setattr(module, name, Packed(child.weight, child.bias, child, gelu=name in ("dwconv", "stick_mix")))
+        if hasattr(module, "gelu"):
+            module.gelu = nn.Identity()                                  # the convolution before it does it on the way out
+    return parser
 
 
 # ---- positions: of the template's elements in the crop, of a knob on its grid -----------------------------------
@@ -704,7 +792,7 @@ def read_batch(parser: Parser, batch: dict, device: str):
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     median = batch["median"][:, None].expand_as(batch["frames"])
     with sim.autocast(device):
-        return *parser(*network_input(batch["frames"], median, batch["looks"]), batch["boxes"], batch["sticks"]), batch
+        return *parser(beside(batch["frames"]), still_input(median, batch["looks"]), batch["boxes"], batch["sticks"]), batch
 
 
 # ---- yours to change: the loss
@@ -884,15 +972,20 @@ def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str
     shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
     medians = np.stack([cv2.resize(m, (CROP, CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
     looks = torch.from_numpy(crop_looks(overlay["looks"]))[None].to(device)
+    at = [torch.from_numpy(a)[None].to(device) for a in (boxes, sticks)]
+
+    @functools.lru_cache(1)
+    def prepared(places):
+        """What frames that show the overlay at these places share, in pairs [b, 2]."""
+        median = torch.from_numpy(medians[np.array(places)]).to(device)
+        return parser.prepare(still_input(median, looks.expand(len(median), -1, -1, -1, -1)), *at)
     with tqdm(total=sim.video_facts(video)["frames"], desc=Path(video).name, unit="frame", leave=False) as bar:
         for chunk, real in ahead(in_pairs(registered(video, overlay, layout["size"], CROP, CROP), BATCH)):
             seconds, place, crops = map(np.stack, zip(*chunk))
-            together = place[:2] if (place == place[0]).all() else place                # frames of one place share what stands still
-            frames, median = (torch.from_numpy(rearrange(a, "(B t) h w c -> B t h w c", t=2)).to(device)
-                              for a in (crops, medians[together]))
-            places = (torch.from_numpy(a).to(device).expand(len(frames), -1, -1) for a in (boxes, sticks))
-            with sim.autocast(device):
-                logits, heat, sight = parser(*network_input(frames, median, looks.expand(len(median), -1, -1, -1, -1)), *places)
+            frames, place = torch.from_numpy(rearrange(crops, "(B t) h w c -> B t h w c", t=2)).to(device), place.reshape(-1, 2)
+            with contextlib.nullcontext() if device == "cpu" else sim.autocast(device):
+                fixed = prepared(tuple(map(tuple, place[:1] if (place == place[0, 0]).all() else place)))
+                logits, heat, sight = parser.read(beside(frames), *fixed)
             cells, mass = locate(heat)
             p, visible = logits.float().sigmoid(), sight.float().sigmoid()
             sure = (visible * torch.cat([(2 * p - 1).abs(), mass], -1))[..., shows].mean(-1)
@@ -943,7 +1036,10 @@ def write_preview(video, actions: dict, overlay: dict, info: dict, path) -> None
             out.write(cv2.copyMakeBorder(np.hstack([crop, pad[:h, :w]]), 0, h % 2, 0, 0, cv2.BORDER_REPLICATE))
 
 
-loaded = functools.lru_cache(1)(load)       # a process reads the weights once
+@functools.lru_cache(1)
+def loaded(path, device: str) -> Parser:
+    """A process reads the weights once."""
+    return accelerate(load(path, device))
 
 
 def starting_weights(path) -> dict:
