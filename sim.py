@@ -1267,14 +1267,17 @@ class Clock:
                 return self._go_on(thread)
             moment = read_time(thread.process, a[2])
             deadline = moment - (self.words[1] if clock in EPOCH_CLOCKS else 0) if absolute else self.now + (moment or YIELD)
-        thread.registers = Registers.from_buffer_copy(registers)
         self._park(thread, registers, deadline)
 
     def _park(self, thread, registers, deadline):
         """Hold the thread; when it goes on, its call returns 0 without having been made."""
+        thread.registers = Registers.from_buffer_copy(registers)
         self._skip(thread, registers, 0)
         if deadline <= self.now:
             return self._go_on(thread)
+        if self.attached and not (thread.call == "clock_nanosleep" and thread.registers.rsi & 1):
+            self._again(thread, registers)                          # let go early, also by our end, it sleeps anew: none is cut short, but those
+            self._set_registers(thread.tid, registers)              # until a moment that the real clock may be far from
         thread.state, thread.deadline = "parked", deadline
         self._slept(thread)
 
@@ -1317,7 +1320,7 @@ class Clock:
             return self._go_on(thread)
         if self.attached and not thread.fired and thread.deadline is not None and result == WAITS[thread.call][3]:
             self._cut_wait(thread, registers, *WAITS[thread.call][1:3])
-            self._wait_on(thread, registers)
+            self._again(thread, registers)
             self._set_registers(thread.tid, registers)
             return self._go_on(thread)
         for name in ("rsi", "rdx", "r10", "r8"):                           # system calls keep their arguments
@@ -1331,7 +1334,7 @@ class Clock:
         elif result == -516:                                        # a signal: begin the call anew with its own timeout,
             registers.rax = -514 & ONES                             # not the kernel's continuation of the endless one
         self._set_registers(thread.tid, registers)
-        thread.state, thread.deadline = "running", None
+        thread.state, thread.deadline, thread.sets = "running", None, ()
         self._go_on(thread)
 
     def _on_rdtsc(self, thread) -> bool:
@@ -1674,6 +1677,8 @@ class Clock:
             return self._expire(due)
         due.deadline = None
         if due.state == "parked":
+            if self.attached:
+                self._skip(due, due.registers, 0)
             due.state = "running"
             self._go_on(due)
         else:                                                       # interrupt its wait; _on_result sees the end of it
@@ -1825,10 +1830,9 @@ class Clock:
         if thread.call == "futex":                                  # WAIT_BITSET takes a moment, WAIT a delay
             registers.rsi = registers.rsi & ~0x17F
 
-    def _wait_on(self, thread, registers) -> None:
-        """The wait came to the end of its slice: make the same call again."""
-        kept = thread.registers
-        registers.rip, registers.rax = registers.rip - 2, kept.orig_rax
+    def _again(self, thread, registers) -> None:
+        """Back to before its system call: it makes the same one again."""
+        registers.rip, registers.rax = registers.rip - 2, thread.registers.orig_rax
         for where, data in thread.sets:
             thread.process.write(where, data)
 
@@ -1870,7 +1874,7 @@ class Clock:
             setattr(registers, name, getattr(thread.registers, name))
         if status >> 8 & 0xFF != SYSCALL_STOP or result != -38:     # not at its entry
             if result == WAITS[thread.call][3]:
-                self._wait_on(thread, registers)
+                self._again(thread, registers)
             elif result == -516:
                 registers.rax = -514 & ONES
         self._set_registers(thread.tid, registers)
@@ -1883,12 +1887,15 @@ for line in sys.stdin:
     pid, address, code = line.split()
     if address == "0":
         todo.clear()
-    else:
-        files[pid] = files.get(pid) or os.open(f"/proc/{pid}/mem", os.O_RDWR)
-        todo.append((pid, int(address), bytes.fromhex(code)))
-for pid, address, code in todo:
+        continue
     try:
-        os.pwrite(files[pid], code, address)
+        files[pid] = files.get(pid) or os.open(f"/proc/{pid}/mem", os.O_RDWR)       # now: later its number may be another's
+        todo.append((files[pid], bytes.fromhex(code), int(address)))
+    except OSError:
+        pass                                   # it has ended
+for restore in todo:
+    try:
+        os.pwrite(*restore)
     except OSError:
         pass
 """                                            # a process of its own: puts back what attach() changed, when we end in any way

@@ -6,6 +6,7 @@
 import contextlib
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -277,78 +278,6 @@ def python(code):
     return sys.executable, "-c", "import os, sys, time, threading\n" + code
 
 
-WAITS = r"""
-#include <errno.h>
-#include <poll.h>
-#include <pthread.h>
-#include <semaphore.h>
-#include <stdio.h>
-#include <sys/epoll.h>
-#include <sys/select.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-
-static long long ns(int clock) { struct timespec t; clock_gettime(clock, &t); return t.tv_sec * 1000000000LL + t.tv_nsec; }
-static struct timespec later(int clock, long d) { long long t = ns(clock) + d; return (struct timespec){t / 1000000000, t % 1000000000}; }
-#define TOOK(name, call) { long long a = ns(1); long r = (call); printf(name " %ld %lld\n", r, ns(1) - a); }
-
-static int tube[2];
-static void *writer(void *_) { usleep(30000); write(tube[1], "x", 1); return 0; }
-
-int main(void) {
-    int ids[] = {1, 4, 6, 7, 9, 0, 5, 8, 11};
-    for (int i = 0; i < 9; i++) printf("clock %d %lld\n", ids[i], ns(ids[i]));
-    struct timeval v; gettimeofday(&v, 0); printf("gettimeofday %lld\n", v.tv_sec * 1000000000LL + v.tv_usec * 1000);
-    printf("time %lld\n", time(0) * 1000000000LL);
-    struct timespec t, u = {0, 100000000}; syscall(SYS_clock_gettime, 1, &t); printf("raw %lld\n", t.tv_sec * 1000000000LL + t.tv_nsec);
-    syscall(SYS_gettimeofday, &v, 0); printf("raw_gettimeofday %lld\n", v.tv_sec * 1000000000LL + v.tv_usec * 1000);
-    printf("cpu %d\n", ns(2) < 5000000000LL && ns(3) < 5000000000LL);
-
-    TOOK("nanosleep", nanosleep(&u, 0));
-    t = later(1, 100000000); TOOK("sleep_until", clock_nanosleep(1, TIMER_ABSTIME, &t, 0));
-    t = later(0, 100000000); TOOK("sleep_until_date", clock_nanosleep(0, TIMER_ABSTIME, &t, 0));
-    TOOK("poll_nothing", poll(0, 0, 100));
-    struct timeval v2 = {0, 100000}; TOOK("select_nothing", select(0, 0, 0, 0, &v2));
-    pipe(tube);
-    struct pollfd p = {tube[0], POLLIN, 0}; TOOK("poll", poll(&p, 1, 100));
-    TOOK("ppoll", ppoll(&p, 1, &u, 0));
-    fd_set s; v = (struct timeval){0, 100000}; FD_ZERO(&s); FD_SET(tube[0], &s); TOOK("select", select(tube[0] + 1, &s, 0, 0, &v));
-    printf("select_set %d\n", FD_ISSET(tube[0], &s));
-    FD_SET(tube[0], &s); TOOK("pselect", pselect(tube[0] + 1, &s, 0, 0, &u, 0));
-    int e = epoll_create(1); struct epoll_event ev = {EPOLLIN}; epoll_ctl(e, EPOLL_CTL_ADD, tube[0], &ev); TOOK("epoll", epoll_wait(e, &ev, 1, 100));
-    sem_t sem; sem_init(&sem, 0, 0); t = later(0, 100000000); TOOK("sem", sem_timedwait(&sem, &t)); printf("sem_errno %d\n", errno == ETIMEDOUT);
-    t = later(0, -100000000); TOOK("sem_past", sem_timedwait(&sem, &t)); printf("sem_past_errno %d\n", errno == ETIMEDOUT);
-    pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER; pthread_cond_t c = PTHREAD_COND_INITIALIZER; pthread_mutex_lock(&m);
-    t = later(0, 100000000); TOOK("cond", pthread_cond_timedwait(&c, &m, &t) == ETIMEDOUT);
-    pthread_t w; pthread_create(&w, 0, writer, 0); TOOK("poll_woken", poll(&p, 1, 100)); pthread_join(w, 0);
-    TOOK("poll_ready", poll(&p, 1, 100));
-    return 0;
-}
-"""
-
-
-@needs_hook
-@pytest.mark.skipif(not shutil.which("gcc"), reason="no C compiler (apt install gcc)")
-@pytest.mark.parametrize("link", [[], ["-static"]])
-def test_every_clock_and_every_wait(tmp_path, link):
-    (tmp_path / "waits.c").write_text(WAITS)
-    subprocess.run(["gcc", "-w", "-pthread", *link, "-o", "waits", "waits.c"], cwd=tmp_path, check=True)
-    with launched(tmp_path / "waits") as (clock, said):
-        clock.step(5)
-        assert clock.returncode == 0 and clock.time == 5.0
-        found = {(name, *rest[:-1]): int(rest[-1]) for name, *rest in map(str.split, said_lines(said))}
-    clocks = {int(key[1]): value for key, value in found.items() if key[0] == "clock"}
-    assert {i: v - sim.BIRTH for i, v in clocks.items()} == {i: sim.OFFSET if i in (0, 5, 8, 11) else 0 for i in clocks} and len(clocks) == 9
-    assert found["gettimeofday",] == found["raw_gettimeofday",] == found["time",] == sim.EPOCH and found["raw",] == sim.BIRTH
-    assert found["cpu",] == found["sem_errno",] == found["sem_past_errno",] == 1 and found["select_set",] == 0
-    full = {("nanosleep", "0"), ("sleep_until", "0"), ("sleep_until_date", "0"), ("poll_nothing", "0"), ("select_nothing", "0"), ("poll", "0"), ("ppoll", "0"),
-            ("select", "0"), ("pselect", "0"), ("epoll", "0"), ("sem", "-1"), ("cond", "1")}
-    assert {key: found.get(key) for key in full} == {key: 100_000_000 for key in full}
-    assert found["poll_woken", "1"] == 30_000_000 and found["poll_ready", "1"] == 0 and found["sem_past", "-1"] == 0
-
-
 def compiled(tmp_path, name, *flags):
     """A program of tests/victims."""
     if not shutil.which("gcc"):
@@ -357,6 +286,25 @@ def compiled(tmp_path, name, *flags):
     if done.returncode:
         pytest.skip(f"{name}.c does not link here: {done.stderr.strip().splitlines()[-1][:150]}")
     return str(tmp_path / name)
+
+
+@needs_hook
+@pytest.mark.parametrize("link", [[], ["-static"]])
+def test_every_clock_and_every_wait_in_four_threads(tmp_path, link):
+    with launched(compiled(tmp_path, "waits", *link)) as (clock, said):
+        clock.step(5)
+        assert clock.returncode == 0 and clock.time == 5.0
+        found = {(name, *map(int, rest[:-1])): int(rest[-1]) for name, *rest in map(str.split, said_lines(said))}
+    clocks = {key[1]: value - sim.BIRTH for key, value in found.items() if key[0] == "clock"}
+    assert clocks == {i: sim.OFFSET if i in (0, 5, 8, 11) else 0 for i in (1, 4, 6, 7, 9, 0, 5, 8, 11)}
+    assert {found[name,] for name in ("gettimeofday", "raw_gettimeofday", "time", "raw_time")} == {sim.EPOCH}
+    assert found["raw",] == sim.BIRTH and found["cpu",] == 1
+    waits = {"nanosleep": 0, "sleep_until": 0, "sleep_until_date": 0, "poll_nothing": 0, "select_nothing": 0, "poll": 0, "ppoll": 0, "select": 0,
+             "pselect": 0, "epoll": 0, "epoll_pwait": 0, "epoll_pwait2": 0, "sem": 1, "cond": 1}         # name: result; each took 100 ms
+    expected = {(name, result): 100_000_000 for name, result in waits.items()} | {
+        ("agree", 9): 0, ("select_set", 0): 0, ("sem_past", 1): 0, ("poll_woken", 1): 30_000_000, ("poll_ready", 1): 0}
+    for me in range(4):
+        assert {(key[0], key[2]): took for key, took in found.items() if key[1:2] == (me,) and len(key) == 3} == expected, me
 
 
 @needs_hook
@@ -425,11 +373,14 @@ def test_paused_means_frozen():
 def test_run_follows_real_time_at_any_speed():
     with launched(*python("while True: time.sleep(0.01); print('x', flush=True)")) as (clock, said):
         clock.pause()
-        for speed, total in ((0.5, 10), (4.0, 90)):            # the game's own computing takes time here, as in real life
+        for seconds, speed, total in ((0.5, 0.1, 5), (0.2, 0.5, 15), (0.2, 4.0, 95)):          # the game's own computing takes time here, as in real life
             begin = time.perf_counter()
-            clock.run(0.2, speed)
-            assert 0.2 <= time.perf_counter() - begin < 3
+            clock.run(seconds, speed)
+            assert seconds <= time.perf_counter() - begin < 3
             assert total * 0.05 < len(said_lines(said)) <= total and round(clock.time, 9) == total / 100
+        began, beats = clock.time, len(said_lines(said))
+        clock.run(0.5, float("inf"))                           # faster than real time, for it mostly sleeps; and time passes only while it does
+        assert clock.time > began + 0.5 and len(said_lines(said)) - beats == pytest.approx((clock.time - began) * 100, abs=1)
 
 
 @needs_hook
@@ -653,6 +604,25 @@ def test_attached_frozen_stepped_and_let_go(beats, ending):
     again.step(0.2)
     again.close()
     assert runs_in_real_time(new)
+
+
+@needs_hook
+@pytest.mark.skipif(bool(sim.attach_fault()), reason=str(sim.attach_fault()))
+@pytest.mark.parametrize("wait, ending", [("libc.usleep(2_000_000)", "clock.close()"), ("libc.poll(None, 0, 2000)", "os.kill(os.getpid(), 9)")])
+def test_no_sleep_is_cut_short_when_an_attached_program_is_let_go(wait, ending):
+    code = f"import ctypes; libc = ctypes.CDLL(None); print(1, flush=True); input(); {wait}; print(2, flush=True)"
+    with subprocess.Popen(python(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        try:
+            program.stdout.readline()
+            attach = (f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import sim; clock = sim.Clock.attach({program.pid}); print(flush=True)\n"
+                      f"while not clock._next(): clock.pause()\nclock.step(1)\n{ending}")
+            with subprocess.Popen([sys.executable, "-c", attach], stdout=subprocess.PIPE) as owner:
+                owner.stdout.readline()
+                program.stdin.write(b"\n"), program.stdin.flush()
+                assert owner.wait(30) == (0 if "close" in ending else -9)
+            assert not select.select([program.stdout], [], [], 0.7)[0] and program.stdout.readline() == b"2\n"        # of the 2 s it sleeps all
+        finally:
+            program.kill()
 
 
 @needs_hook
