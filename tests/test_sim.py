@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -768,10 +769,16 @@ def test_wrong_actions_are_refused(pad_game):
             sim.GameEnv(**{"command": pad_game, **wrong})
 
 
-def test_check_env():
+def check_clean(command, **options):
+    """Gymnasium's own checks of an environment that it made, without a single warning."""
     from gymnasium.utils.env_checker import check_env
-    with contextlib.closing(sim.GameEnv(GAME)) as env:
-        check_env(env, skip_render_check=True)
+    with contextlib.closing(gymnasium.make("NitroGame-v0", cmd=command, **options)) as env, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env.unwrapped)
+
+
+def test_check_env():
+    check_clean(GAME)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -1014,9 +1021,7 @@ def test_steps_of_fixed_time_and_a_game_that_only_sleeps(victim):
 @needs_xvfb
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_gymnasium_makes_and_checks_any_game(victim):
-    from gymnasium.utils.env_checker import check_env
-    with contextlib.closing(gymnasium.make("NitroGame-v0", cmd=[victim, "renderer"], fps=60)) as env:
-        check_env(env.unwrapped, skip_render_check=True)
+    check_clean([victim, "renderer"], fps=60)
     envs = gymnasium.vector.AsyncVectorEnv([lambda: sim.GameEnv([victim, "surface"]), lambda: sim.GameEnv(GAME)], context="fork")
     try:
         envs.reset(seed=[1, 2])
