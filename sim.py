@@ -1622,24 +1622,24 @@ class Clock:
             time.sleep(seconds)                                     # this program wants these signals for itself
 
     def _asleep(self, awake) -> bool:
-        """Whether no thread runs: all seen waiting, away from their processors, and none has been on one since.
+        """Whether no thread runs, and none is about to.
 
-        stat says S of a thread about to sleep that has not left its processor; syscall says nothing of one that is being woken.  One
-        that was seen away from its processor needs no second look until its schedstat changes."""
+        Who is away from its processor, and has not been on one since (schedstat), can have woken nobody: if that is true of all, their
+        states, read in between, tell.  syscall is silent on one that is being woken, stat on one that has not left its processor yet."""
         if len(self.pids()) > 1:
             awake = self.threads.values()                           # also those that are parked: a process may kill another
-        who, seen = sorted([*awake, *self.peers], key=lambda t: t is not self.latest), None
-        while all(t.waits() for t in who):
-            runs = [t.look(SCHEDSTAT) for t in who]
-            fresh = [t for t, run in zip(who, runs) if t.rest != run or run == UNCOUNTED]
-            if not fresh or runs == seen:
-                return not self._pump()
-            if seen or any(t.computes() for t in fresh):
-                return False
-            for t, run in zip(who, runs):
-                t.rest = run
-            seen = runs
-        return False
+        who = sorted([*awake, *self.peers], key=lambda t: t is not self.latest)
+        if who and not who[0].waits():                              # mostly so: the one that was let run still does
+            return False
+        runs = [t.look(SCHEDSTAT) for t in who]
+        fresh = [t for t, run in zip(who, runs) if t.rest != run or run == UNCOUNTED]          # the others are where they were seen
+        if any(t.computes() for t in fresh) or not all(t.waits() for t in who):
+            return False
+        if fresh and runs != [t.look(SCHEDSTAT) for t in who]:
+            return False
+        for t, run in zip(who, runs):
+            t.rest = run
+        return not self._pump()
 
     # -- time
 
@@ -3665,7 +3665,7 @@ class GameEnv(gymnasium.Env):
         return self.resize(self.view.picture())
 
     def _info(self) -> dict:
-        digest = hashlib.blake2b(np.ascontiguousarray(self.view.picture()), digest_size=16).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(self.view.picture())).hexdigest()[:32]        # processors have instructions for it
         return {"time": self.view.time, "frame": self.steps - 1, "hash": digest, "score": self.view.score()}
 
     def _name(self) -> str:
@@ -3792,6 +3792,8 @@ class Run(Common):
 def launch(cfg: Run, **options) -> GameEnv:
     if not cfg.command and not cfg.attach:
         raise SystemExit("no game given: add -- COMMAND ARG...")
+    if cfg.command:
+        find_program(cfg.command[0])                                # before a window opens
     return GameEnv(cfg.command, fps=cfg.fps, seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, timeout=cfg.timeout, display=cfg.display,
                    home=cfg.home, attach=cfg.attach, **options)
 
@@ -3816,6 +3818,8 @@ def play(cfg: Play) -> None:
     """Play, and with --record keep the frames and the pad of each: row i is the pad in force while frame i was drawn."""
     if cfg.player not in ("person", "random"):
         raise SystemExit(f"--player {cfg.player}: there is person and random")
+    if min(cfg.speed, cfg.seconds, cfg.idle) < 0:
+        raise SystemExit(f"--speed {cfg.speed:g} --seconds {cfg.seconds:g} --idle {cfg.idle:g}: none may be below 0")
     video, labels = Path(cfg.record), Path(f"{os.path.splitext(cfg.record)[0]}.actions.safetensors")
     if cfg.record and not cfg.fresh and (video.exists() or labels.exists()):
         raise SystemExit(f"{video}: exists; give another name, or --fresh to replace it")
@@ -4007,11 +4011,12 @@ def time_frames(env: GameEnv, player, cfg: Bench) -> tuple[float, np.ndarray, np
 
     with contextlib.closing(env):
         env.reset()
-        for i in range(cfg.warm + cfg.frames):
+        pads = [dict(zip(("buttons", "sticks"), player(None))) for _ in range(cfg.warm + cfg.frames)]
+        for i, pad in enumerate(pads):
             if i == cfg.warm:
                 step_frame, env.clock.step_frame = env.clock.step_frame, timed
                 begin = time.perf_counter()
-            if env.step(dict(zip(("buttons", "sticks"), player(None))))[2]:
+            if env.step(pad)[2]:
                 raise GameError("the game ended during the measurement")
         return time.perf_counter() - begin, *np.array(rows).T
 

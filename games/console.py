@@ -628,12 +628,17 @@ class Window:
     PAD = ("SOUTH", "EAST", "WEST", "NORTH", "LEFT_SHOULDER", "RIGHT_SHOULDER", "BACK", "START", "LEFT_THUMB", "RIGHT_THUMB")
 
     def __init__(self, title, doc):
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         try:
             import pygame
+            pygame.display.init()             # not pygame.init(): it would open the sound card
         except ImportError:
-            raise SystemExit("a window needs pygame: pip install pygame (or play headless through NITROGEN_CONSOLE)")
+            raise SystemExit("a window needs pygame: pip install pygame (or play headless through NITROGEN_CONSOLE)") from None
+        except pygame.error as e:
+            raise SystemExit(f"no window can be opened here: {e}") from None
+        if pygame.display.get_driver() in ("offscreen", "dummy") and "SDL_VIDEODRIVER" not in os.environ:        # SDL's last resort, which nobody sees
+            raise SystemExit("no window can be opened here: there is no display (DISPLAY or WAYLAND_DISPLAY)")
         self.pygame, self.open = pygame, True
-        pygame.display.init()                 # not pygame.init(): it would open the sound card
         pygame.joystick.init()
         self.screen = pygame.display.set_mode((2 * WIDTH, 2 * HEIGHT))
         pygame.display.set_caption(title)
@@ -662,6 +667,10 @@ class Window:
         return Pad([name in held for name in BUTTONS], sticks)
 
     def show(self, picture, score, seconds):
+        height, width = picture.shape[:2]
+        size = 2 * HEIGHT * width // height, 2 * HEIGHT
+        if self.screen.get_size() != size:    # a game of another shape
+            self.screen = self.pygame.display.set_mode(size)
         surface = self.pygame.surfarray.make_surface(picture.swapaxes(0, 1))
         self.screen.blit(self.pygame.transform.scale(surface, self.screen.get_size()), (0, 0))
         self.pygame.display.flip()
