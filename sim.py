@@ -3453,6 +3453,7 @@ class GameEnv(gymnasium.Env):
     display: ":0" or the like; without one the game gets an X server and a home folder of its own
     home: folder that the game may take for the user's; without one a private, empty one, so that nobody's saves are touched
     keys: {button, or stick and direction ("LEFT_X-"): X key name}, on top of KEYS      fixed: no ASLR, getrandom by seed
+    tsc: for games that read the processor's time stamp (rdtsc): in virtual time too, at a fault each
     attach: Windows: play a game that runs already (pid, name of its executable, or window title); it is let go at the end
 
     On Windows the game runs on the user's desktop, with "vgamepad" or "keys"; "window" or "dxcam".  A frame is 1 / fps of game time, for
@@ -3476,7 +3477,8 @@ class GameEnv(gymnasium.Env):
 
     def __init__(self, command, fps: int = 30, frame_skip: int = 1, gamepad: str = "auto", screen: str = "auto", seed: int = 0,
                  reward=None, seconds: float | None = None, clock: str = "auto", timeout: float = 60.0, tick: str = "frame",
-                 display: str = "", home: str = "", keys: dict | None = None, fixed: bool = True, render_mode: str = "rgb_array", attach: str = ""):
+                 display: str = "", home: str = "", keys: dict | None = None, fixed: bool = True, tsc: bool = False, render_mode: str = "rgb_array",
+                 attach: str = ""):
         import cv2
         for name, value, known in (("gamepad", gamepad, GAMEPADS), ("screen", screen, SCREENS), ("tick", tick, ("frame", "time")),
                                    ("clock", clock, ("auto", "hook", "console"))):
@@ -3490,7 +3492,7 @@ class GameEnv(gymnasium.Env):
         self.command, self.fps, self.frame_skip = [str(part) for part in command], fps, frame_skip
         self.gamepad, self.screen, self.clock_name = gamepad, screen, clock
         self.seed, self.reward, self.seconds, self.timeout = seed, reward, seconds, timeout
-        self.tick, self.display, self.home, self.keys, self.fixed, self.attach = tick, display, home, keys or {}, fixed, attach
+        self.tick, self.display, self.home, self.keys, self.fixed, self.tsc, self.attach = tick, display, home, keys or {}, fixed, tsc, attach
         self.observation_space = gymnasium.spaces.Box(0, 255, (FRAME, FRAME, 3), np.uint8)
         self.action_space = gymnasium.spaces.Dict(buttons=gymnasium.spaces.MultiBinary(len(BUTTONS)),
                                                   sticks=gymnasium.spaces.Box(-1.0, 1.0, (len(STICKS),), np.float32))
@@ -3551,10 +3553,11 @@ class GameEnv(gymnasium.Env):
             stage.display = Desktop(stage) if here else Display(self.display)
         stage.keys = KEYS[""] | KEYS.get(Path(self.command[0] if self.command else self.attach).stem, {}) | self.keys
         gated = bool(fault) or self.clock_name == "console" or here
+        hook = {"seed": self.seed, "fixed": self.fixed, "tsc": self.tsc}
         if console:
             self.view = self.pad = Console(stage)
             env = self.view.environment | (GateClock.environment if gated else {})
-            make = functools.partial(GateClock, console=self.view) if gated else functools.partial(Clock, seed=self.seed, fixed=self.fixed)
+            make = functools.partial(GateClock, console=self.view) if gated else functools.partial(Clock, **hook)
         elif here:
             env = None                                              # the user's own
             stage.pads = [desktop_pad(stage) if self.gamepad == "auto" else GAMEPADS[self.gamepad](stage)]
@@ -3570,7 +3573,7 @@ class GameEnv(gymnasium.Env):
             if self.display:
                 env |= {"XAUTHORITY": os.environ.get("XAUTHORITY", str(Path.home() / ".Xauthority"))}
             make = functools.partial(StopClock, fps=self.fps) if fault else \
-                functools.partial(Clock, seed=self.seed, fixed=self.fixed, fps=self.fps, peers=(stage.server,) * bool(stage.server))
+                functools.partial(Clock, **hook, fps=self.fps, peers=(stage.server,) * bool(stage.server))
         home = str(self.home or stage.path / "home")
         if console or not here:
             env = WINE | {k: os.environ[k] for k in KEPT if k in os.environ} | FIXED | env | {"HOME": home, "TMPDIR": str(stage.path / "home")}
@@ -3816,6 +3819,7 @@ class Record(Play):
 
 def play(cfg: Play) -> None:
     """Play, and with --record keep the frames and the pad of each: row i is the pad in force while frame i was drawn."""
+    from tqdm import tqdm
     if cfg.player not in ("person", "random"):
         raise SystemExit(f"--player {cfg.player}: there is person and random")
     if min(cfg.speed, cfg.seconds, cfg.idle) < 0:
@@ -3826,8 +3830,11 @@ def play(cfg: Play) -> None:
     rows, hashes, times, end = [], [], [], None
     with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
         player = Person(" ".join(cfg.command)) if cfg.player == "person" else RandomPad(cfg.seed)
+        frames = session(env, player, cfg)
+        if cfg.player != "person":
+            frames = stack.enter_context(tqdm(frames, desc="play", unit="frame", total=round(cfg.seconds * cfg.fps) or None))
         try:
-            for picture, info, pad in session(env, player, cfg):
+            for picture, info, pad in frames:
                 if cfg.record and not rows:
                     out = stack.enter_context(VideoWriter(video, cfg.fps, *picture.shape[1::-1]))
                     width, height = picture.shape[1::-1]
@@ -3950,7 +3957,9 @@ def stepper(cfg: Run) -> None:
                         break
             elif rest == ["s"] and word.replace(".", "", 1).isdigit():
                 env.pad.set(*env._checked(action))
+                shown = env.view.frame
                 env.clock.step(float(word))
+                env.steps += env.view.frame - shown
                 info = env._info()
             else:
                 print(STEPPER)
