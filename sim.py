@@ -689,6 +689,7 @@ CLOCK_AT = STUB_AT + PAGE                      # all that the kernel maps by its
 ZERO_AT = CLOCK_AT + 16                        # a struct timespec of zero
 SHORT_AT = CLOCK_AT + 32                       # a short struct timespec, then a struct timeval: for attached programs
 TABLE_AT = CLOCK_AT + 256
+SPINS_AT = STUB_AT + 2 * PAGE
 SCRATCH_AT = STUB_AT + 3 * PAGE                # for results of calls: pixels, numbers
 SCRATCH = 64 << 20                             # bytes; only those that are used take memory
 
@@ -899,6 +900,7 @@ class Thread:
     files: tuple = ()                          # what /proc says of it: LOOKS
     rest: bytes = b""                          # its "schedstat" when it was last seen off its processor
     sets: tuple = ()                           # (address, content) of the file descriptor sets of a select that we cut
+    random: np.random.Generator | None = None  # its getrandom: of its own, as threads and processes ask in any order
 
     def look(self, what: int) -> bytes:
         """One of LOOKS as /proc says it now; empty once the thread is gone."""
@@ -1000,7 +1002,7 @@ class Clock:
         try:
             os.waitpid(pid, os.WUNTRACED)
             ptrace("SEIZE", pid, 0, OPTIONS | EXITKILL)
-            self.threads[pid] = Thread(pid, Process(pid))
+            self.threads[pid] = Thread(pid, Process(pid), random=self.random)
             os.kill(pid, signal.SIGCONT)
             while self._wait(pid) != signal.SIGCONT:               # past the stops of being seized and continued
                 ptrace("CONT", pid)
@@ -1060,7 +1062,7 @@ class Clock:
         vdso, loader, random = auxv.get(33), auxv.get(7), auxv.get(25)        # AT_SYSINFO_EHDR (without it all reads are calls),
         process.vdso = self._patch_vdso(thread, vdso) if vdso else "none"     # AT_BASE, AT_RANDOM
         if self.fixed and random:
-            process.write(random, self.random.bytes(16))
+            process.write(random, thread.random.bytes(16))
         if self.fps and loader:                                     # the dynamic loader calls it whenever it has loaded something
             path = next((path for path, at in mapped_files(tid).items() if at == loader), "")
             state = library_symbols(*located(tid, path)).get("_dl_debug_state") if path else None
@@ -1075,11 +1077,11 @@ class Clock:
         process.write(below, path)
         file = self._system_call(tid, 2, below, os.O_RDWR | os.O_CLOEXEC)
         process.write(below, kept)
-        shared = 0x01 | 0x100000                                    # MAP_SHARED | MAP_FIXED_NOREPLACE
-        places = [self._system_call(tid, 9, STUB_AT, PAGE, 5, shared, file, 0),                      # r-x
-                  self._system_call(tid, 9, CLOCK_AT, 2 * PAGE + SCRATCH, 3, shared, file, PAGE)]    # rw-
+        SHARED, PRIVATE, FIXED_NOREPLACE = 1, 2, 0x100000           # private: each process counts its own reads, or runs would differ
+        areas = ((STUB_AT, PAGE, 5, SHARED), (CLOCK_AT, PAGE, 3, SHARED), (SPINS_AT, PAGE, 3, PRIVATE), (SCRATCH_AT, SCRATCH, 3, SHARED))
+        places = [self._system_call(tid, 9, at, size, access, kind | FIXED_NOREPLACE, file, at - STUB_AT) for at, size, access, kind in areas]
         self._system_call(tid, 3, file)
-        if places != [STUB_AT, CLOCK_AT]:
+        if places != [at for at, *_ in areas]:
             raise GameError(f"vDSO patch: the clock could not be mapped into {os.readlink(f'/proc/{tid}/exe')} (open {file}, "
                             f"mmap {places}); it must run as the same user and see the same /proc")
 
@@ -1155,7 +1157,7 @@ class Clock:
             else:
                 self._on_result(thread)
         elif event == EXEC:
-            self.threads[thread.tid] = thread = Thread(thread.tid, Process(thread.tid))
+            self.threads[thread.tid] = thread = Thread(thread.tid, Process(thread.tid), random=thread.random)
             for key in [k for k in self.timers if k[:2] == (thread.tid, "posix")]:
                 del self.timers[key]                                # timer_create's end here; the others stay
             for key in [k for k in self.timers if k[0] == thread.tid]:
@@ -1193,7 +1195,8 @@ class Clock:
         status = Path(f"/proc/{tid}/status").read_text()
         pid = int(re.search(r"^Tgid:\s*(\d+)", status, re.M)[1])
         own = pid != thread.process.pid
-        self.threads[tid] = Thread(tid, Process(pid, thread.process) if own else thread.process)
+        self.threads[tid] = Thread(tid, Process(pid, thread.process) if own else thread.process,
+                                   random=thread.random.spawn(1)[0] if thread.random else None)
         if event == VFORK:
             thread.state = "vfork"
         self._go_on(thread)
@@ -1214,7 +1217,7 @@ class Clock:
             return self._on_sleep(thread, registers, name, a)
         if name == "spin":
             return self._park(thread, registers, self.now + HOP)
-        result = self._read_clock(process, name, a) if name in READS else self._on_timer(process, name, a) if name in TIMERS else self._random(process, a)
+        result = self._read_clock(process, name, a) if name in READS else self._on_timer(process, name, a) if name in TIMERS else self._random(thread, a)
         if result is not None:                                      # in the kernel's place
             self._skip(thread, registers, result)
         self._go_on(thread)
@@ -1305,11 +1308,11 @@ class Clock:
             process.write(where, pack_time(value, 1 if name == "clock_gettime" else 1000))
         return 0
 
-    def _random(self, process, a) -> int | None:
+    def _random(self, thread, a) -> int | None:
         if not self.fixed:
             return None
         count = min(a[1], 1 << 20)
-        process.write(a[0], self.random.bytes(count))
+        thread.process.write(a[0], thread.random.bytes(count))
         return count
 
     def _on_result(self, thread):
@@ -1671,6 +1674,15 @@ class Clock:
         due = [t for t in (*self.timers.values(), *self.threads.values()) if t.deadline is not None]
         return min(due, key=lambda t: t.deadline, default=None)
 
+    def _jump(self, due):
+        """On to the moment of who is due, or of what comes first there; then the game is quiet."""
+        server = next((t for t in self.threads.values() if t.process.serves and t.state == "waiting" and t.deadline is not None), None)
+        if server and due.deadline > self.now:                      # Wine's server writes down the time for its programs whenever it wakes: it
+            self.words[0] = server.deadline = due.deadline          # first, for they would race for it
+            due = server
+        self._wake(due)
+        self._settle()
+
     def _wake(self, due):
         self.words[0] = max(self.now, due.deadline)
         if isinstance(due, Timer):
@@ -1697,8 +1709,7 @@ class Clock:
         target = self.now + round(seconds * NS)
         self._settle()
         while (due := self._next()) and due.deadline <= target and self.threads:
-            self._wake(due)
-            self._settle()
+            self._jump(due)
         self.words[0] = max(self.now, target)
 
     def step_frame(self, presented=None, timeout: float = 60.0, patience: float = 60.0) -> bool:
@@ -1717,10 +1728,10 @@ class Clock:
             if time.perf_counter() > end or self.now > last:
                 raise NoFrame(f"no frame in {timeout:g} s, or {patience:g} s of game time")
             if due := self._next():
-                self._wake(due)
+                self._jump(due)
             else:
                 time.sleep(0.0005)                                  # it waits for something outside
-            self._settle()
+                self._settle()
         return True
 
     def run(self, seconds: float, speed: float = 1.0) -> None:
@@ -1730,8 +1741,9 @@ class Clock:
         while self.threads and (passed := time.perf_counter() - begin) < seconds:
             if speed == math.inf:
                 if due := self._next():
-                    self._wake(due)
-                self._settle()
+                    self._jump(due)
+                else:
+                    self._settle()
                 continue
             target = origin + int(passed * speed * NS)
             while (due := self._next()) and due.deadline <= target:
@@ -2061,7 +2073,7 @@ def session_of(pid: int) -> int:
 
 MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())    # where the private folders are
 KEEPER = """
-if [ -n "$2" ]; then Xvfb -displayfd 1 -screen 0 "$2x24" -fbdir "$1" -nolisten tcp -noreset -nocursor -r 2> "$1/Xvfb.log" & x=$!; fi
+if [ -n "$2" ]; then Xvfb -displayfd 1 -screen 0 "$2x24" -fbdir "$1" -nolisten tcp -noreset -nocursor -r $3 2> "$1/Xvfb.log" & x=$!; fi
 echo "$x"; exec 1>&-
 while read -r line; do last=$line; done
 eval "$last"
@@ -2077,13 +2089,13 @@ class Stage:
     The X server draws no cursor and repeats no keys (-r), which it would do by its own clock.
     """
 
-    def __init__(self, screen: str = ""):
-        """screen: WIDTHxHEIGHT in pixels; empty: none"""
+    def __init__(self, screen: str = "", options: str = ""):
+        """screen: WIDTHxHEIGHT in pixels; empty: none    options: of the X server"""
         self.path, self.owner = Path(tempfile.mkdtemp(prefix="nitro-", dir=MEMORY)), os.getpid()
         (self.path / "home").mkdir()
         self.keeper, self.clock, self.display, self.server, self.pads, self.will = None, None, None, 0, [], {}
         if os.name == "posix":
-            self.keeper = subprocess.Popen(["sh", "-c", KEEPER, "sh", str(self.path), screen], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            self.keeper = subprocess.Popen(["sh", "-c", KEEPER, "sh", str(self.path), screen, options], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                            stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             if screen:
@@ -3547,7 +3559,7 @@ class GameEnv(gymnasium.Env):
         if fault:
             say_once(f"sim: {fault}. Falling back to " + ("the built-in console's own pause." if console else
                      "SIGSTOP: the game runs in real time between two steps, and nothing is reproducible."))
-        self.stage = stage = Stage("" if console or self.display or here else SCREEN_SIZE)
+        self.stage = stage = Stage("" if console or self.display or here else SCREEN_SIZE, "-extension MIT-SHM" * self._runs_wine())
         self.finalizer = weakref.finalize(self, stage.remove)
         if not console and (here or self.display):
             stage.display = Desktop(stage) if here else Display(self.display)
@@ -3643,7 +3655,9 @@ class GameEnv(gymnasium.Env):
         return self.clock.step_frame(None, self.timeout)
 
     def _runs_wine(self) -> bool:
-        """Whether the game is a Windows program: it presents by GDI, which is nothing that we see, or else by OpenGL or Vulkan at once."""
+        """Whether the game is a Windows program: it presents by GDI, which is nothing that we see, or else by OpenGL or Vulkan at once.
+
+        GDI gives pictures to the X server in shared memory, and draws on while that still copies them: hence none of it."""
         return any(re.search(r"\b(wine|proton)", part) for part in self.command)
 
     def _await_window(self):
