@@ -345,6 +345,34 @@ def test_the_seed_sets_the_clock_and_chance():
     assert not set(told(seed=3)[1:3]) & set(told(seed=4)[1:3]) and not set(told(fixed=False)[1:]) & set(told(fixed=False)[1:])
 
 
+@needs_hook
+def test_chance_and_reads_are_counted_by_thread_and_process():
+    """Whoever asks first gets the same; and the reads of another process, in any number, let no time pass."""
+    code = """
+turns, found = [threading.Event() for _ in range(3)], [os.urandom(4).hex()] * 4
+def ask(i):
+    turns[i].wait()
+    found[i] = os.urandom(4).hex()
+threads = [threading.Thread(target=ask, args=(i,)) for i in range(3)]
+for t in threads: t.start()
+for i in map(int, sys.argv[1]):
+    turns[i].set()
+    threads[i].join()
+for _ in range(4):
+    if not os.fork():
+        for _ in range(300): time.monotonic_ns()
+        os._exit(0)
+    os.wait()
+print(*found, time.monotonic_ns())
+"""
+
+    def told(order):
+        with launched(*python(code), order) as (clock, said):
+            clock.step(1)
+            return said().split()
+    assert told("012") == told("210") and len(set(told("012")[:4])) == 4 and told("012")[4] == str(sim.BIRTH)
+
+
 def said_lines(said):
     return said().strip().splitlines()
 
