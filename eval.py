@@ -775,12 +775,12 @@ class Expert:
 class StickyRandom:
     """A gamepad in the hands of chance: every button and axis is drawn anew and held for 0.1 to 1 s."""
 
-    def __init__(self, seed: int):
-        self.rng, self.left, self.value = np.random.default_rng(seed), np.zeros(20), np.zeros(20, np.float32)
+    def __init__(self, seed: int, fps: int = FPS):
+        self.rng, self.fps, self.left, self.value = np.random.default_rng(seed), fps, np.zeros(20), np.zeros(20, np.float32)
 
     def __call__(self, frame, info):
         new = self.left <= 0
-        self.left[new] = self.rng.integers(FPS // 10, FPS + 1, new.sum())
+        self.left[new] = self.rng.integers(self.fps // 10, self.fps + 1, new.sum())
         self.value[new] = np.r_[self.rng.random(16) < 0.3, self.rng.uniform(-1, 1, 4)][new]
         self.left -= 1
         return self.value[:16].astype(np.uint8), self.value[16:].copy()
@@ -856,9 +856,7 @@ def play_suite(c: Play) -> dict:
     if seeds < 1:
         raise SystemExit(f"--seeds {seeds}: expected 1 or more")
     settings = {"policy": sim.source(c.policy)["sha256"], "execute": c.execute, "steps": c.steps, "seed": c.seed, "games": games_digest()}
-    if not c.out:
-        key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-        c = dataclasses.replace(c, out=f"data/play/{Path(c.policy).resolve().parent.name}-{Path(c.policy).stem}-{key}")
+    c = with_folder(c, settings)
     jobs = [Job(p, n, t, 10_000 * (c.seed + 1) + s) for s in range(seeds) for n, t in suite for p in PLAYERS]
     left = [j for j in jobs if not kept(j, c, settings)]
     print(f"{len(suite)} tasks, {seeds} episodes of each by {', '.join(PLAYERS)}: {len(jobs)} episodes, {len(jobs) - len(left)} are there -> {c.out}", flush=True)
@@ -871,6 +869,12 @@ def play_suite(c: Play) -> dict:
     records = [kept(j, c, settings, crashed=True) for j in jobs]
     films = film_suite(records, c)
     return write_report(c, settings, suite, seeds, records, films)
+
+
+def with_folder(c: Play, settings: dict) -> Play:
+    """--out, or a folder in data/play for this policy and these settings."""
+    name = f"{Path(c.policy).resolve().parent.name}-{Path(c.policy).stem}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}"
+    return c if c.out else dataclasses.replace(c, out=f"data/play/{name}")
 
 
 def chosen(games: str, tasks: str) -> list[tuple[str, str]]:
@@ -901,11 +905,15 @@ def kept(job: Job, c: Play, settings: dict, crashed: bool = False) -> dict | Non
     return record if crashed or not (record["crash"] or c.fresh) else None
 
 
-def episode(job: Job, c: Play, settings: dict) -> dict:
+def built_in(job: Job, c: Play) -> dict:
+    return through(job, c) if job.player == "policy" else within(job)
+
+
+def episode(job: Job, c: Play, settings: dict, play=built_in) -> dict:
     """Play it, and keep what came of it in OUT/episodes.  A game that crashes is a failure, and does not stop the rest."""
     score, crash = {"progress": 0.0, "success": False, "time": 0.0}, ""
     try:
-        score = through(job, c) if job.player == "policy" else within(job)
+        score = play(job, c)
     except sim.GameError as e:
         crash = str(e)
     record = {**job._asdict(), "progress": float(score["progress"]), "success": bool(score["success"]), "seconds": score["time"], "crash": crash,
@@ -1078,6 +1086,11 @@ def percent(s: dict) -> str:
     return "{:.0f} [{:.0f}, {:.0f}]".format(*(100 * v for v in s["success"]))
 
 
+def cell(s: dict | None) -> str:
+    """The same and the mean progress, as in 45 [26, 66] (0.61)."""
+    return f"{percent(s)} ({s['progress'][0]:.2f})" if s else "-"
+
+
 def write_report(c: Play, settings: dict, suite, seeds: int, records: list[dict], films: list[dict]) -> dict:
     """Print the tables; OUT/report.json, OUT/report.html."""
     seen = sorted(sim.read(c.policy, "nitrogen.policy/1")[1].get("games") or ())
@@ -1101,7 +1114,6 @@ LEGEND = ("Completed tasks in %, with the 95 % Wilson interval over episodes; in
 def print_report(report: dict) -> None:
     """Groups x categories as in the paper's figure, then task by task."""
     floors = ("random", "held", "none", "expert")
-    cell = lambda s: f"{percent(s)} ({s['progress'][0]:.2f})" if s else "-"
     brief = lambda s: f"{100 * s['success'][0]:.0f} ({s['progress'][0]:.2f})" if s else "-"
     print(f"\n{textwrap.fill(LEGEND, 150)}\n\n{quick_note(report)}\n\n{'the policy':18s}" + "".join(f"{col:>22s}" for col in (*CATEGORIES, "all")) + "".join(f"{p:>12s}" for p in floors))
     for row, cols in report["cells"].items():
@@ -1114,8 +1126,13 @@ def print_report(report: dict) -> None:
         mine = t["policy"]
         print(f"{t['game'] + ' ' + t['task']:18s}{t['category']:12s}{percent(mine):>14s}{'{:.2f} [{:.2f}, {:.2f}]'.format(*mine['progress']):>20s}"
               + "".join(f"{brief(t[p]):>12s}" for p in floors))
-    for r in report["crashes"]:
-        print(f"crashed, counted as a failure: {r['game']} {r['task']}, seed {r['seed']}, {r['player']}: {r['crash']}")
+    print_crashes(report["crashes"])
+
+
+def print_crashes(records: list[dict]) -> None:
+    for r in records:
+        if r["crash"]:
+            print(f"crashed, counted as a failure: {r['game']} {r['task']}, seed {r['seed']}, {r['player']}: {r['crash']}")
 
 
 def quick_note(report: dict) -> str:
@@ -1291,7 +1308,7 @@ def tasks(c: sim.Common) -> None:
 @dataclass(frozen=True)
 class Live(Play, sim.Run):
     realtime: bool = False              # on your own game: it runs at its normal speed and does not wait for the policy
-    speed: float = 1.0                  # with --realtime: of game time
+    speed: float = 1.0                  # of game time, with --realtime
     video: str = ""                     # also write a film; of the suite, the best and the worst episodes are filmed anyway
     seconds: float = 60.0               # of game time; 0: until the game or you end it
     menu: bool = False                  # the policy may press START and BACK
@@ -1300,7 +1317,7 @@ class Live(Play, sim.Run):
     keys: str = ""                      # for a game that takes keys, on top of sim.KEYS: SOUTH=z,LEFT_X-=a,...
     suite: str = ""                     # open: free Linux games; or a table of your own, as assets/open.json
     remote: str = ""                    # HOST:PORT of `python eval.py serve`: the policy is there
-    token: str = "data/serve.token"     # the file that serve wrote, or the token itself
+    token: str = "data/serve.token"     # a copy of the file that serve wrote
     patience: float = 30.0              # seconds to wait for a lost connection to come back
 
 
@@ -1313,16 +1330,15 @@ MENU = [sim.BUTTONS.index("BACK"), sim.BUTTONS.index("START")]
 
 
 def live(c: Live) -> dict | None:
-    if c.suite:
-        return open_suite(c)
-    if not (c.command or c.realtime or c.remote):
-        if c.video:
-            raise SystemExit("--video goes with -- COMMAND; of the suite, the best and the worst episodes are filmed anyway")
-        return play(c)
-    if not c.speed > 0:
-        raise SystemExit(f"--speed {c.speed:g}: expected more than 0")
+    yours = c.command or c.attach or c.realtime or c.remote
+    if (c.video or c.window) and (c.suite or not yours):
+        raise SystemExit("--video and --window go with -- COMMAND; of the built-in suite, the best and the worst episodes are filmed anyway")
+    if not c.speed > 0 or c.speed != 1 and not c.realtime:
+        raise SystemExit(f"--speed {c.speed:g}: expected more than 0, together with --realtime: without it the game waits for the policy")
+    if not yours or c.suite:
+        return open_suite(c) if c.suite else play(c)
     with contextlib.closing(brain_of(c)) as brain, sim.launch(c, keys=key_map(c.keys)) as env, contextlib.ExitStack() as stack:
-        person = Takeover(sim.Person(f"{Path(c.command[0]).name}: touch a key or the pad to play"), c.idle) if c.window else None
+        person = Takeover(sim.Person(f"{Path((*c.command, c.attach)[0]).name}: touch a key or the pad to play"), c.idle) if c.window else None
         pilot, film, size = stack.enter_context(contextlib.closing(Pilot(brain, c))), None, None
         try:
             for info in frames(env, pilot, c, person):
@@ -1336,11 +1352,11 @@ def live(c: Live) -> dict | None:
 
 
 def brain_of(c: Live):
-    if c.remote:
-        return Remote(c.remote, c.token, 3.0 if c.realtime else 60.0)
-    if not Path(c.policy).exists():
-        raise SystemExit(f"{c.policy}: no such policy; train one: python train.py --config tiny")
-    return Local(c.policy, c.device, c.steps, c.seed)
+    if not c.remote:
+        return Local(c.policy, c.device, c.steps, c.seed)
+    if not Path(c.token).is_file():
+        raise SystemExit(f"--token {c.token}: no such file; copy it from the machine that serves")
+    return Remote(c.remote, Path(c.token).read_text().strip(), 3.0 if c.realtime else 60.0)
 
 
 def key_map(text: str) -> dict:
@@ -1402,8 +1418,9 @@ class Pilot:
     """The policy as a player: one chunk follows another, thought out while the game waits or, in real time, beside it."""
 
     def __init__(self, brain, c: Live):
+        if not 1 <= c.execute <= brain.about["horizon"]:
+            raise SystemExit(f"--execute {c.execute}: this policy's chunks hold {brain.about['horizon']} actions; give 1 to {brain.about['horizon']}")
         self.brain, self.c, self.pool = brain, c, concurrent.futures.ThreadPoolExecutor(1)
-        self.execute = c.execute or max(1, brain.about["horizon"] // 2)
         self.latency, self.frames, self.empty, self.late = [], 0, 0, 0          # s per chunk; frames, those without a plan, those shown late
         self.forget()
 
@@ -1415,7 +1432,7 @@ class Pilot:
         """The pad for the frame after this one.  OSError: the connection is lost."""
         now, following = info["time"], info["time"] + 1 / self.c.fps
         if self.thought is None and now > self.again - 1e-6:
-            self.thought, self.seen, self.again = self.pool.submit(self._think, frame), now, now + self.execute / self.plan.rate
+            self.thought, self.seen, self.again = self.pool.submit(self._think, frame), now, now + self.c.execute / self.plan.rate
         if self.thought and (self.thought.done() or not self.c.realtime or not len(self.plan.rows)):
             self._take(following)
         row = self.plan.at(following)
@@ -1493,7 +1510,7 @@ def frames(env, agent, c: Live, person=None, start=()):
             return
         before = info["time"]
         frame, _, ended, _, info = env.step({"buttons": pad[0], "sticks": pad[1]})
-        if c.realtime:
+        if c.realtime or person:                                # nobody can play a game that runs as fast as it can
             due, now = due + (info["time"] - before) / c.speed, time.perf_counter()
             time.sleep(max(0.0, due - now))
             if due < now - 1 / c.fps:                           # a late game does not hurry after
@@ -1528,24 +1545,60 @@ def press(env, macro, fps: int):
 
 
 # ---- live play: a table of tasks in real games ------------------------------------------------------------------------------
-# What a task says: goal in words; command, fps, seconds; keys, as in sim.KEYS; files to put into the game's home: {name: text}, or with a
-# part of another file replaced: {"of", "find", "put"}; start and end: macros of seconds, buttons and X keys; and its score, one of
+# What a task says: goal in words; command, fps, seconds; keys, as in sim.KEYS; files to put into the game's home: {name: text}, a copy of
+# another file, {"of"}, or one with a part replaced, {"of", "find", "put"}; start and end: macros of seconds, buttons and X keys; its score, one of
 #   {"stderr": pattern of a number, "from", "goal"}   {"file": in its home, "struct": with one number, "from", "goal"}   {"exit": status}
 #   {"picture": a PNG beside the table, "like": 0..1}: part of the frame when it is done.   "{home}" in the command stands for its home.
 
+FIELDS = {"goal": str, "command": list, "seconds": (int, float), "score": dict}                 # of every task
+MORE = {"install": str, "fps": int, "keys": dict, "files": dict, "start": list, "end": list}
+SCORES = {"stderr": {"goal"}, "file": {"struct", "goal"}, "exit": set(), "picture": set()}      # by what it is told, and what it needs besides
+REAL_PLAYERS = ("policy", "random", "none")
+
+
 def open_table(suite: str) -> tuple[dict, Path]:
+    """(tasks by name, folder of the table); SystemExit names what is wrong with which task."""
     path = sim.ROOT / "assets" / "open.json" if suite == "open" else Path(suite)
     try:
         table = json.loads(path.read_text())
-        assert all({"goal", "command", "seconds", "score"} <= set(task) for task in table.values())
-    except (OSError, ValueError, AttributeError, TypeError, AssertionError) as e:
-        raise SystemExit(f"{path}: not a table of tasks with goal, command, seconds and score ({e}); see assets/open.json") from None
+        assert isinstance(table, dict) and table, "expected {name: task, ...}"
+    except (OSError, ValueError, AssertionError) as e:
+        raise SystemExit(f"{path}: not a table of tasks ({e}); see assets/open.json") from None
+    for name, task in table.items():
+        if fault := task_fault(task, path.parent):
+            raise SystemExit(f"{path}: {name}: {fault}; see assets/open.json")
     return table, path.parent
 
 
+def task_fault(task, folder: Path) -> str:
+    """What is wrong with a task, in words; empty if nothing is."""
+    if not isinstance(task, dict) or not FIELDS.keys() <= task.keys() <= (FIELDS | MORE).keys():
+        return f"a task has {', '.join(FIELDS)}, and perhaps {', '.join(MORE)}"
+    if wrong := [k for k, v in task.items() if not isinstance(v, (FIELDS | MORE)[k]) or not v]:
+        return f"{wrong[0]} is {task[wrong[0]]!r}"
+    score, (kind, *others) = task["score"], [k for k in SCORES if k in task["score"]] or [""]
+    if not kind or others or not SCORES[kind] <= score.keys():
+        return f"its score is one of stderr + goal, file + struct + goal, exit, picture, not {score}"
+    if kind == "picture" and read_picture(folder / score["picture"]) is None:
+        return f"{folder / score['picture']}: no such picture"
+    strange = [p for p in (*task.get("start", ()), *task.get("end", ())) if not isinstance(p, (int, float)) and p not in sim.BUTTONS and not is_key(p)]
+    return f"{strange[0]!r} in a macro is no number of seconds, no button and no key" if strange else ""
+
+
+def is_key(name) -> bool:
+    return isinstance(name, str) and (len(name) == 1 or name in sim.KEYSYMS)
+
+
+def read_picture(path: Path):
+    """uint8 [h, w, 3] RGB; None if it cannot be read."""
+    import cv2
+    picture = cv2.imread(str(path)) if path.is_file() else None
+    return None if picture is None else picture[..., ::-1].copy()
+
+
 def open_suite(c: Live) -> dict:
-    """The policy, chance and an untouched pad at real games; prints and writes progress 0..1, mean and 95 % interval."""
-    table, _ = open_table(c.suite)
+    """The policy, chance and an untouched pad at real games: completed tasks and progress, printed and in OUT/open.json."""
+    table, folder = open_table(c.suite)
     wanted = list(table) if c.tasks == "all" else c.tasks.split(",")
     if unknown := set(wanted) - set(table):
         raise SystemExit(f"--tasks {c.tasks}: no task '{min(unknown)}' in this table (there are {', '.join(table)})")
@@ -1553,15 +1606,22 @@ def open_suite(c: Live) -> dict:
     for n in [n for n in there if not there[n]]:
         print(f"{n}: skipped, {table[n]['command'][0]} is not installed ({table[n].get('install', 'sudo apt install it')})", file=sys.stderr)
     names, seeds = [n for n in there if there[n]], 4 if c.quick else c.seeds
-    brain_of(c).close()                                         # one clear line now, not one per episode
-    jobs = [(player, n, c.seed + i) for n in names for player in ("policy", "random", "none") for i in range(seeds)]
-    results = dict(zip(jobs, sim.for_each(functools.partial(open_episode, c=c), jobs, c.workers, "episodes", c.ray)))
-    out = {n: {p: dict(zip(("progress", "low", "high"), interval([v for j, v in results.items() if j[:2] == (p, n)])))
-               for p in ("policy", "random", "none")} for n in names}
-    print(f"progress 0..1, {seeds} episodes each\n{'task':16s}" + "".join(f"{p:>20s}" for p in ("policy", "random", "none")))
+    with contextlib.closing(brain_of(c)) as brain:              # one clear line now, not one per episode
+        settings = {"policy": brain.about.get("policy") or sim.source(c.policy)["sha256"], "seed": c.seed,
+                    **{k: getattr(c, k) for k in ("execute", "steps", "realtime", "speed", "menu")}}
+    c = with_folder(c, settings)
+    jobs = [Job(p, f"{Path(c.suite).stem}-{task_digest(table[n], folder)}", n, c.seed + i) for i in range(seeds) for n in names for p in REAL_PLAYERS]
+    left = [j for j in jobs if not kept(j, c, settings)]
+    print(f"{len(names)} tasks, {seeds} episodes of each by {', '.join(REAL_PLAYERS)}: {len(jobs)} episodes, {len(jobs) - len(left)} are there -> {c.out}", flush=True)
+    if left or not jobs:
+        sim.for_each(functools.partial(episode, c=c, settings=settings, play=in_real_game), left, c.workers, "episodes", c.ray)
+    records = [kept(j, c, settings, crashed=True) for j in jobs]
+    out = {n: {p: summary([r for r in records if (r["task"], r["player"]) == (n, p)]) for p in REAL_PLAYERS} for n in names}
+    print(f"completed, %, and 95 % interval; in brackets mean progress, 0..1\n{'task':16s}" + "".join(f"{p:>22s}" for p in REAL_PLAYERS))
     for n, row in out.items():
-        print(f"{n:16s}" + "".join(f"{v['progress']:8.2f} [{v['low']:.2f}, {v['high']:.2f}]" for v in row.values()) + f"   {table[n]['goal']}")
-    sim.write_bytes(Path(c.out or "data/play") / "open.json", json.dumps(out, indent=1).encode())
+        print(f"{n:16s}" + "".join(f"{cell(s):>22s}" for s in row.values()) + f"   {table[n]['goal']}")
+    print_crashes(records)
+    sim.write_bytes(Path(c.out) / "open.json", json.dumps(out, indent=1).encode())
     return out
 
 
@@ -1569,38 +1629,44 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/games")
 
 
-def open_episode(job, c: Live) -> float:
-    """Progress of one player at one task, 0..1: the most that was seen, a moment apart."""
-    player, name, seed = job
+def task_digest(task: dict, folder: Path) -> str:
+    """Of all that the table says about a task: with another, its episodes are others."""
+    picture = task["score"].get("picture")
+    return hashlib.sha256(json.dumps(task).encode() + ((folder / picture).read_bytes() if picture else b"")).hexdigest()[:8]
+
+
+def in_real_game(job: Job, c: Live) -> dict:
+    """The score of one player at one task: the most progress that was seen, half a second apart."""
     table, folder = open_table(c.suite)
-    task = table[name]
+    task, began, info = table[job.task], None, None
     with tempfile.TemporaryDirectory(prefix="nitro-home-") as home, contextlib.ExitStack() as stack:
         fill(Path(home), task.get("files", {}))
         command = [part.replace("{home}", home) for part in task["command"]]
-        c = dataclasses.replace(c, command=(program(command[0]), *command[1:]), fps=task.get("fps", 60), seconds=float(task["seconds"]), seed=seed, home=home)
-        agent = stack.enter_context(contextlib.closing(Pilot(stack.enter_context(contextlib.closing(brain_of(c))), c))) if player == "policy" else \
-            StickyRandom(seed) if player == "random" else Held()
-        env = stack.enter_context(sim.launch(c, keys=task.get("keys")))
-        best, ended = 0.0, False
-        for i, _ in enumerate(frames(env, agent, c, start=task.get("start", ()))):
-            ended = not env.clock.alive
-            best = max(best, task_score(task["score"], env, folder, home)) if i % (c.fps // 2) == 0 or ended else best
+        c = dataclasses.replace(c, command=(program(command[0]), *command[1:]), fps=task.get("fps", 60), seconds=float(task["seconds"]), seed=job.seed, home=home)
+        agent = StickyRandom(job.seed, c.fps) if job.player == "random" else Held() if job.player == "none" else \
+            stack.enter_context(contextlib.closing(Pilot(stack.enter_context(contextlib.closing(brain_of(c))), c)))
+        env, best = stack.enter_context(sim.launch(c, keys=task.get("keys"))), 0.0
+        look = lambda: max(best, task_score(task["score"], env, folder, home))
+        for i, info in enumerate(frames(env, agent, c, start=task.get("start", ()))):
+            began = info["time"] if began is None else began
+            best = look() if i % (c.fps // 2) == 0 or not env.clock.alive else best
             if best >= 1:
-                return 1.0
-        if not ended:
+                break
+        if best < 1 and env.clock.alive:
             press(env, task.get("end", ()), c.fps)
-        return max(best, task_score(task["score"], env, folder, home))
+            best = look()
+        return {"progress": best, "success": best >= 1, "time": info["time"] - began}
 
 
 def fill(home: Path, files: dict) -> None:
     for name, content in files.items():
         if isinstance(content, dict):
-            text = Path(content["of"]).read_text()
-            if content["find"] not in text:
-                raise SystemExit(f"{content['of']}: {content['find']!r} is not in it")
-            content = text.replace(content["find"], content["put"], 1)
+            content, rule = Path(content["of"]).read_bytes(), content
+            if rule.get("find", "").encode() not in content:
+                raise SystemExit(f"{rule['of']}: {rule['find']!r} is not in it")
+            content = content.replace(rule["find"].encode(), rule["put"].encode(), 1) if "find" in rule else content
         (home / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / name).write_text(content)
+        (home / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def task_score(rule: dict, env, folder: Path, home: str) -> float:
@@ -1609,10 +1675,10 @@ def task_score(rule: dict, env, folder: Path, home: str) -> float:
         return float(env.clock.returncode == rule["exit"])
     if "picture" in rule:
         import cv2
-        part, frame = cv2.imread(str(folder / rule["picture"])), cv2.cvtColor(env.render(), cv2.COLOR_RGB2BGR)
-        if part is None or part.shape[0] > frame.shape[0] or part.shape[1] > frame.shape[1]:
-            raise SystemExit(f"{folder / rule['picture']}: not a picture that fits into a frame of {frame.shape[1]} x {frame.shape[0]}")
-        return float(cv2.matchTemplate(frame, part, cv2.TM_CCOEFF_NORMED).max() >= rule["like"])
+        part, frame = read_picture(folder / rule["picture"]), env.render()
+        if part.shape[0] > frame.shape[0] or part.shape[1] > frame.shape[1]:
+            raise SystemExit(f"{folder / rule['picture']}: larger than a frame of {frame.shape[1]} x {frame.shape[0]}")
+        return float(cv2.matchTemplate(frame, part, cv2.TM_CCOEFF_NORMED).max() >= rule.get("like", 0.9))
     if "file" in rule:
         path, size = Path(home) / rule["file"], struct.calcsize(rule["struct"])
         data = path.read_bytes()[:size] if path.exists() else b""
@@ -1685,6 +1751,7 @@ def secret(path: str) -> str:
 def serve(c: Serve) -> None:
     """The policy for games on other machines, until Ctrl-C."""
     brain, token, lock = Local(c.policy, c.device, c.steps, c.seed), secret(c.token), threading.Lock()
+    brain.about["policy"] = sim.source(c.policy)["sha256"]      # so that results say whose they are
     brain.think(np.zeros((256, 256, 3), np.uint8))              # compiled and warm
     try:
         server = socket.create_server((c.host, c.port))
@@ -1696,7 +1763,8 @@ def serve(c: Serve) -> None:
         while True:
             peer, (host, port, *_) = server.accept()
             if threading.active_count() > CLIENTS:
-                peer.close()
+                with peer, contextlib.suppress(OSError):
+                    refuse(peer, f"{CLIENTS} clients already")
                 continue
             threading.Thread(target=attend, args=(peer, f"{host}:{port}", brain, token, lock), daemon=True).start()
 
@@ -1740,8 +1808,7 @@ class Remote:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise SystemExit(f"--remote {address}: expected HOST:PORT")
-        self.address, self.at, self.timeout = address, (host, int(port)), timeout
-        self.token, self.peer = Path(token).read_text().strip() if Path(token).is_file() else token, None
+        self.address, self.at, self.timeout, self.token, self.peer, self.unanswered = address, (host, int(port)), timeout, token, None, 0
         try:
             self.connect()
         except OSError as e:
@@ -1751,7 +1818,7 @@ class Remote:
         self.close()
         self.peer = socket.create_connection(self.at, 5)
         self.peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        said = receive(self.peer, HELLO)[1]
+        said = self._answer()[1]
         if said.get("protocol") != PROTOCOL:
             raise SystemExit(f"--remote {self.address}: the server speaks {ascii(said.get('protocol'))[:40]}, this client {PROTOCOL!r}: {SAME}")
         send(self.peer, protocol=PROTOCOL, proof=proof(self.token, said.get("nonce")))
@@ -1771,9 +1838,14 @@ class Remote:
         actions = self._answer()[0].get("actions")
         if actions is None or actions.dtype != np.float32 or actions.ndim != 2 or actions.shape[1] != 20 or not np.isfinite(actions).all():
             raise ConnectionError("its answer is no chunk of actions")
+        self.unanswered = 0
         return actions
 
     def reconnect(self, why, patience: float):
+        self.unanswered += 1
+        if self.unanswered == 4:                                # it is there, but each time it says nothing for as long as we wait
+            raise SystemExit(f"--remote {self.address}: connected again three times, and no chunk came ({why}); is the policy there too slow? "
+                             "Fewer --steps or a faster --device there, or no --realtime here")
         print(f"lost the connection to {self.address} ({why}): the pad is released and the game stands still; trying for {patience:g} s", file=sys.stderr)
         end = time.perf_counter() + patience
         while True:
@@ -1830,7 +1902,7 @@ def transfer(c: Transfer) -> dict:
             init = ("--init", f"{root}/pretrained/model.safetensors") if arm == ARMS[1] else ()
             step("train.py", *common, "--data", f"{root}/own/shards-{h:g}h", "--out", run, "--steps", str(c.steps), "--warmup", str(max(1, c.steps // 20)),
                  "--seed", str(seed), *init)
-            results.setdefault((h, arm), []).extend(played(run, c))
+            results.setdefault((h, arm), []).append(played(run, c))
     return transfer_curve(results, root, c)
 
 
@@ -1860,28 +1932,51 @@ def played(run: str, c: Transfer) -> list:
     return episodes
 
 
+def resampled(scores, draws: int = 2000) -> np.ndarray:
+    """[draws, arm, 2]: means of scores [arm, training, task, level, 2] over trainings and levels drawn anew.
+
+    What one training plays is no independent sample, and neither is what is played on one level: both are drawn, the levels for both arms alike.
+    """
+    rng, (arms, trainings, tasks, levels, _) = np.random.default_rng(0), scores.shape
+    training, level = rng.integers(trainings, size=(draws, arms, trainings, 1, 1)), rng.integers(levels, size=(draws, 1, 1, tasks, levels))
+    return scores[np.arange(arms)[:, None, None, None], training, np.arange(tasks)[:, None], level].mean((2, 3, 4))
+
+
+def relative(means) -> np.ndarray:
+    """[..., 2]: gain of the second arm over the first, of means [..., arm, 2]; infinite from nothing, 0 from nothing to nothing."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(means[..., 1, :] / means[..., 0, :] - 1, nan=0.0, posinf=np.inf)
+
+
 def transfer_curve(results: dict, root: Path, c: Transfer) -> dict:
-    """Success over hours of data with 95 % intervals over all episodes: printed, transfer.json, transfer.png."""
+    """Progress and success over hours of data, 95 % intervals over trainings and levels: printed, transfer.json, transfer.png."""
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    success = {key: wilson(sum(s for _, s in v), len(v)) for key, v in results.items()}
-    progress = {key: interval([p for p, _ in v]) for key, v in results.items()}
-    hours = sorted({h for h, _ in results})
-    print(f"{c.held_out}: success, {c.repeats} trainings x {c.seeds} episodes of each task, 95 % interval\n{'hours':>6s}{ARMS[0]:>22s}{ARMS[1]:>22s}  relative")
+    hours, tasks = sorted({h for h, _ in results}), list(game(c.held_out).TASKS)
+    floor = np.mean([within(Job("random", c.held_out, t, 10_000 + s))["progress"] for t in tasks for s in range(c.seeds)])
+    print(f"{c.held_out}, {c.repeats} trainings x {len(tasks)} tasks x {c.seeds} levels: mean and 95 % interval over trainings and levels; "
+          f"a random pad's progress: {floor:.2f}\n{'hours':>6s}{'':10s}" + "".join(f"{arm:>20s}" for arm in ARMS) + f"{'relative':>24s}")
+    curve, figure, axes = [], *plt.subplots(1, 2, figsize=(8, 3), sharey=True)
     for h in hours:
-        (a, *_), (b, *_) = success[h, ARMS[0]], success[h, ARMS[1]]
-        print(f"{h:6g}" + "".join(f"{m:8.2f} [{low:.2f}, {high:.2f}]" for m, low, high in (success[h, arm] for arm in ARMS)) + (f"{b / a - 1:+10.0%}" if a else f"{'-':>10s}"))
-    for arm in ARMS:
-        mean, low, high = np.array([success[h, arm] for h in hours]).T
-        plt.plot(hours, mean, "o-", label=arm)
-        plt.fill_between(hours, low, high, alpha=0.2)
-    plt.xlabel(f"hours of {c.held_out}"), plt.ylabel("success"), plt.ylim(0, 1), plt.legend(), plt.grid(alpha=0.3), plt.tight_layout()
-    with sim.replacing(root / "transfer.png") as part:
-        plt.savefig(part, dpi=120, format="png")
-    plt.close()
-    out = {"config": dataclasses.asdict(c), "curve": [{"hours": h, "arm": arm, **{name: dict(zip(("mean", "low", "high"), v[h, arm]))
-           for name, v in (("success", success), ("progress", progress))}} for h in hours for arm in ARMS]}
+        scores = np.array([results[h, arm] for arm in ARMS], float).reshape(2, c.repeats, len(tasks), c.seeds, 2)
+        mean, draws = scores.mean((1, 2, 3)), resampled(scores)
+        spread, gains = np.percentile(draws, [2.5, 97.5], axis=0), np.percentile(relative(draws), [2.5, 97.5], axis=0, method="nearest")
+        for k, name in enumerate(("progress", "success")):
+            print(f"{h:6g}  {name:8s}" + "".join(f"{mean[i, k]:8.2f} [{spread[0, i, k]:.2f}, {spread[1, i, k]:.2f}]" for i in range(2))
+                  + f"{relative(mean)[k]:+9.0%} [{gains[0, k]:+.0%}, {gains[1, k]:+.0%}]")
+        curve += [{"hours": h, "arm": arm, **{name: dict(zip(("mean", "low", "high"), (mean[i, k], *spread[:, i, k])))
+                   for k, name in enumerate(("progress", "success"))}} for i, arm in enumerate(ARMS)]
+    print("the paper's own, in success: +10 % (top-down roguelike), +5 %, +25 % and +52 % (3D action RPG, by category)")
+    for ax, name in zip(axes, ("progress", "success")):
+        for arm in ARMS:
+            mean, low, high = np.array([[p[name][v] for v in ("mean", "low", "high")] for p in curve if p["arm"] == arm]).T
+            ax.plot(hours, mean, "o-", label=arm)
+            ax.fill_between(hours, low, high, alpha=0.2)
+        ax.set_xlabel(f"hours of {c.held_out}"), ax.set_title(name), ax.set_ylim(0, 1), ax.grid(alpha=0.3)
+    axes[0].axhline(floor, color="#777", ls=":", label="random pad"), axes[0].legend(fontsize=8)
+    sim.write_bytes(root / "transfer.png", png(figure))
+    out = {"config": dataclasses.asdict(c), "random": floor, "curve": curve}
     sim.write_bytes(root / "transfer.json", json.dumps(out, indent=1).encode())
     return out
 

@@ -187,10 +187,12 @@ def test_a_person_takes_the_pad_and_gives_it_back(capsys):
 
     takeover = evaluation.Takeover(person, idle=0.5)
     takeover.clock = lambda: now[0]
+    begin = time.perf_counter()
     with playing(Scripted("SOUTH"), takeover, seconds=1.0) as (env, pilot, play):
         held = [pad_of(env)[0] for _ in play][1:]
     assert held == [{"SOUTH"}] * 7 + [{"EAST"}] * 2 + [set()] * 4 + [{"SOUTH"}] * 17
     assert capsys.readouterr().out == "you play\nthe policy plays\n"
+    assert time.perf_counter() - begin >= 0.95                        # at a pace that a person can follow
 
 
 @hooked
@@ -355,6 +357,30 @@ def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
 
 
 @hooked
+def test_a_remote_policy_that_never_answers_in_time_is_told(served, capfd):
+    """It can be reached each time, so that waiting for it would go on for ever."""
+    remote = evaluation.Remote(served[0], "open sesame", 0.2)
+    served[1].delay = 1.0
+    with playing(remote, seconds=2.0, realtime=True) as (env, pilot, play):
+        with pytest.raises(SystemExit, match=r"^--remote \S+: connected again three times, and no chunk came \(timed out\); is the policy there too slow\? [^\n]*no --realtime here$"):
+            list(play)
+    remote.close()
+
+
+def test_a_full_server_says_so(policy, tmp_path):
+    token = tmp_path / "token"
+    with subprocess.Popen(run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"), cwd=sim.ROOT, stdout=subprocess.PIPE,
+                          text=True) as server, contextlib.ExitStack() as stack:
+        host, port = re.search(r"(127\.0\.0\.1):(\d+)", server.stdout.readline()).groups()
+        for _ in range(evaluation.CLIENTS):
+            stranger = stack.enter_context(socket.create_connection((host, int(port))))
+            evaluation.receive(stranger)                              # its greeting: this one is attended to
+        with pytest.raises(SystemExit, match=r"^--remote \S+: 8 clients already$"):
+            evaluation.Remote(f"{host}:{port}", token.read_text(), 5.0)
+        server.kill()
+
+
+@hooked
 def test_two_machines_by_their_commands(policy, tmp_path):
     """serve and play as a user runs them: Ctrl-C ends with the report; then the server is killed for good."""
     token, ctrl_c = tmp_path / "token", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)        # background jobs ignore it
@@ -405,9 +431,12 @@ def test_the_same_play_twice(policy, tmp_path):
 
 
 def test_bad_input(policy, tmp_path):
-    for options, why in (({"command": (), "policy": policy, "video": "a.mp4"}, "^--video goes with -- COMMAND"), ({"policy": "nowhere"}, "^nowhere: no such policy"), ({"command": (), "realtime": True, "policy": policy}, "no game given: add -- COMMAND"),
-                         ({"speed": 0.0}, "^--speed 0: expected more than 0"), ({"remote": "here"}, "^--remote here: expected HOST:PORT"),
-                         ({"remote": "127.0.0.1:1"}, r"^--remote 127.0.0.1:1: .*refused; is `python eval.py serve` running there\?$"),
+    for options, why in (({"command": (), "policy": policy, "video": "a.mp4"}, "^--video and --window go with -- COMMAND"), ({"suite": "open", "window": True}, "^--video and --window go with -- COMMAND"),
+                         ({"policy": "nowhere"}, "^nowhere: no such file; make it anew: python train.py"), ({"command": (), "realtime": True, "policy": policy}, "no game given: add -- COMMAND"),
+                         ({"speed": 0.0, "realtime": True}, "^--speed 0: expected more than 0"), ({"speed": 0.5}, "^--speed 0.5: expected .* with --realtime"),
+                         ({"policy": policy, "execute": 17}, "^--execute 17: this policy's chunks hold 16 actions; give 1 to 16$"),
+                         ({"remote": "here:1", "token": str(tmp_path / "none")}, r"^--token \S+none: no such file; copy it from the machine that serves$"), ({"remote": "here", "token": __file__}, "^--remote here: expected HOST:PORT"),
+                         ({"remote": "127.0.0.1:1", "token": __file__}, r"^--remote 127.0.0.1:1: .*refused; is `python eval.py serve` running there\?$"),
                          ({"policy": policy, "keys": "SOUTH"}, "^--keys SOUTH: expected")):
         with pytest.raises(SystemExit, match=why):
             evaluation.live(config(**options))
@@ -445,21 +474,39 @@ def test_scores_are_what_the_game_shows(tmp_path):
     cv2.imwrite(str(tmp_path / "won.png"), frame[20:60, 30:80, ::-1])
     rule, found = {"picture": "won.png", "like": 0.9}, lambda picture: evaluation.task_score(rule, SimpleNamespace(render=lambda: picture), tmp_path, "")
     assert found(frame) == 1 and found(np.roll(frame, 7, 1)) == 1 and found(frame[::-1].copy()) == 0
-    with pytest.raises(SystemExit, match="not a picture that fits"):
+    with pytest.raises(SystemExit, match="won.png: larger than a frame of 160 x 30"):
         found(frame[:30])
 
 
 def test_the_table_that_is_shipped_and_others(tmp_path):
     tasks, folder = evaluation.open_table("open")
     assert {"tux-reach", "tux-finish", "doom-kills", "doom-items", "doom-exit"} <= set(tasks) and folder == sim.ROOT / "assets"
-    for text in ("[]", "{", '{"a": {"goal": ""}}'):
+    for text in ("[]", "{", "{}"):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(SystemExit, match="bad.json: not a table of tasks"):
+        with pytest.raises(SystemExit, match=r"bad.json: not a table of tasks \([^\n]*$"):
             evaluation.open_table(str(tmp_path / "bad.json"))
-    evaluation.fill(tmp_path / "home", {"a/b.txt": "text", "c.txt": {"of": str(tmp_path / "bad.json"), "find": "goal", "put": "end"}})
-    assert (tmp_path / "home/a/b.txt").read_text() == "text" and (tmp_path / "home/c.txt").read_text() == '{"a": {"end": ""}}'
+    with pytest.raises(SystemExit, match="nowhere.json: not a table of tasks .*No such file"):
+        evaluation.open_table(str(tmp_path / "nowhere.json"))
+
+
+@pytest.mark.parametrize("task, why", [
+    ({"goal": ""}, "goal is ''"), ({"command": "game"}, "command is 'game'"), ({"fsp": 60}, "a task has goal, command, seconds, score, and perhaps install, fps"),
+    ({"seconds": 0}, "seconds is 0"), ({"score": {}}, "score is {}"), ({"score": {"stdout": "x", "goal": 1}}, "its score is one of"),
+    ({"score": {"stderr": "x"}}, "its score is one of"), ({"score": {"exit": 0, "picture": "won.png"}}, "its score is one of"),
+    ({"score": {"picture": "won.png"}}, "won.png: no such picture"), ({"start": [1, "STRAT"]}, "'STRAT' in a macro is no number of seconds, no button and no key")])
+def test_mistakes_in_a_table_are_named(task, why, tmp_path):
+    with pytest.raises(SystemExit, match=rf"a.json: a: .*{re.escape(why)}[^\n]*; see assets/open.json$"):
+        evaluation.open_table(table(tmp_path, **{"score": {"exit": 0}, **task}))
+
+
+def test_files_for_the_game(tmp_path):
+    """Text, another file with a part replaced, and a copy of one that is no text: a savegame, say."""
+    (tmp_path / "level").write_text("goal goal")
+    (tmp_path / "save").write_bytes(bytes(range(256)))
+    evaluation.fill(tmp_path / "home", {"a/b.txt": "text", "c.txt": {"of": str(tmp_path / "level"), "find": "goal", "put": "end"}, "d": {"of": str(tmp_path / "save")}})
+    assert [(tmp_path / "home" / n).read_bytes() for n in ("a/b.txt", "c.txt", "d")] == [b"text", b"end goal", bytes(range(256))]
     with pytest.raises(SystemExit, match="'nothing' is not in it"):
-        evaluation.fill(tmp_path, {"c.txt": {"of": str(tmp_path / "bad.json"), "find": "nothing", "put": ""}})
+        evaluation.fill(tmp_path, {"c.txt": {"of": str(tmp_path / "level"), "find": "nothing", "put": ""}})
 
 
 @hooked
@@ -476,9 +523,13 @@ def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
     held = evaluation.Held
     monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))                          # "none" runs to the right here, and gets there
     out = evaluation.live(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=1, out=str(tmp_path)))
-    assert out["a"]["none"]["progress"] == 1 and set(out["a"]) == {"policy", "random", "none"}
-    assert json.loads((tmp_path / "open.json").read_text()) == out
-    assert re.search(r"^a  .*1.00 \[1.00, 1.00\]   a goal$", capsys.readouterr().out, re.M)
+    assert out["a"]["none"]["success"][0] == out["a"]["none"]["progress"][0] == 1 and set(out["a"]) == {"policy", "random", "none"}
+    assert json.loads((tmp_path / "open.json").read_text()) == json.loads(json.dumps(out))
+    said = capsys.readouterr().out
+    assert "3 episodes, 0 are there" in said and re.search(r"^a  .* 100 \[21, 100\] \(1.00\)   a goal$", said, re.M)
+    monkeypatch.setattr(evaluation, "in_real_game", None)                                # what has been played is not played again
+    assert evaluation.live(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=1, out=str(tmp_path))) == out
+    assert "3 episodes, 3 are there" in capsys.readouterr().out
     missing = table(tmp_path, "b", command=["no-such-game"], install="buy it", score={"exit": 0})
     with pytest.raises(SystemExit, match=r"^--tasks c: no task 'c' in this table \(there are a\)$"):
         evaluation.live(config(command=(), suite=path, tasks="c", policy=policy, device="cpu"))
@@ -500,7 +551,7 @@ def test_supertux_says_how_far_it_came(monkeypatch):
     monkeypatch.setattr(evaluation, "task_score", lambda *a: (seen.append(real(*a)), seen[-1])[1])
     tasks, folder = evaluation.open_table("open")
     monkeypatch.setattr(evaluation, "open_table", lambda suite: ({"tux-reach": {**tasks["tux-reach"], "seconds": 1.5}}, folder))
-    assert evaluation.open_episode(("none", "tux-reach", 0), config(suite="open")) == max(seen)
+    assert evaluation.in_real_game(evaluation.Job("none", "open", "tux-reach", 0), config(suite="open"))["progress"] == max(seen)
     assert seen[0] == 0 and 0.08 < seen[-1] < 0.5, seen
 
 
@@ -549,9 +600,25 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
     assert [len(v) for v in cut] == [2, 4] and cut[1][:2] == cut[0]
     assert [(p["hours"], p["arm"], p["success"]["mean"]) for p in out["curve"]] == [
         (0.01, "from scratch", 0.5), (0.01, "fine-tuned", 1.0), (0.02, "from scratch", 0.5), (0.02, "fine-tuned", 1.0)]
-    assert "+100%" in capsys.readouterr().out and (tmp_path / "crypt/transfer.png").stat().st_size > 5000
+    assert [(p["progress"]["low"], p["progress"]["high"]) for p in out["curve"]] == [(1 / 6, 5 / 6), (1, 1)] * 2 and 0 < out["random"] < 0.5
+    said = capsys.readouterr().out
+    assert said.count("+100% [+20%, +500%]") == 4 and said.count("  success ") == 2 and (tmp_path / "crypt/transfer.png").stat().st_size > 5000
     assert len(games) == 8 * 3 * 2
     assert evaluation.transfer(c) == out == json.loads((tmp_path / "crypt/transfer.json").read_text()) and len(games) == 8 * 3 * 2
+
+
+def test_intervals_are_over_trainings_and_levels():
+    """Scores [arm, training, task, level, (progress, success)] whose spread is known."""
+    rng = np.random.default_rng(1)
+    by_training = np.broadcast_to(np.array([0.0, 1.0]).reshape(1, 2, 1, 1, 1), (2, 2, 3, 50, 2))        # 150 episodes, but two trainings
+    draws = evaluation.resampled(by_training)
+    assert draws.shape == (2000, 2, 2) and np.percentile(draws[:, 0, 0], [2.5, 97.5]).tolist() == [0, 1]
+    by_level = np.broadcast_to(rng.random((1, 1, 3, 8, 1)), (2, 4, 3, 8, 2))                             # whoever plays, a level is easy or hard
+    draws = evaluation.resampled(by_level)
+    assert draws[:, 0].std() > 0.03 and np.ptp(evaluation.relative(draws)) == 0                          # both arms play the same ones
+    independent = rng.random((2, 40, 1, 40, 2))
+    assert evaluation.resampled(independent)[:, 0, 0].std() == pytest.approx((1 / 12 / 1600) ** 0.5, rel=0.8)
+    assert evaluation.relative(np.array([[[0, 0.5], [0, 1]], [[0.5, 0], [0.25, 1]]])).tolist() == [[0, 1], [-0.5, float("inf")]]
 
 
 # ---- for long (python -m pytest tests/test_live.py -m slow -s --soak 60)
