@@ -933,11 +933,15 @@ def through(job: Job, c: Play, show=None) -> dict:
             pad = agent(frame, info)
             frame, _, ended, _, info = env.step({"buttons": pad[0], "sticks": pad[1]})
             if ended:
-                raise sim.GameError(f"the game ended with status {env.clock.returncode} after {info['time']:.1f} s: "
-                                    f"{sim.last_line(env.stage.path / 'stderr', 'it said nothing on stderr')}")
+                raise sim.GameError(how_it_ended(env, info))
             if show:
                 show(env.render(), pad, info["score"])
         return info["score"]
+
+
+def how_it_ended(env, info) -> str:
+    return (f"the game ended with status {env.clock.returncode} after {info['time']:.1f} s: "
+            f"{sim.last_line(env.stage.path / 'stderr', 'it said nothing on stderr')}")
 
 
 def within(job: Job, show=None) -> dict:
@@ -1346,6 +1350,8 @@ def live(c: Live) -> dict | None:
                     size = size or env.render().shape[1::-1]
                     film = film or stack.enter_context(sim.VideoWriter(c.video, c.fps, *size))
                     film.write(sim.fitted(env.render(), *size))
+            if not env.clock.alive:
+                print(how_it_ended(env, info), file=sys.stderr)
         except KeyboardInterrupt:                               # ends the game, not the report
             pass
         return pilot.report()
@@ -1876,6 +1882,7 @@ class Transfer(sim.Many):
     steps: int = 1500                   # of each training on the held-out game: the same data and compute for both
     repeats: int = 3                    # seeds of each training
     seeds: int = 10                     # episodes per task and training
+    data: str = ""                      # folder of videos/, and labels/ or true actions beside them, to take demonstrations from; empty: record and parse
     out: str = "data/transfer"          # folder
     workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
 
@@ -1891,12 +1898,12 @@ def transfer(c: Transfer) -> dict:
     game(c.held_out)
     common = ("--config", c.net, "--device", c.device, "--workers", str(c.workers))
     many = ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()))
-    seen = demonstrations(root / "others", others, c.others, c, many)
-    step("filter.py", *seen, "--labels", f"{root}/others/labels", "--out", f"{root}/others/shards", *many)
+    seen, labels = demonstrations(root / "others", others, c.others, c, many)
+    step("filter.py", *seen, "--labels", labels, "--out", f"{root}/others/shards", *many)
     step("train.py", *common, "--data", f"{root}/others/shards", "--out", f"{root}/pretrained", "--steps", str(c.pretrain), "--seed", str(c.seed))
-    clips, results = demonstrations(root / "own", [c.held_out], hours[-1], c, many), {}
+    (clips, labels), results = demonstrations(root / "own", [c.held_out], hours[-1], c, many), {}
     for h in hours:
-        step("filter.py", *clips[:videos_of(h)], "--labels", f"{root}/own/labels", "--out", f"{root}/own/shards-{h:g}h", *many)
+        step("filter.py", *lasting(clips, h), "--labels", labels, "--out", f"{root}/own/shards-{h:g}h", *many)
         for seed, arm in itertools.product(range(c.seed, c.seed + c.repeats), ARMS):
             run = f"{root}/{h:g}h-{arm.replace(' ', '-')}-{seed}"
             init = ("--init", f"{root}/pretrained/model.safetensors") if arm == ARMS[1] else ()
@@ -1906,17 +1913,26 @@ def transfer(c: Transfer) -> dict:
     return transfer_curve(results, root, c)
 
 
-def videos_of(hours: float) -> int:
-    return max(1, round(3600 * hours / Record().seconds))
+def demonstrations(folder: Path, games, hours: float, c: Transfer, many) -> tuple[list[str], str]:
+    """(videos of the experts, the games in turn, for so long; folder of what their overlays say)"""
+    where = c.data or folder
+    if not c.data:
+        whole = math.ceil((3600 * hours - 1) / Record.seconds) * Record.seconds
+        step("eval.py", "record", "--out", f"{folder}/videos", "--games", ",".join(games), "--minutes", str(whole / 60), "--seed", str(c.seed), *many)
+    game_of, number = (lambda v, i=i: Path(v).stem.rpartition("-")[i] for i in (0, 2))
+    videos = lasting(sorted((v for v in sim.expand([f"{where}/videos"]) if game_of(v) in games), key=lambda v: int(number(v))), hours)
+    if not c.data:
+        step("extract.py", *videos, "--out", f"{folder}/labels", *many)
+        step("parse.py", *videos, "--out", f"{folder}/labels", "--device", c.device)
+    return videos, f"{where}/labels"
 
 
-def demonstrations(folder: Path, games, hours: float, c: Transfer, many) -> list[str]:
-    """Videos of the experts, their overlays read: the first so many of what is there, the games in turn."""
-    step("eval.py", "record", "--out", f"{folder}/videos", "--games", ",".join(games), "--minutes", str(60 * hours), "--seed", str(c.seed), *many)
-    videos = sorted(sim.expand([f"{folder}/videos"]), key=lambda v: int(Path(v).stem.rpartition("-")[2]))[:videos_of(hours)]
-    step("extract.py", *videos, "--out", f"{folder}/labels", *many)
-    step("parse.py", *videos, "--out", f"{folder}/labels", "--device", c.device)
-    return videos
+def lasting(videos: list[str], hours: float) -> list[str]:
+    """The first of them, for so long."""
+    ends = np.cumsum([facts["frames"] / facts["fps"] for facts in map(sim.video_facts, videos)])
+    if not len(ends) or ends[-1] < 3600 * hours - 1:
+        raise SystemExit(f"{hours:g} hours of demonstrations are wanted, and there are {ends[-1] / 3600 if len(ends) else 0:.3f}: {' '.join(videos[:1])} ...")
+    return videos[:int(np.searchsorted(ends, 3600 * hours - 1)) + 1]
 
 
 def played(run: str, c: Transfer) -> list:

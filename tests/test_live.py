@@ -1,6 +1,7 @@
 """eval.py play on your own game: plans that overlap, real time, a person at the pad, a policy on another machine, and what may go wrong."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import os
@@ -70,7 +71,6 @@ def run(*args):
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
     """A network too small to play well, in a file."""
-    import dataclasses
     import torch
     import model
     torch.manual_seed(0)
@@ -588,6 +588,7 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(evaluation, "step", step)
     monkeypatch.setattr(evaluation, "through", through)
+    monkeypatch.setattr(sim, "video_facts", lambda path: {"frames": 600, "fps": 30})
     c = evaluation.Transfer(held_out="crypt", hours="0.02,0.01", others=0.05, repeats=2, seeds=2, out=str(tmp_path), workers=1)
     out = evaluation.transfer(c)
     recorded = [dict(zip(a, a[1:]))["--games"].split(",") for a in ran if "record" in a]
@@ -605,6 +606,16 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
     assert said.count("+100% [+20%, +500%]") == 4 and said.count("  success ") == 2 and (tmp_path / "crypt/transfer.png").stat().st_size > 5000
     assert len(games) == 8 * 3 * 2
     assert evaluation.transfer(c) == out == json.loads((tmp_path / "crypt/transfer.json").read_text()) and len(games) == 8 * 3 * 2
+    ran.clear()
+    (tmp_path / "data/videos").mkdir(parents=True)
+    for i, name in enumerate(evaluation.game_names() * 9):
+        (tmp_path / f"data/videos/{name}-{i:03d}.mp4").touch()
+    evaluation.transfer(dataclasses.replace(c, data=str(tmp_path / "data"), out=str(tmp_path / "b")))
+    cut = [[Path(a).stem for a in args if a.endswith(".mp4")] for args in ran if args[0] == "filter.py"]
+    assert {a[0] for a in ran} == {"filter.py", "train.py"}                               # nothing is recorded, nothing parsed
+    assert cut[0][:3] == ["cavern-000", "duel-002", "grove-003"] and cut[1:] == [["crypt-001", "crypt-011"], ["crypt-001", "crypt-011", "crypt-021", "crypt-031"]]
+    with pytest.raises(SystemExit, match="^0.2 hours of demonstrations are wanted, and there are 0.050: "):
+        evaluation.transfer(dataclasses.replace(c, data=str(tmp_path / "data"), hours="0.2", out=str(tmp_path / "d")))
 
 
 def test_intervals_are_over_trainings_and_levels():
