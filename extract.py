@@ -33,11 +33,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import sim  # before cv2: it bounds the pictures that are decoded
+
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-import sim
 from templates import pads
 from templates.pads import CORE, FAMILIES, TEMPLATES, held_out        # parse.py and eval.py know them by extract's name
 
@@ -1231,7 +1232,7 @@ def index(pool: Pool, detector: str, weights: str):
     for t in pool.own.values():
         digest.update(t.atlas.tobytes() + repr((t.size, t.elements)).encode())
     path = sim.ROOT / "data/index" / f"{digest.hexdigest()[:16]}.safetensors"
-    if path.exists():
+    with contextlib.suppress(SystemExit):                          # not there, or broken: made anew
         return sim.read(path, "nitrogen.index/1")[0]
     parts = []
     for i, template in enumerate(tqdm(pool.values(), "index of templates, once", len(pool), leave=False, mininterval=2)):

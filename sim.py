@@ -67,6 +67,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent
 # Threads that spin while they wait take the core from those they wait for: on two shared cores, twenty times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")             # read once, when torch loads OpenMP
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 25))     # once, when cv2 is loaded: a picture's header may ask for any memory
 
 
 # ======================================================================================================

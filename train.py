@@ -723,7 +723,7 @@ def picture(c: Config) -> None:
 
 # ---- bench -----------------------------------------------------------------------------------------------------------------
 
-def bench(c: Config, seconds: float = 10) -> None:
+def bench(c: Config, seconds: float = 10) -> dict:
     """Samples per second of the data alone, of the model alone and of both; MFU: the network's arithmetic in the device's peak."""
     if not c.data:
         raise SystemExit("bench needs shards: --data DIR")
@@ -750,6 +750,7 @@ def bench(c: Config, seconds: float = 10) -> None:
     w.say(f"data alone  {decoded:9.1f} samples/s   {decoded / alone:.1f} x what the model takes; decoded by {w.workers(c)} processes for each of {w.size} x {w.device}")
     for name, speed in (("model alone", alone), ("both", both)):
         w.say(f"{name:11s} {speed:9.1f} samples/s   {speed * tflop:.2f} TFLOP/s, MFU {speed * tflop / (top * w.size):.0%} of {w.size} x {top:.3g} ({whose})")
+    return {"data": decoded, "model": alone, "both": both}
 
 
 # ---- the whole pipe on built-in games -------------------------------------------------------------------------------------
