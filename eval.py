@@ -1559,6 +1559,8 @@ def press(env, macro, fps: int):
 
 FIELDS = {"goal": str, "command": list, "seconds": (int, float), "score": dict}                 # of every task
 MORE = {"install": str, "fps": int, "keys": dict, "files": dict, "start": list, "end": list}
+INSIDE = {"command": [str], "seconds": (0.1, 1e6), "fps?": (1, 1000), "keys?": {str: str}, "score": {
+    "goal?": (-1e12, 1e12), "from?": (-1e12, 1e12), "like?": (0, 1), "stderr?": str, "file?": str, "struct?": str, "picture?": str}}   # see sim.amiss
 SCORES = {"stderr": {"goal"}, "file": {"struct", "goal"}, "exit": set(), "picture": set()}      # by what it is told, and what it needs besides
 REAL_PLAYERS = ("policy", "random", "none")
 
@@ -1569,7 +1571,7 @@ def open_table(suite: str) -> tuple[dict, Path]:
     try:
         table = json.loads(path.read_text())
         assert isinstance(table, dict) and table, "expected {name: task, ...}"
-    except (OSError, ValueError, AssertionError) as e:
+    except (OSError, ValueError, AssertionError, RecursionError) as e:
         raise SystemExit(f"{path}: not a table of tasks ({e}); see assets/open.json") from None
     for name, task in table.items():
         if fault := task_fault(task, path.parent):
@@ -1586,6 +1588,8 @@ def task_fault(task, folder: Path) -> str:
     score, (kind, *others) = task["score"], [k for k in SCORES if k in task["score"]] or [""]
     if not kind or others or not SCORES[kind] <= score.keys():
         return f"its score is one of stderr + goal, file + struct + goal, exit, picture, not {score}"
+    if fault := sim.amiss(task, INSIDE, "it"):
+        return fault
     if kind == "picture" and read_picture(folder / score["picture"]) is None:
         return f"{folder / score['picture']}: no such picture"
     strange = [p for p in (*task.get("start", ()), *task.get("end", ())) if not isinstance(p, (int, float)) and p not in sim.BUTTONS and not is_key(p)]

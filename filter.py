@@ -512,6 +512,10 @@ def write_shards(video, paths, groups, labels: Labels, counts: dict, recipe: dic
             old.unlink()
 
 
+MANIFEST = {"videos": {str: {"game": str, "split": str, "rows": sim.N, "kept": sim.N, "chunks": sim.N, "shards": (0, 1e6), "files": {str: sim.N},
+                             "lag?": {"frames": sim.N, "confidence": sim.N}}}}
+
+
 def manifest(folder) -> dict:
     """What is in a folder of shards, as the shards themselves say: {"videos": {name: game, split, counts, lag, shards}, ...}."""
     videos = {}
@@ -548,6 +552,8 @@ class Shards:
             if offsets[-1] > info["shift"] + round(about["fps"] / info["rate"]) * (info["horizon"] - 1):
                 raise SystemExit(f"{path}: cut for chunks of {info['horizon']} actions at {info['rate']:g}/s, the model wants {horizon} at "
                                  f"{rate:g}/s: run filter.py with --horizon {horizon} --rate {rate:g} --shift {shift} --fresh")
+            if len(part["start"]) and part["start"].max() + offsets[-1] >= len(part["frame"]):
+                raise SystemExit(f"{path}: a chunk in it runs past its rows; make it anew: {sim.MAKER['shard']} --fresh")
             if about["split"] == split and len(part["start"]):
                 part.offsets = offsets
                 self.parts.append(part)
@@ -581,8 +587,8 @@ class Part:
     def __init__(self, path):
         self.tensors, self.info = sim.read(path, "nitrogen.shard/1")
         t, self.about = self.tensors, self.info["videos"][0]
-        sizes, R = np.diff(t["offset"]), len(t["frame"])
-        if len(sizes) != R or t["offset"][-1] != len(t["jpeg"]) or (sizes < 0).any() \
+        sizes, R, V = np.diff(t["offset"]), len(t["frame"]), len(t["mask"])
+        if len(sizes) != R or t["offset"][0] != 0 or t["offset"][-1] != len(t["jpeg"]) or (sizes < 0).any() or R and not 0 <= t["video"].min() <= t["video"].max() < V \
                 or len(t["start"]) and not (0 <= t["start"].min() <= t["start"].max() < R and sizes[t["start"]].all()):
             raise SystemExit(f"{path}: its offsets do not fit its frames; make it anew: {sim.MAKER['shard']} --fresh")
 
@@ -597,7 +603,10 @@ def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
     """JPEG bytes -> uint8 [side, side, 3] RGB; sizes 256, 128, 64 are decoded directly at that scale."""
     import cv2
     flag = {256: cv2.IMREAD_COLOR, 128: cv2.IMREAD_REDUCED_COLOR_2, 64: cv2.IMREAD_REDUCED_COLOR_4}.get(side, cv2.IMREAD_COLOR)
-    image = cv2.imdecode(jpeg, flag)
+    try:
+        image = cv2.imdecode(jpeg, flag)
+    except cv2.error:                                       # larger than any honest picture
+        image = None
     if image is None:
         raise SystemExit(f"a shard holds a frame that is no JPEG; make the shards anew: {sim.MAKER['shard']} --fresh")
     if image.shape[0] != side:
@@ -664,13 +673,17 @@ def inspect_folder(folder: Path) -> None:
     if not file.exists():
         raise SystemExit(f"{file}: no such file; {sim.MAKER['shard']} --out {folder} writes it")
     try:
-        videos = json.loads(file.read_bytes())["videos"]
-    except (ValueError, KeyError, TypeError) as e:
-        raise SystemExit(f"{file}: not a manifest ({e}); {sim.MAKER['shard']} --out {folder} writes it anew") from None
+        said = json.loads(file.read_bytes())
+        fault = sim.amiss(said, MANIFEST)
+    except (ValueError, RecursionError) as e:
+        fault = str(e)
+    if fault:
+        raise SystemExit(f"{file}: not a manifest ({fault}); {sim.MAKER['shard']} --out {folder} writes it anew") from None
+    videos = said["videos"]
     print(f"{'video':24s} {'game':14s} {'split':10s} {'rows':>9s} {'kept':>9s} {'chunks':>9s} {'shards':>6s} {'MB':>8s}  lag (confidence)")
     for name, v in videos.items():
-        lag, size = f"{v['lag']['frames']} ({v['lag']['confidence']:g})" if v["lag"] else "-", sum(v["files"].values()) / 1e6
-        print(f"{name:24s} {v['game']:14s} {v['split']:10s} {v['rows']:9,} {v['kept']:9,} {v['chunks']:9,} {v['shards']:6d} {size:8.1f}  {lag}")
+        lag, size = f"{v['lag']['frames']} ({v['lag']['confidence']:g})" if v.get("lag") else "-", sum(v["files"].values()) / 1e6
+        print(f"{name:24s} {v['game']:14s} {v['split']:10s} {v['rows']:9,} {v['kept']:9,} {v['chunks']:9,} {v['shards']:6} {size:8.1f}  {lag}")
     print(totals(videos))
     listed = {name: size for v in videos.values() for name, size in v["files"].items()}
     there = {p.name: p.stat().st_size for p in folder.glob("*.safetensors")}

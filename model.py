@@ -382,7 +382,7 @@ def opened(path):
     try:
         net = skeleton(Config(**{**info["model"], "actions": tuple(info["model"]["actions"])}), len(tensors))
     except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as e:
-        raise SystemExit(f"{path}: its model config cannot be used ({type(e).__name__}: {e})") from None
+        raise SystemExit(f"{path}: its model config cannot be used ({type(e).__name__}: {str(e).partition(chr(10))[0][:120]})") from None
     found = {k: v.shape for k, v in tensors.items() if not k.startswith(KEPT)}
     if fault := disagreement({k: v.shape for k, v in net.state_dict().items()}, found):
         raise SystemExit(f"{path}: {fault}")
@@ -559,7 +559,7 @@ def unpack(path):
         c = released_config(about, found)
         net = skeleton(c, len(state))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as e:
-        raise SystemExit(f"{path}: not a checkpoint of this network ({type(e).__name__}: {e})") from None
+        raise SystemExit(f"{path}: not a checkpoint of this network ({type(e).__name__}: {str(e).partition(chr(10))[0][:120]})") from None
     wanted = dict(piece for name, v in net.state_dict().items() for piece in pieces(name, v.shape))
     if fault := disagreement(wanted | dead(c), found):
         raise SystemExit(f"{path}: {fault}")

@@ -126,6 +126,20 @@ FORMATS = {
     "nitrogen.features/1": None,
     "nitrogen.state/1": None,                  # what train.py needs to resume
 }
+# And what the description says: a type, (least, most) of a number, [of each], [of the first, of the second, ...], {name: of its value};
+# {"name?": may be missing}, {(names): no others}, {str: any name}.
+N, RATE = (-1e9, 1e9), (0.01, 1e4)
+SAID = {
+    "nitrogen.overlay/1": {"found?": bool, "template?": str, "family?": str, "reason?": str, "inliers?": N, "votes?": N, "sampled?": [N],
+                           "layout?": {"size": [(1, 1e5)] * 2, "buttons": {BUTTONS: [N] * 4}, "sticks": {("LEFT", "RIGHT"): [N] * 5}}},
+    "nitrogen.actions/1": {"unit?": str, "fps?": RATE, "game?": str, "cells_per_radius?": (0.1, 100), "box?": [N] * 4, "chunks?": [
+        {"size": (1, 1e5), "seconds": (0.1, 1e9), "start": N, "frames?": [N] * 2, "boxes": [[N] * 4], "area?": [N] * 4, "rows": [N] * 2}]},
+    "nitrogen.shard/1": {"videos": [{"name": str, "game": str, "fps": RATE, "split": str}], "rate": RATE, "horizon": (1, 1e5), "shift": (0, 1e5),
+                         "counts?": {"split": str, "rows": N, "kept": N, "chunks": N, "shards": N}, "lag?": {"frames": N, "confidence": N}},
+    "nitrogen.parser/1": {"images?": N},
+    "nitrogen.state/1": {"recipe": dict, "step?": N, "steps?": N, "seconds?": N},
+}
+EVERY = {"recipe?": dict, "tensors?": dict, "command?": str}
 RANGES = {"buttons": (0, 1), "confidence": (0, 1)}
 MAPPED = {"jpeg"}                              # stay on disk when read, memory-mapped: nothing is loaded until it is used
 MAKER = {"overlay": "python extract.py VIDEO", "actions": "python parse.py VIDEO", "index": "python extract.py VIDEO",
@@ -198,6 +212,26 @@ def check(tensors: dict, spec: dict) -> str | None:
     return None
 
 
+def amiss(value, pattern, where: str = "it") -> str | None:
+    """The first thing in a description that is not as the pattern (see SAID) says, in words, or None."""
+    if isinstance(pattern, tuple):
+        fits, wanted = type(value) in (int, float) and pattern[0] <= value <= pattern[1], f"a number in {pattern[0]:g}..{pattern[1]:g}"
+    elif isinstance(pattern, list):
+        fits, wanted = isinstance(value, list) and len(value) >= len(pattern) and len(pattern) in (1, len(value)), f"a list of {len(pattern)}" + " or more" * (len(pattern) == 1)
+        parts = [(v, pattern[min(i, len(pattern) - 1)], i) for i, v in enumerate(value)] if fits else ()
+    elif isinstance(pattern, dict):
+        allowed = next((k for k in pattern if isinstance(k, tuple)), None)
+        fits = isinstance(value, dict) and (allowed is None or set(value) <= set(allowed))
+        wanted = f"values of {', '.join(allowed)}" if allowed else "named values"
+        keys = value if allowed or str in pattern else [k.rstrip("?") for k in pattern if not k.endswith("?") or fits and value.get(k[:-1]) is not None]
+        parts = [(value.get(k), pattern[next(p for p in (k, f"{k}?", allowed, str) if p in pattern)], k) for k in keys] if fits else ()
+    else:
+        fits, wanted = isinstance(value, pattern) and (pattern is not str or value.isprintable()), f"of type {pattern.__name__}" + ", printable" * (pattern is str)
+    if not fits:
+        return f"{where} should be {wanted}, found {ascii(value)[:60]}"
+    return next((fault for v, p, k in parts if (fault := amiss(v, p, f"{where}: {k!r}"))), None) if isinstance(pattern, (list, dict)) else None
+
+
 def read(path, format: str | None = None) -> tuple[dict, dict]:
     """(tensors, info) of an artefact; SystemExit with one line if it is not what `format` says.
 
@@ -212,16 +246,16 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
         from safetensors import safe_open
         with safe_open(path, "numpy") as f:
             info = json.loads((f.metadata() or {}).get("json", "{}"))
-            if not isinstance(info, dict):
-                raise ValueError("its description is not a JSON object")
+            if fault := amiss(info, {"format?": str, **EVERY}, "its description"):
+                raise ValueError(fault)
             names = f.keys() if not format or info.get("format") == format else ()
             tensors = {k: mapped(path, k) if k in MAPPED else f.get_tensor(k) for k in names}
     except Exception as e:
-        raise SystemExit(f"{path}: not a readable safetensors file ({str(e).splitlines()[0][:120]}){again}") from None
+        raise SystemExit(f"{path}: not a readable safetensors file ({str(e).partition(chr(10))[0][:120] or type(e).__name__}){again}") from None
     if format and info.get("format") != format:
         raise SystemExit(f"{path}: expected a {format} file, found {info.get('format', 'no format')!r}{again}")
     fault = check(tensors, FORMATS.get(info.get("format")) or {}) if info.get("found") is not False else None
-    if fault:
+    if fault := fault or amiss(info, SAID.get(info.get("format"), {}), "its description"):
         raise SystemExit(f"{path}: {fault}{again}")
     return tensors, info
 
