@@ -61,6 +61,7 @@ from templates import decoys
 FPS = 30                                             # games are recorded and played at the policy's rate
 FIRST_GAMES = "ridge,crypt,rally"                    # the three of `train.py --config tiny` and `small`
 WIDTH, HEIGHT = 960, 540                             # of the recordings
+LAPSES = 3                                           # CHOICE: seconds from one to the next, on average, with record --astray
 
 
 # ---- the games ---------------------------------------------------------------------------------------------------
@@ -149,6 +150,7 @@ class Record(sim.Many):
     games: str = FIRST_GAMES            # built-in games, in turn; or all
     overlays: str = ""                  # families of built-in overlays, as in ps4,ps5, or a folder of skins; none: those with both sticks
     player: str = "expert"              # who plays: expert; or mixed: in every other video chance does, on all buttons
+    astray: float = 0.0                 # share of episodes in which chance takes the pad now and then, unfilmed: the expert shows the way back
     smallest: float = 0.24              # width of the overlay, of the frame's: from
     largest: float = 0.34               # to
     faintest: float = 0.7               # opacity: from; to 1
@@ -175,6 +177,8 @@ def record(c: Record) -> None:
     c = dataclasses.replace(c, games=",".join(names))
     if c.player not in ("expert", "mixed"):
         raise SystemExit(f"--player {c.player}: there is expert and mixed")
+    if not 0 <= c.astray <= 1:
+        raise SystemExit(f"--astray {c.astray:g}: a share of the episodes, 0 to 1")
     choice_of(c.overlays)
     jobs = [f"{names[i % len(names)]}-{i:03d}" for i in range(n)]
     frames = sim.for_each(functools.partial(record_video, c=c), jobs, c.workers, ray=c.ray)
@@ -211,21 +215,27 @@ def record_video(stem: str, c: Record) -> int:
             episodes.append({"row": row, "task": task, "seed": seed})
             expert = StickyRandom(seed) if chance else Expert(name, seed)
             pad = np.zeros(16, np.uint8), np.zeros(4, np.float32)
+            other, lapse, disturbed = StickyRandom(seed + 1), 0, c.astray > 0 and rng.random() < c.astray
             with launch(name, task, seed) as env:
                 _, info = env.reset(seed=seed)
                 for _ in range(round(game(name).TASKS[task].seconds * FPS) + FPS):
-                    frames.update(env.render())
-                    picture = cv2.resize(env.render(), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
-                    extract.composite(picture, extract.draw(template, *pad, scale=scale), x, y, opacity)
-                    out.write(picture)
-                    buttons[row], sticks[row] = pad
-                    row += 1
+                    if not lapse:
+                        frames.update(env.render())
+                        picture = cv2.resize(env.render(), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+                        extract.composite(picture, extract.draw(template, *pad, scale=scale), x, y, opacity)
+                        out.write(picture)
+                        buttons[row], sticks[row] = pad
+                        row += 1
                     if row == length or info["score"]["over"]:
                         break
                     pad = expert(None, info)
                     if chance:                                  # both ways at once: a d-pad shows neither
                         pad[0][:4] *= ~(pad[0][:4] & pad[0][[1, 0, 3, 2]]).astype(bool)
-                    info = env.step({"buttons": pad[0], "sticks": pad[1]})[4]
+                    lapse = max(0, lapse - 1)
+                    if disturbed and not lapse and rng.random() < 1 / (LAPSES * FPS):
+                        lapse = int(rng.integers(FPS // 5, FPS + 1))
+                    pressed = other(None, info) if lapse else pad
+                    info = env.step({"buttons": pressed[0], "sticks": pressed[1]})[4]
                 episodes[-1] |= {"success": bool(info["score"]["success"]), "progress": info["score"]["progress"]}
     sim.write(truth, {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": np.ones(20, bool),
                       "confidence": np.ones(length, np.float16), "time": np.arange(length) / FPS}, "nitrogen.actions/1",

@@ -265,6 +265,32 @@ def test_recording_repeats_to_the_byte(tmp_path):
     assert "made with another seed" in out
 
 
+def test_the_way_back_is_filmed_not_the_way_astray(tmp_path, monkeypatch):
+    """record --astray: chance moves the game, no frame of that is in the video, and every row is the expert's."""
+    lapses = []
+
+    class Marked:
+        def __init__(self, seed):
+            lapses.append(0)
+
+        def __call__(self, frame, info):
+            lapses[-1] += 1
+            return np.ones(16, np.uint8), np.ones(4, np.float32)
+
+    monkeypatch.setattr(evaluation, "StickyRandom", Marked)
+    monkeypatch.setattr(evaluation, "LAPSES", 0.5)
+    truth = {}
+    for share in (0.0, 1.0):
+        c = evaluation.Record(out=str(tmp_path / str(share)), seconds=3, games="ridge", astray=share)
+        assert evaluation.record_video("ridge-000", c) == 90 == sim.video_facts(tmp_path / f"{share}/ridge-000.mp4")["frames"]
+        truth[share] = sim.read(tmp_path / f"{share}/ridge-000.truth.safetensors")
+        assert (lapses[-1] >= evaluation.FPS // 5) == (share > 0)
+    assert not any(t["buttons"].all(axis=1).any() for t, _ in truth.values())
+    assert truth[0.0][1]["frames"] != truth[1.0][1]["frames"]
+    with pytest.raises(SystemExit, match="--astray 2: a share"):
+        evaluation.record(evaluation.Record(out=str(tmp_path), astray=2.0))
+
+
 @pytest.fixture
 def brief(monkeypatch):
     """Videos of one second; frames are a flat gray where the test asks for the background "flat"."""
