@@ -22,6 +22,7 @@ import glob
 import io
 import itertools
 import json
+import math
 import re
 import sys
 import tarfile
@@ -36,6 +37,7 @@ import sim
 DEAD_ZONE = 0.1          # CHOICE: a stick within it is at rest
 REST = 0.5               # grid cells around the neutral point in which a stick is at rest: about the dead zone
 SURE = 0.95              # CHOICE: of a button, as a probability
+COST = math.log(SURE / (1 - SURE)) / 2          # of a change: a press of one frame takes two
 GROW = 0.06              # the masked box is larger than the overlay by this share of its size, and 2 px
 MASK_COLOUR = 127        # mid-grey: 0 for the network
 
@@ -86,11 +88,17 @@ def normalize(sticks, scale: str = "radius", percentile: float = 99.0, radius: f
 
 
 def steady(p):
-    """Probabilities [T, 16] -> pressed bool [T, 16].  CHOICE: a press or a gap of a single frame is a reading error, not a finger, where
-    the parser itself was not SURE of it: median of three frames."""
-    on = p > 0.5
-    q = np.concatenate([on[:1], on, on[-1:]])
-    return np.where((p > SURE) | (p < 1 - SURE), on, (q[:-2] & q[1:-1]) | (q[1:-1] & q[2:]) | (q[:-2] & q[2:]))
+    """Probabilities [T, 16] -> pressed bool [T, 16]: each button's likeliest course if a change of state is worth COST (the path that
+    maximizes the sum of log-odds while pressed, less COST per change: Viterbi's algorithm for two states, in `lead` = best score if pressed
+    less best if not).  CHOICE: a press or a gap of a single frame is a reading error, not a finger, where the parser was not SURE of it;
+    longer ones may be less sure."""
+    odds = np.log(p := p.astype(np.float64).clip(1e-3, 1 - 1e-3)) - np.log1p(-p)
+    lead, on = np.zeros_like(odds), np.empty(odds.shape, bool)
+    for t in range(len(odds)):
+        lead[t] = odds[t] + (lead[t - 1].clip(-COST, COST) if t else 0)
+    for t in reversed(range(len(odds))):
+        on[t] = lead[t] > (np.where(on[t + 1], -COST, COST) if t + 1 < len(odds) else 0)
+    return on
 
 
 def final_actions(path, scale: str = "radius", percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:

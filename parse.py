@@ -917,6 +917,13 @@ def train(cfg: TrainConfig) -> None:
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
     print(f"train parser {cfg.net} on {device}: {len(data.templates)} templates, {f'{len(own)} of them to adapt to' if own else f'{0 if cfg.everything else len(held_out)} held out'}, "
           f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
+    data[0]                                                             # paints the games
+    start = time.perf_counter()
+    for i in range(1, 17):
+        data[i]
+    drawn = 16 / (time.perf_counter() - start)
+    print(f"one process draws {drawn:.0f} pairs of frames a second; {max(cfg.workers, 1)} of them {cfg.images:,.0f} in "
+          f"{cfg.images / drawn / max(cfg.workers, 1) / 3600:.1f} h")
     run, before = ParserTraining(cfg, device), {}
     if own and cfg.init:
         before = validate(load(weights_file(cfg.init), device), test, cfg.validation, device, cfg.workers)

@@ -456,13 +456,14 @@ def video_facts(path) -> dict:
 
 
 def read_video(path, only=None, jump: int = 0):
-    """Yield (index, seconds, RGB uint8 [h, w, 3]) in order, in one pass; `only`: the wanted indices.
+    """Yield (index, seconds, RGB uint8 [h, w, 3]) in order, in one pass; `only`: the wanted indices.  seconds: the frame's own time stamp, so
+    that frames may come unevenly; index / frames per second where the file gives none that grow.
 
     jump: a wanted frame that lies further ahead is sought, not decoded up to; in files with uneven time stamps it may be a neighbour.
     """
     import cv2
     video, fps = open_video(path), video_facts(path)["fps"]
-    wanted, i = None if only is None else sorted(set(int(k) for k in only)), 0
+    wanted, i, seconds = None if only is None else sorted(set(int(k) for k in only)), 0, -1.0
     while wanted is None or wanted:
         if wanted and jump and wanted[0] - i > jump and video.set(cv2.CAP_PROP_POS_FRAMES, wanted[0]):
             i = int(video.get(cv2.CAP_PROP_POS_FRAMES))
@@ -472,7 +473,9 @@ def read_video(path, only=None, jump: int = 0):
                 break
             if wanted:
                 wanted.pop(0)
-            yield i, i / fps, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            stamp = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            seconds = stamp if stamp > seconds else max(i / fps, seconds)
+            yield i, seconds, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
         elif not video.grab():
             break
         i += 1

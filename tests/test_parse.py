@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -458,6 +459,25 @@ def test_parses_a_video(clip):
     assert "finished already" in command(folder / "clip.mp4", "--out", folder)
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_frames_that_come_unevenly_keep_their_times(tmp_path, codec):
+    """As phones and screen recorders write them: a variable frame rate."""
+    av, layout = pytest.importorskip("av"), extract.layout(extract.templates()["ps4-dark"])
+    stamps = [0, 33, 67, 100, 200, 233, 500, 533, 1000, 1033, 1041]                   # ms
+    with av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream(codec, rate=30)
+        stream.width, stream.height, stream.pix_fmt, stream.codec_context.time_base = 64, 48, "yuv420p", Fraction(1, 1000)
+        for k, ms in enumerate(stamps):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * k, np.uint8), "rgb24")
+            frame.pts, frame.time_base = ms, Fraction(1, 1000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    overlay = {"affine": np.float32([[[1, 0, 0], [0, 1, 0]]]), "span": np.array([[0, len(stamps) - 1]]), "median": np.zeros((1, 48, 64, 3), np.uint8),
+               "looks": looks_of(extract.templates()["ps4-dark"])}
+    found = parse.read_actions(parse.load(WEIGHTS), tmp_path / "a.mp4", overlay, layout)
+    assert found["time"] == pytest.approx(np.array(stamps) / 1000, abs=1e-3) and len(found["buttons"]) == len(stamps)
+
+
 def test_odd_numbers_of_frames_lose_none():
     chunks = list(parse.in_pairs(iter(range(7)), 2))
     assert chunks == [([0, 1, 2, 3], 4), ([4, 5, 6, 6], 3)]
@@ -562,6 +582,7 @@ def test_adapting_to_your_own_skins(tmp_path, capsys):
     parse.train(dataclasses.replace(parse.CONFIGS["tiny"], minutes=0, images=32, batch=8, validation=24, workers=0, init=str(WEIGHTS),
                                     templates=str(skins), out=out))
     said, info = capsys.readouterr().out, sim.read(out, "nitrogen.parser/1")[1]
+    assert int(said.split("one process draws ")[1].split()[0]) > 0
     assert "the same now" in said and "1 of them to adapt to" in said and info["before"]["all"]["frames"] == info["figures"]["all"]["frames"] == 48
     (tmp_path / "empty").mkdir()
     for wrong, why in (("none", "no such folder"), ("empty", "no skin there can be read")):
