@@ -1562,13 +1562,13 @@ def press(env, macro, fps: int):
 
 
 # ---- live play: a table of tasks in real games ------------------------------------------------------------------------------
-# What a task says: goal in words; command, fps, seconds; keys, as in sim.KEYS; files to put into the game's home: {name: text}, a copy of
+# What a task says: goal in words; command, fps, seconds; gamepad, screen and keys, as for sim.GameEnv; files to put into the game's home: {name: text}, a copy of
 # another file, {"of"}, or one with a part replaced, {"of", "find", "put"}; start and end: macros of seconds, buttons and X keys; its score, one of
 #   {"stderr": pattern of a number, "from", "goal"}   {"file": in its home, "struct": with one number, "from", "goal"}   {"exit": status}
 #   {"picture": a PNG beside the table, "like": 0..1}: part of the frame when it is done.   "{home}" in the command stands for its home.
 
 FIELDS = {"goal": str, "command": list, "seconds": (int, float), "score": dict}                 # of every task
-MORE = {"install": str, "fps": int, "keys": dict, "files": dict, "start": list, "end": list}
+MORE = {"install": str, "fps": int, "gamepad": str, "screen": str, "keys": dict, "files": dict, "start": list, "end": list}
 INSIDE = {"command": [str], "seconds": (0.1, 1e6), "fps?": (1, 1000), "keys?": {str: str}, "score": {
     "goal?": (-1e12, 1e12), "from?": (-1e12, 1e12), "like?": (0, 1), "stderr?": str, "file?": str, "struct?": str, "picture?": str}}   # see sim.amiss
 SCORES = {"stderr": {"goal"}, "file": {"struct", "goal"}, "exit": set(), "picture": set()}      # by what it is told, and what it needs besides
@@ -1600,10 +1600,15 @@ def task_fault(task, folder: Path) -> str:
         return f"its score is one of stderr + goal, file + struct + goal, exit, picture, not {score}"
     if fault := sim.amiss(task, INSIDE, "it"):
         return fault
-    if kind == "picture" and read_picture(folder / score["picture"]) is None:
-        return f"{folder / score['picture']}: no such picture"
-    strange = [p for p in (*task.get("start", ()), *task.get("end", ())) if not isinstance(p, (int, float)) and p not in sim.BUTTONS and not is_key(p)]
-    return f"{strange[0]!r} in a macro is no number of seconds, no button and no key" if strange else ""
+    try:
+        re.compile(score.get("stderr", "")), struct.calcsize(score.get("struct", "")), 1 / (score.get("goal", 1) - score.get("from", 0))
+        assert kind != "picture" or read_picture(folder / score["picture"]) is not None, f"{folder / score['picture']}: no such picture"
+    except (re.error, struct.error, TypeError, ZeroDivisionError, AssertionError) as e:
+        return f"its score {score} cannot be taken ({e})"
+    if wrong := [f"{n}={k}" for n, k in task.get("keys", {}).items() if not is_key(k) or not (n in sim.BUTTONS or n[:-1] in sim.STICKS and n[-1] in "+-")]:
+        return f"{wrong[0]} in keys is no button, or stick and direction, and key"
+    wrong = [p for p in (*task.get("start", ()), *task.get("end", ())) if not isinstance(p, (int, float)) and p not in sim.BUTTONS and not is_key(p)]
+    return f"{wrong[0]!r} in a macro is no number of seconds, no button and no key" if wrong else ""
 
 
 def is_key(name) -> bool:
@@ -1663,7 +1668,8 @@ def in_real_game(job: Job, c: Live) -> dict:
     with tempfile.TemporaryDirectory(prefix="nitro-home-") as home, contextlib.ExitStack() as stack:
         fill(Path(home), task.get("files", {}))
         command = [part.replace("{home}", home) for part in task["command"]]
-        c = dataclasses.replace(c, command=(program(command[0]), *command[1:]), fps=task.get("fps", 60), seconds=float(task["seconds"]), seed=job.seed, home=home)
+        c = dataclasses.replace(c, command=(program(command[0]), *command[1:]), fps=task.get("fps", 60), seconds=float(task["seconds"]), seed=job.seed, home=home,
+                                realtime=c.realtime and job.player == "policy", **{k: task[k] for k in ("gamepad", "screen") if k in task})
         agent = StickyRandom(job.seed, c.fps) if job.player == "random" else Held() if job.player == "none" else \
             stack.enter_context(contextlib.closing(Pilot(stack.enter_context(contextlib.closing(brain_of(c))), c)))
         env, best = stack.enter_context(sim.launch(c, keys=task.get("keys"))), 0.0
@@ -1778,7 +1784,7 @@ def serve(c: Serve) -> None:
         server = socket.create_server((c.host, c.port))
     except OSError as e:
         raise SystemExit(f"--host {c.host} --port {c.port}: {e.strerror or e}") from None
-    with server:
+    with server, contextlib.suppress(KeyboardInterrupt):
         print(f"{c.policy} at {c.host}:{server.getsockname()[1]}; the token is in {c.token}" +
               ("" if c.host == "127.0.0.1" else "; not encrypted: anybody on the way sees the game"), flush=True)
         while True:

@@ -370,14 +370,15 @@ def test_a_remote_policy_that_never_answers_in_time_is_told(served, capfd):
 def test_a_full_server_says_so(policy, tmp_path):
     token = tmp_path / "token"
     with subprocess.Popen(run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"), cwd=sim.ROOT, stdout=subprocess.PIPE,
-                          text=True) as server, contextlib.ExitStack() as stack:
+                          text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as server, contextlib.ExitStack() as stack:
         host, port = re.search(r"(127\.0\.0\.1):(\d+)", server.stdout.readline()).groups()
         for _ in range(evaluation.CLIENTS):
             stranger = stack.enter_context(socket.create_connection((host, int(port))))
             evaluation.receive(stranger)                              # its greeting: this one is attended to
         with pytest.raises(SystemExit, match=r"^--remote \S+: 8 clients already$"):
             evaluation.Remote(f"{host}:{port}", token.read_text(), 5.0)
-        server.kill()
+        server.send_signal(signal.SIGINT)                             # its ordinary end
+        assert server.wait(60) == 0
 
 
 @hooked
@@ -493,10 +494,20 @@ def test_the_table_that_is_shipped_and_others(tmp_path):
     ({"goal": ""}, "goal is ''"), ({"command": "game"}, "command is 'game'"), ({"fsp": 60}, "a task has goal, command, seconds, score, and perhaps install, fps"),
     ({"seconds": 0}, "seconds is 0"), ({"score": {}}, "score is {}"), ({"score": {"stdout": "x", "goal": 1}}, "its score is one of"),
     ({"score": {"stderr": "x"}}, "its score is one of"), ({"score": {"exit": 0, "picture": "won.png"}}, "its score is one of"),
-    ({"score": {"picture": "won.png"}}, "won.png: no such picture"), ({"start": [1, "STRAT"]}, "'STRAT' in a macro is no number of seconds, no button and no key")])
+    ({"score": {"picture": "won.png"}}, "won.png: no such picture"), ({"score": {"stderr": "(x", "goal": 1}}, "unterminated subpattern"),
+    ({"score": {"file": "a", "struct": "<k", "goal": 1}}, "bad char in struct format"), ({"score": {"stderr": "x", "goal": 1, "from": 1}}, "division by zero"),
+    ({"keys": {"SOTUH": "z"}}, "SOTUH=z in keys is no button"), ({"keys": {"LEFT_X": "z"}}, "LEFT_X=z in keys"), ({"keys": {"SOUTH": "Retrun"}}, "SOUTH=Retrun in keys"), ({"start": [1, "STRAT"]}, "'STRAT' in a macro is no number of seconds, no button and no key")])
 def test_mistakes_in_a_table_are_named(task, why, tmp_path):
     with pytest.raises(SystemExit, match=rf"a.json: a: .*{re.escape(why)}[^\n]*; see assets/open.json$"):
         evaluation.open_table(table(tmp_path, **{"score": {"exit": 0}, **task}))
+
+
+def test_the_table_in_the_readme(tmp_path):
+    import cv2
+    (tmp_path / "mine.json").write_text(re.search(r'\{"boss": .*?\}\}\}', (sim.ROOT / "README.md").read_text(), re.S)[0])
+    cv2.imwrite(str(tmp_path / "victory.png"), np.zeros((9, 9, 3), np.uint8))
+    task = evaluation.open_table(str(tmp_path / "mine.json"))[0]["boss"]
+    assert task["keys"]["LEFT_X-"] == "a" and all(json.loads(line) for line in re.findall(r'`(\{"(?:stderr|file|exit)".*?\})`', (sim.ROOT / "README.md").read_text()))
 
 
 def test_files_for_the_game(tmp_path):
@@ -527,9 +538,13 @@ def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
     assert json.loads((tmp_path / "open.json").read_text()) == json.loads(json.dumps(out))
     said = capsys.readouterr().out
     assert "3 episodes, 0 are there" in said and re.search(r"^a  .* 100 \[21, 100\] \(1.00\)   a goal$", said, re.M)
-    monkeypatch.setattr(evaluation, "in_real_game", None)                                # what has been played is not played again
+    play, again = evaluation.in_real_game, lambda *a: pytest.fail("played again")
+    monkeypatch.setattr(evaluation, "in_real_game", again)                               # what has been played is not played again
     assert evaluation.live(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=1, out=str(tmp_path))) == out
     assert "3 episodes, 3 are there" in capsys.readouterr().out
+    monkeypatch.setattr(evaluation, "in_real_game", play)
+    fast = config(suite=table(tmp_path, command=command, fps=30, score={"exit": 0}), realtime=True, speed=1e6)        # only the policy has to be in time
+    assert evaluation.in_real_game(evaluation.Job("random", "", "a", 0), fast)["time"] == pytest.approx(1, abs=0.05)
     missing = table(tmp_path, "b", command=["no-such-game"], install="buy it", score={"exit": 0})
     with pytest.raises(SystemExit, match=r"^--tasks c: no task 'c' in this table \(there are a\)$"):
         evaluation.live(config(command=(), suite=path, tasks="c", policy=policy, device="cpu"))
