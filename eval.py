@@ -1542,7 +1542,7 @@ def check_layout(pad, actions) -> None:
     if len(lost) == len(known):
         raise sim.GameError(f"the policy's actions ({', '.join(actions[:4])}, ...) have no place on this game's {'keys (--keys)' if known else 'pad'}")
     if lost:
-        print(f"no key for {', '.join(lost)}: what the policy does with them is lost (--keys {lost[0]}=...)", file=sys.stderr)
+        sim.say_once(f"no key for {', '.join(lost)}: what the policy does with them is lost (--keys {lost[0]}=...)")
 
 
 def press(env, macro, fps: int):
