@@ -1913,9 +1913,10 @@ ARMS = ("from scratch", "fine-tuned")
 
 def transfer(c: Transfer) -> dict:
     """Pretrain on the other games; train on ever more of the held-out one, from there and from scratch; play; draw.  Finished parts are skipped."""
-    if not re.fullmatch(r"[\d.]+(,[\d.]+)*", c.hours):
-        raise SystemExit(f"--hours {c.hours}: expected numbers, as in 0.25,0.5,1")
-    hours, others, root = sorted({float(h) for h in c.hours.split(",")}), [n for n in game_names() if n != c.held_out], Path(c.out) / c.held_out
+    hours = sorted(float(h) for h in c.hours.split(",") if re.fullmatch(r"\d+\.?\d*|\.\d+", h))
+    if not len(set(hours)) == len(c.hours.split(",")) or hours[0] == 0 or c.repeats < 1 or c.seeds < 1:
+        raise SystemExit(f"--hours {c.hours} --repeats {c.repeats} --seeds {c.seeds}: expected numbers above 0, as in --hours 0.25,0.5,1 --repeats 3 --seeds 10")
+    others, root = [n for n in game_names() if n != c.held_out], Path(c.out) / c.held_out
     game(c.held_out)
     common = ("--config", c.net, "--device", c.device, "--workers", str(c.workers))
     many = ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()))
@@ -1986,7 +1987,7 @@ def relative(means) -> np.ndarray:
 
 
 def transfer_curve(results: dict, root: Path, c: Transfer) -> dict:
-    """Progress and success over hours of data, 95 % intervals over trainings and levels: printed, transfer.json, transfer.png."""
+    """Progress and success over hours of data, 95 % intervals over trainings (from one pretraining) and levels: printed, transfer.json, transfer.png."""
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt

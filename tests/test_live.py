@@ -633,6 +633,12 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
         evaluation.transfer(dataclasses.replace(c, data=str(tmp_path / "data"), hours="0.2", out=str(tmp_path / "d")))
 
 
+@pytest.mark.parametrize("options", [{"hours": "."}, {"hours": "1,x"}, {"hours": "0,1"}, {"hours": "1,1"}, {"repeats": 0}, {"seeds": 0}])
+def test_bad_transfers(options):
+    with pytest.raises(SystemExit, match="^--hours .* --repeats . --seeds .*: expected numbers above 0"):
+        evaluation.transfer(evaluation.Transfer(**options))
+
+
 def test_intervals_are_over_trainings_and_levels():
     """Scores [arm, training, task, level, (progress, success)] whose spread is known."""
     rng = np.random.default_rng(1)
