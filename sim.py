@@ -394,8 +394,9 @@ def command_line(doc: str, commands: dict, argv=None, inspect=show):
 def field_comments(cls) -> dict:
     """Field name -> trailing comment, over a dataclass and its bases."""
     out = {}
-    for c in reversed(cls.__mro__[:-1]):
-        out.update(re.findall(r"^    (\w+): [^#\n]*#\s*(.+)$", pyinspect.getsource(c), re.M))
+    for c in reversed(cls.__mro__[:-1]):                         # inspect.getsource of a class would parse its whole file, at every start
+        body = re.search(rf"^class {c.__name__}\b.*?(?=^\S|\Z)", Path(pyinspect.getsourcefile(c)).read_text("utf-8"), re.M | re.S)
+        out.update(re.findall(r"^    (\w+): [^#\n]*#\s*(.+)$", body[0], re.M))
     return out
 
 
