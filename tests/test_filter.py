@@ -53,6 +53,18 @@ def test_single_frames_are_not_presses():
     assert np.flatnonzero(out[:, 1]).tolist() == [0, 1, 2, 3, 4, 5]             # the gap at 3 closes
     assert filter.steady(pressed[:1] * 0.8).shape == (1, 16)
     assert (filter.steady(np.where(pressed, 0.99, 0.01)) == pressed).all()      # what the parser is sure of stays
+    assert not filter.steady(np.where(pressed, 0.6, 0.05))[5:7, 0].any()        # two hesitant frames in a row are not a press either
+    assert (filter.steady(np.where(pressed, 0.85, 0.05))[4:, 0] == pressed[4:, 0]).all()        # two that are less so are, and no frame later
+    slow = np.r_[[0.02] * 4, 0.3, 0.45, 0.55, 0.9, [0.98] * 4][:, None]
+    assert np.flatnonzero(filter.steady(slow)[:, 0]).tolist() == list(range(6, 12))     # the change is where the odds turn: no lag
+
+
+def test_steady_finds_the_likeliest_course():
+    """Against every course there is."""
+    odds = np.random.default_rng(0).normal(0, 2, (9, 16))
+    courses = (np.arange(2 ** 9)[:, None] >> np.arange(9) & 1).astype(bool)                   # [512, 9]
+    score = courses @ odds - filter.COST * (courses[:, 1:] != courses[:, :-1]).sum(1, keepdims=True)
+    assert (filter.steady(1 / (1 + np.exp(-odds))) == courses[score.argmax(0)].T).all()
 
 
 def config(**changes):
