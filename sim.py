@@ -1670,8 +1670,8 @@ class Clock:
         states, read in between, tell.  syscall is silent on one that is being woken, stat on one that has not left its processor yet."""
         if len(self.pids()) > 1:
             awake = self.threads.values()                           # also those that are parked: a process may kill another
-        who = sorted([*awake, *self.peers], key=lambda t: t is not self.latest)
-        if who and not who[0].waits():                              # mostly so: the one that was let run still does
+        who = [*awake, *self.peers]
+        if any(t is self.latest and not t.waits() for t in who):    # mostly so: the one that was let run still does
             return False
         runs = [t.look(SCHEDSTAT) for t in who]
         fresh = [t for t, run in zip(who, runs) if t.rest != run or run == UNCOUNTED]          # the others are where they were seen

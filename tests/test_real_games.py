@@ -7,6 +7,7 @@
 import contextlib
 import io
 import shutil
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -142,6 +143,43 @@ def hashes(name, frames):
 def test_400_frames_of_random_play_are_the_same_twice(name):
     first = hashes(name, 400)
     assert first == hashes(name, 400) and len({h for h, _ in first}) > 200
+
+
+ATTACH = """
+import sys, time; sys.path.insert(0, sys.argv[1]); import sim
+clock = sim.Clock.attach(int(sys.argv[2]))
+for line in sys.stdin:
+    clock.step(float(line)); print(clock.time, flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", [param("supertux"), param("doom")])
+def test_a_running_game_is_attached_to_and_runs_on_when_we_are_killed(name):
+    stage = sim.Stage("640x480")
+    shown, home = lambda: stage.display.pixels.tobytes(), {"HOME": str(stage.path / "home"), "DISPLAY": stage.display.name}
+
+    def moves():
+        before, end = shown(), time.perf_counter() + 60
+        while time.perf_counter() < end and shown() == before:
+            time.sleep(0.05)
+        return shown() != before
+    game = subprocess.Popen(GAMES[name].command, env=sim.FIXED | sim.HEADLESS | home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert all(moves() for _ in range(4))                                # it has started, and animates something
+        with subprocess.Popen([sys.executable, "-c", ATTACH, str(sim.ROOT), str(game.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+            step = lambda seconds: (owner.stdin.write(f"{seconds}\n"), owner.stdin.flush(), float(owner.stdout.readline()))[2]
+            time.sleep(1)                                                    # waits that began in real time end in it
+            assert step(0.5) == 0.5
+            before = shown()
+            time.sleep(2)
+            assert shown() == before
+            assert step(2) == 2.5 and shown() != before
+            owner.kill()
+        assert all(moves() for _ in range(4)) and game.poll() is None and "TracerPid:\t0" in sim.read_text(f"/proc/{game.pid}/status")
+    finally:
+        game.kill()
+        game.wait()
+        stage.remove()
 
 
 @pytest.mark.skipif(not shutil.which("vkcube") or not list(Path("/usr/share/vulkan/icd.d").glob("lvp*")) or bool(sim.hook_fault()),
