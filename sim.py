@@ -3757,6 +3757,7 @@ def doctor(cfg: Common) -> None:
     fault, parts = hook_fault(), ("ptrace", "seccomp", "vDSO patch")
     broken = next((i for i, part in enumerate(parts) if fault and fault.startswith(part)), 0 if fault else len(parts))
     other = "not needed by the built-in games; "
+    display = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY")
     lines = [
         ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer one"),
         ("Linux on x86-64", (sys.platform, platform.machine()) == ("linux", "x86_64"), platform.platform(),
@@ -3768,6 +3769,7 @@ def doctor(cfg: Common) -> None:
         ("/dev/uinput", os.access("/dev/uinput", os.W_OK), "", f"only for gamepad='uinput'; {UINPUT_FIX}"),
         ("mss", installed("mss"), "", "only to capture windows of a display that is given; pip install mss"),
         ("pygame", installed("pygame"), "", "only for a person's window (play, record); pip install pygame"),
+        ("display", bool(display), display, "only for a person's window; a desktop, or ssh -X"),
         ("Wine", bool(shutil.which("wine")), shutil.which("wine"), other + "sudo apt install wine"),
     ]
     print_checks(lines)
