@@ -3487,8 +3487,7 @@ WINE = {"WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder
 FIXED = {"LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
          "MKL_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 HEADLESS = {"SDL_AUDIODRIVER": "dummy", "ALSOFT_DRIVERS": "null", "SDL_VIDEODRIVER": "x11", "LIBGL_ALWAYS_SOFTWARE": "1", "LP_NUM_THREADS": "0",
-            "DBUS_SESSION_BUS_ADDRESS": "unix:path=/dev/null", "SDL_JOYSTICK_HIDAPI": "0",
-            "SDL_RENDER_DRIVER": "software"}                          # faster than OpenGL without a GPU: doom by a third, SuperTux by a twentieth
+            "DBUS_SESSION_BUS_ADDRESS": "unix:path=/dev/null", "SDL_JOYSTICK_HIDAPI": "0"}
 SCREEN_SIZE = "1280x960"                                              # of the private X server, px
 
 
@@ -3603,7 +3602,8 @@ class GameEnv(gymnasium.Env):
         self.finalizer = weakref.finalize(self, stage.remove)
         if not console and (here or self.display):
             stage.display = Desktop(stage) if here else Display(self.display)
-        stage.keys = KEYS[""] | KEYS.get(Path(self.command[0] if self.command else self.attach).stem, {}) | self.keys
+        names = [Path(part).stem for part in (*self.command, self.attach)]             # also behind env, nice or wine
+        stage.keys = KEYS[""] | next((KEYS[name] for name in names if KEYS.get(name)), {}) | self.keys
         gated = bool(fault) or self.clock_name == "console" or here
         hook = {"seed": self.seed, "fixed": self.fixed, "tsc": self.tsc}
         if console:
@@ -3621,7 +3621,7 @@ class GameEnv(gymnasium.Env):
             self.view, self.pad = SCREENS[self.screen if self.screen != "auto" else "window" if fault else "readback"](stage), stage.pads[0]
             env = HEADLESS | {"DISPLAY": stage.display.name, **{k: v for pad in stage.pads for k, v in pad.environment.items()}}
             if self._runs_wine():
-                del env["SDL_VIDEODRIVER"], env["SDL_RENDER_DRIVER"]                  # of Windows' SDL they would be others
+                del env["SDL_VIDEODRIVER"]                          # of Windows' SDL it would be another one
             if self.display:
                 env |= {"XAUTHORITY": os.environ.get("XAUTHORITY", str(Path.home() / ".Xauthority"))}
             make = functools.partial(StopClock, fps=self.fps) if fault else \

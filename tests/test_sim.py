@@ -1000,6 +1000,12 @@ def test_keys_own_and_wrong(victim):
         assert square(env.render())[:3] == (81, 60, True)
         env.step(NEUTRAL)
         assert square(env.render())[:3] == (81, 60, False)
+    doom = Path(victim).rename(Path(victim).with_name("chocolate-doom"))           # a game with keys of its own, by its name
+    with contextlib.closing(sim.GameEnv(["env", "A=B", doom, "renderer"], gamepad="keys")) as env:
+        env.reset()
+        env.step({"buttons": np.zeros(16), "sticks": np.float32([0, 0, 1, 0])})
+        assert square(env.render())[:2] == (81, 60)
+    victim = str(doom)
     for keys, said in (({"UP": "a"}, "'UP' is no button"), ({"NORTH": "Hyper"}, "'Hyper' for NORTH: there is no such key")):
         with pytest.raises(sim.GameError, match=said):
             env = sim.GameEnv([victim, "renderer"], gamepad="keys", keys=keys)
