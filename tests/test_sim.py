@@ -1160,6 +1160,7 @@ def test_what_cannot_be_played_or_written_is_said_in_one_line(tmp_path):
     actions_file(tmp_path / "a.actions.safetensors")
     wrong = sim.Record(player="random", speed=0, record=str(tmp_path / "file" / "a.mp4"), command=tuple(GAME))
     assert fault(sim.play, wrong).endswith(f"a.mp4: cannot be written (File exists: {tmp_path / 'file'})")
+    assert fault(sim.play, sim.Play(speed=-1.0)) == "--speed -1 --seconds 0 --idle 0: none may be below 0"
     assert fault(sim.play, sim.Play()).startswith("no game given: add --") and fault(sim.bench, sim.Bench(frames=0)) == "--frames 0: nothing to time"
     assert "none.actions.safetensors: no such file; make it: python sim.py record" in fault(sim.replay, sim.Replay(videos=(str(tmp_path / "none.mp4"),)))
     assert "not a recording" in fault(sim.replay, sim.Replay(videos=(str(tmp_path / "a.mp4"),)))
@@ -1256,6 +1257,14 @@ def test_play_in_a_window(pad_game):
     done = subprocess.run([sys.executable, "sim.py", "play", "--seconds", "0.5", "--fps", "30", "--", *pad_game], cwd=ROOT, capture_output=True, text=True,
                           timeout=180, env={**os.environ, "SDL_VIDEODRIVER": "dummy"})
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.path.exists("/dev/dri"), reason="SDL may draw on a console here")
+def test_no_person_plays_in_a_window_that_nobody_sees(pad_game):
+    pytest.importorskip("pygame", reason="no pygame (pip install pygame)")
+    env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")}
+    done = subprocess.run([sys.executable, "sim.py", "play", "--", *pad_game], cwd=ROOT, capture_output=True, text=True, timeout=180, env=env)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("no window can be opened here: "), done.stderr
 
 
 @needs_hook
