@@ -3355,7 +3355,12 @@ class DesktopWindow(Window):
         windows("SHQueryUserNotificationState", ctypes.byref(state))
         if state.value == FULL_SCREEN:
             say_once("sim: the game is in exclusive full screen, which cannot be captured: switch it to a window, or borderless")
-        picture = self._shot(x, y, width, height)
+        try:
+            picture = self._shot(x, y, width, height)
+        except Exception as e:                                      # mss and dxcam fail in their own ways
+            if state.value != FULL_SCREEN:
+                raise GameError(f"the game's window cannot be captured: {e}") from None
+            return np.zeros((0, 0, 4), np.uint8)                    # the last picture is kept
         for _ in range(10):
             time.sleep(0.008)
             before, picture = picture, self._shot(x, y, width, height)

@@ -1,7 +1,7 @@
 """What tests/test_windows.py needs: Wine with a prefix of its own, and in it a Windows Python with what sim.py imports.
 
     apt install wine gcc-mingw-w64-x86-64 gcc-mingw-w64-i686 xvfb
-    python tests/windows.py                                    fetches and assembles all in data/windows, once: 2 minutes, 2.5 GB
+    python tests/windows.py                                    fetches and assembles all in data/windows, once: a minute, 1.2 GB
 
 The Windows Python is made of the interpreter's DLLs in panda3d's wheel (python.org's build), the standard library of the Python that
 runs this (so their minor versions are the same), and a python.exe of six lines.  32-bit programs run where apt gives libwine:i386.
@@ -45,12 +45,12 @@ UNUSED = shutil.ignore_patterns("site-packages", "lib-dynload", "test", "tests",
 
 def environment() -> dict:
     """For wine and all that runs in it; WINEDEBUG=-all: quiet."""
-    here = {"WINEPREFIX": str(PREFIX), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml=", "PYTHONDONTWRITEBYTECODE": "1"}
+    here = {"WINEPREFIX": str(PREFIX), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml="}
     return {**os.environ, **here, **({"WINEDLLPATH": str(WIN32)} if WIN32.exists() else {})}
 
 
 def runs_32_bits() -> bool:
-    return shutil.which("i686-w64-mingw32-gcc") is not None and any(WIN32.glob("i386-windows/*"))
+    return shutil.which("i686-w64-mingw32-gcc") is not None and (WIN32 / "i386-windows" / "winmm.dll").exists()
 
 
 def run(*command, **options):
@@ -107,10 +107,10 @@ def assemble_python():
 
 
 def fetch_win32():
-    """Wine's 32-bit DLLs: its 64-bit build runs 32-bit programs with them.  apt's own lists are left as they are."""
-    WIN32.mkdir()
-    lists = HOME / "apt"
-    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    """What a 32-bit program needs of Wine's 32-bit DLLs, in the prefix too: the 64-bit build runs such programs with them.  apt's own lists stay."""
+    lists, unpacked, system = HOME / "apt", HOME / "unpacked", PREFIX / "drive_c" / "windows" / "syswow64"
+    for folder in (lists / "partial", unpacked, WIN32 / "i386-windows", system):
+        folder.mkdir(parents=True, exist_ok=True)
     apt = ["apt-get", "-qq", "-o", "APT::Architectures::=amd64", "-o", "APT::Architectures::=i386", "-o", f"Dir::State::lists={lists}",
            "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="]
     with contextlib.suppress(RuntimeError):
@@ -118,11 +118,20 @@ def fetch_win32():
     try:
         run(*apt, "download", "libwine:i386", cwd=HOME)
         package, = HOME.glob("libwine_*i386.deb")
-        unpack = "dpkg-deb --fsys-tarfile '%s' | tar x -C '%s' --strip-components=5 --wildcards '*/i386-windows/*'"
-        run("sh", "-c", unpack % (package, WIN32))
+        run("sh", "-c", f"dpkg-deb --fsys-tarfile '{package}' | tar x -C '{unpacked}' --strip-components=5 --wildcards '*/i386-windows/*.dll'")
         package.unlink()
+        places = (unpacked / "i386-windows", Path("/usr/lib/x86_64-linux-gnu/wine/i386-windows"))       # there libwine's zlib1.dll for both
+        todo, taken = ["kernel32.dll", "winmm.dll", "msvcrt.dll"], set()
+        while todo:
+            name = todo.pop().lower()
+            dll = next((place / name for place in places if (place / name).exists()), None)
+            if dll and name not in taken:
+                taken.add(name)
+                shutil.copy(dll, WIN32 / "i386-windows"), shutil.copy(dll, system)
+                todo += re.findall(r"DLL Name: (\S+)", run("x86_64-w64-mingw32-objdump", "-p", dll))
     except (RuntimeError, ValueError, FileNotFoundError) as e:
         print(f"32-bit programs are not tested: {e}")
+    shutil.rmtree(unpacked)
 
 
 def make_prefix():
@@ -146,7 +155,7 @@ def setup():
         if missing().startswith("no Windows Python"):
             for step in STEPS:
                 shutil.rmtree(HOME / step, ignore_errors=True)
-            fetch_wheels(), assemble_python(), fetch_win32(), make_prefix()
+            fetch_wheels(), assemble_python(), make_prefix(), fetch_win32()
             (HOME / "ready").write_text(recipe())
     if missing():
         raise RuntimeError(missing())

@@ -199,8 +199,8 @@ def faults(victim):
         modules = process.modules()
         winmm = process.exports(modules["winmm.dll"][0])["timeGetTime"]
         kept = process.read(winmm, 14)
-        process.write_code(winmm, b"\xff\x25\0\0\0\0" + process.allocate(4096).to_bytes(8, "little"))       # as an overlay would
         process.suspend()
+        process.write_code(winmm, b"\xff\x25\0\0\0\0" + process.allocate(4096).to_bytes(8, "little"))       # as an overlay would
         say("replaced", lambda: sim.Clock.attach(popen.pid))
         process.write_code(winmm, kept)
         process.resume()
@@ -210,6 +210,21 @@ def faults(victim):
         place, sim.WindowsProcess.place = sim.WindowsProcess.place, lambda self, thread: (winmm + 3, place(self, thread)[1])
         say("inside", lambda: sim.Clock.attach(popen.pid))
         sim.WindowsProcess.place = place
+        functions = [at for dll in sim.SYSTEM_DLLS if dll in modules for name, at in process.exports(modules[dll][0]).items()
+                     if name in sim.REPLACED and isinstance(at, int)]
+        before = [process.read(at, 16) for at in functions]
+        write_code, jumps = sim.WindowsProcess.write_code, []
+
+        def write_three(self, address, data):
+            if data[:2] == b"\xff\x25":
+                jumps.append(address)
+                if len(jumps) == 4:
+                    raise OSError(22, "not this one", None, 487)
+            write_code(self, address, data)
+        sim.WindowsProcess.write_code = write_three
+        say("half", lambda: sim.Clock.attach(popen.pid))
+        sim.WindowsProcess.write_code = write_code
+        found["restored"] = len(jumps) == 4 and before == [process.read(at, 16) for at in functions]
         count = len(out.rows())
         out.wait(count + 5)
         found["runs on"] = len(out.rows()) > count
@@ -283,6 +298,23 @@ def aliens(out):
                 "played": count(pictures[2][400:], pictures[3][400:]), "moved": count(pictures[3], pictures[4]),
                 "step": float(np.diff(times).max() - np.diff(times).min()), "seconds": times[-1] - times[0], "terminated": terminated,
                 "places": [[x, y, width, height], place]}
+
+
+def by_title():
+    """A window that is found by its title alone, at any density of the screen: where its client area is, and how much of the picture is the game's."""
+    code = ("import pygame; pygame.display.init(); screen = pygame.display.set_mode((320, 240)); pygame.display.set_caption('Red Game 7')\n"
+            "clock = pygame.time.Clock()\nwhile True: pygame.event.get(); screen.fill((255, 0, 0)); pygame.display.flip(); clock.tick(50)")
+    with subprocess.Popen([sys.executable, "-c", code]) as game:
+        end = time.perf_counter() + 60
+        while not any("Red Game" in title for _, _, title, *_ in sim.desktop_windows()) and time.perf_counter() < end:
+            time.sleep(0.1)
+        with contextlib.closing(sim.GameEnv([], attach="red game", fps=20, gamepad="keys")) as env:
+            env.reset()
+            picture = at_rest(env)
+            found = {"place": env.stage.display.windows()[0][1:], "shape": list(picture.shape), "red": float((picture == (255, 0, 0)).all(-1).mean())}
+        found["alive"] = game.poll() is None
+        game.kill()
+    return found
 
 
 if __name__ == "__main__":
