@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -317,6 +318,9 @@ def test_it_learns_what_the_colour_says(shards):
     info = sim.read("run/model.safetensors")[1]
     assert (info["games"], info["step"], info["log"], info["recipe"]["lr"]) == ({"v": 43}, 200, rows[-1], 4e-3)
     assert all(open(f"run/source/{name}").read() == open(sim.ROOT / name).read() for name in ("model.py", "templates/pads.py"))
+    import cv2
+    curve = cv2.imread("run/loss.png")
+    assert curve.shape[:2] == (576, 768) and (curve.min(axis=2) < 200).mean() > 0.01
 
 
 def test_guards(shards, monkeypatch, capsys):
@@ -462,6 +466,22 @@ def test_tensorboard_is_optional(shards, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(SystemExit, match="pip install tensorboard"):
         train.fit(config(tensorboard=True))
+    told = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def add_scalar(self, key, value, step):
+            told.append((self.folder, key, value, step))
+
+        def flush(self):
+            pass
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=SummaryWriter))
+    train.fit(config(tensorboard=True, steps=2))
+    row = json.loads(open("run/log.jsonl").read())
+    assert told == [("run", k, v, 2) for k, v in row.items()] and {"loss", "val", "val_v"} <= row.keys()
 
 
 def test_broken_frame_is_named(shards):
