@@ -1551,7 +1551,10 @@ def press(env, macro, fps: int):
     for part in macro:
         key = isinstance(part, str) and part not in sim.BUTTONS
         if key:
-            env.stage.display.focus(env.stage.display.windows()[0][0])
+            windows = env.stage.display.windows() if env.stage.display else []
+            if not windows:
+                raise sim.GameError(f"the macro's {part!r} is a key, and the game has no window to press it in")
+            env.stage.display.focus(windows[0][0])
             env.stage.display.key(part, True)
         for held, seconds in ((part, 0.1), ("", 0.1)) if isinstance(part, str) else (("", part),):
             for _ in range(round(seconds * fps)):
@@ -1562,8 +1565,9 @@ def press(env, macro, fps: int):
 
 
 # ---- live play: a table of tasks in real games ------------------------------------------------------------------------------
-# What a task says: goal in words; command, fps, seconds; gamepad, screen and keys, as for sim.GameEnv; files to put into the game's home: {name: text}, a copy of
-# another file, {"of"}, or one with a part replaced, {"of", "find", "put"}; start and end: macros of seconds, buttons and X keys; its score, one of
+# What a task says: goal in words; command, fps, seconds; gamepad, screen and keys, as for sim.GameEnv; files to put into the game's home:
+# {name: text}, a copy of another file, {"of"}, or one with a part replaced, {"of", "find", "put"}; start and end: macros of seconds, buttons and
+# X keys; its score, one of
 #   {"stderr": pattern of a number, "from", "goal"}   {"file": in its home, "struct": with one number, "from", "goal"}   {"exit": status}
 #   {"picture": a PNG beside the table, "like": 0..1}: part of the frame when it is done.   "{home}" in the command stands for its home.
 
@@ -1628,10 +1632,10 @@ def open_suite(c: Live) -> dict:
     wanted = list(table) if c.tasks == "all" else c.tasks.split(",")
     if unknown := set(wanted) - set(table):
         raise SystemExit(f"--tasks {c.tasks}: no task '{min(unknown)}' in this table (there are {', '.join(table)})")
-    there = {n: program(table[n]["command"][0]) for n in wanted}
-    for n in [n for n in there if not there[n]]:
-        print(f"{n}: skipped, {table[n]['command'][0]} is not installed ({table[n].get('install', 'sudo apt install it')})", file=sys.stderr)
-    names, seeds = [n for n in there if there[n]], 4 if c.quick else c.seeds
+    names, seeds = [n for n in wanted if program(table[n]["command"][0])], 4 if c.quick else c.seeds
+    for n in wanted:
+        if n not in names:
+            print(f"{n}: skipped, {table[n]['command'][0]} is not installed ({table[n].get('install', 'sudo apt install it')})", file=sys.stderr)
     with contextlib.closing(brain_of(c)) as brain:              # one clear line now, not one per episode
         settings = {"policy": brain.about.get("policy") or sim.source(c.policy)["sha256"], "seed": c.seed,
                     **{k: getattr(c, k) for k in ("execute", "steps", "realtime", "speed", "menu")}}

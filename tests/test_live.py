@@ -545,6 +545,8 @@ def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evaluation, "in_real_game", play)
     fast = config(suite=table(tmp_path, command=command, fps=30, score={"exit": 0}), realtime=True, speed=1e6)        # only the policy has to be in time
     assert evaluation.in_real_game(evaluation.Job("random", "", "a", 0), fast)["time"] == pytest.approx(1, abs=0.05)
+    with pytest.raises(sim.GameError, match="^the macro's 'Return' is a key, and the game has no window to press it in$"):
+        evaluation.in_real_game(evaluation.Job("none", "", "a", 0), config(suite=table(tmp_path, command=command, fps=30, start=["Return"], score={"exit": 0})))
     missing = table(tmp_path, "b", command=["no-such-game"], install="buy it", score={"exit": 0})
     with pytest.raises(SystemExit, match=r"^--tasks c: no task 'c' in this table \(there are a\)$"):
         evaluation.live(config(command=(), suite=path, tasks="c", policy=policy, device="cpu"))
