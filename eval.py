@@ -161,17 +161,19 @@ class Record(sim.Many):
 def choice_of(overlays: str) -> list[list]:
     """What --overlays names: groups of templates; videos take the groups in turn, and any template of theirs."""
     import extract
-    pool = sorted(extract.templates().items()) if not Path(overlays).is_dir() or not overlays else []
+    named = overlays and not Path(overlays).is_dir()
+    if named and (unknown := set(overlays.split(",")) - set(extract.FAMILIES)):
+        raise SystemExit(f"--overlays {overlays}: no folder, and no family such as {', '.join(sorted(unknown))}; there are {', '.join(extract.FAMILIES)}")
+    pool = sorted(extract.templates().items()) if named or not overlays else []
     if not overlays:            # the pipe's own recordings: looks that the parser was trained on, and these games need sticks
         return [[t for n, t in pool if not extract.held_out(n) and len(extract.layout(t)["sticks"]) == 2]]
     if not pool:
         return [[t] for _, t in sorted(extract.read_skins(overlays).items())]
-    if unknown := set(overlays.split(",")) - set(extract.FAMILIES):
-        raise SystemExit(f"--overlays {overlays}: no folder, and no family such as {', '.join(sorted(unknown))}; there are {', '.join(extract.FAMILIES)}")
     return [[t for n, t in pool if n.partition("-")[0] == f] for f in overlays.split(",")]
 
 
 def record(c: Record) -> None:
+    sim.expect(c, minutes=(0, math.inf), seconds=(0.1, 1e6), smallest=(0.02, 1), largest=(c.smallest, 1), faintest=(0.01, 1), rate=(0, 100))
     n = max(1, round(60 * c.minutes / c.seconds))
     names = named_games(c.games)
     c = dataclasses.replace(c, games=",".join(names))
@@ -2047,11 +2049,12 @@ def speed(c: Speed) -> list[dict]:
     import train
     device, sizes = sim.pick_device(c.device), model.CONFIGS
     net = ("paper" if device.startswith("cuda") else "tiny") if c.net == "auto" else c.net
-    if net not in set(train.CONFIGS) & set(sizes) or min(c.clips, c.workers) < 1 or c.seconds <= 0:
-        raise SystemExit(f"--net {net} --clips {c.clips} --seconds {c.seconds:g} --workers {c.workers}: expected tiny, small or paper, and more than none")
+    sim.expect(c, clips=(1, 10_000), seconds=(0.1, 1e5), workers=(1, 4096))
+    if net not in set(train.CONFIGS) & set(sizes):
+        raise SystemExit(f"--net {net}: expected tiny, small, paper or auto")
     with tempfile.TemporaryDirectory(prefix="nitrogen-speed-") as folder:
         labels, shards, length = f"{folder}/labels", f"{folder}/shards", Record().seconds
-        print(f"speed of every stage, {extract.machine(device)}: about {1 + c.clips // 6 + c.seconds // 5:.0f} minutes", flush=True)
+        print(f"speed of every stage, {extract.machine(device)}: about {1 + c.clips // 6 + c.seconds // 5:.0f} minutes on a quiet machine", flush=True)
         record(Record(out=f"{folder}/videos", minutes=c.clips * length / 60, seed=c.seed, workers=c.workers))
         videos, seconds = sim.expand([f"{folder}/videos"]), {}
         extract.pool().index("sift")                            # made once for all videos, and kept
@@ -2108,7 +2111,7 @@ def print_speed(rows: list[dict], net: str) -> None:
             here = f"{1e3 / r['rate']:,.1f} ms a chunk, {net}"
         else:
             more = {"parse": f", {r['rate'] / FPS:.1f} x real time", "filter": f", {r['rate'] / FPS:.1f} x real time", "train": f", {net}"}.get(r["stage"], "")
-            here = f"{r['rate']:,.0f} {r['unit']}{more}"
+            here = f"{r['rate']:,.{1 if r['rate'] < 100 else 0}f} {r['unit']}{more}"
         print(f"{r['stage']:10s} {here:>30s}   {r['job']:48s} {r['days']:12,.1f} {r['days'] / total:6.1%}")
     scaled = {r["stage"]: r["heavier"] for r in rows if r["heavier"] != 1}
     print(f"Most would cost {most['stage']}: {most['days'] / total:.0%} of {total:,.0f} days of this machine.\nScaled: videos as here, {WIDTH} x {HEIGHT} at {FPS} frames/s, one search "

@@ -1145,10 +1145,11 @@ def train(cfg: TrainConfig) -> None:
         torch.set_num_threads(cfg.threads)
     if cfg.backgrounds and not Path(cfg.backgrounds).is_dir():
         raise SystemExit(f"--backgrounds {cfg.backgrounds}: no such folder")
-    photos = film_frames(cfg.backgrounds) if cfg.backgrounds else []
+    sim.expect(cfg, steps=(1, 1e12), minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3), validation=(1, 1e9), workers=(0, 4096), threads=(0, 4096))
+    run, photos = XFeatTraining(cfg, device), film_frames(cfg.backgrounds) if cfg.backgrounds else []
     known, unseen = ([t for name, t in templates().items() if held_out(name) == out] for out in (False, True))
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.steps:,} steps"
-    run, data = XFeatTraining(cfg, device), Pairs(cfg.seed, known, [p for i, p in enumerate(photos) if i % 8])
+    data = Pairs(cfg.seed, known, [p for i, p in enumerate(photos) if i % 8])
     print(f"train XFeat, {sum(p.numel() for p in run.params.values()):,} parameters, on {device}: {len(known)} templates ({len(unseen)} held out), "
           f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
     feed = lambda first, count: torch.utils.data.DataLoader(data, cfg.batch, sampler=range(first, first + count), num_workers=cfg.workers)    # noqa: E731
@@ -1593,6 +1594,7 @@ def crowd(n: int) -> Pool:
 
 def bench(cfg: BenchConfig) -> float:
     """Overlay images drawn per second of one core, over all templates: 3 of 16 buttons pressed, sticks anywhere; and what localization takes."""
+    sim.expect(cfg, size=(8, 4096), images=(1, 1e6), pool=(1, 1e5))
     rng, spent, shown = np.random.default_rng(cfg.seed), 0.0, list(templates().values())
     for t in shown:
         scale = cfg.size / max(t.size)

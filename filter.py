@@ -733,6 +733,8 @@ def inspect_archive(path: Path) -> None:
 def run(c: Config) -> None:
     if c.scale not in ("radius", "percentile"):
         raise SystemExit(f"--scale {c.scale}: expected radius or percentile")
+    sim.expect(c, segment_seconds=(0.1, 1e6), min_active=(0, 1), percentile=(50, 100), rate=(0.1, 1000), horizon=(1, 10_000), shift=(0, 10_000),
+               quality=(1, 100), rows_per_shard=(1, 1e9), validation=(0, 1))
     videos = import_released(c) if c.nitrogen else c.videos
     try:
         counts = sim.for_each(functools.partial(filter_video, c=c), videos, c.workers, ray=c.ray)

@@ -847,8 +847,8 @@ def load(path, device: str = "cpu") -> Parser:
     try:
         parser = Parser(Net(**{k: tuple(v) if isinstance(v, list) else v for k, v in info["net"].items()}))
         parser.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
-    except (KeyError, TypeError, RuntimeError) as e:
-        fault = str(e).splitlines()[0][:100]
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as e:
+        fault = str(e).partition("\n")[0][:100]
         raise SystemExit(f"{path}: does not fit this network ({fault}); make it anew: {sim.MAKER['parser']}") from None
     return parser.to(device, memory_format=torch.channels_last).eval()
 
@@ -903,6 +903,7 @@ def train(cfg: TrainConfig) -> None:
     sim.keep_memory()
     if cfg.net not in NETS:
         raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(NETS)}")
+    sim.expect(cfg, images=(1, 1e15), minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3), warmup=(1e-6, 0.99), ema=(0, 1), validation=(1, 1e9), workers=(0, 4096), threads=(0, 4096))
     for folder in (cfg.backgrounds, cfg.templates):
         if folder and not Path(folder).is_dir():
             raise SystemExit(f"{folder}: no such folder")

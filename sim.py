@@ -136,7 +136,8 @@ SAID = {
         {"size": (1, 1e5), "seconds": (0.1, 1e9), "start": N, "frames?": [N] * 2, "boxes": [[N] * 4], "area?": [N] * 4, "rows": [N] * 2}]},
     "nitrogen.shard/1": {"videos": [{"name": str, "game": str, "fps": RATE, "split": str}], "rate": RATE, "horizon": (1, 1e5), "shift": (0, 1e5),
                          "counts?": {"split": str, "rows": N, "kept": N, "chunks": N, "shards": N}, "lag?": {"frames": N, "confidence": N}},
-    "nitrogen.parser/1": {"images?": N},
+    "nitrogen.parser/1": {"images?": N, "net?": {**{f"{k}?": [(1, 1024)] * 4 for k in ("widths", "depths", "heads", "reduce")},
+                                                 **{f"{k}?": (1, 1024) for k in ("decoder", "detail", "head")}}},
     "nitrogen.state/1": {"recipe": dict, "step?": N, "steps?": N, "seconds?": N},
 }
 EVERY = {"recipe?": dict, "tensors?": dict, "command?": str}
@@ -156,7 +157,7 @@ def write(path, tensors: dict, format: str, **info) -> None:
     info = {"format": format, **info, "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             "tensors": {k: f"{v.dtype} {list(v.shape)} {spec[k][1] + ': ' + spec[k][2] if k in spec else ''}".strip()
                         for k, v in tensors.items()}}
-    fault = check(tensors, spec) if not info.get("found") is False else None
+    fault = (check(tensors, spec) if not info.get("found") is False else None) or amiss(json.loads(json.dumps(info)), {**EVERY, **SAID.get(format, {})})
     assert not fault, f"{path}: {fault}"
     with replacing(path) as part:
         save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, part, {"json": json.dumps(info)})
@@ -240,8 +241,8 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
     path = Path(path)
     kind = format.split(".")[1].split("/")[0] if format else ""
     again = f"; make it anew: {MAKER[kind]}" if kind in MAKER else ""
-    if not path.exists():
-        raise SystemExit(f"{path}: no such file{again}")
+    if not path.is_file():
+        raise SystemExit(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}{again}")
     try:
         from safetensors import safe_open
         with safe_open(path, "numpy") as f:
@@ -331,6 +332,13 @@ def recipe(cfg, *sources) -> dict:
     """What decides a result: the Config's fields, less those that only say where and how fast, and the inputs."""
     return {**{k: v for k, v in dataclasses.asdict(cfg).items() if k not in INCIDENTAL},
             "source": [source(p) for p in sources]}
+
+
+def expect(cfg, **bounds) -> None:
+    """SystemExit with one line if a number among the Config's fields is not within its (least, most)."""
+    for name, (least, most) in bounds.items():
+        if not least <= (v := getattr(cfg, name)) <= most:                  # NaN is neither
+            raise SystemExit(f"--{name.replace('_', '-')} {v:g}: expected " + (f"{least:g} to {most:g}" if most < math.inf else f"at least {least:g}"))
 
 
 def command_line(doc: str, commands: dict, argv=None, inspect=show):

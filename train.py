@@ -409,8 +409,9 @@ def assemble(c: Config, w: World):
     sim.keep_memory()
     if c.net not in model.CONFIGS:
         raise SystemExit(f"--net {c.net}: expected one of {', '.join(model.CONFIGS)}")
-    if c.horizon < 0:
-        raise SystemExit(f"--horizon {c.horizon}: expected the actions of a chunk (0: as --net or --init says)")
+    sim.expect(c, horizon=(0, 10_000), steps=(1, 1e12), batch=(1, 1e9), micro=(1, 1e9), draws=(1, 1e6), lr=(0, 1e3), warmup=(0, 1e12), decay=(0, 1), weight_decay=(0, 1e3),
+               clip=(0, math.inf), ema=(0, 1), jitter=(0, 1), hue=(0, 1), rotate=(0, 180), crop=(0.01, 1), minutes=(0, math.inf), workers=(0, 4096),
+               log_every=(1, math.inf), save_every=(1, math.inf))
     w.micro(c)
     torch.manual_seed(c.seed)
     net = network(c).to(w.device)
@@ -568,7 +569,7 @@ def interrupts():
 @contextlib.contextmanager
 def lock(folder: Path):
     """Only one run trains a folder; half-written files of one that was killed go."""
-    folder.mkdir(parents=True, exist_ok=True)
+    sim.in_folder(folder / ".lock")
     try:
         import fcntl
     except ImportError:                                   # Windows has no flock

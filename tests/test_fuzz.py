@@ -424,7 +424,7 @@ def fuzz(kind: str, seed: int, count: int, folder: Path, timeout: float) -> dict
     return json.loads(run.stdout.splitlines()[-1])
 
 
-COUNTS = {"artefacts": 600, "networks": 300, "jpegs": 1500, "skins": 250, "parquet": 1500, "metadata": 3000, "archives": 200, "videos": 300, "lists": 1000}
+COUNTS = {"artefacts": 600, "networks": 300, "jpegs": 1000, "skins": 250, "parquet": 1500, "metadata": 3000, "archives": 200, "videos": 300, "lists": 1000}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -442,6 +442,40 @@ def test_much_broken_input_ends_in_one_line(kind, tmp_path):
         pytest.importorskip("pyarrow")
     found = fuzz(kind, 2, 10 * COUNTS[kind], tmp_path, 3600)
     print(kind, found)
+
+
+# ---- what a description must say, and flags that cannot be ----------------------------------------------------------------------
+
+def test_descriptions_by_hand():
+    shard = {"videos": [{"name": "a", "game": "g", "fps": 30.0, "split": "train"}], "rate": 30.0, "horizon": 16, "shift": 1}
+    said = lambda **changes: sim.amiss({**shard, **changes}, sim.SAID["nitrogen.shard/1"])             # noqa: E731
+    assert said() is None and said(counts=None, lag=None, more=[1]) is None
+    assert said(rate=0) == "it: 'rate' should be a number in 0.01..10000, found 0"
+    assert said(rate=float("nan")) and said(rate=True) and said(rate="30") and said(horizon=0)
+    assert said(videos=[]) == "it: 'videos' should be a list of 1 or more, found []"
+    assert said(videos=[{"name": "a", "game": "\x1b[2J", "fps": 30.0, "split": "train"}]) == \
+        "it: 'videos': 0: 'game' should be of type str, printable, found '\\x1b[2J'"
+    layout = {"layout": {"size": [100, 60], "buttons": {"SOUTH": [0, 0, 1, 1]}, "sticks": {}}}
+    assert sim.amiss(layout, sim.SAID["nitrogen.overlay/1"]) is None
+    layout["layout"]["buttons"]["GUIDE"] = [0, 0, 1, 1]
+    assert "'buttons' should be values of DPAD_UP, " in sim.amiss(layout, sim.SAID["nitrogen.overlay/1"])
+    del layout["layout"]["buttons"]["GUIDE"], layout["layout"]["size"]
+    assert sim.amiss(layout, sim.SAID["nitrogen.overlay/1"]) == "it: 'layout': 'size' should be a list of 2, found None"
+
+
+@pytest.mark.parametrize("stage, line, said", [
+    ("filter", "a.mp4 --horizon 0", "--horizon 0: expected 1 to 10000"), ("filter", "a.mp4 --segment-seconds nan", "--segment-seconds nan: expected"),
+    ("filter", "a.mp4 --rate 0", "--rate 0: expected"), ("filter", "a.mp4 --shift -3", "--shift -3: expected"), ("filter", "a.mp4 --rows-per-shard 0", "expected 1 to"),
+    ("train", "--data d --batch 0 --device cpu", "--batch 0: expected 1 to 1e+09"), ("train", "--data d --out file/x", "file/x/.lock: cannot be written"),
+    ("filter", "--inspect folder", "folder/manifest.json: no such file"), ("eval", "record --minutes nan", "--minutes nan: expected at least 0"),
+    ("eval", "record --overlays nope", "no family such as nope"), ("eval", "speed --clips 0", "--clips 0: expected"), ("eval", "--inspect folder", "a folder, not a file")])
+def test_flags_that_cannot_be(stage, line, said, tmp_path, monkeypatch):
+    import importlib
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir(), Path("file").touch()
+    with pytest.raises(SystemExit) as e:
+        importlib.import_module(stage).main(line.split())
+    assert said in str(e.value) and "\n" not in str(e.value)
 
 
 # ---- kill -9 at any moment, and the same command again ---------------------------------------------------------------------
