@@ -3888,7 +3888,6 @@ class Record(Play):
 
 def play(cfg: Play) -> None:
     """Play, and with --record keep the frames and the pad of each: row i is the pad in force while frame i was drawn."""
-    from tqdm import tqdm
     if cfg.player not in ("person", "random"):
         raise SystemExit(f"--player {cfg.player}: there is person and random")
     if min(cfg.speed, cfg.seconds, cfg.idle) < 0:
@@ -3901,6 +3900,7 @@ def play(cfg: Play) -> None:
         player = Person(" ".join(cfg.command)) if cfg.player == "person" else RandomPad(cfg.seed)
         frames = session(env, player, cfg)
         if cfg.player != "person":
+            from tqdm import tqdm
             frames = stack.enter_context(tqdm(frames, desc="play", unit="frame", total=round(cfg.seconds * cfg.fps) or None))
         try:
             for picture, info, pad in frames:
