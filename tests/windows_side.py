@@ -301,7 +301,7 @@ def aliens(out):
 
 
 def by_title():
-    """A window that is found by its title alone, at any density of the screen: where its client area is, and how much of the picture is the game's."""
+    """A running game that is found by its window's title alone: its client area, and how much of the picture is its own."""
     code = ("import pygame; pygame.display.init(); screen = pygame.display.set_mode((320, 240)); pygame.display.set_caption('Red Game 7')\n"
             "clock = pygame.time.Clock()\nwhile True: pygame.event.get(); screen.fill((255, 0, 0)); pygame.display.flip(); clock.tick(50)")
     with subprocess.Popen([sys.executable, "-c", code]) as game:
