@@ -61,10 +61,13 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent
+if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == ROOT:       # a stage starts: Ctrl-C during the seconds of its imports
+    sys.excepthook = lambda kind, e, trace: print("interrupted", file=sys.stderr) if kind is KeyboardInterrupt else sys.__excepthook__(kind, e, trace)
+
 import gymnasium
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent
 # Threads that spin while they wait take the core from those they wait for: on two shared cores, twenty times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")             # read once, when torch loads OpenMP
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 25))     # once, when cv2 is loaded: a picture's header may ask for any memory

@@ -478,6 +478,16 @@ def test_flags_that_cannot_be(stage, line, said, tmp_path, monkeypatch):
     assert said in str(e.value) and "\n" not in str(e.value)
 
 
+def test_ctrl_c_while_a_stage_is_imported(tmp_path):
+    """Torch takes seconds to import: a module of that name that waits stands for it."""
+    (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    run = subprocess.Popen([sys.executable, sim.ROOT / "train.py", "--help"], env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    assert run.stdout.readline() == "importing\n"
+    run.send_signal(signal.SIGINT)
+    assert run.communicate(timeout=60)[1].strip() == "interrupted" and run.returncode
+
+
 # ---- kill -9 at any moment, and the same command again ---------------------------------------------------------------------
 
 RUNS = [    # stage, its command, what it makes
