@@ -499,7 +499,7 @@ class VideoWriter:
 
     def __init__(self, path, fps: float, width: int, height: int):
         import cv2
-        self.path = in_folder(path)
+        self.path, self.frames = in_folder(path), 0
         self.part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part.mp4")
         self.cv2, self.file = cv2, cv2.VideoWriter(str(self.part), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
         if not self.file.isOpened():
@@ -507,15 +507,22 @@ class VideoWriter:
 
     def write(self, rgb) -> None:
         self.file.write(self.cv2.cvtColor(rgb, self.cv2.COLOR_RGB2BGR))
+        self.frames += 1
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, value, trace):
         self.file.release()
-        if kind is None:
-            os.replace(self.part, self.path)
-        self.part.unlink(missing_ok=True)
+        try:
+            if kind is None and self.frames:                     # OpenCV says nothing of a full disk
+                facts, fault = attempt(lambda: video_facts(self.part))
+                if fault or facts["frames"] < self.frames:
+                    raise SystemExit(f"{self.path}: could not be written to its end; is the disk full?")
+            if kind is None:
+                os.replace(self.part, self.path)
+        finally:
+            self.part.unlink(missing_ok=True)
 
 
 # ---- many inputs ------------------------------------------------------------------------------------------

@@ -178,6 +178,7 @@ class Networks:
         self.names = ("policy", "parser", "clip.overlay")
         self.whole = [Path(f"{name}.safetensors").read_bytes() for name in self.names]
         self.model, self.parse = model, parse
+        model.load("policy.safetensors", "cpu")                         # torch imports the rest of itself
 
     def make(self, rng, i):
         self.name = self.names[i % 3]
@@ -486,6 +487,14 @@ def test_ctrl_c_while_a_stage_is_imported(tmp_path):
     assert run.stdout.readline() == "importing\n"
     run.send_signal(signal.SIGINT)
     assert run.communicate(timeout=60)[1].strip() == "interrupted" and run.returncode
+
+
+def test_a_video_that_does_not_fit_is_none(tmp_path):
+    """A limit on the size of files stands for a full disk, of which OpenCV says nothing: no broken video takes the name of a whole one."""
+    code = ("import resource, sim, numpy as np\nresource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+            "with sim.VideoWriter('a.mp4', 30, 320, 240) as out:\n    for i in range(20): out.write(np.random.default_rng(i).integers(0, 255, (240, 320, 3), dtype=np.uint8))")
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(sim.ROOT)}, capture_output=True, text=True)
+    assert run.returncode == 1 and run.stderr.splitlines()[-1] == "a.mp4: could not be written to its end; is the disk full?" and not list(tmp_path.iterdir())
 
 
 # ---- kill -9 at any moment, and the same command again ---------------------------------------------------------------------
