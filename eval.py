@@ -320,13 +320,15 @@ def extraction_table(videos, labels, c: Overlay) -> dict:
             theirs, floor = PAPER.get(name), table[name]["matched"]
             print(f"{name:20s} {len(mine):6d} " + " ".join(f"{table[name][k]:9.3f}" for k in COLUMNS) + f"{'%14.2f, %.2f' % theirs if theirs else '':22s}"
                   + f"{floor['accuracy']:18.3f}, {floor['press_f1']:.3f}, {floor['r2']:.3f}")
+    published = nanmean([score_video(v, labels, "percentile")["r2"] for v in found])
     per = {b: nanmean([r["per_button"][b] for r, _ in rows]) for b in sim.BUTTONS}
+    print(f"r2 where the 99th percentile counts as full deflection, as published (filter.py --scale percentile): {published:.3f}")
     print("recall: " + ", ".join(f"{b} {v:.3f}" for b, v in per.items() if v == v))
     print("accuracy: of shown buttons over frames; silence: the same for a parser that sees nothing; press_f1: onsets within +-1 frame;\n"
           "r2: of the stick axes that move.  Means over videos.  The paper's are the same figures on other recordings.")
     worst = sorted(rows, key=lambda r: (r[0]["press_f1"] if r[0]["press_f1"] == r[0]["press_f1"] else 1) + r[0]["r2"])[:4]
     print("weakest: " + ", ".join(f"{r['name']} ({r['template']}, press F1 {r['press_f1']:.2f}, R2 {r['r2']:.2f})" for r, _ in worst), flush=True)
-    return {**table, "recall": per, "lost": lost, "rows": [{k: v for k, v in r.items() if k != "per_button"} for r, _ in rows]}
+    return {**table, "r2 by percentile": published, "recall": per, "lost": lost, "rows": [{k: v for k, v in r.items() if k != "per_button"} for r, _ in rows]}
 
 
 def nanmean(values) -> float:
@@ -393,11 +395,11 @@ def step(*command: str) -> None:
         raise SystemExit(f"{command[0]} stopped with status {status}")
 
 
-def score_video(video: str, labels: str) -> dict:
-    """Metrics of one recording: final actions (as filter.py makes them) against the recorded truth."""
+def score_video(video: str, labels: str, scale: str = "radius") -> dict:
+    """Metrics of one recording: final actions (as filter.py --scale makes them) against the recorded truth."""
     import filter
     stem = Path(video).stem
-    buttons, sticks, tensors, info = filter.final_actions(Path(labels) / f"{stem}.actions.safetensors")
+    buttons, sticks, tensors, info = filter.final_actions(Path(labels) / f"{stem}.actions.safetensors", scale)
     truth, about = sim.read(Path(video).with_suffix(".truth.safetensors"), "nitrogen.actions/1")
     if len(truth["buttons"]) != len(buttons):
         raise SystemExit(f"{video}: {len(buttons)} parsed rows, {len(truth['buttons'])} recorded; parse it again with --fresh")

@@ -49,6 +49,17 @@ def test_metrics_by_hand():
     assert m["r2"] == pytest.approx(1 - 0.01 / true_s[:, 0].var())
 
 
+def test_both_scales_of_a_stick_are_measured(tmp_path):
+    """One that never goes beyond half way: right by the template's radius, twice as far by the published percentile."""
+    x = 0.5 * np.sin(np.arange(600) / 9) * (np.arange(600) % 200 < 150)
+    true = np.stack([x] * 4, 1).astype(np.float32)
+    common = {"buttons": np.zeros((600, 16), np.float16), "shown": np.ones(20, bool), "confidence": np.ones(600, np.float16), "time": np.arange(600) / 30}
+    sim.write(tmp_path / "a.truth.safetensors", common | {"sticks": true}, "nitrogen.actions/1", unit="normalized", family="f", template="t", opacity=1.0, box=[0, 0, 9, 9])
+    sim.write(tmp_path / "a.actions.safetensors", common | {"sticks": 4 * true}, "nitrogen.actions/1", unit="grid", cells_per_radius=4.0)
+    radius, percentile = (evaluation.score_video(str(tmp_path / "a.mp4"), str(tmp_path), scale)["r2"] for scale in ("radius", "percentile"))
+    assert radius > 0.999 and abs(percentile) < 0.1                           # off by x itself
+
+
 def test_interval():
     mean, low, high = evaluation.interval([0.0] * 10 + [1.0] * 10)
     assert mean == 0.5 and 0.25 < low < 0.35 and 0.65 < high < 0.75
