@@ -441,7 +441,7 @@ def test_broken_input_ends_in_one_line(kind, tmp_path):
 def test_much_broken_input_ends_in_one_line(kind, tmp_path):
     if kind in ("parquet", "archives"):
         pytest.importorskip("pyarrow")
-    found = fuzz(kind, 2, 10 * COUNTS[kind], tmp_path, 3600)
+    found = fuzz(kind, 2, 3 * COUNTS[kind], tmp_path, 3600)
     print(kind, found)
 
 
