@@ -670,6 +670,11 @@ class Packed(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *self.after)
 
 
+def packs(dtype) -> bool:
+    """Whether oneDNN multiplies in this precision on this CPU: bfloat16 needs AVX-512 or its like."""
+    return torch.backends.mkldnn.is_available() and (dtype == torch.float32 or dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class Graphed:
     """CUDA graphs of `denoise`, one per batch size and number of steps: the GPU replays a chunk without waiting for Python."""
 
@@ -701,7 +706,7 @@ def accelerate(net: NitroGen) -> NitroGen:
     if device == "cuda":
         net.context, net.velocity = torch.compile(net.context), torch.compile(net.velocity)
         net.denoise = Graphed(net.denoise)
-    elif device == "cpu" and net.dtype != torch.float64 and torch.backends.mkldnn.is_available():
+    elif device == "cpu" and packs(net.dtype):
         for module in list(net.modules()):
             for name, child in module.named_children():
                 if isinstance(child, nn.Linear):
@@ -716,7 +721,7 @@ def accelerate(net: NitroGen) -> NitroGen:
 @dataclass(frozen=True)
 class Bench(sim.Common):
     net: str = "tiny"               # preset; --config says the same
-    dtype: str = "auto"             # of playing: float32 or bfloat16; auto: bfloat16 where the hardware multiplies it
+    dtype: str = "auto"             # float32 or bfloat16; auto: bfloat16 where the hardware multiplies it
     fast: bool = True               # packed weights, or torch.compile and CUDA graphs
     train: bool = True              # also forward and backward
     recompute: bool = False         # activation checkpointing in training
@@ -733,6 +738,8 @@ def bench(c: Bench) -> None:
     with sim.autocast(device.type):
         native = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
     dtype = native if c.dtype == "auto" else c.dtype
+    if dtype not in ("float32", "bfloat16"):
+        raise SystemExit(f"--dtype {dtype}: expected auto, float32 or bfloat16")
     torch.manual_seed(c.seed)
     net = NitroGen(m).to(device)
     print(f"{c.net}: {sum(p.numel() for p in net.parameters()):,} parameters, {m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)}; "
@@ -749,11 +756,11 @@ def bench(c: Bench) -> None:
         pixels, actions = torch.zeros(B, 3, m.image, m.image, device=device), torch.rand(B, m.horizon, len(m.actions), device=device)
 
         def step():
-            with sim.autocast(device.type):
+            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
                 net.loss(pixels, actions, torch.ones(1, device=device)).backward()
             net.zero_grad(set_to_none=True)
 
-        line("train", native, B, 0, timed(step, device), gflop(m, B), peak(device, getattr(torch, native)))
+        line("train", dtype, B, 0, timed(step, device), gflop(m, B), peak(device, getattr(torch, dtype)))
     net = net.to(getattr(torch, dtype)).eval()
     net, top = accelerate(net) if c.fast else net, peak(device, getattr(torch, dtype))
     for B, S in ((1, m.steps), (1, 4), (1, 1), (16, m.steps), (16, 4)):
@@ -778,7 +785,7 @@ def peak(device, dtype) -> float:
     n = 8192 if device.type == "cuda" else 1024
     x, layer = torch.randn(n, n, device=device, dtype=dtype), nn.Linear(n, n).to(device, dtype)
     with torch.no_grad():
-        seconds = min(timed(lambda: f(x), device, 1) for f in ([layer, Packed(layer)] if device.type == "cpu" else [layer]))
+        seconds = min(timed(lambda: f(x), device, 1) for f in ([layer, Packed(layer)] if device.type == "cpu" and packs(dtype) else [layer]))
     return 2e-9 * n**3 / seconds
 
 
