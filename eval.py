@@ -194,6 +194,8 @@ def record_video(stem: str, c: Record) -> int:
     video, truth = Path(c.out) / f"{stem}.mp4", Path(c.out) / f"{stem}.truth.safetensors"
     recipe = {**sim.recipe(c), "stem": stem}
     recipe.pop("minutes")                                       # more videos do not change this one
+    if not c.astray:
+        recipe.pop("astray")                                    # as before there was this flag
     length = round(c.seconds * FPS)
     if sim.finished(truth, "nitrogen.actions/1", recipe, c.fresh) and video.exists():
         return length

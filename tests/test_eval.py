@@ -298,6 +298,7 @@ def test_the_way_back_is_filmed_not_the_way_astray(tmp_path, monkeypatch):
         assert (lapses[-1] >= evaluation.FPS // 5) == (share > 0)
     assert not any(t["buttons"].all(axis=1).any() for t, _ in truth.values())
     assert truth[0.0][1]["frames"] != truth[1.0][1]["frames"]
+    assert "astray" not in truth[0.0][1]["recipe"] and truth[1.0][1]["recipe"]["astray"] == 1
     with pytest.raises(SystemExit, match="--astray 2: a share"):
         evaluation.record(evaluation.Record(out=str(tmp_path), astray=2.0))
 
