@@ -1577,11 +1577,11 @@ def press(env, macro, fps: int):
 #   {"stderr": pattern of a number, "from", "goal"}   {"file": in its home, "struct": with one number, "from", "goal"}   {"exit": status}
 #   {"picture": a PNG beside the table, "like": 0..1}: part of the frame when it is done.   "{home}" in the command stands for its home.
 
-FIELDS = {"goal": str, "command": list, "seconds": (int, float), "score": dict}                 # of every task
-MORE = {"install": str, "fps": int, "gamepad": str, "screen": str, "keys": dict, "files": dict, "start": list, "end": list}
-INSIDE = {"command": [str], "seconds": (0.1, 1e6), "fps?": (1, 1000), "keys?": {str: str}, "score": {
-    "goal?": (-1e12, 1e12), "from?": (-1e12, 1e12), "like?": (0, 1), "stderr?": str, "file?": str, "struct?": str, "picture?": str}}   # see sim.amiss
-SCORES = {"stderr": {"goal"}, "file": {"struct", "goal"}, "exit": set(), "picture": set()}      # by what it is told, and what it needs besides
+NUMBER = (-1e12, 1e12)
+TASK = {"goal": str, "command": [str], "seconds": (0.1, 1e6), "score": dict, "install?": str, "fps?": (1, 1000), "gamepad?": str, "screen?": str,
+        "keys?": {str: str}, "files?": dict, "start?": list, "end?": list}                       # as sim.amiss reads it
+SCORES = ({"stderr": str, "goal": NUMBER, "from?": NUMBER}, {"file": str, "struct": str, "goal": NUMBER, "from?": NUMBER}, {"exit": (0, 255)},
+          {"picture": str, "like?": (0, 1)})
 REAL_PLAYERS = ("policy", "random", "none")
 
 
@@ -1601,24 +1601,28 @@ def open_table(suite: str) -> tuple[dict, Path]:
 
 def task_fault(task, folder: Path) -> str:
     """What is wrong with a task, in words; empty if nothing is."""
-    if not isinstance(task, dict) or not FIELDS.keys() <= task.keys() <= (FIELDS | MORE).keys():
-        return f"a task has {', '.join(FIELDS)}, and perhaps {', '.join(MORE)}"
-    if wrong := [k for k, v in task.items() if not isinstance(v, (FIELDS | MORE)[k]) or not v]:
-        return f"{wrong[0]} is {task[wrong[0]]!r}"
-    score, (kind, *others) = task["score"], [k for k in SCORES if k in task["score"]] or [""]
-    if not kind or others or not SCORES[kind] <= score.keys():
-        return f"its score is one of stderr + goal, file + struct + goal, exit, picture, not {score}"
-    if fault := sim.amiss(task, INSIDE, "it"):
+    needed, known = [k for k in TASK if k[-1] != "?"], [k.rstrip("?") for k in TASK]
+    if not isinstance(task, dict) or not set(needed) <= set(task) <= set(known):
+        return f"a task has {', '.join(needed)}, and perhaps {', '.join(known[len(needed):])}"
+    if empty := [k for k, v in task.items() if not v]:
+        return f"{empty[0]} is {task[empty[0]]!r}"
+    score = task["score"]
+    if fault := sim.amiss(task, TASK, "it"):
         return fault
+    kinds = [p for p in SCORES if next(iter(p)) in score]
+    if len(kinds) != 1 or not set(score) <= {k.rstrip("?") for k in kinds[0]} or None in score.values():
+        return f"its score is one of stderr + goal, file + struct + goal, exit, picture, not {ascii(score)[:100]}"
     try:
+        fault = sim.amiss(score, kinds[0], "its score")
+        assert not fault, fault
         re.compile(score.get("stderr", "")), struct.calcsize(score.get("struct", "")), 1 / (score.get("goal", 1) - score.get("from", 0))
-        assert kind != "picture" or read_picture(folder / score["picture"]) is not None, f"{folder / score['picture']}: no such picture"
-    except (re.error, struct.error, TypeError, ZeroDivisionError, AssertionError) as e:
-        return f"its score {score} cannot be taken ({e})"
+        assert "picture" not in score or read_picture(folder / score["picture"]) is not None, f"{folder / score['picture']}: no such picture"
+    except (re.error, struct.error, ZeroDivisionError, AssertionError) as e:
+        return f"its score {ascii(score)[:100]} cannot be taken ({e})"
     if wrong := [f"{n}={k}" for n, k in task.get("keys", {}).items() if not is_key(k) or not (n in sim.BUTTONS or n[:-1] in sim.STICKS and n[-1] in "+-")]:
-        return f"{wrong[0]} in keys is no button, or stick and direction, and key"
+        return f"{wrong[0][:60]} in keys is no button, or stick and direction, and key"
     wrong = [p for p in (*task.get("start", ()), *task.get("end", ())) if not isinstance(p, (int, float)) and p not in sim.BUTTONS and not is_key(p)]
-    return f"{wrong[0]!r} in a macro is no number of seconds, no button and no key" if wrong else ""
+    return f"{ascii(wrong[0])[:60]} in a macro is no number of seconds, no button and no key" if wrong else ""
 
 
 def is_key(name) -> bool:

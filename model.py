@@ -80,6 +80,8 @@ class Config:
         for name in ("width", "head_width", "patch", "image", "horizon", "steps", "buckets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+        if not 0 < self.vision_mlp <= 64:
+            raise ValueError(f"vision_mlp {self.vision_mlp}: expected at most 64")
         for name, width in (("width", self.width), ("context width", self.context)):
             if width % self.head_width or width % 2:
                 raise ValueError(f"{name} {width} is not a whole number of heads of {self.head_width}, or odd")

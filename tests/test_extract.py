@@ -215,7 +215,7 @@ def test_pool_is_built_and_drawn_quickly(capsys):
 
 
 def test_a_crowd_holds_copies_in_other_colours():
-    n, first = len(extract.TEMPLATES), extract.TEMPLATES[0]
+    n, first = len(extract.TEMPLATES), next(iter(extract.TEMPLATES))
     among = extract.crowd(2 * n + 1)
     one, copy, again = (among[name].atlas for name in (first, f"{first}/1", f"{first}/2"))
     assert len(among) == 2 * n + 1 and among.family(f"{first}/2") == among.family(first)

@@ -366,7 +366,7 @@ class Lists:
             "game": "g", "split": "train", "fps": 30.0, "rows": 12, "known": 12, "kept": 12, "segments": [1, 1], "shards": 1, "chunks": 9,
             "lag": {"frames": 1, "seconds": 0.03, "confidence": 9.0}, "files": {"clip-000.safetensors": 10}}}},
             "table.json": {"boss": {"goal": "win", "command": ["true"], "fps": 60, "seconds": 2, "keys": {"SOUTH": "z"}, "start": [5, "START"],
-                                    "score": {"stderr": "score (\\d+)", "from": 0, "to": 10}}}}
+                                    "score": {"stderr": "score (\\d+)", "from": 0, "goal": 10}}}}
 
     def make(self, rng, i):
         self.name = list(self.whole)[i % 2]
@@ -418,7 +418,7 @@ def fuzz(kind: str, seed: int, count: int, folder: Path, timeout: float) -> dict
     inside = folder / "inside"
     inside.mkdir()
     (folder / "canary").write_text("whole")
-    run = subprocess.run([sys.executable, __file__, kind, str(seed), str(count)], cwd=inside, capture_output=True, text=True, timeout=timeout,
+    run = subprocess.run([sys.executable, __file__, kind, str(seed), str(count)], cwd=inside, capture_output=True, text=True, errors="replace", timeout=timeout,
                          env={**os.environ, "PYTHONPATH": f"{sim.ROOT}", "OMP_NUM_THREADS": "1", "OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "OFF"})
     assert run.returncode == 0, f"{kind}: status {run.returncode}; the input: {inside}/input\n{run.stderr[-3000:]}"
     assert sorted(p.name for p in folder.iterdir()) == ["canary", "inside"] and (folder / "canary").read_text() == "whole"      # nothing outside

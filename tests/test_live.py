@@ -491,9 +491,10 @@ def test_the_table_that_is_shipped_and_others(tmp_path):
 
 
 @pytest.mark.parametrize("task, why", [
-    ({"goal": ""}, "goal is ''"), ({"command": "game"}, "command is 'game'"), ({"fsp": 60}, "a task has goal, command, seconds, score, and perhaps install, fps"),
+    ({"goal": ""}, "goal is ''"), ({"command": "game"}, "it: 'command' should be a list of 1 or more, found 'game'"), ({"fsp": 60}, "a task has goal, command, seconds, score, and perhaps install, fps"),
     ({"seconds": 0}, "seconds is 0"), ({"score": {}}, "score is {}"), ({"score": {"stdout": "x", "goal": 1}}, "its score is one of"),
-    ({"score": {"stderr": "x"}}, "its score is one of"), ({"score": {"exit": 0, "picture": "won.png"}}, "its score is one of"),
+    ({"score": {"stderr": "x"}}, "its score: 'goal' should be a number"), ({"fps": "60"}, "it: 'fps' should be a number in 1..1000, found '60'"),
+    ({"score": {"exit": 0, "picture": "won.png"}}, "its score is one of"),
     ({"score": {"picture": "won.png"}}, "won.png: no such picture"), ({"score": {"stderr": "(x", "goal": 1}}, "unterminated subpattern"),
     ({"score": {"file": "a", "struct": "<k", "goal": 1}}, "bad char in struct format"), ({"score": {"stderr": "x", "goal": 1, "from": 1}}, "division by zero"),
     ({"keys": {"SOTUH": "z"}}, "SOTUH=z in keys is no button"), ({"keys": {"LEFT_X": "z"}}, "LEFT_X=z in keys"), ({"keys": {"SOUTH": "Retrun"}}, "SOUTH=Retrun in keys"), ({"start": [1, "STRAT"]}, "'STRAT' in a macro is no number of seconds, no button and no key")])
