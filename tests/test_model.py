@@ -522,7 +522,7 @@ def test_bad_files(tmp_path):
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(SystemExit, match="not a readable safetensors file"):
         model.load(path, "cpu")
-    sim.write(path, {}, "nitrogen.state/1")
+    sim.write(path, {}, "nitrogen.state/1", recipe={})
     with pytest.raises(SystemExit, match="expected a nitrogen.policy/1 file, found 'nitrogen.state/1'"):
         model.load(path, "cpu")
     model.save(path, net.state_dict(), net)
