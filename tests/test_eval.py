@@ -233,6 +233,7 @@ def test_a_crash_of_a_real_game_is_a_failure(policy, tmp_path, monkeypatch):
     assert alive["crash"] == "" and alive["seconds"] == pytest.approx(2, abs=0.05)
 
 
+@pytest.mark.slow
 def test_ctrl_c_loses_nothing_and_same_seeds_give_same_numbers(policy, tmp_path):
     """The real command, stopped when the policy's episode is there; then again to the end, and once more elsewhere with two workers."""
     flags = ["eval.py", "play", "--policy", policy, "--games", "crypt", "--tasks", "stairs", "--seeds", "1", "--execute", "16", "--steps", "1"]
@@ -263,6 +264,7 @@ def test_bad_input():
     assert "expected one of record" in command("eval.py", "nonsense", status=1)
 
 
+@pytest.mark.slow
 def test_recording_repeats_to_the_byte(tmp_path):
     """Same seed: the same game frames (hashes of every frame's pixels) and actions; another seed: others."""
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -645,6 +645,7 @@ def test_bad_commands_end_in_one_line(tmp_path, args, words):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_template_sheet(tmp_path):
     done = run("templates", "--out", "sheet.png", cwd=tmp_path)
     assert done.returncode == 0 and cv2.imread(str(tmp_path / "sheet.png")).shape[0] > 1000
@@ -808,6 +809,7 @@ def test_xfeat_training_resumes_exactly(tmp_path):
         extract.XFeatTraining(extract.TrainConfig(out=str(tmp_path / "a.safetensors"), batch=3), "cpu")
 
 
+@pytest.mark.slow
 def test_xfeat_train_command(tmp_path, capsys):
     done = run("train", "--steps", "2", "--batch", "2", "--validation", "2", "--out", "x.safetensors", cwd=tmp_path)
     assert done.returncode == 0 and "657,910 parameters" in done.stdout, done.stderr

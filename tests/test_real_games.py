@@ -139,6 +139,7 @@ def hashes(name, frames):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [param("supertux"), param("doom")])
 def test_400_frames_of_random_play_are_the_same_twice(name):
     first = hashes(name, 400)
@@ -173,7 +174,8 @@ def test_a_running_game_is_attached_to_and_runs_on_when_we_are_killed(name):
             before = shown()
             time.sleep(2)
             assert shown() == before
-            assert step(2) == 2.5 and shown() != before
+            seen = [(step(0.25), shown() != before) for _ in range(8)]       # what it animates may look the same again later
+            assert [when for when, _ in seen] == [0.75 + 0.25 * i for i in range(8)] and any(other for _, other in seen)
             owner.kill()
         assert all(moves() for _ in range(4)) and game.poll() is None and "TracerPid:\t0" in sim.read_text(f"/proc/{game.pid}/status")
     finally:

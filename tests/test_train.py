@@ -356,7 +356,7 @@ def test_shorter_chunks(shards):
         train.fit(config(horizon=8, steps=2))
     with pytest.raises(SystemExit, match="run filter.py with --horizon 17"):
         train.fit(config(horizon=17, out="other"))
-    with pytest.raises(SystemExit, match="--horizon -1: expected the actions"):
+    with pytest.raises(SystemExit, match="--horizon -1: expected 0 to"):
         train.fit(config(horizon=-1, out="other"))
 
 
