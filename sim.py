@@ -1695,7 +1695,7 @@ class Clock:
         fresh = [t for t, run in zip(who, runs) if t.rest != run or run == UNCOUNTED]          # the others are where they were seen
         if any(t.computes() for t in fresh) or not all(t.waits() for t in who):
             return False
-        if fresh and runs != [t.look(SCHEDSTAT) for t in who]:
+        if runs != [t.look(SCHEDSTAT) for t in who]:                # one that was woken meanwhile looks asleep while it goes to sleep again
             return False
         for t, run in zip(who, runs):
             t.rest = run
