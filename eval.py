@@ -61,6 +61,7 @@ from templates import decoys
 FPS = 30                                             # games are recorded and played at the policy's rate
 FIRST_GAMES = "ridge,crypt,rally"                    # the three of `train.py --config tiny` and `small`
 WIDTH, HEIGHT = 960, 540                             # of the recordings
+EXECUTE = 8                                          # actions of a chunk that a policy plays before it looks again
 LAPSES = 3                                           # CHOICE: seconds from one to the next, on average, with record --astray
 
 
@@ -151,6 +152,7 @@ class Record(sim.Many):
     overlays: str = ""                  # families of built-in overlays, as in ps4,ps5, or a folder of skins; none: those with both sticks
     player: str = "expert"              # who plays: expert; or mixed: in every other video chance does, on all buttons
     astray: float = 0.0                 # share of episodes in which chance takes the pad now and then, unfilmed: the expert shows the way back
+    learner: str = ""                   # policy that takes it in every other of these lapses, for longer: the way back from its own mistakes
     smallest: float = 0.24              # width of the overlay, of the frame's: from
     largest: float = 0.34               # to
     faintest: float = 0.7               # opacity: from; to 1
@@ -158,18 +160,19 @@ class Record(sim.Many):
     workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
 
 
-def choice_of(overlays: str) -> list[list]:
-    """What --overlays names: groups of templates; videos take the groups in turn, and any template of theirs."""
+def choice_of(overlays: str):
+    """What --overlays names: (templates by name, each drawn when asked for; groups of their names: videos take the groups in turn, and any of theirs)."""
     import extract
     named = overlays and not Path(overlays).is_dir()
     if named and (unknown := set(overlays.split(",")) - set(extract.FAMILIES)):
         raise SystemExit(f"--overlays {overlays}: no folder, and no family such as {', '.join(sorted(unknown))}; there are {', '.join(extract.FAMILIES)}")
-    pool = sorted(extract.templates().items()) if named or not overlays else []
+    if overlays and not named:
+        skins = extract.read_skins(overlays)
+        return skins, [[n] for n in sorted(skins)]
+    pool = extract.templates()
     if not overlays:            # the pipe's own recordings: looks that the parser was trained on, and these games need sticks
-        return [[t for n, t in pool if not extract.held_out(n) and len(extract.layout(t)["sticks"]) == 2]]
-    if not pool:
-        return [[t] for _, t in sorted(extract.read_skins(overlays).items())]
-    return [[t for n, t in pool if n.partition("-")[0] == f] for f in overlays.split(",")]
+        return pool, [[n for n in sorted(pool) if not extract.held_out(n) and extract.two_sticks(n)]]
+    return pool, [[n for n in sorted(pool) if n.partition("-")[0] == f] for f in overlays.split(",")]
 
 
 def record(c: Record) -> None:
@@ -181,6 +184,8 @@ def record(c: Record) -> None:
         raise SystemExit(f"--player {c.player}: there is expert and mixed")
     if not 0 <= c.astray <= 1:
         raise SystemExit(f"--astray {c.astray:g}: a share of the episodes, 0 to 1")
+    if c.learner:
+        sim.read(c.learner, "nitrogen.policy/1")                    # one clear line now, not one per video
     choice_of(c.overlays)
     jobs = [f"{names[i % len(names)]}-{i:03d}" for i in range(n)]
     frames = sim.for_each(functools.partial(record_video, c=c), jobs, c.workers, ray=c.ray)
@@ -192,18 +197,19 @@ def record_video(stem: str, c: Record) -> int:
     import cv2
     import extract
     video, truth = Path(c.out) / f"{stem}.mp4", Path(c.out) / f"{stem}.truth.safetensors"
-    recipe = {**sim.recipe(c), "stem": stem}
+    recipe = {**sim.recipe(c, *([c.learner] if c.learner else [])), "stem": stem}
     recipe.pop("minutes")                                       # more videos do not change this one
-    if not c.astray:
-        recipe.pop("astray")                                    # as before there was this flag
+    for flag in ("astray", "learner"):
+        if not recipe[flag]:
+            recipe.pop(flag)                                    # as before there was this flag
     length = round(c.seconds * FPS)
     if sim.finished(truth, "nitrogen.actions/1", recipe, c.fresh) and video.exists():
         return length
     (name, number), names = stem.rsplit("-", 1), c.games.split(",")
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
-    groups = choice_of(c.overlays)
+    pool, groups = choice_of(c.overlays)
     fit = groups[int(number) // len(names) % len(groups)]
-    template, chance = fit[rng.integers(len(fit))], c.player == "mixed" and rng.random() < 0.5
+    template, chance = pool[fit[rng.integers(len(fit))]], c.player == "mixed" and rng.random() < 0.5
     width, opacity = rng.uniform(c.smallest, c.largest) * WIDTH, rng.uniform(c.faintest, 1.0)
     scale = width / template.size[0]
     w, h = round(width), round(scale * template.size[1])
@@ -219,9 +225,11 @@ def record_video(stem: str, c: Record) -> int:
             episodes.append({"row": row, "task": task, "seed": seed})
             expert = StickyRandom(seed) if chance else Expert(name, seed)
             pad = np.zeros(16, np.uint8), np.zeros(4, np.float32)
-            other, lapse, disturbed = StickyRandom(seed + 1), 0, c.astray > 0 and rng.random() < c.astray
+            others, lapse, disturbed = [(StickyRandom(seed + 1), 1)], 0, c.astray > 0 and rng.random() < c.astray
+            if disturbed and c.learner:                         # as DAgger (arXiv 1011.0686) visits what the learner visits
+                others.append((Policy(c.learner, "cpu", EXECUTE, 0, seed), 4))
             with launch(name, task, seed) as env:
-                _, info = env.reset(seed=seed)
+                frame, info = env.reset(seed=seed)
                 for _ in range(round(game(name).TASKS[task].seconds * FPS) + FPS):
                     if not lapse:
                         frames.update(env.render())
@@ -237,9 +245,10 @@ def record_video(stem: str, c: Record) -> int:
                         pad[0][:4] *= ~(pad[0][:4] & pad[0][[1, 0, 3, 2]]).astype(bool)
                     lapse = max(0, lapse - 1)
                     if disturbed and not lapse and rng.random() < 1 / (LAPSES * FPS):
-                        lapse = int(rng.integers(FPS // 5, FPS + 1))
-                    pressed = other(None, info) if lapse else pad
-                    info = env.step({"buttons": pressed[0], "sticks": pressed[1]})[4]
+                        other, longest = others[rng.integers(2) if c.learner else 0]
+                        lapse = int(rng.integers(FPS // 5, longest * FPS + 1))
+                    pressed = other(frame, info) if lapse else pad
+                    frame, _, _, _, info = env.step({"buttons": pressed[0], "sticks": pressed[1]})
                 episodes[-1] |= {"success": bool(info["score"]["success"]), "progress": info["score"]["progress"]}
     sim.write(truth, {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": np.ones(20, bool),
                       "confidence": np.ones(length, np.float16), "time": np.arange(length) / FPS}, "nitrogen.actions/1",
@@ -834,7 +843,7 @@ class Play(sim.Many):
     tasks: str = "all"                  # of theirs: names or categories, as in reach,combat
     seeds: int = 20                     # episodes per task and player
     quick: bool = False                 # 36 episodes of each player, spread over the tasks: three minutes on two cores
-    execute: int = 8                    # actions played of each chunk before the policy looks again
+    execute: int = EXECUTE              # actions played of each chunk before the policy looks again
     steps: int = 0                      # denoising steps (0: as the model says)
     out: str = ""                       # folder of the report (default: one in data/play for this policy and these settings)
     workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs

@@ -40,7 +40,7 @@ import numpy as np
 from tqdm import tqdm
 
 from templates import pads
-from templates.pads import CORE, FAMILIES, TEMPLATES, held_out        # parse.py and eval.py know them by extract's name
+from templates.pads import CORE, FAMILIES, TEMPLATES, held_out, two_sticks        # parse.py and eval.py know them by extract's name
 
 GAP = 3                 # px between the states of one element in an atlas, as in OBS input-overlay presets
 DPAD = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")

@@ -104,7 +104,8 @@ class Config:
 CONFIGS = {
     "tiny": Config(image=64, patch=8, width=128, head_width=32, vision_layers=3, mixer_layers=1, dit_layers=4, positions=16, dropout=0.0,
                    predict="action"),
-    "small": Config(width=384, vision_layers=8, mixer_layers=2, dit_layers=6, positions=16, dropout=0.1, predict="action"),
+    "small": Config(image=128, patch=8, width=192, head_width=32, vision_layers=6, mixer_layers=1, dit_layers=4, positions=16, dropout=0.1,
+                    predict="action"),
     "paper": Config(),
     "released": Config(actions=RELEASED, horizon=18, rate=60.0, shift=3),
 }

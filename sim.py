@@ -732,12 +732,13 @@ class NoFrame(GameError):
 # sound card, a foreign X server); a signal from outside reaches a sleeping thread when its sleep ends.
 
 STUB = bytes.fromhex(                          # tests/asm/stub.S
-    "f30f1efa83ff0b7734b8f30b00000fa3f8732ae8a8000000ba210900000fa3fa7307480305df0f000031d2b900ca9a3b48f7f1488906488956"
-    "0831c0c3b8e40000000f05c366662e0f1f840000000000f30f1efa4885f6740748c706000000004885ff7427e856000000480305970f000031"
-    "d2b9e803000048f7f131d2b940420f0048f7f14889074889570831c0c390f30f1efae827000000480305680f000031d2b900ca9a3b48f7f148"
-    "85ff7403488907c366662e0f1f8400000000006690488b05390f0000488d15321f00004889e148c1e90c81e1f00f00004801ca483902751cff"
-    "4208817a08e8030000721ac7420800000000b8180000000f05ebc1488902c7420800000000c3660f1f440000f30f1efa488d1de50f00004c8b"
-    "1b4d85db7431488b7b08488b7310488b5318488b4b204c8b43284c8b4b30ff7338ff733831c041ffd34883c410488943384883c340ebc7cc")
+    "f30f1efa83ff0b7730b8f30b00000fa3f87326e8a800000089ff488d151f100000480304fa31d2b900ca9a3b48f7f14889064889560831c0"
+    "c3b8e40000000f05c366662e0f1f8400000000000f1f4000f30f1efa4885f6740748c706000000004885ff7427e856000000480305cf0f00"
+    "0031d2b9e803000048f7f131d2b940420f0048f7f14889074889570831c0c390f30f1efae827000000480305a00f000031d2b900ca9a3b48"
+    "f7f14885ff7403488907c366662e0f1f8400000000006690488b05390f0000488d15321f00004889e148c1e90c81e1f00f00004801ca4839"
+    "02751cff4208817a08e8030000721ac7420800000000b8180000000f05ebc1488902c7420800000000c3660f1f440000f30f1efa488d1de5"
+    "0f00004c8b1b4d85db7431488b7b08488b7310488b5318488b4b204c8b43284c8b4b30ff7338ff733831c041ffd34883c410488943384883"
+    "c340ebc7cc")
 STUB_ENTRY = {b"__vdso_clock_gettime": 0x00, b"__vdso_gettimeofday": 0x50, b"__vdso_time": 0x90}
 CALLS_ENTRY, CALLS_END = 0x110, len(STUB)      # runs the table of calls; the int3 behind them
 PAGE = 4096
@@ -745,6 +746,7 @@ STUB_AT = 0x2F0000000000                       # in the game: STUB, clock and ta
 CLOCK_AT = STUB_AT + PAGE                      # all that the kernel maps by itself; the filter knows the upper half
 ZERO_AT = CLOCK_AT + 16                        # a struct timespec of zero
 SHORT_AT = CLOCK_AT + 32                       # a short struct timespec, then a struct timeval: for attached programs
+OFFSETS_AT = CLOCK_AT + 64                     # of the twelve clocks from CLOCK_MONOTONIC
 TABLE_AT = CLOCK_AT + 256
 SPINS_AT = STUB_AT + 2 * PAGE
 SCRATCH_AT = STUB_AT + 3 * PAGE                # for results of calls: pixels, numbers
@@ -757,6 +759,8 @@ OFFSET = EPOCH - BIRTH
 YIELD = 50_000                                 # ns that a sleep of 0 lasts (Linux's timer slack), so that loops of them end
 HOP = 1_000_000                                # ns that pass for a thread that spins until the clock moves
 TSC_HZ = 2_000_000_000                         # of the virtual rdtsc
+COARSE = 10_000_000                            # ns, at most, by which the coarse clocks lag behind
+CATCH_UP = 10 * NS                             # that a program which is let go may be held for
 VIRTUAL_CLOCKS = {0, 1, 4, 5, 6, 7, 8, 9, 11}  # all but CPU time; as in stub.S
 EPOCH_CLOCKS = {0, 5, 8, 11}
 
@@ -1045,7 +1049,10 @@ class Clock:
         self.page[:len(STUB)] = STUB
         self.words = memoryview(self.page)[PAGE:2 * PAGE].cast("Q")
         self.scratch = memoryview(self.page)[3 * PAGE:]
-        self.words[0], self.words[1] = BIRTH, OFFSET + seed % 10**9 * NS
+        self.offsets = memoryview(self.page)[OFFSETS_AT - STUB_AT:TABLE_AT - STUB_AT].cast("q")      # of each clock from CLOCK_MONOTONIC, ns
+        self.words[0] = BIRTH
+        for clock in EPOCH_CLOCKS:
+            self.offsets[clock] = OFFSET + seed % 10**9 * NS
         SET_TIMERSLACK = 29
         libc.prctl(SET_TIMERSLACK, 1000)                            # ns: this thread's own short waits are as short as asked for
 
@@ -1290,12 +1297,13 @@ class Clock:
             delay = read_time(process, a[index], 1000 if kind == "timeval" else 1)
         if (name == "select" and not (a[1] or a[2] or a[3])) or (name == "poll" and not a[1]):
             return self._park(thread, registers, self.now + (delay or YIELD))         # a sleep in disguise
-        if kind == "date" or kind == "moment" and a[index + 1] & 0xFFFFFFFF in EPOCH_CLOCKS:
-            delay -= self.now + self.words[1]
+        if kind == "date":
+            delay -= self.now + self.offsets[0]
         elif kind == "moment":
-            delay -= self.now
+            clock = a[index + 1] & 0xFFFFFFFF
+            delay -= self.now + (self.offsets[clock] if clock in VIRTUAL_CLOCKS else 0)
         elif name == "futex" and a[1] & 0x7F:                       # all but WAIT give a moment, not a delay
-            delay -= self.now + (self.words[1] if a[1] & 0x100 or a[1] & 0x7F == 6 else 0)     # FUTEX_CLOCK_REALTIME, LOCK_PI
+            delay -= self.now + (self.offsets[0] if a[1] & 0x100 or a[1] & 0x7F == 6 else 0)     # FUTEX_CLOCK_REALTIME, LOCK_PI
         elif delay <= 0:
             return self._go_on(thread)
         thread.registers, thread.fired = Registers.from_buffer_copy(registers), False
@@ -1326,7 +1334,7 @@ class Clock:
             if clock not in VIRTUAL_CLOCKS:
                 return self._go_on(thread)
             moment = read_time(thread.process, a[2])
-            deadline = moment - (self.words[1] if clock in EPOCH_CLOCKS else 0) if absolute else self.now + (moment or YIELD)
+            deadline = moment - self.offsets[clock] if absolute else self.now + (moment or YIELD)
         self._park(thread, registers, deadline)
 
     def _park(self, thread, registers, deadline):
@@ -1355,7 +1363,7 @@ class Clock:
         clock = ctypes.c_int(a[0] & 0xFFFFFFFF).value if name == "clock_gettime" else 0
         if clock not in VIRTUAL_CLOCKS:
             return None
-        value = self.now + (self.words[1] if clock in EPOCH_CLOCKS else 0)
+        value = self.now + self.offsets[clock]
         where = a[1] if name == "clock_gettime" else a[0]
         if name == "time":
             if where:
@@ -1433,8 +1441,8 @@ class Clock:
         if new:                                                     # struct itimerval or itimerspec: interval, value
             value, absolute = read_time(process, new + 16, fraction), kind != "real" and a[1] & 1
             moment = value and (value if absolute else value + self.now)
-            if moment and absolute and self._timer_clock(process, kind, a[0]) in EPOCH_CLOCKS:
-                moment -= self.words[1]
+            if moment and absolute:
+                moment -= self.offsets[self._timer_clock(process, kind, a[0])]
             self._set_timer(process, key, moment, read_time(process, new, fraction))
         if where:
             process.write(where, pack_time(interval, fraction) + pack_time(left, fraction))
@@ -1852,11 +1860,13 @@ class Clock:
         self = cls.__new__(cls)
         self._begin(timeout, fixed=False)
         self.attached, self.pid = True, pid
-        self.words[0] = self.birth = time.monotonic_ns()
-        self.words[1] = time.time_ns() - self.words[0]
         self.guard = subprocess.Popen([sys.executable, "-I", "-S", "-c", GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True)
         try:
-            self._seize()
+            self._seize()                                          # only now: none of its clocks goes back, or jumps
+            self.words[0] = self.birth = time.monotonic_ns()
+            for clock in VIRTUAL_CLOCKS - {1, 6}:
+                exact = {5: 0, 8: 0, 9: 7}.get(clock, clock)       # the coarse one lags behind; those of alarms need a device
+                self.offsets[clock] = time.clock_gettime_ns(exact) - time.monotonic_ns()
             for thread in self.threads.values():
                 self._leave_vdso(thread)
             main = self.threads[pid]
@@ -1906,7 +1916,9 @@ class Clock:
             thread.process.write(where, data)
 
     def detach(self) -> None:
-        """Let an attached program run on in real time."""
+        """Let an attached program run on in real time; one that was stepped ahead of that is held until it has caught up, or for 10 s.
+
+        After those, or if we are killed, its clocks go back, which not every program survives."""
         self._check_thread()
         signals = {}                                                # on their way to a thread just now
         for thread in self.threads.values():
@@ -1923,9 +1935,14 @@ class Clock:
                     signals[thread.tid] = 0 if status >> 16 or status >> 8 in (SYSCALL_STOP, SIGTRAP) else status >> 8
                     if thread.state == "waiting":
                         self._restore_wait(thread, status)
+        for thread in self.threads.values():                        # all stand still now
+            with contextlib.suppress(OSError):
+                self._leave_vdso(thread)
                 for address, code in thread.process.changed:
                     thread.process.write_code(thread.tid, address, code)
                 thread.process.changed.clear()
+        if self.threads:
+            time.sleep(min(max(0, self.now - time.monotonic_ns() + COARSE), CATCH_UP) / NS)
         for tid in list(self.threads):
             with contextlib.suppress(OSError):
                 ptrace("DETACH", tid, 0, signals.get(tid, 0))

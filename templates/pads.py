@@ -598,6 +598,12 @@ def held_out(name: str) -> bool:
     return name.rpartition("-")[2] in HELD_OUT
 
 
+def two_sticks(name: str) -> bool:
+    """Does this built-in template show both?"""
+    layout = LAYOUTS[TEMPLATES[name][0]]
+    return bool(layout.left and layout.right)
+
+
 def pieces(name: str):
     """((w, h) of the canvas, its elements in drawing order); the same on every machine.
 

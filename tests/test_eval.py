@@ -301,6 +301,25 @@ def test_the_way_back_is_filmed_not_the_way_astray(tmp_path, monkeypatch):
     assert not any(t["buttons"].all(axis=1).any() for t, _ in truth.values())
     assert truth[0.0][1]["frames"] != truth[1.0][1]["frames"]
     assert "astray" not in truth[0.0][1]["recipe"] and truth[1.0][1]["recipe"]["astray"] == 1
+    learned = []
+
+    class Learner:
+        def __init__(self, path, *settings):
+            learned.append(0)
+
+        def __call__(self, frame, info):
+            assert frame.shape == (256, 256, 3) and frame.dtype == np.uint8
+            learned[-1] += 1
+            return np.ones(16, np.uint8), np.ones(4, np.float32)
+
+    monkeypatch.setattr(evaluation, "Policy", Learner)
+    c = evaluation.Record(out=str(tmp_path / "by"), seconds=6, games="ridge", astray=1.0, learner="weights/policy.safetensors")
+    evaluation.record_video("ridge-000", c)
+    t, info = sim.read(tmp_path / "by/ridge-000.truth.safetensors")
+    assert sum(learned) >= evaluation.FPS // 5 and lapses[-1] >= evaluation.FPS // 5 and not t["buttons"].all(axis=1).any()
+    assert info["recipe"]["source"][0]["name"] == "policy.safetensors" and "learner" not in truth[1.0][1]["recipe"]
+    with pytest.raises(SystemExit, match="gone.safetensors"):
+        evaluation.record(evaluation.Record(out=str(tmp_path), astray=1.0, learner="gone.safetensors"))
     with pytest.raises(SystemExit, match="--astray 2: a share"):
         evaluation.record(evaluation.Record(out=str(tmp_path), astray=2.0))
 
@@ -458,11 +477,15 @@ def test_iou():
 
 
 def test_overlays_by_family_or_folder(tmp_path):
-    groups = evaluation.choice_of("ps4,xbox360")
-    assert [{t.family for t in g} for g in groups] == [{"ps4"}, {"xbox360"}] and min(map(len, groups)) >= 20
-    assert all(len(g) == 1 for g in evaluation.choice_of(str(sim.ROOT / "assets/skins")))
     import extract
-    assert not any(extract.held_out(t.name) for t in evaluation.choice_of("")[0])
+    pool, groups = evaluation.choice_of("ps4,xbox360")
+    assert [{pool.family(n) for n in g} for g in groups] == [{"ps4"}, {"xbox360"}] and min(map(len, groups)) >= 20
+    skins, groups = evaluation.choice_of(str(sim.ROOT / "assets/skins"))
+    assert groups == [[n] for n in sorted(skins)] and len(skins) > 10
+    pool, (group,) = evaluation.choice_of("")
+    assert not any(map(extract.held_out, group)) and len(group) > 100
+    for n in extract.CORE:
+        assert (n in group) == (len(extract.layout(pool[n])["sticks"]) == 2)
     with pytest.raises(SystemExit, match="no family such as ps9"):
         evaluation.choice_of("ps9")
 

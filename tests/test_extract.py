@@ -203,6 +203,7 @@ def test_fast_drawing_equals_slow_drawing():
             assert apart.max() <= 3 and apart.mean() < 0.5, (name, scale, apart.max(), apart.mean())
 
 
+@pytest.mark.slow
 def test_pool_is_built_and_drawn_quickly(capsys):
     extract.builtin.cache_clear()
     start = time.process_time()

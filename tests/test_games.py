@@ -95,8 +95,10 @@ def mindless(seed):
     return {"random": Sticky(seed)} | {str(pad): held(**pad) for pad in pads}
 
 
-@pytest.mark.parametrize("name, task", ALL)
-def test_mindless_play_gets_nowhere(name, task):
+@pytest.mark.parametrize("name", NAMES)
+def test_mindless_play_gets_nowhere(name):
+    """In the first task of each game; all of them, and over more seeds, below."""
+    task = next(iter(MODULES[name].TASKS))
     for kind in mindless(0):
         scores = [episode(name, task, seed, mindless(seed)[kind], fps=30) for seed in range(3 if kind == "random" else 2)]
         assert not any(score["success"] for score in scores) and np.mean([score["progress"] for score in scores]) < 0.25, kind

@@ -154,7 +154,7 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("name", [param("doom")])
+@pytest.mark.parametrize("name", [param("doom"), param("supertux")])
 def test_a_running_game_is_attached_to_and_runs_on_when_we_are_killed(name):
     stage = sim.Stage("640x480")
     shown, home = lambda: stage.display.pixels.tobytes(), {"HOME": str(stage.path / "home"), "DISPLAY": stage.display.name}

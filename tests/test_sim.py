@@ -599,6 +599,36 @@ def runs_in_real_time(new):
     return wait_until(all_three, 5) and abs(int(seen[-1].split()[1]) - time.monotonic_ns()) < 2e9
 
 
+CLOCKS = """
+last = {}
+print("ready", flush=True)
+while True:
+    time.sleep(0.0005)
+    for clock in (0, 1, 4, 5, 6, 7, 11):
+        now = time.clock_gettime_ns(clock)
+        if now < last.get(clock, 0): print(clock, "went back by", last[clock] - now, "ns", flush=True)
+        last[clock] = now
+"""
+
+
+@needs_hook
+@pytest.mark.skipif(bool(sim.attach_fault()), reason=str(sim.attach_fault()))
+def test_no_clock_of_an_attached_program_goes_back():
+    """Not when it is taken, at whatever moment, nor when it is let go although it was stepped ahead; and each clock keeps its own time."""
+    with subprocess.Popen(python(CLOCKS), stdout=subprocess.PIPE) as program:
+        try:
+            assert program.stdout.readline() == b"ready\n"
+            for _ in range(8):
+                with contextlib.closing(sim.Clock.attach(program.pid)) as clock:
+                    raw = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - time.monotonic_ns()
+                    assert abs(clock.offsets[4] - raw) < 1e6 and abs(clock.offsets[0] + clock.now - time.time_ns()) < 2e9
+                    clock.step(0.2)
+            time.sleep(0.1)
+        finally:
+            program.kill()
+        assert program.stdout.read() == b""
+
+
 @needs_hook
 @pytest.mark.skipif(bool(sim.attach_fault()), reason=str(sim.attach_fault()))
 @pytest.mark.parametrize("ending", ["detach", "close", "SIGTERM", "SIGKILL"])

@@ -1,7 +1,7 @@
 # The code that sim.py's clock hook puts into a game: it answers clock_gettime, gettimeofday and time, and calls functions.
 # sim.py maps one shared file into the game: this code at `base` (r-x), and behind it its data (rw):
 #     now      u64  virtual CLOCK_MONOTONIC, ns          one aligned word: a store by sim.py is atomic
-#     epoch    u64  CLOCK_REALTIME - CLOCK_MONOTONIC, ns
+#     offsets  s64 [12]  of each clock from CLOCK_MONOTONIC, ns
 #     spins    {u64 moment, u32 count, u32} [256]        how often in a row a stack has read the same moment
 #     table    {u64 function, arguments [7]} []       for `calls`: the last becomes the result; a null function ends it
 # The first 16 bytes of each vDSO function are overwritten by a jump to its counterpart here.
@@ -11,7 +11,7 @@
 .intel_syntax noprefix
 .text
 .set now, base + 0x1000
-.set epoch, base + 0x1008
+.set offsets, base + 0x1040
 .set table, base + 0x1100
 .set spins, base + 0x2000
 .set LIMIT, 1000                        # reads of one moment, after which a thread is taken to wait for the next
@@ -25,11 +25,10 @@ clock_gettime:                          # int (edi: clock, rsi: struct timespec 
     bt  eax, edi
     jnc kernel                          # 2 and 3: CPU time stays the kernel's
     call read
-    mov edx, 0x921                      # 0, 5, 8, 11 count from the epoch
-    bt  edx, edi
-    jnc 1f
-    add rax, [rip + epoch]
-1:  xor edx, edx
+    mov edi, edi                        # its upper half may hold anything
+    lea rdx, [rip + offsets]
+    add rax, [rdx + 8 * rdi]
+    xor edx, edx
     mov ecx, 1000000000
     div rcx
     mov [rsi], rax
@@ -50,7 +49,7 @@ gettimeofday:                           # int (rdi: struct timeval *, rsi: struc
 1:  test rdi, rdi
     jz  2f
     call read
-    add rax, [rip + epoch]
+    add rax, [rip + offsets]
     xor edx, edx
     mov ecx, 1000
     div rcx
@@ -66,7 +65,7 @@ gettimeofday:                           # int (rdi: struct timeval *, rsi: struc
 time:                                   # time_t (rdi: time_t *)
     endbr64
     call read
-    add rax, [rip + epoch]
+    add rax, [rip + offsets]
     xor edx, edx
     mov ecx, 1000000000
     div rcx
