@@ -17,13 +17,17 @@ timesteps are not null.  Also here: the shards' reader (`Shards`), which train.p
 from __future__ import annotations
 
 import bisect
+import concurrent.futures
 import functools
 import glob
+import importlib.util
 import io
 import itertools
 import json
 import math
+import multiprocessing
 import re
+import signal
 import sys
 import tarfile
 import zlib
@@ -203,12 +207,25 @@ def members(archive):
         raise SystemExit(f"{archive}: not a whole .tar.gz ({type(e).__name__}: {str(e)[:100]}); fetch it again") from None
 
 
+@functools.cache
+def parquet_reader():
+    """A process of its own: on some broken files pyarrow does not raise, but ends the program that it is in."""
+    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+
+
 def read_parquet(blob: bytes) -> dict:
     """Column -> float32 [rows], or [rows, 2] for sticks, of those that this pad has too; ValueError if it is not a chunk's actions."""
+    if not importlib.util.find_spec("pyarrow"):
+        raise SystemExit("the released dataset is in parquet files: pip install pyarrow")
     try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise SystemExit("the released dataset is in parquet files: pip install pyarrow") from None
+        return parquet_reader().submit(read_columns, blob).result()
+    except concurrent.futures.BrokenExecutor:
+        parquet_reader.cache_clear()                                # the next file gets a new one
+        raise ValueError("so broken that it ended the process that read it") from None
+
+
+def read_columns(blob: bytes) -> dict:
+    import pyarrow.parquet as parquet
     try:
         file = parquet.ParquetFile(io.BytesIO(blob))
         rows, names = file.metadata.num_rows, [n for n in file.schema_arrow.names if n in RELEASED]
@@ -257,13 +274,13 @@ def chunk_actions(files: dict, size: int) -> tuple[np.ndarray, np.ndarray, np.nd
     fault = "no actions in it, or too large ones"
     for name in ("actions_processed.parquet", "actions_raw.parquet"):
         try:
-            columns = read_parquet(files[name]) if files.get(name) else {}
+            found = read_parquet(files[name]) if files.get(name) else {}
         except ValueError as e:
-            columns, fault = {}, f"{name}: {e}"
-        if columns:
-            rows = min(int(size), *map(len, columns.values()))
-            values = [columns.get(k, np.zeros((rows, 2) if k in RELEASED[16:] else rows))[:rows] for k in RELEASED]
-            shown = np.repeat([k in columns for k in RELEASED], [1] * 16 + [2, 2])
+            found, fault = {}, f"{name}: {e}"
+        if found:
+            rows = min(int(size), *map(len, found.values()))
+            values = [found.get(k, np.zeros((rows, 2) if k in RELEASED[16:] else rows))[:rows] for k in RELEASED]
+            shown = np.repeat([k in found for k in RELEASED], [1] * 16 + [2, 2])
             return (np.stack(values[:16], 1) > 0.5).astype(np.float16), np.hstack(values[16:]).clip(-1, 1).astype(np.float32), shown
     raise ValueError(fault)
 

@@ -3,3 +3,4 @@ import sim  # noqa: F401  before torch: it sets how OpenMP threads wait
 
 def pytest_addoption(parser):
     parser.addoption("--soak", type=float, default=1.0, help="minutes of the soak test (with -m slow)")
+    parser.addoption("--episodes", type=int, default=20, help="of each expert in each task (with -m slow)")

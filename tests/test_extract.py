@@ -560,8 +560,9 @@ def test_overlay_is_found_to_a_fraction_of_a_pixel(tmp_path, name, width, opacit
 
 
 @pytest.mark.parametrize("spans", [((60, 99, 3),), ((0, 49, 0), (50, 99, 3)), ((0, 30, 2), (60, 99, 2))], ids=["late", "moves", "goes and comes"])
-def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, spans):
+def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, monkeypatch, spans):
     """Each stretch is found, with its own place, and its ends to a few frames: compression leaves ghosts."""
+    monkeypatch.setattr(extract, "pool", lambda folder: extract.templates(extract.CORE))
     film(tmp_path / "a.mp4", "ps4-dark", 0.33, 0.9, n=100, spans=spans)
     extract.label(extract.Config(out=str(tmp_path), sheet=True), str(tmp_path / "a.mp4"))
     tensors, info = sim.read(tmp_path / "a.overlay.safetensors", "nitrogen.overlay/1")
@@ -608,6 +609,13 @@ def test_one_ring_that_fits_is_no_controller():
         assert like > 0.5 and low < extract.confirmed(frame, template, affine) < high
 
 
+def test_a_plain_game_shows_none_of_a_few(tmp_path):
+    film(tmp_path / "plain.mp4", seed=7)
+    tensors, info, _ = extract.locate(tmp_path / "plain.mp4", extract.templates(extract.CORE), extract.Config())
+    assert info["found"] is False and info["reason"] and not tensors
+
+
+@pytest.mark.slow
 def test_plain_game_has_no_overlay(tmp_path):
     film(tmp_path / "plain.mp4", seed=7)
     done = run("plain.mp4", "--out", "labels", cwd=tmp_path)

@@ -1,6 +1,7 @@
 """filter.py: sticks, idle segments and chunks by hand; shards end to end from a small video; bad input."""
 
 import io
+import os
 import json
 import sys
 import tarfile
@@ -556,3 +557,13 @@ def test_without_pyarrow(released, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(SystemExit, match="pip install pyarrow"):
         importing(released)
+
+
+def test_a_file_that_ends_its_reader_is_one_broken_file():
+    pytest.importorskip("pyarrow", reason="no pyarrow (pip install pyarrow)")
+    whole = parquet()
+    assert len(filter.read_parquet(whole)["south"]) == 120
+    filter.parquet_reader().submit(os.abort)
+    with pytest.raises(ValueError, match="ended the process that read it"):
+        filter.read_parquet(whole)
+    assert len(filter.read_parquet(whole)["south"]) == 120

@@ -425,7 +425,7 @@ def fuzz(kind: str, seed: int, count: int, folder: Path, timeout: float) -> dict
     return json.loads(run.stdout.splitlines()[-1])
 
 
-COUNTS = {"artefacts": 600, "networks": 300, "jpegs": 1000, "skins": 250, "parquet": 1500, "metadata": 3000, "archives": 200, "videos": 300, "lists": 1000}
+COUNTS = {"artefacts": 300, "networks": 150, "jpegs": 500, "skins": 125, "parquet": 750, "metadata": 1500, "archives": 100, "videos": 150, "lists": 500}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -437,11 +437,11 @@ def test_broken_input_ends_in_one_line(kind, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "parquet"])        # of so many, pyarrow 26 itself aborts on one, in C++
+@pytest.mark.parametrize("kind", KINDS)
 def test_much_broken_input_ends_in_one_line(kind, tmp_path):
-    if kind == "archives":
+    if kind in ("parquet", "archives"):
         pytest.importorskip("pyarrow")
-    found = fuzz(kind, 2, 3 * COUNTS[kind], tmp_path, 3600)
+    found = fuzz(kind, 2, 6 * COUNTS[kind], tmp_path, 3600)
     print(kind, found)
 
 

@@ -409,6 +409,7 @@ def test_computed_once_is_computed_right():
         assert torch.allclose(official_order(net, *inputs), net.denoise(*inputs), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_arithmetic_of_the_released_preset():
     """251 GFLOP for a chunk of 16 steps, 2.87 times less than in the official order; 589 for a training step of the paper's, three times forward."""
     from torch.utils.flop_counter import FlopCounterMode
