@@ -753,7 +753,7 @@ def bench(c: Bench) -> None:
         print(f"{task:7s} {dtype:9s} {B:5d} {S or '':>5} {1e3 * seconds:10.2f} {B / seconds:10.1f} {gflop:10.1f} {gflop / seconds:10.0f} "
               f"{gflop / seconds / top:7.0%} {memory / 2**20:9.0f}", flush=True)
 
-    print(f"task    dtype     batch steps         ms   chunks/s      GFLOP   GFLOP/s  of peak  peak MiB")
+    print("task    dtype     batch steps         ms   chunks/s      GFLOP   GFLOP/s  of peak  peak MiB")
     if c.train:
         net.recompute, B = c.recompute, 64 if device.type == "cuda" else 16 if c.net == "tiny" else 2
         pixels, actions = torch.zeros(B, 3, m.image, m.image, device=device), torch.rand(B, m.horizon, len(m.actions), device=device)

@@ -1846,7 +1846,8 @@ class Clock:
             self.popen.returncode = self.returncode                 # reaped by us
         if self.file is not None:
             os.close(self.file)
-            self.words, self.file, self.page, self.scratch = list(self.words), None, None, None        # the time stays readable
+            self.words, self.offsets = list(self.words), list(self.offsets)                           # the time stays readable
+            self.file = self.page = self.scratch = None
 
     # -- attach mode: a program that runs already.  No seccomp, which cannot be taken back: every system call stops instead (slower).
     # Nothing that the kernel or the guard could not undo without us: waits are cut into short ones, breakpoints are not set.
