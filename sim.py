@@ -1192,7 +1192,10 @@ class Clock:
             try:
                 got, status = os.waitpid(thread.tid, os.WNOHANG | WALL)
             except ChildProcessError:
-                got, status = thread.tid, 0                         # another thread's exec, or this program ignores SIGCHLD
+                got, status = thread.tid, 0                         # its own exec or another thread's, or this program ignores SIGCHLD
+                leader = self.threads.get(thread.process.pid)
+                if leader and not leader.waits():                   # it is the leader now, and on its way into another program
+                    leader.state, leader.deadline = "running", None
             if got:
                 busy = True
                 try:

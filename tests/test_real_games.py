@@ -195,7 +195,7 @@ def test_vulkan_is_gated_where_it_presents():
         assert np.diff([info["time"] for info in infos]) == pytest.approx(1 / 30)
 
 
-# ---- the paper's check (section 3.3): recorded input, replayed with random pauses, must not diverge.  Here: not one pixel in 60 s.
+# ---- the paper's check (section 3.3): recorded input, replayed with random pauses, must not diverge.  Here: not one pixel.
 
 BUILT_IN = sorted(p.stem for p in (sim.ROOT / "games").glob("*.py") if p.stem != "console")
 
@@ -203,13 +203,14 @@ BUILT_IN = sorted(p.stem for p in (sim.ROOT / "games").glob("*.py") if p.stem !=
 @pytest.mark.slow
 @pytest.mark.skipif(bool(sim.hook_fault()), reason=str(sim.hook_fault()))
 @pytest.mark.parametrize("name", [param("supertux"), param("doom"), *BUILT_IN])
-def test_60_seconds_replayed_with_and_without_pauses_are_the_same(name, tmp_path):
-    game = GAMES.get(name)
+def test_what_is_replayed_with_and_without_pauses_is_the_same(name, tmp_path, request):
+    """--replay says for how many seconds of play; the paper's question is asked with 60."""
+    game, seconds = GAMES.get(name), request.config.getoption("--replay")
     fps, command = (game.fps, game.command) if game else (30, [sys.executable, str(sim.ROOT / "games" / f"{name}.py"), "--seed", "{seed}", "--fps", "{fps}"])
     out = str(tmp_path / "a.mp4")
     run = lambda *argv: sim.command_line("", {"record": (sim.Record, sim.play), "replay": (sim.Replay, sim.replay)}, list(argv))
-    run("record", "--player", "random", "--speed", "0", "--seconds", "60", "--fps", str(fps), "--idle", "8" if game else "0", "--record", out, "--", *command)
+    run("record", "--player", "random", "--speed", "0", "--seconds", str(seconds), "--fps", str(fps), "--idle", "8" if game else "0", "--record", out, "--", *command)
     for pauses in ("0", "0.02"):
         with contextlib.redirect_stdout(io.StringIO()) as said:
             run("replay", out, "--pauses", pauses)
-        assert int(said.getvalue().split()[1]) > 50 * fps and said.getvalue().strip().endswith("frames are the same")
+        assert int(said.getvalue().split()[1]) > 0.8 * seconds * fps and said.getvalue().strip().endswith("frames are the same")

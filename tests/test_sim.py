@@ -258,8 +258,8 @@ def test_machine_code_is_its_assembly(tmp_path):
     symbols = subprocess.run(["nm", "stub.o"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     places = {name: int(value, 16) for value, _, name in map(str.split, symbols.splitlines())}
     assert {f"__vdso_{name}".encode(): places[name] for name in ("clock_gettime", "gettimeofday", "time")} == sim.STUB_ENTRY
-    assert [places[name] for name in ("now", "epoch", "table", "calls")] == [sim.CLOCK_AT - sim.STUB_AT, sim.CLOCK_AT + 8 - sim.STUB_AT,
-                                                                             sim.TABLE_AT - sim.STUB_AT, sim.CALLS_ENTRY]
+    assert [places[name] for name in ("now", "offsets", "table", "calls")] == [sim.CLOCK_AT - sim.STUB_AT, sim.OFFSETS_AT - sim.STUB_AT,
+                                                                               sim.TABLE_AT - sim.STUB_AT, sim.CALLS_ENTRY]
     assert places["spins"] + 16 * 256 == sim.SCRATCH_AT - sim.STUB_AT
 
 
