@@ -225,7 +225,7 @@ def record_video(stem: str, c: Record) -> int:
             episodes.append({"row": row, "task": task, "seed": seed})
             expert = StickyRandom(seed) if chance else Expert(name, seed)
             pad = np.zeros(16, np.uint8), np.zeros(4, np.float32)
-            others, lapse, disturbed = [(StickyRandom(seed + 1), 1)], 0, c.astray > 0 and rng.random() < c.astray
+            others, lapse, disturbed = [(StickyRandom(seed + 1), 1)], 0, c.astray > 0 and rng.random() < c.astray      # who, for s at most
             if disturbed and c.learner:                         # as DAgger (arXiv 1011.0686) visits what the learner visits
                 others.append((Policy(c.learner, "cpu", EXECUTE, 0, seed), 4))
             with launch(name, task, seed) as env:

@@ -408,12 +408,14 @@ def test_plain_rule(monkeypatch):
     evaluation.bank.cache_clear()
 
 
+@pytest.mark.slow
 def test_bitrates_differ(brief, tmp_path):
     rates = [evaluation.make_case(evaluation.Case("a", 0.25, 1.0, rate, "supertux", False), tmp_path / "a.mp4", skins_and_all(), 0)["rate"]
              for rate in evaluation.RATES]
     assert rates[0] > 1.5 * rates[1] > 2 * rates[2] and 0.03 < rates[0] < 0.2, rates
 
 
+@pytest.mark.slow
 def test_clips_with_nothing_show_no_template(brief, tmp_path, monkeypatch):
     import extract
     monkeypatch.setattr(extract, "draw", lambda *a, **k: pytest.fail("a template is drawn"))
