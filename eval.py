@@ -842,7 +842,7 @@ class Play(sim.Many):
     games: str = "all"                  # built-in games, as in ridge,duel; or all
     tasks: str = "all"                  # of theirs: names or categories, as in reach,combat
     seeds: int = 20                     # episodes per task and player
-    quick: bool = False                 # 36 episodes of each player, spread over the tasks: three minutes on two cores
+    quick: bool = False                 # 36 episodes of each player, spread over the tasks: six minutes on two cores with `small`
     execute: int = EXECUTE              # actions played of each chunk before the policy looks again
     steps: int = 0                      # denoising steps (0: as the model says)
     out: str = ""                       # folder of the report (default: one in data/play for this policy and these settings)
