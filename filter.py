@@ -16,6 +16,7 @@ timesteps are not null.  Also here: the shards' reader (`Shards`), which train.p
 
 from __future__ import annotations
 
+import atexit
 import bisect
 import concurrent.futures
 import functools
@@ -210,6 +211,7 @@ def members(archive):
 @functools.cache
 def parquet_reader():
     """A process of its own: on some broken files pyarrow does not raise, but ends the program that it is in."""
+    atexit.register(parquet_reader.cache_clear)                     # not later, when half of Python is gone
     return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
