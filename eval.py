@@ -59,9 +59,8 @@ import sim
 from templates import decoys
 
 FPS = 30                                             # games are recorded and played at the policy's rate
-FIRST_GAMES = "ridge,crypt,rally"                    # the three of `train.py --config tiny` and `small`
+FIRST_GAMES = "ridge,crypt,rally"                    # the three of `train.py --config tiny`
 WIDTH, HEIGHT = 960, 540                             # of the recordings
-EXECUTE = 8                                          # actions of a chunk that a policy plays before it looks again
 LAPSES = 3                                           # CHOICE: seconds from one to the next, on average, with record --astray
 
 
@@ -163,15 +162,14 @@ class Record(sim.Many):
 def choice_of(overlays: str):
     """What --overlays names: (templates by name, each drawn when asked for; groups of their names: videos take the groups in turn, and any of theirs)."""
     import extract
-    named = overlays and not Path(overlays).is_dir()
-    if named and (unknown := set(overlays.split(",")) - set(extract.FAMILIES)):
-        raise SystemExit(f"--overlays {overlays}: no folder, and no family such as {', '.join(sorted(unknown))}; there are {', '.join(extract.FAMILIES)}")
-    if overlays and not named:
+    if overlays and Path(overlays).is_dir():
         skins = extract.read_skins(overlays)
         return skins, [[n] for n in sorted(skins)]
     pool = extract.templates()
     if not overlays:            # the pipe's own recordings: looks that the parser was trained on, and these games need sticks
         return pool, [[n for n in sorted(pool) if not extract.held_out(n) and extract.two_sticks(n)]]
+    if unknown := set(overlays.split(",")) - set(extract.FAMILIES):
+        raise SystemExit(f"--overlays {overlays}: no folder, and no family such as {', '.join(sorted(unknown))}; there are {', '.join(extract.FAMILIES)}")
     return pool, [[n for n in sorted(pool) if n.partition("-")[0] == f] for f in overlays.split(",")]
 
 
@@ -227,7 +225,7 @@ def record_video(stem: str, c: Record) -> int:
             pad = np.zeros(16, np.uint8), np.zeros(4, np.float32)
             others, lapse, disturbed = [(StickyRandom(seed + 1), 1)], 0, c.astray > 0 and rng.random() < c.astray      # who, for s at most
             if disturbed and c.learner:                         # as DAgger (arXiv 1011.0686) visits what the learner visits
-                others.append((Policy(c.learner, "cpu", EXECUTE, 0, seed), 4))
+                others.append((Policy(c.learner, "cpu", Play.execute, Play.steps, seed), 4))
             with launch(name, task, seed) as env:
                 frame, info = env.reset(seed=seed)
                 for _ in range(round(game(name).TASKS[task].seconds * FPS) + FPS):
@@ -245,7 +243,7 @@ def record_video(stem: str, c: Record) -> int:
                         pad[0][:4] *= ~(pad[0][:4] & pad[0][[1, 0, 3, 2]]).astype(bool)
                     lapse = max(0, lapse - 1)
                     if disturbed and not lapse and rng.random() < 1 / (LAPSES * FPS):
-                        other, longest = others[rng.integers(2) if c.learner else 0]
+                        other, longest = others[rng.integers(len(others))]
                         lapse = int(rng.integers(FPS // 5, longest * FPS + 1))
                     pressed = other(frame, info) if lapse else pad
                     frame, _, _, _, info = env.step({"buttons": pressed[0], "sticks": pressed[1]})
@@ -843,7 +841,7 @@ class Play(sim.Many):
     tasks: str = "all"                  # of theirs: names or categories, as in reach,combat
     seeds: int = 20                     # episodes per task and player
     quick: bool = False                 # 36 episodes of each player, spread over the tasks: six minutes on two cores with `small`
-    execute: int = EXECUTE              # actions played of each chunk before the policy looks again
+    execute: int = 8                    # actions played of each chunk before the policy looks again
     steps: int = 0                      # denoising steps (0: as the model says)
     out: str = ""                       # folder of the report (default: one in data/play for this policy and these settings)
     workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
@@ -1987,7 +1985,7 @@ def played(run: str, c: Transfer) -> list:
     if path.exists() and (found := json.loads(path.read_text()))["of"] == key:
         return found["episodes"]
     jobs = [Job("policy", c.held_out, t, 10_000 + s) for t in game(c.held_out).TASKS for s in range(c.seeds)]
-    scores = sim.for_each(functools.partial(through, c=Play(policy=policy, device=c.device, execute=8)), jobs, c.workers, "episodes", c.ray)
+    scores = sim.for_each(functools.partial(through, c=Play(policy=policy, device=c.device)), jobs, c.workers, "episodes", c.ray)
     episodes = [(score["progress"], score["success"]) for score in scores]
     sim.write_bytes(path, json.dumps({"of": key, "episodes": episodes}).encode())
     return episodes

@@ -227,6 +227,7 @@ def read_parquet(blob: bytes) -> dict:
 
 
 def read_columns(blob: bytes) -> dict:
+    """`read_parquet`, in that process."""
     import pyarrow.parquet as parquet
     try:
         file = parquet.ParquetFile(io.BytesIO(blob))

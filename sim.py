@@ -1863,7 +1863,8 @@ class Clock:
         kernel's, and there is no frame gate: step(seconds) and run(seconds, speed)."""
         self = cls.__new__(cls)
         self._begin(timeout, fixed=False)
-        self.attached, self.pid, self.words[0] = True, pid, 0
+        self.attached, self.pid = True, pid
+        self.words[0] = 0                                          # not ahead of real time, should this end in detach()
         self.guard = subprocess.Popen([sys.executable, "-I", "-S", "-c", GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True)
         try:
             self._seize()                                          # only now: none of its clocks goes back, or jumps

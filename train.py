@@ -96,7 +96,7 @@ CONFIGS = {
     "tiny": Config(net="tiny", steps=4500, batch=32, micro=32, draws=2, lr=1e-3, warmup=200, decay=0.4, clip=0.1, ema=0.999, jitter=0.1, hue=0.02, rotate=3,
                    crop=0.95, log_every=250, save_every=500),
     "small": Config(net="small", steps=8000, batch=512, micro=512, draws=4, lr=1e-3, warmup=300, decay=0.4, clip=0.1, ema=0.999),
-    "paper": Config(micro=128),                            # of 80 GB
+    "paper": Config(micro=128),                            # frames that fit a GPU of 80 GB (47 by the estimate)
     # CHOICE, all of it: a few hours of one game on one GPU of 12 GB.
     "finetune": Config(net="released", freeze=True, recompute=True, steps=3000, batch=128, micro=16, draws=4, lr=5e-5, warmup=100, decay=0.3, ema=0.999,
                        log_every=25),

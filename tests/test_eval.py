@@ -588,3 +588,20 @@ def test_machine_days_by_hand(capsys):
     said = capsys.readouterr().out
     assert "3,600 videos/h" in said and "33.3 x real time" in said and "20.0 ms a chunk, tiny" in said
     assert "Most would cost train: 47% of 252 days" in said and "train: days x 50" in said
+
+
+@pytest.mark.slow
+def test_speed_measures_every_stage(tmp_path, monkeypatch, capsys):
+    """The real command: the stages' rates are those of work that was done, and nothing stays behind."""
+    import tempfile
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    evaluation.main(["speed", "--clips", "2", "--seconds", "1", "--device", "cpu", "--out", str(tmp_path / "speed.json")])
+    said = json.loads((tmp_path / "speed.json").read_text())
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(("pymp", "torchinductor"))] == ["speed.json"]       # Python's and torch's own
+    rates, out = {r["stage"]: r["rate"] for r in said["stages"]}, capsys.readouterr().out
+    assert said["net"] == "tiny" and list(rates) == ["locate", "parse", "filter", "train", "policy", "simulator"]
+    told = [float(v.replace(",", "")) for v in re.findall(r"600 frames in [\d.]+ s \(([\d,]+)/s\)", out)]             # as parse.py itself says
+    assert len(told) == 2 and 0.5 * min(told) < rates["parse"] < 1.5 * max(told)
+    assert float(re.search(r"both +([\d.]+) samples/s", out)[1]) == pytest.approx(rates["train"], abs=0.06)
+    assert all(r["days"] == pytest.approx(r["amount"] * r["heavier"] / r["rate"] / 86400) for r in said["stages"])
+    assert said["stages"][3]["heavier"] > 100 and rates["simulator"] > 1

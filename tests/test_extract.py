@@ -561,9 +561,10 @@ def test_overlay_is_found_to_a_fraction_of_a_pixel(tmp_path, name, width, opacit
 
 
 @pytest.mark.parametrize("spans", [((60, 99, 3),), ((0, 49, 0), (50, 99, 3)), ((0, 30, 2), (60, 99, 2))], ids=["late", "moves", "goes and comes"])
-def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, monkeypatch, spans):
+@pytest.mark.parametrize("names", [extract.CORE, pytest.param(extract.TEMPLATES, marks=pytest.mark.slow)], ids=["few", "all"])
+def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, monkeypatch, names, spans):
     """Each stretch is found, with its own place, and its ends to a few frames: compression leaves ghosts."""
-    monkeypatch.setattr(extract, "pool", lambda folder: extract.templates(extract.CORE))
+    monkeypatch.setattr(extract, "pool", lambda folder: extract.templates(names))
     film(tmp_path / "a.mp4", "ps4-dark", 0.33, 0.9, n=100, spans=spans)
     extract.label(extract.Config(out=str(tmp_path), sheet=True), str(tmp_path / "a.mp4"))
     tensors, info = sim.read(tmp_path / "a.overlay.safetensors", "nitrogen.overlay/1")

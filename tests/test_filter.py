@@ -1,8 +1,8 @@
 """filter.py: sticks, idle segments and chunks by hand; shards end to end from a small video; bad input."""
 
 import io
-import os
 import json
+import os
 import sys
 import tarfile
 

@@ -497,5 +497,59 @@ def test_a_video_that_does_not_fit_is_none(tmp_path):
     assert run.returncode == 1 and run.stderr.splitlines()[-1] == "a.mp4: could not be written to its end; is the disk full?" and not list(tmp_path.iterdir())
 
 
+# ---- kill -9 at any moment, and the same command again ---------------------------------------------------------------------
+
+RUNS = [    # stage, its command, what it makes
+    ("record", "eval.py record --out videos --games ridge --minutes 0.15 --seconds 3 --workers 2", ["videos/*.mp4", "videos/*.truth.safetensors"]),
+    ("extract", "extract.py videos --out labels --workers 2", ["labels/*.overlay.safetensors"]),
+    ("parse", "parse.py videos --out labels --preview --device cpu", ["labels/*.actions.safetensors", "labels/*.preview.mp4"]),
+    ("filter", "filter.py videos --labels labels --out shards --horizon 16 --min-active 0 --validation 0 --rows-per-shard 50", ["shards/*"]),
+    ("train", "train.py --config tiny --data shards --out run --steps 40 --batch 8 --micro 8 --draws 1 --warmup 4 --save-every 8 --log-every 8 --workers 1 --device cpu",
+     ["run/model.safetensors", "run/state.safetensors", "run/log.jsonl"]),
+    ("play", "eval.py play --policy ../whole/run/model.safetensors --games ridge --tasks combat --seeds 1 --workers 2 --out play --device cpu", ["play/report.json", "play/films/*"]),
+]
+TIMES = {"frames_per_s"}            # what the clock on the wall says
+
+
+def contents(path: Path):
+    """What must not depend on interruptions: all bytes; of weights and reports, all but times."""
+    timeless = lambda v: {k: timeless(x) for k, x in v.items() if k not in TIMES} if isinstance(v, dict) else list(map(timeless, v)) if isinstance(v, list) else v   # noqa: E731
+    if path.parent.name == "run" and path.suffix == ".safetensors":
+        tensors, info = sim.read(path)
+        return {k: v.tobytes() for k, v in tensors.items()}, timeless(info)
+    if path.suffix in (".json", ".jsonl"):
+        return [timeless(json.loads(line)) for line in (path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()])]
+    return path.read_bytes()
+
+
+def begin(command: str, folder: Path) -> subprocess.Popen:
+    script, *args = command.split()
+    with open(folder / "said.txt", "ab") as said:
+        return subprocess.Popen([sys.executable, sim.ROOT / script, *args], cwd=folder, stdout=said, stderr=said, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_run_again(tmp_path):
+    """Each stage undisturbed in one folder; in another killed three times, alone or with all its processes, and run to the end: the same files."""
+    whole, killed, rng = tmp_path / "whole", tmp_path / "killed", np.random.default_rng(int(os.environ.get("SEED", 0)))
+    whole.mkdir(), killed.mkdir()
+    for stage, command, made in RUNS:
+        began = time.monotonic()
+        assert begin(command, whole).wait() == 0, (stage, (whole / "said.txt").read_text()[-2000:])
+        took, deaths = time.monotonic() - began, []
+        for _ in range(3):
+            run = begin(command, killed)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                run.wait(took * rng.uniform(0.1, 0.9))
+            if run.poll() is None:
+                os.killpg(run.pid, signal.SIGKILL) if rng.random() < 0.5 else run.kill()
+            deaths.append(run.wait())
+        assert -signal.SIGKILL in deaths and begin(command, killed).wait() == 0, (stage, (killed / "said.txt").read_text()[-2000:])
+        names = [sorted(p.relative_to(folder) for pattern in made for p in folder.glob(pattern) if not p.name.startswith(".")) for folder in (whole, killed)]
+        assert names[0] == names[1] and len(names[0]) >= len(made)
+        for name in names[0]:
+            assert contents(whole / name) == contents(killed / name), f"{stage}: {name} is not the same after {deaths}"
+
+
 if __name__ == "__main__":
     child(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -6,6 +6,7 @@
 import hashlib
 import importlib
 import json
+import math
 import mmap
 import os
 import subprocess
@@ -105,10 +106,11 @@ def test_mindless_play_gets_nowhere(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, task", ALL)
 def test_over_many_seeds(name, task, request):
-    """Experts complete at least 95 %; neither random play nor one state of the pad for ever completes anything.  --episodes 50: of 50."""
+    """Experts complete at least 95 %; neither random play nor one state of the pad for ever completes anything."""
     seeds = range(200, 200 + request.config.getoption("--episodes"))
     expert = [episode(name, task, seed, MODULES[name].Expert(seed), fps=30) for seed in seeds]
-    assert sum(score["success"] for score in expert) >= 0.95 * len(seeds), [seed for seed, score in zip(seeds, expert) if not score["success"]]
+    failed = [seed for seed, score in zip(seeds, expert) if not score["success"]]
+    assert len(failed) <= math.ceil(0.04 * len(seeds)), failed
     assert np.mean([score["time"] < 0.9 * MODULES[name].TASKS[task].seconds for score in expert]) >= 0.9
     for kind in mindless(0):
         scores = [episode(name, task, seed, mindless(seed)[kind], fps=30) for seed in range(len(seeds) * 2 // 5 if kind == "random" else 3)]

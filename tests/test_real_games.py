@@ -154,7 +154,7 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize("name", [param("doom"), param("supertux")])
+@pytest.mark.parametrize("name", [param("supertux"), param("doom")])
 def test_a_running_game_is_attached_to_and_runs_on_when_we_are_killed(name):
     stage = sim.Stage("640x480")
     shown, home = lambda: stage.display.pixels.tobytes(), {"HOME": str(stage.path / "home"), "DISPLAY": stage.display.name}
@@ -204,7 +204,7 @@ BUILT_IN = sorted(p.stem for p in (sim.ROOT / "games").glob("*.py") if p.stem !=
 @pytest.mark.skipif(bool(sim.hook_fault()), reason=str(sim.hook_fault()))
 @pytest.mark.parametrize("name", [param("supertux"), param("doom"), *BUILT_IN])
 def test_what_is_replayed_with_and_without_pauses_is_the_same(name, tmp_path, request):
-    """--replay says for how many seconds of play; the paper's question is asked with 60."""
+    """For a minute, if --replay does not say otherwise."""
     game, seconds = GAMES.get(name), request.config.getoption("--replay")
     fps, command = (game.fps, game.command) if game else (30, [sys.executable, str(sim.ROOT / "games" / f"{name}.py"), "--seed", "{seed}", "--fps", "{fps}"])
     out = str(tmp_path / "a.mp4")
@@ -213,4 +213,4 @@ def test_what_is_replayed_with_and_without_pauses_is_the_same(name, tmp_path, re
     for pauses in ("0", "0.02"):
         with contextlib.redirect_stdout(io.StringIO()) as said:
             run("replay", out, "--pauses", pauses)
-        assert int(said.getvalue().split()[1]) > 0.8 * seconds * fps and said.getvalue().strip().endswith("frames are the same")
+        assert int(said.getvalue().split()[1]) > 5 / 6 * seconds * fps and said.getvalue().strip().endswith("frames are the same")
