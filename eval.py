@@ -184,6 +184,8 @@ def record(c: Record) -> None:
         raise SystemExit(f"--astray {c.astray:g}: a share of the episodes, 0 to 1")
     if c.learner:
         sim.read(c.learner, "nitrogen.policy/1")                    # one clear line now, not one per video
+        if not c.astray:
+            raise SystemExit("--learner plays in the lapses of --astray: give both")
     choice_of(c.overlays)
     jobs = [f"{names[i % len(names)]}-{i:03d}" for i in range(n)]
     frames = sim.for_each(functools.partial(record_video, c=c), jobs, c.workers, ray=c.ray)

@@ -320,6 +320,8 @@ def test_the_way_back_is_filmed_not_the_way_astray(tmp_path, monkeypatch):
     assert info["recipe"]["source"][0]["name"] == "policy.safetensors" and "learner" not in truth[1.0][1]["recipe"]
     with pytest.raises(SystemExit, match="gone.safetensors"):
         evaluation.record(evaluation.Record(out=str(tmp_path), astray=1.0, learner="gone.safetensors"))
+    with pytest.raises(SystemExit, match="--learner plays in the lapses of --astray"):
+        evaluation.record(evaluation.Record(out=str(tmp_path), learner="weights/policy.safetensors"))
     with pytest.raises(SystemExit, match="--astray 2: a share"):
         evaluation.record(evaluation.Record(out=str(tmp_path), astray=2.0))
 
