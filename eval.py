@@ -42,7 +42,6 @@ import secrets
 import shutil
 import socket
 import struct
-import subprocess
 import sys
 import tempfile
 import textwrap
@@ -280,6 +279,7 @@ class Overlay(sim.Many):
 def overlay(c: Overlay) -> dict:
     if c.stage not in ("all", "locate"):
         raise SystemExit(f"--stage {c.stage}: there is all and locate")
+    c = dataclasses.replace(c, templates=str(sim.shipped(c.templates)))
     if c.stage == "locate":
         return locate(c)
     tables, many = {}, ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()))
@@ -289,16 +289,17 @@ def overlay(c: Overlay) -> dict:
         another = ("--rate", "0.08") if importlib.util.find_spec("av") else ()      # H.264 where it can be written
         for name, overlays, how in (("families", ",".join(PAPER), ()), ("skins", c.templates, another)):
             videos, labels, own = f"{c.out}/{name}", f"{c.out}/{name}-labels", ("--templates", c.templates) if name == "skins" else ()
-            step("eval.py", "record", "--out", videos, "--minutes", str(c.minutes), "--overlays", overlays, "--player", "mixed", "--smallest", "0.2",
-                 "--largest", "0.45", "--faintest", "0.5", "--seed", str(c.seed + 1000), *how, *many)
-            step("extract.py", videos, "--out", labels, *own, *many)
-            step("parse.py", videos, "--out", labels, "--weights", c.weights, "--device", c.device)
+            sim.run_stage("eval.py", "record", "--out", videos, "--minutes", str(c.minutes), "--overlays", overlays, "--player", "mixed",
+                          "--smallest", "0.2", "--largest", "0.45", "--faintest", "0.5", "--seed", str(c.seed + 1000), *how, *many)
+            sim.run_stage("extract.py", videos, "--out", labels, *own, *many)
+            sim.run_stage("parse.py", videos, "--out", labels, "--weights", c.weights, "--device", c.device)
             tables[name] = extraction_table(sim.expand([videos]), labels, c)
         if c.adapt:
             adapted, theirs = f"{c.out}/adapted.safetensors", f"{c.out}/adapted-labels"
-            step("parse.py", "train", "--templates", c.templates, "--init", c.weights, "--minutes", str(c.adapt), "--out", adapted, "--seed", str(c.seed))
+            sim.run_stage("parse.py", "train", "--templates", c.templates, "--init", c.weights, "--minutes", str(c.adapt), "--out", adapted,
+                          "--seed", str(c.seed))
             shutil.copytree(labels, theirs, ignore=shutil.ignore_patterns("*.actions.*", "*.preview.*"), dirs_exist_ok=True)
-            step("parse.py", videos, "--out", theirs, "--weights", adapted, "--device", c.device)
+            sim.run_stage("parse.py", videos, "--out", theirs, "--weights", adapted, "--device", c.device)
             tables["adapted"] = extraction_table(sim.expand([videos]), theirs, c)
     sim.write_bytes(f"{c.out}/overlay.json", json.dumps(tables, indent=1).encode())
     return tables
@@ -398,12 +399,6 @@ def matched_filter(video: str, overlay: dict, template) -> dict:
     score -= np.percentile(score, 5, axis=0).round().clip(-1, 0)                       # pressed in the median already: its absence is the change
     return {"buttons": (score > 0.4).astype(np.float16), "sticks": np.float32(sticks).clip(-parse.GRID // 2, parse.GRID // 2), "shown": shown,
             "confidence": np.ones(len(times), np.float16), "time": np.array(times)}
-
-
-def step(*command: str) -> None:
-    print(f"$ python {' '.join(a for a in command if not a.endswith('.mp4'))}", flush=True)
-    if status := subprocess.run([sys.executable, *command], cwd=sim.ROOT).returncode:
-        raise SystemExit(f"{command[0]} stopped with status {status}")
 
 
 def score_video(video: str, labels: str, scale: str = "radius") -> dict:
@@ -1306,7 +1301,7 @@ def ablate(c: Ablate) -> None:
     if not Path(c.data, "labels").is_dir():
         raise SystemExit(f"{c.data}: no videos/ and labels/ there; python train.py --config {c.net} makes them")
     chosen = [name for name in ABLATIONS if c.rows == "all" or any(part in name for part in c.rows.split(","))]
-    common, once, lines = ("--workers", str(c.workers)), functools.cache(step), []
+    common, once, lines = ("--workers", str(c.workers)), functools.cache(sim.run_stage), []
     for name in chosen:
         cut, fit, weights, hands = (flags.format(data=c.data) for flags in ABLATIONS[name])
         shards, run, played = (f"{c.out}/{kind}{re.sub(r'[^a-z0-9]+', '-', what)}".rstrip("-") for kind, what in (
@@ -1360,7 +1355,7 @@ MENU = [sim.BUTTONS.index("BACK"), sim.BUTTONS.index("START")]
 
 
 def live(c: Live) -> dict | None:
-    yours = c.command or c.attach or c.realtime or c.remote
+    c, yours = dataclasses.replace(c, policy=str(sim.shipped(c.policy))), c.command or c.attach or c.realtime or c.remote
     if (c.video or c.window) and (c.suite or not yours):
         raise SystemExit("--video and --window go with -- COMMAND; of the built-in suite, the best and the worst episodes are filmed anyway")
     if not c.speed > 0 or c.speed != 1 and not c.realtime:
@@ -1800,15 +1795,16 @@ def secret(path: str) -> str:
 
 def serve(c: Serve) -> None:
     """The policy for games on other machines, until Ctrl-C."""
-    brain, token, lock = Local(c.policy, c.device, c.steps, c.seed), secret(c.token), threading.Lock()
-    brain.about["policy"] = sim.source(c.policy)["sha256"]      # so that results say whose they are
+    policy, token, lock = sim.shipped(c.policy), secret(c.token), threading.Lock()
+    brain = Local(policy, c.device, c.steps, c.seed)
+    brain.about["policy"] = sim.source(policy)["sha256"]        # so that results say whose they are
     brain.think(np.zeros((256, 256, 3), np.uint8))              # compiled and warm
     try:
         server = socket.create_server((c.host, c.port))
     except OSError as e:
         raise SystemExit(f"--host {c.host} --port {c.port}: {e.strerror or e}") from None
     with server, contextlib.suppress(KeyboardInterrupt):
-        print(f"{c.policy} at {c.host}:{server.getsockname()[1]}; the token is in {c.token}" +
+        print(f"{policy} at {c.host}:{server.getsockname()[1]}; the token is in {c.token}" +
               ("" if c.host == "127.0.0.1" else "; not encrypted: anybody on the way sees the game"), flush=True)
         while True:
             peer, (host, port, *_) = server.accept()
@@ -1944,16 +1940,17 @@ def transfer(c: Transfer) -> dict:
     common = ("--config", c.net, "--device", c.device, "--workers", str(c.workers))
     many = ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()))
     seen, labels = demonstrations(root / "others", others, c.others, c, many)
-    step("filter.py", *seen, "--labels", labels, "--out", f"{root}/others/shards", *many)
-    step("train.py", *common, "--data", f"{root}/others/shards", "--out", f"{root}/pretrained", "--steps", str(c.pretrain), "--seed", str(c.seed))
+    sim.run_stage("filter.py", *seen, "--labels", labels, "--out", f"{root}/others/shards", *many)
+    sim.run_stage("train.py", *common, "--data", f"{root}/others/shards", "--out", f"{root}/pretrained", "--steps", str(c.pretrain),
+                  "--seed", str(c.seed))
     (clips, labels), results = demonstrations(root / "own", [c.held_out], hours[-1], c, many), {}
     for h in hours:
-        step("filter.py", *lasting(clips, h), "--labels", labels, "--out", f"{root}/own/shards-{h:g}h", *many)
+        sim.run_stage("filter.py", *lasting(clips, h), "--labels", labels, "--out", f"{root}/own/shards-{h:g}h", *many)
         for seed, arm in itertools.product(range(c.seed, c.seed + c.repeats), ARMS):
             run = f"{root}/{h:g}h-{arm.replace(' ', '-')}-{seed}"
             init = ("--init", f"{root}/pretrained/model.safetensors") if arm == ARMS[1] else ()
-            step("train.py", *common, "--data", f"{root}/own/shards-{h:g}h", "--out", run, "--steps", str(c.steps), "--warmup", str(max(1, c.steps // 20)),
-                 "--seed", str(seed), *init)
+            sim.run_stage("train.py", *common, "--data", f"{root}/own/shards-{h:g}h", "--out", run, "--steps", str(c.steps),
+                          "--warmup", str(max(1, c.steps // 20)), "--seed", str(seed), *init)
             results.setdefault((h, arm), []).append(played(run, c))
     return transfer_curve(results, root, c)
 
@@ -1963,12 +1960,13 @@ def demonstrations(folder: Path, games, hours: float, c: Transfer, many) -> tupl
     where = c.data or folder
     if not c.data:
         whole = math.ceil((3600 * hours - 1) / Record.seconds) * Record.seconds
-        step("eval.py", "record", "--out", f"{folder}/videos", "--games", ",".join(games), "--minutes", str(whole / 60), "--seed", str(c.seed), *many)
+        sim.run_stage("eval.py", "record", "--out", f"{folder}/videos", "--games", ",".join(games), "--minutes", str(whole / 60),
+                      "--seed", str(c.seed), *many)
     game_of, number = (lambda v, i=i: Path(v).stem.rpartition("-")[i] for i in (0, 2))
     videos = lasting(sorted((v for v in sim.expand([f"{where}/videos"]) if game_of(v) in games), key=lambda v: int(number(v))), hours)
     if not c.data:
-        step("extract.py", *videos, "--out", f"{folder}/labels", *many)
-        step("parse.py", *videos, "--out", f"{folder}/labels", "--device", c.device)
+        sim.run_stage("extract.py", *videos, "--out", f"{folder}/labels", *many)
+        sim.run_stage("parse.py", *videos, "--out", f"{folder}/labels", "--device", c.device)
     return videos, f"{where}/labels"
 
 

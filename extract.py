@@ -707,7 +707,7 @@ def fold(w: dict, device: str = "cpu") -> dict:
 @functools.lru_cache(1)
 def xfeat(path: str = XFEAT_WEIGHTS, device: str = "cpu") -> dict:
     """Folded weights of a file, read once per process; the shipped ones are found from any folder."""
-    return fold(load_xfeat(path if Path(path).exists() else sim.ROOT / path), device)
+    return fold(load_xfeat(sim.shipped(path)), device)
 
 
 def at_points(maps, points, size, mode="bilinear"):

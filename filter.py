@@ -45,6 +45,7 @@ SURE = 0.95              # CHOICE: of a button, as a probability
 COST = math.log(SURE / (1 - SURE)) / 2          # of a change: a press of one frame takes two
 GROW = 0.06              # the masked box is larger than the overlay by this share of its size, and 2 px
 MASK_COLOUR = 127        # mid-grey: 0 for the network
+LONGEST = 7 * 86400.0    # s, of a video whose frames come unevenly
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,30 @@ def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labe
     if "chunks" in info:
         return released_labels(facts, buttons, sticks, tensors["shown"], info["chunks"], game, area, c)
     boxes = sim.read(overlay, "nitrogen.overlay/1")[0]["bbox"].tolist() if overlay else [info["box"]] if c.mask and "box" in info else []
-    segment = np.arange(T) // max(1, round(c.segment_seconds * fps))
-    return Labels(buttons, sticks, tensors["confidence"] > 0, segment, np.arange(T), tensors["time"], fps, tensors["shown"],
-                  [([clamped(box, facts, GROW, 2) for box in boxes], area)] * int(segment[-1] + 1 if T else 0), game,
-                  "parsed" if info["unit"] == "grid" else f"true actions ({path})")
+    frame, time, about = np.arange(T), tensors["time"], "parsed" if info["unit"] == "grid" else f"true actions ({path})"
+    if uneven(time):
+        if not time[-1] - time[0] < LONGEST:
+            raise SystemExit(f"{path}: its times run from {time[0]:g} to {time[-1]:g} s; parse the video again: {sim.MAKER['actions']} --fresh")
+        frame, time, fps = evened(time, c.rate)
+        about += f", frames that come unevenly laid out at {fps:g}/s"
+    segment = np.arange(len(frame)) // max(1, round(c.segment_seconds * fps))
+    return Labels(buttons[frame], sticks[frame], (tensors["confidence"] > 0)[frame], segment, frame, time, fps, tensors["shown"],
+                  [([clamped(box, facts, GROW, 2) for box in boxes], area)] * int(segment[-1] + 1 if T else 0), game, about)
+
+
+def uneven(time) -> bool:
+    """Of growing time stamps [T]: whether some step is more than half a usual one off (dropped frames, a variable frame rate)."""
+    steps = np.diff(time)
+    return len(steps) > 0 and steps.min() > 0 and bool((np.abs(steps - np.median(steps)) > 0.5 * np.median(steps)).any())
+
+
+def evened(time, rate: float) -> tuple[np.ndarray, np.ndarray, float]:
+    """(frame int64 [R], time [R], rows per second) of even rows over uneven frames: each shows the last frame that had come.
+
+    As many rows per action of a chunk as the usual step allows; a frame that comes within a quarter of a row is there already."""
+    fps = rate * max(1, round(1 / (np.median(np.diff(time)) * rate)))
+    even = time[0] + np.arange(int((time[-1] - time[0]) * fps + 0.25) + 1) / fps
+    return np.searchsorted(time, even + 0.25 / fps, side="right") - 1, even, fps
 
 
 def area_of(text: str, facts: dict) -> tuple:

@@ -862,16 +862,16 @@ class ParserTraining(extract.Training):
         self.parser, self.started_from = Parser(NETS[cfg.net]), {}
         if cfg.init:
             fresh = self.parser.state_dict()
-            fits = {k: v for k, v in starting_weights(weights_file(cfg.init)).items() if k in fresh and v.shape == fresh[k].shape}
+            fits = {k: v for k, v in starting_weights(sim.shipped(cfg.init)).items() if k in fresh and v.shape == fresh[k].shape}
             self.parser.load_state_dict(fresh | fits)
             with contextlib.suppress(SystemExit):                       # a published encoder does not say
-                self.started_from = {k: v for k, v in sim.read(weights_file(cfg.init))[1].items() if k in ("recipe", "images", "minutes", "figures", "started_from")}
+                self.started_from = {k: v for k, v in sim.read(sim.shipped(cfg.init))[1].items() if k in ("recipe", "images", "minutes", "figures", "started_from")}
             print(f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}" + ("" if len(fits) == len(fresh) else "; the others start at random"))
         self.parser.to(device, memory_format=torch.channels_last)
         params = dict(self.parser.named_parameters())
         groups = [{"params": [p for p in params.values() if p.ndim > 1], "weight_decay": cfg.weight_decay},
                   {"params": [p for p in params.values() if p.ndim < 2], "weight_decay": 0.0}]
-        files = [*([weights_file(cfg.init)] if cfg.init else []), *(sorted(p for p in Path(d).rglob("*") if p.is_file())
+        files = [*([sim.shipped(cfg.init)] if cfg.init else []), *(sorted(p for p in Path(d).rglob("*") if p.is_file())
                                                                     for d in (cfg.backgrounds, cfg.templates) if d)]
         recipe = sim.recipe(cfg, *itertools.chain(*(f if isinstance(f, list) else [f] for f in files)))
         super().__init__(cfg, params, torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True), cfg.images / cfg.batch, recipe)
@@ -927,7 +927,7 @@ def train(cfg: TrainConfig) -> None:
           f"{cfg.images / drawn / max(cfg.workers, 1) / 3600:.1f} h")
     run, before = ParserTraining(cfg, device), {}
     if own and cfg.init:
-        before = validate(load(weights_file(cfg.init), device), test, cfg.validation, device, cfg.workers)
+        before = validate(load(sim.shipped(cfg.init), device), test, cfg.validation, device, cfg.workers)
         print(f"{cfg.init}, on what it is to adapt to:")
         print_table(before)
     if not run.follow(lambda first, count: batches(data, first, count, cfg.batch, cfg.workers),
@@ -1063,11 +1063,6 @@ def starting_weights(path) -> dict:
     return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}
 
 
-def weights_file(path: str) -> Path:
-    """As given; the shipped weights are found from any folder."""
-    return Path(path) if Path(path).exists() else sim.ROOT / path
-
-
 def parse_video(video: str, cfg: Config) -> Path | None:
     """One video -> its actions file (and preview); None if it has no overlay and others were given too."""
     folder, stem = Path(cfg.out), Path(video).stem
@@ -1082,7 +1077,7 @@ def parse_video(video: str, cfg: Config) -> Path | None:
         if len(cfg.videos) == 1:
             raise SystemExit(line)
         return tqdm.write(line)
-    weights = weights_file(cfg.weights)
+    weights = sim.shipped(cfg.weights)
     recipe = sim.recipe(cfg, video, source, weights)
     del recipe["weights"]                                               # its hash is among the sources
     if sim.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
@@ -1106,7 +1101,7 @@ def parse_video(video: str, cfg: Config) -> Path | None:
 
 def main(cfg: Config) -> None:
     if cfg.videos:
-        info = sim.read(weights_file(cfg.weights), "nitrogen.parser/1")[1]       # fail before the work, not in it
+        info = sim.read(sim.shipped(cfg.weights), "nitrogen.parser/1")[1]       # fail before the work, not in it
         print(f"parse {len(cfg.videos)} video(s) on {f'Ray ({cfg.ray})' if cfg.ray else sim.pick_device(cfg.device)} with {cfg.weights} "
               f"(trained on {info.get('images', 0):,} pairs) -> {cfg.out}/<stem>.actions.safetensors")
     sim.for_each(functools.partial(parse_video, cfg=cfg), cfg.videos, cfg.workers, ray=cfg.ray, gpus=int(cfg.device.startswith("cuda")))

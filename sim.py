@@ -557,6 +557,21 @@ def expand(paths) -> tuple[str, ...]:
     return tuple(files)
 
 
+def shipped(path) -> Path:
+    """A path as it was given, or else the same in the project: weights/ is found from any folder."""
+    return ROOT / path if not Path(path).exists() and (ROOT / path).exists() else Path(path)
+
+
+def run_stage(*command: str) -> None:
+    """Print a command as one would type it, and run it; many videos are shown by their pattern."""
+    videos, shown = ([a for a in command if a.endswith(".mp4") == is_video] for is_video in (True, False))
+    if videos:
+        shown.insert(1, str(Path(videos[0]).parent / "*.mp4"))
+    print(f"\n$ python {' '.join(shown)}", flush=True)
+    if status := subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]]).returncode:
+        raise SystemExit(f"{command[0]} stopped with status {status}; mend it and run the same command again: finished parts are kept")
+
+
 def for_each(fn, items, workers: int = 1, what: str = "videos", ray: str = "", gpus: int = 0) -> list:
     """[fn(item) for item in items] with one progress bar: here, over worker processes, or over the Ray cluster at `ray`.
 

@@ -31,7 +31,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -767,38 +766,25 @@ def pipeline(c: Config) -> None:
     """Run the published commands of every stage, one by one, then train and play."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise SystemExit("under torchrun give --data: python train.py without torchrun makes shards of the built-in games")
-    os.chdir(sim.ROOT)                                     # data/ and runs/ lie in the project, wherever it was called from
     data, workers, video = f"data/{c.net}", c.workers or os.cpu_count(), MINUTES_OF_VIDEO.get(c.net, 60)
     print(f"No --data given: the whole pipe on the built-in games, with {video} minutes of play.  Finished parts are skipped.")
     for n, (part, what, minutes) in enumerate(PARTS, 1):
         scale = 2 / workers * (video / 10 if part != "play" else 1)
         print(f"  {n} {part:8s} {what:68s}" + (f"about {max(1, minutes * scale):.0f} min" if minutes else "estimated when it starts"))
     suite = () if c.net == "tiny" else ("--games", "all", "--astray", "0.5")          # ten games are too many for minutes on a CPU
-    run("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), "--workers", str(workers), *suite)
+    sim.run_stage("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), "--workers", str(workers), *suite)
     videos = sim.expand([f"{data}/videos"])
-    run("extract.py", *videos, "--out", f"{data}/labels", "--workers", str(workers))
-    run("parse.py", *videos, "--out", f"{data}/labels", "--device", c.device)
-    run("filter.py", *videos, "--labels", f"{data}/labels", "--out", f"{data}/shards", "--workers", str(workers))
+    sim.run_stage("extract.py", *videos, "--out", f"{data}/labels", "--workers", str(workers))
+    sim.run_stage("parse.py", *videos, "--out", f"{data}/labels", "--device", c.device)
+    sim.run_stage("filter.py", *videos, "--labels", f"{data}/labels", "--out", f"{data}/shards", "--workers", str(workers))
     c = dataclasses.replace(c, data=f"{data}/shards")
     print(f"\n$ python train.py --config {c.net} --data {c.data} --out {c.run}", flush=True)
     policy = fit(c)
     games = ",".join(sorted({v["game"] for v in filter.manifest(c.data)["videos"].values()}))
-    run("eval.py", "play", "--policy", str(policy), "--games", games, "--quick", "--workers", str(workers), "--device", c.device)
+    sim.run_stage("eval.py", "play", "--policy", str(policy), "--games", games, "--quick", "--workers", str(workers), "--device", c.device)
     print(f"\nNext:\n  python eval.py overlay {data}/videos --labels {data}/labels      how well the overlay was read\n"
           f"  python eval.py play --policy {policy}      all ten games, 20 episodes of each of the 30 tasks, with films\n"
           f"  python games/ridge.py      play one yourself (pip install pygame)")
-
-
-def run(*command: str) -> None:
-    """Print a command as one would type it, and run it; many files are shown by their pattern."""
-    videos = [a for a in command if a.endswith(".mp4")]
-    shown = [a for a in command if not a.endswith(".mp4")]
-    if videos:
-        shown.insert(1, str(Path(videos[0]).parent / "*.mp4"))
-    print(f"\n$ python {' '.join(shown)}", flush=True)
-    status = subprocess.run([sys.executable, *command]).returncode
-    if status:
-        raise SystemExit(f"{command[0]} stopped with status {status}; mend it and run the same command again: finished parts are kept")
 
 
 def main(argv=None):

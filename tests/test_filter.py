@@ -279,6 +279,35 @@ def test_a_recorders_true_actions_need_no_overlay(clip):
         assert np.abs(inside - 127).max() < 8 if box else inside.min() > 230
 
 
+def test_frames_that_come_unevenly_by_hand():
+    """Frames at 0, 1, 2, 5, 6, 6.5 thirtieths: rows every thirtieth show the last frame that had come, none the one in between."""
+    times = np.array([0, 1, 2, 5, 6, 6.5]) / 30
+    assert filter.uneven(times) and not filter.uneven(np.round(np.arange(90) / 30, 3)) and not filter.uneven(np.zeros(9))
+    frame, even, fps = filter.evened(times, 30)
+    assert fps == 30 and frame.tolist() == [0, 1, 2, 2, 2, 3, 4] and np.allclose(even, np.arange(7) / 30)
+    assert filter.evened(times / 2, 30)[2] == 60                    # two rows an action
+
+
+@pytest.mark.parametrize("gone", ["frames are dropped", "the rate changes"])
+def test_chunks_of_an_uneven_video_are_cut_by_time(clip, capsys, gone):
+    """A button that is down for a fifth of a second, five times in two: so it is in the shard, though a fifth of the frames never came."""
+    path, rng = clip / "clip-000.actions.safetensors", np.random.default_rng(0)
+    tensors, _ = sim.read(path)
+    came = np.flatnonzero(rng.random(4 * T) > 0.2) if gone == "frames are dropped" else np.r_[np.arange(60), np.arange(60, 4 * T, 3)]
+    time = came[:T] / 30
+    buttons = np.zeros((T, 16), np.float16)
+    buttons[:, 4] = down = (time * 2.5 % 1 < 0.5)
+    sim.write(path, {**tensors, "buttons": buttons, "time": time}, "nitrogen.actions/1", unit="grid")
+    part = filter.Part(shard(clip))
+    assert "frames that come unevenly laid out at 30/s" in capsys.readouterr().out
+    truth = part["time"] * 2.5 % 1 < 0.5
+    assert np.allclose(np.diff(part["time"]), 1 / 30) and part.about["fps"] == 30 and len(part["time"]) == round((time[-1] - time[0]) * 30) + 1
+    late = np.searchsorted(time, part["time"] + 0.25 / 30, side="right") - 1 == part["frame"]
+    assert late.all() and (part["buttons"][:, 4] == down[part["frame"]]).all() and (part["buttons"][:, 4] == truth).mean() > 0.85
+    stored = np.diff(part["offset"]) > 0
+    assert stored.sum() == len(set(part["frame"].tolist())) and stored[part["start"]].all()
+
+
 def test_two_videos_of_one_name(tmp_path):
     for folder in "ab":
         (tmp_path / folder).mkdir()
