@@ -452,6 +452,7 @@ RULES = ("locate", "single", "plain")                # extract.py's; single fram
 SHORTLIST, SPARSE = 12, 40                           # CHOICE: templates that single and plain look at closely, and points by which they are chosen
 GRAY = 110                                           # behind the templates of single and plain
 SPARE = 7                                            # one in so many clips without an overlay is shown to single and plain, for time
+SWEEP = (0.02, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)               # other values of extract.SURE
 BARS = {"recall": 0.95, "misses": 0.5, "family": 0.99}                   # misses: of the plain rule's, in every cell
 
 
@@ -637,15 +638,15 @@ def try_case(case: Case, c: Overlay) -> dict:
         start = time.process_time()
         if rule == "locate":
             tensors, info, _ = extract.locate(str(video), extract.pool(c.templates), extract.Config())
-            said = {"template": info.get("template"), "family": info.get("family"), "why": info.get("reason", "")}
-            said |= {"box": tensors["bbox"][0].tolist()} if said["template"] else {}
+            said = {"template": info.get("template"), "family": info.get("family"), "why": info.get("reason", ""), "score": info["score"]}
+            said |= {"box": tensors["bbox"][0].tolist()} if info["found"] else {"nearest": info["nearest"]}
         else:
             for detect, _ in pairs[rule]:
                 seen[detect] = seen.get(detect) or [detect(f) for f in frames]
             said = single_frames([seen[d] for d, _ in pairs[rule]], pairs[rule], c.templates, kept["truth"]["template"], extract.MIN_INLIERS)
         rules[rule] = {**said, "seconds": round(time.process_time() - start, 2)}
-        if said["template"] and case.width:
-            rules[rule]["iou"] = round(iou(said["box"], kept["truth"]["box"]), 3)
+        if (box := said.get("box") or said.get("nearest")) and case.width:
+            rules[rule]["iou"] = round(iou(box, kept["truth"]["box"]), 3)
     sim.write_bytes(path, json.dumps(kept).encode())
     if "locate" in rules and missed(kept, "locate"):
         extract.save_png(path.with_suffix(".png"), picture_of(frames[len(frames) // 2], kept))
@@ -657,7 +658,7 @@ def try_case(case: Case, c: Overlay) -> dict:
 def missed(result: dict, rule: str) -> bool:
     """An overlay whose box is not found, or one that is not there."""
     said = result["rules"][rule]
-    return said.get("iou", 0) <= 0.8 if result["truth"]["box"] else bool(said["template"])
+    return not said["template"] or said.get("iou", 0) <= 0.8 if result["truth"]["box"] else bool(said["template"])
 
 
 def picture_of(frame, result: dict):
@@ -696,6 +697,14 @@ def locate_table(results: list) -> dict:
                 cell = cells.setdefault(key, {}).setdefault(rule, [0, 0])
                 cell[0], cell[1] = cell[0] + missed(x, rule), cell[1] + 1
     return {"rules": table, "cells": cells}
+
+
+def by_bar(results: list) -> list[tuple[float, float, int]]:
+    """(bar, recall at IoU > 0.8, false accepts) if extract.py's own bar, SURE, were another one and all else the same."""
+    mine = [(bool(x["truth"]["box"]), x["rules"]["locate"]) for x in results if "locate" in x["rules"]]
+    there, bare = [said for box, said in mine if box], [said for box, said in mine if not box]
+    return [(bar, float(np.mean([said["score"] >= bar and said.get("iou", 0) > 0.8 for said in there])) if there else float("nan"),
+             sum(said["score"] >= bar for said in bare)) for bar in SWEEP]
 
 
 def locate_bars(table: dict) -> list[tuple[str, bool]]:
@@ -739,6 +748,10 @@ def locate(c: Overlay) -> dict:
     results = [r for r in sim.for_each(functools.partial(try_case, c=c), cases, c.workers, ray=c.ray) if r["rules"]]
     table = locate_table(results)
     print_table(table)
+    if "locate" in table["rules"]:
+        table["sweep"] = by_bar(results)
+        print(f"bar {'':>18s}" + "".join(f"{bar:>8g}" for bar, *_ in table["sweep"]) + f"     ({extract.SURE} is used)")
+        print("recall / false accepts" + "".join(f"{recall:>5.2f}/{false:<2d}" for _, recall, false in table["sweep"]))
     print(f"seconds: of one core, a video; making one took {np.mean([x['seconds'] for x in results if x['truth']['box']]):.1f}.  "
           f"single looks again at what plain saw{'' if 'single' in table['rules'] else '; it needs XFeat'}.")
     bars = locate_bars(table) if "locate" in table["rules"] else []

@@ -29,6 +29,7 @@ import math
 import os
 import platform
 import time
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +58,7 @@ PROBES = 5              # cells of the index that a search looks into
 ALIKE = {"sift": 0.88, "xfeat": 0.8}        # CHOICE: cosine of descriptors that may show the same thing
 MOST = 1000             # CHOICE: keypoints of one picture of a template
 MIN_VOTES = 5           # CHOICE: matches that make a candidate; it must still be verified
-SURE = 0.15             # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers
+SURE = 0.15             # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers (README: a table)
 THERE = 0.4             # CHOICE: a frame shows the overlay from this share of the better frames' likeness
 JUMP = 300              # frames between two samples from which seeking is faster than decoding
 MIN_STRETCH = 4         # CHOICE: sampled frames that an overlay stays at one place, at least
@@ -1384,13 +1385,22 @@ def confirmed(image, template, affine, widest=400):
     return float(np.median(likes)) if likes else -1.0
 
 
-def search(image, pool, cfg: Config):
-    """The best verified template in a picture: (score, inliers, likeness, name, affine), or the reason why there is none.
+class Found(typing.NamedTuple):
+    """A template, registered on a picture."""
+    score: float = 0.0          # inliers x likeness^2, in units of the paper's bar: it is there from SURE on
+    inliers: int = 0
+    likeness: float = 0.0       # -1..1
+    template: str = ""          # "": nothing fits anywhere
+    affine: typing.Any = None   # float64 [2, 3], template px -> picture px
+
+
+def search(image, pool, cfg: Config) -> Found:
+    """The best verified template in a picture.
 
     Verified: registered on the picture, then scored by inliers x likeness^2, over all candidates, not the first over a bar.
     XFeat is asked where SIFT shows nothing: it sees what is faint and small, and much that is not there.
     """
-    names, best = list(pool), (0.0, 0, 0.0, "", None)
+    names, best = list(pool), Found()
     for detector, describe in detectors(cfg.xfeat).items():
         bank, found, (points, descriptors) = pool.index(detector, cfg.xfeat), [], describe(image)
         pairs = match(descriptors, bank, ALIKE[detector])
@@ -1403,10 +1413,11 @@ def search(image, pool, cfg: Config):
             like = min(like, confirmed(image, pool[names[number]], affine))
             inliers = count_inliers(points, pairs, bank, number, affine)
             if plausible(affine, pool[names[number]].size, *image.shape[1::-1]):
-                best = max(best, (inliers * max(like, 0)**2, inliers, like, names[number], affine), key=lambda b: b[0])
-        if best[0] >= SURE * cfg.min_inliers:
-            return best
-    return f"nearest: {best[3]} with {best[1]} inliers of likeness {best[2]:.2f}" if best[1] else "no template fits anywhere"
+                found = Found(inliers * max(like, 0)**2 / cfg.min_inliers, inliers, like, names[number], affine)
+                best = max(best, found, key=lambda f: f.score)
+        if best.score >= SURE:
+            break
+    return best
 
 
 def likeness(frames, template, affine):
@@ -1427,32 +1438,32 @@ def runs(values):
 
 
 def places(frames, pool, cfg: Config):
-    """Where the overlay is, and when: (search's best result or the reason why there is none, [(first, last, affine)] in numbers of `frames`).
+    """Where the overlay is, and when: (search's best result, [(first, last, affine)] in numbers of `frames`; none if it is nowhere).
 
     In the median of all frames; then in that of each stretch that does not show it there (an overlay may move or come late); if it
     is nowhere, in the thirds of the video.  CHOICE: one template per video.
     """
-    place, affines, best, reason, tried = np.full(len(frames), -1), [], None, "", set()
+    place, affines, best, tried = np.full(len(frames), -1), [], Found(), set()
     todo = [range(len(frames))]
     while todo:
         rows = todo.pop()
         tried.add(rows)
         result = search(middle([frames[i] for i in rows]), pool, cfg)
-        if isinstance(result, str):
+        if result.score < SURE:
             if len(rows) == len(frames):
-                reason, thirds = result, len(rows) // 3
+                best, thirds = result, len(rows) // 3
                 todo = [range(k * thirds, (k + 1) * thirds) for k in range(3) if thirds >= MIN_STRETCH]
-        elif best is None or result[3] == best[3]:
-            best, free = best or result, np.flatnonzero(place < 0)
-            here = free[shown([frames[i] for i in free], pool[result[3]], result[4])]
+        elif not affines or result.template == best.template:
+            best, free = best if affines else result, np.flatnonzero(place < 0)
+            here = free[shown([frames[i] for i in free], pool[result.template], result.affine)]
             place[here] = len(affines)
-            affines.append(result[4])
+            affines.append(result.affine)
             stretches = [range(a, b + 1) for a, b, value in runs(place) if value < 0]
             todo = [r for r in stretches if len(r) >= MIN_STRETCH and r not in tried]
     for a, b, value in runs(place):                         # a short gap is a glare, not an absence
         if value < 0 and b - a + 1 < MIN_STRETCH and affines:
             place[a:b + 1] = place[a - 1] if a else place[b + 1]
-    return best or reason, [(a, b, affines[value]) for a, b, value in runs(place) if value >= 0]
+    return best, [(a, b, affines[value]) for a, b, value in runs(place) if value >= 0]
 
 
 def edge(video, inside: int, outside: int, template, affine):
@@ -1474,11 +1485,13 @@ def locate(video, pool, cfg: Config):
     frame_h, frame_w = frames[0].shape[:2]
     shrink = min(1.0, WORK_WIDTH / frame_w)
     small = [cv2.resize(f, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) for f in frames] if shrink < 1 else frames
-    result, found = places(small, pool, cfg)
-    if isinstance(result, str):
-        return {}, dict(found=False, reason=result), frames
-    _, inliers, like, name, _ = result
-    template, rows = pool[name], []
+    best, found = places(small, pool, cfg)
+    about = dict(found=bool(found), inliers=best.inliers, score=round(best.score, 3))
+    if not found:
+        reason = f"nearest: {best.template} with {best.inliers} inliers of likeness {best.likeness:.2f}" if best.template else "no template fits anywhere"
+        near = [best.affine[:, 2] / shrink, np.diag(best.affine) * pool[best.template].size / shrink] if best.template else []
+        return {}, dict(**about, reason=reason, nearest=np.ravel(near).round(1).tolist()), frames
+    template, rows = pool[best.template], []
     w, h = template.size
     for first, last, affine in found:
         affine, margin = affine / shrink, 8
@@ -1496,8 +1509,9 @@ def locate(video, pool, cfg: Config):
     corners = np.stack([np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ a.T for a in affines])
     low, high = np.floor(corners.min(1)).clip(0), np.ceil(corners.max(1)).clip(0, (frame_w, frame_h))
     tensors = {"affine": np.stack(affines).astype(np.float32), "corners": corners.astype(np.float32),
-               "bbox": np.concatenate([low, high - low], 1).astype(np.int32), "span": np.array(spans, np.int64), "median": np.stack(stills), "looks": looks(layout(template)["buttons"], lambda on: draw(template, on, np.zeros(4)))}
-    info = dict(found=True, template=name, family=template.family, layout=layout(template), inliers=inliers,
+               "bbox": np.concatenate([low, high - low], 1).astype(np.int32), "span": np.array(spans, np.int64), "median": np.stack(stills), 
+               "looks": looks(layout(template)["buttons"], lambda on: draw(template, on, np.zeros(4)))}
+    info = dict(**about, template=best.template, family=template.family, layout=layout(template),
                 votes=sum(b - a + 1 for a, b, _ in found), sampled=numbers, likeness=round(float(np.mean(likes)), 3), frame_size=[frame_w, frame_h])
     return tensors, info, frames
 

@@ -133,8 +133,8 @@ FORMATS = {
 # {"name?": may be missing}, {(names): no others}, {str: any name}.
 N, RATE = (-1e9, 1e9), (0.01, 1e4)
 SAID = {
-    "nitrogen.overlay/1": {"found?": bool, "template?": str, "family?": str, "reason?": str, "inliers?": N, "votes?": N, "sampled?": [N],
-                           "layout?": {"size": [(1, 1e5)] * 2, "buttons": {BUTTONS: [N] * 4}, "sticks": {("LEFT", "RIGHT"): [N] * 5}}},
+    "nitrogen.overlay/1": {"found?": bool, "template?": str, "family?": str, "reason?": str, "inliers?": N, "score?": N, "nearest?": [N],
+                           "votes?": N, "sampled?": [N], "layout?": {"size": [(1, 1e5)] * 2, "buttons": {BUTTONS: [N] * 4}, "sticks": {("LEFT", "RIGHT"): [N] * 5}}},
     "nitrogen.actions/1": {"unit?": str, "fps?": RATE, "game?": str, "cells_per_radius?": (0.1, 100), "box?": [N] * 4, "chunks?": [
         {"size": (1, 1e5), "seconds": (0.1, 1e9), "start": N, "frames?": [N] * 2, "boxes": [[N] * 4], "area?": [N] * 4, "rows": [N] * 2}]},
     "nitrogen.shard/1": {"videos": [{"name": str, "game": str, "fps": RATE, "split": str}], "rate": RATE, "horizon": (1, 1e5), "shift": (0, 1e5),

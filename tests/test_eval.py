@@ -437,7 +437,7 @@ def test_localization_resumes(brief, tmp_path, monkeypatch):
 
     def locate(video, pool, cfg):
         calls.append(video)
-        return {}, {"reason": "none"}, []
+        return {}, {"found": False, "reason": "none", "score": 0.0, "nearest": []}, []
 
     monkeypatch.setattr(extract, "locate", locate)
     monkeypatch.setattr(evaluation, "single_frames", lambda *a: {"template": "x", "family": "y", "box": [0, 0, 1, 1]})
@@ -473,6 +473,14 @@ def test_localization_table_by_hand():
     good = evaluation.locate_table([results[0], results[4]])
     assert [met for _, met in evaluation.locate_bars(good)] == [True] * 4
     evaluation.print_table(table)
+
+
+def test_other_bars_by_hand():
+    """Two right, one of them below the bar; one wrong; one clip without an overlay, nearly taken for one."""
+    case = lambda box, score, iou: {"truth": {"box": box}, "rules": {"locate": {"score": score, "iou": iou}}}           # noqa: E731
+    rows = {bar: (recall, false) for bar, recall, false in evaluation.by_bar(
+        [case([1], 0.4, 0.95), case([1], 0.12, 0.9), case([1], 0.9, 0.1), case([1], 0.0, 0), case(None, 0.09, 0), case(None, 0.0, 0)])}
+    assert rows[0.05] == (0.5, 1) and rows[0.1] == (0.5, 0) and rows[0.2] == (0.25, 0) and rows[0.5] == (0, 0)
 
 
 def test_iou():
@@ -526,7 +534,7 @@ def test_ablations_are_published_commands(tmp_path, monkeypatch, capsys):
             s = {"success": [0.1 * len(ran), 0, 1], "progress": [0.5, 0.4, 0.6]}
             sim.write_bytes(Path(ran[-1].out) / "report.json", json.dumps({"cells": {"all": {"all": {"policy": s}}}}).encode())
 
-    monkeypatch.setattr(evaluation, "step", step)
+    monkeypatch.setattr(sim, "run_stage", step)
     monkeypatch.setattr(sim, "field_comments", lambda cls: {})              # the help texts: a second for each command
     c = evaluation.Ablate(data=str(tmp_path), out=str(tmp_path / "out"), steps=9, seeds=2)
     with pytest.raises(SystemExit, match="no videos/ and labels/ there"):

@@ -604,7 +604,7 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
         won = "fine-tuned" in c.policy or job.seed % 2 == 1
         return {"progress": float(won), "success": won}
 
-    monkeypatch.setattr(evaluation, "step", step)
+    monkeypatch.setattr(sim, "run_stage", step)
     monkeypatch.setattr(evaluation, "through", through)
     monkeypatch.setattr(sim, "video_facts", lambda path: {"frames": 600, "fps": 30})
     c = evaluation.Transfer(held_out="crypt", hours="0.02,0.01", others=0.05, repeats=2, seeds=2, out=str(tmp_path), workers=1)
