@@ -1345,22 +1345,24 @@ def refine(image, template, affine, widest=1000, steps=25):
     rows, cols = drawn.shape[:2]
     size = cols / scale, rows / scale                       # what the drawn pixels cover, canvas px
     near = cv2.dilate(drawn[..., 3], np.ones((5, 5))) / 255
-    on = near > 0.3                                         # the overlay's pixels and a rim around them
-    v, u = ((m[:, None] + 0.5).astype(np.float32) / scale for m in np.nonzero(on))
-    robust = weight = np.repeat(near[on], 3)
+    on = np.flatnonzero(near > 0.3)                         # the overlay's pixels and a rim around them
+    v, u = (np.repeat((m + 0.5).astype(np.float32) / scale, 3) for m in np.divmod(on, cols))
+    robust = weight = np.repeat(near.ravel()[on], 3)
+    system = -np.ones((6, 3 * len(on)), np.float32)         # a row per unknown: scale and shift in x, in y, gain, bias
+    there = lambda picture: picture.reshape(-1, 3)[on].ravel()                          # noqa: E731
     for step in range(steps):
-        seen, drawn_there = compared(crop(image, a, size, cols, rows).astype(np.float32), drawn)
+        seen = crop(image, a, size, cols, rows).astype(np.float32)
+        seen, drawn_there = compared(seen, drawn) if step == 0 else (band(seen), None)
         if step == 0:
-            model = drawn_there[on].reshape(-1)
-        gx = cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=0.125 * scale / a[0, 0])[on]    # per frame px
-        gy = cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=0.125 * scale / a[1, 1])[on]
-        moves = [gx * u, gx, gy * v, gy]
-        system = np.stack([*(m.reshape(-1) for m in moves), -model, -np.ones_like(model)], 1)
-        seen = seen[on].reshape(-1)
-        weighted = (system * robust[:, None]).T
-        d = np.linalg.lstsq(weighted @ system, -weighted @ seen, rcond=None)[0]
-        residual = seen + system @ d
-        robust = weight / (1 + (residual / (1.5 * np.median(np.abs(residual)) + 1e-3))**2)
+            system[4] = -(model := there(drawn_there))
+        system[1] = there(cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=0.125 * scale / a[0, 0]))     # per frame px
+        system[3] = there(cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=0.125 * scale / a[1, 1]))
+        np.multiply(system[1], u, system[0]), np.multiply(system[3], v, system[2])
+        seen = there(seen)
+        weighted = system * robust
+        d = np.linalg.lstsq(weighted @ system.T, -weighted @ seen, rcond=None)[0]
+        residual = seen + d.astype(np.float32) @ system
+        robust = weight / (1 + (residual / (1.5 * np.median(np.abs(residual[::5])) + 1e-3))**2)      # a fifth says it as well
         a += np.array([[d[0], 0, d[1]], [0, d[2], d[3]]])
         if not np.isfinite(a).all() or np.abs((a - start) @ (w, h, 1)).max() > 0.1 * w * start[0, 0] or min(a[0, 0], a[1, 1]) < 0.05:
             return start, 0.0                               # ran away: nothing to register on
