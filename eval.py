@@ -94,7 +94,7 @@ def launch(name: str, task: str, seed: int, **options) -> sim.GameEnv:
     return sim.GameEnv(command, fps=FPS, seed=seed, **options)
 
 
-class RatedWriter:
+class RatedWriter(sim.VideoWriter):
     """mp4 file of so many bits per pixel: H.264 where the package `av` is installed, else OpenCV's VP9 (ten times slower).
 
     OpenCV has no flag for the rate, but asks for 2^30 bits a second at most: the more frames a second the file declares, the fewer
@@ -102,41 +102,30 @@ class RatedWriter:
     """
 
     def __init__(self, path, size, rate: float, faithful: bool = True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.part = path, path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
         try:
             import av
-            self.av, self.file = av, av.open(str(self.part), "w")
-            self.stream = self.file.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "g": str(FPS * SECONDS), "threads": "1"})
-            (self.stream.width, self.stream.height), self.stream.pix_fmt = size, "yuv420p"
-            self.stream.bit_rate = int(rate * size[0] * size[1] * FPS)
         except ImportError:
             if faithful:
                 raise SystemExit("--rate needs an H.264 encoder: pip install av") from None
-            import cv2
-            self.av, declared = None, min(65535, round(2**30 / (rate * size[0] * size[1])))
-            self.file = cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"VP90"), declared, size)
-            if not self.file.isOpened():
-                raise SystemExit(f"{path}: OpenCV cannot write VP9 here; pip install av") from None
+            self.av = None
+            return super().__init__(path, min(65535, round(2**30 / (rate * size[0] * size[1]))), *size, "VP90")
+        self.part_of(path)
+        self.av, self.file = av, av.open(str(self.part), "w")
+        self.stream = self.file.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "g": str(FPS * SECONDS), "threads": "1"})
+        (self.stream.width, self.stream.height), self.stream.pix_fmt = size, "yuv420p"
+        self.stream.bit_rate = int(rate * size[0] * size[1] * FPS)
 
     def write(self, rgb) -> None:
-        if self.av:
-            self.file.mux(self.stream.encode(self.av.VideoFrame.from_ndarray(rgb, format="rgb24")))
-        else:
-            self.file.write(np.ascontiguousarray(rgb[..., ::-1]))
+        if not self.av:
+            return super().write(rgb)
+        self.file.mux(self.stream.encode(self.av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        self.frames += 1
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, value, trace):
-        if self.av:
-            self.file.mux(self.stream.encode())
-            self.file.close()
-        else:
-            self.file.release()
-        if kind is None:
-            os.replace(self.part, self.path)
-        self.part.unlink(missing_ok=True)
+    def end(self) -> None:
+        if not self.av:
+            return super().end()
+        self.file.mux(self.stream.encode())
+        self.file.close()
 
 
 # ---- record --------------------------------------------------------------------------------------------------------
@@ -649,7 +638,7 @@ def try_case(case: Case, c: Overlay) -> dict:
             rules[rule]["iou"] = round(iou(box, kept["truth"]["box"]), 3)
     sim.write_bytes(path, json.dumps(kept).encode())
     if "locate" in rules and missed(kept, "locate"):
-        extract.save_png(path.with_suffix(".png"), picture_of(frames[len(frames) // 2], kept))
+        sim.write_png(path.with_suffix(".png"), picture_of(frames[len(frames) // 2], kept))
     if not c.keep:
         video.unlink()
     return kept
@@ -760,7 +749,7 @@ def locate(c: Overlay) -> dict:
     pictures = [p for x in results for p in [Path(c.out) / "locate" / f"{x['case']['name']}.png"] if p.exists() and missed(x, "locate")]
     if pictures:
         import cv2
-        extract.save_png(f"{c.out}/locate-misses.png", extract.tile([cv2.imread(str(p))[..., ::-1] for p in pictures[:60]], 4))
+        sim.write_png(f"{c.out}/locate-misses.png", extract.tile([cv2.imread(str(p))[..., ::-1] for p in pictures[:60]], 4))
         print(f"{len(pictures)} misses to look at -> {c.out}/locate-misses.png")
     out = {**table, "cells": [{"by": k[0], "cell": k[1], **v} for k, v in table["cells"].items()], "bars": bars}
     sim.write_bytes(f"{c.out}/locate.json", json.dumps(out, indent=1).encode())

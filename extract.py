@@ -1541,10 +1541,6 @@ def caption(image, text):
     return cv2.putText(image, text, (4, image.shape[0] - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (230, 230, 230), 1, cv2.LINE_AA)
 
 
-def save_png(path, rgb):
-    sim.write_bytes(path, cv2.imencode(".png", rgb[..., ::-1])[1].tobytes())
-
-
 def video_sheet(path, frames, tensors, info, pool):
     """Six of the sampled frames with the box; the median crop and the template beside each other."""
     shown = []
@@ -1561,7 +1557,7 @@ def video_sheet(path, frames, tensors, info, pool):
         shown += [caption(still, "median crop"), caption(drawn, text)]
     else:
         shown[0] = caption(shown[0], info["reason"])
-    save_png(path, tile(shown, 3))
+    sim.write_png(path, tile(shown, 3))
 
 
 @dataclass(frozen=True)
@@ -1586,7 +1582,7 @@ def template_sheet(cfg: SheetConfig):
             ground[:, ground.shape[1] // 2:] = (200, 190, 170)
             composite(ground, picture, (ground.shape[1] - picture.shape[1]) // 2, 4)
             pictures.append(caption(ground, t.name))
-    save_png(cfg.out, tile(pictures, 6 if cfg.family else 14))
+    sim.write_png(cfg.out, tile(pictures, 6 if cfg.family else 14))
     print(f"{len(shown)} templates -> {cfg.out}")
 
 

@@ -694,8 +694,7 @@ def piano_roll(buttons, sticks, known, kept, shown, width: int = 1180):
 
 
 def save_picture(path: Path, rows: list) -> None:
-    import cv2
-    sim.write_bytes(path, cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1].tobytes())
+    sim.write_png(path, np.vstack(rows))
     print(f"picture -> {path}")
 
 

@@ -497,23 +497,29 @@ def read_video(path, only=None, jump: int = 0):
 class VideoWriter:
     """mp4 file (mp4v, what OpenCV's wheels can write); takes its name only when closed without an error."""
 
-    def __init__(self, path, fps: float, width: int, height: int):
+    def __init__(self, path, fps: float, width: int, height: int, codec: str = "mp4v"):
         import cv2
+        self.part_of(path)
+        self.cv2, self.file = cv2, cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, (width, height))
+        if not self.file.isOpened():
+            raise SystemExit(f"{path}: OpenCV cannot write an mp4 ({codec}) of {width} x {height} here")
+
+    def part_of(self, path) -> None:
         self.path, self.frames = in_folder(path), 0
         self.part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part.mp4")
-        self.cv2, self.file = cv2, cv2.VideoWriter(str(self.part), cv2.VideoWriter_fourcc(*"mp4v"), fps, (width, height))
-        if not self.file.isOpened():
-            raise SystemExit(f"{path}: OpenCV cannot write an mp4 of {width} x {height} here")
 
     def write(self, rgb) -> None:
         self.file.write(self.cv2.cvtColor(rgb, self.cv2.COLOR_RGB2BGR))
         self.frames += 1
 
+    def end(self) -> None:
+        self.file.release()
+
     def __enter__(self):
         return self
 
     def __exit__(self, kind, value, trace):
-        self.file.release()
+        self.end()
         try:
             if kind is None and self.frames:                     # OpenCV says nothing of a full disk
                 facts, fault = attempt(lambda: video_facts(self.part))
@@ -523,6 +529,11 @@ class VideoWriter:
                 os.replace(self.part, self.path)
         finally:
             self.part.unlink(missing_ok=True)
+
+
+def write_png(path, rgb) -> None:
+    import cv2
+    write_bytes(path, cv2.imencode(".png", rgb[..., ::-1])[1].tobytes())
 
 
 # ---- many inputs ------------------------------------------------------------------------------------------
