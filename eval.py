@@ -268,7 +268,7 @@ class Overlay(sim.Many):
 def overlay(c: Overlay) -> dict:
     if c.stage not in ("all", "locate"):
         raise SystemExit(f"--stage {c.stage}: there is all and locate")
-    c = dataclasses.replace(c, templates=str(sim.shipped(c.templates)))
+    c = dataclasses.replace(c, templates=sim.shipped(c.templates))
     if c.stage == "locate":
         return locate(c)
     tables, many = {}, ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()))
@@ -1357,7 +1357,7 @@ MENU = [sim.BUTTONS.index("BACK"), sim.BUTTONS.index("START")]
 
 
 def live(c: Live) -> dict | None:
-    c, yours = dataclasses.replace(c, policy=str(sim.shipped(c.policy))), c.command or c.attach or c.realtime or c.remote
+    c, yours = dataclasses.replace(c, policy=sim.shipped(c.policy)), c.command or c.attach or c.realtime or c.remote
     if (c.video or c.window) and (c.suite or not yours):
         raise SystemExit("--video and --window go with -- COMMAND; of the built-in suite, the best and the worst episodes are filmed anyway")
     if not c.speed > 0 or c.speed != 1 and not c.realtime:

@@ -568,9 +568,9 @@ def expand(paths) -> tuple[str, ...]:
     return tuple(files)
 
 
-def shipped(path) -> Path:
+def shipped(path: str) -> str:
     """A path as it was given, or else the same in the project: weights/ is found from any folder."""
-    return ROOT / path if not Path(path).exists() and (ROOT / path).exists() else Path(path)
+    return str(ROOT / path) if not Path(path).exists() and (ROOT / path).exists() else path
 
 
 def run_stage(*command: str) -> None:
