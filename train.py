@@ -652,10 +652,12 @@ def describe(c: Config, w: World, net, shards) -> None:
     """What will happen, before it happens."""
     m, memory, GB = net.c, footprint(c, w, net), 1e9
     count, learns = (sum(p.numel() for p in ps) for ps in (net.parameters(), learned(net).values()))
+    with sim.autocast(w.device.type):
+        precision = "bfloat16 where it is safe" if torch.is_autocast_enabled(w.device.type) else "float32 (no bfloat16 in hardware)"
     w.say(f"config    {json.dumps(dataclasses.asdict(c))}\n"
           f"network   {c.init or c.net}: {count:,} parameters, {learns:,} learn; {m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s\n"
           f"data      {c.data}: {len(shards['train']):,} chunks {shards['train'].games}, {len(shards['validation']):,} held out\n"
-          f"device    {w.size} x {w.device}, bfloat16 where it is safe, {torch.get_num_threads()} threads, {w.workers(c)} decoding processes\n"
+          f"device    {w.size} x {w.device}, {precision}, {torch.get_num_threads()} threads, {w.workers(c)} decoding processes\n"
           f"memory    about {sum(memory.values()) / GB:.2f} GB: {', '.join(f'{k} {v / GB:.2f}' for k, v in memory.items())} ({w.micro(c)} frames at a time)")
 
 
