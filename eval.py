@@ -628,7 +628,7 @@ def try_case(case: Case, c: Overlay) -> dict:
         if rule == "locate":
             tensors, info, _ = extract.locate(str(video), extract.pool(c.templates), extract.Config())
             said = {"template": info.get("template"), "family": info.get("family"), "why": info.get("reason", ""), "score": info["score"]}
-            said |= {"box": tensors["bbox"][0].tolist()} if info["found"] else {"nearest": info["nearest"]}
+            said |= {"box": tensors["bbox"][0].tolist()} if info["found"] else {"nearest": info.get("nearest")}
         else:
             for detect, _ in pairs[rule]:
                 seen[detect] = seen.get(detect) or [detect(f) for f in frames]

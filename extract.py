@@ -1490,9 +1490,11 @@ def locate(video, pool, cfg: Config):
     best, found = places(small, pool, cfg)
     about = dict(found=bool(found), inliers=best.inliers, score=round(best.score, 3))
     if not found:
-        reason = f"nearest: {best.template} with {best.inliers} inliers of likeness {best.likeness:.2f}" if best.template else "no template fits anywhere"
-        near = [best.affine[:, 2] / shrink, np.diag(best.affine) * pool[best.template].size / shrink] if best.template else []
-        return {}, dict(**about, reason=reason, nearest=np.ravel(near).round(1).tolist()), frames
+        about["reason"] = "no template fits anywhere"
+        if best.template:
+            about["reason"] = f"nearest: {best.template} with {best.inliers} inliers of likeness {best.likeness:.2f}"
+            about["nearest"] = [round(float(v) / shrink, 1) for v in (*best.affine[:, 2], *np.diag(best.affine) * pool[best.template].size)]
+        return {}, about, frames
     template, rows = pool[best.template], []
     w, h = template.size
     for first, last, affine in found:

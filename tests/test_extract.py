@@ -611,10 +611,20 @@ def test_one_ring_that_fits_is_no_controller():
         assert like > 0.5 and low < extract.confirmed(frame, template, affine) < high
 
 
-def test_a_plain_game_shows_none_of_a_few(tmp_path):
+@pytest.mark.parametrize("near", ["nothing", "something"])
+def test_a_plain_game_shows_none_of_a_few(tmp_path, monkeypatch, near):
+    """What was nearest, if anything was, is in the file, in px of the frame: 1.5 times those of the picture that is searched."""
     film(tmp_path / "plain.mp4", seed=7)
-    tensors, info, _ = extract.locate(tmp_path / "plain.mp4", extract.templates(extract.CORE), extract.Config())
-    assert info["found"] is False and info["reason"] and not tensors
+    monkeypatch.setattr(extract, "pool", lambda folder: extract.templates(extract.CORE))
+    monkeypatch.setattr(extract, "WORK_WIDTH", 640)
+    if near == "something":
+        monkeypatch.setattr(extract, "search", lambda *a: extract.Found(0.1, 9, 0.5, "ps4-dark", np.array([[0.5, 0, 20], [0, 0.5, 40]])))
+    extract.label(extract.Config(out=str(tmp_path), sheet=True), str(tmp_path / "plain.mp4"))
+    tensors, info = sim.read(tmp_path / "plain.overlay.safetensors", "nitrogen.overlay/1")
+    assert info["found"] is False and not tensors and (tmp_path / "plain.overlay.png").exists() and info["score"] < extract.SURE
+    if near == "something":
+        w, h = extract.templates()["ps4-dark"].size
+        assert info["nearest"] == pytest.approx([30, 60, 0.75 * w, 0.75 * h], abs=0.06) and "ps4-dark with 9 inliers" in info["reason"]
 
 
 @pytest.mark.slow
