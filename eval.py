@@ -109,7 +109,7 @@ class RatedWriter(sim.VideoWriter):
                 raise SystemExit("--rate needs an H.264 encoder: pip install av") from None
             self.av = None
             return super().__init__(path, min(65535, round(2**30 / (rate * size[0] * size[1]))), *size, "VP90")
-        self.part_of(path)
+        self.begin(path)
         self.av, self.file = av, av.open(str(self.part), "w")
         self.stream = self.file.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "g": str(FPS * SECONDS), "threads": "1"})
         (self.stream.width, self.stream.height), self.stream.pix_fmt = size, "yuv420p"

@@ -1324,11 +1324,11 @@ def band(picture):
     return cv2.GaussianBlur(picture, (0, 0), 1.0) - cv2.GaussianBlur(picture, (0, 0), 8.0)
 
 
-def compared(seen, drawn):
-    """(band of a crop, band of the template as it would look there): float32 [h, w, 3] each; drawn: RGBA float32, premultiplied."""
+def expected(seen, drawn):
+    """The band of a crop, float32 [h, w, 3], if it were the template over what shines through; drawn: RGBA float32, premultiplied."""
     clear = 1.001 - drawn[..., 3:] / 255
     ground = cv2.GaussianBlur(seen * clear, (0, 0), 6.0) / cv2.GaussianBlur(clear, (0, 0), 6.0)[..., None]
-    return band(seen), band(drawn[..., :3] + clear * ground)
+    return band(drawn[..., :3] + clear * ground)
 
 
 def refine(image, template, affine, widest=1000, steps=25):
@@ -1352,9 +1352,10 @@ def refine(image, template, affine, widest=1000, steps=25):
     there = lambda picture: picture.reshape(-1, 3)[on].ravel()                          # noqa: E731
     for step in range(steps):
         seen = crop(image, a, size, cols, rows).astype(np.float32)
-        seen, drawn_there = compared(seen, drawn) if step == 0 else (band(seen), None)
         if step == 0:
-            system[4] = -(model := there(drawn_there))
+            model = there(expected(seen, drawn))
+            system[4] = -model
+        seen = band(seen)
         system[1] = there(cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=0.125 * scale / a[0, 0]))     # per frame px
         system[3] = there(cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=0.125 * scale / a[1, 1]))
         np.multiply(system[1], u, system[0]), np.multiply(system[3], v, system[2])
@@ -1376,8 +1377,8 @@ def confirmed(image, template, affine, widest=400):
     scale = min(max(32, round(template.size[0] * affine[0, 0])), widest) / template.size[0]
     drawn = draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32)
     rows, cols = drawn.shape[:2]
-    seen, model = compared(crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32), drawn)
-    likes = []
+    seen, likes = crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32), []
+    seen, model = band(seen), expected(seen, drawn)
     for e in template.elements:
         (x, y), (w, h) = e.pos, e.mapping[2:]
         part = tuple(slice(max(0, int(a * scale)), math.ceil((a + n) * scale)) for a, n in ((y, h), (x, w)))
@@ -1404,13 +1405,13 @@ def search(image, pool, cfg: Config) -> Found:
     """
     names, best = list(pool), Found()
     for detector, describe in detectors(cfg.xfeat).items():
-        bank, found, (points, descriptors) = pool.index(detector, cfg.xfeat), [], describe(image)
+        bank, candidates, (points, descriptors) = pool.index(detector, cfg.xfeat), [], describe(image)
         pairs = match(descriptors, bank, ALIKE[detector])
         for _, number, affine in vote(points, pairs, bank, image.shape[1]):
             if count_inliers(points, pairs, bank, number, affine, 8.0) >= MIN_VOTES:
                 affine, like = refine(image, pool[names[number]], affine, widest=160, steps=10)
-                found.append((count_inliers(points, pairs, bank, number, affine) * max(like, 0)**2, number, affine))
-        for _, number, affine in sorted(found, key=lambda f: -f[0])[:3]:
+                candidates.append((count_inliers(points, pairs, bank, number, affine) * max(like, 0)**2, number, affine))
+        for _, number, affine in sorted(candidates, key=lambda f: -f[0])[:3]:
             affine, like = refine(image, pool[names[number]], affine, widest=400)
             like = min(like, confirmed(image, pool[names[number]], affine))
             inliers = count_inliers(points, pairs, bank, number, affine)
@@ -1513,7 +1514,7 @@ def locate(video, pool, cfg: Config):
     corners = np.stack([np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ a.T for a in affines])
     low, high = np.floor(corners.min(1)).clip(0), np.ceil(corners.max(1)).clip(0, (frame_w, frame_h))
     tensors = {"affine": np.stack(affines).astype(np.float32), "corners": corners.astype(np.float32),
-               "bbox": np.concatenate([low, high - low], 1).astype(np.int32), "span": np.array(spans, np.int64), "median": np.stack(stills), 
+               "bbox": np.concatenate([low, high - low], 1).astype(np.int32), "span": np.array(spans, np.int64), "median": np.stack(stills),
                "looks": looks(layout(template)["buttons"], lambda on: draw(template, on, np.zeros(4)))}
     info = dict(**about, template=best.template, family=template.family, layout=layout(template),
                 votes=sum(b - a + 1 for a, b, _ in found), sampled=numbers, likeness=round(float(np.mean(likes)), 3), frame_size=[frame_w, frame_h])

@@ -499,12 +499,12 @@ class VideoWriter:
 
     def __init__(self, path, fps: float, width: int, height: int, codec: str = "mp4v"):
         import cv2
-        self.part_of(path)
+        self.begin(path)
         self.cv2, self.file = cv2, cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, (width, height))
         if not self.file.isOpened():
             raise SystemExit(f"{path}: OpenCV cannot write an mp4 ({codec}) of {width} x {height} here")
 
-    def part_of(self, path) -> None:
+    def begin(self, path) -> None:
         self.path, self.frames = in_folder(path), 0
         self.part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part.mp4")
 
@@ -519,8 +519,8 @@ class VideoWriter:
         return self
 
     def __exit__(self, kind, value, trace):
-        self.end()
         try:
+            self.end()
             if kind is None and self.frames:                     # OpenCV says nothing of a full disk
                 facts, fault = attempt(lambda: video_facts(self.part))
                 if fault or facts["frames"] < self.frames:

@@ -611,14 +611,15 @@ def test_one_ring_that_fits_is_no_controller():
         assert like > 0.5 and low < extract.confirmed(frame, template, affine) < high
 
 
-@pytest.mark.parametrize("near", ["nothing", "something"])
+@pytest.mark.parametrize("near", ["searched", "nothing", "something"])
 def test_a_plain_game_shows_none_of_a_few(tmp_path, monkeypatch, near):
     """What was nearest, if anything was, is in the file, in px of the frame: 1.5 times those of the picture that is searched."""
     film(tmp_path / "plain.mp4", seed=7)
     monkeypatch.setattr(extract, "pool", lambda folder: extract.templates(extract.CORE))
     monkeypatch.setattr(extract, "WORK_WIDTH", 640)
-    if near == "something":
-        monkeypatch.setattr(extract, "search", lambda *a: extract.Found(0.1, 9, 0.5, "ps4-dark", np.array([[0.5, 0, 20], [0, 0.5, 40]])))
+    given = {"nothing": extract.Found(), "something": extract.Found(0.1, 9, 0.5, "ps4-dark", np.array([[0.5, 0, 20], [0, 0.5, 40]]))}
+    if near in given:
+        monkeypatch.setattr(extract, "search", lambda *a: given[near])
     extract.label(extract.Config(out=str(tmp_path), sheet=True), str(tmp_path / "plain.mp4"))
     tensors, info = sim.read(tmp_path / "plain.overlay.safetensors", "nitrogen.overlay/1")
     assert info["found"] is False and not tensors and (tmp_path / "plain.overlay.png").exists() and info["score"] < extract.SURE
