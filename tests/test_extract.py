@@ -574,6 +574,13 @@ def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, monkeypatch, nam
         assert abs(box[0] - (12, 960 - box[2] - 12)[corner % 2]) <= 2 and abs(box[1] - (12, 540 - box[3] - 12)[corner // 2]) <= 2
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 24, 25])
+def test_what_stands_still_is_the_median(n):
+    images = list(np.random.default_rng(n).integers(0, 256, (n, 37, 5, 3), dtype=np.uint8))
+    kept = [i.copy() for i in images]
+    assert np.array_equal(extract.middle(images), np.sort(images, axis=0)[n // 2]) and np.array_equal(images, kept)
+
+
 def test_the_index_is_kept(tmp_path, monkeypatch):
     """Made once, read the next time; another pool or another way to draw, another index; a folder that cannot be written changes nothing."""
     monkeypatch.setattr(sim, "ROOT", tmp_path)
