@@ -344,8 +344,10 @@ def write_matched(video: str, labels: str, c: Overlay) -> None:
     path, source = Path(labels) / "matched" / f"{Path(video).stem}.actions.safetensors", Path(labels) / f"{Path(video).stem}.overlay.safetensors"
     recipe = {"source": [sim.source(video), sim.source(source)]}
     if not sim.finished(path, "nitrogen.actions/1", recipe, c.fresh):
-        overlay, info = sim.read(source, "nitrogen.overlay/1")
-        actions = matched_filter(video, overlay, extract.pool(c.templates)[info["template"]])
+        (overlay, info), pool = sim.read(source, "nitrogen.overlay/1"), extract.pool(c.templates)
+        if info["template"] not in pool:
+            raise SystemExit(f"{source}: shows {info['template']}, which is not among --templates {c.templates}; give the skins that extract.py was given")
+        actions = matched_filter(video, overlay, pool[info["template"]])
         sim.write(path, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=parse.UNIT, **{k: info[k] for k in ("template", "family")}, recipe=recipe)
 
 
