@@ -516,9 +516,14 @@ def test_the_floor(tmp_path):
     affine = np.float32([[1, 0, 40], [0, 1, 30]])
     median = extract.crop(frame * 0 + 80, affine, (w, h), w, h)
     extract.composite(median, extract.draw(template, np.zeros(16), np.zeros(4)), 0, 0)
-    found = evaluation.matched_filter(str(tmp_path / "a.mp4"), {"affine": affine[None], "span": np.array([[0, 89]]), "median": median[None]}, template)
+    overlay = {"affine": affine[None], "corners": np.zeros((1, 4, 2), np.float32), "bbox": np.int32([[40, 30, w, h]]), "span": np.array([[0, 89]]),
+               "median": median[None], "looks": np.zeros((2, h, w, 4), np.uint8)}
+    found = evaluation.matched_filter(str(tmp_path / "a.mp4"), overlay, template)
     m = evaluation.metrics(found["buttons"] > 0.5, found["sticks"] / 4.17, buttons, sticks, found["shown"])
     assert m["accuracy"] > 0.97 > m["silence"] + 0.02 and m["press_f1"] > 0.85 and m["r2"] > 0.9, m
+    sim.write(tmp_path / "a.overlay.safetensors", overlay, "nitrogen.overlay/1", template="theirs", family="ps4")
+    with pytest.raises(SystemExit, match="shows theirs, which is not among --templates assets/skins"):
+        evaluation.write_matched(str(tmp_path / "a.mp4"), str(tmp_path), evaluation.Overlay())
 
 
 def test_ablations_are_published_commands(tmp_path, monkeypatch, capsys):

@@ -440,19 +440,17 @@ def test_speed_against_the_official_order(dtype, bar):
         if dtype != torch.float32:
             runs.append(("its order, our dtype", official_order, same))
         with torch.no_grad():
-            for turn in range(12):
+            for _ in range(8):
                 for name, run, n in runs:
                     start = time.perf_counter()
                     with torch.autocast("cpu", torch.bfloat16, enabled=name == "official" and dtype == torch.bfloat16):
                         run(n, *inputs)
                     times.setdefault(name, []).append(time.perf_counter() - start)
-                best = {name: min(v) for name, v in times.items()}
-                if turn >= 3 and best["official"] / best["fast"] > bar:         # on a busy machine each one's best takes more turns to show
-                    break
     finally:
         torch.set_num_threads(before)
-    print(f"\n{dtype}: " + ", ".join(f"{k} {v:.2f} s" for k, v in best.items()) + f"; {best['official'] / best['fast']:.2f} times as fast")
-    assert best["official"] / best["fast"] > bar
+    ratio = np.median(np.divide(times["official"], times["fast"]))          # within a turn: other work on the machine slows both
+    print(f"\n{dtype}: " + ", ".join(f"{k} {min(v):.2f} s" for k, v in times.items()) + f"; {ratio:.2f} times as fast")
+    assert ratio > bar
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
