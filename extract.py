@@ -621,7 +621,6 @@ LAST = {"skip1.1": (24, 1, 1, 1), "block_fusion.2": (64, 64, 1, 1), "heatmap_hea
 MATCHER = {0: (512, 128), 3: (512, 512), 6: (512, 512), 9: (512, 512), 12: (64, 512)}       # of the official file; not used by sparse matching
 CELL = 8                # px, side of a cell of the feature map
 XFEAT_THRESHOLD = 0.02  # CHOICE: least probability of a keypoint; 0.05 in the official code, with its weights
-XFEAT_COSINE = 0.6      # CHOICE: least likeness of a match
 XFEAT_WIDTHS = (130, 200, 310, 480)          # CHOICE: px, template widths to match with: the features bear about a factor of 1.5 in scale
 
 

@@ -45,6 +45,7 @@ from einops import rearrange
 from tqdm import tqdm
 
 import extract
+from model import Packed
 
 CROP = 128              # px, side of each registered crop; CHOICE: the paper does not give it
 GRID = 11               # cells per axis of a stick's heat map, paper 3.1
@@ -52,7 +53,6 @@ REACH = 1.2             # stick radii at the grid's outermost cell: room for a c
 UNIT = (GRID - 1) / 2 / REACH          # grid cells per stick radius
 STILL = 3 + 4 + 4       # channels of what stands still in a video: RGB of the temporal median, RGBA of the template at rest and pressed
 BATCH = 16              # pairs of frames per pass of the network when parsing
-FRAME_WIDTH = 960       # px, width of the synthetic game frame that overlay sizes refer to
 
 
 # ---- configuration ---------------------------------------------------------------------------------------
@@ -125,20 +125,6 @@ def as_image(x, size):
 
 def as_tokens(x):
     return rearrange(x, "B D h w -> B (h w) D")
-
-
-class Packed(nn.Module):
-    """A linear layer or convolution whose weight oneDNN has packed once for this CPU; the GELU or addition after it is done on the way out."""
-
-    def __init__(self, weight, bias=None, conv: nn.Conv2d | None = None, gelu: bool = False):
-        super().__init__()
-        self.bias, self.after = bias, ("gelu", [], "none") if gelu else ("none", [], "")
-        self.shape = (conv.padding, conv.stride, conv.dilation, conv.groups) if conv else ()
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.shape) if conv else torch.ops.mkldnn._reorder_linear_weight(weight)
-
-    def forward(self, x):
-        op = torch.ops.mkldnn._convolution_pointwise if self.shape else torch.ops.mkldnn._linear_pointwise
-        return op(x, self.weight, self.bias, *self.shape, *self.after)
 
 
 def add(x, layer, y):
@@ -443,7 +429,7 @@ def accelerate(parser: Parser, dtype=None) -> Parser:
             elif type(child) is nn.Linear:
                 setattr(module, name, Packed(child.weight, child.bias))
             elif type(child) is nn.Conv2d:
-                setattr(module, name, Packed(child.weight, child.bias, child, gelu=name in ("dwconv", "stick_mix")))
+                setattr(module, name, Packed(child.weight, child.bias, child, gelu="none" if name in ("dwconv", "stick_mix") else ""))
         if hasattr(module, "gelu"):
             module.gelu = nn.Identity()                                  # the convolution before it does it on the way out
     return parser
@@ -781,8 +767,8 @@ class Synthetic(torch.utils.data.Dataset):
 
 def batches(data: Synthetic, first: int, count: int, size: int, workers: int = 0):
     """Batches of items first .. first + count - 1, in order, drawn by `workers` processes."""
-    return torch.utils.data.DataLoader(data, size, sampler=range(first, first + count), num_workers=workers,
-                                       prefetch_factor=4 if workers else None)
+    more = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}         # forked from a process with threads, a drawer may hang
+    return torch.utils.data.DataLoader(data, size, sampler=range(first, first + count), num_workers=workers, **more)
 
 
 # ---- training ------------------------------------------------------------------------------------------------------
