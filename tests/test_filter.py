@@ -107,7 +107,7 @@ def clip(tmp_path):
         for i in range(T):
             out.write(np.full((200, 320, 3), 250, np.uint8))
     buttons, sticks = np.zeros((T, 16), np.float16), np.zeros((T, 4), np.float32)
-    buttons[np.arange(T) % 4 < 2, 4] = 0.9
+    buttons[np.arange(T) % 4 < 2, 4] = 0.99
     sticks[:, 2] = np.where(np.arange(T) % 3, 5, 0)
     shown = np.ones(20, bool)
     shown[15] = False
