@@ -41,7 +41,7 @@ import sim
 
 DEAD_ZONE = 0.1          # CHOICE: a stick within it is at rest
 REST = 0.5               # grid cells around the neutral point in which a stick is at rest: about the dead zone
-SURE = 0.9975            # CHOICE: of a button, as a probability; found on other recordings than those of the README
+SURE = 0.95              # CHOICE: of a button, as a probability
 COST = math.log(SURE / (1 - SURE)) / 2          # of a change: a press of one frame takes two
 GROW = 0.06              # the masked box is larger than the overlay by this share of its size, and 2 px
 MASK_COLOUR = 127        # mid-grey: 0 for the network
