@@ -144,7 +144,7 @@ class Record(sim.Many):
     largest: float = 0.34               # to
     faintest: float = 0.7               # opacity: from; to 1
     rate: float = 0.0                   # bits per pixel, as H.264 (pip install av); 0: MPEG-4 as OpenCV writes it
-    workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
+    workers: int = os.cpu_count() or 1  # processes; 0: this one; with --ray local its CPUs
 
 
 def choice_of(overlays: str):
@@ -255,7 +255,7 @@ class Overlay(sim.Many):
     out: str = "data/overlay"           # folder of the fresh recordings
     weights: str = "weights/parse.safetensors"  # the parser
     adapt: float = 0.0                  # then train it so many minutes on the skins, and measure again
-    workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
+    workers: int = os.cpu_count() or 1  # processes; 0: this one; with --ray local its CPUs
     stage: str = "all"                  # all; or locate: only where the overlay is and which, on a fixed grid of videos
     templates: str = "assets/skins"     # folder of skins: the second table; with --stage locate every other video shows one of them
     rules: str = "locate,single,plain"  # what looks at the videos
@@ -845,7 +845,7 @@ class Play(sim.Many):
     execute: int = 8                    # actions played of each chunk before the policy looks again
     steps: int = 0                      # denoising steps (0: as the model says)
     out: str = ""                       # folder of the report (default: one in data/play for this policy and these settings)
-    workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
+    workers: int = os.cpu_count() or 1  # processes; 0: this one; with --ray local its CPUs
 
 
 class Job(typing.NamedTuple):
@@ -1928,7 +1928,7 @@ class Transfer(sim.Many):
     seeds: int = 10                     # episodes per task and training
     data: str = ""                      # folder of videos/, and labels/ or true actions beside them, to take demonstrations from; empty: record and parse
     out: str = "data/transfer"          # folder
-    workers: int = os.cpu_count() or 1  # processes; with --ray local its CPUs
+    workers: int = os.cpu_count() or 1  # processes; 0: this one; with --ray local its CPUs
 
 
 ARMS = ("from scratch", "fine-tuned")

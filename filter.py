@@ -42,7 +42,10 @@ import sim
 DEAD_ZONE = 0.1          # CHOICE: a stick within it is at rest
 REST = 0.5               # grid cells around the neutral point in which a stick is at rest: about the dead zone
 SURE = 0.95              # CHOICE: of a button, as a probability
-COST = math.log(SURE / (1 - SURE)) / 2          # of a change: a press of one frame takes two
+COST = math.log(SURE / (1 - SURE)) / 2          # of a change, at least: a press of one frame takes two, the log-odds of SURE
+CHANGE = 1 / (1 + math.exp(COST))               # share of frames in which a button changes, of which COST are the log-odds
+DOWN = 0.23              # share of the time that a button is down in the frames that the parser learned from
+HABIT = 300              # CHOICE: frames
 GROW = 0.06              # the masked box is larger than the overlay by this share of its size, and 2 px
 MASK_COLOUR = 127        # mid-grey: 0 for the network
 LONGEST = 7 * 86400.0    # s, of a video whose frames come unevenly
@@ -93,18 +96,31 @@ def normalize(sticks, scale: str = "radius", percentile: float = 99.0, radius: f
     return np.clip(xy / (np.where(reach < 1.0, radius, reach) if scale == "percentile" else radius), -1, 1).astype(np.float32)
 
 
-def steady(p):
-    """Probabilities [T, 16] -> pressed bool [T, 16]: each button's likeliest course if a change of state is worth COST (the path that
-    maximizes the sum of log-odds while pressed, less COST per change: Viterbi's algorithm for two states, in `lead` = best score if pressed
-    less best if not).  CHOICE: a press or a gap of a single frame is a reading error, not a finger, where the parser was not SURE of it;
-    longer ones may be less sure."""
-    odds = np.log(p := p.astype(np.float64).clip(1e-3, 1 - 1e-3)) - np.log1p(-p)
+def course(odds, cost):
+    """Log-odds [T, 16] -> pressed bool [T, 16]: each button's likeliest course if a change of its state takes `cost` (a number, or [16]):
+    the path that maximizes the sum of the odds while pressed, less the costs (Viterbi's algorithm for two states; `lead` = best score of
+    a path that ends pressed, less the best of one that does not)."""
     lead, on = np.zeros_like(odds), np.empty(odds.shape, bool)
     for t in range(len(odds)):
-        lead[t] = odds[t] + (lead[t - 1].clip(-COST, COST) if t else 0)
+        lead[t] = odds[t] + (lead[t - 1].clip(-cost, cost) if t else 0)
     for t in reversed(range(len(odds))):
-        on[t] = lead[t] > (np.where(on[t + 1], -COST, COST) if t + 1 < len(odds) else 0)
+        on[t] = lead[t] > (np.where(on[t + 1], -cost, cost) if t + 1 < len(odds) else 0)
     return on
+
+
+def steady(p):
+    """Probabilities [T, 16] -> pressed bool [T, 16]: the course of each button, taken twice.  From the first, what this player does with
+    it is learned: how much of the time it is down, and how often it changes; HABIT frames of a usual player count with the video's.
+    What is down less than usual must be seen more clearly (the odds are shifted to the video's own share: Saerens, Latinne and Decaestecker,
+    Neural Computation 14, 2002); what changes seldom does not flicker (the cost is the log-odds of no change); and what is down most of the
+    time, but typically not SURE, is taken for something behind the overlay: then each frame must be SURE.  CHOICE: nothing here makes the
+    parser's reading count for more."""
+    odds = np.log(p := p.astype(np.float64).clip(1e-3, 1 - 1e-3)) - np.log1p(-p)
+    on = course(odds, COST)
+    down = (on.sum(0) + HABIT * DOWN) / (len(on) + HABIT)
+    change = ((on[1:] != on[:-1]).sum(0) + HABIT * CHANGE) / (len(on) - 1 + HABIT)
+    shift = np.log(down / DOWN * (1 - DOWN) / (1 - down)).clip(max=0) - 2 * COST * ((down > 0.5) & (np.median(odds, 0) < 2 * COST))
+    return course(odds + shift, np.log((1 - change) / change).clip(min=COST))
 
 
 def final_actions(path, scale: str = "radius", percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:
@@ -114,9 +130,9 @@ def final_actions(path, scale: str = "radius", percentile: float = 99.0) -> tupl
         raise SystemExit(f"{path}: unit should be 'grid' or 'normalized', found {info.get('unit')!r}")
     buttons, sticks = tensors["buttons"] > 0.5, np.clip(tensors["sticks"], -1, 1)
     if info["unit"] == "grid":
-        buttons, seen = steady(tensors["buttons"]), tensors["confidence"] > 0
-        sticks = np.zeros_like(sticks)
+        seen, buttons, sticks = tensors["confidence"] > 0, np.zeros_like(buttons), np.zeros_like(sticks)
         if seen.any():
+            buttons[seen] = steady(tensors["buttons"][seen])
             sticks[seen] = normalize(tensors["sticks"][seen], scale, percentile, info.get("cells_per_radius", 5.0))
     shown = tensors["shown"]
     return buttons.astype(np.uint8) * shown[:16], sticks * shown[16:], tensors, info

@@ -324,7 +324,7 @@ class Common:
 @dataclass(frozen=True)
 class Many(Common):
     """And those of the stages that work through many items (for_each)."""
-    workers: int = 1                # processes; with --ray local its CPUs
+    workers: int = 1                # processes; 0: this one, for a debugger; with --ray local its CPUs
     ray: str = ""                   # host:port or ray://host:port of a Ray cluster (all paths, and this folder, on storage that it shares), or local
 
 
@@ -583,8 +583,8 @@ def run_stage(*command: str) -> None:
         raise SystemExit(f"{command[0]} stopped with status {status}; mend it and run the same command again: finished parts are kept")
 
 
-def for_each(fn, items, workers: int = 1, what: str = "videos", ray: str = "", gpus: int = 0) -> list:
-    """[fn(item) for item in items] with one progress bar: here, over worker processes, or over the Ray cluster at `ray`.
+def for_each(fn, items, workers: int = 0, what: str = "videos", ray: str = "", gpus: int = 0) -> list:
+    """[fn(item) for item in items] with one progress bar: over worker processes, over the Ray cluster at `ray`, or here (0 workers, or one item).
 
     A failure (also a crash of the worker) is reported and does not stop the rest; at the end SystemExit names all of them.
     `fn` must be picklable unless it runs here; equal items run once.  gpus: that a task on Ray holds.
@@ -595,7 +595,7 @@ def for_each(fn, items, workers: int = 1, what: str = "videos", ray: str = "", g
         raise SystemExit(f"no {what} given (see --help)")
     if ray:
         runs = over_ray(start_ray(ray, workers, gpus), fn, items, gpus)
-    elif workers > 1 and len(items) > 1:
+    elif workers and len(items) > 1:
         runs = over_processes(fn, items, workers)
     else:
         runs = ((item, *attempt(functools.partial(fn, item))) for item in items)
@@ -623,24 +623,33 @@ def attempt(call) -> tuple:
 
 
 def over_processes(fn, items, workers: int):
-    """Yield (item, result, error) as they finish; items whose worker died run again, each in a process of its own."""
+    """Yield (item, result, error) as they finish.  If a worker dies, what ran just then runs again, each item in a process of its own, and
+    the rest goes on."""
     import multiprocessing
-    spawn, left = multiprocessing.get_context("spawn"), dict.fromkeys(items)
+    spawn, todo = multiprocessing.get_context("spawn"), list(reversed(items))
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
     try:
-        with concurrent.futures.ProcessPoolExecutor(min(workers, len(items)), spawn) as pool:
-            futures = {pool.submit(fn, item): item for item in items}
-            try:
-                for future in concurrent.futures.as_completed(futures):
-                    if not isinstance(future.exception(), concurrent.futures.process.BrokenProcessPool):
-                        del left[futures[future]]
-                        yield futures[future], *attempt(future.result)
-            finally:
-                pool.shutdown(cancel_futures=True)                      # Ctrl-C: what has not begun does not begin
-        for item in left:
-            with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
-                yield item, *attempt(pool.submit(fn, item).result)
+        while todo:
+            running, alive = {}, True
+            with concurrent.futures.ProcessPoolExecutor(min(workers, len(todo)), spawn) as pool:
+                try:
+                    while alive and (todo or running):
+                        while todo and len(running) < workers:
+                            future = pool.submit(fn, todo[-1])
+                            running[future] = todo.pop()
+                        for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                            if isinstance(future.exception(), concurrent.futures.BrokenExecutor):
+                                alive = False
+                            else:
+                                yield running.pop(future), *attempt(future.result)
+                except concurrent.futures.BrokenExecutor:               # it died before it was given more
+                    pass
+                finally:
+                    pool.shutdown(cancel_futures=True)                  # Ctrl-C: what has not begun does not begin
+            for item in running.values():
+                with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+                    yield item, *attempt(pool.submit(fn, item).result)
     finally:
         os.environ.pop("OMP_NUM_THREADS", None)
         if threads:

@@ -582,7 +582,12 @@ def lock(folder: Path):
         os.register_at_fork(after_in_child=f.close)       # decoding processes outlive a killed trainer by seconds: not with its lock
         for part in folder.glob(".*.part"):
             part.unlink()
-        yield
+        try:
+            yield
+        finally:
+            if list(folder.iterdir()) == [folder / ".lock"]:            # nothing came of it: a wrong flag leaves no trace
+                (folder / ".lock").unlink()
+                folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -116,7 +116,7 @@ def policy(tmp_path):
 
 
 def player(policy, out, **settings):
-    return evaluation.Play(**{"policy": policy, "games": "ridge", "tasks": "reach", "seeds": 1, "execute": 16, "steps": 1, "workers": 1, "out": str(out), **settings})
+    return evaluation.Play(**{"policy": policy, "games": "ridge", "tasks": "reach", "seeds": 1, "execute": 16, "steps": 1, "workers": 0, "out": str(out), **settings})
 
 
 @pytest.mark.parametrize("name, task", [("ridge", "slimes"), ("puck", "goals"), ("ruins", "path")])

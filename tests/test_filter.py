@@ -60,12 +60,46 @@ def test_single_frames_are_not_presses():
     assert np.flatnonzero(filter.steady(slow)[:, 0]).tolist() == list(range(6, 12))     # the change is where the odds turn: no lag
 
 
-def test_steady_finds_the_likeliest_course():
+def test_what_a_player_does_with_a_button_decides_how_clearly_a_press_must_be_seen():
+    """20 s.  0: eight presses and two flashes of one sure frame; 1: the same flashes where the player taps all the time, single frames too;
+    2: weak, but down as often as usual; 3: as weak, now and then; 4: never down, one flash; 5: held, with a gap of a sure frame;
+    6: an even .9 throughout, which is no finger, but for a press that is SURE; 7: the same, for a third of the time."""
+    p, rows = np.full((600, 16), 0.02), np.arange(600)
+    presses, taps = rows % 70 < 10, rows % 4 == 0
+    p[presses, 0] = p[taps, 1] = 0.99
+    p[[33, 333], 0] = 0.99
+    p[rows % 60 < 20, 2] = p[rows % 200 < 20, 3] = 0.6
+    p[300, 4], p[:, 5], p[300, 5] = 0.99, 0.99, 0.01
+    p[:, 6], p[:200, 7], p[400:410, 6] = 0.9, 0.9, 0.999
+    out = filter.steady(p)
+    assert (out[:, 0] == presses).all() and (out[:, 1] == taps).all() and (out[:, 2] == (rows % 60 < 20)).all()
+    assert not out[:, 3:5].any() and out[:, 5].all() and not out[:, 8:].any()
+    assert np.flatnonzero(out[:, 6]).tolist() == list(range(400, 410)) and np.flatnonzero(out[:, 7]).tolist() == list(range(200))
+
+
+def test_usual_player_is_the_one_that_the_parser_learned_from():
+    import parse
+    rng, shown = np.random.default_rng(0), np.ones(20, bool)
+    assert np.mean([parse.random_states(rng, shown, 2)[0][1] for _ in range(3000)]) == pytest.approx(filter.DOWN, abs=0.01)
+
+
+def test_rows_without_the_overlay_say_nothing_of_the_player(tmp_path):
+    """A button that is weak, but down a third of the time: the same whether the overlay is shown throughout or a tenth of the time."""
+    for share in (1, 10):
+        p, confidence = np.zeros((300 * share, 16), np.float16), np.zeros(300 * share, np.float16)
+        p[:300, 0], confidence[:300] = np.where(np.arange(300) % 60 < 20, 0.7, 0.02), 1
+        tensors = {"buttons": p, "sticks": np.zeros((len(p), 4), np.float32), "shown": np.ones(20, bool), "confidence": confidence, "time": np.arange(len(p)) / FPS}
+        sim.write(tmp_path / f"{share}.actions.safetensors", tensors, "nitrogen.actions/1", unit="grid", cells_per_radius=5.0)
+        buttons = filter.final_actions(tmp_path / f"{share}.actions.safetensors")[0]
+        assert (buttons[:300, 0] == (np.arange(300) % 60 < 20)).all() and not buttons[300:].any()
+
+
+def test_course_is_the_likeliest_one():
     """Against every course there is."""
     odds = np.random.default_rng(0).normal(0, 2, (9, 16))
     courses = (np.arange(2 ** 9)[:, None] >> np.arange(9) & 1).astype(bool)                   # [512, 9]
     score = courses @ odds - filter.COST * (courses[:, 1:] != courses[:, :-1]).sum(1, keepdims=True)
-    assert (filter.steady(1 / (1 + np.exp(-odds))) == courses[score.argmax(0)].T).all()
+    assert (filter.course(odds, filter.COST) == courses[score.argmax(0)].T).all()
 
 
 def config(**changes):

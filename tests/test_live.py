@@ -534,14 +534,14 @@ def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
     path = table(tmp_path, command=command, fps=30, start=[0.2, "WEST"], score={"picture": "won.png", "like": 0.95})
     held = evaluation.Held
     monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))                          # "none" runs to the right here, and gets there
-    out = evaluation.live(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=1, out=str(tmp_path)))
+    out = evaluation.live(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=0, out=str(tmp_path)))
     assert out["a"]["none"]["success"][0] == out["a"]["none"]["progress"][0] == 1 and set(out["a"]) == {"policy", "random", "none"}
     assert json.loads((tmp_path / "open.json").read_text()) == json.loads(json.dumps(out))
     said = capsys.readouterr().out
     assert "3 episodes, 0 are there" in said and re.search(r"^a  .* 100 \[21, 100\] \(1.00\)   a goal$", said, re.M)
     play, again = evaluation.in_real_game, lambda *a: pytest.fail("played again")
     monkeypatch.setattr(evaluation, "in_real_game", again)                               # what has been played is not played again
-    assert evaluation.live(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=1, out=str(tmp_path))) == out
+    assert evaluation.live(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=0, out=str(tmp_path))) == out
     assert "3 episodes, 3 are there" in capsys.readouterr().out
     monkeypatch.setattr(evaluation, "in_real_game", play)
     fast = config(suite=table(tmp_path, command=command, fps=30, score={"exit": 0}), realtime=True, speed=1e6)        # only the policy has to be in time
@@ -607,7 +607,7 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sim, "run_stage", step)
     monkeypatch.setattr(evaluation, "through", through)
     monkeypatch.setattr(sim, "video_facts", lambda path: {"frames": 600, "fps": 30})
-    c = evaluation.Transfer(held_out="crypt", hours="0.02,0.01", others=0.05, repeats=2, seeds=2, out=str(tmp_path), workers=1)
+    c = evaluation.Transfer(held_out="crypt", hours="0.02,0.01", others=0.05, repeats=2, seeds=2, out=str(tmp_path), workers=0)
     out = evaluation.transfer(c)
     recorded = [dict(zip(a, a[1:]))["--games"].split(",") for a in ran if "record" in a]
     assert len(recorded[0]) == 9 and "crypt" not in recorded[0] and recorded[1] == ["crypt"]

@@ -118,11 +118,26 @@ def test_for_each_here():
     assert "no videos given" in fault(sim.for_each, double, [])
 
 
-def test_for_each_survives_a_crash():
+@pytest.mark.parametrize("workers", [1, 2])
+def test_for_each_survives_a_crash(workers):
     with pytest.raises(SystemExit) as e:
-        sim.for_each(double, ["a", "crash", "bad", "b"], workers=2)
+        sim.for_each(double, ["a", "crash", "bad", "b"], workers)
     lines = str(e.value).splitlines()
     assert lines[0] == "2 of 4 videos failed:" and any(line.startswith("  crash: BrokenProcessPool") for line in lines)
+
+
+def test_only_what_ran_beside_a_crash_runs_alone(tmp_path):
+    """Two workers, twelve items, the third of them kills its worker: the other one's item has a process of its own, the rest share two new ones."""
+    runs = {item: result for item, result, _ in sim.over_processes(leave_pid, [str(tmp_path / (f"{i}" if i != 2 else "die")) for i in range(12)], 2)}
+    assert len(runs) == 12 and [Path(i).name for i, pid in runs.items() if pid is None] == ["die"]
+    assert 3 <= len({pid for pid in runs.values() if pid}) <= 5 and os.getpid() not in runs.values()
+
+
+def leave_pid(item):
+    time.sleep(0.1)
+    if item.endswith("die"):
+        os._exit(3)
+    return os.getpid()
 
 
 def where(item):

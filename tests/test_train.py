@@ -341,6 +341,7 @@ def test_guards(shards, monkeypatch, capsys):
         train.fit(config(out="other", freeze=True))
     with pytest.raises(SystemExit, match="convert it first: python model.py convert ng.pt ng.safetensors"):
         train.fit(config(out="other", init="ng.pt"))
+    assert not train.Path("other").exists() and train.Path("run/.lock").exists()                 # a wrong flag leaves no folder, and takes none
     state = open("run/state.safetensors", "rb").read()
     open("run/state.safetensors", "wb").write(state[:1000])
     with pytest.raises(SystemExit, match="not a readable safetensors"):
