@@ -110,15 +110,15 @@ def course(odds, cost):
 
 def steady(p):
     """Probabilities [T, 16] -> pressed bool [T, 16]: the course of each button, taken twice.  From the first, what this player does with
-    it is learned: how much of the time it is down, and how often it changes; HABIT frames of a usual player count with the video's.
+    it is learned: how much of the time it is down, and how often it changes, a usual player counted in: as HABIT frames, or half the video's.
     What is down less than usual must be seen more clearly (the odds are shifted to the video's own share: Saerens, Latinne and Decaestecker,
     Neural Computation 14, 2002); what changes seldom does not flicker (the cost is the log-odds of no change); and what is down most of the
     time, but typically not SURE, is taken for something behind the overlay: then each frame must be SURE.  CHOICE: nothing here makes the
     parser's reading count for more."""
     odds = np.log(p := p.astype(np.float64).clip(1e-3, 1 - 1e-3)) - np.log1p(-p)
-    on = course(odds, COST)
-    down = (on.sum(0) + HABIT * DOWN) / (len(on) + HABIT)
-    change = ((on[1:] != on[:-1]).sum(0) + HABIT * CHANGE) / (len(on) - 1 + HABIT)
+    on, usual = course(odds, COST), max(HABIT, len(p) / 2)
+    down = (on.sum(0) + usual * DOWN) / (len(on) + usual)
+    change = ((on[1:] != on[:-1]).sum(0) + usual * CHANGE) / (len(on) - 1 + usual)
     shift = np.log(down / DOWN * (1 - DOWN) / (1 - down)).clip(max=0) - 2 * COST * ((down > 0.5) & (np.median(odds, 0) < 2 * COST))
     return course(odds + shift, np.log((1 - change) / change).clip(min=COST))
 

@@ -77,6 +77,13 @@ def test_what_a_player_does_with_a_button_decides_how_clearly_a_press_must_be_se
     assert np.flatnonzero(out[:, 6]).tolist() == list(range(400, 410)) and np.flatnonzero(out[:, 7]).tolist() == list(range(200))
 
 
+def test_a_rare_press_in_a_long_video_stays():
+    """Ten minutes, one press of ten frames at .95, one of three at .99, and a flash of one frame at .99: however rare, a press is a press."""
+    p = np.full((18_000, 16), 0.02)
+    p[9000:9010, 0], p[12_000:12_003, 0], p[15_000, 0] = 0.95, 0.99, 0.99
+    assert np.flatnonzero(filter.steady(p)[:, 0]).tolist() == [*range(9000, 9010), *range(12_000, 12_003)]
+
+
 def test_usual_player_is_the_one_that_the_parser_learned_from():
     import parse
     rng, shown = np.random.default_rng(0), np.ones(20, bool)
