@@ -245,7 +245,7 @@ def record_video(stem: str, c: Record) -> int:
     return length
 
 
-# ---- overlay: extraction against truth (DESIGN: metrics) ---------------------------------------------------------------
+# ---- overlay: extraction against truth ---------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Overlay(sim.Many):
@@ -271,7 +271,8 @@ def overlay(c: Overlay) -> dict:
     c = dataclasses.replace(c, templates=sim.shipped(c.templates))
     if c.stage == "locate":
         return locate(c)
-    tables, many = {}, ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()))
+    tables, fresh = {}, ("--fresh",) * c.fresh
+    many = ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()), *fresh)
     if c.videos:
         tables["given"] = extraction_table(c.videos, c.labels, c)
     else:
@@ -281,14 +282,14 @@ def overlay(c: Overlay) -> dict:
             sim.run_stage("eval.py", "record", "--out", videos, "--minutes", str(c.minutes), "--overlays", overlays, "--player", "mixed",
                           "--smallest", "0.2", "--largest", "0.45", "--faintest", "0.5", "--seed", str(c.seed + 1000), *how, *many)
             sim.run_stage("extract.py", videos, "--out", labels, *own, *many)
-            sim.run_stage("parse.py", videos, "--out", labels, "--weights", c.weights, "--device", c.device)
+            sim.run_stage("parse.py", videos, "--out", labels, "--weights", c.weights, "--device", c.device, *fresh)
             tables[name] = extraction_table(sim.expand([videos]), labels, c)
         if c.adapt:
             adapted, theirs = f"{c.out}/adapted.safetensors", f"{c.out}/adapted-labels"
             sim.run_stage("parse.py", "train", "--templates", c.templates, "--init", c.weights, "--minutes", str(c.adapt), "--out", adapted,
-                          "--seed", str(c.seed))
+                          "--seed", str(c.seed), *fresh)
             shutil.copytree(labels, theirs, ignore=shutil.ignore_patterns("*.actions.*", "*.preview.*"), dirs_exist_ok=True)
-            sim.run_stage("parse.py", videos, "--out", theirs, "--weights", adapted, "--device", c.device)
+            sim.run_stage("parse.py", videos, "--out", theirs, "--weights", adapted, "--device", c.device, *fresh)
             tables["adapted"] = extraction_table(sim.expand([videos]), theirs, c)
     sim.write_bytes(f"{c.out}/overlay.json", json.dumps(tables, indent=1).encode())
     return tables
@@ -841,7 +842,7 @@ class Play(sim.Many):
     games: str = "all"                  # built-in games, as in ridge,duel; or all
     tasks: str = "all"                  # of theirs: names or categories, as in reach,combat
     seeds: int = 20                     # episodes per task and player
-    quick: bool = False                 # 36 episodes of each player, spread over the tasks: six minutes on two cores with `small`
+    quick: bool = False                 # at most 36 episodes of each player (with --suite 4 a task), spread over the tasks: six minutes on two cores with `small`
     execute: int = 8                    # actions played of each chunk before the policy looks again
     steps: int = 0                      # denoising steps (0: as the model says)
     out: str = ""                       # folder of the report (default: one in data/play for this policy and these settings)
@@ -1305,15 +1306,16 @@ def ablate(c: Ablate) -> None:
     if not Path(c.data, "labels").is_dir():
         raise SystemExit(f"{c.data}: no videos/ and labels/ there; python train.py --config {c.net} makes them")
     chosen = [name for name in ABLATIONS if c.rows == "all" or any(part in name for part in c.rows.split(","))]
-    common, once, lines = ("--workers", str(c.workers)), functools.cache(sim.run_stage), []
+    fresh, seed, once, lines = ("--fresh",) * c.fresh, ("--seed", str(c.seed)), functools.cache(sim.run_stage), []
+    common = ("--workers", str(c.workers), *fresh)
     for name in chosen:
         cut, fit, weights, hands = (flags.format(data=c.data) for flags in ABLATIONS[name])
         shards, run, played = (f"{c.out}/{kind}{re.sub(r'[^a-z0-9]+', '-', what)}".rstrip("-") for kind, what in (
             ("shards", cut), ("run", cut + fit), ("play", cut + fit + weights + hands)))
         once("filter.py", f"{c.data}/videos", "--labels", f"{c.data}/labels", "--out", shards, *common, *cut.split())
-        once("train.py", "--config", c.net, "--data", shards, "--out", run, "--raw", "--device", c.device, *(("--steps", str(c.steps)) if c.steps else ()), *fit.split())
+        once("train.py", "--config", c.net, "--data", shards, "--out", run, "--raw", "--device", c.device, *seed, *fresh, *(("--steps", str(c.steps)) if c.steps else ()), *fit.split())
         once("eval.py", "play", "--policy", f"{run}/{weights}.safetensors", "--games", c.games, "--seeds", str(c.seeds), "--out", played, "--device", c.device,
-             *common, *hands.split())
+             *seed, *common, *hands.split())
         mine = json.loads(Path(played, "report.json").read_bytes())["cells"]["all"]["all"]["policy"]
         lines.append(f"{name:28s}{percent(mine):>14s}   " + "{:.2f} [{:.2f}, {:.2f}]".format(*mine["progress"]))
     print(f"\n{'':28s}{'completed, %':>14s}   progress\n" + "\n".join(lines))
@@ -1598,8 +1600,9 @@ def open_table(suite: str) -> tuple[dict, Path]:
     path = sim.ROOT / "assets" / "open.json" if suite == "open" else Path(suite)
     try:
         table = json.loads(path.read_text())
-        assert isinstance(table, dict) and table, "expected {name: task, ...}"
-    except (OSError, ValueError, AssertionError, RecursionError) as e:
+        if not isinstance(table, dict) or not table:
+            raise ValueError("expected {name: task, ...}")
+    except (OSError, ValueError, RecursionError) as e:
         raise SystemExit(f"{path}: not a table of tasks ({e}); see assets/open.json") from None
     for name, task in table.items():
         if fault := task_fault(task, path.parent):
@@ -1622,11 +1625,23 @@ def task_fault(task, folder: Path) -> str:
         return f"its score is one of stderr + goal, file + struct + goal, exit, picture, not {ascii(score)[:100]}"
     try:
         fault = sim.amiss(score, kinds[0], "its score")
-        assert not fault, fault
-        re.compile(score.get("stderr", "")), struct.calcsize(score.get("struct", "")), 1 / (score.get("goal", 1) - score.get("from", 0))
-        assert "picture" not in score or read_picture(folder / score["picture"]) is not None, f"{folder / score['picture']}: no such picture"
-    except (re.error, struct.error, ZeroDivisionError, AssertionError) as e:
+        values = struct.unpack(form := score.get("struct", "") if not fault else "", bytes(struct.calcsize(form)))
+        if fault or re.compile(score.get("stderr", "")).groups > 1 or any(isinstance(v, bytes) for v in values):
+            raise ValueError(fault or "one group, and numbers")
+        1 / (score.get("goal", 1) - score.get("from", 0))
+        if "picture" in score and read_picture(folder / score["picture"]) is None:
+            raise ValueError(f"{folder / score['picture']}: no such picture")
+    except (re.error, struct.error, ZeroDivisionError, ValueError) as e:
         return f"its score {ascii(score)[:100]} cannot be taken ({e})"
+    for name, content in task.get("files", {}).items():
+        rule = content if isinstance(content, dict) else {}
+        if not Path("/home", name).resolve().is_relative_to("/home") or not isinstance(content, (str, dict)):
+            return f"files {name[:60]!r} is no text, or no path below the game's home folder"
+        if rule and ("of" not in rule or ("find" in rule) != ("put" in rule) or not all(isinstance(v, str) for v in rule.values())):
+            return f"files {name[:60]!r} is made of another file (of), and perhaps a text in it (find) that becomes another (put)"
+    for key, known in (("gamepad", sim.GAMEPADS), ("screen", sim.SCREENS)):
+        if task.get(key, "auto") not in known:
+            return f"{key} {task[key]!r}: there is {', '.join(known)}"
     if wrong := [f"{n}={k}" for n, k in task.get("keys", {}).items() if not is_key(k) or not (n in sim.BUTTONS or n[:-1] in sim.STICKS and n[-1] in "+-")]:
         return f"{wrong[0][:60]} in keys is no button, or stick and direction, and key"
     wrong = [p for p in (*task.get("start", ()), *task.get("end", ())) if not isinstance(p, (int, float)) and p not in sim.BUTTONS and not is_key(p)]
@@ -1698,7 +1713,7 @@ def in_real_game(job: Job, c: Live) -> dict:
         look = lambda: max(best, task_score(task["score"], env, folder, home))
         for i, info in enumerate(frames(env, agent, c, start=task.get("start", ()))):
             began = info["time"] if began is None else began
-            best = look() if i % (c.fps // 2) == 0 or not env.clock.alive else best
+            best = look() if i % max(1, c.fps // 2) == 0 or not env.clock.alive else best
             if best >= 1:
                 break
         if best < 1 and env.clock.alive:
@@ -1710,7 +1725,11 @@ def in_real_game(job: Job, c: Live) -> dict:
 def fill(home: Path, files: dict) -> None:
     for name, content in files.items():
         if isinstance(content, dict):
-            content, rule = Path(content["of"]).read_bytes(), content
+            rule = content
+            try:
+                content = Path(rule["of"]).read_bytes()
+            except OSError as e:
+                raise SystemExit(f"{rule['of']}: cannot be read ({e.strerror}), so that {name} cannot be made of it") from None
             if rule.get("find", "").encode() not in content:
                 raise SystemExit(f"{rule['of']}: {rule['find']!r} is not in it")
             content = content.replace(rule["find"].encode(), rule["put"].encode(), 1) if "find" in rule else content
@@ -1734,8 +1753,12 @@ def task_score(rule: dict, env, folder: Path, home: str) -> float:
         values = struct.unpack(rule["struct"], data) if len(data) == size else (0,)
     else:
         values = re.findall(rule["stderr"], (env.stage.path / "stderr").read_text(errors="replace")) or (0,)
+    try:
+        value = max(map(float, values))
+    except ValueError as e:
+        raise sim.GameError(f"score {rule['stderr']!r} on the game's stderr: {e}") from None
     begin = rule.get("from", 0)
-    return min(1.0, max(0.0, (max(map(float, values)) - begin) / (rule["goal"] - begin)))
+    return min(1.0, max(0.0, (value - begin) / (rule["goal"] - begin)))
 
 
 # ---- live play: the policy on another machine -----------------------------------------------------------------------------
@@ -1941,8 +1964,9 @@ def transfer(c: Transfer) -> dict:
         raise SystemExit(f"--hours {c.hours} --repeats {c.repeats} --seeds {c.seeds}: expected numbers above 0, as in --hours 0.25,0.5,1 --repeats 3 --seeds 10")
     others, root = [n for n in game_names() if n != c.held_out], Path(c.out) / c.held_out
     game(c.held_out)
-    common = ("--config", c.net, "--device", c.device, "--workers", str(c.workers))
-    many = ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()))
+    fresh = ("--fresh",) * c.fresh
+    common = ("--config", c.net, "--device", c.device, "--workers", str(c.workers), *fresh)
+    many = ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()), *fresh)
     seen, labels = demonstrations(root / "others", others, c.others, c, many)
     sim.run_stage("filter.py", *seen, "--labels", labels, "--out", f"{root}/others/shards", *many)
     sim.run_stage("train.py", *common, "--data", f"{root}/others/shards", "--out", f"{root}/pretrained", "--steps", str(c.pretrain),
@@ -1970,7 +1994,7 @@ def demonstrations(folder: Path, games, hours: float, c: Transfer, many) -> tupl
     videos = lasting(sorted((v for v in sim.expand([f"{where}/videos"]) if game_of(v) in games), key=lambda v: int(number(v))), hours)
     if not c.data:
         sim.run_stage("extract.py", *videos, "--out", f"{folder}/labels", *many)
-        sim.run_stage("parse.py", *videos, "--out", f"{folder}/labels", "--device", c.device)
+        sim.run_stage("parse.py", *videos, "--out", f"{folder}/labels", "--device", c.device, *("--fresh",) * c.fresh)
     return videos, f"{where}/labels"
 
 

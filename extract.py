@@ -947,7 +947,7 @@ class Pairs:
 
 def film_frames(folder, most: int = 400):
     """About `most` frames of the videos of a folder, RGB uint8 [540, w, 3]."""
-    videos = sorted(p for p in Path(folder).iterdir() if p.suffix in (".mp4", ".mkv", ".webm", ".avi", ".mov"))
+    videos = sim.expand([str(folder)])
     if not videos:
         raise SystemExit(f"--backgrounds {folder}: no video in it")
     return [cv2.resize(f, (round(540 * f.shape[1] / f.shape[0]), 540), interpolation=cv2.INTER_AREA)
@@ -994,7 +994,7 @@ class TrainConfig(sim.Common):
     init: str = ""                          # weights to start from: ours, or the official xfeat.pt
     backgrounds: str = ""                   # folder of gameplay videos to use beside the painted pictures
     steps: int = 160_000                    # of the paper; the learning rate falls over them
-    minutes: float = 0.0                    # stop after so long instead (all runs of this command together); 0: no limit
+    minutes: float = 0.0                    # stop after so long, if that is sooner (all runs of this command together); 0: no limit
     batch: int = 6                          # pairs of pictures per step; the paper: 10
     lr: float = 1e-3                        # peak, of Adam; DEVIATION: 3e-4 in the paper, for far more steps
     validation: int = 200                   # pairs of held-out templates for the figure at the end
@@ -1027,7 +1027,7 @@ class Training:
                         for k, p in params.items()}
         optimizer.state.update((p, self.moments[k]) for k, p in params.items())
         self.steps, self.seconds = 0, 0.0
-        free = ("steps", "images", "minutes", "threads", "workers", "validation", "init", "backgrounds")     # may change from call to call
+        free = ("steps", "images", "minutes", "threads", "workers", "validation", "init", "backgrounds")     # may change from call to call; of the last two the path
         self.recipe = json.loads(json.dumps({k: v for k, v in recipe.items() if k not in free}))
 
     def tensors(self) -> dict:
@@ -1100,7 +1100,7 @@ class XFeatTraining(Training):
         start = load_xfeat(cfg.init) if cfg.init else random_weights(cfg.seed)
         self.w = {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device) for k, v in start.items()}
         params = {k: v.requires_grad_() for k, v in self.w.items() if "running" not in k}
-        files = sorted(Path(cfg.backgrounds).iterdir()) if cfg.backgrounds else []
+        files = sorted(p for p in Path(cfg.backgrounds).rglob("*") if p.is_file()) if cfg.backgrounds else []
         recipe = sim.recipe(cfg, *files, *([cfg.init] if cfg.init else []))
         super().__init__(cfg, params, torch.optim.Adam(params.values(), cfg.lr, fused=True), cfg.steps, recipe)
         self.changing = {k: v for k, v in self.w.items() if "running" in k}
@@ -1384,7 +1384,7 @@ def refine(image, template, affine, widest=1000, steps=25):
             return start, 0.0                               # ran away: nothing to register on
         if np.abs(d[:4] * (w, 1, h, 1)).max() < 0.01:
             break
-    return a, float(np.corrcoef(model, seen)[0, 1])
+    return a, float(np.corrcoef(model, seen)[0, 1]) if seen.std() > 1e-3 else 0.0          # a frame of one colour shows nothing
 
 
 def confirmed(image, template, affine, widest=400):
@@ -1656,14 +1656,12 @@ def label(cfg: Config, video: str) -> dict:
     """Localize one video and write its artefact; returns the metadata.  A finished output is kept."""
     path = Path(cfg.out) / f"{Path(video).stem}.overlay.safetensors"
     sim.video_facts(video)
-    recipe = sim.recipe(cfg, video)
-    kept = sim.finished(path, "nitrogen.overlay/1", recipe, cfg.fresh)
-    if kept:
-        info = sim.read(path, "nitrogen.overlay/1")[1]
-    else:
-        tensors, info, frames = locate(video, pool(cfg.templates), cfg)
-        if cfg.sheet:
-            video_sheet(path.with_suffix(".png"), frames, tensors, info, pool(cfg.templates))
+    recipe = sim.recipe(cfg, video, *(sorted(p for p in Path(cfg.templates).rglob("*") if p.is_file()) if cfg.templates else ()))
+    kept, picture = sim.finished(path, "nitrogen.overlay/1", recipe, cfg.fresh), path.with_suffix(".png")
+    tensors, info, frames = (*sim.read(path, "nitrogen.overlay/1"), None) if kept else locate(video, pool(cfg.templates), cfg)
+    if cfg.sheet and not (kept and picture.exists()):
+        video_sheet(picture, sample(video, cfg.frames)[0] if kept else frames, tensors, info, pool(cfg.templates))
+    if not kept:
         sim.write(path, tensors, "nitrogen.overlay/1", recipe=recipe, **info)
     if info["found"]:
         what = f"{info['template']} with {info['inliers']} inliers, {info['votes']}/{len(info['sampled'])} frames agree"

@@ -41,9 +41,9 @@ import sim
 
 DEAD_ZONE = 0.1          # CHOICE: a stick within it is at rest
 REST = 0.5               # grid cells around the neutral point in which a stick is at rest: about the dead zone
-SURE = 0.95              # CHOICE: of a button, as a probability
+SURE = 0.95              # CHOICE: probability from which a press of one frame counts, at least; of a button seldom used, from more
 COST = math.log(SURE / (1 - SURE)) / 2          # of a change, at least: a press of one frame takes two, the log-odds of SURE
-CHANGE = 1 / (1 + math.exp(COST))               # share of frames in which a button changes, of which COST are the log-odds
+CHANGE = 1 / (1 + math.exp(COST))               # share of frames in which a button changes: COST is the log-odds that it does not
 DOWN = 0.23              # share of the time that a button is down in the frames that the parser learned from
 HABIT = 300              # CHOICE: frames
 GROW = 0.06              # the masked box is larger than the overlay by this share of its size, and 2 px

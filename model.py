@@ -291,8 +291,8 @@ class NitroGen(nn.Module):
     def denoise(self, pixels, a, S: int):
         """S Euler steps: a <- a + v / S at t = 0, 1/S, ..., 1 - 1/S.  What does not depend on `a` is computed once."""
         context = self.context(pixels)
-        bucket = torch.arange(S, device=a.device, dtype=torch.float64) / S * self.c.buckets
-        tau, modulation, left = self.timing(bucket.long())
+        bucket = (torch.arange(S, dtype=torch.float64) / S * self.c.buckets).long()             # counted on the CPU: MPS has no float64
+        tau, modulation, left = self.timing(bucket.to(a.device))
         for i in range(S):
             a = a + self.velocity(a, (tau[i], [m[i] for m in modulation], left[i]), context) / S
         return a
@@ -740,6 +740,8 @@ def bench(c: Bench) -> None:
     sim.keep_memory()
     if c.threads:
         torch.set_num_threads(c.threads)
+    if c.net not in CONFIGS:
+        raise SystemExit(f"--net {c.net}: expected one of {', '.join(CONFIGS)}")
     device, m = torch.device(sim.pick_device(c.device)), CONFIGS[c.net]
     with sim.autocast(device.type):
         native = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
@@ -754,9 +756,11 @@ def bench(c: Bench) -> None:
     def line(task, dtype, B, S, seconds, gflop, top):
         memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(f"{task:7s} {dtype:9s} {B:5d} {S or '':>5} {1e3 * seconds:10.2f} {B / seconds:10.1f} {gflop:10.1f} {gflop / seconds:10.0f} "
-              f"{gflop / seconds / top:7.0%} {memory / 2**20:9.0f}", flush=True)
+              f"{gflop / seconds / top:7.0%} {memory / 2**20:11.0f}", flush=True)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
 
-    print("task    dtype     batch steps         ms   chunks/s      GFLOP   GFLOP/s  of peak  peak MiB")
+    print("task    dtype     batch steps         ms   chunks/s      GFLOP   GFLOP/s  of peak" + ("    peak MiB" if device.type == "cuda" else " MiB so far"))
     if c.train:
         net.recompute, B = c.recompute, 64 if device.type == "cuda" else 16 if c.net == "tiny" else 2
         pixels, actions = torch.zeros(B, 3, m.image, m.image, device=device), torch.rand(B, m.horizon, len(m.actions), device=device)
@@ -803,7 +807,7 @@ RATED = {  # TFLOP/s of dense bfloat16, from the data sheets; the first name tha
 def rated(device) -> tuple[float, str]:
     """TFLOP/s of a device in training, and whose: the data sheet's, else those of a matrix product measured here."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    if known := [(value, f"{part}, data sheet") for part, value in RATED.items() if part in name]:
+    if known := [(value, f"{part}, data sheet") for part, value in RATED.items() if re.search(rf"\b{part}\b", name)]:
         return known[0]
     with sim.autocast(device.type):
         dtype = torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32

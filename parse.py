@@ -92,7 +92,7 @@ class TrainConfig(sim.Common):
     backgrounds: str = ""                           # folder of gameplay videos to use beside the painted pictures
     net: str = "compact"                            # compact or b0
     images: float = 8e6                             # synthetic pairs of frames to see, paper 3.1
-    minutes: float = 0.0                            # stop after so long instead (all runs of this command together); 0: no limit
+    minutes: float = 0.0                            # stop after so long, if that is sooner (all runs of this command together); 0: no limit
     batch: int = 256                                # paper 3.1
     lr: float = 1e-4                                # peak, paper 3.1
     weight_decay: float = 0.1                       # paper 3.1
@@ -912,7 +912,7 @@ def train(cfg: TrainConfig) -> None:
     print(f"one process draws {drawn:.0f} pairs of frames a second; {max(cfg.workers, 1)} of them {cfg.images:,.0f} in "
           f"{cfg.images / drawn / max(cfg.workers, 1) / 3600:.1f} h")
     run, before = ParserTraining(cfg, device), {}
-    if own and cfg.init:
+    if own and run.started_from:                                        # a parser, not just an encoder
         before = validate(load(sim.shipped(cfg.init), device), test, cfg.validation, device, cfg.workers)
         print(f"{cfg.init}, on what it is to adapt to:")
         print_table(before)
@@ -993,7 +993,7 @@ def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str
     there, number = np.zeros(len(out["time"]), bool), np.arange(len(out["time"]))
     for first, last in overlay["span"]:
         there[(first <= number) & (number <= last)] = True
-    if overlay["span"][-1, 1] >= sim.video_facts(video)["frames"] - 1:                 # the container may have counted too few
+    if 0 < sim.video_facts(video)["frames"] <= overlay["span"][-1, 1] + 1:             # the container may have counted too few
         there[overlay["span"][-1, 0]:] = True
     there = (there & (out["confidence"] > 0))[:, None]
     return {"buttons": np.where(shown[:16] & there, out["buttons"], 0).astype(np.float16),
@@ -1012,7 +1012,8 @@ def draw_pad(layout: dict, template: str, buttons, sticks, scale: float) -> np.n
     for name, (x, y, bw, bh) in layout["buttons"].items():
         on = buttons[sim.BUTTONS.index(name)]
         cv2.rectangle(canvas, at(x, y), at(x + bw, y + bh), (90, 220, 90) if on else (130, 130, 130), -1 if on else 1)
-    for (cx, cy, radius, kw, _), (x, y) in zip((v for _, v in sorted(layout["sticks"].items())), np.reshape(sticks, (2, 2))):
+    for side, (cx, cy, radius, kw, _) in layout["sticks"].items():
+        x, y = sticks[:2] if side == "LEFT" else sticks[2:]
         cv2.circle(canvas, at(cx, cy), at(radius)[0], (130, 130, 130), 1, cv2.LINE_AA)
         cv2.circle(canvas, at(cx + radius * x, cy + radius * y), at(kw / 4)[0], (230, 120, 60), -1, cv2.LINE_AA)
     return canvas

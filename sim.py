@@ -593,8 +593,10 @@ def for_each(fn, items, workers: int = 0, what: str = "videos", ray: str = "", g
     items = list(dict.fromkeys(items))
     if not items:
         raise SystemExit(f"no {what} given (see --help)")
+    if workers < 0:
+        raise SystemExit(f"--workers {workers}: expected 0 or more")
     if ray:
-        runs = over_ray(start_ray(ray, workers, gpus), fn, items, gpus)
+        runs = over_ray(start_ray(ray, workers or 1, gpus), fn, items, gpus)
     elif workers and len(items) > 1:
         runs = over_processes(fn, items, workers)
     else:
@@ -1042,7 +1044,7 @@ def borrow_file(pid: int, number: int) -> io.FileIO | None:
 class Clock:
     """A program, its children and their time.  Frozen at birth; only `step`, `step_frame` and `run` let time pass.
 
-    Every call must come from the thread that made the Clock (ptrace's rule), except close().  The program dies with us.
+    Every call must come from the thread that made the Clock (ptrace's rule), except close() of a program that it started.  That dies with us.
     Raises GameError where the hook cannot work; `hook_fault()` says so beforehand.
     """
 
@@ -1051,8 +1053,8 @@ class Clock:
         """timeout: seconds of real time that the program may compute before it counts as hanging     seed: of clock and getrandom
         fixed: no ASLR, getrandom by seed    fps: of the monitor behind the frame gate; 0: no gate    peers: pids that work for the game
         tsc: rdtsc too (by a fault at each)"""
-        self._begin(timeout, seed, fixed, fps, peers, tsc)
         find_program(argv[0], env, cwd)
+        self._begin(timeout, seed, fixed, fps, peers, tsc)
         try:
             self._launch(list(argv), env, cwd, stdout, stderr)
         except BaseException:
@@ -1507,7 +1509,7 @@ class Clock:
         file = borrow_file(process.pid, key[2]) if key[1] == "fd" else None
         if file is not None:
             libc.timerfd_settime(file.fileno(), 0, struct.pack("<4q", 0, 0, 0, 0), None)       # also forgets what expired before
-        if moment:
+        if moment and (file is not None or key[1] != "fd"):          # a number without a file behind it: nothing to expire
             self.timers[key] = Timer(process, key, max(moment, self.now), interval, file)
 
     def _expire(self, timer):
@@ -1858,7 +1860,7 @@ class Clock:
         self.step(0 if speed == math.inf else max(0.0, seconds * speed - (self.now - origin) / NS))
 
     def close(self) -> None:
-        """End the program and all its children; may be called from any thread, more than once.  An attached one is let go."""
+        """End the program and all its children; may be called from any thread, more than once.  An attached one is let go, by its own thread."""
         if self.attached:
             return self.detach()
         while self.threads:
@@ -1882,9 +1884,13 @@ class Clock:
                 self.popen.kill()
                 self.returncode = self.popen.wait()
             self.popen.returncode = self.returncode                 # reaped by us
+        self._leave_page()
+
+    def _leave_page(self):
+        """The page shared with the game goes; the time stays readable."""
         if self.file is not None:
             os.close(self.file)
-            self.words, self.offsets = list(self.words), list(self.offsets)                           # the time stays readable
+            self.words, self.offsets = list(self.words), list(self.offsets)
             self.file = self.page = self.scratch = None
 
     # -- attach mode: a program that runs already.  No seccomp, which cannot be taken back: every system call stops instead (slower).
@@ -1987,10 +1993,11 @@ class Clock:
             with contextlib.suppress(OSError):
                 ptrace("DETACH", tid, 0, signals.get(tid, 0))
             del self.threads[tid]
-        if self.guard.stdin:
+        if not self.guard.stdin.closed:
             self.guard.stdin.write("0 0 00\n")                      # nothing is left to be done
             self.guard.stdin.close()
             self.guard.wait()
+        self._leave_page()
 
     def _restore_wait(self, thread, status):
         """Give a wait that we cut its own timeout back, in real time."""
@@ -2094,7 +2101,7 @@ class GateClock(Unhooked):
     environment = {"NITROGEN_GATE": "1"}
 
     def __init__(self, argv, console: Console, **options):
-        self.console = console
+        self.console, self.owed = console, 0.0                      # of a frame, by step()
         super().__init__(argv, **options)
 
     @property
@@ -2120,8 +2127,10 @@ class GateClock(Unhooked):
         return True
 
     def step(self, seconds: float) -> None:
-        """The whole frames in `seconds`."""
-        for _ in range(round(seconds * self.console.fps)):
+        """The whole frames in `seconds`, and in what earlier calls left over."""
+        frames = int((self.owed + seconds * self.console.fps) + 1e-6)
+        self.owed += seconds * self.console.fps - frames
+        for _ in range(frames):
             self.step_frame(lambda: self.console.frame, self.timeout)
 
     def run(self, seconds: float, speed: float = 1.0) -> None:
@@ -3612,7 +3621,7 @@ class GameEnv(gymnasium.Env):
                  attach: str = ""):
         import cv2
         for name, value, known in (("gamepad", gamepad, GAMEPADS), ("screen", screen, SCREENS), ("tick", tick, ("frame", "time")),
-                                   ("clock", clock, ("auto", "hook", "console"))):
+                                   ("clock", clock, ("auto", "hook", "console")), ("render_mode", render_mode, ("rgb_array",))):
             if value not in known:
                 raise GameError(f"{name} {value!r}: there is {', '.join(known)}")
         if attach and sys.platform != "win32":
@@ -3673,6 +3682,8 @@ class GameEnv(gymnasium.Env):
         if fault and self.clock_name == "hook":
             raise GameError(fault)
         console = Console.shows(self.command) or "console" in (self.gamepad, self.screen, self.clock_name)
+        if fault and not console and (self.gamepad == "joystick" or self.screen == "readback"):
+            raise GameError(f"gamepad='joystick' and screen='readback' need the clock hook: {fault}")
         if console and here and self.clock_name == "hook":
             raise GameError("a built-in game waits by Python's time.sleep, which is not in the hook's time on Windows: use clock='console'")
         if fault:
@@ -3745,7 +3756,7 @@ class GameEnv(gymnasium.Env):
         try:
             if isinstance(self.clock, StopClock) and not before:
                 self._await_window()
-            if self.tick == "time" and before:
+            if self.tick == "time" and before and not isinstance(self.clock, StopClock):        # of which every frame is just a time
                 self.clock.step(1 / self.fps)
                 alive = self.clock.alive
             else:
@@ -3768,6 +3779,8 @@ class GameEnv(gymnasium.Env):
                 windows = self.stage.display.windows()
                 if not windows and (time.perf_counter() > end or self.clock.time > 10):
                     raise NoFrame(f"{e}, and it has opened no window") from None
+        if self.screen == "readback":
+            raise GameError("presents by no function that is known here, so that its frames cannot be read back; use screen='window'")
         say_once(f"sim: {self._name()} presents by no function that is known here: each sleep of its main thread counts as a frame.")
         owners = [self.stage.display.owner(number) for number, *_ in windows]
         self.clock.sleeps = next((pid for pid in owners if pid in self.clock.pids()), 0)
@@ -3778,7 +3791,7 @@ class GameEnv(gymnasium.Env):
         """Whether the game is a Windows program: it presents by GDI, which is nothing that we see, or else by OpenGL or Vulkan at once.
 
         GDI gives pictures to the X server in shared memory, and draws on while that still copies them: hence none of it."""
-        return any(re.search(r"\b(wine|proton)", part) for part in self.command)
+        return any(re.fullmatch(r"wine|wine64|wine-.+|proton", Path(part).name) for part in self.command)
 
     def _await_window(self):
         """Without a gate the first frame is when there is a window."""
@@ -3941,7 +3954,7 @@ def launch(cfg: Run, **options) -> GameEnv:
 class Play(Run):
     """Flags of `play`."""
     speed: float = 1.0              # of game time; 0: as fast as it goes
-    seconds: float = 0.0            # of game time; 0: until the window is closed
+    seconds: float = 0.0            # of game time; 0: until the window is closed, the game ends or Ctrl-C
     idle: float = 0.0               # seconds of game time at the start with an untouched pad (title cards)
     player: str = "person"          # person (a window, keyboard or pad; pip install pygame) or random
     record: str = ""                # also write this video, OUT.mp4, with OUT.actions.safetensors beside it
@@ -3984,7 +3997,7 @@ def play(cfg: Play) -> None:
     if cfg.record:
         rows = rows[:video_facts(video)["frames"]]                  # of an interruption between the two
         write(labels, recorded(rows, hashes, cfg.fps), "nitrogen.actions/1", unit="normalized", fps=cfg.fps, buttons=BUTTONS, sticks=STICKS,
-              game_command=list(cfg.command), seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, game_time=times[len(rows) - 1] - times[0])
+              game_command=list(cfg.command), seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, home=cfg.home, game_time=times[len(rows) - 1] - times[0])
         print(f"{len(rows)} frames -> {video}, {labels}")
     if end:
         raise end
@@ -4043,7 +4056,8 @@ def replay(cfg: Replay) -> None:
     if "hash" not in tensors or "game_command" not in info:
         raise SystemExit(f"{path}: not a recording of `python sim.py record`, so there is nothing to compare with")
     rng, expected = np.random.default_rng(cfg.seed), [row.tobytes().hex() for row in tensors["hash"]]
-    with GameEnv(cfg.command or info["game_command"], fps=info["fps"], gamepad=info["gamepad"], screen=info["screen"]) as env:
+    with GameEnv(cfg.command or info["game_command"], fps=info["fps"], gamepad=info["gamepad"], screen=info["screen"],
+                 home=info.get("home", "")) as env:
         seen = env.reset(seed=info["seed"])[1]
         for i in tqdm(range(len(expected)), desc="replay", unit="frame"):
             if i:

@@ -76,7 +76,7 @@ class Config(sim.Common):
     crop: float = 0.9               # side of the random crop, at least this share; CHOICE
     minutes: float = 0.0            # stop after this long, to be resumed; 0: never
     resume: bool = True             # go on with an unfinished run of the same config
-    workers: int = 0                # decoding processes per trainer, and processes of the data stages (default: all cores)
+    workers: int = 0                # decoding processes per trainer (default: all cores but one), and processes of the data stages (all)
     log_every: int = 50             # steps
     save_every: int = 250           # steps
     recompute: bool = False         # activation checkpointing: less memory, a third more work
@@ -526,7 +526,7 @@ def validate(m: model.Config, weights, shards, device, frames: int = 512) -> dic
         for piece in (mine[i:i + 64] for i in range(0, len(mine), 64)):
             batch = on_device(collate([Chunks(shards, m.image)[i] for i in piece], m.actions), device)
             with sim.autocast(device.type):
-                losses.setdefault(game, []).append(net.loss(*batch, draws=4).item())
+                losses.setdefault(game, []).extend([net.loss(*batch, draws=4).item()] * len(piece))
     return {"val": round(float(np.mean(sum(losses.values(), []))), 5), **{f"val_{game}": round(float(np.mean(v)), 5) for game, v in losses.items()}}
 
 
@@ -622,8 +622,9 @@ def save(c, w, about: dict, net, weights, optimizer, average) -> None:
 def restore(c, w, recipe, run, optimizer, average) -> int:
     """Load an unfinished run of the same recipe; the step to go on from (0: a new run).  The log loses what came after it."""
     path, lines = c.run / "state.safetensors", c.run / "log.jsonl"
-    if c.fresh or not path.exists():
-        if not c.fresh and (c.run / "model.safetensors").exists():
+    fresh = c.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"              # not what torchrun has started again
+    if fresh or not path.exists():
+        if not fresh and (c.run / "model.safetensors").exists():
             raise SystemExit(f"{c.run}: holds a model but no {path.name}; give another --out, or --fresh to replace it")
         if w.rank == 0:
             lines.unlink(missing_ok=True)
@@ -632,8 +633,8 @@ def restore(c, w, recipe, run, optimizer, average) -> int:
     tensors, info = sim.read(path, "nitrogen.state/1")
     if not c.resume:
         raise SystemExit(f"{c.run}: holds a run already (step {info['step']}); drop --no-resume to go on, or --fresh to replace it")
-    if info["recipe"] != json.loads(json.dumps(recipe)):
-        other = [k for k in recipe if json.loads(json.dumps(recipe[k])) != info["recipe"].get(k)]
+    if info["recipe"] != (mine := json.loads(json.dumps(recipe))):
+        other = [k for k in info["recipe"] | mine if mine.get(k) != info["recipe"].get(k)]
         raise SystemExit(f"{c.run}: holds a run with another {', '.join(other)}; give another --out, or --fresh to replace it")
     for name, p in learned(bare(run)).items():
         optimizer.state[p] = {"step": torch.tensor(float(info["step"]), device=p.device), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
@@ -779,16 +780,17 @@ def pipeline(c: Config) -> None:
         scale = 2 / workers * (video / 10 if part != "play" else 1)
         print(f"  {n} {part:8s} {what:68s}" + (f"about {max(1, minutes * scale):.0f} min" if minutes else "estimated when it starts"))
     suite = () if c.net == "tiny" else ("--games", "all", "--astray", "0.5")          # ten games are too many for minutes on a CPU
-    sim.run_stage("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), "--workers", str(workers), *suite)
+    many, fresh = ("--workers", str(workers)), ("--fresh",) * c.fresh
+    sim.run_stage("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), *many, *suite, *fresh)
     videos = sim.expand([f"{data}/videos"])
-    sim.run_stage("extract.py", *videos, "--out", f"{data}/labels", "--workers", str(workers))
-    sim.run_stage("parse.py", *videos, "--out", f"{data}/labels", "--device", c.device)
-    sim.run_stage("filter.py", *videos, "--labels", f"{data}/labels", "--out", f"{data}/shards", "--workers", str(workers))
+    sim.run_stage("extract.py", *videos, "--out", f"{data}/labels", *many, *fresh)
+    sim.run_stage("parse.py", *videos, "--out", f"{data}/labels", "--device", c.device, *fresh)
+    sim.run_stage("filter.py", *videos, "--labels", f"{data}/labels", "--out", f"{data}/shards", *many, *fresh)
     c = dataclasses.replace(c, data=f"{data}/shards")
     print(f"\n$ python train.py --config {c.net} --data {c.data} --out {c.run}", flush=True)
     policy = fit(c)
     games = ",".join(sorted({v["game"] for v in filter.manifest(c.data)["videos"].values()}))
-    sim.run_stage("eval.py", "play", "--policy", str(policy), "--games", games, "--quick", "--workers", str(workers), "--device", c.device)
+    sim.run_stage("eval.py", "play", "--policy", str(policy), "--games", games, "--quick", *many, "--device", c.device, *fresh)
     print(f"\nNext:\n  python eval.py overlay {data}/videos --labels {data}/labels      how well the overlay was read\n"
           f"  python eval.py play --policy {policy}      all ten games, 20 episodes of each of the 30 tasks, with films\n"
           f"  python games/ridge.py      play one yourself (pip install pygame)")

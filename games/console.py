@@ -8,7 +8,7 @@ A game is an ordinary program. It reads the system clock, moves its world by the
 
 FILE exists already; the game sizes and maps it. Its first 4096 bytes are a JSON header, written last and padded with
 spaces: {"format": "nitrogen.console/1", "width", "height", "fps", "game", "buttons", "sticks", "fields": {name: [offset,
-dtype, shape]}}. The other side writes pad_buttons, pad_sticks, gate and go; the game writes the rest:
+dtype, shape]}}. The other side writes pad_buttons, pad_sticks and go; the game writes the rest:
 
     pad_buttons u1 [16]    0 or 1, in the order of BUTTONS      frame   <u8 [1]            frames presented so far
     pad_sticks  <f4 [4]    [-1, 1], y down                      time    <f8 [1]            game seconds since the start
@@ -16,7 +16,7 @@ dtype, shape]}}. The other side writes pad_buttons, pad_sticks, gate and go; the
     go          <u8 [1]    frame i is computed when go > i      picture u1 [270, 480, 3]   RGB
 
 Frame i: wait for tick i, read the pad, move, draw, write picture, score and time, and last of all set frame = i + 1.
-With gate 0 the clock is time.monotonic() and every frame makes exactly one time.sleep(), so that whoever controls the
+With gate 0 (NITROGEN_GATE=1 makes it 1) the clock is time.monotonic() and every frame makes exactly one time.sleep(), so that whoever controls the
 clock controls the game. With gate 1 (for where the clock cannot be controlled) each frame lasts 1 / fps.
 NITROGEN_GATE=1 closes the gate before the first frame.
 
@@ -30,6 +30,7 @@ import itertools
 import json
 import mmap
 import os
+import sys
 import time
 from dataclasses import dataclass
 
@@ -625,7 +626,8 @@ class Window:
             "q": "LEFT_SHOULDER", "e": "RIGHT_SHOULDER", "left shift": "LEFT_TRIGGER", "left ctrl": "RIGHT_TRIGGER",
             "f": "LEFT_THUMB", "g": "RIGHT_THUMB", "i": "DPAD_UP", "j": "DPAD_LEFT", "k": "DPAD_DOWN", "l": "DPAD_RIGHT",
             "backspace": "BACK", "return": "START"}
-    PAD = ("SOUTH", "EAST", "WEST", "NORTH", "LEFT_SHOULDER", "RIGHT_SHOULDER", "BACK", "START", "LEFT_THUMB", "RIGHT_THUMB")
+    PAD = ("SOUTH", "EAST", "WEST", "NORTH", "LEFT_SHOULDER", "RIGHT_SHOULDER", "BACK", "START",
+           *([""] if sys.platform == "linux" else []), "LEFT_THUMB", "RIGHT_THUMB")               # Linux has the guide button there
 
     def __init__(self, title, doc):
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

@@ -581,6 +581,24 @@ def test_what_stands_still_is_the_median(n):
     assert np.array_equal(extract.middle(images), np.sort(images, axis=0)[n // 2]) and np.array_equal(images, kept)
 
 
+def test_a_frame_of_one_colour_hides_the_overlay_only_itself():
+    """A fade from and to black: the template is where it is in the frames between."""
+    pool, rng = extract.templates(), np.random.default_rng(0)
+    template, frames = pool["xbox360-classic"] if "xbox360-classic" in pool else next(iter(pool.values())), []
+    affine = np.array([[0.5, 0, 20], [0, 0.5, 30]])
+    for _ in range(12):
+        frame = cv2.resize(rng.integers(0, 256, (30, 53, 3), np.uint8), (480, 270))
+        overlay = extract.draw(template, np.zeros(16), np.zeros(4), 0.5)
+        extract.composite(frame, overlay, 20, 30, 1.0)
+        frames.append(frame)
+    for k in (0, 11):
+        dark = [*frames]
+        dark[k] = np.zeros_like(dark[k])
+        like = extract.likeness(dark, template, affine)
+        assert like[k] == 0 and np.delete(like, k).min() > 0.5
+        assert extract.shown(dark, template, affine).sum() >= 11
+
+
 def test_the_index_is_kept(tmp_path, monkeypatch):
     """Made once, read the next time; another pool or another way to draw, another index; a folder that cannot be written changes nothing."""
     monkeypatch.setattr(sim, "ROOT", tmp_path)

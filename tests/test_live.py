@@ -479,6 +479,20 @@ def test_scores_are_what_the_game_shows(tmp_path):
         found(frame[:30])
 
 
+@pytest.mark.parametrize("change, why", [
+    ({"score": {"stderr": r"a (b) (\d+)", "goal": 5}}, "one group, and numbers"), ({"score": {"file": "x", "struct": "<4s", "goal": 2}}, "one group, and numbers"),
+    ({"score": {"picture": "none.png"}}, "none.png: no such picture"), ({"files": {"/etc/passwd": "x"}}, "no path below the game's home"),
+    ({"files": {"a/../../b": "x"}}, "no path below the game's home"), ({"files": {"a": {"from": "b"}}}, "is made of another file"),
+    ({"gamepad": "nope"}, "gamepad 'nope': there is auto"), ({"screen": "nope"}, "screen 'nope': there is auto")])
+def test_a_wrong_task_is_named_before_anything_runs(tmp_path, change, why):
+    good = {"goal": "a goal", "command": ["x"], "seconds": 1, "score": {"stderr": r"far (\d+)", "goal": 5}, "files": {"a/b": "x"}}
+    (tmp_path / "t.json").write_text(json.dumps({"a": good}))
+    assert "a" in evaluation.open_table(str(tmp_path / "t.json"))[0]
+    (tmp_path / "t.json").write_text(json.dumps({"a": good | change}))
+    with pytest.raises(SystemExit, match=rf"t.json: a: .*{why}"):
+        evaluation.open_table(str(tmp_path / "t.json"))
+
+
 def test_the_table_that_is_shipped_and_others(tmp_path):
     tasks, folder = evaluation.open_table("open")
     assert {"tux-reach", "tux-finish", "doom-kills", "doom-items", "doom-exit"} <= set(tasks) and folder == sim.ROOT / "assets"

@@ -680,6 +680,8 @@ def test_attached_frozen_stepped_and_let_go(beats, ending):
     again = sim.Clock.attach(program.pid)                      # and nothing is in the way of another
     again.step(0.2)
     again.close()
+    again.close()                                              # no more to be done, and nothing left open
+    assert again.file is None and again.time == 0.2
     assert runs_in_real_time(new)
 
 
