@@ -2103,10 +2103,10 @@ def speed(c: Speed) -> list[dict]:
         extract.pool().index("sift")                            # made once for all videos, and kept
         for name, workers, fn in (
                 ("locate", c.workers, functools.partial(extract.label, extract.Config(out=labels))),
-                ("parse", 1, functools.partial(parse.parse_video, cfg=parse.Config(out=labels, device=device))),       # all cores as it is
+                ("parse", 0, functools.partial(parse.parse_video, cfg=parse.Config(out=labels, device=device))),       # all cores as it is
                 ("filter", c.workers, functools.partial(filter.filter_video, c=filter.Config(labels=labels, out=shards, validation=0)))):
             taken = sim.for_each(functools.partial(stopwatch, fn), videos, workers, f"videos to {name}")
-            seconds[name] = float(np.median(taken)) / min(workers, len(videos))         # the median: the first one loads what all need
+            seconds[name] = float(np.median(taken)) / max(1, min(workers, len(videos)))         # the median: the first one loads what all need
         rates = train.bench(dataclasses.replace(train.CONFIGS[net], data=shards, device=device, seed=c.seed), c.seconds)
     print("policy and simulator", flush=True)
     brain = model.accelerate(model.NitroGen(sizes[net]).to(device).eval())

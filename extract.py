@@ -947,7 +947,7 @@ class Pairs:
 
 def film_frames(folder, most: int = 400):
     """About `most` frames of the videos of a folder, RGB uint8 [540, w, 3]."""
-    videos = sim.expand([str(folder)])
+    videos = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in sim.VIDEOS and not p.name.endswith(".preview.mp4"))
     if not videos:
         raise SystemExit(f"--backgrounds {folder}: no video in it")
     return [cv2.resize(f, (round(540 * f.shape[1] / f.shape[0]), 540), interpolation=cv2.INTER_AREA)

@@ -3791,7 +3791,8 @@ class GameEnv(gymnasium.Env):
         """Whether the game is a Windows program: it presents by GDI, which is nothing that we see, or else by OpenGL or Vulkan at once.
 
         GDI gives pictures to the X server in shared memory, and draws on while that still copies them: hence none of it."""
-        return any(re.fullmatch(r"wine|wine64|wine-.+|proton", Path(part).name) for part in self.command)
+        words = (Path(word).name for part in self.command for word in part.split())                 # a part may be a line for the shell
+        return any(re.fullmatch(r"wine(64)?(-stable|-staging|-devel(opment)?)?|proton", word) for word in words)
 
     def _await_window(self):
         """Without a gate the first frame is when there is a window."""

@@ -1322,3 +1322,9 @@ def test_bench(pad_game):
     assert len(rates) == 2 and rates[1] > 0.3 * rates[0] and 0 < own < 2      # on a quiet core: > 300, and 0.15 ms a frame
     failed = command("bench", "--", *python("raise SystemExit('not today')"))
     assert failed.returncode == 1 and failed.stderr.strip().endswith("not today") and "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize("command, wine", [(["wine", "x.exe"], True), (["env", "A=1", "/usr/bin/wine64-stable", "x.exe"], True), (["sh", "-c", "cd /g && wine x.exe | cat"], True),
+                                           (["supertux2", "levels/wine-cellar.stl"], False), (["/opt/protonvpn/x"], False), (["/home/wine/game"], False)])
+def test_wine_is_a_program_not_a_part_of_a_name(command, wine):
+    assert sim.GameEnv(command)._runs_wine() == wine
