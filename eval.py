@@ -1627,17 +1627,16 @@ def task_fault(task, folder: Path) -> str:
         fault = sim.amiss(score, kinds[0], "its score")
         values = struct.unpack(form := score.get("struct", "") if not fault else "", bytes(struct.calcsize(form)))
         if fault or re.compile(score.get("stderr", "")).groups > 1 or any(isinstance(v, bytes) for v in values):
-            raise ValueError(fault or "one group, and numbers")
+            raise ValueError(fault or "expected at most one group, and numbers")
         1 / (score.get("goal", 1) - score.get("from", 0))
         if "picture" in score and read_picture(folder / score["picture"]) is None:
             raise ValueError(f"{folder / score['picture']}: no such picture")
     except (re.error, struct.error, ZeroDivisionError, ValueError) as e:
         return f"its score {ascii(score)[:100]} cannot be taken ({e})"
     for name, content in task.get("files", {}).items():
-        rule = content if isinstance(content, dict) else {}
-        if not Path("/home", name).resolve().is_relative_to("/home") or not isinstance(content, (str, dict)):
+        if os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] in (".", "..") or not isinstance(content, (str, dict)):
             return f"files {name[:60]!r} is no text, or no path below the game's home folder"
-        if rule and ("of" not in rule or ("find" in rule) != ("put" in rule) or not all(isinstance(v, str) for v in rule.values())):
+        if isinstance(content, dict) and (set(content) not in ({"of"}, {"of", "find", "put"}) or not all(isinstance(v, str) for v in content.values())):
             return f"files {name[:60]!r} is made of another file (of), and perhaps a text in it (find) that becomes another (put)"
     for key, known in (("gamepad", sim.GAMEPADS), ("screen", sim.SCREENS)):
         if task.get(key, "auto") not in known:

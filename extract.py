@@ -945,6 +945,11 @@ class Pairs:
                 "corners": np.stack([cells(found[0], side), cells(np.concatenate([found[1], carried]), side)])}
 
 
+def files_in(folder: str) -> list[Path]:
+    """What a folder holds, below it too; nothing if none is given."""
+    return sorted(p for p in Path(folder).rglob("*") if p.is_file()) if folder else []
+
+
 def film_frames(folder, most: int = 400):
     """About `most` frames of the videos of a folder, RGB uint8 [540, w, 3]."""
     videos = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in sim.VIDEOS and not p.name.endswith(".preview.mp4"))
@@ -1100,8 +1105,7 @@ class XFeatTraining(Training):
         start = load_xfeat(cfg.init) if cfg.init else random_weights(cfg.seed)
         self.w = {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device) for k, v in start.items()}
         params = {k: v.requires_grad_() for k, v in self.w.items() if "running" not in k}
-        files = sorted(p for p in Path(cfg.backgrounds).rglob("*") if p.is_file()) if cfg.backgrounds else []
-        recipe = sim.recipe(cfg, *files, *([cfg.init] if cfg.init else []))
+        recipe = sim.recipe(cfg, *files_in(cfg.backgrounds), *([cfg.init] if cfg.init else []))
         super().__init__(cfg, params, torch.optim.Adam(params.values(), cfg.lr, fused=True), cfg.steps, recipe)
         self.changing = {k: v for k, v in self.w.items() if "running" in k}
         self.resume()
@@ -1656,7 +1660,7 @@ def label(cfg: Config, video: str) -> dict:
     """Localize one video and write its artefact; returns the metadata.  A finished output is kept."""
     path = Path(cfg.out) / f"{Path(video).stem}.overlay.safetensors"
     sim.video_facts(video)
-    recipe = sim.recipe(cfg, video, *(sorted(p for p in Path(cfg.templates).rglob("*") if p.is_file()) if cfg.templates else ()))
+    recipe = sim.recipe(cfg, video, *files_in(cfg.templates))
     kept, picture = sim.finished(path, "nitrogen.overlay/1", recipe, cfg.fresh), path.with_suffix(".png")
     tensors, info, frames = (*sim.read(path, "nitrogen.overlay/1"), None) if kept else locate(video, pool(cfg.templates), cfg)
     if cfg.sheet and not (kept and picture.exists()):

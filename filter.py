@@ -45,7 +45,7 @@ SURE = 0.95              # CHOICE: probability from which a press of one frame c
 COST = math.log(SURE / (1 - SURE)) / 2          # of a change, at least: a press of one frame takes two, the log-odds of SURE
 CHANGE = 1 / (1 + math.exp(COST))               # share of frames in which a button changes: COST is the log-odds that it does not
 DOWN = 0.23              # share of the time that a button is down in the frames that the parser learned from
-HABIT = 300              # CHOICE: frames
+HABIT = 300              # CHOICE: frames of a usual player that count beside the video's own, at least
 GROW = 0.06              # the masked box is larger than the overlay by this share of its size, and 2 px
 MASK_COLOUR = 127        # mid-grey: 0 for the network
 LONGEST = 7 * 86400.0    # s, of a video whose frames come unevenly
@@ -119,8 +119,9 @@ def steady(p):
     on, usual = course(odds, COST), max(HABIT, len(p) / 2)
     down = (on.sum(0) + usual * DOWN) / (len(on) + usual)
     change = ((on[1:] != on[:-1]).sum(0) + usual * CHANGE) / (len(on) - 1 + usual)
-    shift = np.log(down / DOWN * (1 - DOWN) / (1 - down)).clip(max=0) - 2 * COST * ((down > 0.5) & (np.median(odds, 0) < 2 * COST))
-    return course(odds + shift, np.log((1 - change) / change).clip(min=COST))
+    shift = np.log(down / DOWN * (1 - DOWN) / (1 - down)).clip(max=0)
+    behind = (down > 0.5) & (np.median(odds, 0) < 2 * COST)
+    return course(odds + shift - 2 * COST * behind, np.log((1 - change) / change).clip(min=COST))
 
 
 def final_actions(path, scale: str = "radius", percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:

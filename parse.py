@@ -857,9 +857,8 @@ class ParserTraining(extract.Training):
         params = dict(self.parser.named_parameters())
         groups = [{"params": [p for p in params.values() if p.ndim > 1], "weight_decay": cfg.weight_decay},
                   {"params": [p for p in params.values() if p.ndim < 2], "weight_decay": 0.0}]
-        files = [*([sim.shipped(cfg.init)] if cfg.init else []), *(sorted(p for p in Path(d).rglob("*") if p.is_file())
-                                                                    for d in (cfg.backgrounds, cfg.templates) if d)]
-        recipe = sim.recipe(cfg, *itertools.chain(*(f if isinstance(f, list) else [f] for f in files)))
+        start = [sim.shipped(cfg.init)] if cfg.init else []
+        recipe = sim.recipe(cfg, *start, *extract.files_in(cfg.backgrounds), *extract.files_in(cfg.templates))
         super().__init__(cfg, params, torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True), cfg.images / cfg.batch, recipe)
         self.average = {k: p.detach().clone() for k, p in params.items()}
         self.changing = {f"average.{k}": v for k, v in self.average.items()}

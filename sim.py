@@ -2128,7 +2128,7 @@ class GateClock(Unhooked):
 
     def step(self, seconds: float) -> None:
         """The whole frames in `seconds`, and in what earlier calls left over."""
-        frames = int((self.owed + seconds * self.console.fps) + 1e-6)
+        frames = int(self.owed + seconds * self.console.fps + 1e-6)
         self.owed += seconds * self.console.fps - frames
         for _ in range(frames):
             self.step_frame(lambda: self.console.frame, self.timeout)
@@ -3756,7 +3756,7 @@ class GameEnv(gymnasium.Env):
         try:
             if isinstance(self.clock, StopClock) and not before:
                 self._await_window()
-            if self.tick == "time" and before and not isinstance(self.clock, StopClock):        # of which every frame is just a time
+            if self.tick == "time" and before and not isinstance(self.clock, StopClock):        # whose frames are times anyway
                 self.clock.step(1 / self.fps)
                 alive = self.clock.alive
             else:

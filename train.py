@@ -627,7 +627,8 @@ def restore(c, w, recipe, run, optimizer, average) -> int:
         if not fresh and (c.run / "model.safetensors").exists():
             raise SystemExit(f"{c.run}: holds a model but no {path.name}; give another --out, or --fresh to replace it")
         if w.rank == 0:
-            lines.unlink(missing_ok=True)
+            for old in (lines, path, c.run / "model.safetensors"):      # else torchrun, starting this again, would go on from them
+                old.unlink(missing_ok=True)
             keep_source(c)
         return 0
     tensors, info = sim.read(path, "nitrogen.state/1")

@@ -16,7 +16,7 @@ dtype, shape]}}. The other side writes pad_buttons, pad_sticks and go; the game 
     go          <u8 [1]    frame i is computed when go > i      picture u1 [270, 480, 3]   RGB
 
 Frame i: wait for tick i, read the pad, move, draw, write picture, score and time, and last of all set frame = i + 1.
-With gate 0 (NITROGEN_GATE=1 makes it 1) the clock is time.monotonic() and every frame makes exactly one time.sleep(), so that whoever controls the
+With gate 0 the clock is time.monotonic() and every frame makes exactly one time.sleep(), so that whoever controls the
 clock controls the game. With gate 1 (for where the clock cannot be controlled) each frame lasts 1 / fps.
 NITROGEN_GATE=1 closes the gate before the first frame.
 

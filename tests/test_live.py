@@ -483,6 +483,7 @@ def test_scores_are_what_the_game_shows(tmp_path):
     ({"score": {"stderr": r"a (b) (\d+)", "goal": 5}}, "one group, and numbers"), ({"score": {"file": "x", "struct": "<4s", "goal": 2}}, "one group, and numbers"),
     ({"score": {"picture": "none.png"}}, "none.png: no such picture"), ({"files": {"/etc/passwd": "x"}}, "no path below the game's home"),
     ({"files": {"a/../../b": "x"}}, "no path below the game's home"), ({"files": {"a": {"from": "b"}}}, "is made of another file"),
+    ({"files": {"a": {}}}, "is made of another file"), ({"files": {"": "x"}}, "no path below the game's home"),
     ({"gamepad": "nope"}, "gamepad 'nope': there is auto"), ({"screen": "nope"}, "screen 'nope': there is auto")])
 def test_a_wrong_task_is_named_before_anything_runs(tmp_path, change, why):
     good = {"goal": "a goal", "command": ["x"], "seconds": 1, "score": {"stderr": r"far (\d+)", "goal": 5}, "files": {"a/b": "x"}}
