@@ -220,8 +220,8 @@ def record_video(stem: str, c: Record) -> int:
                 frame, info = env.reset(seed=seed)
                 for _ in range(round(game(name).TASKS[task].seconds * FPS) + FPS):
                     if not lapse:
-                        frames.update(env.render())
-                        picture = cv2.resize(env.render(), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+                        frames.update(shown := env.render())
+                        picture = cv2.resize(shown, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
                         extract.composite(picture, extract.draw(template, *pad, scale=scale), x, y, opacity)
                         out.write(picture)
                         buttons[row], sticks[row] = pad
@@ -1374,9 +1374,10 @@ def live(c: Live) -> dict | None:
         try:
             for info in frames(env, pilot, c, person):
                 if c.video:
-                    size = size or env.render().shape[1::-1]
+                    picture = env.render()
+                    size = size or picture.shape[1::-1]
                     film = film or stack.enter_context(sim.VideoWriter(c.video, c.fps, *size))
-                    film.write(sim.fitted(env.render(), *size))
+                    film.write(sim.fitted(picture, *size))
             if not env.clock.alive:
                 print(how_it_ended(env, info), file=sys.stderr)
         except KeyboardInterrupt:                               # ends the game, not the report

@@ -7,9 +7,10 @@
 
 In: any video that OpenCV reads; with --templates also your own overlay skins: OBS input-overlay presets as they are, or NAME.json with
 {"idle": "rest.png", "pressed": "all_pressed.png", "buttons": {"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}}
-(read_skins() says more).  Out, per video: the affine that takes the template's canvas into the frame, the box,
-and the temporal median of the registered crop, uint8 [1, h, w, 3]; the metadata name the template and say where each
-of its buttons and sticks is (`layout`).  A video without an overlay gives `found: false` and the reason.
+(read_skins() says more).  Out, per video and each of the P places that the overlay had in it, one after the other: the affine that
+takes the template's canvas into the frame, float32 [P, 2, 3]; the box, int32 [P, 4]; first and last frame, int64 [P, 2] (`span`); and the
+temporal median of the registered crop, uint8 [P, h, w, 3]; the template's `looks`; the metadata name the template and say where each of its buttons
+and sticks is (`layout`).  A video without an overlay gives `found: false` and the reason.
 
 Also here, for parse.py and eval.py: `templates()`, and the one renderer that draws any template in any state.  What draws the
 built-in templates is in templates/pads.py.

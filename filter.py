@@ -156,13 +156,10 @@ class Labels:
     about: str                      # where the labels are from, in words
 
 
-def find_labels(video: str, c: Config) -> Path:
+def find_labels(video: str, c: Config) -> Path | None:
     """The actions file of a video: in --labels, or what a recorder wrote beside the video."""
-    folder, stem = Path(c.labels), Path(video).stem
-    for path in (place / f"{stem}.{kind}.safetensors" for place in (folder, Path(video).parent) for kind in ("actions", "truth")):
-        if path.exists():
-            return path
-    raise SystemExit(f"{folder / stem}.actions.safetensors: no such file; make it: python parse.py {video} --out {folder}")
+    places = [place / f"{Path(video).stem}.{kind}.safetensors" for place in (Path(c.labels), Path(video).parent) for kind in ("actions", "truth")]
+    return next((path for path in places if path.exists()), None)
 
 
 def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labels:
@@ -522,13 +519,16 @@ def filter_video(video: str, c: Config) -> dict | None:
     """One video -> its shards.  Returns counts: rows, kept, chunks ...; None if no overlay was found in it."""
     from tqdm import tqdm
     stem, overlay = Path(video).stem, Path(c.labels) / f"{Path(video).stem}.overlay.safetensors"
-    if overlay.exists() and sim.read(overlay, "nitrogen.overlay/1")[1].get("found") is False:
+    path = find_labels(video, c)
+    parsed = path and sim.read(path, "nitrogen.actions/1")[1].get("unit") == "grid"                 # else a recorder's, and no overlay is needed
+    if (parsed or not path) and overlay.exists() and sim.read(overlay, "nitrogen.overlay/1")[1].get("found") is False:
         line = f"{video}: no overlay was found in it, so there is nothing to learn from"
         if len(c.videos) == 1:
             raise SystemExit(line)
         return tqdm.write(f"{line}; skipped", file=sys.stderr)
-    path = find_labels(video, c)
-    overlay = overlay if c.mask and sim.read(path, "nitrogen.actions/1")[1].get("unit") == "grid" else None
+    if not path:
+        raise SystemExit(f"{Path(c.labels) / stem}.actions.safetensors: no such file; make it: python parse.py {video} --out {c.labels}")
+    overlay = overlay if c.mask and parsed else None
     labels = read_labels(video, path, overlay, c)
     keep, stays = kept_rows(labels, c.min_active)
     groups = np.array_split(np.flatnonzero(keep), max(1, -(-int(keep.sum()) // c.rows_per_shard)))
@@ -682,15 +682,15 @@ def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
 
 # ---- looking at it --------------------------------------------------------------------------------------------------
 
-def piano_roll(buttons, sticks, known, kept, shown, width: int = 1180):
-    """RGB picture [h, 1280, 3]: a lane per button and stick axis over time; below, what is kept (green), dropped (red), not known (dark)."""
+def piano_roll(buttons, sticks, kept, shown, width: int = 1180):
+    """RGB picture [h, 1280, 3]: a lane per button and stick axis over time; below, what is kept (green) and what is not (red)."""
     import cv2
     T, names = len(buttons), (*sim.BUTTONS, *sim.STICKS)
     at = np.arange(width) * T // width                                   # first row of each column
     tall = [11] * 16 + [35] * 4 + [15]
     canvas = np.full((sum(tall) + 2 * len(tall), 100 + width, 3), 40, np.uint8)
-    fate = np.where(np.maximum.reduceat(kept, at), 2, np.where(np.maximum.reduceat(known, at), 1, 0))
-    ground = np.uint8([[52, 52, 52], [92, 52, 52], [52, 76, 58]])[fate]                 # width, 3
+    fate = np.maximum.reduceat(kept, at).astype(int)
+    ground = np.uint8([[92, 52, 52], [52, 76, 58]])[fate]                               # width, 3
     low, high = np.minimum.reduceat(sticks, at), np.maximum.reduceat(sticks, at)
     on, y = np.maximum.reduceat(buttons, at) > 0, 2
     for lane, h in enumerate(tall):
@@ -702,7 +702,7 @@ def piano_roll(buttons, sticks, known, kept, shown, width: int = 1180):
             line = np.arange(h)[:, None] - h // 2
             part[(line >= np.round(16 * low[:, lane - 16])) & (line <= np.round(16 * high[:, lane - 16]))] = (250, 170, 80)
         else:
-            part[:] = np.uint8([[60, 60, 60], [210, 70, 60], [60, 180, 90]])[fate]
+            part[:] = np.uint8([[210, 70, 60], [60, 180, 90]])[fate]
         text = names[lane] if lane < 20 else "KEPT"
         colour = (230, 230, 230) if lane == 20 or shown[lane] else (110, 110, 110)
         cv2.putText(canvas, text, (3, y + h // 2 + 4), cv2.FONT_HERSHEY_SIMPLEX, 0.32, colour, 1, cv2.LINE_AA)
@@ -725,12 +725,11 @@ def inspect(path) -> None:
     sim.show(path)
     if sim.read(path)[1]["format"] == "nitrogen.shard/1" and len((part := Part(path))["frame"]):
         row = np.round((part["time"] - part["time"][0]) * part.about["fps"]).astype(int)
-        known, kept = np.ones(row[-1] + 1, bool), np.zeros(row[-1] + 1, bool)
-        kept[row], buttons, sticks = True, np.zeros((len(kept), 16), np.uint8), np.zeros((len(kept), 4), np.float32)
-        buttons[row], sticks[row] = part["buttons"], part["sticks"]
+        kept, buttons, sticks = (np.zeros((row[-1] + 1, *shape), kind) for shape, kind in (((), bool), ((16,), np.uint8), ((4,), np.float32)))
+        kept[row], buttons[row], sticks[row] = True, part["buttons"], part["sticks"]
         shown = np.flatnonzero(np.diff(part["offset"]))
         frames = [decode(np.asarray(part.jpeg(i)), 160) for i in shown[np.linspace(0, len(shown) - 1, 8).astype(int)]]
-        save_picture(path.with_suffix(".png"), [np.hstack(frames), piano_roll(buttons, sticks, known, kept, part["mask"][0])])
+        save_picture(path.with_suffix(".png"), [np.hstack(frames), piano_roll(buttons, sticks, kept, part["mask"][0])])
 
 
 def inspect_folder(folder: Path) -> None:
@@ -783,7 +782,7 @@ def inspect_archive(path: Path) -> None:
     if roll:
         b, s, shown, k = zip(*roll)
         k = np.repeat(k, list(map(len, b)))
-        picture = piano_roll(np.concatenate(b).astype(np.uint8), np.concatenate(s), k | True, k, shown[0])
+        picture = piano_roll(np.concatenate(b).astype(np.uint8), np.concatenate(s), k, shown[0])
         save_picture(path.parent / f"{path.name.split('.')[0]}.png", [picture])
 
 

@@ -87,6 +87,8 @@ class Config:
                 raise ValueError(f"{name} {width} is not a whole number of heads of {self.head_width}, or odd")
         if self.positions and self.positions < self.horizon:
             raise ValueError(f"positions {self.positions} are fewer than horizon {self.horizon}")
+        if not 0 < self.rate <= 1000 or self.shift < 0:
+            raise ValueError(f"rate {self.rate}, shift {self.shift}: expected 0 to 1000 actions per second, from 0 rows after the frame on")
         if self.predict not in ("velocity", "action"):
             raise ValueError(f"predict '{self.predict}': expected velocity or action")
         if len(set(self.actions)) < len(self.actions) or not all(isinstance(n, str) for n in self.actions):
@@ -484,6 +486,7 @@ def dead(c: Config) -> dict:
 
 
 TABLE = 512             # rows of the released position tables
+RELEASED_RATE = 60.0    # actions per second of all released checkpoints
 
 
 def released_config(about: dict, shapes: dict) -> Config:
@@ -515,7 +518,8 @@ def released_config(about: dict, shapes: dict) -> Config:
         actions=names[-4:] + names[:-4] if tokenizer["old_layout"] else names, image=math.isqrt(tokens) * patch, patch=patch,
         width=D, head_width=d, context_width=0 if C == D else C, vision_mlp=shapes["vision_encoder.encoder.layers.0.mlp.fc1.weight"][0] / C,
         vision_layers=sum(bool(re.fullmatch(r"vision_encoder\.encoder\.layers\.\d+\.mlp\.fc1\.weight", k)) for k in shapes),
-        mixer_layers=mixer["num_layers"], dit_layers=dit["num_layers"], horizon=m["action_horizon"], rate=60.0, shift=modality["action_shift"],
+        mixer_layers=mixer["num_layers"], dit_layers=dit["num_layers"], horizon=m["action_horizon"], rate=float(modality.get("action_rate", RELEASED_RATE)),
+        shift=modality["action_shift"],
         positions=m["max_seq_len"] if m["add_pos_embed"] else 0, dropout=dit["dropout"], alpha=m["noise_beta_alpha"], beta=m["noise_beta_beta"],
         t_max=m["noise_s"], steps=m["num_inference_timesteps"], buckets=m["num_timestep_buckets"], interleave=dit["interleave_self_attention"],
         sinusoidal=dit["positional_embeddings"] == "sinusoidal", pads=tokenizer["max_sequence_length"] - tokens)
@@ -544,7 +548,8 @@ def checkpoint_config(c: Config) -> dict:
                           "max_sequence_length": c.tokens + c.pads, "action_horizon": c.horizon, "game_mapping_cfg": None, "use_action_mask": True,
                           "old_layout": False},
         "modality_cfg": {"frame_per_sample": 1, "frame_spacing": c.horizon, "action_per_chunk": c.horizon, "action_shift": c.shift,
-                         "action_interleaving": False, "token_set": "new"}}
+                         "action_interleaving": False, "token_set": "new"}
+        | ({"action_rate": c.rate} if c.rate != RELEASED_RATE else {})}                  # it has no place for that: ours to read
 
 
 def unpack(path):

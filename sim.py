@@ -2927,8 +2927,18 @@ class WindowsProcess:
         must(name, thread, context)
         return tuple(struct.unpack_from(form, context, at)[0] for at in pointers)
 
-    def suspend(self) -> None:
+    def suspend(self) -> list[tuple[int, int]]:
+        """Let it stand still; -> where each thread does.  Asking for that waits for it: until then it may run on for a moment."""
         windows("NtSuspendProcess", self.handle)
+        places = []
+        for thread in self.threads():
+            try:
+                places.append(self.place(thread))
+            except OSError:
+                if windows("WaitForSingleObject", thread, 0):       # it has not ended meanwhile
+                    self.resume()
+                    raise
+        return places
 
     def resume(self) -> None:
         windows("NtResumeProcess", self.handle)
@@ -2992,7 +3002,7 @@ class WindowsClock(StopClock):
         while entry not in self._pointers():
             if not self.alive or time.perf_counter() > end:
                 raise GameError(f"{argv[0]} ended (status {self.returncode}), or hangs, before its first instruction: a DLL that it needs may be missing")
-            time.sleep(0.002)
+            time.sleep(0.01)                                        # each look suspends it, in the midst of its loader
         self._install(sleep)
         process.suspend()
         process.write_code(entry, kept)
@@ -3000,10 +3010,9 @@ class WindowsClock(StopClock):
 
     def _pointers(self) -> list[int]:
         """Where its threads are."""
-        self.process.suspend()
-        places = [self.process.place(thread)[0] for thread in self.process.threads()]
+        places = self.process.suspend()
         self.process.resume()
-        return places
+        return [pointer for pointer, _ in places]
 
     # -- attach
 
@@ -3057,13 +3066,8 @@ class WindowsClock(StopClock):
         process.write(self.page + PATCHES_AT, struct.pack("<II", len(jumps), JUMP[process.bits]) + table)
         self._suspend_outside(targets)
         try:
-            date, counter = ctypes.c_uint64(), self._counter()
-            windows("GetSystemTimePreciseAsFileTime", ctypes.byref(date))
-            ticks, mmticks = ctypes.WinDLL("kernel32").GetTickCount64, windows("timeGetTime") & 0xFFFFFFFF
-            ticks.restype = ctypes.c_uint64
-            process.write(self.page + 8, struct.pack("<7Q", ntdll["NtQueryPerformanceCounter"], ntdll["NtDelayExecution"], date.value, counter, ticks(),
-                                                     mmticks, (self.frequency << 32) // MOMENTS))
-            self.birth = counter
+            process.write(self.page + 8, struct.pack("<7Q", ntdll["NtQueryPerformanceCounter"], ntdll["NtDelayExecution"],
+                                                     *self._clocks("GetSystemTimePreciseAsFileTime"), (self.frequency << 32) // MOMENTS))
             self._set(0.0, 0, 0)
             self._tell_guard()
             for address, jump in jumps.items():
@@ -3128,7 +3132,6 @@ class WindowsClock(StopClock):
             if process.read(stub, len(WINDOWS_STUB[process.bits])) == WINDOWS_STUB[process.bits]:
                 self.page = stub - PAGE
                 self.slot = process.read(self.page, 1)[0]
-                self.birth, = struct.unpack("<Q", process.read(self.page + 0x20, 8))
                 self.bank = struct.unpack("<QQqq", process.read(self.page + BANKS_AT + 32 * self.slot, 32))
                 self._tell_guard()
                 self.pause()
@@ -3155,10 +3158,8 @@ class WindowsClock(StopClock):
         inside = np.array(list(targets))
         end = time.perf_counter() + 2
         while True:
-            process.suspend()
             found = ""
-            for thread in process.threads():
-                pointer, stack = process.place(thread)
+            for pointer, stack in process.suspend():
                 top = process.read(stack & -8, -stack % PAGE or PAGE)    # up to the page's end
                 words = np.frombuffer(top[:len(top) & -8], "<u8" if process.bits == 64 else "<u4").astype(np.int64)
                 within = (words[:, None] > inside) & (words[:, None] < inside + size)
@@ -3184,6 +3185,21 @@ class WindowsClock(StopClock):
         value = ctypes.c_int64()
         windows("NtQueryPerformanceCounter", ctypes.byref(value), None)
         return value.value
+
+    def _clocks(self, date: str) -> tuple[int, int, int, int]:
+        """What the real clocks show: that function's date, performance counter, tick count, multimedia time."""
+        moment, ticks = ctypes.c_uint64(), ctypes.WinDLL("kernel32").GetTickCount64
+        ticks.restype = ctypes.c_uint64
+        windows(date, ctypes.byref(moment))
+        return moment.value, self._counter(), ticks(), windows("timeGetTime") & 0xFFFFFFFF
+
+    def _lead(self) -> int:
+        """By how much the game's clocks are ahead of the real ones, 100 ns: the furthest, as Windows' own ticks lag by up to 16 ms."""
+        date, counter, ticks, mmticks, scale = struct.unpack("<5Q", self.process.read(self.page + 0x18, 40))
+        now, real = self.now, self._clocks("GetSystemTimeAsFileTime")
+        late = (mmticks + now // 10000 - real[3] + 2**31) % 2**32 - 2**31       # it has 32 bits
+        return max(date + now - real[0], (counter + (now * scale >> 32) - real[1]) * MOMENTS // self.frequency,
+                   (ticks + now // 10000 - real[2]) * 10000, late * 10000)
 
     def _set(self, speed, moment, limit):
         """From now on time goes from `moment` to `limit` at that speed: a bank of its own, then its number, one byte."""
@@ -3263,16 +3279,14 @@ class WindowsClock(StopClock):
     def detach(self) -> None:
         """Let an attached program run on in real time.  One that is ahead of it keeps its lead (and the stub), as time never goes back."""
         if self.alive and self.bank[0]:
-            MARGIN = MOMENTS // 50                                  # Windows' own tick count lags by up to 16 ms
-            lead = lambda: self.now + MARGIN - (self._counter() - self.birth) * MOMENTS // self.frequency
             self.pause()
-            while 0 < lead() < MOMENTS:
+            while 0 < (lead := self._lead()) < MOMENTS:
                 time.sleep(0.005)
-            self._set(1.0, self.now, ENDLESS)
-            if lead() <= 0:
-                self.process.suspend()
+            self.process.suspend()
+            self._set(1.0, self.now, ENDLESS)                       # for who sleeps in the stub
+            if lead <= 0:
                 self._undo()
-                self.process.resume()
+            self.process.resume()
         if self.guard:
             self.guard.communicate("0\n")                           # nothing is left to be done
         self._release()
@@ -3286,7 +3300,7 @@ class WindowsClock(StopClock):
 
 HOT_PATCH = {64: (b"\x48\x8d\xa4\x24\0\0\0\0",), 32: (b"\x8b\xff\x55\x8b\xec\x5d", b"\x8b\xff")}      # fillers before a jump
 WINDOWS_GUARD = f"""
-import ctypes, struct, sys
+import ctypes, struct, sys, time
 page, pid = 0, int(sys.argv[1])
 for line in sys.stdin:
     page = int(line)
@@ -3303,20 +3317,27 @@ def write(address, data):
     k.VirtualProtectEx(h, P(address), P(len(data)), 0x40, ctypes.byref(old))
     k.WriteProcessMemory(h, P(address), data, P(len(data)), None)
     k.VirtualProtectEx(h, P(address), P(len(data)), old.value, ctypes.byref(old))
+nt = ctypes.WinDLL("ntdll")
 if page:
+    nt.NtSuspendProcess(h)
+    time.sleep(0.02)
     bank = page + {BANKS_AT} + 32 * read(page, 1)[0]
-    counter, frequency = ctypes.c_int64(), ctypes.c_int64()
-    ctypes.WinDLL("ntdll").NtQueryPerformanceCounter(ctypes.byref(counter), None)
-    k.QueryPerformanceFrequency(ctypes.byref(frequency))
     real, speed, moment, limit = struct.unpack("<QQqq", read(bank, 32))
+    *begun, scale = struct.unpack("<5Q", read(page + 0x18, 40))
+    counter, date = ctypes.c_int64(), ctypes.c_uint64()
+    nt.NtQueryPerformanceCounter(ctypes.byref(counter), None)
+    k.GetSystemTimeAsFileTime(ctypes.byref(date))
+    k.GetTickCount64.restype = ctypes.c_uint64
     now = min(limit, moment + (max(0, counter.value - real) * speed >> 32))
-    ahead = now - (counter.value - struct.unpack("<Q", read(page + 0x20, 8))[0]) * {MOMENTS} // frequency.value + {MOMENTS // 50}
-    write(page + {BANKS_AT} + 32 * {BANKS - 1}, struct.pack("<QQqq", counter.value, ({MOMENTS} << 32) // frequency.value, now, 1 << 62))
+    passed = date.value, counter.value, k.GetTickCount64(), ctypes.WinDLL("winmm").timeGetTime() & 0xFFFFFFFF
+    ahead = any(then + add > at for then, add, at in zip(begun, (now, now * scale >> 32, now // 10000, now // 10000), passed))
+    write(page + {BANKS_AT} + 32 * {BANKS - 1}, struct.pack("<QQqq", counter.value, (1 << 64) // scale, now, 1 << 62))
     write(page, bytes([{BANKS - 1}]))
     count, size = struct.unpack("<II", read(page + {PATCHES_AT}, 8))
-    for address, code in struct.iter_unpack("<Q16s", read(page + {PATCHES_AT + 8}, 24 * count)) if ahead <= 0 else ():
+    for address, code in () if ahead else struct.iter_unpack("<Q16s", read(page + {PATCHES_AT + 8}, 24 * count)):
         write(address, code[:size])
-ctypes.WinDLL("ntdll").NtResumeProcess(h)
+    nt.NtResumeProcess(h)
+nt.NtResumeProcess(h)
 """                                            # as GUARD: lets an attached game run on when we end in any way
 
 
@@ -3684,6 +3705,8 @@ class GameEnv(gymnasium.Env):
         console = Console.shows(self.command) or "console" in (self.gamepad, self.screen, self.clock_name)
         if fault and not console and (self.gamepad == "joystick" or self.screen == "readback"):
             raise GameError(f"gamepad='joystick' and screen='readback' need the clock hook: {fault}")
+        if Console.shows(self.command) and not {self.gamepad, self.screen} <= {"auto", "console"}:
+            raise GameError(f"a built-in game has its own gamepad and screen: gamepad={self.gamepad!r} and screen={self.screen!r} should be 'auto'")
         if console and here and self.clock_name == "hook":
             raise GameError("a built-in game waits by Python's time.sleep, which is not in the hook's time on Windows: use clock='console'")
         if fault:
@@ -4010,8 +4033,8 @@ def session(env, player, cfg: Play):
     info, pad, truncated = env.reset(seed=cfg.seed)[1], untouched, False
     begin, origin = time.perf_counter(), info["time"]
     while True:
-        yield env.render(), info, pad
-        pad, played = player(env.render()), info["time"] - origin
+        yield (picture := env.render()), info, pad
+        pad, played = player(picture), info["time"] - origin
         if truncated or pad is None:
             return
         pad = pad if played >= cfg.idle else untouched

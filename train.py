@@ -403,14 +403,19 @@ def fit(c: Config) -> Path:
     return c.run / "model.safetensors"
 
 
+def check(c: Config) -> None:
+    """SystemExit with one line if a flag is out of its range."""
+    if c.net not in model.CONFIGS:
+        raise SystemExit(f"--net {c.net}: expected one of {', '.join(model.CONFIGS)}")
+    sim.expect(c, horizon=(0, 10_000), steps=(1, 1e12), batch=(1, 1e9), micro=(1, 1e9), draws=(1, 1e6), lr=(0, 1e3), warmup=(0, 1e12), decay=(0, 1),
+               weight_decay=(0, 1e3), clip=(0, math.inf), ema=(0, 1), jitter=(0, 1), hue=(0, 1), rotate=(0, 180), crop=(0.01, 1),
+               minutes=(0, math.inf), workers=(0, 4096), log_every=(1, math.inf), save_every=(1, math.inf))
+
+
 def assemble(c: Config, w: World):
     """(what gives the loss, optimizer, average, shards by split) of step 0, on this process's device."""
     sim.keep_memory()
-    if c.net not in model.CONFIGS:
-        raise SystemExit(f"--net {c.net}: expected one of {', '.join(model.CONFIGS)}")
-    sim.expect(c, horizon=(0, 10_000), steps=(1, 1e12), batch=(1, 1e9), micro=(1, 1e9), draws=(1, 1e6), lr=(0, 1e3), warmup=(0, 1e12), decay=(0, 1), weight_decay=(0, 1e3),
-               clip=(0, math.inf), ema=(0, 1), jitter=(0, 1), hue=(0, 1), rotate=(0, 180), crop=(0.01, 1), minutes=(0, math.inf), workers=(0, 4096),
-               log_every=(1, math.inf), save_every=(1, math.inf))
+    check(c)
     w.micro(c)
     torch.manual_seed(c.seed)
     net = network(c).to(w.device)
@@ -775,18 +780,20 @@ def pipeline(c: Config) -> None:
     """Run the published commands of every stage, one by one, then train and play."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise SystemExit("under torchrun give --data: python train.py without torchrun makes shards of the built-in games")
+    check(c)
     data, workers, video = f"data/{c.net}", c.workers or os.cpu_count(), MINUTES_OF_VIDEO.get(c.net, 60)
     print(f"No --data given: the whole pipe on the built-in games, with {video} minutes of play.  Finished parts are skipped.")
     for n, (part, what, minutes) in enumerate(PARTS, 1):
         scale = 2 / workers * (video / 10 if part != "play" else 1)
         print(f"  {n} {part:8s} {what:68s}" + (f"about {max(1, minutes * scale):.0f} min" if minutes else "estimated when it starts"))
     suite = () if c.net == "tiny" else ("--games", "all", "--astray", "0.5")          # ten games are too many for minutes on a CPU
-    many, fresh = ("--workers", str(workers)), ("--fresh",) * c.fresh
+    many, fresh, net = ("--workers", str(workers)), ("--fresh",) * c.fresh, model.CONFIGS[c.net]
+    timing = [word for name in ("horizon", "rate", "shift") for word in (f"--{name}", f"{getattr(c, name, 0) or getattr(net, name):g}")]
     sim.run_stage("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), *many, *suite, *fresh)
     videos = sim.expand([f"{data}/videos"])
     sim.run_stage("extract.py", *videos, "--out", f"{data}/labels", *many, *fresh)
     sim.run_stage("parse.py", *videos, "--out", f"{data}/labels", "--device", c.device, *fresh)
-    sim.run_stage("filter.py", *videos, "--labels", f"{data}/labels", "--out", f"{data}/shards", *many, *fresh)
+    sim.run_stage("filter.py", *videos, "--labels", f"{data}/labels", "--out", f"{data}/shards", *timing, *many, *fresh)
     c = dataclasses.replace(c, data=f"{data}/shards")
     print(f"\n$ python train.py --config {c.net} --data {c.data} --out {c.run}", flush=True)
     policy = fit(c)

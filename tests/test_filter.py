@@ -248,6 +248,10 @@ def test_video_without_overlay(clip):
     sim.write(clip / "clip-000.overlay.safetensors", {}, "nitrogen.overlay/1", found=False, reason="none")
     with pytest.raises(SystemExit, match="no overlay was found"):
         shard(clip)
+    tensors, _ = sim.read(clip / "clip-000.actions.safetensors")
+    (clip / "clip-000.actions.safetensors").unlink()
+    sim.write(clip / "clip-000.truth.safetensors", tensors | {"sticks": tensors["sticks"] / 5}, "nitrogen.actions/1", unit="normalized")
+    assert sim.read(shard(clip))[1]["counts"]["kept"] == 90                          # what a recorder wrote needs no overlay
 
 
 # ---- looking at it, and what is in a folder

@@ -230,14 +230,15 @@ def test_a_person_at_the_real_window(policy):
 def served():
     """A server in this process: (its address, its brain, its open connections)."""
     brain, stop = Scripted("SOUTH", LEFT_X=-0.5), threading.Event()
-    server, peers = socket.create_server(("127.0.0.1", 0)), []
+    server, peers, threads = socket.create_server(("127.0.0.1", 0)), [], []
 
     def accept():
         with contextlib.suppress(OSError):
             while True:
                 peer, (host, port) = server.accept()
                 peers.append(peer)
-                threading.Thread(target=evaluation.attend, args=(peer, "client", brain, "open sesame", threading.Lock()), daemon=True).start()
+                threads.append(threading.Thread(target=evaluation.attend, args=(peer, "client", brain, "open sesame", threading.Lock()), daemon=True))
+                threads[-1].start()
 
     threading.Thread(target=accept, daemon=True).start()
     yield f"127.0.0.1:{server.getsockname()[1]}", brain, peers
@@ -245,6 +246,8 @@ def served():
         with contextlib.suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
         each.close()
+    for each in threads:                        # what they say last still has somewhere to go
+        each.join(10)
 
 
 def test_a_policy_on_another_machine_is_the_same(served):

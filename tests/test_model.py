@@ -191,7 +191,7 @@ def test_half_precision_checkpoints_come_back_as_they_were(tmp_path):
 
 def test_export_of_a_network_trained_here(tmp_path):
     """What never had a pooling head gets one of zeros; the way there and back changes nothing else."""
-    c = dataclasses.replace(model.CONFIGS["released"], width=64, head_width=16, vision_layers=1, mixer_layers=1, dit_layers=2)
+    c = dataclasses.replace(model.CONFIGS["released"], width=64, head_width=16, vision_layers=1, mixer_layers=1, dit_layers=2, rate=30.0)
     net, ours, pt = model.NitroGen(c).eval(), tmp_path / "m.safetensors", tmp_path / "m.pt"
     model.save(ours, net.state_dict(), net, step=5)
     model.main(["export", str(ours), str(pt)])

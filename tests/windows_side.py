@@ -87,9 +87,10 @@ def worst(*rests) -> float:
     return float(np.ptp(since, axis=1).max())
 
 
-def backward(out) -> int:
-    """How often a clock goes back from one frame to the next."""
-    return int((np.diff(out.rows(), axis=0) < 0).sum())
+def backward(out) -> list:
+    """Where a clock goes back from one frame to the next: [frame, clock, by how many ms]."""
+    moved = np.diff(out.rows(), axis=0) / MS
+    return [[int(frame) + 1, int(clock), float(moved[frame, clock])] for frame, clock in np.argwhere(moved < 0)]
 
 
 def launch(victim):
