@@ -2930,14 +2930,16 @@ class WindowsProcess:
     def suspend(self) -> list[tuple[int, int]]:
         """Let it stand still; -> where each thread does.  Asking for that waits for it: until then it may run on for a moment."""
         windows("NtSuspendProcess", self.handle)
-        places = []
+        places, end = [], time.perf_counter() + 5
         for thread in self.threads():
-            try:
-                places.append(self.place(thread))
-            except OSError:
-                if windows("WaitForSingleObject", thread, 0):       # it has not ended meanwhile
-                    self.resume()
-                    raise
+            while windows("WaitForSingleObject", thread, 0):        # until it has ended
+                try:
+                    places.append(self.place(thread))
+                    break
+                except OSError:                                     # on a busy machine it may take its time
+                    if time.perf_counter() > end:
+                        self.resume()
+                        raise
         return places
 
     def resume(self) -> None:

@@ -259,9 +259,9 @@ def over_a_second(out, change) -> dict:
 
 
 def at_rest(env) -> np.ndarray:
-    """The picture once it is the same for 1.5 s: Wine shows the last one up to a second late."""
+    """The picture once it is the same for 3 s: Wine shows the last one up to a second late, and later on a busy machine."""
     picture, since = env.render(), time.perf_counter()
-    while time.perf_counter() - since < 1.5:
+    while time.perf_counter() - since < 3:
         time.sleep(0.1)
         env.view.seen = -1
         before, picture = picture, env.render()
