@@ -201,6 +201,7 @@ def test_closing_the_window_ends_the_game():
         assert len(list(play)) == 1
 
 
+@pytest.mark.slow
 @hooked
 @pytest.mark.skipif(not importlib.util.find_spec("pygame") or not shutil.which("Xvfb"), reason="needs pygame and Xvfb (pip install pygame; sudo apt install xvfb)")
 def test_a_person_at_the_real_window(policy):
@@ -384,6 +385,7 @@ def test_a_full_server_says_so(policy, tmp_path):
         assert server.wait(60) == 0
 
 
+@pytest.mark.slow
 @hooked
 def test_two_machines_by_their_commands(policy, tmp_path):
     """serve and play as a user runs them: Ctrl-C ends with the report; then the server is killed for good."""

@@ -395,7 +395,7 @@ def play(rng, frames, shown):
     return buttons & shown, sticks
 
 
-@pytest.fixture(scope="module", params=["ps4-dark", "xbox360-outline"])
+@pytest.fixture(scope="module", params=["ps4-dark", pytest.param("xbox360-outline", marks=pytest.mark.slow)])
 def clip(request, tmp_path_factory):
     """A folder with clip.mp4 (960 x 540, mp4v) and clip.overlay.safetensors, and the true buttons, sticks and what is shown."""
     folder, rng = tmp_path_factory.mktemp("clip"), np.random.default_rng(7)

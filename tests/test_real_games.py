@@ -55,7 +55,8 @@ GAMES = {
 def param(name):
     missing = GAMES[name].missing
     reason = sim.hook_fault() or f"{missing} is not installed (apt install supertux chocolate-doom freedoom chromium-bsu xvfb)"
-    return pytest.param(name, marks=pytest.mark.skipif(bool(missing or sim.hook_fault()), reason=reason))
+    slow = [pytest.mark.slow] * (name == "chromium")            # the other two will do for every change
+    return pytest.param(name, marks=[pytest.mark.skipif(bool(missing or sim.hook_fault()), reason=reason), *slow])
 
 
 ALL = [param(name) for name in GAMES]
