@@ -725,7 +725,8 @@ def inspect(path) -> None:
     sim.show(path)
     if sim.read(path)[1]["format"] == "nitrogen.shard/1" and len((part := Part(path))["frame"]):
         row = np.round((part["time"] - part["time"][0]) * part.about["fps"]).astype(int)
-        kept, buttons, sticks = (np.zeros((row[-1] + 1, *shape), kind) for shape, kind in (((), bool), ((16,), np.uint8), ((4,), np.float32)))
+        T = row[-1] + 1
+        kept, buttons, sticks = np.zeros(T, bool), np.zeros((T, 16), np.uint8), np.zeros((T, 4), np.float32)
         kept[row], buttons[row], sticks[row] = True, part["buttons"], part["sticks"]
         shown = np.flatnonzero(np.diff(part["offset"]))
         frames = [decode(np.asarray(part.jpeg(i)), 160) for i in shown[np.linspace(0, len(shown) - 1, 8).astype(int)]]

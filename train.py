@@ -788,7 +788,7 @@ def pipeline(c: Config) -> None:
         print(f"  {n} {part:8s} {what:68s}" + (f"about {max(1, minutes * scale):.0f} min" if minutes else "estimated when it starts"))
     suite = () if c.net == "tiny" else ("--games", "all", "--astray", "0.5")          # ten games are too many for minutes on a CPU
     many, fresh, net = ("--workers", str(workers)), ("--fresh",) * c.fresh, model.CONFIGS[c.net]
-    timing = [word for name in ("horizon", "rate", "shift") for word in (f"--{name}", f"{getattr(c, name, 0) or getattr(net, name):g}")]
+    timing = ("--horizon", str(c.horizon or net.horizon), "--rate", f"{net.rate:g}", "--shift", str(net.shift))
     sim.run_stage("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), *many, *suite, *fresh)
     videos = sim.expand([f"{data}/videos"])
     sim.run_stage("extract.py", *videos, "--out", f"{data}/labels", *many, *fresh)

@@ -560,7 +560,8 @@ def test_overlay_is_found_to_a_fraction_of_a_pixel(tmp_path, name, width, opacit
     assert info["layout"] == extract.layout(extract.templates()[name])
 
 
-@pytest.mark.parametrize("spans", [pytest.param(((60, 99, 3),), marks=pytest.mark.slow), ((0, 49, 0), (50, 99, 3)), ((0, 30, 2), (60, 99, 2))], ids=["late", "moves", "goes and comes"])
+@pytest.mark.parametrize("spans", [pytest.param(((60, 99, 3),), marks=pytest.mark.slow), ((0, 49, 0), (50, 99, 3)), ((0, 30, 2), (60, 99, 2))],
+                         ids=["late", "moves", "goes and comes"])
 @pytest.mark.parametrize("names", [extract.CORE, pytest.param(extract.TEMPLATES, marks=pytest.mark.slow)], ids=["few", "all"])
 def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, monkeypatch, names, spans):
     """Each stretch is found, with its own place, and its ends to a few frames: compression leaves ghosts."""
