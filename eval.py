@@ -52,9 +52,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import sim  # before numpy: it says which packages are missing
+
 import numpy as np
 
-import sim
 from templates import decoys
 
 FPS = 30                                             # games are recorded and played at the policy's rate

@@ -35,9 +35,9 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import sim  # before numpy: it says which packages are missing
 
-import sim
+import numpy as np
 
 DEAD_ZONE = 0.1          # CHOICE: a stick within it is at rest
 REST = 0.5               # grid cells around the neutral point in which a stick is at rest: about the dead zone
@@ -255,7 +255,9 @@ def read_parquet(blob: bytes) -> dict:
     if not importlib.util.find_spec("pyarrow"):
         raise SystemExit("the released dataset is in parquet files: pip install pyarrow")
     try:
-        return parquet_reader().submit(read_columns, blob).result()
+        with sim.sigint_held_back():                                # also while it begins, Ctrl-C is not its business
+            future = parquet_reader().submit(read_columns, blob)
+        return future.result()
     except concurrent.futures.BrokenExecutor:
         parquet_reader.cache_clear()                                # the next file gets a new one
         raise ValueError("so broken that it ended the process that read it") from None

@@ -768,7 +768,9 @@ class Synthetic(torch.utils.data.Dataset):
 def batches(data: Synthetic, first: int, count: int, size: int, workers: int = 0):
     """Batches of items first .. first + count - 1, in order, drawn by `workers` processes."""
     more = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}         # forked from a process with threads, a drawer may hang
-    return torch.utils.data.DataLoader(data, size, sampler=range(first, first + count), num_workers=workers, **more)
+    loader = torch.utils.data.DataLoader(data, size, sampler=range(first, first + count), num_workers=workers, **more)
+    with sim.sigint_held_back():                    # they leave Ctrl-C to us
+        return iter(loader)
 
 
 # ---- training ------------------------------------------------------------------------------------------------------

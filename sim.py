@@ -62,8 +62,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == ROOT:       # a stage starts: Ctrl-C during the seconds of its imports
-    sys.excepthook = lambda kind, e, trace: print("interrupted", file=sys.stderr) if kind is KeyboardInterrupt else sys.__excepthook__(kind, e, trace)
+
+
+def ended_by(kind, e, trace) -> None:
+    """What a stage says of Ctrl-C during the seconds of its imports, and of a package that is missing."""
+    if kind is KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    elif kind is ModuleNotFoundError and e.name in ("torch", "numpy", "cv2", "PIL", "gymnasium", "safetensors", "einops", "tqdm"):
+        print(f"{e.name} is not installed here: pip install -r {ROOT / 'requirements.txt'}, or activate the environment that has it", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, e, trace)
+
+
+if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == ROOT:       # a stage starts
+    sys.excepthook = ended_by
 
 import gymnasium
 import numpy as np
@@ -628,17 +640,19 @@ def over_processes(fn, items, workers: int):
     """Yield (item, result, error) as they finish.  If a worker dies, what ran just then runs again, each item in a process of its own, and
     the rest goes on."""
     import multiprocessing
-    spawn, todo = multiprocessing.get_context("spawn"), list(reversed(items))
+    pool_of = functools.partial(concurrent.futures.ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
+    call, todo = functools.partial(interruptible, fn), list(reversed(items))
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
     try:
         while todo:
             running, alive = {}, True
-            with concurrent.futures.ProcessPoolExecutor(min(workers, len(todo)), spawn) as pool:
+            with pool_of(min(workers, len(todo))) as pool:
                 try:
                     while alive and (todo or running):
                         while todo and len(running) < workers:
-                            future = pool.submit(fn, todo[-1])
+                            with sigint_held_back():                    # a process that begins here begins with it held back
+                                future = pool.submit(call, todo[-1])
                             running[future] = todo.pop()
                         for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
                             if isinstance(future.exception(), concurrent.futures.BrokenExecutor):
@@ -650,12 +664,50 @@ def over_processes(fn, items, workers: int):
                 finally:
                     pool.shutdown(cancel_futures=True)                  # Ctrl-C: what has not begun does not begin
             for item in running.values():
-                with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
-                    yield item, *attempt(pool.submit(fn, item).result)
+                with pool_of(1) as pool:
+                    with sigint_held_back():
+                        future = pool.submit(call, item)
+                    yield item, *attempt(future.result)
     finally:
         os.environ.pop("OMP_NUM_THREADS", None)
         if threads:
             os.environ["OMP_NUM_THREADS"] = threads
+
+
+@contextlib.contextmanager
+def sigint_held_back():
+    """Ctrl-C reaches this thread at the end, and a process that is started here only if it lets it through (not on Windows)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+    resource_tracker.ensure_running()                                   # else it begins with the first process, and lets signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+interrupted = threading.Event()                                         # in a worker: Ctrl-C came while it had nothing to do
+
+
+def begin_worker() -> None:
+    """In a process that works for `over_processes`: a terminal sends Ctrl-C to it too, and between two items that must not end in a traceback."""
+    signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def interruptible(fn, item):
+    """fn(item) in such a process: Ctrl-C raises KeyboardInterrupt here and nowhere else, at once if it came before."""
+    idle = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        return fn(item)
+    finally:
+        signal.signal(signal.SIGINT, idle)
 
 
 def start_ray(address: str, workers: int, gpus: int):

@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -487,6 +488,13 @@ def test_ctrl_c_while_a_stage_is_imported(tmp_path):
     assert run.stdout.readline() == "importing\n"
     run.send_signal(signal.SIGINT)
     assert run.communicate(timeout=60)[1].strip() == "interrupted" and run.returncode
+
+
+@pytest.mark.parametrize("stage", ["extract", "parse", "filter", "model", "train", "sim", "eval"])
+def test_a_missing_package_is_one_line(stage, tmp_path):
+    """Python without this environment: -S leaves its packages out."""
+    run = subprocess.run([sys.executable, "-S", sim.ROOT / f"{stage}.py", "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1 and re.fullmatch(r"\w+ is not installed here: pip install -r \S+requirements.txt, or activate .*\n", run.stderr), run.stderr
 
 
 def test_a_video_that_does_not_fit_is_none(tmp_path):

@@ -208,18 +208,36 @@ sim.command_line("", {"": (Config, lambda c: sim.for_each(functools.partial(make
 """
 
 
+def stage_over_processes(tmp_path, stage, *items):
+    """That stage on those items in processes, in a session of its own, so that a signal reaches all of them, as from a terminal."""
+    (tmp_path / "stage.py").write_text(stage)
+    return subprocess.Popen([sys.executable, "stage.py", "--ray", "", *items], cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                            env={**os.environ, "PYTHONPATH": str(ROOT)}, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+
+
 def test_ctrl_c_begins_nothing_more(tmp_path):
     """Two processes, forty items of a second: those under way end, and the few that the processes had taken on; the rest does not begin."""
-    (tmp_path / "stage.py").write_text(STAGE.replace("sleep(20)", "sleep(1)"))
-    run = subprocess.Popen([sys.executable, "stage.py", "--ray", "", "a", *(f"slow{i}" for i in range(40))], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-                           env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True,
-                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    run = stage_over_processes(tmp_path, STAGE.replace("sleep(20)", "sleep(1)"), "a", *(f"slow{i}" for i in range(40)))
     while not (tmp_path / "slow0").exists() and run.poll() is None:
         time.sleep(0.05)
     os.killpg(run.pid, signal.SIGINT)
     said = run.communicate(timeout=180)[1]
     assert run.returncode == 1 and "interrupted; finished work is kept" in said and "Traceback" not in said, said
     assert 2 <= len([p for p in tmp_path.iterdir() if not p.suffix]) < 15
+
+
+@pytest.mark.parametrize("moment", ["begins", "has nothing to do"])
+def test_ctrl_c_while_a_process(moment, tmp_path):
+    """No traceback of its own then, and it takes on nothing more."""
+    begins = "if __name__ == '__mp_main__':\n    Path('begun.mark').touch(), time.sleep(3)\n"
+    run = stage_over_processes(tmp_path, STAGE + (begins if moment == "begins" else ""), "a", "slow0")
+    while not (tmp_path / ("begun.mark" if moment == "begins" else "a")).exists() and run.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.killpg(run.pid, signal.SIGINT)
+    start, said = time.monotonic(), run.communicate(timeout=180)[1]
+    assert run.returncode == 1 and "interrupted; finished work is kept" in said and "Traceback" not in said, said
+    assert {p.name for p in tmp_path.iterdir() if not p.suffix} == (set() if moment == "begins" else {"a"}) and time.monotonic() - start < 15
 
 
 def test_without_ray_and_without_its_cluster(monkeypatch):
