@@ -58,6 +58,7 @@ WIDTHS = (0.08, 0.9)    # CHOICE: of an overlay, in widths of the frame
 PROBES = 5              # cells of the index that a search looks into
 ALIKE = {"sift": 0.88, "xfeat": 0.8}        # CHOICE: cosine of descriptors that may show the same thing
 MOST = 1000             # CHOICE: keypoints of one picture of a template
+INDICES = 8             # CHOICE: kept in data/index, those used last
 MIN_VOTES = 5           # CHOICE: matches that make a candidate; it must still be verified
 SURE = 0.15             # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers (README: a table)
 HOPE = 0.25             # CHOICE: share of SURE below which a candidate is not looked at closely; on 46 videos none rose above it
@@ -1123,6 +1124,15 @@ class XFeatTraining(Training):
         return [loss.item(), *(p.item() for p in parts)]
 
 
+def batches(data, first: int, count: int, size: int, workers: int = 0):
+    """Batches of items first .. first + count - 1, in order, drawn by `workers` processes."""
+    import torch
+    more = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}         # forked from a process with threads, a drawer may hang
+    loader = torch.utils.data.DataLoader(data, size, sampler=range(first, first + count), num_workers=workers, **more)
+    with sim.sigint_held_back():                    # they leave Ctrl-C to us
+        return iter(loader)
+
+
 def machine(device: str) -> str:
     """What the training ran on, in words."""
     import torch
@@ -1158,8 +1168,8 @@ def train(cfg: TrainConfig) -> None:
     data = Pairs(cfg.seed, known, [p for i, p in enumerate(photos) if i % 8])
     print(f"train XFeat, {sum(p.numel() for p in run.params.values()):,} parameters, on {device}: {len(known)} templates ({len(unseen)} held out), "
           f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
-    feed = lambda first, count: torch.utils.data.DataLoader(data, cfg.batch, sampler=range(first, first + count), num_workers=cfg.workers)    # noqa: E731
-    if not run.follow(feed, lambda v: f"loss {v[0]:.3f} (descriptors {v[1]:.3f}, keypoints {v[2]:.3f}), found {v[3]:.3f}"):
+    if not run.follow(lambda first, count: batches(data, first, count, cfg.batch, cfg.workers),
+                      lambda v: f"loss {v[0]:.3f} (descriptors {v[1]:.3f}, keypoints {v[2]:.3f}), found {v[3]:.3f}"):
         return
     w = {k: v.detach().cpu().half() for k, v in run.w.items()}
     found = held_out_points(run.w, Pairs(cfg.seed + 1, unseen, photos[::8]), cfg.validation)
@@ -1254,7 +1264,10 @@ def index(pool: Pool, detector: str, weights: str):
         digest.update(t.atlas.tobytes() + repr((t.size, t.elements)).encode())
     path = sim.ROOT / "data/index" / f"{digest.hexdigest()[:16]}.safetensors"
     with contextlib.suppress(SystemExit):                          # not there, or broken: made anew
-        return sim.read(path, "nitrogen.index/1")[0]
+        tensors = sim.read(path, "nitrogen.index/1")[0]
+        with contextlib.suppress(OSError):
+            os.utime(path)                                         # it is in use
+        return tensors
     parts = []
     for i, template in enumerate(tqdm(pool.values(), "index of templates, once", len(pool), leave=False, mininterval=2)):
         for picture, affine in poses(template, detector):
@@ -1270,6 +1283,8 @@ def index(pool: Pool, detector: str, weights: str):
                "sizes": np.array([t.size for t in pool.values()], np.float32)}
     with contextlib.suppress(OSError, SystemExit):                 # a folder that cannot be written costs time, nothing else
         sim.write(path, tensors, "nitrogen.index/1", templates=list(pool))
+        for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-INDICES]:
+            old.unlink(missing_ok=True)
     return tensors
 
 

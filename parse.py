@@ -765,14 +765,6 @@ class Synthetic(torch.utils.data.Dataset):
         return every[:-1], every[-1]
 
 
-def batches(data: Synthetic, first: int, count: int, size: int, workers: int = 0):
-    """Batches of items first .. first + count - 1, in order, drawn by `workers` processes."""
-    more = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}         # forked from a process with threads, a drawer may hang
-    loader = torch.utils.data.DataLoader(data, size, sampler=range(first, first + count), num_workers=workers, **more)
-    with sim.sigint_held_back():                    # they leave Ctrl-C to us
-        return iter(loader)
-
-
 # ---- training ------------------------------------------------------------------------------------------------------
 
 def read_batch(parser: Parser, batch: dict, device: str):
@@ -802,7 +794,7 @@ def validate(parser: Parser, data: Synthetic, count: int, device: str, workers: 
     """Per family, of what is visible: button accuracy, accuracy of silence, recall, F1, stick R2 per axis averaged, mean error in stick
     radii; and the accuracy of visibility."""
     parts = []
-    for b in tqdm(batches(data, 0, count, 32, workers), desc="validation", leave=False):
+    for b in tqdm(extract.batches(data, 0, count, 32, workers), "validation", math.ceil(count / 32), leave=False):
         buttons, heat, seen, b = read_batch(parser, b, device)
         shown = torch.cat([b["shown"][:, :16], b["shown"][:, 16::2]], 1)[:, None].expand_as(seen)
         parts.append([v.cpu().numpy() for v in (b["family"], shown, b["visible"], seen > 0, buttons > 0, b["buttons"], locate(heat)[0], b["cells"])])
@@ -917,7 +909,7 @@ def train(cfg: TrainConfig) -> None:
         before = validate(load(sim.shipped(cfg.init), device), test, cfg.validation, device, cfg.workers)
         print(f"{cfg.init}, on what it is to adapt to:")
         print_table(before)
-    if not run.follow(lambda first, count: batches(data, first, count, cfg.batch, cfg.workers),
+    if not run.follow(lambda first, count: extract.batches(data, first, count, cfg.batch, cfg.workers),
                       lambda v: f"loss {v[0]:.4f} (buttons {v[1]:.4f}, sticks {v[2]:.3f}, visibility {v[3]:.3f})"):
         return
     table = validate(run.averaged(), test, cfg.validation, device, cfg.workers)

@@ -876,7 +876,8 @@ UNCOUNTED = b"0 0 0\n"                         # schedstat of a kernel that does
 INTERRUPTED = {-4, -512, -513, -514, -516}     # EINTR and the kernel's inner ERESTART codes
 
 PTRACE = {"POKEDATA": 5, "CONT": 7, "SINGLESTEP": 9, "GETREGS": 12, "SETREGS": 13, "DETACH": 17, "SYSCALL": 24,
-          "GETEVENTMSG": 0x4201, "SEIZE": 0x4206, "INTERRUPT": 0x4207, "LISTEN": 0x4208, "GET_SYSCALL_INFO": 0x420E}
+          "SETOPTIONS": 0x4200, "GETEVENTMSG": 0x4201, "SEIZE": 0x4206, "INTERRUPT": 0x4207, "LISTEN": 0x4208, "GETSIGMASK": 0x420A, "SETSIGMASK": 0x420B,
+          "GET_SYSCALL_INFO": 0x420E}
 FORK, VFORK, CLONE, EXEC, VFORK_DONE, SECCOMP, STOP = 1, 2, 3, 4, 5, 7, 128   # ptrace events
 OPTIONS = 1 | 2 | 4 | 8 | 16 | 32 | 128        # TRACESYSGOOD and those events
 EXITKILL = 1 << 20
@@ -1190,13 +1191,21 @@ class Clock:
         for name, value in zip(ARGUMENTS, (*args, 0, 0, 0, 0, 0)):
             setattr(now, name, value)
         self._set_registers(tid, now)
-        ptrace("CONT", tid)
-        while self._wait(tid) != SIGTRAP:
-            ptrace("CONT", tid)
+        self._until_trap(tid, "CONT")
         result = ctypes.c_longlong(self._registers(tid).rax).value
         process.write_code(tid, before.rip, code)
         self._set_registers(tid, before)
         return result
+
+    def _until_trap(self, tid, how: str) -> None:
+        """Let a stopped thread run to its next trap, by CONT or SINGLESTEP; signals wait meanwhile."""
+        mask, rest = ctypes.c_uint64(), ctypes.c_uint64(ONES ^ 1 << SIGTRAP - 1)
+        ptrace("GETSIGMASK", tid, 8, ctypes.addressof(mask))
+        ptrace("SETSIGMASK", tid, 8, ctypes.addressof(rest))
+        ptrace(how, tid)
+        while self._wait(tid) != SIGTRAP:
+            ptrace(how, tid)
+        ptrace("SETSIGMASK", tid, 8, ctypes.addressof(mask))
 
     def _wait(self, tid) -> int:
         """Wait for a stop while preparing: the signal, or 0 for another kind of stop."""
@@ -1345,6 +1354,13 @@ class Clock:
         return info.raw[0] == 1
 
     def _on_birth(self, thread, event):
+        self._born(thread)
+        if event == VFORK:
+            thread.state = "vfork"
+        self._go_on(thread)
+
+    def _born(self, thread) -> Thread:
+        """The new thread or process of one that has just begun it."""
         tid = ctypes.c_ulong()
         ptrace("GETEVENTMSG", thread.tid, 0, ctypes.addressof(tid))
         tid = tid.value
@@ -1353,9 +1369,7 @@ class Clock:
         own = pid != thread.process.pid
         self.threads[tid] = Thread(tid, Process(pid, thread.process) if own else thread.process,
                                    random=thread.random.spawn(1)[0] if thread.random else None)
-        if event == VFORK:
-            thread.state = "vfork"
-        self._go_on(thread)
+        return self.threads[tid]
 
     # -- system calls that read the time or wait
 
@@ -1640,9 +1654,7 @@ class Clock:
         else:
             self._set_registers(thread.tid, registers)
             process.write_code(thread.tid, at, byte)
-            ptrace("SINGLESTEP", thread.tid)
-            while self._wait(thread.tid) != SIGTRAP:
-                ptrace("SINGLESTEP", thread.tid)
+            self._until_trap(thread.tid, "SINGLESTEP")
             return process.write_code(thread.tid, at, INT3)
         self._set_registers(thread.tid, registers)
 
@@ -1984,20 +1996,26 @@ class Clock:
 
     def _seize(self):
         """All its threads, also those that are born meanwhile; they are stopped."""
-        process = Process(self.pid)
-        while new := [t for t in map(int, os.listdir(f"/proc/{self.pid}/task")) if t not in self.threads]:
+        process, gone = Process(self.pid), set()
+        while new := [t for t in map(int, os.listdir(f"/proc/{self.pid}/task")) if t not in self.threads and t not in gone]:
             for tid in new:
-                ptrace("SEIZE", tid, 0, OPTIONS)
-                ptrace("INTERRUPT", tid)
-                self._wait(tid)
-                self.threads[tid] = Thread(tid, process, "parked")
+                try:
+                    ptrace("SEIZE", tid)                            # no events yet: whom it begins now is found by the next look
+                    ptrace("INTERRUPT", tid)
+                    while number := self._wait(tid):                # a signal was on its way
+                        ptrace("CONT", tid, 0, number)
+                    ptrace("SETOPTIONS", tid, 0, OPTIONS)
+                    self.threads[tid] = Thread(tid, process, "parked")
+                except (ProcessLookupError, PermissionError):       # it has ended meanwhile, or is about to
+                    if tid == self.pid:
+                        raise
+                    gone.add(tid)
 
     def _leave_vdso(self, thread):
         """Step a thread out of the code that is about to change."""
         vdso = dict(struct.iter_unpack("<QQ", Path(f"/proc/{thread.tid}/auxv").read_bytes())).get(33, 0)
         while vdso <= self._registers(thread.tid).rip < vdso + 4 * PAGE:
-            ptrace("SINGLESTEP", thread.tid)
-            self._wait(thread.tid)
+            self._until_trap(thread.tid, "SINGLESTEP")
 
     def _cut_wait(self, thread, registers, index, kind):
         """Let the kernel wait for a moment only; _on_result makes it wait on."""
@@ -2030,6 +2048,8 @@ class Clock:
                     if not os.WIFSTOPPED(status):
                         del self.threads[thread.tid]
                         continue
+                    if status >> 16 in (FORK, VFORK, CLONE):
+                        os.waitpid(self._born(thread).tid, WALL)    # ours from its first moment: it is let go too
                     signals[thread.tid] = 0 if status >> 16 or status >> 8 in (SYSCALL_STOP, SIGTRAP) else status >> 8
                     if thread.state == "waiting":
                         self._restore_wait(thread, status)
@@ -2839,6 +2859,7 @@ ENDLESS = 2**62                                # a limit that is never reached
 JUMP = {64: 14, 32: 5}                         # bytes that replace the beginning of a function
 HANDLES = {"OpenProcess", "OpenThread", "CreateToolhelp32Snapshot", "VirtualAllocEx", "CreateRemoteThread", "CreateJobObjectW", "GetForegroundWindow"}
 ACCESS_DENIED, ELEVATION_REQUIRED = 5, 740     # Windows error codes
+ALL_ACCESS = 0x1FFFFF                          # to a process or thread: PROCESS_ALL_ACCESS, THREAD_ALL_ACCESS
 
 
 @functools.cache
@@ -2893,7 +2914,6 @@ class WindowsProcess:
     """Memory and threads of a game, 64 or 32 bits."""
 
     def __init__(self, pid: int):
-        ALL_ACCESS = 0x1FFFFF
         self.pid, self.handle = pid, must("OpenProcess", ALL_ACCESS, 0, pid)
         machine, = struct.unpack("<H", self.read(self.header(self.image()) + 4, 2))
         self.bits = {0x8664: 64, 0x14C: 32}.get(machine)
@@ -2963,7 +2983,6 @@ class WindowsProcess:
 
     def threads(self):
         """Handles of its threads; to be used at once."""
-        ALL_ACCESS = 0x1FFFFF
         for tid, owner in snapshot(4, "<8xII12x"):                  # THREADENTRY32
             if owner == self.pid and (handle := windows("OpenThread", ALL_ACCESS, 0, tid)):
                 yield handle

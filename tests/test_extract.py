@@ -610,6 +610,11 @@ def test_the_index_is_kept(tmp_path, monkeypatch):
     (tmp_path / "pads.py").write_text(Path(pads.__file__).read_text() + "#")
     monkeypatch.setattr(pads, "__file__", str(tmp_path / "pads.py"))
     assert np.array_equal(extract.templates(extract.CORE[:2]).index("sift")["owner"], a["owner"]) and len(list((tmp_path / "data/index").iterdir())) == 3
+    used = {p: p.stat().st_mtime_ns for p in (tmp_path / "data/index").iterdir()}
+    monkeypatch.setattr(extract, "INDICES", 2)
+    extract.templates(extract.CORE[:2]).index("sift")
+    extract.templates(extract.CORE[:4]).index("sift")              # of the four, the new one and the one used last stay
+    assert [p.stat().st_mtime_ns > used.get(p, 0) for p in (tmp_path / "data/index").iterdir()] == [True, True]
     monkeypatch.setattr(sim, "ROOT", tmp_path / "file")
     (tmp_path / "file").write_text("")
     assert np.array_equal(extract.templates(extract.CORE[:2]).index("sift")["owner"], a["owner"])

@@ -166,7 +166,7 @@ def test_the_fast_network_says_the_same(dtype, tolerance):
     plain, fast = parse.load(WEIGHTS), parse.accelerate(parse.load(WEIGHTS), dtype)
     assert sum(isinstance(m, parse.Packed) for m in fast.modules()) > 40
     with torch.no_grad():
-        for b in parse.batches(parse.Synthetic(11), 0, 12, 4):
+        for b in extract.batches(parse.Synthetic(11), 0, 12, 4):
             x, still = parse.beside(b["frames"]), parse.still_input(b["median"][:, None].expand_as(b["frames"]), b["looks"])
             want = plain(x, still, b["boxes"], b["sticks"])
             found = fast.read(x, *fast.prepare(still, b["boxes"], b["sticks"]))
@@ -330,7 +330,7 @@ def test_states_cover_the_pad():
 def test_steps_lower_the_loss(tmp_path):
     sim.keep_memory()
     run = parse.ParserTraining(parse.TrainConfig(out=str(tmp_path / "p.safetensors"), images=200, batch=6, lr=2e-3), "cpu")
-    batch = next(iter(parse.batches(parse.Synthetic(0), 0, 6, 6)))
+    batch = next(iter(extract.batches(parse.Synthetic(0), 0, 6, 6)))
     losses = [run.step(batch)[0] for _ in range(20)]
     assert losses[-1] < 0.7 * losses[0], losses
 
@@ -355,7 +355,7 @@ def test_training_resumes(tmp_path, capsys):
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
     """Same weights after 2 + 2 steps as after 4, to the last bit."""
     cfg = parse.TrainConfig(out=str(tmp_path / "a.safetensors"), images=16, batch=4, lr=1e-3)
-    data = [*parse.batches(parse.Synthetic(0), 0, 16, 4)]
+    data = [*extract.batches(parse.Synthetic(0), 0, 16, 4)]
     whole = parse.ParserTraining(cfg, "cpu")
     for batch in data:
         whole.step(batch)

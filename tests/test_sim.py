@@ -755,6 +755,30 @@ def test_a_signal_outlives_the_attachment(wait):
 
 
 @needs_hook
+@pytest.mark.skipif(bool(sim.attach_fault()), reason=str(sim.attach_fault()))
+def test_attached_amid_threads_that_come_and_go(tmp_path):
+    """Thousands of threads, processes and queued signals a second: each attachment succeeds, no signal is lost, nobody is left standing."""
+    libc, sent, stop = ctypes.CDLL(None), [0], threading.Event()
+
+    def shoot():
+        while not stop.is_set():
+            sent[0] += libc.sigqueue(program.pid, signal.SIGRTMIN, None) == 0
+            time.sleep(0.0003)
+    with subprocess.Popen([compiled(tmp_path, "storm")], stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout.readline() == "ready\n"
+            shooter = threading.Thread(target=shoot)
+            shooter.start()
+            for _ in range(10):
+                with contextlib.closing(sim.Clock.attach(program.pid)) as clock:
+                    clock.step(0.02)
+                time.sleep(0.01)
+        finally:
+            stop.set(), shooter.join(), program.terminate()
+        assert int(program.communicate(timeout=20)[0]) == sent[0] > 1000 and program.returncode == 0
+
+
+@needs_hook
 def test_attach_to_what_is_not_there():
     with pytest.raises(sim.GameError, match="attach: process 999999999: "):
         sim.Clock.attach(999999999)
