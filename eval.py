@@ -212,9 +212,9 @@ def record_video(stem: str, c: Record) -> int:
         while row < length:
             task, seed = tasks[(first + len(episodes)) % len(tasks)], int(rng.integers(1 << 31))
             episodes.append({"row": row, "task": task, "seed": seed})
-            expert = StickyRandom(seed) if chance else Expert(name, seed)
+            expert = sim.StickyRandom(seed) if chance else Expert(name, seed)
             pad = np.zeros(16, np.uint8), np.zeros(4, np.float32)
-            others, lapse, disturbed = [(StickyRandom(seed + 1), 1)], 0, c.astray > 0 and rng.random() < c.astray      # who, for s at most
+            others, lapse, disturbed = [(sim.StickyRandom(seed + 1), 1)], 0, c.astray > 0 and rng.random() < c.astray      # who, for s at most
             if disturbed and c.learner:                         # as DAgger (arXiv 1011.0686) visits what the learner visits
                 others.append((Policy(c.learner, "cpu", Play.execute, Play.steps, seed), 4))
             with launch(name, task, seed) as env:
@@ -273,7 +273,6 @@ def overlay(c: Overlay) -> dict:
     if c.stage == "locate":
         return locate(c)
     tables, fresh = {}, ("--fresh",) * c.fresh
-    many = ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()), *fresh)
     if c.videos:
         tables["given"] = extraction_table(c.videos, c.labels, c)
     else:
@@ -281,8 +280,8 @@ def overlay(c: Overlay) -> dict:
         for name, overlays, how in (("families", ",".join(PAPER), ()), ("skins", c.templates, another)):
             videos, labels, own = f"{c.out}/{name}", f"{c.out}/{name}-labels", ("--templates", c.templates) if name == "skins" else ()
             sim.run_stage("eval.py", "record", "--out", videos, "--minutes", str(c.minutes), "--overlays", overlays, "--player", "mixed",
-                          "--smallest", "0.2", "--largest", "0.45", "--faintest", "0.5", "--seed", str(c.seed + 1000), *how, *many)
-            sim.run_stage("extract.py", videos, "--out", labels, *own, *many)
+                          "--smallest", "0.2", "--largest", "0.45", "--faintest", "0.5", "--seed", str(c.seed + 1000), *how, *c.flags)
+            sim.run_stage("extract.py", videos, "--out", labels, *own, *c.flags)
             sim.run_stage("parse.py", videos, "--out", labels, "--weights", c.weights, "--device", c.device, *fresh)
             tables[name] = extraction_table(sim.expand([videos]), labels, c)
         if c.adapt:
@@ -799,20 +798,6 @@ class Expert:
         return self.play(info["score"])
 
 
-class StickyRandom:
-    """A gamepad in the hands of chance: every button and axis is drawn anew and held for 0.1 to 1 s."""
-
-    def __init__(self, seed: int, fps: int = FPS):
-        self.rng, self.fps, self.left, self.value = np.random.default_rng(seed), fps, np.zeros(20), np.zeros(20, np.float32)
-
-    def __call__(self, frame, info):
-        new = self.left <= 0
-        self.left[new] = self.rng.integers(self.fps // 10, self.fps + 1, new.sum())
-        self.value[new] = np.r_[self.rng.random(16) < 0.3, self.rng.uniform(-1, 1, 4)][new]
-        self.left -= 1
-        return self.value[:16].astype(np.uint8), self.value[16:].copy()
-
-
 class Held:
     """The left stick pushed one way and the right trigger held, for ever; (0, 0) without the trigger is no input at all."""
 
@@ -976,7 +961,7 @@ def within(job: Job, show=None) -> dict:
 
     Twenty times as fast as through GameEnv, where it moves alike (tests/test_eval.py).
     """
-    agent = {"expert": lambda: Expert(job.game, job.seed), "random": lambda: StickyRandom(job.seed), "none": Held,
+    agent = {"expert": lambda: Expert(job.game, job.seed), "random": lambda: sim.StickyRandom(job.seed), "none": Held,
              "held": lambda: Held(*WAYS[job.seed % 4])}[job.player]()
     world, pad = game(job.game).Game(job.task, job.seed), Held()(None, None)                # nobody touches the pad in frame 0
     for i in itertools.count():
@@ -1222,19 +1207,16 @@ def report_page(report: dict, strips: list[Path]) -> str:
 
 
 def png(figure) -> bytes:
-    import matplotlib.pyplot as plt
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
     return out.getvalue()
 
 
 def plot_cells(report: dict) -> bytes:
     """Bars as in the paper's figure: completed tasks by group and category with intervals; its own figures and the random pad's as marks."""
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    figure, ax = plt.subplots(figsize=(9, 3.6))
+    from matplotlib.figure import Figure
+    figure = Figure((9, 3.6))
+    ax = figure.subplots()
     rows = [row for row in report["cells"] if row in GROUPS or row == "all"]
     for j, (col, colour) in enumerate(zip(CATEGORIES, ("#d1495b", "#30638e", "#edae49"))):
         for i, row in enumerate(rows):
@@ -1255,11 +1237,10 @@ def plot_cells(report: dict) -> bytes:
 
 def plot_tasks(report: dict) -> bytes:
     """Mean progress of each task with its interval; the random pad and the expert beside."""
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     tasks = report["tasks"][::-1]
-    figure, ax = plt.subplots(figsize=(9, 0.8 + 0.22 * len(tasks)))
+    figure = Figure((9, 0.8 + 0.22 * len(tasks)))
+    ax = figure.subplots()
     for y, t in enumerate(tasks):
         mean, low, high = t["policy"]["progress"]
         ax.plot([low, high], [y, y], color="#30638e", lw=3, alpha=0.4)
@@ -1308,15 +1289,14 @@ def ablate(c: Ablate) -> None:
         raise SystemExit(f"{c.data}: no videos/ and labels/ there; python train.py --config {c.net} makes them")
     chosen = [name for name in ABLATIONS if c.rows == "all" or any(part in name for part in c.rows.split(","))]
     fresh, seed, once, lines = ("--fresh",) * c.fresh, ("--seed", str(c.seed)), functools.cache(sim.run_stage), []
-    common = ("--workers", str(c.workers), *fresh)
     for name in chosen:
         cut, fit, weights, hands = (flags.format(data=c.data) for flags in ABLATIONS[name])
         shards, run, played = (f"{c.out}/{kind}{re.sub(r'[^a-z0-9]+', '-', what)}".rstrip("-") for kind, what in (
             ("shards", cut), ("run", cut + fit), ("play", cut + fit + weights + hands)))
-        once("filter.py", f"{c.data}/videos", "--labels", f"{c.data}/labels", "--out", shards, *common, *cut.split())
+        once("filter.py", f"{c.data}/videos", "--labels", f"{c.data}/labels", "--out", shards, *c.flags, *cut.split())
         once("train.py", "--config", c.net, "--data", shards, "--out", run, "--raw", "--device", c.device, *seed, *fresh, *(("--steps", str(c.steps)) if c.steps else ()), *fit.split())
         once("eval.py", "play", "--policy", f"{run}/{weights}.safetensors", "--games", c.games, "--seeds", str(c.seeds), "--out", played, "--device", c.device,
-             *seed, *common, *hands.split())
+             *seed, *c.flags, *hands.split())
         mine = json.loads(Path(played, "report.json").read_bytes())["cells"]["all"]["all"]["policy"]
         lines.append(f"{name:28s}{percent(mine):>14s}   " + "{:.2f} [{:.2f}, {:.2f}]".format(*mine["progress"]))
     print(f"\n{'':28s}{'completed, %':>14s}   progress\n" + "\n".join(lines))
@@ -1358,7 +1338,6 @@ SAME = "use one version of this project on both sides"
 MESSAGE, HELLO, CLIENTS = 1 << 20, 1 << 12, 8                   # at most: bytes of a message, and of one from somebody unproven; clients
 FADE = 3                                                        # CHOICE: actions over which a new chunk takes over from the old one, in real time
 RELEASED = np.zeros(16, np.uint8), np.zeros(4, np.float32)
-MENU = [sim.BUTTONS.index("BACK"), sim.BUTTONS.index("START")]
 
 
 def live(c: Live) -> dict | None:
@@ -1539,7 +1518,7 @@ def frames(env, agent, c: Live, person=None, start=()):
             agent.forget()
             continue
         if not c.menu:
-            buttons = np.where(np.isin(np.arange(16), MENU), 0, buttons)
+            buttons = np.where(np.isin(np.arange(16), sim.MENU), 0, buttons)
         pad = person(env.render(), (buttons, sticks)) if person else (buttons, sticks)
         if pad is None:
             return
@@ -1708,7 +1687,7 @@ def in_real_game(job: Job, c: Live) -> dict:
         command = [part.replace("{home}", home) for part in task["command"]]
         c = dataclasses.replace(c, command=(program(command[0]), *command[1:]), fps=task.get("fps", 60), seconds=float(task["seconds"]), seed=job.seed, home=home,
                                 realtime=c.realtime and job.player == "policy", **{k: task[k] for k in ("gamepad", "screen") if k in task})
-        agent = StickyRandom(job.seed, c.fps) if job.player == "random" else Held() if job.player == "none" else \
+        agent = sim.StickyRandom(job.seed, c.fps) if job.player == "random" else Held() if job.player == "none" else \
             stack.enter_context(contextlib.closing(Pilot(stack.enter_context(contextlib.closing(brain_of(c))), c)))
         env, best = stack.enter_context(sim.launch(c, keys=task.get("keys"))), 0.0
         look = lambda: max(best, task_score(task["score"], env, folder, home))
@@ -1965,16 +1944,14 @@ def transfer(c: Transfer) -> dict:
         raise SystemExit(f"--hours {c.hours} --repeats {c.repeats} --seeds {c.seeds}: expected numbers above 0, as in --hours 0.25,0.5,1 --repeats 3 --seeds 10")
     others, root = [n for n in game_names() if n != c.held_out], Path(c.out) / c.held_out
     game(c.held_out)
-    fresh = ("--fresh",) * c.fresh
-    common = ("--config", c.net, "--device", c.device, "--workers", str(c.workers), *fresh)
-    many = ("--workers", str(c.workers), *(("--ray", c.ray) if c.ray else ()), *fresh)
-    seen, labels = demonstrations(root / "others", others, c.others, c, many)
-    sim.run_stage("filter.py", *seen, "--labels", labels, "--out", f"{root}/others/shards", *many)
+    common = ("--config", c.net, "--device", c.device, "--workers", str(c.workers), *("--fresh",) * c.fresh)
+    seen, labels = demonstrations(root / "others", others, c.others, c)
+    sim.run_stage("filter.py", *seen, "--labels", labels, "--out", f"{root}/others/shards", *c.flags)
     sim.run_stage("train.py", *common, "--data", f"{root}/others/shards", "--out", f"{root}/pretrained", "--steps", str(c.pretrain),
                   "--seed", str(c.seed))
-    (clips, labels), results = demonstrations(root / "own", [c.held_out], hours[-1], c, many), {}
+    (clips, labels), results = demonstrations(root / "own", [c.held_out], hours[-1], c), {}
     for h in hours:
-        sim.run_stage("filter.py", *lasting(clips, h), "--labels", labels, "--out", f"{root}/own/shards-{h:g}h", *many)
+        sim.run_stage("filter.py", *lasting(clips, h), "--labels", labels, "--out", f"{root}/own/shards-{h:g}h", *c.flags)
         for seed, arm in itertools.product(range(c.seed, c.seed + c.repeats), ARMS):
             run = f"{root}/{h:g}h-{arm.replace(' ', '-')}-{seed}"
             init = ("--init", f"{root}/pretrained/model.safetensors") if arm == ARMS[1] else ()
@@ -1984,17 +1961,17 @@ def transfer(c: Transfer) -> dict:
     return transfer_curve(results, root, c)
 
 
-def demonstrations(folder: Path, games, hours: float, c: Transfer, many) -> tuple[list[str], str]:
+def demonstrations(folder: Path, games, hours: float, c: Transfer) -> tuple[list[str], str]:
     """(videos of the experts, the games in turn, for so long; folder of what their overlays say)"""
     where = c.data or folder
     if not c.data:
         whole = math.ceil((3600 * hours - 1) / Record.seconds) * Record.seconds
         sim.run_stage("eval.py", "record", "--out", f"{folder}/videos", "--games", ",".join(games), "--minutes", str(whole / 60),
-                      "--seed", str(c.seed), *many)
+                      "--seed", str(c.seed), *c.flags)
     game_of, number = (lambda v, i=i: Path(v).stem.rpartition("-")[i] for i in (0, 2))
     videos = lasting(sorted((v for v in sim.expand([f"{where}/videos"]) if game_of(v) in games), key=lambda v: int(number(v))), hours)
     if not c.data:
-        sim.run_stage("extract.py", *videos, "--out", f"{folder}/labels", *many)
+        sim.run_stage("extract.py", *videos, "--out", f"{folder}/labels", *c.flags)
         sim.run_stage("parse.py", *videos, "--out", f"{folder}/labels", "--device", c.device, *("--fresh",) * c.fresh)
     return videos, f"{where}/labels"
 
@@ -2038,14 +2015,12 @@ def relative(means) -> np.ndarray:
 
 def transfer_curve(results: dict, root: Path, c: Transfer) -> dict:
     """Progress and success over hours of data, 95 % intervals over trainings (from one pretraining) and levels: printed, transfer.json, transfer.png."""
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     hours, tasks = sorted({h for h, _ in results}), list(game(c.held_out).TASKS)
     floor = np.mean([within(Job("random", c.held_out, t, 10_000 + s))["progress"] for t in tasks for s in range(c.seeds)])
     print(f"{c.held_out}, {c.repeats} trainings x {len(tasks)} tasks x {c.seeds} levels: mean and 95 % interval over trainings and levels; "
           f"a random pad's progress: {floor:.2f}\n{'hours':>6s}{'':10s}" + "".join(f"{arm:>20s}" for arm in ARMS) + f"{'relative':>24s}")
-    curve, figure, axes = [], *plt.subplots(1, 2, figsize=(8, 3), sharey=True)
+    curve, figure = [], Figure((8, 3))
     for h in hours:
         scores = np.array([results[h, arm] for arm in ARMS], float).reshape(2, c.repeats, len(tasks), c.seeds, 2)
         mean, draws = scores.mean((1, 2, 3)), resampled(scores)
@@ -2056,6 +2031,7 @@ def transfer_curve(results: dict, root: Path, c: Transfer) -> dict:
         curve += [{"hours": h, "arm": arm, **{name: dict(zip(("mean", "low", "high"), (mean[i, k], *spread[:, i, k])))
                    for k, name in enumerate(("progress", "success"))}} for i, arm in enumerate(ARMS)]
     print("the paper's own gains in success: +7 to +13 % (roguelike, 60 to 240 h), +5, +25 and +52 % (3D action RPG, 30 h, by category)")
+    axes = figure.subplots(1, 2, sharey=True)
     for ax, name in zip(axes, ("progress", "success")):
         for arm in ARMS:
             mean, low, high = np.array([[p[name][v] for v in ("mean", "low", "high")] for p in curve if p["arm"] == arm]).T
@@ -2114,7 +2090,7 @@ def speed(c: Speed) -> list[dict]:
     frames = np.zeros((1, sim.FRAME, sim.FRAME, 3), np.uint8)
     latency = model.timed(lambda: brain.sample(frames), torch.device(device))
     bench = sim.Bench(fps=FPS)
-    steps = bench.frames / sim.time_frames(launch("ridge", next(iter(game("ridge").TASKS)), c.seed), sim.RandomPad(c.seed), bench)[0]
+    steps = bench.frames / sim.time_frames(launch("ridge", next(iter(game("ridge").TASKS)), c.seed), sim.StickyRandom(c.seed, menu=False), bench)[0]
     work = [{k: model.gflop(sizes[n], 1, draws=train.CONFIGS[n].draws) if k == "train" else model.gflop(sizes[n], 1, sizes[n].steps) for k in ("train", "policy")}
             for n in (net, "paper")]
     rows = beside_paper({"locate": 1 / seconds["locate"], **{k: length * FPS / seconds[k] for k in ("parse", "filter")}, "train": rates["both"],

@@ -95,6 +95,7 @@ BUTTONS = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "SOUTH", "EAST", "
            "LEFT_SHOULDER", "RIGHT_SHOULDER", "LEFT_TRIGGER", "RIGHT_TRIGGER",
            "LEFT_THUMB", "RIGHT_THUMB", "BACK", "START")
 STICKS = ("LEFT_X", "LEFT_Y", "RIGHT_X", "RIGHT_Y")
+MENU = [BUTTONS.index("BACK"), BUTTONS.index("START")]
 FRAME = 256                                    # side of the square RGB frame that the policy sees, px
 
 
@@ -338,6 +339,11 @@ class Many(Common):
     """And those of the stages that work through many items (for_each)."""
     workers: int = 1                # processes; 0: this one, for a debugger; with --ray local its CPUs
     ray: str = ""                   # host:port or ray://host:port of a Ray cluster (all paths, and this folder, on storage that it shares), or local
+
+    @property
+    def flags(self) -> tuple:
+        """These, for the command of another stage."""
+        return "--workers", str(self.workers), *(("--ray", self.ray) if self.ray else ()), *("--fresh",) * self.fresh
 
 
 INCIDENTAL = {"device", "fresh", "videos", "nitrogen", "out", "workers", "ray", "labels", "sheet", "preview", "command"}
@@ -2457,6 +2463,19 @@ def xauthority(number: str) -> tuple[bytes, bytes]:
 # A gamepad has set(buttons, sticks); a screen has frame (the count of frames presented), picture(), time and score().
 # Both are made from the game's Stage before it starts, and name the environment that the game needs.
 
+class Device:
+    """A gamepad or a screen: what most of them leave as it is."""
+
+    environment: dict = {}
+    ready = True                               # of a gamepad: the game has taken it
+
+    def attach(self) -> None:
+        """The clock runs."""
+
+    def close(self) -> None:
+        """Nothing of it is ours: it goes with the game."""
+
+
 class Console:
     """Gamepad and screen of a built-in game, through one shared file; its layout is told by games/console.py."""
 
@@ -2518,7 +2537,7 @@ class Console:
             self.fields["go"][0] = go
 
 
-class VirtualJoystick:
+class VirtualJoystick(Device):
     """A gamepad plugged into SDL within the game, by calling SDL's own functions at the gate (SDL >= 2.0.14)."""
 
     environment = {"SDL_JOYSTICK_ALLOW_BACKGROUND_EVENTS": "1"}
@@ -2552,9 +2571,6 @@ class VirtualJoystick:
     def ready(self) -> bool:
         return bool(self.joystick)
 
-    def close(self) -> None:
-        """It goes with the game."""
-
     def set(self, buttons, sticks) -> None:
         """Takes effect when the game next asks SDL for events."""
         pressed = dict(zip(BUTTONS, map(int, buttons)))
@@ -2579,10 +2595,9 @@ KEYS = {                                       # what a keyboard-only game gets 
 KEYS_UP = "import sys; sys.path.insert(0, sys.argv[1]); import sim; display = sim.Display(sys.argv[2]); [display.key(k, False) for k in sys.argv[3:]]"
 
 
-class Keyboard:
+class Keyboard(Device):
     """The pad as keys, through XTEST: into the game's own X server, or into its focused window on a display that was given."""
 
-    environment: dict = {}
     PRESSED = 0.5                              # how far a stick must be pushed to be a key
 
     def __init__(self, stage: Stage):
@@ -2592,11 +2607,6 @@ class Keyboard:
                 raise GameError(f"keys: {key!r} for {name}: there is no such key (there are single characters, {', '.join(KEYSYMS)})")
             if name not in BUTTONS and name[:-1] not in STICKS:
                 raise GameError(f"keys: {name!r} is no button and no direction of a stick ({', '.join(BUTTONS)}, {STICKS[0]}-, {STICKS[0]}+, ...)")
-
-    def attach(self) -> None:
-        pass
-
-    ready = True
 
     def set(self, buttons, sticks) -> None:
         display, held = self.stage.display, {name for name, b in zip(BUTTONS, buttons) if b}
@@ -2628,10 +2638,9 @@ class Keyboard:
         self.down = set()
 
 
-class Readback:
+class Readback(Device):
     """The frame as it lies in the game at the gate, before it is shown: from SDL's renderer, its window surface, or OpenGL."""
 
-    environment: dict = {}
     ARGB = 0x16362004                          # SDL_PIXELFORMAT_ARGB8888
     SIZE_AT, PIXELS_AT = SCRATCH_AT + 64, SCRATCH_AT + PAGE
 
@@ -2648,9 +2657,6 @@ class Readback:
 
     def score(self) -> dict:
         return {}
-
-    def attach(self) -> None:
-        """The clock runs."""
 
     def picture(self) -> np.ndarray:
         """uint8 [height, width, 3] RGB; the last frame once the game has ended."""
@@ -2777,11 +2783,9 @@ class Window(Readback):
 UINPUT_FIX = "sudo modprobe uinput; sudo chmod a+rw /dev/uinput"
 
 
-class UInput:
+class UInput(Device):
     """A gamepad of the machine itself, an Xbox 360 one by its numbers: any program on it may see it (/dev/uinput)."""
 
-    environment: dict = {}
-    ready = True
     KEYS = {"SOUTH": 0x130, "EAST": 0x131, "WEST": 0x133, "NORTH": 0x134, "LEFT_SHOULDER": 0x136, "RIGHT_SHOULDER": 0x137, "BACK": 0x13A,
             "START": 0x13B, "LEFT_THUMB": 0x13D, "RIGHT_THUMB": 0x13E}                # linux/input-event-codes.h
     AXES = {"LEFT_X": 0, "LEFT_Y": 1, "RIGHT_X": 3, "RIGHT_Y": 4}
@@ -2804,9 +2808,6 @@ class UInput:
             fcntl.ioctl(self.device, self.SETUP_AXIS, struct.pack("<Hxx6i", axis, 0, low, high, 0, 0, 0))
         fcntl.ioctl(self.device, self.SETUP, struct.pack("<4H80sI", 3, 0x045E, 0x028E, 0x0114, b"Microsoft X-Box 360 pad", 0))
         fcntl.ioctl(self.device, self.CREATE)
-
-    def attach(self) -> None:
-        """The clock runs."""
 
     def set(self, buttons, sticks) -> None:
         self.device.write(self.events(dict(zip(BUTTONS, map(bool, buttons))), dict(zip(STICKS, map(float, sticks)))))
@@ -3569,11 +3570,9 @@ class DXCam(DesktopWindow):
         return self.shot
 
 
-class VGamepad:
+class VGamepad(Device):
     """An Xbox 360 gamepad of the machine, by vgamepad and the ViGEmBus driver: what XInput and SDL games take."""
 
-    environment: dict = {}
-    ready = True
     NAMES = {"SOUTH": "A", "EAST": "B", "WEST": "X", "NORTH": "Y"}      # XInput's; the others are called as ours
 
     def __init__(self, stage: Stage):
@@ -3585,9 +3584,6 @@ class VGamepad:
             raise GameError(f"vgamepad: {e}: the ViGEmBus driver is not installed, or stopped: run ViGEmBusSetup_x64.msi (in the folder "
                             "vgamepad/win/vigem/install of the package) and restart Windows") from None
         self.pad, self.codes = vgamepad.VX360Gamepad(), vgamepad.XUSB_BUTTON
-
-    def attach(self) -> None:
-        """The clock runs."""
 
     def set(self, buttons, sticks) -> None:
         """XInput's y points up, ours down."""
@@ -3978,14 +3974,7 @@ def print_checks(lines) -> None:
 
 def windows_checks() -> list[tuple]:
     """doctor's rows on Windows."""
-    stage = types.SimpleNamespace()
-    try:
-        pad = VGamepad(stage)
-        pad.close()
-        fault = ""
-    except GameError as e:
-        fault = str(e)
-    hook = hook_fault()
+    fault, hook = attempt(lambda: VGamepad(types.SimpleNamespace()).close())[1], hook_fault()
     return [
         ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer one"),
         ("Windows x64", not platform_fault(), platform.platform(), platform_fault()),
@@ -4012,17 +4001,21 @@ class Person:
         return (np.array([pad[b] for b in BUTTONS], np.int8), np.float32([pad[s] for s in STICKS])) if self.window.open else None
 
 
-class RandomPad:
-    """Each button and axis keeps a random value for a while; the start button is left alone."""
+class StickyRandom:
+    """A gamepad in the hands of chance: every button and axis is drawn anew and held for 0.1 to 1 s; `menu`: BACK and START too."""
 
-    def __init__(self, seed: int):
-        self.rng, self.pad = np.random.default_rng(abs(seed)), (np.zeros(16, np.int8), np.zeros(4, np.float32))
+    def __init__(self, seed: int, fps: int = 30, menu: bool = True):
+        self.rng, self.fps, self.lasts, self.value = np.random.default_rng(abs(seed)), fps, np.zeros(20), np.zeros(20, np.float32)
+        self.alone = [] if menu else MENU
 
-    def __call__(self, picture) -> tuple:
-        change = self.rng.random(20) < 0.1
-        self.pad = (np.where(change[:16], (self.rng.random(16) < 0.3) & (np.arange(16) < 14), self.pad[0]).astype(np.int8),
-                    np.where(change[16:], self.rng.uniform(-1, 1, 4), self.pad[1]).astype(np.float32))
-        return self.pad
+    def __call__(self, picture, info=None) -> tuple:
+        """buttons uint8 [16], sticks float32 [4]."""
+        new = self.lasts <= 0
+        self.lasts[new] = self.rng.integers(self.fps // 10, self.fps + 1, new.sum())
+        self.value[new] = np.r_[self.rng.random(16) < 0.3, self.rng.uniform(-1, 1, 4)][new]
+        self.value[self.alone] = 0
+        self.lasts -= 1
+        return self.value[:16].astype(np.uint8), self.value[16:].copy()
 
 
 @dataclass(frozen=True)
@@ -4052,7 +4045,7 @@ class Play(Run):
     """Flags of `play`."""
     speed: float = 1.0              # of game time; 0: as fast as it goes
     seconds: float = 0.0            # of game time; 0: until the window is closed, the game ends or Ctrl-C
-    idle: float = 0.0               # seconds of game time at the start with an untouched pad (title cards)
+    wait: float = 0.0               # seconds of game time at the start with an untouched pad (title cards)
     player: str = "person"          # person (a window, keyboard or pad; pip install pygame) or random
     record: str = ""                # also write this video, OUT.mp4, with OUT.actions.safetensors beside it
 
@@ -4067,14 +4060,14 @@ def play(cfg: Play) -> None:
     """Play, and with --record keep the frames and the pad of each: row i is the pad in force while frame i was drawn."""
     if cfg.player not in ("person", "random"):
         raise SystemExit(f"--player {cfg.player}: there is person and random")
-    if min(cfg.speed, cfg.seconds, cfg.idle) < 0:
-        raise SystemExit(f"--speed {cfg.speed:g} --seconds {cfg.seconds:g} --idle {cfg.idle:g}: none may be below 0")
+    if min(cfg.speed, cfg.seconds, cfg.wait) < 0:
+        raise SystemExit(f"--speed {cfg.speed:g} --seconds {cfg.seconds:g} --wait {cfg.wait:g}: none may be below 0")
     video, labels = Path(cfg.record), Path(f"{os.path.splitext(cfg.record)[0]}.actions.safetensors")
     if cfg.record and not cfg.fresh and (video.exists() or labels.exists()):
         raise SystemExit(f"{video}: exists; give another name, or --fresh to replace it")
     rows, hashes, times, end = [], [], [], None
     with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
-        player = Person(" ".join(cfg.command)) if cfg.player == "person" else RandomPad(cfg.seed)
+        player = Person(" ".join(cfg.command)) if cfg.player == "person" else StickyRandom(cfg.seed, cfg.fps, menu=False)
         frames = session(env, player, cfg)
         if cfg.player != "person":
             from tqdm import tqdm
@@ -4110,7 +4103,7 @@ def session(env, player, cfg: Play):
         pad, played = player(picture), info["time"] - origin
         if truncated or pad is None:
             return
-        pad = pad if played >= cfg.idle else untouched
+        pad = pad if played >= cfg.wait else untouched
         if cfg.speed:
             time.sleep(max(0.0, begin + played / cfg.speed - time.perf_counter()))
         _, _, terminated, truncated, info = env.step({"buttons": pad[0], "sticks": pad[1]})
@@ -4239,7 +4232,7 @@ def bench(cfg: Bench) -> None:
     print(f"{' '.join(command)}: {cfg.frames} frames at {cfg.fps} fps of game time")
     for clock in ("hook",) if not Console.shows(command) else ("console", "hook") if sys.platform == "linux" else ("console",):
         env = launch(dataclasses.replace(cfg, command=command), clock=clock)
-        total, spent, used, own = time_frames(env, RandomPad(cfg.seed), cfg)
+        total, spent, used, own = time_frames(env, StickyRandom(cfg.seed, cfg.fps, menu=False), cfg)
         print(f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time; "
               f"median frame {1e3 * np.median(spent):.2f} ms, of which the game's CPU {1e3 * np.median(used):.2f} ms")
     over = 1e3 * (spent - used)

@@ -720,19 +720,18 @@ def kept(c: Config, w: World, net, B: int) -> int:
 
 
 def picture(c: Config) -> None:
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     rows = [json.loads(line) for line in open(c.run / "log.jsonl")]
     if not rows:
         return
+    figure = Figure(layout="tight")
+    ax = figure.subplots()
     for key in ("loss", "val"):
         points = [(r["step"], r[key]) for r in rows if key in r]
         if points:
-            plt.plot(*zip(*points), label={"loss": "training", "val": "held-out videos (averaged weights)"}[key])
-    plt.xlabel("step"), plt.ylabel("flow-matching loss"), plt.legend(), plt.grid(alpha=0.3), plt.tight_layout()
-    plt.savefig(c.run / "loss.png", dpi=120)
-    plt.close()
+            ax.plot(*zip(*points), label={"loss": "training", "val": "held-out videos (averaged weights)"}[key])
+    ax.set_xlabel("step"), ax.set_ylabel("flow-matching loss"), ax.legend(), ax.grid(alpha=0.3)
+    figure.savefig(c.run / "loss.png", dpi=120)
 
 
 # ---- bench -----------------------------------------------------------------------------------------------------------------

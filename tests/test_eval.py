@@ -67,7 +67,7 @@ def test_interval():
 
 
 def test_players():
-    agent = evaluation.StickyRandom(0)
+    agent = sim.StickyRandom(0)
     pads = [agent(None, None) for _ in range(3000)]
     buttons = np.array([p[0] for p in pads])
     assert 0.2 < buttons.mean() < 0.4 and np.abs([p[1] for p in pads]).max() <= 1
@@ -124,7 +124,7 @@ def test_undrawn_worlds_move_as_processes_do(name, task):
     """The expert and the random pad get the same score in this process as through GameEnv."""
     for kind in ("expert", "random"):
         job = evaluation.Job(kind, name, task, 10_007)
-        agent = evaluation.Expert(name, job.seed) if kind == "expert" else evaluation.StickyRandom(job.seed)
+        agent = evaluation.Expert(name, job.seed) if kind == "expert" else sim.StickyRandom(job.seed)
         with evaluation.launch(name, task, job.seed) as env:
             info, scores = env.reset(seed=job.seed)[1], []
             while not info["score"]["over"] and len(scores) < (10_000 if name == "ridge" else 150):
@@ -290,7 +290,7 @@ def test_the_way_back_is_filmed_not_the_way_astray(tmp_path, monkeypatch):
             lapses[-1] += 1
             return np.ones(16, np.uint8), np.ones(4, np.float32)
 
-    monkeypatch.setattr(evaluation, "StickyRandom", Marked)
+    monkeypatch.setattr(sim, "StickyRandom", Marked)
     monkeypatch.setattr(evaluation, "LAPSES", 0.5)
     truth = {}
     for share in (0.0, 1.0):

@@ -230,7 +230,7 @@ def test_a_person_at_the_real_window(policy):
 @pytest.fixture
 def served():
     """A server in this process: (its address, its brain, its open connections)."""
-    brain, stop = Scripted("SOUTH", LEFT_X=-0.5), threading.Event()
+    brain = Scripted("SOUTH", LEFT_X=-0.5)
     server, peers, threads = socket.create_server(("127.0.0.1", 0)), [], []
 
     def accept():
@@ -277,7 +277,7 @@ def test_versions(served, monkeypatch):
 
 
 def test_the_token_does_not_travel(served, monkeypatch):
-    said, real = [], socket.socket.sendall
+    said = []
     monkeypatch.setattr(evaluation, "send", lambda peer, tensors=None, real=evaluation.send, **about: (said.append(repr(about)), real(peer, tensors, **about)))
     proofs = []
     for _ in range(2):

@@ -210,7 +210,7 @@ def test_what_is_replayed_with_and_without_pauses_is_the_same(name, tmp_path, re
     fps, command = (game.fps, game.command) if game else (30, [sys.executable, str(sim.ROOT / "games" / f"{name}.py"), "--seed", "{seed}", "--fps", "{fps}"])
     out = str(tmp_path / "a.mp4")
     run = lambda *argv: sim.command_line("", {"record": (sim.Record, sim.play), "replay": (sim.Replay, sim.replay)}, list(argv))
-    run("record", "--player", "random", "--speed", "0", "--seconds", str(seconds), "--fps", str(fps), "--idle", "8" if game else "0", "--record", out, "--", *command)
+    run("record", "--player", "random", "--speed", "0", "--seconds", str(seconds), "--fps", str(fps), "--wait", "8" if game else "0", "--record", out, "--", *command)
     for pauses in ("0", "0.02"):
         with contextlib.redirect_stdout(io.StringIO()) as said:
             run("replay", out, "--pauses", pauses)

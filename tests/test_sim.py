@@ -765,10 +765,10 @@ def test_attached_amid_threads_that_come_and_go(tmp_path):
             sent[0] += libc.sigqueue(program.pid, signal.SIGRTMIN, None) == 0
             time.sleep(0.0003)
     with subprocess.Popen([compiled(tmp_path, "storm")], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout.readline() == "ready\n"
+        shooter = threading.Thread(target=shoot)
+        shooter.start()
         try:
-            assert program.stdout.readline() == "ready\n"
-            shooter = threading.Thread(target=shoot)
-            shooter.start()
             for _ in range(10):
                 with contextlib.closing(sim.Clock.attach(program.pid)) as clock:
                     clock.step(0.02)
@@ -1249,7 +1249,7 @@ def test_what_cannot_be_played_or_written_is_said_in_one_line(tmp_path):
     actions_file(tmp_path / "a.actions.safetensors")
     wrong = sim.Record(player="random", speed=0, record=str(tmp_path / "file" / "a.mp4"), command=tuple(GAME))
     assert fault(sim.play, wrong).endswith(f"a.mp4: cannot be written (File exists: {tmp_path / 'file'})")
-    assert fault(sim.play, sim.Play(speed=-1.0)) == "--speed -1 --seconds 0 --idle 0: none may be below 0"
+    assert fault(sim.play, sim.Play(speed=-1.0)) == "--speed -1 --seconds 0 --wait 0: none may be below 0"
     assert fault(sim.play, sim.Play()).startswith("no game given: add --") and fault(sim.bench, sim.Bench(frames=0)) == "--frames 0: nothing to time"
     assert "none.actions.safetensors: no such file; make it: python sim.py record" in fault(sim.replay, sim.Replay(videos=(str(tmp_path / "none.mp4"),)))
     assert "not a recording" in fault(sim.replay, sim.Replay(videos=(str(tmp_path / "a.mp4"),)))
@@ -1303,7 +1303,7 @@ def test_record_and_replay(victim, tmp_path):
 @needs_hook
 @pytest.mark.parametrize("end", [sim.GameError("it hangs"), KeyboardInterrupt()])
 def test_what_was_recorded_until_then_is_kept(pad_game, tmp_path, monkeypatch, end):
-    class Pad(sim.RandomPad):
+    class Pad(sim.StickyRandom):
         left = 7
 
         def __call__(self, picture):
@@ -1311,7 +1311,7 @@ def test_what_was_recorded_until_then_is_kept(pad_game, tmp_path, monkeypatch, e
             if not self.left:
                 raise end
             return super().__call__(picture)
-    monkeypatch.setattr(sim, "RandomPad", Pad)
+    monkeypatch.setattr(sim, "StickyRandom", Pad)
     with pytest.raises(sim.GameError if isinstance(end, sim.GameError) else SystemExit, match="it hangs|interrupted"):
         sim.play(sim.Record(player="random", speed=0, record=str(tmp_path / "a.mp4"), command=tuple(pad_game)))
     tensors, info = sim.read(tmp_path / "a.actions.safetensors", "nitrogen.actions/1")
