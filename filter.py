@@ -602,6 +602,14 @@ def manifest(folder) -> dict:
 
 # ---- the reader -------------------------------------------------------------------------------------------------
 
+def shards_in(folder) -> list[Path]:
+    """The files of a folder; SystemExit with one line if there are none."""
+    paths = sorted(Path(folder).glob("*.safetensors"))
+    if not paths:
+        raise SystemExit(f"{folder}: no shards there; make them: {sim.MAKER['shard']} --out {folder}")
+    return paths
+
+
 class Shards:
     """All chunks of one split: item i is (JPEG bytes, buttons [K, 16], sticks [K, 4], mask [20], game).
 
@@ -610,10 +618,7 @@ class Shards:
 
     def __init__(self, folder, split: str, horizon: int, rate: float, shift: int):
         self.args, self.parts, self.ends = (folder, split, horizon, rate, shift), [], [0]
-        paths = sorted(Path(folder).glob("*.safetensors"))
-        if not paths:
-            raise SystemExit(f"{folder}: no shards there; make them: {sim.MAKER['shard']} --out {folder}")
-        for path in paths:
+        for path in shards_in(folder):
             part = Part(path)
             about, info = part.about, part.info
             offsets = shift + round(about["fps"] / rate) * np.arange(horizon)

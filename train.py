@@ -442,12 +442,12 @@ def network(c: Config) -> model.NitroGen:
     m, chunk = model.CONFIGS[c.net], {"horizon": c.horizon} if c.horizon else {}
     net = model.load(c.init, "cpu") if c.init else model.NitroGen(dataclasses.replace(m, **chunk, positions=m.positions and max(m.positions, c.horizon)))
     if c.init:
+        info = filter.Part(filter.shards_in(c.data)[0]).info
         try:
-            info = filter.Part(min(Path(c.data).glob("*.safetensors"))).info
             net.c = dataclasses.replace(net.c, **{k: info[k] for k in ("horizon", "rate", "shift")} | chunk)
         except ValueError as e:
-            raise SystemExit(f"{c.data}: no shards there, or cut for chunks that {c.init} has no place for ({e}); "
-                             f"make them: {sim.MAKER['shard']} --out {c.data} --horizon {net.c.horizon} --fresh") from None
+            raise SystemExit(f"{c.data}: cut for chunks that {c.init} has no place for ({e}); "
+                             f"make them anew: {sim.MAKER['shard']} --out {c.data} --horizon {net.c.horizon} --fresh") from None
     if c.vision:
         model.load_vision(net, c.vision)
     net.vision.requires_grad_(not c.freeze)

@@ -419,7 +419,7 @@ def test_finetune_guards(policy, monkeypatch):
     model.save("short.safetensors", short.state_dict(), short)
     with pytest.raises(SystemExit, match="cut for chunks that short.safetensors has no place for .positions 8 are fewer than horizon 16.*--horizon 8"):
         train.fit(tuning(init="short.safetensors"))
-    with pytest.raises(SystemExit, match="nowhere: no shards there"):
+    with pytest.raises(SystemExit, match="nowhere: no shards there; make them: python filter.py VIDEO --out nowhere$"):
         train.fit(tuning(data="nowhere"))
     monkeypatch.setitem(model.CONFIGS, "micro", dataclasses.replace(MICRO, rate=60.0))
     with pytest.raises(SystemExit, match="fewer frames per second than the network's 60 actions"):
