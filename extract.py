@@ -1215,13 +1215,24 @@ def middle(images):
     return result
 
 
-def features(rgb):
-    """SIFT of an RGB image: (x, y, size in px, angle in degrees) float32 [n, 4]; root-normalised descriptors float32 [n, 128]."""
+def sift(rgb):
+    """SIFT of an RGB image: (x, y, size in px, angle in degrees) float32 [n, 4]; descriptors uint8 [n, 128]."""
     found, descriptors = cv2.SIFT_create(8000, contrastThreshold=0.02).detectAndCompute(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
     if not found:
-        return np.zeros((0, 4), np.float32), np.zeros((0, 128), np.float32)
-    points = np.array([(k.pt[0] + 0.5, k.pt[1] + 0.5, k.size, k.angle) for k in found], np.float32)
-    return points, np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))
+        return np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8)
+    return np.array([(k.pt[0] + 0.5, k.pt[1] + 0.5, k.size, k.angle) for k in found], np.float32), descriptors.astype(np.uint8)
+
+
+def root(descriptors):
+    """RootSIFT (Arandjelovic and Zisserman, CVPR 2012): uint8 [n, 128] -> float32 [n, 128] of length 1."""
+    descriptors = descriptors.astype(np.float32)
+    return np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))
+
+
+def features(rgb):
+    """`sift`, its descriptors as `root` makes them."""
+    points, descriptors = sift(rgb)
+    return points, root(descriptors)
 
 
 def idle(template, ground, scale=1.0):
@@ -1250,6 +1261,34 @@ def poses(template, detector: str):
     return [(idle(template, ground, scale), np.array([[scale, 0, 0], [0, scale, 0]])) for ground in GROUNDS for scale in SCALES]
 
 
+def described(templates: list, detector: str, weights: str) -> dict:
+    """What `detector` finds in the templates: points float32 [n, 4], in canvas px; descriptors [n, d], SIFT's as uint8; owner int32 [n];
+    sizes float32 [templates, 2], px."""
+    find, parts = sift if detector == "sift" else functools.partial(learned, weights=weights), []
+    for i, template in enumerate(tqdm(templates, "templates described, once", leave=False, mininterval=2)):
+        for picture, affine in poses(template, detector):
+            points, descriptors = find(picture)
+            points = (points - (*affine[:, 2], 0, 0)) / (*[affine[0, 0]] * 3, 1)
+            parts.append((points[:MOST].astype(np.float32), descriptors[:MOST], np.full(len(points[:MOST]), i, np.int32)))
+    return {**dict(zip(("points", "descriptors", "owner"), map(np.concatenate, zip(*parts)))), "sizes": np.array([t.size for t in templates], np.float32)}
+
+
+def kept(folder: str, digest: str, make, **facts) -> dict:
+    """The tensors that `make()` makes, read from data/`folder` if they were made before; of those there, the ones used last stay."""
+    path, form = sim.ROOT / "data" / folder / f"{digest}.safetensors", f"nitrogen.{folder}/1"
+    with contextlib.suppress(SystemExit):                          # not there, or broken: made anew
+        tensors = sim.read(path, form)[0]
+        with contextlib.suppress(OSError):
+            os.utime(path)                                         # it is in use
+        return tensors
+    tensors = make()
+    with contextlib.suppress(OSError, SystemExit):                 # a folder that cannot be written costs time, nothing else
+        sim.write(path, tensors, form, **facts)
+        for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-INDICES]:
+            old.unlink(missing_ok=True)
+    return tensors
+
+
 def index(pool: Pool, detector: str, weights: str):
     """Descriptors of all templates, sorted into cells of like ones, so that a search looks at few: kept in data/index for the next time.
 
@@ -1257,35 +1296,28 @@ def index(pool: Pool, detector: str, weights: str):
     centers float32 [cells, d]; start int64 [cells + 1]; sizes float32 [templates, 2], px.
     """
     drawing = (Path(pads.__file__).read_text() + Path(__file__).read_text()).split("\ndef match(")[0]     # all that the descriptors follow from
-    digest = hashlib.sha256((drawing + repr((detector, list(pool)))).encode())
-    if detector == "xfeat":
-        digest.update(b"".join(v.numpy().tobytes() for v in xfeat(weights).values()))
-    for t in pool.own.values():
-        digest.update(t.atlas.tobytes() + repr((t.size, t.elements)).encode())
-    path = sim.ROOT / "data/index" / f"{digest.hexdigest()[:16]}.safetensors"
-    with contextlib.suppress(SystemExit):                          # not there, or broken: made anew
-        tensors = sim.read(path, "nitrogen.index/1")[0]
-        with contextlib.suppress(OSError):
-            os.utime(path)                                         # it is in use
-        return tensors
-    parts = []
-    for i, template in enumerate(tqdm(pool.values(), "index of templates, once", len(pool), leave=False, mininterval=2)):
-        for picture, affine in poses(template, detector):
-            points, descriptors = detectors(weights)[detector](picture)
-            points = (points - (*affine[:, 2], 0, 0)) / (*[affine[0, 0]] * 3, 1)
-            parts.append((points[:MOST], descriptors[:MOST], np.full(len(points[:MOST]), i)))
-    points, descriptors, owner = (np.concatenate(column) for column in zip(*parts))
-    centers = descriptors[np.random.default_rng(0).permutation(len(points))[:max(1, min(len(points) // 128, 8192))]]
-    cell = np.concatenate([(descriptors[i:i + 8192] @ centers.T).argmax(1) for i in range(0, len(points), 8192)])
-    order = np.argsort(cell, kind="stable")
-    tensors = {"points": points[order].astype(np.float32), "descriptors": (descriptors[order] * 254).clip(-127, 127).astype(np.int8),
-               "owner": owner[order].astype(np.int32), "centers": centers, "start": np.searchsorted(cell[order], np.arange(len(centers) + 1)),
-               "sizes": np.array([t.size for t in pool.values()], np.float32)}
-    with contextlib.suppress(OSError, SystemExit):                 # a folder that cannot be written costs time, nothing else
-        sim.write(path, tensors, "nitrogen.index/1", templates=list(pool))
-        for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-INDICES]:
-            old.unlink(missing_ok=True)
-    return tensors
+    network = b"".join(v.numpy().tobytes() for v in xfeat(weights).values()) if detector == "xfeat" else b""
+    digest = lambda names, more=b"": hashlib.sha256((drawing + repr((detector, names))).encode() + network + more).hexdigest()[:16]   # noqa: E731
+    own, names = list(pool.own.values()), [name for name in pool if name not in pool.own]
+
+    def builtin_ones():
+        return described([pool[name] for name in names], detector, weights)
+
+    def make():
+        # A person changes own templates and tries again: the built-in ones are not described anew then.  XFeat's descriptors would take
+        # four times the room, and are asked for only where SIFT shows nothing.
+        parts = [kept("descriptors", digest(names), builtin_ones, templates=names) if own and detector == "sift" else builtin_ones()]
+        if own:
+            parts = [described(own, detector, weights), {**parts[0], "owner": parts[0]["owner"] + len(own)}]
+        points, descriptors, owner, sizes = (np.concatenate([part[key] for part in parts]) for key in ("points", "descriptors", "owner", "sizes"))
+        descriptors = root(descriptors) if detector == "sift" else descriptors
+        centers = descriptors[np.random.default_rng(0).permutation(len(points))[:max(1, min(len(points) // 128, 8192))]]
+        cell = np.concatenate([(descriptors[i:i + 8192] @ centers.T).argmax(1) for i in range(0, len(points), 8192)])
+        order = np.argsort(cell, kind="stable")
+        return {"points": points[order], "descriptors": (descriptors[order] * 254).clip(-127, 127).astype(np.int8), "owner": owner[order],
+                "centers": centers, "start": np.searchsorted(cell[order], np.arange(len(centers) + 1)), "sizes": sizes}
+
+    return kept("index", digest(list(pool), b"".join(t.atlas.tobytes() + repr((t.size, t.elements)).encode() for t in own)), make, templates=list(pool))
 
 
 def match(descriptors, bank, least: float):

@@ -621,6 +621,30 @@ def test_the_index_is_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
+def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monkeypatch):
+    """The index is the same to the bit whether SIFT's are kept or not; XFeat's are made anew."""
+    monkeypatch.setattr(sim, "ROOT", tmp_path)
+    real, seen, mine = extract.described, [], extract.templates()["ps4-dark"]
+    monkeypatch.setattr(extract, "described", lambda templates, *args: (seen.append(len(templates)), real(templates, *args))[1])
+
+    def made(skin):
+        return extract.Pool(extract.CORE[:3], {"mine": skin}).index(detector)
+    made(extract.templates()["snes-light"])
+    second = made(mine)
+    assert seen == ([3, 1, 1] if detector == "sift" else [3, 1, 3, 1])
+    assert (tmp_path / "data/descriptors").exists() == (detector == "sift")
+    (tmp_path / "data").rename(tmp_path / "aside")
+    afresh = made(mine)
+    assert all(np.array_equal(second[k], afresh[k]) and second[k].dtype == afresh[k].dtype for k in afresh) and set(afresh["owner"]) == {0, 1, 2, 3}
+    names = ["mine", *extract.CORE[:3]]
+    sizes = [mine.size, *(extract.templates()[name].size for name in names[1:])]
+    assert afresh["sizes"].tolist() == np.float32(sizes).tolist()
+    alone = extract.templates(["ps4-dark"]).index(detector)         # the same pictures in a pool of their own: the same rows
+    rows = lambda bank, i: set(map(bytes, np.hstack([bank["points"], bank["descriptors"]])[bank["owner"] == i].astype(np.float32)))   # noqa: E731
+    assert rows(alone, 0) == rows(second, 0)
+
+
+@pytest.mark.parametrize("detector", ["sift", "xfeat"])
 def test_a_descriptor_finds_its_like(detector):
     """The index looks into few cells and still finds most of the pairs that a search through everything finds, and no other."""
     bank = extract.templates(extract.CORE[:12]).index(detector)
