@@ -291,7 +291,7 @@ class Expert:
         self.gain = self.hands.rng.uniform(2.2, 2.8)            # stick per radian
 
     def __call__(self, score):
-        (angle, far), speed = score["state"]["target"], score["state"]["speed"]
+        (angle, _), speed = score["state"]["target"], score["state"]["speed"]
         hold = {"LEFT_TRIGGER"} if score["task"] == "road" and abs(angle) > 0.45 and speed > 15 else {"RIGHT_TRIGGER"}
         if score["task"] == "drones" and abs(angle) < 0.9 * AIM:
             hold.add("SOUTH")

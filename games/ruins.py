@@ -266,7 +266,7 @@ class Game(World):
             cv2.circle(texture[SEALED], (32, 30), r, TEAL, 3)
         cv2.line(texture[SEALED], (32, 2), (32, 63), TEAL, 3)
         depth = np.linspace(0, SIGHT, SHADES)
-        haze, part = np.float32(self.camera.haze), self.camera.fade(np.linspace(0, SIGHT, SHADES))
+        haze, part = np.float32(self.camera.haze), self.camera.fade(depth)
         shades = [[wall + (haze - wall) * p for p in part] for wall in texture[1:]]
         self.atlas = np.ascontiguousarray(np.uint8(np.clip(np.hstack([shade for wall in shades for shade in wall]), 0, 255)))
         plain = np.argwhere(self.walls == STONE)
