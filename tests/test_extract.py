@@ -636,9 +636,7 @@ def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monk
     (tmp_path / "data").rename(tmp_path / "aside")
     afresh = made(mine)
     assert all(np.array_equal(second[k], afresh[k]) and second[k].dtype == afresh[k].dtype for k in afresh) and set(afresh["owner"]) == {0, 1, 2, 3}
-    names = ["mine", *extract.CORE[:3]]
-    sizes = [mine.size, *(extract.templates()[name].size for name in names[1:])]
-    assert afresh["sizes"].tolist() == np.float32(sizes).tolist()
+    assert afresh["sizes"].tolist() == [list(t.size) for t in (mine, *extract.templates(extract.CORE[:3]).values())]
     alone = extract.templates(["ps4-dark"]).index(detector)         # the same pictures in a pool of their own: the same rows
     rows = lambda bank, i: set(map(bytes, np.hstack([bank["points"], bank["descriptors"]])[bank["owner"] == i].astype(np.float32)))   # noqa: E731
     assert rows(alone, 0) == rows(second, 0)
