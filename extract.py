@@ -21,6 +21,7 @@ has the affine [[scale, 0, X], [0, scale, Y]].
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import functools
 import hashlib
@@ -1261,16 +1262,26 @@ def poses(template, detector: str):
     return [(idle(template, ground, scale), np.array([[scale, 0, 0], [0, scale, 0]])) for ground in GROUNDS for scale in SCALES]
 
 
-def described(templates: list, detector: str, weights: str) -> dict:
-    """What `detector` finds in the templates: points float32 [n, 4], in canvas px; descriptors [n, d], SIFT's as uint8; owner int32 [n];
-    sizes float32 [templates, 2], px."""
-    find, parts = sift if detector == "sift" else functools.partial(learned, weights=weights), []
-    for i, template in enumerate(tqdm(templates, "templates described, once", leave=False, mininterval=2)):
+def described(pool: Pool, names: list, detector: str, weights: str) -> dict:
+    """What `detector` finds in the templates of these names: points float32 [n, 4], in canvas px; descriptors [n, d], SIFT's as uint8;
+    owner int32 [n], number in `names`; sizes float32 [templates, 2], px."""
+    find = sift if detector == "sift" else functools.partial(learned, weights=weights)
+
+    def one(name):
+        template, found = pool[name], []
         for picture, affine in poses(template, detector):
             points, descriptors = find(picture)
-            points = (points - (*affine[:, 2], 0, 0)) / (*[affine[0, 0]] * 3, 1)
-            parts.append((points[:MOST].astype(np.float32), descriptors[:MOST], np.full(len(points[:MOST]), i, np.int32)))
-    return {**dict(zip(("points", "descriptors", "owner"), map(np.concatenate, zip(*parts)))), "sizes": np.array([t.size for t in templates], np.float32)}
+            found.append((((points - (*affine[:, 2], 0, 0)) / (*[affine[0, 0]] * 3, 1))[:MOST].astype(np.float32), descriptors[:MOST]))
+        return template.size, *map(np.concatenate, zip(*found))
+
+    # Threads gain half again on two cores: OpenCV runs beside Python, in which templates are drawn.  PyTorch uses all cores by itself.
+    threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() if detector == "sift" else 1)
+    try:
+        sizes, points, descriptors = zip(*tqdm(threads.map(one, names), "templates described, once", len(names), leave=False, mininterval=2))
+    finally:
+        threads.shutdown(cancel_futures=True)                      # Ctrl-C: what has not begun does not begin
+    return {"points": np.concatenate(points), "descriptors": np.concatenate(descriptors), "sizes": np.array(sizes, np.float32),
+            "owner": np.repeat(np.arange(len(names), dtype=np.int32), list(map(len, points)))}
 
 
 def kept(folder: str, digest: str, make, **facts) -> dict:
@@ -1298,17 +1309,17 @@ def index(pool: Pool, detector: str, weights: str):
     drawing = (Path(pads.__file__).read_text() + Path(__file__).read_text()).split("\ndef match(")[0]     # all that the descriptors follow from
     network = b"".join(v.numpy().tobytes() for v in xfeat(weights).values()) if detector == "xfeat" else b""
     digest = lambda names, more=b"": hashlib.sha256((drawing + repr((detector, names))).encode() + network + more).hexdigest()[:16]   # noqa: E731
-    own, names = list(pool.own.values()), [name for name in pool if name not in pool.own]
+    own, names = list(pool.own), [name for name in pool if name not in pool.own]
 
     def builtin_ones():
-        return described([pool[name] for name in names], detector, weights)
+        return described(pool, names, detector, weights)
 
     def make():
         # A person changes own templates and tries again: the built-in ones are not described anew then.  XFeat's descriptors would take
         # four times the room, and are asked for only where SIFT shows nothing.
         parts = [kept("descriptors", digest(names), builtin_ones, templates=names) if own and detector == "sift" else builtin_ones()]
         if own:
-            parts = [described(own, detector, weights), {**parts[0], "owner": parts[0]["owner"] + len(own)}]
+            parts = [described(pool, own, detector, weights), {**parts[0], "owner": parts[0]["owner"] + len(own)}]
         points, descriptors, owner, sizes = (np.concatenate([part[key] for part in parts]) for key in ("points", "descriptors", "owner", "sizes"))
         descriptors = root(descriptors) if detector == "sift" else descriptors
         centers = descriptors[np.random.default_rng(0).permutation(len(points))[:max(1, min(len(points) // 128, 8192))]]
@@ -1317,7 +1328,8 @@ def index(pool: Pool, detector: str, weights: str):
         return {"points": points[order], "descriptors": (descriptors[order] * 254).clip(-127, 127).astype(np.int8), "owner": owner[order],
                 "centers": centers, "start": np.searchsorted(cell[order], np.arange(len(centers) + 1)), "sizes": sizes}
 
-    return kept("index", digest(list(pool), b"".join(t.atlas.tobytes() + repr((t.size, t.elements)).encode() for t in own)), make, templates=list(pool))
+    skins = b"".join(t.atlas.tobytes() + repr((t.size, t.elements)).encode() for t in pool.own.values())
+    return kept("index", digest(list(pool), skins), make, templates=list(pool))
 
 
 def match(descriptors, bank, least: float):

@@ -121,11 +121,13 @@ class Picture:
 
     def light(self, mask, shade):
         """What the colour of each px is multiplied by."""
+        if not shade:
+            return 1
         h = len(mask)
-        if self.look == "metal" and shade:
+        if self.look == "metal":
             return 1 + np.sign(shade) * 0.3 * np.cos(np.linspace(0.4, 9.5, h, dtype=np.float32))[:, None, None]
         light = 1 + shade * np.linspace(1, -1, h, dtype=np.float32)[:, None, None]
-        if self.look == "photo" and shade:                  # rounded edges, lit from above
+        if self.look == "photo":                            # rounded edges, lit from above
             soft = min(7.0, min(mask.shape) / 9)
             light = light + np.sign(shade) * 1.1 * soft * np.gradient(cv2.GaussianBlur(mask, (0, 0), soft), axis=0)[..., None]
         return light

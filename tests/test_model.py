@@ -454,7 +454,8 @@ def test_speed_against_the_official_order(dtype, bar):
     assert ratio > bar
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bench_works_in_the_precision_asked_for(dtype, monkeypatch, capsys):
     """16 frames forward and backward (and once more, to count the arithmetic), then five ways to play; each is said to take half a second here."""
     monkeypatch.setattr(model, "timed", lambda f, device: (f(), 0.5)[1])

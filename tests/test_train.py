@@ -307,6 +307,7 @@ def test_disk_full_keeps_the_checkpoint(shards):
         train.log(config(), {"step": 7})
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_colour_says(shards):
     train.fit(config(steps=200, batch=16, micro=16, warmup=10, lr=4e-3, draws=4, jitter=0.0, hue=0.0, save_every=100, log_every=50, ema=0.95))
     net = model.load("run/model.safetensors", "cpu")
