@@ -1315,9 +1315,9 @@ def index(pool: Pool, detector: str, weights: str):
         return described(pool, names, detector, weights)
 
     def make():
-        # A person changes own templates and tries again: the built-in ones are not described anew then.  XFeat's descriptors would take
-        # four times the room, and are asked for only where SIFT shows nothing.
-        parts = [kept("descriptors", digest(names), builtin_ones, templates=names) if own and detector == "sift" else builtin_ones()]
+        # A person adds or changes own templates and tries again: the built-in ones are not described anew then.  XFeat's descriptors would
+        # take four times the room, and are asked for only where SIFT shows nothing.
+        parts = [kept("descriptors", digest(names), builtin_ones, templates=names) if detector == "sift" else builtin_ones()]
         if own:
             parts = [described(pool, own, detector, weights), {**parts[0], "owner": parts[0]["owner"] + len(own)}]
         points, descriptors, owner, sizes = (np.concatenate([part[key] for part in parts]) for key in ("points", "descriptors", "owner", "sizes"))

@@ -622,16 +622,17 @@ def test_the_index_is_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
 def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monkeypatch):
-    """The index is the same to the bit whether SIFT's are kept or not; XFeat's are made anew."""
+    """The index is the same to the bit whether SIFT's are kept, with or without a skin, or not; XFeat's are made anew."""
     monkeypatch.setattr(sim, "ROOT", tmp_path)
     real, seen, mine = extract.described, [], extract.templates()["ps4-dark"]
-    monkeypatch.setattr(extract, "described", lambda templates, *args: (seen.append(len(templates)), real(templates, *args))[1])
+    monkeypatch.setattr(extract, "described", lambda pool, names, *args: (seen.append(len(names)), real(pool, names, *args))[1])
 
     def made(skin):
         return extract.Pool(extract.CORE[:3], {"mine": skin}).index(detector)
+    extract.templates(extract.CORE[:3]).index(detector)
     made(extract.templates()["snes-light"])
     second = made(mine)
-    assert seen == ([3, 1, 1] if detector == "sift" else [3, 1, 3, 1])
+    assert seen == ([3, 1, 1] if detector == "sift" else [3, 3, 1, 3, 1])
     assert (tmp_path / "data/descriptors").exists() == (detector == "sift")
     (tmp_path / "data").rename(tmp_path / "aside")
     afresh = made(mine)
