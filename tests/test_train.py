@@ -242,8 +242,8 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
     assert max(moved) > 1e-4
 
 
-@pytest.mark.parametrize("flags, env", [({}, {}), pytest.param({"fsdp": True}, {}, marks=pytest.mark.slow),
-                                        pytest.param({}, {"KILL": "1:4"}, marks=pytest.mark.slow)], ids=["ddp", "fsdp", "restart"])
+@pytest.mark.slow
+@pytest.mark.parametrize("flags, env", [({}, {}), ({"fsdp": True}, {}), ({}, {"KILL": "1:4"})], ids=["ddp", "fsdp", "restart"])
 def test_two_processes_are_the_same_run(shards, flags, env):
     """torchrun, two processes over gloo: the steps of one process but for rounding, dropout and augmentation included; one writes.
 
