@@ -707,8 +707,16 @@ interrupted = threading.Event()                                         # in a w
 def begin_worker() -> None:
     """In a process that works for `over_processes`: a terminal sends Ctrl-C to it too, and between two items that must not end in a traceback."""
     signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    end_with_parent()                                                   # its thread leaves Ctrl-C to this one, which still holds it back
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def end_with_parent() -> None:
+    """In a process that multiprocessing began: it ends when the one that began it has, however (kill -9, no memory left).  Else a worker
+    waits for more for ever: it holds the other end of its own queue."""
+    import multiprocessing
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def interruptible(fn, item):

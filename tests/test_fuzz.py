@@ -536,9 +536,21 @@ def begin(command: str, folder: Path) -> subprocess.Popen:
         return subprocess.Popen([sys.executable, sim.ROOT / script, *args], cwd=folder, stdout=said, stderr=said, start_new_session=True)
 
 
+def alive(session: int) -> list:
+    """The processes of a session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            text = path.read_text()
+            state, _, _, its = text.rpartition(")")[2].split()[:4]
+            found += [text] if int(its) == session and state not in "ZX" else []
+    return found
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_and_run_again(tmp_path):
-    """Each stage undisturbed in one folder; in another killed three times, alone or with all its processes, and run to the end: the same files."""
+    """Each stage undisturbed in one folder; in another killed three times, alone or with all its processes, and run to the end: the same
+    files, and no process is left over."""
     whole, killed, rng = tmp_path / "whole", tmp_path / "killed", np.random.default_rng(int(os.environ.get("SEED", 0)))
     whole.mkdir(), killed.mkdir()
     for stage, command, made in RUNS:
@@ -552,6 +564,10 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
             if run.poll() is None:
                 os.killpg(run.pid, signal.SIGKILL) if rng.random() < 0.5 else run.kill()
             deaths.append(run.wait())
+            deadline = time.monotonic() + 20
+            while alive(run.pid) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert not alive(run.pid), (stage, alive(run.pid))
             if deaths[-1] == 0:             # it ended sooner (the first had the index of templates to make): from nothing again, by its time
                 took = time.monotonic() - began
                 for path in [path for pattern in made for path in killed.glob(pattern)]:

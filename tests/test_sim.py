@@ -240,6 +240,16 @@ def test_ctrl_c_while_a_process(moment, tmp_path):
     assert {p.name for p in tmp_path.iterdir() if not p.suffix} == (set() if moment == "begins" else {"a"}) and time.monotonic() - start < 15
 
 
+def test_no_process_outlives_a_killed_stage(tmp_path):
+    """kill -9 of the stage alone: the process that works and the one that waits for more both end.  Each holds this pipe open."""
+    run = stage_over_processes(tmp_path, STAGE, "a", "slow0")
+    while not (tmp_path / "a").exists() and run.poll() is None:
+        time.sleep(0.05)
+    run.kill()
+    run.communicate(timeout=15)
+    assert run.returncode == -signal.SIGKILL and not (tmp_path / "slow0").exists()
+
+
 def test_without_ray_and_without_its_cluster(monkeypatch):
     with monkeypatch.context() as m:
         m.setitem(sys.modules, "ray", None)
