@@ -514,7 +514,7 @@ RUNS = [    # stage, its command, what it makes
     ("filter", "filter.py videos --labels labels --out shards --horizon 16 --min-active 0 --validation 0 --rows-per-shard 50", ["shards/*"]),
     ("train", "train.py --config tiny --data shards --out run --steps 40 --batch 8 --micro 8 --draws 1 --warmup 4 --save-every 8 --log-every 8 --workers 1 --device cpu",
      ["run/model.safetensors", "run/state.safetensors", "run/log.jsonl"]),
-    ("play", "eval.py play --policy ../whole/run/model.safetensors --games ridge --tasks combat --seeds 1 --workers 2 --out play --device cpu", ["play/report.json", "play/films/*"]),
+    ("play", "eval.py play --policy ../whole/run/model.safetensors --games ridge --tasks combat --seeds 1 --workers 2 --out play --device cpu", ["play/report.json", "play/films/*", "play/episodes/*"]),
 ]
 TIMES = {"frames_per_s"}            # what the clock on the wall says
 

@@ -228,10 +228,12 @@ def test_a_person_at_the_real_window(policy):
 # ---- another machine
 
 @pytest.fixture
-def served():
-    """A server in this process: (its address, its brain, its open connections)."""
-    brain = Scripted("SOUTH", LEFT_X=-0.5)
+def served(monkeypatch):
+    """A server in this process: (its address, its brain, its open connections, the lines that it says)."""
+    brain, said = Scripted("SOUTH", LEFT_X=-0.5), []
     server, peers, threads = socket.create_server(("127.0.0.1", 0)), [], []
+    # Its threads may speak between two phases of a test, when what pytest captures with is closed.
+    monkeypatch.setattr(evaluation, "print", lambda line, file=None, flush=False: print(line, file=file) if file else said.append(line), raising=False)
 
     def accept():
         with contextlib.suppress(OSError):
@@ -242,17 +244,17 @@ def served():
                 threads[-1].start()
 
     threading.Thread(target=accept, daemon=True).start()
-    yield f"127.0.0.1:{server.getsockname()[1]}", brain, peers
+    yield f"127.0.0.1:{server.getsockname()[1]}", brain, peers, said
     for each in (server, *peers):
         with contextlib.suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
         each.close()
-    for each in threads:                        # what they say last still has somewhere to go
+    for each in threads:
         each.join(10)
 
 
 def test_a_policy_on_another_machine_is_the_same(served):
-    address, brain, _ = served
+    address, brain, *_ = served
     remote = evaluation.Remote(address, "open sesame", 5.0)
     frame = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     assert np.array_equal(remote.think(frame), brain.chunk) and np.array_equal(brain.seen[0], frame)
@@ -260,10 +262,10 @@ def test_a_policy_on_another_machine_is_the_same(served):
     remote.close()
 
 
-def test_wrong_token(served, capfd):
+def test_wrong_token(served):
     with pytest.raises(SystemExit, match=r"^--remote 127.0.0.1:\d+: wrong token$"):
         evaluation.Remote(served[0], "open barley", 5.0)
-    assert printed(capfd, "\n") == "client: refused: wrong token\n" and not served[1].seen
+    assert first(served[3]) == "client: refused: wrong token" and not served[1].seen
 
 
 def test_versions(served, monkeypatch):
@@ -288,13 +290,12 @@ def test_the_token_does_not_travel(served, monkeypatch):
     assert proofs[0] != proofs[1]                                     # nor can what was said be said again
 
 
-def printed(capfd, end: str) -> str:
-    """What the server's thread says, up to `end`."""
-    said, until = "", time.monotonic() + 20
-    while end not in said and time.monotonic() < until:
+def first(said: list) -> str:
+    """The first line that the server's thread says."""
+    until = time.monotonic() + 20
+    while not said and time.monotonic() < until:
         time.sleep(0.01)
-        said += capfd.readouterr().out
-    return said
+    return said[0]
 
 
 def message(body: bytes) -> bytes:
@@ -305,12 +306,12 @@ def message(body: bytes) -> bytes:
     (b"GET / HTTP/1.1\r\n\r\n", "a message of 1,195,725,856 bytes, at most 4,096 are taken"), (struct.pack(">I", 5000), "a message of 5,000 bytes"),
     (message(b"\x80\x04cposix\nsystem\n(S'touch /tmp/owned'\ntR."), "no safetensors file"), (message(b""), "no safetensors file"),
     (message(struct.pack("<Q", 2) + b"{}"), "no safetensors file"), (message(struct.pack("<Q", 2**63) + b"{}"), "no safetensors file"), (b"\0", "the other side has gone")])
-def test_what_strangers_send_is_refused(served, capfd, blob, why):
+def test_what_strangers_send_is_refused(served, blob, why):
     host, port = served[0].split(":")
     with socket.create_connection((host, int(port))) as stranger:
         stranger.sendall(blob)
         stranger.shutdown(socket.SHUT_WR)
-    assert why in printed(capfd, "\n") and not served[1].seen
+    assert why in first(served[3]) and not served[1].seen
     remote = evaluation.Remote(served[0], "open sesame", 5.0)         # and it serves on
     assert remote.think(np.zeros((256, 256, 3), np.uint8)).shape == (16, 20)
     remote.close()
@@ -336,7 +337,7 @@ def test_answers_that_are_no_actions_are_refused(served):
 
 @hooked
 def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
-    address, brain, peers = served
+    address, brain, peers, _ = served
     remote, seen = evaluation.Remote(address, "open sesame", 5.0), []
     reconnect = remote.reconnect
 
@@ -361,7 +362,7 @@ def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
 
 
 @hooked
-def test_a_remote_policy_that_never_answers_in_time_is_told(served, capfd):
+def test_a_remote_policy_that_never_answers_in_time_is_told(served):
     """It can be reached each time, so that waiting for it would go on for ever."""
     remote = evaluation.Remote(served[0], "open sesame", 0.2)
     served[1].delay = 1.0
