@@ -59,7 +59,7 @@ WIDTHS = (0.08, 0.9)    # CHOICE: of an overlay, in widths of the frame
 PROBES = 5              # cells of the index that a search looks into
 ALIKE = {"sift": 0.88, "xfeat": 0.8}        # CHOICE: cosine of descriptors that may show the same thing
 MOST = 1000             # CHOICE: keypoints of one picture of a template
-INDICES = 8             # CHOICE: kept in data/index, those used last
+INDICES = 8             # CHOICE: kept in data/index, and in data/descriptors, those used last
 MIN_VOTES = 5           # CHOICE: matches that make a candidate; it must still be verified
 SURE = 0.15             # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers (README: a table)
 HOPE = 0.25             # CHOICE: share of SURE below which a candidate is not looked at closely; on 46 videos none rose above it
@@ -1274,7 +1274,7 @@ def described(pool: Pool, names: list, detector: str, weights: str) -> dict:
             found.append((((points - (*affine[:, 2], 0, 0)) / (*[affine[0, 0]] * 3, 1))[:MOST].astype(np.float32), descriptors[:MOST]))
         return template.size, *map(np.concatenate, zip(*found))
 
-    # Threads gain half again on two cores: OpenCV runs beside Python, in which templates are drawn.  PyTorch uses all cores by itself.
+    # In threads it is 1.3 to 1.5 times as fast on two cores: OpenCV runs beside Python, in which templates are drawn.  PyTorch uses all cores by itself.
     threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() if detector == "sift" else 1)
     try:
         sizes, points, descriptors = zip(*tqdm(threads.map(one, names), "templates described, once", len(names), leave=False, mininterval=2))

@@ -28,7 +28,6 @@ import json
 import math
 import multiprocessing
 import re
-import signal
 import sys
 import tarfile
 import zlib
@@ -247,12 +246,7 @@ def members(archive):
 def parquet_reader():
     """A process of its own: on some broken files pyarrow does not raise, but ends the program that it is in."""
     atexit.register(parquet_reader.cache_clear)                     # not later, when half of Python is gone
-    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin_reader)
-
-
-def begin_reader() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sim.end_with_parent()
+    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), sim.begin_worker)
 
 
 def read_parquet(blob: bytes) -> dict:

@@ -705,7 +705,7 @@ interrupted = threading.Event()                                         # in a w
 
 
 def begin_worker() -> None:
-    """In a process that works for `over_processes`: a terminal sends Ctrl-C to it too, and between two items that must not end in a traceback."""
+    """In a process that works for another (`over_processes`): a terminal sends Ctrl-C to it too, and between two items that must not end in a traceback."""
     signal.signal(signal.SIGINT, lambda *_: interrupted.set())
     end_with_parent()                                                   # its thread leaves Ctrl-C to this one, which still holds it back
     if hasattr(signal, "pthread_sigmask"):
