@@ -495,13 +495,13 @@ def broken(case, folder):
     elif case == "negative":
         element["mapping"] = [-4, 0, 20, 20]
     elif case == "outside":
-        element["mapping"] = [290, 203, 20, 20]
+        element["mapping"] = [300, 203, 20, 20]
     elif case == "not numbers":
         element["pos"] = [float("nan"), "7"]
     elif case == "no list":
         data["elements"] = {"type": 2}
     preset(folder, atlas, data)
-    return word.get(case, {"no gamepad": "no gamepad element", "far away": "covers", "not numbers": "pos", "no list": "expected a list"}.get(case))
+    return word.get(case, {"no gamepad": "no gamepad element", "far away": "far outside", "not numbers": "pos", "no list": "expected a list"}.get(case))
 
 
 @pytest.mark.parametrize("case", ["no picture", "broken picture", "not JSON", "way out", "box outside", "huge picture", "no gamepad", "huge canvas",
