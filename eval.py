@@ -322,15 +322,15 @@ def extraction_table(videos, labels, c: Overlay) -> dict:
             theirs, floor = PAPER.get(name), table[name]["matched"]
             print(f"{name:20s} {len(mine):6d} " + " ".join(f"{table[name][k]:9.3f}" for k in COLUMNS) + f"{'%14.2f, %.2f' % theirs if theirs else '':22s}"
                   + f"{floor['accuracy']:18.3f}, {floor['press_f1']:.3f}, {floor['r2']:.3f}")
-    published = nanmean([score_video(v, labels, "percentile")["r2"] for v in found])
+    drawn = nanmean([score_video(v, labels, "radius")["r2"] for v in found])
     per = {b: nanmean([r["per_button"][b] for r, _ in rows]) for b in sim.BUTTONS}
-    print(f"r2 where the 99th percentile counts as full deflection, as published (filter.py --scale percentile): {published:.3f}")
+    print(f"r2 where the template's own radius counts as full deflection (filter.py --scale radius): {drawn:.3f}")
     print("recall: " + ", ".join(f"{b} {v:.3f}" for b, v in per.items() if v == v))
     print("accuracy: of shown buttons over frames; silence: the same for a parser that sees nothing; press_f1: onsets within +-1 frame;\n"
           "r2: of the stick axes that move.  Means over videos.  The paper's are the same figures on other recordings.")
     worst = sorted(rows, key=lambda r: (r[0]["press_f1"] if r[0]["press_f1"] == r[0]["press_f1"] else 1) + r[0]["r2"])[:4]
     print("weakest: " + ", ".join(f"{r['name']} ({r['template']}, press F1 {r['press_f1']:.2f}, R2 {r['r2']:.2f})" for r, _ in worst), flush=True)
-    return {**table, "r2 by percentile": published, "recall": per, "lost": lost, "rows": [{k: v for k, v in r.items() if k != "per_button"} for r, _ in rows]}
+    return {**table, "r2 by radius": drawn, "recall": per, "lost": lost, "rows": [{k: v for k, v in r.items() if k != "per_button"} for r, _ in rows]}
 
 
 def nanmean(values) -> float:
@@ -345,55 +345,26 @@ def write_matched(video: str, labels: str, c: Overlay) -> None:
     path, source = Path(labels) / "matched" / f"{Path(video).stem}.actions.safetensors", Path(labels) / f"{Path(video).stem}.overlay.safetensors"
     recipe = {"source": [sim.source(video), sim.source(source)]}
     if not sim.finished(path, "nitrogen.actions/1", recipe, c.fresh):
-        (overlay, info), pool = sim.read(source, "nitrogen.overlay/1"), extract.pool(c.templates)
-        if info["template"] not in pool:
-            raise SystemExit(f"{source}: shows {info['template']}, which is not among --templates {c.templates}; give the skins that extract.py was given")
-        actions = matched_filter(video, overlay, pool[info["template"]])
+        overlay, info = sim.read(source, "nitrogen.overlay/1")
+        actions = matched_filter(video, overlay, extract.stored(overlay, info))
         sim.write(path, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=parse.UNIT, **{k: info[k] for k in ("template", "family")}, recipe=recipe)
 
 
 def matched_filter(video: str, overlay: dict, template) -> dict:
-    """The tensors of nitrogen.actions/1 without any learning, the floor of every table: a button is pressed if what changed against the
-    temporal median is what its pressed picture would change; a knob is where its picture correlates best."""
-    import cv2
+    """The tensors of nitrogen.actions/1 without any learning, the floor of every table: what parse.py's matched filters say by themselves."""
     import extract
     import parse
-    layout, scale = extract.layout(template), 256 / template.size[0]
-    _, _, shown = parse.geometry(layout)
-    w, h = (round(v * scale) for v in template.size)
-    still = cv2.resize(overlay["median"][0], (w, h), interpolation=cv2.INTER_AREA).astype(np.float32)
-    rest, pressed = extract.draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32), []
-    for i in np.flatnonzero(shown[:16]):
-        change = extract.draw(template, np.arange(16) == i, np.zeros(4), scale).astype(np.float32) - rest
-        signal = change[..., :3] - change[..., 3:] / 255 * still                      # over this ground
-        ys, xs = np.nonzero(np.abs(signal).max(2) > 8)
-        if len(ys):
-            part = np.s_[ys.min():ys.max() + 1, xs.min():xs.max() + 1]
-            pressed.append((i, part, signal[part] / (signal[part] ** 2).sum()))
-    knobs = [(0 if e.id == "LEFT" else 2, e, states[0][0]) for e, _, _, states in extract.sprites(template, scale)[1] if e.kind == "stick"]
-    score, sticks, times = [], [], []
-    for seconds, _, crop in parse.registered(video, overlay, template.size, w, h):
-        change, row, at = crop - still, np.zeros(16), np.zeros(4)
-        for i, part, signal in pressed:
-            row[i] = (change[part] * signal).sum()
-        for axis, e, picture in knobs:
-            kh, kw = picture.shape[:2]
-            x0, y0 = (int(round((p + m / 2 - e.radius) * scale - k / 2)) for p, m, k in zip(e.pos, e.mapping[2:], (kw, kh)))
-            side = int(2 * e.radius * scale) + 1
-            area = cv2.copyMakeBorder(crop, 64, 64, 64, 64, cv2.BORDER_REPLICATE)[y0 + 64:y0 + 64 + side + kh, x0 + 64:x0 + 64 + side + kw]
-            like = np.nan_to_num(cv2.matchTemplate(area, picture[..., :3], cv2.TM_CCOEFF_NORMED, mask=picture[..., 3]), posinf=0, neginf=0)
-            y, x = np.unravel_index(like.argmax(), like.shape)
-            at[axis:axis + 2] = (np.array([x, y]) / (side / 2) - 1) * parse.UNIT
-        score.append(row)
-        sticks.append(at)
+    times, maps, marks = [], [], []
+    for seconds, _, _, found, stands, _ in parse.compared(video, overlay, template):
         times.append(seconds)
-    score = np.stack(score)
-    score -= np.percentile(score, 5, axis=0).round().clip(-1, 0)                       # pressed in the median already: its absence is the change
-    return {"buttons": (score > 0.4).astype(np.float16), "sticks": np.float32(sticks).clip(-parse.GRID // 2, parse.GRID // 2), "shown": shown,
+        maps.append(found)
+        marks.append(stands)
+    buttons, sticks = parse.read_alone(np.stack(maps), np.stack(marks))
+    return {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": parse.geometry(extract.layout(template))[2],
             "confidence": np.ones(len(times), np.float16), "time": np.array(times)}
 
 
-def score_video(video: str, labels: str, scale: str = "radius") -> dict:
+def score_video(video: str, labels: str, scale: str = "percentile") -> dict:
     """Metrics of one recording: final actions (as filter.py --scale makes them) against the recorded truth."""
     import filter
     stem = Path(video).stem

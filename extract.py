@@ -9,8 +9,8 @@ In: any video that OpenCV reads; with --templates also your own overlay skins: O
 {"idle": "rest.png", "pressed": "all_pressed.png", "buttons": {"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}}
 (read_skins() says more).  Out, per video and each of the P places that the overlay had in it, one after the other: the affine that
 takes the template's canvas into the frame, float32 [P, 2, 3]; the box, int32 [P, 4]; first and last frame, int64 [P, 2] (`span`); and the
-temporal median of the registered crop, uint8 [P, h, w, 3]; the template's `looks`; the metadata name the template and say where each of its buttons
-and sticks is (`layout`).  A video without an overlay gives `found: false` and the reason.
+temporal median of the registered crop, uint8 [P, h, w, 3]; and the template itself: its `atlas` and, in the metadata, its `elements` and
+`layout`.  A video without an overlay gives `found: false` and the reason.
 
 Also here, for parse.py and eval.py: `templates()`, and the one renderer that draws any template in any state.  What draws the
 built-in templates is in templates/pads.py.
@@ -33,7 +33,7 @@ import platform
 import time
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import sim  # before cv2: it bounds the pictures that are decoded
@@ -43,6 +43,7 @@ import numpy as np
 from tqdm import tqdm
 
 from templates import pads
+from templates import wild as unknown
 from templates.pads import CORE, FAMILIES, TEMPLATES, held_out, two_sticks        # parse.py and eval.py know them by extract's name
 
 GAP = 3                 # px between the states of one element in an atlas, as in OBS input-overlay presets
@@ -63,6 +64,12 @@ INDICES = 8             # CHOICE: kept in data/index, and in data/descriptors, t
 MIN_VOTES = 5           # CHOICE: matches that make a candidate; it must still be verified
 SURE = 0.15             # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers (README: a table)
 HOPE = 0.25             # CHOICE: share of SURE below which a candidate is not looked at closely; on 46 videos none rose above it
+SWEPT = (110, 900)      # CHOICE: px: side of a square as large as a swept template; of the largest picture, the longer
+STEP = 1.07             # CHOICE: from the width of that picture to the next
+FAINT = 2.0             # CHOICE: gray levels a px: an edge of this slope counts half
+LIKE = 0.45             # CHOICE: likeness below which no number of inliers is enough: of 52 pictures turned by 90 degrees with a
+                        # built-in overlay four were accepted, with 25 to 46 inliers of likeness 0.27 to 0.39
+AGREED = 0.002          # CHOICE: agreement of edges x likeness^8 from which a swept template is there
 THERE = 0.4             # CHOICE: a frame shows the overlay from this share of the better frames' likeness
 JUMP = 300              # frames between two samples from which seeking is faster than decoding
 MIN_STRETCH = 4         # CHOICE: sampled frames that an overlay stays at one place, at least
@@ -123,11 +130,42 @@ def pack(pieces):
     return atlas, tuple(replace(e, mapping=spot) for (e, _), spot in zip(pieces, spots))
 
 
+def stored(tensors: dict, info: dict) -> Template:
+    """The template that an overlay artefact holds, as sim.read gives it; ValueError if it cannot be drawn."""
+    height, width = tensors["atlas"].shape[:2]
+    elements = [Element(**{k: tuple(v) if isinstance(v, list) else v for k, v in e.items()}) for e in info["elements"]]
+    for e in elements:
+        ids = {"stick": ("LEFT", "RIGHT"), "button": sim.BUTTONS, "trigger": sim.BUTTONS}.get(e.kind, ("",))
+        across, down = (9, 1) if e.kind == "dpad" else (1, 1 if e.kind == "texture" or not e.click else 2)
+        x, y, w, h = e.mapping
+        inside = w > 0 and h > 0 and x + across * (w + GAP) - GAP <= width and y + down * (h + GAP) - GAP <= height
+        if e.kind not in KINDS.values() or e.id not in ids or not inside:
+            raise ValueError(f"its element {e.kind[:20]!r} {e.id[:20]!r} does not fit its atlas")
+    return Template(info["template"], info["family"], tuple(map(int, info["layout"]["size"])), tensors["atlas"], tuple(elements))
+
+
+@functools.lru_cache(64)
+def without_sticks(template: Template) -> Template:
+    return replace(template, elements=tuple(e for e in template.elements if e.kind != "stick"))
+
+
+@functools.lru_cache(128)
+def stick_alone(template: Template, side: str) -> Template:
+    return replace(template, elements=tuple(e for e in template.elements if (e.kind, e.id) == ("stick", side)))
+
+
 @functools.cache
 def builtin(name: str) -> Template:
     """Drawn, not stored: the same on every machine."""
     size, pieces = pads.pieces(name)
     return Template(name, name.split("-")[0], size, *pack([(Element(**e), rows) for e, rows in pieces]))
+
+
+@functools.lru_cache(64)
+def wild(seed: int) -> Template:
+    """A skin of no known hand: every seed gives another."""
+    size, pieces = unknown.pieces(seed)
+    return Template(f"wild-{seed:04d}", "wild", size, *pack([(Element(**e), rows) for e, rows in pieces]))
 
 
 class Pool(Mapping):
@@ -1571,25 +1609,28 @@ def refine(image, template, affine, widest=1000, steps=25):
     return a, float(np.corrcoef(model, seen)[0, 1]) if seen.std() > 1e-3 else 0.0          # a frame of one colour shows nothing
 
 
-def confirmed(image, template, affine, widest=400):
-    """Median over the buttons and sticks of each one's own likeness, -1..1: one ring that fits does not make a controller."""
+def confirmed(image, template, affine, widest=400, whole=False):
+    """Median over the buttons and sticks of each one's own likeness, -1..1: one ring that fits does not make a controller.
+
+    whole: over textures too, and sticks with the room that they move in: of two sticks alone, the median shows the rings.
+    """
     scale = min(max(32, round(template.size[0] * affine[0, 0])), widest) / template.size[0]
     drawn = draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32)
     rows, cols = drawn.shape[:2]
     seen, likes = crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32), []
     seen, model = band(seen), expected(seen, drawn)
     for e in template.elements:
-        (x, y), (w, h) = e.pos, e.mapping[2:]
-        part = tuple(slice(max(0, int(a * scale)), math.ceil((a + n) * scale)) for a, n in ((y, h), (x, w)))
+        (x, y), (w, h), r = e.pos, e.mapping[2:], e.radius * whole
+        part = tuple(slice(max(0, int((a - r) * scale)), math.ceil((a + n + r) * scale)) for a, n in ((y, h), (x, w)))
         a, b = seen[part].ravel(), model[part].ravel()
-        if e.kind != "texture" and a.size and a.std() > 0 and b.std() > 0:
+        if (whole or e.kind != "texture") and a.size and a.std() > 0 and b.std() > 0:
             likes.append(np.corrcoef(a, b)[0, 1])
     return float(np.median(likes)) if likes else -1.0
 
 
 class Found(typing.NamedTuple):
     """A template, registered on a picture."""
-    score: float = 0.0          # inliers x likeness^2, in units of the paper's bar: it is there from SURE on
+    score: float = 0.0          # inliers x likeness^2, in units of the paper's bar; `swept`: see there.  It is there from SURE on
     inliers: int = 0
     likeness: float = 0.0       # -1..1
     template: str = ""          # "": nothing fits anywhere
@@ -1616,11 +1657,102 @@ def search(image, pool, cfg: Config) -> Found:
                 like = min(like, confirmed(image, pool[names[number]], affine))
             inliers = count_inliers(points, pairs, bank, number, affine)
             if plausible(affine, pool[names[number]].size, *image.shape[1::-1]):
-                found = Found(inliers * max(like, 0)**2 / cfg.min_inliers, inliers, like, names[number], affine)
-                best = max(best, found, key=lambda f: f.score)
+                score = inliers * max(like, 0)**2 / cfg.min_inliers
+                score = score if like >= LIKE else min(score, HOPE * SURE)
+                best = max(best, Found(score, inliers, like, names[number], affine), key=lambda f: f.score)
         if best.score >= SURE:
             break
     return best
+
+
+# Skins with few features: a d-pad alone, thin lines.  They are yours and few, so each is laid on the picture everywhere.
+
+def edges(pictures):
+    """Where pictures of one size have edges and which way these run: float32 [h, w, 2], vectors at twice the angle.
+
+    They are about as long along any edge, faint or strong, and point the same way for light on dark as for dark on
+    light: how bright an overlay is, and what shines through, hardly matters.
+    """
+    along, across, strength = 0, 0, FAINT**2
+    for picture in pictures:
+        soft = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.8)
+        x, y = (np.atleast_3d(cv2.Sobel(soft, cv2.CV_32F, *d, scale=0.125)) for d in ((1, 0), (0, 1)))
+        along, across = along + (x * x - y * y).sum(2), across + 2 * (x * y).sum(2)
+        strength = strength + (x * x + y * y).sum(2)
+    return cv2.merge([along / strength, across / strength])
+
+
+def spectrum(field, w: int, h: int):
+    """Fourier transform of what `edges` gives, as complex numbers, on a sheet of at least w x h."""
+    w, h = cv2.getOptimalDFTSize(w), cv2.getOptimalDFTSize(h)
+    sheet = cv2.copyMakeBorder(field, 0, h - field.shape[0], 0, w - field.shape[1], cv2.BORDER_CONSTANT)
+    return cv2.dft(sheet, flags=cv2.DFT_COMPLEX_OUTPUT, nonzeroRows=field.shape[0])
+
+
+def layers(median, frames):
+    """Spectra of the edges of a video at ever smaller sizes: [(w, h, spectrum)].
+
+    Of the median, and of the standard deviation over time: opaque lines are dark there, however little they stand
+    out from what is behind them on average, and buttons in use are bright.
+    """
+    tall, out = median.shape[0] / median.shape[1], []
+    widest = SWEPT[1] / max(1, tall)
+    size = round(widest), round(widest * tall)
+    median, *small = (cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in (median, *frames))
+    spread = np.std([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in small], axis=0, dtype=np.float32)
+    for k in range(int(math.log(widest / SWEPT[0], STEP))):
+        w, h = (round(v / STEP**k) for v in size)
+        still, moving = (edges([cv2.resize(p, (w, h), interpolation=cv2.INTER_AREA)]) for p in (median, spread))
+        out.append((w, h, spectrum((still + moving) / 2, w, h)))
+    return out
+
+
+def sweep(layers, template, frame_w: int, keep=2):
+    """Where a template's edges run as the picture's do: [(agreement -1..1, affine)], the best few.
+
+    The template is drawn once, over dark and over light, and laid on each of the layers: it is as much larger as they are smaller.
+    """
+    (w, h), rim, found, best = template.size, 3, [], []
+    scale = SWEPT[0] * min(math.sqrt(w / h), 1.8) / w
+    margin = (rim, rim), (rim, rim), (0, 0)
+    mine = edges([np.pad(idle(template, g, scale), margin, constant_values=g) for g in (40, 215)])
+    (rows, cols), weight = mine.shape[:2], np.hypot(*np.moveaxis(mine, 2, 0)).sum()
+    for across, down, seen in layers:
+        if rows <= down and cols <= across and weight > 1:             # a skin may be nothing at rest
+            both = cv2.mulSpectrums(seen, spectrum(mine, across, down), 0, conjB=True)
+            agree = cv2.dft(both, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)[:down - rows + 1, :across - cols + 1, 0] / weight
+            for _ in range(keep):
+                _, value, _, (x, y) = cv2.minMaxLoc(agree)
+                k, r = frame_w / across, max(2, cols // 12)
+                found.append((value, np.array([[scale * k, 0, (x + rim) * k], [0, scale * k, (y + rim) * k]])))
+                agree[max(0, y - r):y + r + 1, max(0, x - r):x + r + 1] = -1
+    for value, a in sorted(found, key=lambda f: -f[0]):
+        far = [np.abs((a - b) @ [[w, 0], [h, 0], [1, 1]]).max() > 0.1 * w * a[0, 0] for _, b in best]      # a corner is elsewhere
+        if all(far) and len(best) < keep:
+            best.append((value, a))
+    return best
+
+
+def swept(frames, median, pool, names) -> Found:
+    """The best of the templates `names`, by how it looks alone: its score is SURE where agreement x likeness^8 is AGREED.
+
+    Of those that are there, the largest, for its likeness: a d-pad is also a part of a pad.
+    """
+    stack, rough, found = layers(median, frames), [], [Found()]
+    for name in names:
+        tries = []
+        for agree, affine in sweep(stack, pool[name], median.shape[1]):
+            affine, like = refine(median, pool[name], affine, widest=160, steps=6)
+            tries.append((agree * like, agree, name, affine))
+        rough += sorted(tries, key=lambda t: -t[0])[:1]
+    for _, agree, name, affine in sorted(rough, key=lambda t: -t[0])[:3]:
+        affine, like = refine(median, pool[name], affine, widest=400)
+        like = min(like, confirmed(median, pool[name], affine, whole=True))
+        if plausible(affine, pool[name].size, *median.shape[1::-1]):
+            found.append(Found(SURE * agree * max(like, 0)**8 / AGREED, 0, like, name, affine))
+    there = [f for f in found if f.score >= SURE]
+    side = lambda f: math.sqrt(math.prod(pool[f.template].size) * f.affine[0, 0] * f.affine[1, 1])
+    return max(there, key=lambda f: f.likeness * side(f)) if there else max(found, key=lambda f: f.score)
 
 
 def likeness(frames, template, affine):
@@ -1651,7 +1783,12 @@ def places(frames, pool, cfg: Config):
     while todo:
         rows = todo.pop()
         tried.add(rows)
-        result = search(middle([frames[i] for i in rows]), pool, cfg)
+        some = [frames[i] for i in rows]
+        median = middle(some)
+        result = search(median, pool, cfg)
+        names = [n for n in (pool.own if len(rows) == len(frames) else [best.template] if affines else []) if n in pool.own]
+        if names and result.score < SURE:
+            result = max(result, swept(some, median, pool, names), key=lambda f: f.score)
         if result.score < SURE:
             if len(rows) == len(frames):
                 best, thirds = result, len(rows) // 3
@@ -1715,8 +1852,8 @@ def locate(video, pool, cfg: Config):
     low, high = np.floor(corners.min(1)).clip(0), np.ceil(corners.max(1)).clip(0, (frame_w, frame_h))
     tensors = {"affine": np.stack(affines).astype(np.float32), "corners": corners.astype(np.float32),
                "bbox": np.concatenate([low, high - low], 1).astype(np.int32), "span": np.array(spans, np.int64), "median": np.stack(stills),
-               "looks": looks(layout(template)["buttons"], lambda on: draw(template, on, np.zeros(4)))}
-    info = dict(**about, template=best.template, family=template.family, layout=layout(template),
+               "atlas": template.atlas}
+    info = dict(**about, template=best.template, family=template.family, layout=layout(template), elements=[asdict(e) for e in template.elements],
                 votes=sum(b - a + 1 for a, b, _ in found), sampled=numbers, likeness=round(float(np.mean(likes)), 3), frame_size=[frame_w, frame_h])
     return tensors, info, frames
 

@@ -39,6 +39,7 @@ import sim  # before numpy: it says which packages are missing
 import numpy as np
 
 DEAD_ZONE = 0.1          # CHOICE: a stick within it is at rest
+LEAST_REACH = 0.95       # CHOICE: of the drawn radius, which full deflection is at least: a stick that is seldom pushed is not blown up
 REST = 0.5               # grid cells around the neutral point in which a stick is at rest: about the dead zone
 SURE = 0.95              # CHOICE: probability from which a press of one frame counts, at least; of a button seldom used, from more
 COST = math.log(SURE / (1 - SURE)) / 2          # of a change, at least: a press of one frame takes two, the log-odds of SURE
@@ -58,8 +59,9 @@ class Config(sim.Many):
     out: str = "data/shards"        # folder for the shards
     segment_seconds: float = 20.0   # what is kept or dropped whole (the released dataset's unit)
     min_active: float = 0.5         # share of a segment's timesteps that must not be null (paper 3.1)
-    scale: str = "radius"           # full deflection of a stick: the template's own radius, or percentile (paper 3.1)
+    scale: str = "percentile"       # full deflection of a stick: that percentile (paper 3.1), or radius: the template's own
     percentile: float = 99.0        # of |axis|, for --scale percentile (paper 3.1)
+    min_agreement: float = 0.7      # between what was read and what is seen: videos where half of the buttons and sticks are below it are left out
     mask: bool = True               # paint the overlay out; without, the policy reads the answer off the screen
     area: str = ""                  # x,y,w,h in px: the game's picture, if the video also shows other things; they are cut away
     rate: float = 30.0              # actions per second of a chunk
@@ -83,16 +85,16 @@ def neutral_point(xy):
     return centre
 
 
-def normalize(sticks, scale: str = "radius", percentile: float = 99.0, radius: float = 5.0):
+def normalize(sticks, scale: str = "percentile", percentile: float = 99.0, radius: float = 5.0):
     """Grid cells [T, 4] -> [-1, 1]: neutral point to 0, full deflection to 1.
 
-    scale "radius": full deflection is the template's stick radius (cells).  "percentile": that percentile of |x| and of |y| (paper
-    3.1), but for an axis that never leaves a cell's width.  DEVIATION: radius is the default; a stick that seldom reaches its end is
-    blown up by the percentile (R2 .991 against .995 over 60 recorded videos, the worst .88 against .96).
+    scale "percentile": full deflection is that percentile of |x| and of |y| (paper 3.1).  DEVIATION: it is never less than LEAST_REACH
+    of the template's stick radius (cells), which says what a stick that seldom reaches its end does not.  "radius": that radius.
     """
     xy = sticks - np.r_[neutral_point(sticks[:, :2]), neutral_point(sticks[:, 2:])]
-    reach = np.percentile(np.abs(xy), percentile, axis=0)
-    return np.clip(xy / (np.where(reach < 1.0, radius, reach) if scale == "percentile" else radius), -1, 1).astype(np.float32)
+    if scale == "percentile":
+        radius = np.maximum(np.percentile(np.abs(xy), percentile, axis=0), LEAST_REACH * radius)
+    return np.clip(xy / radius, -1, 1).astype(np.float32)
 
 
 def course(odds, cost):
@@ -123,7 +125,7 @@ def steady(p):
     return course(odds + shift - 2 * COST * behind, np.log((1 - change) / change).clip(min=COST))
 
 
-def final_actions(path, scale: str = "radius", percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:
+def final_actions(path, scale: str = "percentile", percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:
     """(buttons uint8 [T, 16], sticks float32 [T, 4] in [-1, 1], tensors, info) of an actions file, parsed or recorded."""
     tensors, info = sim.read(path, "nitrogen.actions/1")
     if info.get("unit") not in ("grid", "normalized"):
@@ -167,17 +169,23 @@ def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labe
     buttons, sticks, tensors, info = final_actions(path, c.scale, c.percentile)
     T, fps, game = len(buttons), facts["fps"], info.get("game") or Path(video).stem.rsplit("-", 1)[0]
     area = area_of(c.area, facts)
+    shown, doubts = tensors["shown"].copy(), []
+    if "agreement" in info:
+        doubts = sim.doubtful(info["agreement"], buttons[tensors["confidence"] > 0])
+        shown &= ~np.array([name in doubts for name in (*sim.BUTTONS, "LEFT", "LEFT", "RIGHT", "RIGHT")])
+        buttons, sticks = buttons * shown[:16], sticks * shown[16:]
     if "chunks" in info:
         return released_labels(facts, buttons, sticks, tensors["shown"], info["chunks"], game, area, c)
     boxes = sim.read(overlay, "nitrogen.overlay/1")[0]["bbox"].tolist() if overlay else [info["box"]] if c.mask and "box" in info else []
     frame, time, about = np.arange(T), tensors["time"], "parsed" if info["unit"] == "grid" else f"true actions ({path})"
+    about += f", not trusted and masked: {' '.join(doubts)}" if doubts else ""
     if uneven(time):
         if not time[-1] - time[0] < LONGEST:
             raise SystemExit(f"{path}: its times run from {time[0]:g} to {time[-1]:g} s; parse the video again: {sim.MAKER['actions']} --fresh")
         frame, time, fps = evened(time, c.rate)
         about += f", frames that come unevenly laid out at {fps:g}/s"
     segment = np.arange(len(frame)) // max(1, round(c.segment_seconds * fps))
-    return Labels(buttons[frame], sticks[frame], (tensors["confidence"] > 0)[frame], segment, frame, time, fps, tensors["shown"],
+    return Labels(buttons[frame], sticks[frame], (tensors["confidence"] > 0)[frame], segment, frame, time, fps, shown,
                   [([clamped(box, facts, GROW, 2) for box in boxes], area)] * int(segment[-1] + 1 if T else 0), game, about)
 
 
@@ -521,7 +529,8 @@ def filter_video(video: str, c: Config) -> dict | None:
     from tqdm import tqdm
     stem, overlay = Path(video).stem, Path(c.labels) / f"{Path(video).stem}.overlay.safetensors"
     path = find_labels(video, c)
-    parsed = path and sim.read(path, "nitrogen.actions/1")[1].get("unit") == "grid"                 # else a recorder's, and no overlay is needed
+    info = sim.read(path, "nitrogen.actions/1")[1] if path else {}
+    parsed = info.get("unit") == "grid"                                                             # else a recorder's, and no overlay is needed
     if (parsed or not path) and overlay.exists() and sim.read(overlay, "nitrogen.overlay/1")[1].get("found") is False:
         line = f"{video}: no overlay was found in it, so there is nothing to learn from"
         if len(c.videos) == 1:
@@ -529,6 +538,13 @@ def filter_video(video: str, c: Config) -> dict | None:
         return tqdm.write(f"{line}; skipped", file=sys.stderr)
     if not path:
         raise SystemExit(f"{Path(c.labels) / stem}.actions.safetensors: no such file; make it: python parse.py {video} --out {c.labels}")
+    if parsed and (agreement := float(np.median([*info.get("agreement", {"": 1}).values()]))) < c.min_agreement:
+        line = (f"{video}: left out, what was read agrees with the frames by {agreement:.2f} only (--min-agreement {c.min_agreement:g}): "
+                f"is {info.get('template')} its skin?  Give the skin to extract.py (--templates), or adapt the parser to it")
+        if len(c.videos) == 1:
+            raise SystemExit(line)
+        tqdm.write(line, file=sys.stderr)
+        return {"left out": 1}
     overlay = overlay if c.mask and parsed else None
     labels = read_labels(video, path, overlay, c)
     keep, stays = kept_rows(labels, c.min_active)
@@ -797,14 +813,16 @@ def run(c: Config) -> None:
     if c.scale not in ("radius", "percentile"):
         raise SystemExit(f"--scale {c.scale}: expected radius or percentile")
     sim.expect(c, segment_seconds=(0.1, 1e6), min_active=(0, 1), percentile=(50, 100), rate=(0.1, 1000), horizon=(1, 10_000), shift=(0, 10_000),
-               quality=(1, 100), rows_per_shard=(1, 1e9), validation=(0, 1))
+               min_agreement=(-1, 1), quality=(1, 100), rows_per_shard=(1, 1e9), validation=(0, 1))
     videos = import_released(c) if c.nitrogen else c.videos
     try:
         counts = sim.for_each(functools.partial(filter_video, c=c), videos, c.workers, ray=c.ray)
     finally:
         if (there := manifest(c.out))["videos"]:                        # of all that is in the folder, also from other runs
             sim.write_bytes(Path(c.out) / "manifest.json", json.dumps(there, indent=1).encode())
-    print(f"{totals({i: n for i, n in enumerate(counts) if n})} -> {c.out}")
+    left_out = sum("left out" in (n or {}) for n in counts)
+    print(f"{totals({i: n for i, n in enumerate(counts) if n and 'left out' not in n})} -> {c.out}"
+          + (f"; {left_out} left out: what was read does not agree with the frames (--min-agreement)" if left_out else ""))
 
 
 def main(argv=None):

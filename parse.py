@@ -51,7 +51,12 @@ CROP = 128              # px, side of each registered crop; CHOICE: the paper do
 GRID = 11               # cells per axis of a stick's heat map, paper 3.1
 REACH = 1.2             # stick radii at the grid's outermost cell: room for a crop that is slightly off
 UNIT = (GRID - 1) / 2 / REACH          # grid cells per stick radius
+GAIN = 20.0             # CHOICE: logits of a heat map per unit of likeness, to begin with
+PRESS_GAIN = 8.0        # CHOICE: of a button, per unit from rest to pressed
 STILL = 3 + 4 + 4       # channels of what stands still in a video: RGB of the temporal median, RGBA of the template at rest and pressed
+WILD = 0.5              # CHOICE: share of the training's films whose skin is of no known hand
+WILD_TRAINED = 1_000_000                # their seeds are below; those of validation begin here
+AGREED = 100            # CHOICE: frames of a video, about, in which what was read is drawn and compared
 BATCH = 16              # pairs of frames per pass of the network when parsing
 
 
@@ -342,21 +347,26 @@ class Parser(nn.Module):
         self.button_in = nn.Linear(2 * len(self.nine) * (net.decoder + net.detail), net.decoder)
         self.button_name = nn.Parameter(torch.zeros(len(sim.BUTTONS), net.decoder))
         self.button_knob = nn.Linear(net.head, net.decoder)
+        self.button_match = nn.Linear(3 * MARKS, net.decoder)            # of the own frame, the other, the median
         self.button_out = nn.Linear(net.decoder, 2)                     # pressed, visible
+        self.button_trust = nn.Linear(net.decoder, 1)                   # how far to go by the marks
+        nn.init.zeros_(self.button_trust.weight)
+        nn.init.zeros_(self.button_trust.bias)
         self.stick_near = Both(len(self.near), net.detail, net.head)
         self.stick_far = Both(len(self.far), net.decoder, net.head)
         self.stick_look = Both(len(self.near), net.detail, net.head)
+        self.stick_match = nn.Linear(3 * 9, net.head)                   # likeness at a cell's 3 x 3 places: own frame, other, median
         self.stick_mix = nn.Conv2d(net.head, net.head, 3, padding=1)
-        self.stick_out = nn.Conv2d(net.head, 1, 3, padding=1)
+        self.stick_out = nn.Conv2d(net.head, 3, 3, padding=1)           # what is seen, and how far to go by the likeness, of the frame and of the median
         self.stick_seen = nn.Linear(net.head, 1)
         self.gelu = nn.GELU()
 
-    def forward(self, x, still, boxes, sticks):
-        """x [B, 3, CROP, 2 CROP] in -1..1; still [B or 1, STILL, CROP, 2 CROP], see still_input; boxes [B, 16, 4] centre and half size;
-        sticks [B, 2, 6] centre, travel, knob's half size; both as shares of the crop.  Returns logits, per frame: of buttons [B, 2, 16],
-        of heat maps [B, 2, 2, GRID * GRID], and of being visible [B, 2, 18]: 16 buttons, 2 sticks; not behind a menu or a banner, not
-        switched off."""
-        return self.read(x, *self.prepare(still, boxes, sticks))
+    def forward(self, x, maps, marks, still, boxes, sticks):
+        """x [B, 3, CROP, 2 CROP] in -1..1; maps [B, t, s, 2, FINE, FINE] and marks [B, t, 16, 2, MARKS] of a MatchedFilter; still [B or 1, STILL,
+        CROP, 2 CROP], see still_input; boxes [B, 16, 4] centre and half size; sticks [B, 2, 6] centre, travel, knob's half size; both as
+        shares of the crop.  Returns logits, per frame: of buttons [B, 2, 16], of heat maps [B, 2, 2, FINE * FINE], and of being visible
+        [B, 2, 18]: 16 buttons, 2 sticks; not behind a menu or a banner, not switched off."""
+        return self.read(x, maps, marks, *self.prepare(still, boxes, sticks))
 
     def prepare(self, still, boxes, sticks):
         """What a video needs once: of what stands still, the patches' and the details' share; and where to look, points [b, p, 2]."""
@@ -371,34 +381,49 @@ class Parser(nn.Module):
         look = rearrange(self.stick_look(F.gelu(look)), "b t s c -> b t s 1 c")
         return patches, fine, look, torch.cat([near, nine], 1), torch.cat([far, nine], 1)
 
-    def read(self, x, patches, fine, look, near, far):
+    def read(self, x, maps, marks, patches, fine, look, near, far):
         """As forward, of what `prepare` made.  The non-linearity comes after the sampling: it then costs only what is looked at."""
         x = x.to(self.button_name.dtype)
         fine = F.gelu(self.detail(x, near) + fine)
         coarse = F.gelu(sample(self.decoder(self.encoder(x, patches)).float(), far)).to(fine.dtype)      # sampling in bfloat16 is far slower
         nine = len(sim.BUTTONS) * len(self.nine)
         (near, fine), (far, coarse) = (f.tensor_split([f.shape[2] - nine], 2) for f in (fine, coarse))
-        heat, knobs = self.read_sticks(far, near, look)
-        buttons, seen = self.read_buttons(coarse, fine, knobs).unbind(-1)
+        heat, knobs = self.read_sticks(far, near, look, maps)
+        buttons, seen = self.read_buttons(coarse, fine, knobs, marks).unbind(-1)
         return buttons, heat, torch.cat([seen, self.stick_seen(knobs)[..., 0]], -1)
 
-    def read_sticks(self, far, near, look):
-        """Every place on the grid is compared with how the template draws its knob, `look` at the centre."""
+    def read_sticks(self, far, near, look, maps):
+        """Every place on the grid is compared with how the template draws its knob: `look` at the centre, in learned features, and `maps`.
+
+        heat = seen + GAIN (1 + b) S + GAIN c S_median, where b and c say how far to go by the matched filter: untrained, it is that alone."""
         f = rearrange(self.stick_near(near) + self.stick_far(far), "B t (s k) c -> B t s k c", s=2)
-        f = rearrange(F.gelu(f + look), "B t s (i j) c -> (B t s) c i j", i=GRID)
+        cells = rearrange(maps, "B t s p (i u) (j v) -> B t s (i j) p (u v)", u=3, v=3).to(f.dtype)
+        own, median = cells.unbind(-2)
+        f = f + look + self.stick_match(torch.cat([own, own.flip(1), median], -1))
+        f = rearrange(F.gelu(f), "B t s (i j) c -> (B t s) c i j", i=GRID)
         f = self.gelu(self.stick_mix(f))
-        heat = rearrange(self.stick_out(f), "(B t s) 1 i j -> B t s (i j)", t=2, s=2)
+        seen, trust, still = F.interpolate(self.stick_out(f).float(), (FINE, FINE), mode="bilinear", align_corners=False).unbind(1)
+        likeness, standing = rearrange(maps.float(), "B t s p i j -> p (B t s) i j")
+        heat = rearrange(seen + GAIN * ((1 + trust) * likeness + still * standing), "(B t s) i j -> B t s (i j)", t=2, s=2)
+        there = rearrange(heat.detach().softmax(-1), "B t s (i u j v) -> B t s (i j) (u v)", i=GRID, j=GRID, u=3).sum(-1)
         f = rearrange(f, "(B t s) c i j -> B t s (i j) c", t=2, s=2)
-        knobs = (heat.detach().float().softmax(-1).to(f.dtype)[..., None, :] @ f)[..., 0, :]           # B t s c
+        knobs = (there.to(f.dtype)[..., None, :] @ f)[..., 0, :]                                        # B t s c
         return heat, knobs
 
-    def read_buttons(self, coarse, fine, knobs):
-        """A click shows on the stick's knob, wherever that is: its buttons also get the features found there, knobs [B, 2, 2, head]."""
+    def read_buttons(self, coarse, fine, knobs, marks):
+        """A click shows on the stick's knob, wherever that is: its buttons also get the features found there, knobs [B, 2, 2, head].
+
+        logit = seen + PRESS_GAIN (1 + b) (m - PRESSED), where m is the mean of both marks, and b says how far to go by it."""
+        own, median = marks.to(coarse.dtype).unbind(-2)
+        match = self.button_match(torch.cat([own, own.flip(1), median], -1))
         f = torch.cat([coarse, coarse.flip(1), fine, fine.flip(1)], -1)
         f = rearrange(f, "B t (n p) c -> B t n (p c)", p=len(self.nine))
         first = sim.BUTTONS.index("LEFT_THUMB")
         clicks = F.pad(self.button_knob(knobs), (0, 0, first, len(sim.BUTTONS) - first - 2))
-        return self.button_out(F.gelu(self.button_in(f) + self.button_name + clicks))
+        f = F.gelu(self.button_in(f) + self.button_name + clicks + match)
+        pressed, seen = self.button_out(f).float().unbind(-1)
+        stands = (marks[..., 0, :2].float().clamp(-0.5, 1.5).mean(-1) - PRESSED) * (marks[..., 0, 3] > 0)       # 0: nothing to compare
+        return torch.stack([pressed + PRESS_GAIN * (1 + self.button_trust(f)[..., 0].float()) * stands, seen], -1)
 
 
 def beside(x):
@@ -452,24 +477,220 @@ def geometry(layout: dict):
 
 
 def spread(cells):
-    """Positions [..., 2] in cells from the centre -> heat map [..., GRID * GRID]: bilinear over the four cells around it."""
-    at = (cells + GRID // 2).clamp(0, GRID - 1)
-    tent = (1 - (at[..., None] - torch.arange(GRID, device=cells.device)).abs()).clamp(min=0)      # ... 2 GRID
+    """Positions [..., 2] in cells from the centre -> heat map [..., FINE * FINE]: bilinear over the four places around it."""
+    at = (3 * cells + FINE // 2).clamp(0, FINE - 1)
+    tent = (1 - (at[..., None] - torch.arange(FINE, device=cells.device)).abs()).clamp(min=0)      # ... 2 FINE
     return (tent[..., 1, :, None] * tent[..., 0, None, :]).flatten(-2)
 
 
 def locate(logits):
-    """Heat map logits [..., GRID * GRID] -> (positions [..., 2] in cells from the centre, share of the mass used).
+    """Heat map logits [..., FINE * FINE] -> (positions [..., 2] in cells from the centre, share of the mass used).
 
-    Expectation over the 3 x 3 cells around the mode: exact for the spread of any position."""
+    Expectation over the 5 x 5 places around the mode: exact for the spread of any position."""
     p = logits.float().softmax(-1)
-    index = torch.arange(GRID, device=p.device)
-    row, column = p.argmax(-1)[..., None] // GRID, p.argmax(-1)[..., None] % GRID
-    near = ((index - row).abs() <= 1)[..., :, None] & ((index - column).abs() <= 1)[..., None, :]     # ... GRID GRID
-    p = p.unflatten(-1, (GRID, GRID)) * near
+    index = torch.arange(FINE, device=p.device)
+    row, column = p.argmax(-1)[..., None] // FINE, p.argmax(-1)[..., None] % FINE
+    near = ((index - row).abs() <= 2)[..., :, None] & ((index - column).abs() <= 2)[..., None, :]     # ... FINE FINE
+    p = p.unflatten(-1, (FINE, FINE)) * near
     mass = p.sum((-2, -1))
-    x, y = ((p.sum(axis) * (index - GRID // 2)).sum(-1) / mass for axis in (-2, -1))
+    x, y = ((p.sum(axis) * (index - FINE // 2)).sum(-1) / mass / 3 for axis in (-2, -1))
     return torch.stack([x, y], -1), mass
+
+
+# ---- matched filters: the template, drawn, compared with the crop ---------------------------------------------------
+# Nothing is learned here.  A stick's knob at place p changes the picture of its ground G by d(p) = k(x - p) - alpha(x - p) G(x), where k is
+# the knob's picture, premultiplied, and alpha its opacity.  How much of that a crop F shows is the cosine of their gradients,
+#     S(p) = <grad F, grad d(p)> / (|grad F near p| |grad d(p)|),   and   <grad F, grad d(p)> = <-laplace F, d(p)>
+# is two correlations, of -laplace F with k and of -laplace F times G with alpha: all places at once.
+
+FINE = 3 * GRID                         # places per axis at which a knob is compared: three per cell of the heat map
+STEP = 2 * REACH / (GRID - 1) / 3       # stick radii from one to the next
+WIDE = 256                              # px, width of the crop in which buttons are compared
+MARKS = 4                               # of a button in one picture, see standing()
+PRESSED = 0.35                          # CHOICE: from here on a button stands nearer to its pressed picture; an opacity of .7 makes 1 of it .7
+FLOOR = 0.25                            # CHOICE: share of the mean gradient energy that is added where there is little: noise is no knob
+FAINT = 0.25                            # CHOICE: strength, see standing(), from which a change says something: 3 grey levels
+GRAY = np.float32([0.299, 0.587, 0.114])
+
+
+def laplacian(picture):
+    """-laplace, so that <a, laplacian(b)> = <grad a, grad b>."""
+    return -cv2.Laplacian(picture, cv2.CV_32F, ksize=1)
+
+
+def standing(x, d, curved_x, curved_d):
+    """Where a picture stands between rest, 0, and pressed, 1: by its colours; by its gradients; how much of its gradients is neither, in
+    units of the change; and how strong the change is, log2 of grey levels / 8.  x: picture less rest; d: pressed less rest."""
+    x, d, curved_x, curved_d = (v.ravel() for v in (x, d, curved_x, curved_d))
+    square = max(float(d @ d), 1e-6)
+    norm = max(float(d @ curved_d), 1e-3 * square)
+    along = (x @ curved_d) / norm
+    rest = max((x @ curved_x) / norm - along * along, 0) ** 0.5
+    return np.float32([(x @ d) / square, along, rest, math.log2(1 + (square / d.size) ** 0.5) / 8]).clip(-2, 4)
+
+
+def part_of(picture, affine, centre, size, side):
+    """size x size canvas px around a centre, as side x side px: uint8 [side, side, c]; affine: canvas px -> px of the picture."""
+    shift = np.array([[1, 0, centre[0] - size / 2], [0, 1, centre[1] - size / 2], [0, 0, 1]])
+    return extract.crop(picture, affine @ shift, (size, size), side, side)
+
+
+class StickFilter:
+    """Compares a picture with the knob drawn at each of FINE x FINE places, up and clicked."""
+
+    def __init__(self, stick, grounds, knobs, scale, median, affine):
+        """stick: centre, travel, knob's w and h, canvas px; grounds: RGBA canvas without sticks; knobs: RGBA canvases of this stick alone, up
+        and clicked, drawn at `scale`; median: the video's, RGB; affine: canvas px -> px of the median."""
+        cx, cy, travel, w, h = stick
+        self.unit = max(STEP * travel, max(w, h) / 128)                         # canvas px per px of the filter; a knob of 10 travels is the largest
+        self.centre, self.kernel = (cx, cy), 2 * math.ceil(max(w, h) / 2 / self.unit) + 3
+        self.side = FINE + self.kernel - 1
+        still, ground = self.part(median, affine), self.part(grounds, scale * np.eye(2, 3))
+        behind = (still @ GRAY).mean()                                          # what shines through, about
+        self.ground = (ground[..., :3] @ GRAY + (1 - ground[..., 3] / np.float32(255)) * behind).astype(np.float32)
+        self.knobs = [self.knob(k, scale) for k in knobs]
+
+    def part(self, picture, affine):
+        return part_of(picture, affine, self.centre, self.side * self.unit, self.side)
+
+    def knob(self, canvas, scale):
+        """(k, alpha, |grad d(p)| [FINE, FINE])"""
+        edge = math.ceil(self.kernel * self.unit * scale)                       # a knob may stick out of the canvas
+        canvas = cv2.copyMakeBorder(canvas, edge, edge, edge, edge, cv2.BORDER_CONSTANT)
+        picture = part_of(canvas, np.array([[scale, 0, edge], [0, scale, edge]]), self.centre, self.kernel * self.unit, self.kernel)
+        k, alpha, n = (picture[..., :3] @ GRAY).astype(np.float32), picture[..., 3] / np.float32(255), self.kernel
+        norms = np.zeros((5, 5), np.float32)                                    # it changes slowly: a fifth of the places, the others between
+        for i, j in itertools.product(range(5), repeat=2):
+            y, x = (FINE - 1) // 4 * i, (FINE - 1) // 4 * j
+            d = cv2.copyMakeBorder(k - alpha * self.ground[y:y + n, x:x + n], 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+            norms[i, j] = max(float((d * laplacian(d)).sum()), 1.0) ** 0.5
+        return k, alpha, cv2.resize(norms, (FINE, FINE))
+
+    def __call__(self, picture, affine):
+        """S, the greater of up and clicked: float32 [FINE, FINE]; and how the best place stands between the two, see standing()."""
+        seen = (self.part(picture, affine) @ GRAY).astype(np.float32)
+        f = cv2.GaussianBlur(seen, (0, 0), 1.0)
+        curved, near = laplacian(f), slice(self.kernel // 2, self.kernel // 2 + FINE)
+        energy = cv2.Sobel(f, cv2.CV_32F, 1, 0, ksize=1) ** 2 / 4 + cv2.Sobel(f, cv2.CV_32F, 0, 1, ksize=1) ** 2 / 4
+        floor = (FLOOR * energy.mean() * self.kernel + 1) * self.kernel
+        energy = cv2.boxFilter(energy, -1, (self.kernel, self.kernel), normalize=False)[near, near] + floor
+        over = curved * self.ground
+        likeness = np.max([(cv2.matchTemplate(curved, k, cv2.TM_CCORR) - cv2.matchTemplate(over, alpha, cv2.TM_CCORR)) / (norm * np.sqrt(energy))
+                           for k, alpha, norm in self.knobs], 0)
+        row, column = np.unravel_index(likeness.argmax(), likeness.shape)
+        place = np.s_[row:row + self.kernel, column:column + self.kernel]
+        up, clicked = (k + (1 - alpha) * self.ground[place] for k, alpha, _ in (self.knobs[0], self.knobs[-1]))
+        found, change = seen[place] - up, clicked - up
+        return likeness, standing(found, change, laplacian(found), laplacian(change))
+
+
+class ButtonFilter:
+    """Where a picture stands between each button at rest and pressed, see standing()."""
+
+    def __init__(self, boxes: dict, looks, median, affine, size):
+        self.affine, self.canvas, self.buttons = affine, size, []
+        self.size = WIDE, max(8, round(WIDE * size[1] / size[0]))
+        rest, pressed = (cv2.resize(look, self.size, interpolation=cv2.INTER_AREA).astype(np.float32) for look in looks)
+        still, clear = self.seen(median, affine), 1.001 - rest[..., 3:] / 255
+        ground = cv2.GaussianBlur((still - rest[..., :3]).clip(0) , (0, 0), 6.0) / cv2.GaussianBlur(clear, (0, 0), 6.0)[..., None]
+        self.rest = rest[..., :3] + (clear - 0.001) * ground.clip(0, 255)
+        change = pressed - rest
+        change = change[..., :3] - change[..., 3:] / 255 * ground.clip(0, 255)
+        curved, scale = laplacian(change), WIDE / size[0]
+        for name, (x, y, w, h) in boxes.items():
+            part = extract.region((x * scale - 1, y * scale - 1, w * scale + 2, h * scale + 2))
+            if np.abs(change[part]).max(initial=0) > 4:
+                self.buttons.append((sim.BUTTONS.index(name), part, change[part], curved[part]))
+
+    def seen(self, picture, affine):
+        return extract.crop(picture, affine, self.canvas, *self.size).astype(np.float32)
+
+    def __call__(self, seen):
+        """float32 [16, MARKS]; 0 for what the template does not show."""
+        f, marks = seen - self.rest, np.zeros((16, MARKS), np.float32)
+        curved = laplacian(f)
+        for i, part, change, bent in self.buttons:
+            marks[i] = standing(f[part], change, curved[part], bent)
+        return marks
+
+
+class MatchedFilter:
+    """What a template predicts, compared with the pictures of a video: for each stick where its knob may be, for each button how pressed it looks."""
+
+    def __init__(self, template, median, affine, show=extract.draw, scale=1.0):
+        """median: RGB; affine: canvas px -> px of the median; show(template, buttons, sticks): as extract.draw, at `scale`."""
+        layout, rest = extract.layout(template), (np.zeros(16, bool), np.zeros(4))
+        clicked, grounds = np.array([b.endswith("THUMB") for b in sim.BUTTONS]), show(extract.without_sticks(template), *rest)
+        self.sticks, buttons = {}, {k: v for k, v in layout["buttons"].items() if not k.endswith("THUMB")}
+        for i, side in enumerate(("LEFT", "RIGHT")):
+            if side in layout["sticks"]:
+                alone = extract.stick_alone(template, side)
+                knobs = [show(alone, *rest)] + [show(alone, clicked, rest[1])] * (f"{side}_THUMB" in layout["buttons"])
+                self.sticks[i] = StickFilter(layout["sticks"][side], grounds, knobs, scale, median, affine)
+        boxes = {name: [v * scale for v in box] for name, box in buttons.items()}
+        looks = extract.looks(boxes, lambda on: show(template, on, rest[1]))
+        self.buttons = ButtonFilter(buttons, looks, median, affine, template.size)
+        self.still = self.compare(median, affine)
+
+    def compare(self, picture, affine):
+        seen = self.buttons.seen(picture, affine)
+        maps, marks = np.zeros((2, FINE, FINE), np.float32), self.buttons(seen)
+        for i, filter in self.sticks.items():
+            maps[i], click = filter(picture, affine)
+            if len(filter.knobs) > 1:                                           # a click shows on the knob, wherever that is
+                marks[sim.BUTTONS.index("LEFT_THUMB") + i] = click
+        return maps, marks, seen
+
+    def __call__(self, picture, affine):
+        """(S of the picture and of the median float32 [2 sticks, 2, FINE, FINE], marks of both float32 [16, 2, MARKS], crop uint8 [h, WIDE, 3])."""
+        maps, marks, seen = self.compare(picture, affine)
+        return np.stack([maps, self.still[0]], 1), np.stack([marks, self.still[1]], 1), seen.astype(np.uint8)
+
+
+class Agreement:
+    """How well the frames of a video agree with the template drawn in the state that was read.
+
+    Per button and stick: the correlation of their edges where it is drawn, over all frames that are given; a wrong template draws what the frames do
+    not show.  And of a button, if it is less: how much farther it stands from rest, on average, where it was read as pressed than elsewhere."""
+
+    def __init__(self, template):
+        self.template, self.layout, self.scale = template, extract.layout(template), WIDE / template.size[0]
+        self.sums = {name: np.zeros(3) for name in (*self.layout["buttons"], *self.layout["sticks"])}
+        self.stands = np.zeros((2, 16)), np.zeros((2, 16))                      # sum and number, at rest and pressed
+
+    def add(self, crop, marks, buttons, sticks):
+        """crop uint8 [h, WIDE, 3] and marks [16, 2, MARKS] of a MatchedFilter; buttons bool [16]; sticks [4] in -1..1."""
+        each = np.arange(16)
+        self.stands[0][buttons.astype(int), each] += marks[:, 0, :2].clip(-0.5, 1.5).mean(-1)
+        self.stands[1][buttons.astype(int), each] += marks[:, 0, 3] > FAINT     # else there is nothing to compare
+        seen, drawn = crop.astype(np.float32), extract.draw(self.template, buttons, sticks, self.scale).astype(np.float32)
+        drawn = drawn[:len(seen)]
+        seen = seen[:len(drawn)]
+        model, seen = extract.expected(seen, drawn), extract.band(seen)
+        for name in self.sums:
+            x, y, w, h = self.layout["buttons"].get(name, (0, 0, 0, 0))
+            if (side := name.removesuffix("_THUMB")) in self.layout["sticks"]:            # on the knob, wherever that is
+                (cx, cy, travel, w, h), at = self.layout["sticks"][side], sticks[:2] if side == "LEFT" else sticks[2:]
+                x, y = cx + travel * at[0] - w / 2, cy + travel * at[1] - h / 2
+            part = extract.region(np.array([x, y, w, h]) * self.scale + (-1, -1, 2, 2))
+            a, b = seen[part].ravel(), model[part].ravel()
+            self.sums[name] += a @ b, a @ a, b @ b
+
+    def result(self) -> dict:
+        """{name: -1..1}; 0 for what is drawn so faintly that nothing can be compared."""
+        at_rest, pressed = self.stands[0] / np.maximum(self.stands[1], 1)
+        often = self.stands[1] >= 3
+        apart = np.where(often[0], pressed - at_rest, pressed - PRESSED / 2)    # the ground behind shifts both; alone it must do without
+        states = dict(zip(sim.BUTTONS, np.where(often[1], apart / PRESSED, 1).clip(0, 1)))
+        edges = {name: ab / max((aa * bb) ** 0.5, 1e-6) for name, (ab, aa, bb) in self.sums.items()}
+        return {name: round(float(min(value, states.get(name, 1))), 3) for name, value in edges.items()}
+
+
+def read_alone(maps, marks):
+    """What the matched filters say by themselves, the floor of every table: maps [T, 2, 2, FINE, FINE], marks [T, 16, 2, MARKS] ->
+    (buttons bool [T, 16], sticks float32 [T, 4] in grid cells)."""
+    cells, _ = locate(torch.from_numpy(maps[:, :, 0]).flatten(-2) * GAIN)
+    return marks[:, :, 0, :2].clip(-0.5, 1.5).mean(-1) > PRESSED, cells.flatten(-2).numpy()
 
 
 # ---- synthetic overlay frames (paper 3.1) ----------------------------------------------------------------------
@@ -548,10 +769,11 @@ class Skin:
     """A template as it is; or, if `remade`, often a new look made of it: other colours, fainter presses, presses that darken or lighten,
     buttons whose two looks have changed places.  What is read then has to come from its looks, not from memory."""
 
-    def __init__(self, rng, template, remade: bool = True):
-        self.template, self.boxes = template, extract.layout(template)["buttons"]
+    def __init__(self, rng, template, remade: bool = True, scale: float = 1.0):
+        self.template, self.scale = template, scale
+        self.boxes = {name: [v * scale for v in box] for name, box in extract.layout(template)["buttons"].items()}
         self.swap, self.invert = (rng.permutation(3), rng.random() < 0.5) if remade and rng.random() < 0.25 else (None, False)
-        self.strength = rng.uniform(0.25, 1) if remade and rng.random() < 0.3 else 1.0
+        self.strength = rng.uniform(0.12, 1) if remade and rng.random() < 0.45 else 1.0
         self.tone = rng.uniform(0.2, 0.6) if remade and rng.random() < 0.2 and self.solid() else 0.0
         self.clicks = np.array([b.endswith("THUMB") for b in sim.BUTTONS])
         dpad = [b.startswith("DPAD") and not self.tone for b in sim.BUTTONS] if any(e.kind == "dpad" for e in template.elements) else [False] * 16
@@ -559,14 +781,14 @@ class Skin:
 
     def solid(self) -> bool:
         """Can every button be seen at rest?"""
-        rest = extract.draw(self.template, np.zeros(16), np.zeros(4))
+        rest = extract.draw(self.template, np.zeros(16), np.zeros(4), self.scale)
         return all(rest[extract.region(box)][..., 3].mean() > 100 for box in self.boxes.values())
 
-    def pressed(self, buttons, sticks):
+    def pressed(self, template, buttons, sticks):
         """As extract.draw, or with what is pressed darker where it is light and lighter where it is dark."""
         if not self.tone:
-            return extract.draw(self.template, buttons, sticks)
-        out = extract.draw(self.template, buttons & self.clicks, sticks)
+            return extract.draw(template, buttons, sticks, self.scale)
+        out = extract.draw(template, buttons & self.clicks, sticks, self.scale)
         for name, on in zip(sim.BUTTONS, buttons & ~self.clicks):
             if on and name in self.boxes:
                 part = out[extract.region(self.boxes[name])]
@@ -574,11 +796,11 @@ class Skin:
                 part[..., :3] = color + self.tone * (np.where(2 * color.mean(-1, keepdims=True) > alpha, 0, alpha) - color)
         return out
 
-    def draw(self, buttons, sticks):
-        """As extract.draw."""
-        out = self.pressed(buttons ^ self.flip, sticks)
+    def draw(self, template, buttons, sticks):
+        """As extract.draw; template: the skin's, or some of its elements."""
+        out = self.pressed(template, buttons ^ self.flip, sticks)
         if self.strength < 1:
-            out = cv2.addWeighted(out, self.strength, self.pressed(self.flip, sticks), 1 - self.strength, 0)
+            out = cv2.addWeighted(out, self.strength, self.pressed(template, self.flip, sticks), 1 - self.strength, 0)
         if self.swap is not None:
             color, alpha = out[..., self.swap], out[..., 3:]
             out = np.dstack([alpha - color if self.invert else color, alpha])
@@ -586,7 +808,7 @@ class Skin:
 
     def looks(self):
         """As extract.looks."""
-        return extract.looks(self.boxes, lambda on: self.draw(on, np.zeros(4)))
+        return extract.looks(self.boxes, lambda on: self.draw(self.template, on, np.zeros(4)))
 
 
 def crop_looks(looks):
@@ -603,52 +825,54 @@ def disguise(rng, item: dict) -> dict:
         for key in ("boxes", "sticks"):
             item[key] = item[key].copy()
             item[key][:, 0] = 1 - item[key][:, 0]
-        item["cells"] = item["cells"] * np.float32([-1, 1])
+        item["cells"], item["maps"] = item["cells"] * np.float32([-1, 1]), item["maps"][..., ::-1]
     if rng.random() < 0.15:
         names = np.arange(18)
         free = [i for i, b in enumerate(sim.BUTTONS) if not b.endswith("THUMB")]
         names[free] = rng.permutation(free)
-        item |= {"boxes": item["boxes"][names[:16]], "buttons": item["buttons"][:, names[:16]], "visible": item["visible"][:, names],
+        item |= {"boxes": item["boxes"][names[:16]], "buttons": item["buttons"][:, names[:16]], "marks": item["marks"][:, names[:16]], "visible": item["visible"][:, names],
                  "shown": np.append(item["shown"][names[:16]], item["shown"][16:])}
     return item
 
 
 class Synthetic(torch.utils.data.Dataset):
-    """Pairs of consecutive crops with the median that goes with them; item i follows from (seed, i) alone.
+    """Pairs of consecutive crops with the median that goes with them; item i follows from (seed, i // PAIRS) alone.
 
     A dict: frames uint8 [2, CROP, CROP, 3], median uint8 [CROP, CROP, 3], looks uint8 [2, CROP, CROP, 4], boxes, sticks, shown (see geometry),
-    buttons bool [2, 16], cells f32 [2, 2, 2] (frame, stick, axis: where the knob is *in this crop*, in cells, so that
+    maps float16 and marks float32 of a MatchedFilter for both frames, buttons bool [2, 16], cells f32 [2, 2, 2] (frame, stick, axis: where the knob is *in this crop*, in cells, so that
     a crop that is slightly off teaches no wrong place), visible bool [2, 18], family int64.
     """
-    SCENES, REPAINT = 64, 4096                      # game pictures in use; items until new ones are painted
-    WIDTH = np.log((130, 480))                      # px, of the overlay as displayed
-    LEAD = 2                                        # frames before the pair when it goes through a codec
+    PAIRS = 4                                       # of one film, which shows one overlay: what it takes to draw a template is shared
+    SCENES, REPAINT = 64, 1024                      # game pictures in use; films until new ones are painted
+    TURN, SKINS = 256, 40                           # films until other skins of no known hand are drawn; how many of them at a time
+    WIDTH = np.log((130, 560))                      # px, of the overlay as displayed
+    DRAWN = (0.25, 0.375, 0.5, 0.75, 1.0)           # scales at which templates are drawn: the least that is not smaller than displayed
 
-    def __init__(self, seed: int, templates: list | None = None, own: list = (), photos: list = (), remade: bool = True):
-        """own: the user's skins, three quarters of the items, drawn as they are; photos: frames of games, RGB, beside the painted ones;
-        remade: new looks are made of the other templates."""
+    def __init__(self, seed: int, templates: list | None = None, own: list = (), photos: list = (), remade: bool = True, wild: float = WILD):
+        """own: the user's skins, three quarters of the films, drawn as they are; photos: frames of games, RGB, beside the painted ones;
+        remade: new looks are made of the other templates; wild: the share of the others that no known hand has drawn."""
         known = [t for name, t in extract.templates().items() if not extract.held_out(name)] if templates is None else templates
-        self.seed, self.own, self.templates, self.photos, self.remade = seed, len(own), [*own, *known], photos, remade
-        self.layouts = [extract.layout(t) for t in self.templates]
-        self.families = sorted({t.family for t in self.templates})
-        self.era, self.scenes = None, []
+        self.seed, self.own, self.templates, self.photos, self.remade, self.wild = seed, list(own), list(known), photos, remade, wild
+        self.families = sorted({t.family for t in (*self.own, *self.templates)} | {"wild"})
+        self.era, self.scenes, self.clip = None, [], (None, [])
 
-    def scene(self, rng, index):
-        """A random game picture and its 9 x 6 thumbnail; each era of items has its own set."""
-        if self.era != index // self.REPAINT:
+    def scene(self, rng, group):
+        """A random game picture and its 9 x 6 thumbnail; each era of films has its own set."""
+        if self.era != group // self.REPAINT:
             cv2.setNumThreads(1)                                        # one process, one core
-            self.era = index // self.REPAINT
+            sim.keep_memory()
+            self.era = group // self.REPAINT
             paints = np.random.default_rng([self.seed, self.era, 1])
             pictures = [self.photos[paints.integers(len(self.photos))] if len(self.photos) and paints.random() < 0.3 else extract.paint(paints)
                         for _ in range(self.SCENES)]
             self.scenes = [(p, cv2.resize(p, (9, 6), interpolation=cv2.INTER_AREA)) for p in pictures]
         return self.scenes[rng.integers(self.SCENES)]
 
-    def backgrounds(self, rng, index, w, h, n):
+    def backgrounds(self, rng, group, w, h, n):
         """The game behind n consecutive frames, and its temporal median: mostly washed out, sharp if the game stood still."""
-        (picture, thumb), (other, blur) = self.scene(rng, index), self.scene(rng, index)
+        (picture, thumb), (other, blur) = self.scene(rng, group), self.scene(rng, group)
         w0, h0 = min(w, picture.shape[1]), min(h, picture.shape[0])
-        drift, cut, behind = rng.normal(0, rng.choice([0, 3, 12]), 2), n - 1 if rng.random() < 0.15 else n, []
+        drift, cut, behind = rng.normal(0, rng.choice([0, 3, 12]), 2), rng.integers(1, n) if rng.random() < 0.4 else n, []
         at = rng.random(2) * (np.array(picture.shape[1::-1]) - (w0, h0))
         for k in range(n):
             source = other if k >= cut else picture                     # a cut, between the two
@@ -666,75 +890,94 @@ class Synthetic(torch.utils.data.Dataset):
         """The overlay as a temporal median shows it: at rest, or the median of three states of a player who holds some buttons
         most of the time: "unlike the median" must not come to mean "pressed"."""
         if rng.random() < 0.35:
-            return skin.draw(np.zeros(16, bool), np.zeros(4))
+            return skin.draw(skin.template, np.zeros(16, bool), np.zeros(4))
         held, favourite = np.where(rng.random(16) < 0.2, 0.8, 0.1), random_sticks(rng)
-        a, b, c = (skin.draw(without_opposites(rng, rng.random(16) < held), (favourite, random_sticks(rng), np.zeros(4))[rng.integers(3)])
+        a, b, c = (skin.draw(skin.template, without_opposites(rng, rng.random(16) < held), (favourite, random_sticks(rng), np.zeros(4))[rng.integers(3)])
                    for _ in range(3))
         return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
-    def hide(self, rng, index, pictures, bare, boxes):
+    def hide(self, rng, group, pictures, bare, boxes):
         """What may lie over the overlay: nothing, mostly; a banner or a window of the game; or the overlay itself is switched off.
-        Paints it in place and returns visible bool [2, len(boxes[0])]; boxes [2][i] = x, y, w, h in px of the last two pictures."""
-        visible, kind = np.ones((2, len(boxes[0])), bool), rng.random()
-        since = rng.choice([0, len(pictures) - 1], p=[0.7, 0.3])         # in all of the pictures, or only in the last
-        if kind < 0.04:
+        Paints it in place and returns visible bool [n, len(boxes[0])]; boxes [n][i] = x, y, w, h in px of the n pictures."""
+        visible, kind = np.ones((len(pictures), len(boxes[0])), bool), rng.random()
+        since = int(rng.integers(len(pictures))) if rng.random() < 0.6 else 0
+        if kind < 0.05:
             for k in range(since, len(pictures)):
                 pictures[k][:] = bare[k]
-            visible[int(since > 0):] = False
-        elif kind < 0.16:
-            (h, w), (banner, _) = pictures[0].shape[:2], self.scene(rng, index)
+            visible[since:] = False
+        elif kind < 0.2:
+            (h, w), (banner, _) = pictures[0].shape[:2], self.scene(rng, group)
             bw, bh = (rng.uniform(0.12, 0.8, 2) * (w, h)).astype(int)
             x, y = (rng.uniform(-0.3, 1, 2) * (w - bw / 2, h - bh / 2)).astype(int).clip(0)
             part = cv2.resize(banner[:bh, :bw], (bw, bh))
             for p in pictures[since:]:
                 p[y:y + bh, x:x + bw] = part[:h - y, :w - x]
-            for k in (0, 1):
-                if k or not since:
-                    visible[k] = [covered(b, (x, y, bw, bh)) < 0.5 for b in boxes[k]]
+            for k in range(since, len(pictures)):
+                visible[k] = [covered(b, (x, y, bw, bh)) < 0.5 for b in boxes[k]]
         return visible
 
     def __getitem__(self, index):
-        rng = np.random.default_rng([self.seed, int(index)])
-        t = int(rng.integers(self.own) if self.own and rng.random() < 0.75 else rng.integers(len(self.templates)))
-        template, layout, remade = self.templates[t], self.layouts[t], self.remade and t >= self.own
-        skin = Skin(rng, template, remade)
+        group = int(index) // self.PAIRS
+        if self.clip[0] != group:
+            self.clip = group, self.film(np.random.default_rng([self.seed, group]), group)
+        return self.clip[1][int(index) % self.PAIRS]
+
+    def choose(self, rng, group):
+        """(template, is it to be remade): one of the user's own, a drawn one of no known hand, or a built-in one."""
+        if self.own and rng.random() < 0.75:
+            return self.own[rng.integers(len(self.own))], False
+        if rng.random() < self.wild:
+            first = group // self.TURN * self.SKINS % WILD_TRAINED + (0 if self.remade else WILD_TRAINED)
+            return extract.wild(first + int(rng.integers(self.SKINS))), self.remade
+        return self.templates[rng.integers(len(self.templates))], self.remade
+
+    def film(self, rng, group) -> list:
+        """PAIRS items of one overlay over one game."""
+        template, remade = self.choose(rng, group)
+        w = round(float(np.exp(rng.uniform(*self.WIDTH))))                            # displayed size, frame px
+        fine = next(s for s in self.DRAWN if s == 1 or s * template.size[0] >= w)
+        layout, skin = extract.layout(template), Skin(rng, template, remade, fine)
         boxes, sticks, shown = geometry(layout)
         damage = rng.choice(["none", "jpeg", "codec"], p=[0.25, 0.3, 0.45])
-        n = 2 + self.LEAD * (damage == "codec")
-        buttons, positions = random_states(rng, shown, n)
+        states = [random_states(rng, shown) for _ in range(self.PAIRS)]
+        buttons, positions = (np.concatenate(v) for v in zip(*states))
         size, edge = np.array(template.size), rng.integers(4, 17, 2)                  # px around it; the codec's blocks lie anywhere
-        w = round(float(np.exp(rng.uniform(*self.WIDTH))))                            # displayed size, frame px
         h = round(w * size[1] / size[0])
         room = (np.array([w, h]) + edge + 5) // 2 * 2
-        behind, median = self.backgrounds(rng, index, *room.tolist(), n)
+        behind, median = self.backgrounds(rng, group, *room.tolist(), len(buttons))
         opacity, pictures, scale = rng.uniform(0.45, 1), [b.copy() for b in behind], np.array([w, h]) / size
-        for picture, overlay in zip([*pictures, median], [*map(skin.draw, buttons, positions), self.usual(rng, skin)]):
+        drawn = [skin.draw(template, *state) for state in zip(buttons, positions)]
+        for picture, overlay in zip([*pictures, median], [*drawn, self.usual(rng, skin)]):
             extract.composite(picture, cv2.resize(overlay, (w, h), interpolation=cv2.INTER_AREA), *edge.tolist(), opacity)
-        visible = self.hide(rng, index, pictures, behind, [self.places(layout, p, scale, edge) for p in positions[-2:]])
-        if rng.random() < 0.08:                                                       # another frame rate, by blending
-            pictures[-1] = cv2.addWeighted(pictures[-1], a := rng.uniform(0.6, 1), pictures[-2], 1 - a, 0)
+        visible = self.hide(rng, group, pictures, behind, [self.places(layout, p, scale, edge) for p in positions])
+        for k in range(1, len(pictures), 2):
+            if rng.random() < 0.08:                                                   # another frame rate, by blending
+                pictures[k] = cv2.addWeighted(pictures[k], a := rng.uniform(0.6, 1), pictures[k - 1], 1 - a, 0)
         pictures, median = self.as_shown(rng, pictures, median)
         if damage == "jpeg":
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 96))]
             pictures = [cv2.imdecode(cv2.imencode(".jpg", p, quality)[1], cv2.IMREAD_COLOR) for p in pictures]
         elif damage == "codec":
-            pictures = through_codec(rng, pictures)[-2:]
+            pictures = through_codec(rng, [*pictures[:2], *pictures])[2:]             # its first frames are better than those that follow
         off = rng.uniform(-0.5, 0.5, 2) / CROP * size                                 # localization error, template px
         stretch = 1 + rng.uniform(-0.004, 0.004, 2)
         believed = np.stack([*np.diag(scale * stretch), edge + scale * off], 1)       # what the localizer says
-        crops = [extract.crop(p, believed, template.size, CROP, CROP) for p in (*pictures, median)]
-        cells = np.zeros((2, 2, 2), np.float32)
+        crops = np.stack([extract.crop(p, believed, template.size, CROP, CROP) for p in (*pictures, median)])
+        compare = MatchedFilter(template, median, believed, skin.draw, fine)
+        maps, marks, _ = map(np.stack, zip(*[compare(p, believed) for p in pictures]))
+        cells = np.zeros((len(pictures), 2, 2), np.float32)
         for s, side in enumerate(("LEFT", "RIGHT")):
             if side in layout["sticks"]:
                 centre, radius = np.array(layout["sticks"][side][:2]), layout["sticks"][side][2]
-                seen = (centre + radius * positions[-2:, 2 * s:2 * s + 2] - off) / stretch
+                seen = (centre + radius * positions[:, 2 * s:2 * s + 2] - off) / stretch
                 cells[:, s] = (seen - centre) / radius * UNIT
-        item = {
-            "frames": np.stack(crops[:2]), "median": crops[2], "looks": crop_looks(skin.looks()), "boxes": boxes, "sticks": sticks, "shown": shown,
-            "buttons": buttons[-2:], "cells": cells, "visible": visible & np.append(shown[:16], shown[16::2]),
-            "family": self.families.index(template.family)}
-        item = disguise(rng, item) if remade else item
-        return {k: np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v for k, v in item.items()}
+        fixed = {"median": crops[-1], "looks": crop_looks(skin.looks()), "boxes": boxes, "sticks": sticks, "shown": shown,
+                 "family": self.families.index(template.family)}
+        frames = {"frames": crops[:-1], "maps": maps.astype(np.float16), "marks": marks, "buttons": buttons, "cells": cells,
+                  "visible": visible & np.append(shown[:16], shown[16::2])}
+        items = [fixed | {k: v[i:i + 2] for k, v in frames.items()} for i in range(0, len(pictures), 2)]
+        return [{k: np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v for k, v in (disguise(rng, item) if remade else item).items()}
+                for item in items]
 
     @staticmethod
     def places(layout, positions, scale, edge):
@@ -772,7 +1015,8 @@ def read_batch(parser: Parser, batch: dict, device: str):
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     median = batch["median"][:, None].expand_as(batch["frames"])
     with sim.autocast(device):
-        return *parser(beside(batch["frames"]), still_input(median, batch["looks"]), batch["boxes"], batch["sticks"]), batch
+        still = still_input(median, batch["looks"])
+        return *parser(beside(batch["frames"]), batch["maps"], batch["marks"], still, batch["boxes"], batch["sticks"]), batch
 
 
 # ---- yours to change: the loss
@@ -790,18 +1034,18 @@ def loss_fn(buttons, heat, seen, batch):
 
 
 @torch.no_grad()
-def validate(parser: Parser, data: Synthetic, count: int, device: str, workers: int = 0) -> dict:
-    """Per family, of what is visible: button accuracy, accuracy of silence, recall, F1, stick R2 per axis averaged, mean error in stick
+def validate(parser: Parser, batches, families: list, device: str) -> dict:
+    """On batches of a Synthetic, per family, of what is visible: button accuracy, accuracy of silence, recall, F1, stick R2 per axis averaged, mean error in stick
     radii; and the accuracy of visibility."""
     parts = []
-    for b in tqdm(extract.batches(data, 0, count, 32, workers), "validation", math.ceil(count / 32), leave=False):
+    for b in tqdm(batches, "validation", leave=False, delay=5):
         buttons, heat, seen, b = read_batch(parser, b, device)
         shown = torch.cat([b["shown"][:, :16], b["shown"][:, 16::2]], 1)[:, None].expand_as(seen)
         parts.append([v.cpu().numpy() for v in (b["family"], shown, b["visible"], seen > 0, buttons > 0, b["buttons"], locate(heat)[0], b["cells"])])
     family, shown, visible, seen, said, true, cells, where = map(np.concatenate, zip(*parts))
     table = {}
-    for name in [*data.families, "all"]:
-        mine = family == data.families.index(name) if name != "all" else family >= 0
+    for name in [*families, "all"]:
+        mine = family == families.index(name) if name != "all" else family >= 0
         if not mine.any():
             continue
         m, there = visible[mine, :, :16], visible[mine, :, 16:]
@@ -893,9 +1137,9 @@ def train(cfg: TrainConfig) -> None:
     held_out = [t for name, t in extract.templates().items() if extract.held_out(name)]
     own = list(extract.read_skins(cfg.templates).values()) if cfg.templates else []
     data = Synthetic(cfg.seed, list(extract.templates().values()) if cfg.everything else None, own, photos)
-    test = Synthetic(cfg.seed + 1_000_003, own or held_out, photos=photos, remade=False)
+    test = Synthetic(cfg.seed + 1_000_003, own or held_out, photos=photos, remade=False, wild=0 if own else WILD)
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
-    print(f"train parser {cfg.net} on {device}: {len(data.templates)} templates, {f'{len(own)} of them to adapt to' if own else f'{0 if cfg.everything else len(held_out)} held out'}, "
+    print(f"train parser {cfg.net} on {device}: {len(own) + len(data.templates)} templates, {f'{len(own)} of them to adapt to' if own else f'{0 if cfg.everything else len(held_out)} held out'}, "
           f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
     data[0]                                                             # paints the games
     start = time.perf_counter()
@@ -904,21 +1148,23 @@ def train(cfg: TrainConfig) -> None:
     drawn = 16 / (time.perf_counter() - start)
     print(f"one process draws {drawn:.0f} pairs of frames a second; {max(cfg.workers, 1)} of them {cfg.images:,.0f} in "
           f"{cfg.images / drawn / max(cfg.workers, 1) / 3600:.1f} h")
-    run, before = ParserTraining(cfg, device), {}
+    run, before, looks = ParserTraining(cfg, device), {}, lambda: extract.batches(test, 0, cfg.validation, 32, cfg.workers)
     if own and run.started_from:                                        # a parser, not just an encoder
-        before = validate(load(sim.shipped(cfg.init), device), test, cfg.validation, device, cfg.workers)
+        start, few = time.perf_counter(), min(cfg.validation, max(16, int(1.5 * drawn * cfg.minutes))) if cfg.minutes else cfg.validation
+        before = validate(load(sim.shipped(cfg.init), device), seen := list(extract.batches(test, 0, few, 32)), test.families, device)
+        looks, run.seconds = (lambda: seen), run.seconds + 2 * (time.perf_counter() - start)          # the same pairs again at the end
         print(f"{cfg.init}, on what it is to adapt to:")
         print_table(before)
     if not run.follow(lambda first, count: extract.batches(data, first, count, cfg.batch, cfg.workers),
                       lambda v: f"loss {v[0]:.4f} (buttons {v[1]:.4f}, sticks {v[2]:.3f}, visibility {v[3]:.3f})"):
         return
-    table = validate(run.averaged(), test, cfg.validation, device, cfg.workers)
+    table = validate(run.averaged(), looks(), test.families, device)
     whose = "the same now" if before else "what it adapted to" if own else f"{len(held_out)} templates that were {'seen too' if cfg.everything else 'held out'}"
     print(f"on {whose}, other states and games:")
     print_table(table)
     sim.write(cfg.out, {k: v.cpu().half().numpy() for k, v in run.average.items()}, "nitrogen.parser/1", net=dataclasses.asdict(run.parser.net),
               recipe=run.recipe, images=run.steps * cfg.batch, minutes=round(run.seconds / 60, 1), machine=extract.machine(device),
-              templates=len(data.templates), held_out=0 if own or cfg.everything else len(held_out), figures=table, before=before,
+              templates=len(own) + len(data.templates), held_out=0 if own or cfg.everything else len(held_out), figures=table, before=before,
               started_from=run.started_from)
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
 
@@ -935,11 +1181,21 @@ def ahead(items):
             yield item
 
 
-def registered(video, overlay: dict, size, w: int, h: int):
-    """Yield (seconds, place, crop uint8 [h, w, 3]) per frame, in one pass; place: which of the overlay's positions holds then."""
+def with_places(video, overlay: dict):
+    """Yield (seconds, place, frame) in one pass; place: which of the overlay's positions holds then."""
     for i, seconds, frame in sim.read_video(video):
-        place = max(int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1, 0)
-        yield seconds, place, extract.crop(frame, overlay["affine"][place], size, w, h)
+        yield seconds, max(int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1, 0), frame
+
+
+def compared(video, overlay: dict, template):
+    """Yield (seconds, place, crop uint8 [CROP, CROP, 3], and what a MatchedFilter makes of it) per frame."""
+    size, filters = np.array(template.size), []
+    for median in overlay["median"]:
+        a, b = median.shape[1::-1] / size
+        filters.append(MatchedFilter(template, median, np.array([[a, 0, 0], [0, b, 0]])))
+    for seconds, place, frame in with_places(video, overlay):
+        affine = overlay["affine"][place]
+        yield seconds, place, extract.crop(frame, affine, template.size, CROP, CROP), *filters[place](frame, affine)
 
 
 def in_pairs(frames, pairs: int):
@@ -950,15 +1206,20 @@ def in_pairs(frames, pairs: int):
 
 
 @torch.no_grad()
-def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str = "cpu") -> dict:
-    """The tensors of a nitrogen.actions/1 file for one video: `overlay` as sim.read gives it, `layout` from its metadata.
+def read_actions(parser: Parser, video, overlay: dict, template, device: str = "cpu") -> tuple[dict, dict]:
+    """The tensors of a nitrogen.actions/1 file for one video, and how far what was read agrees with the frames, see Agreement.
+
+    overlay: as sim.read gives it; template: as extract.stored does.
 
     One pass; of each frame only the answer is kept.  Frames that do not show the overlay: nothing pressed, confidence 0."""
-    boxes, sticks, shown = geometry(layout)
-    out = {"buttons": [], "sticks": [], "confidence": [], "time": []}
+    boxes, sticks, shown = geometry(layout := extract.layout(template))
+    out = {"buttons": [], "sticks": [], "alone": [], "confidence": [], "time": []}
+    readings = {"sticks": Agreement(template), "alone": Agreement(template)}            # by the network, and by the matched filter alone
+    every = max(1, sim.video_facts(video)["frames"] // AGREED)
     shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
     medians = np.stack([cv2.resize(m, (CROP, CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
-    looks = torch.from_numpy(crop_looks(overlay["looks"]))[None].to(device)
+    looks = extract.looks(layout["buttons"], lambda on: extract.draw(template, on, np.zeros(4)))
+    looks = torch.from_numpy(crop_looks(looks))[None].to(device)
     at = [torch.from_numpy(a)[None].to(device) for a in (boxes, sticks)]
 
     @functools.lru_cache(1)
@@ -967,22 +1228,33 @@ def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str
         median = torch.from_numpy(medians[np.array(places)]).to(device)
         return parser.prepare(still_input(median, looks.expand(len(median), -1, -1, -1, -1)), *at)
     with tqdm(total=sim.video_facts(video)["frames"], desc=Path(video).name, unit="frame", leave=False) as bar:
-        for chunk, real in ahead(in_pairs(registered(video, overlay, layout["size"], CROP, CROP), BATCH)):
-            seconds, place, crops = map(np.stack, zip(*chunk))
-            frames, place = torch.from_numpy(rearrange(crops, "(B t) h w c -> B t h w c", t=2)).to(device), place.reshape(-1, 2)
+        for chunk, real in ahead(in_pairs(compared(video, overlay, template), BATCH)):
+            seconds, place, *seen, wide = map(np.stack, zip(*chunk))
+            frames, maps, marks = (torch.from_numpy(rearrange(v, "(B t) ... -> B t ...", t=2)).to(device) for v in seen)
+            place = place.reshape(-1, 2)
             with contextlib.nullcontext() if device == "cpu" else sim.autocast(device):
                 fixed = prepared(tuple(map(tuple, place[:1] if (place == place[0, 0]).all() else place)))
-                logits, heat, sight = parser.read(beside(frames), *fixed)
+                logits, heat, sight = parser.read(beside(frames), maps, marks, *fixed)
             cells, mass = locate(heat)
             p, visible = logits.float().sigmoid(), sight.float().sigmoid()
             sure = (visible * torch.cat([(2 * p - 1).abs(), mass], -1))[..., shows].mean(-1)
             sure *= (visible > 0.5).float()[..., shows].mean(-1) > 0.5                  # most of it hidden: confidence 0
-            p, cells = p * (visible[..., :16] > 0.5), cells * (visible[..., 16:, None] > 0.5)
-            for key, value in (("buttons", p), ("sticks", cells.flatten(-2)), ("confidence", sure)):
+            alone, there = locate(GAIN * maps[..., 0, :, :].flatten(-2))[0], visible[..., 16:, None] > 0.5
+            p = p * (visible[..., :16] > 0.5)
+            for key, value in (("buttons", p), ("sticks", (cells * there).flatten(-2)), ("alone", (alone * there).flatten(-2)), ("confidence", sure)):
                 out[key].append(value.flatten(0, 1)[:real].cpu().numpy())
+            first = sum(map(len, out["time"]))
+            for i in range(-first % every, real, every):
+                if out["confidence"][-1][i] > 0:
+                    for key, agreement in readings.items():
+                        agreement.add(wide[i], seen[2][i], out["buttons"][-1][i] > 0.5, (out[key][-1][i] / UNIT).clip(-1, 1))
             out["time"].append(seconds[:real])
             bar.update(real)
     out = {k: np.concatenate(v) for k, v in out.items()}
+    agreement, alone = (found.result() for found in readings.values())
+    for side, axes in (("LEFT", slice(0, 2)), ("RIGHT", slice(2, 4))):
+        if alone.get(side, 0) > agreement.get(side, 0):                                 # the network has met a skin that it cannot read
+            out["sticks"][:, axes], agreement[side] = out["alone"][:, axes], alone[side]
     there, number = np.zeros(len(out["time"]), bool), np.arange(len(out["time"]))
     for first, last in overlay["span"]:
         there[(first <= number) & (number <= last)] = True
@@ -991,37 +1263,19 @@ def read_actions(parser: Parser, video, overlay: dict, layout: dict, device: str
     there = (there & (out["confidence"] > 0))[:, None]
     return {"buttons": np.where(shown[:16] & there, out["buttons"], 0).astype(np.float16),
             "sticks": np.where(shown[16:] & there, out["sticks"], 0).astype(np.float32), "shown": shown,
-            "confidence": (out["confidence"] * there[:, 0]).astype(np.float16), "time": out["time"]}
+            "confidence": (out["confidence"] * there[:, 0]).astype(np.float16), "time": out["time"]}, agreement
 
 
-def draw_pad(layout: dict, template: str, buttons, sticks, scale: float) -> np.ndarray:
-    """RGB picture of a parsed state: in the template's own look if it is built in, else boxes and knobs. sticks: in radii."""
-    w, h = (round(v * scale) for v in layout["size"])
-    canvas = np.full((h, w, 3), 60, np.uint8)
-    if template in extract.templates():
-        extract.composite(canvas, extract.draw(extract.templates()[template], buttons, sticks.clip(-1, 1), scale), 0, 0)
-        return canvas
-    at = lambda *xy: tuple(int(round(v * scale)) for v in xy)                          # noqa: E731
-    for name, (x, y, bw, bh) in layout["buttons"].items():
-        on = buttons[sim.BUTTONS.index(name)]
-        cv2.rectangle(canvas, at(x, y), at(x + bw, y + bh), (90, 220, 90) if on else (130, 130, 130), -1 if on else 1)
-    for side, (cx, cy, radius, kw, _) in layout["sticks"].items():
-        x, y = sticks[:2] if side == "LEFT" else sticks[2:]
-        cv2.circle(canvas, at(cx, cy), at(radius)[0], (130, 130, 130), 1, cv2.LINE_AA)
-        cv2.circle(canvas, at(cx + radius * x, cy + radius * y), at(kw / 4)[0], (230, 120, 60), -1, cv2.LINE_AA)
-    return canvas
-
-
-def write_preview(video, actions: dict, overlay: dict, info: dict, path) -> None:
-    """The overlay's crop on the left, what was read from it on the right, at the video's own rate."""
-    layout = info["layout"]
-    scale = 480 / layout["size"][0]
-    w, h = 480, round(layout["size"][1] * scale)
+def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
+    """The overlay's crop on the left, what was read from it on the right, drawn by the template, at the video's own rate."""
+    scale = 480 / template.size[0]
+    w, h = (round(v * scale) for v in template.size)
     with sim.VideoWriter(path, sim.video_facts(video)["fps"], 2 * w, h + h % 2) as out:
-        frames = tqdm(registered(video, overlay, layout["size"], w, h), "preview", len(actions["time"]), leave=False)
-        for (_, _, crop), buttons, sticks in zip(frames, actions["buttons"], actions["sticks"]):
-            pad = draw_pad(layout, info["template"], buttons > 0.5, sticks / UNIT, scale)
-            out.write(cv2.copyMakeBorder(np.hstack([crop, pad[:h, :w]]), 0, h % 2, 0, 0, cv2.BORDER_REPLICATE))
+        frames = tqdm(with_places(video, overlay), "preview", len(actions["time"]), leave=False)
+        for (_, place, frame), buttons, sticks in zip(frames, actions["buttons"], actions["sticks"]):
+            crop, pad = extract.crop(frame, overlay["affine"][place], template.size, w, h), np.full((h, w, 3), 60, np.uint8)
+            extract.composite(pad, extract.draw(template, buttons > 0.5, (sticks / UNIT).clip(-1, 1), scale), 0, 0)
+            out.write(cv2.copyMakeBorder(np.hstack([crop, pad]), 0, h % 2, 0, 0, cv2.BORDER_REPLICATE))
 
 
 @functools.lru_cache(1)
@@ -1058,6 +1312,10 @@ def parse_video(video: str, cfg: Config) -> Path | None:
             raise SystemExit(line)
         return tqdm.write(line)
     weights = sim.shipped(cfg.weights)
+    try:
+        template = extract.stored(overlay, info)
+    except ValueError as e:
+        raise SystemExit(f"{source}: {e}; make it anew: {sim.MAKER['overlay']} --fresh") from None
     recipe = sim.recipe(cfg, video, source, weights)
     del recipe["weights"]                                               # its hash is among the sources
     if sim.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
@@ -1066,15 +1324,18 @@ def parse_video(video: str, cfg: Config) -> Path | None:
         sim.keep_memory()
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) - 1))   # one core decodes
         device, start = sim.pick_device(cfg.device), time.monotonic()
-        actions = read_actions(loaded(weights, device), video, overlay, info["layout"], device)
-        sim.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=UNIT, fps=sim.video_facts(video)["fps"],
+        actions, agreement = read_actions(loaded(weights, device), video, overlay, template, device)
+        sim.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=UNIT, fps=sim.video_facts(video)["fps"], agreement=agreement,
                   **{k: info[k] for k in ("template", "family", "layout")}, recipe=recipe)
         frames, seconds = len(actions["time"]), time.monotonic() - start
         tqdm.write(f"{target}: {frames:,} frames in {seconds:.1f} s ({frames / seconds:.0f}/s), {info['template']}, "
-                   f"confidence {actions['confidence'].astype(np.float32).mean():.3f}")
+                   f"confidence {actions['confidence'].astype(np.float32).mean():.3f}, agreement {np.median([*agreement.values()]):.2f}")
+        if doubts := sim.doubtful(agreement, actions["buttons"][actions["confidence"] > 0] > 0.5):
+            tqdm.write(f"{video}: do not trust {' '.join(doubts)} as read with {info['template']} (filter.py masks them); is that its skin?  Give the "
+                       "skin to extract.py (--templates DIR), or adapt the parser to it (parse.py train --templates DIR)")
         preview.unlink(missing_ok=True)
     if cfg.preview and not preview.exists():
-        write_preview(video, sim.read(target)[0], overlay, info, preview)
+        write_preview(video, sim.read(target)[0], overlay, template, preview)
         tqdm.write(f"{preview}: what was read, beside the overlay")
     return target
 

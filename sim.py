@@ -95,6 +95,9 @@ BUTTONS = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "SOUTH", "EAST", "
            "LEFT_SHOULDER", "RIGHT_SHOULDER", "LEFT_TRIGGER", "RIGHT_TRIGGER",
            "LEFT_THUMB", "RIGHT_THUMB", "BACK", "START")
 STICKS = ("LEFT_X", "LEFT_Y", "RIGHT_X", "RIGHT_Y")
+AGREES = 0.5            # CHOICE: a button or stick is trusted from this agreement of its reading with the frames on, see parse.Agreement
+HELD = 0.9              # CHOICE: a button that is down for more of a video, as few are (an accelerator), must agree better:
+HELD_AGREES = 0.8
 MENU = [BUTTONS.index("BACK"), BUTTONS.index("START")]
 FRAME = 256                                    # side of the square RGB frame that the policy sees, px
 
@@ -109,7 +112,7 @@ FORMATS = {
         "bbox": ("int32", "P 4", "x, y, w, h in frame px"),
         "span": ("int64", "P 2", "first and last frame"),
         "median": ("uint8", "P h w 3", "temporal median of the registered crop, RGB"),
-        "looks": ("uint8", "2 H W 4", "the template at rest and with everything pressed, RGBA, premultiplied"),
+        "atlas": ("uint8", "H W 4", "the template's pictures, RGBA; its elements are in the metadata"),
     },
     "nitrogen.index/1": {
         "points": ("float32", "n 4", "x, y, size in canvas px, angle in degrees"),
@@ -153,8 +156,9 @@ FORMATS = {
 N, RATE = (-1e9, 1e9), (0.01, 1e4)
 SAID = {
     "nitrogen.overlay/1": {"found?": bool, "template?": str, "family?": str, "reason?": str, "inliers?": N, "score?": N, "nearest?": [N],
-                           "votes?": N, "sampled?": [N], "layout?": {"size": [(1, 1e5)] * 2, "buttons": {BUTTONS: [N] * 4}, "sticks": {("LEFT", "RIGHT"): [N] * 5}}},
-    "nitrogen.actions/1": {"unit?": str, "fps?": RATE, "game?": str, "cells_per_radius?": (0.1, 100), "box?": [N] * 4, "chunks?": [
+                           "votes?": N, "sampled?": [N], "elements?": [{"kind": str, "id": str, "pos": [N] * 2, "mapping": [(0, 1e5)] * 4, "radius": (0, 1e5), "click": bool, "trail": list}],
+                           "layout?": {"size": [(1, 1e5)] * 2, "buttons": {BUTTONS: [N] * 4}, "sticks": {("LEFT", "RIGHT"): [N] * 5}}},
+    "nitrogen.actions/1": {"unit?": str, "fps?": RATE, "game?": str, "cells_per_radius?": (0.1, 100), "agreement?": {(*BUTTONS, "LEFT", "RIGHT"): (-1, 1)}, "box?": [N] * 4, "chunks?": [
         {"size": (1, 1e5), "seconds": (0.1, 1e9), "start": N, "frames?": [N] * 2, "boxes": [[N] * 4], "area?": [N] * 4, "rows": [N] * 2}]},
     "nitrogen.shard/1": {"videos": [{"name": str, "game": str, "fps": RATE, "split": str}], "rate": RATE, "horizon": (1, 1e5), "shift": (0, 1e5),
                          "counts?": {"split": str, "rows": N, "kept": N, "chunks": N, "shards": N}, "lag?": {"frames": N, "confidence": N}},
@@ -281,6 +285,13 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
     if fault := fault or amiss(info, SAID.get(info.get("format"), {}), "its description"):
         raise SystemExit(f"{path}: {fault}{again}")
     return tensors, info
+
+
+def doubtful(agreement: dict, pressed) -> list[str]:
+    """What of a parsed video cannot be trusted, buttons and sticks (LEFT, RIGHT) by name: what agrees too little with the frames, and
+    buttons that are down nearly always without a clear sign.  agreement: of the metadata of its actions; pressed: bool [T, 16]."""
+    down = dict(zip(BUTTONS, pressed.mean(0) if len(pressed) else np.zeros(16)))
+    return [name for name, value in agreement.items() if value < (HELD_AGREES if down.get(name, 0) > HELD else AGREES)]
 
 
 def mapped(path, name: str) -> np.ndarray:

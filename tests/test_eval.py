@@ -50,14 +50,14 @@ def test_metrics_by_hand():
 
 
 def test_both_scales_of_a_stick_are_measured(tmp_path):
-    """One that never goes beyond half way: right by the template's radius, twice as far by the published percentile."""
+    """One that never goes beyond half way: right by the template's radius, little too far by the published percentile, which heeds it."""
     x = 0.5 * np.sin(np.arange(600) / 9) * (np.arange(600) % 200 < 150)
     true = np.stack([x] * 4, 1).astype(np.float32)
     common = {"buttons": np.zeros((600, 16), np.float16), "shown": np.ones(20, bool), "confidence": np.ones(600, np.float16), "time": np.arange(600) / 30}
     sim.write(tmp_path / "a.truth.safetensors", common | {"sticks": true}, "nitrogen.actions/1", unit="normalized", family="f", template="t", opacity=1.0, box=[0, 0, 9, 9])
     sim.write(tmp_path / "a.actions.safetensors", common | {"sticks": 4 * true}, "nitrogen.actions/1", unit="grid", cells_per_radius=4.0)
     radius, percentile = (evaluation.score_video(str(tmp_path / "a.mp4"), str(tmp_path), scale)["r2"] for scale in ("radius", "percentile"))
-    assert radius > 0.999 and abs(percentile) < 0.1                           # off by x itself
+    assert radius > 0.999 and percentile == pytest.approx(1 - (1 / 0.95 - 1) ** 2, abs=2e-3)
 
 
 def test_interval():
@@ -517,13 +517,10 @@ def test_the_floor(tmp_path):
     median = extract.crop(frame * 0 + 80, affine, (w, h), w, h)
     extract.composite(median, extract.draw(template, np.zeros(16), np.zeros(4)), 0, 0)
     overlay = {"affine": affine[None], "corners": np.zeros((1, 4, 2), np.float32), "bbox": np.int32([[40, 30, w, h]]), "span": np.array([[0, 89]]),
-               "median": median[None], "looks": np.zeros((2, h, w, 4), np.uint8)}
+               "median": median[None]}
     found = evaluation.matched_filter(str(tmp_path / "a.mp4"), overlay, template)
     m = evaluation.metrics(found["buttons"] > 0.5, found["sticks"] / 4.17, buttons, sticks, found["shown"])
-    assert m["accuracy"] > 0.97 > m["silence"] + 0.02 and m["press_f1"] > 0.85 and m["r2"] > 0.9, m
-    sim.write(tmp_path / "a.overlay.safetensors", overlay, "nitrogen.overlay/1", template="theirs", family="ps4")
-    with pytest.raises(SystemExit, match="shows theirs, which is not among --templates assets/skins"):
-        evaluation.write_matched(str(tmp_path / "a.mp4"), str(tmp_path), evaluation.Overlay())
+    assert m["accuracy"] > 0.99 > m["silence"] + 0.02 and m["press_f1"] > 0.9 and m["r2"] > 0.99, m
 
 
 def test_ablations_are_published_commands(tmp_path, monkeypatch, capsys):

@@ -24,7 +24,7 @@ def test_neutral_point_and_scale_by_hand():
     angle = rng.uniform(0, 2 * np.pi, 1000)
     sticks[moved, 0] += 4 * np.cos(angle[moved])
     sticks[moved, 1] += 4 * np.sin(angle[moved])
-    for scale, radius in (("radius", 4.0), ("percentile", 5.0)):
+    for scale, radius in (("radius", 4.0), ("percentile", 4.2)):               # drawn for 4.2, it reaches 4 of them
         out = filter.normalize(sticks, scale, radius=radius)
         assert np.abs(out[~moved, :2]).max() < 1e-6
         assert np.abs(out[moved, 0] - np.cos(angle[moved])).max() < 0.01
@@ -32,12 +32,13 @@ def test_neutral_point_and_scale_by_hand():
 
 
 def test_a_stick_held_half_way_is_neither_rest_nor_full_deflection():
-    """60 % of the time at 1.2 cells of 4: rest stays rest, and only the percentile takes 1.2 cells for the end."""
+    """60 % of the time at 1.2 cells of 4: rest stays rest, and the percentile does not take 1.2 cells for the end."""
     sticks = np.zeros((1000, 4), np.float32)
     sticks[:600, 0], sticks[:, 1] = 1.2, 0.1
-    out = filter.normalize(sticks, radius=4.0)
-    assert np.allclose(out[:600, 0], 0.3) and np.allclose(out[600:, 0], 0) and np.allclose(out[:, 1], 0, atol=1e-6)
-    assert np.allclose(filter.normalize(sticks, "percentile", radius=4.0)[:600, 0], 1)
+    for scale, end in (("radius", 4.0), ("percentile", 0.95 * 4.0)):
+        out = filter.normalize(sticks, scale, radius=4.0)
+        assert np.allclose(out[:600, 0], 1.2 / end) and np.allclose(out[600:, 0], 0) and np.allclose(out[:, 1], 0, atol=1e-6)
+    assert (filter.normalize(sticks, radius=4.0) == out).all(), "the published percentile is the default"
 
 
 def test_an_axis_that_never_moves_is_not_blown_up():
@@ -158,7 +159,7 @@ def clip(tmp_path):
     sim.write(tmp_path / "clip-000.overlay.safetensors",
               {"affine": np.eye(2, 3, dtype=np.float32)[None], "corners": np.zeros((1, 4, 2), np.float32), "span": np.array([[0, T - 1]]),
                "bbox": np.array([[100, 60, 100, 60]], np.int32), "median": np.zeros((1, 6, 10, 3), np.uint8),
-               "looks": np.zeros((2, 6, 10, 4), np.uint8)}, "nitrogen.overlay/1", found=True)
+               "atlas": np.zeros((6, 10, 4), np.uint8)}, "nitrogen.overlay/1", found=True)
     return tmp_path
 
 
@@ -166,6 +167,24 @@ def shard(folder, out="shards", **changes):
     c = config(videos=(str(folder / "clip-000.mp4"),), labels=str(folder), out=str(folder / out), **changes)
     filter.run(c)
     return folder / out / "clip-000-000.safetensors"
+
+
+def test_what_cannot_be_trusted_is_masked_or_left_out(clip, capsys):
+    """An element whose reading does not agree with the frames, and one that is held without a clear sign, are not learned from; nor is a video of these."""
+    path = clip / "clip-000.actions.safetensors"
+    tensors, _ = sim.read(path)
+    tensors["shown"][:], tensors["sticks"][::3, 0] = True, 5
+    tensors["buttons"][:, 5] = 1                                    # EAST, all the time
+    good = {b: 0.75 for b in sim.BUTTONS} | {"LEFT": 0.9, "RIGHT": 0.2}
+    sim.write(path, tensors, "nitrogen.actions/1", unit="grid", agreement=good)
+    data, _ = sim.read(shard(clip))
+    assert data["mask"][0].tolist() == [i not in (5, 18, 19) for i in range(20)]
+    assert not data["buttons"][:, 5].any() and not data["sticks"][:, 2:].any() and data["sticks"][:, :2].any()
+    assert "not trusted and masked: EAST RIGHT" in capsys.readouterr().out
+    sim.write(path, tensors, "nitrogen.actions/1", unit="grid", template="theirs", agreement={b: 0.6 for b in good})
+    assert shard(clip, "all", min_agreement=0.5).exists()
+    with pytest.raises(SystemExit, match="left out, .* agrees with the frames by 0.60 only .* is theirs its skin"):
+        shard(clip, "none")
 
 
 def test_rows_without_the_overlay_are_left_out_and_every_place_is_painted(clip):
@@ -176,7 +195,7 @@ def test_rows_without_the_overlay_are_left_out_and_every_place_is_painted(clip):
     tensors["sticks"][:30, 2] = -90                                 # would spoil the percentile
     sim.write(path, tensors, "nitrogen.actions/1", unit="grid")
     overlay, _ = sim.read(clip / "clip-000.overlay.safetensors")
-    twice = {k: np.concatenate([v, v]) for k, v in overlay.items() if k != "looks"} | {"looks": overlay["looks"]}
+    twice = {k: np.concatenate([v, v]) for k, v in overlay.items() if k != "atlas"} | {"atlas": overlay["atlas"]}
     twice["bbox"][1], twice["span"] = (10, 150, 40, 30), np.array([[30, 59], [60, T - 1]])
     sim.write(clip / "clip-000.overlay.safetensors", twice, "nitrogen.overlay/1", found=True)
     data, about = sim.read(shard(clip))

@@ -130,7 +130,7 @@ class Artefacts:
         sim.write("w/clip.actions.safetensors", pad_rows(), "nitrogen.actions/1", unit="grid", template="ps4-plain")
         sim.write("w/clip.overlay.safetensors", {
             "affine": np.eye(2, 3, dtype=np.float32)[None], "corners": np.zeros((1, 4, 2), np.float32), "span": np.array([[0, 11]]),
-            "bbox": np.array([[4, 4, 20, 10]], np.int32), "median": np.zeros((1, 6, 10, 3), np.uint8), "looks": np.zeros((2, 6, 10, 4), np.uint8)},
+            "bbox": np.array([[4, 4, 20, 10]], np.int32), "median": np.zeros((1, 6, 10, 3), np.uint8), "atlas": np.zeros((6, 10, 4), np.uint8)},
             "nitrogen.overlay/1", found=True)
         self.config = filter.Config(videos=("clip.mp4",), labels="w", out="w/shards", horizon=2, validation=0.0)
         filter.filter_video("clip.mp4", self.config)
@@ -171,10 +171,13 @@ class Networks:
         weights = {k: v.numpy() for k, v in parse.Parser(small).state_dict().items()}
         sim.write("parser.safetensors", weights, "nitrogen.parser/1", net=parse.dataclasses.asdict(small))
         layout = {"size": [100, 60], "buttons": {"SOUTH": [60, 20, 10, 10], "START": [40, 10, 8, 8]}, "sticks": {"LEFT": [20, 30, 8, 20, 20]}}
+        elements = [{"kind": kind, "id": id, "pos": pos, "mapping": spot, "radius": radius, "click": True, "trail": []} for kind, id, pos, spot, radius in
+                    (("button", "SOUTH", [60, 20], [0, 0, 10, 10], 0), ("button", "START", [40, 10], [20, 0, 8, 8], 0), ("stick", "LEFT", [10, 20], [40, 0, 20, 20], 8.0))]
+        atlas = np.random.default_rng(0).integers(0, 256, (43, 60, 4), np.uint8)
         sim.write("clip.overlay.safetensors", {
             "affine": np.array([[[0.3, 0, 4], [0, 0.3, 4]]], np.float32), "corners": np.zeros((1, 4, 2), np.float32), "span": np.array([[0, 11]]),
-            "bbox": np.array([[4, 4, 30, 18]], np.int32), "median": np.zeros((1, 18, 30, 3), np.uint8), "looks": np.zeros((2, 6, 10, 4), np.uint8)},
-            "nitrogen.overlay/1", found=True, template="t", family="f", layout=layout)
+            "bbox": np.array([[4, 4, 30, 18]], np.int32), "median": np.zeros((1, 18, 30, 3), np.uint8), "atlas": atlas},
+            "nitrogen.overlay/1", found=True, template="t", family="f", layout=layout, elements=elements)
         film("clip.mp4")
         self.names = ("policy", "parser", "clip.overlay")
         self.whole = [Path(f"{name}.safetensors").read_bytes() for name in self.names]
