@@ -1323,6 +1323,7 @@ def parse_video(video: str, cfg: Config) -> Path | None:
     else:
         sim.keep_memory()
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) - 1))   # one core decodes
+        cv2.setNumThreads(1)                                            # small pictures: more threads cost more than they bring
         device, start = sim.pick_device(cfg.device), time.monotonic()
         actions, agreement = read_actions(loaded(weights, device), video, overlay, template, device)
         sim.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=UNIT, fps=sim.video_facts(video)["fps"], agreement=agreement,
