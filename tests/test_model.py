@@ -446,6 +446,7 @@ def test_arithmetic_of_the_released_preset():
 
 
 @pytest.mark.slow
+@pytest.mark.speed
 @pytest.mark.parametrize("dtype, bar", [(torch.float32, 2.5), (torch.bfloat16, 3.0)])
 def test_speed_against_the_official_order(dtype, bar):
     """`released`, batch 1, 16 steps, two CPU threads, in turns; in bfloat16 the official code runs float32 weights under autocast."""

@@ -584,6 +584,7 @@ class Published(torch.nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.speed
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_faster_than_the_published_segformer(precision):
     """Side by side on its own input of 512 x 256, and on the 256 x 128 that is enough for ours; what stands still is paid for once a video.
