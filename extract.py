@@ -749,19 +749,34 @@ def looks(boxes: dict, show) -> np.ndarray:
     return np.stack([show(np.zeros(16, bool)), pressed])
 
 
-def crop(frame, affine, size, out_w: int, out_h: int) -> np.ndarray:
-    """The template's canvas cut out of a frame: uint8 [out_h, out_w, channels], anti-aliased when it shrinks.
-
-    frame: uint8 [h, w, channels]; affine: [2, 3] canvas px -> frame px; size: canvas (w, h).
-    """
-    a = np.asarray(affine, float)
+@functools.lru_cache(256)
+def sampling(affine, size, out_w: int, out_h: int, frame_w: int, frame_h: int):
+    """How `crop` samples: (kx, ky samples per px, their affine, the part of the frame that they lie in); a video asks for it frame after frame."""
+    a = np.reshape(affine, (2, 3)).astype(float)
     shown = np.hypot(*a[:, 0]) * size[0], np.hypot(*a[:, 1]) * size[1]          # displayed w, h in frame px
     kx, ky = (max(1, round(s / o)) for s, o in zip(shown, (out_w, out_h)))
     w, h = out_w * kx, out_h * ky
     m = a @ np.array([[size[0] / w, 0, 0.5 * size[0] / w], [0, size[1] / h, 0.5 * size[1] / h], [0, 0, 1]])
     m[:, 2] -= 0.5                                          # from edges to pixel centres, as OpenCV counts
-    out = cv2.warpAffine(frame, m, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
-    return cv2.resize(out, (out_w, out_h), interpolation=cv2.INTER_AREA) if kx * ky > 1 else out
+    ends = m @ np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1]])
+    x, y = np.clip(np.floor(ends.min(1)) - 1, 0, (frame_w - 1, frame_h - 1)).astype(int)
+    right, low = np.maximum(np.ceil(ends.max(1)) + 2, (x + 1, y + 1)).astype(int)
+    m[:, 2] -= x, y
+    return kx, ky, m, np.s_[y:low, x:right]
+
+
+def crop(frame, affine, size, out_w: int, out_h: int) -> np.ndarray:
+    """The template's canvas cut out of a frame: uint8 [out_h, out_w, channels], anti-aliased when it shrinks.
+
+    frame: uint8 [h, w, channels]; affine: [2, 3] canvas px -> frame px; size: canvas (w, h).
+    """
+    kx, ky, m, part = sampling(tuple(np.ravel(affine).tolist()), tuple(size), out_w, out_h, *frame.shape[1::-1])
+    rgb, frame = frame.ndim == 3 and frame.shape[2] == 3, frame[part]
+    if rgb:                                                 # OpenCV warps four channels in half the time of three
+        frame = cv2.cvtColor(frame, cv2.COLOR_RGB2RGBA)
+    out = cv2.warpAffine(frame, m, (out_w * kx, out_h * ky), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    out = cv2.resize(out, (out_w, out_h), interpolation=cv2.INTER_AREA) if kx * ky > 1 else out
+    return cv2.cvtColor(out, cv2.COLOR_RGBA2RGB) if rgb else out
 
 
 # ---- XFeat: learned features (arXiv 2404.19174) ---------------------------------------------------------------
@@ -1556,16 +1571,23 @@ def plausible(affine, size, frame_w, frame_h):
     return min(a, d) > 0 and 0.8 < a / d < 1.25 and WIDTHS[0] < w / frame_w < WIDTHS[1] and fits
 
 
-def band(picture):
+def blurred(picture, sigma, step: int = 1):
+    """By a Gaussian; if step > 1 nearly so, at 1 / step of the resolution: the box of the one resize and the tent of the other blur, too."""
+    small = cv2.resize(picture, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA) if step > 1 else picture
+    small = cv2.GaussianBlur(small, (0, 0), (sigma ** 2 / step ** 2 - (step > 1) / 4) ** 0.5)
+    return cv2.resize(small, picture.shape[1::-1]) if step > 1 else small
+
+
+def band(picture, step: int = 1):
     """Edges and lines without noise and without the slow changes of what shines through."""
-    return cv2.GaussianBlur(picture, (0, 0), 1.0) - cv2.GaussianBlur(picture, (0, 0), 8.0)
+    return cv2.GaussianBlur(picture, (0, 0), 1.0) - blurred(picture, 8.0, step)
 
 
-def expected(seen, drawn):
+def expected(seen, drawn, step: int = 1):
     """The band of a crop, float32 [h, w, 3], if it were the template over what shines through; drawn: RGBA float32, premultiplied."""
-    clear = 1.001 - drawn[..., 3:] / 255
-    ground = cv2.GaussianBlur(seen * clear, (0, 0), 6.0) / cv2.GaussianBlur(clear, (0, 0), 6.0)[..., None]
-    return band(drawn[..., :3] + clear * ground)
+    clear = 1.001 - drawn[..., 3] / 255
+    soft, clear = (cv2.merge([v] * 3) for v in (blurred(clear, 6.0, step), clear))          # NumPy is slow where [h, w, 1] meets [h, w, 3]
+    return band(cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB) + clear * (blurred(seen * clear, 6.0, step) / soft), step)
 
 
 def refine(image, template, affine, widest=1000, steps=25):

@@ -57,6 +57,7 @@ STILL = 3 + 4 + 4       # channels of what stands still in a video: RGB of the t
 WILD = 0.5              # CHOICE: share of the training's films whose skin is of no known hand
 WILD_TRAINED = 1_000_000                # their seeds are below; those of validation begin here
 AGREED = 100            # CHOICE: frames of a video, about, in which what was read is drawn and compared
+COARSE = 4              # the wide blurs of that comparison are at 1 / COARSE of its resolution: a fifth of the time
 BATCH = 16              # pairs of frames per pass of the network when parsing
 
 
@@ -428,7 +429,8 @@ class Parser(nn.Module):
 
 def beside(x):
     """uint8 [B, 2, CROP, CROP, 3] -> [B, 3, CROP, 2 CROP] in -1..1"""
-    return rearrange(x.float() / 127.5 - 1, "B t h w c -> B c h (t w)").contiguous(memory_format=torch.channels_last)
+    x = rearrange(x, "B t h w c -> B h (t w) c").float()                 # moved as bytes; channels last
+    return rearrange(x.div_(127.5).sub_(1), "B h w c -> B c h w")
 
 
 def still_input(median, looks):
@@ -498,8 +500,9 @@ def locate(logits):
 
 
 # ---- matched filters: the template, drawn, compared with the crop ---------------------------------------------------
-# Nothing is learned here.  A stick's knob at place p changes the picture of its ground G by d(p) = k(x - p) - alpha(x - p) G(x), where k is
-# the knob's picture, premultiplied, and alpha its opacity.  How much of that a crop F shows is the cosine of their gradients,
+# Nothing is learned here.  Everything is drawn as faintly as the video shows it, see opacity().  A stick's knob at place p changes the picture
+# of its ground G by d(p) = k(x - p) - alpha(x - p) G(x), where k is the knob's picture, premultiplied, and alpha its opacity.  How much of that
+# a crop shows, less what it shows of the ground, F = crop - SOFT G, is the cosine of their gradients,
 #     S(p) = <grad F, grad d(p)> / (|grad F near p| |grad d(p)|),   and   <grad F, grad d(p)> = <-laplace F, d(p)>
 # is two correlations, of -laplace F with k and of -laplace F times G with alpha: all places at once.
 
@@ -507,7 +510,8 @@ FINE = 3 * GRID                         # places per axis at which a knob is com
 STEP = 2 * REACH / (GRID - 1) / 3       # stick radii from one to the next
 WIDE = 256                              # px, width of the crop in which buttons are compared
 MARKS = 4                               # of a button in one picture, see standing()
-PRESSED = 0.35                          # CHOICE: from here on a button stands nearer to its pressed picture; an opacity of .7 makes 1 of it .7
+PRESSED = 0.5                           # from here on a button stands nearer to its pressed picture
+SOFT = 0.75                             # CHOICE: share of the ground that is taken off a crop; a video is softer than the template, of all of it edges stay
 FLOOR = 0.25                            # CHOICE: share of the mean gradient energy that is added where there is little: noise is no knob
 FAINT = 0.25                            # CHOICE: strength, see standing(), from which a change says something: 3 grey levels
 GRAY = np.float32([0.299, 0.587, 0.114])
@@ -518,15 +522,32 @@ def laplacian(picture):
     return -cv2.Laplacian(picture, cv2.CV_32F, ksize=1)
 
 
-def standing(x, d, curved_x, curved_d):
-    """Where a picture stands between rest, 0, and pressed, 1: by its colours; by its gradients; how much of its gradients is neither, in
-    units of the change; and how strong the change is, log2 of grey levels / 8.  x: picture less rest; d: pressed less rest."""
-    x, d, curved_x, curved_d = (v.ravel() for v in (x, d, curved_x, curved_d))
-    square = max(float(d @ d), 1e-6)
-    norm = max(float(d @ curved_d), 1e-3 * square)
-    along = (x @ curved_d) / norm
-    rest = max((x @ curved_x) / norm - along * along, 0) ** 0.5
-    return np.float32([(x @ d) / square, along, rest, math.log2(1 + (square / d.size) ** 0.5) / 8]).clip(-2, 4)
+def opacity(rest, median) -> float:
+    """How strongly a video shows its overlay: the least squares fit of the median's gradients, blurred as no video is, to the template's at
+    rest; float32 RGBA, premultiplied, and RGB, of one size."""
+    clear = 1 - rest[..., 3:] / 255
+    behind = (clear * median).sum((0, 1)) / max(clear.sum(), 1)                # the game's mean colour, about
+    drawn, seen = (cv2.GaussianBlur(v, (0, 0), WIDE / 128) for v in (rest[..., :3] + clear * behind, median))
+    curved = laplacian(drawn)
+    energy = float((drawn * curved).sum())
+    return float(np.clip((seen * curved).sum() / energy, 0.3, 1)) if energy > 1 else 1.0       # 1: nothing is drawn at rest
+
+
+def faint(picture, share):
+    """An RGBA picture, premultiplied, at a share of its opacity."""
+    return (picture * np.float32(share)).round().astype(np.uint8)
+
+
+def standing(size, dd, dcd, xd, xcd, xcx):
+    """Where pictures stand between rest, 0, and pressed, 1: by their colours; by their gradients; how much of their gradients is neither, in
+    units of the change; and how strong the change is, log2 of grey levels / 8: float32 [n, MARKS].
+
+    Of inner products [n]; x: picture less rest; d: pressed less rest, in `size` values; cx and cd: their laplacians."""
+    square = np.maximum(dd, 1e-6)
+    norm = np.maximum(dcd, 1e-3 * square)
+    along = xcd / norm
+    rest = np.maximum(xcx / norm - along * along, 0) ** 0.5
+    return np.stack([xd / square, along, rest, np.log2(1 + (square / size) ** 0.5) / 8], -1).astype(np.float32).clip(-2, 4)
 
 
 def part_of(picture, affine, centre, size, side):
@@ -545,13 +566,21 @@ class StickFilter:
         self.unit = max(STEP * travel, max(w, h) / 128)                         # canvas px per px of the filter; a knob of 10 travels is the largest
         self.centre, self.kernel = (cx, cy), 2 * math.ceil(max(w, h) / 2 / self.unit) + 3
         self.side = FINE + self.kernel - 1
-        still, ground = self.part(median, affine), self.part(grounds, scale * np.eye(2, 3))
-        behind = (still @ GRAY).mean()                                          # what shines through, about
+        self.room = 4 * cv2.getOptimalDFTSize(math.ceil(self.side / 4))         # of a spectrum; what wraps around is not used
+        behind, ground = self.gray(median, affine).mean(), self.part(grounds, scale * np.eye(2, 3))         # what shines through, about
         self.ground = (ground[..., :3] @ GRAY + (1 - ground[..., 3] / np.float32(255)) * behind).astype(np.float32)
         self.knobs = [self.knob(k, scale) for k in knobs]
+        self.spectra = [(self.spectrum(k), self.spectrum(alpha)) for k, alpha, _ in self.knobs]
 
     def part(self, picture, affine):
         return part_of(picture, affine, self.centre, self.side * self.unit, self.side)
+
+    def gray(self, picture, affine):
+        return cv2.transform(self.part(picture, affine).astype(np.float32), GRAY[None])
+
+    def spectrum(self, picture):
+        h, w = picture.shape
+        return cv2.dft(cv2.copyMakeBorder(picture, 0, self.room - h, 0, self.room - w, cv2.BORDER_CONSTANT))
 
     def knob(self, canvas, scale):
         """(k, alpha, |grad d(p)| [FINE, FINE])"""
@@ -568,49 +597,61 @@ class StickFilter:
 
     def __call__(self, picture, affine):
         """S, the greater of up and clicked: float32 [FINE, FINE]; and how the best place stands between the two, see standing()."""
-        seen = (self.part(picture, affine) @ GRAY).astype(np.float32)
-        f = cv2.GaussianBlur(seen, (0, 0), 1.0)
+        seen = self.gray(picture, affine)
+        f = cv2.GaussianBlur(seen - SOFT * self.ground, (0, 0), 1.0)
         curved, near = laplacian(f), slice(self.kernel // 2, self.kernel // 2 + FINE)
-        energy = cv2.Sobel(f, cv2.CV_32F, 1, 0, ksize=1) ** 2 / 4 + cv2.Sobel(f, cv2.CV_32F, 0, 1, ksize=1) ** 2 / 4
+        energy = cv2.Sobel(f, cv2.CV_32F, 1, 0, ksize=1, scale=0.5) ** 2 + cv2.Sobel(f, cv2.CV_32F, 0, 1, ksize=1, scale=0.5) ** 2
         floor = (FLOOR * energy.mean() * self.kernel + 1) * self.kernel
-        energy = cv2.boxFilter(energy, -1, (self.kernel, self.kernel), normalize=False)[near, near] + floor
-        over = curved * self.ground
-        likeness = np.max([(cv2.matchTemplate(curved, k, cv2.TM_CCORR) - cv2.matchTemplate(over, alpha, cv2.TM_CCORR)) / (norm * np.sqrt(energy))
-                           for k, alpha, norm in self.knobs], 0)
+        energy = np.sqrt(cv2.boxFilter(energy, -1, (self.kernel, self.kernel), normalize=False)[near, near] + floor)
+        line, over = self.spectrum(curved), self.spectrum(curved * self.ground)                            # shared by up and clicked
+        found = (cv2.mulSpectrums(line, k, 0, conjB=True) - cv2.mulSpectrums(over, alpha, 0, conjB=True) for k, alpha in self.spectra)
+        found = (cv2.idft(f, flags=cv2.DFT_SCALE)[:FINE, :FINE] for f in found)
+        likeness = functools.reduce(np.maximum, (f / norm for f, (_, _, norm) in zip(found, self.knobs))) / energy
         row, column = np.unravel_index(likeness.argmax(), likeness.shape)
         place = np.s_[row:row + self.kernel, column:column + self.kernel]
         up, clicked = (k + (1 - alpha) * self.ground[place] for k, alpha, _ in (self.knobs[0], self.knobs[-1]))
-        found, change = seen[place] - up, clicked - up
-        return likeness, standing(found, change, laplacian(found), laplacian(change))
+        x, d = seen[place] - up, clicked - up
+        cx, cd, x, d = (v.ravel() for v in (laplacian(x), laplacian(d), x, d))
+        return likeness, standing(d.size, d @ d, d @ cd, x @ d, x @ cd, x @ cx)
 
 
 class ButtonFilter:
     """Where a picture stands between each button at rest and pressed, see standing()."""
 
     def __init__(self, boxes: dict, looks, median, affine, size):
-        self.affine, self.canvas, self.buttons = affine, size, []
+        self.canvas = size
         self.size = WIDE, max(8, round(WIDE * size[1] / size[0]))
         rest, pressed = (cv2.resize(look, self.size, interpolation=cv2.INTER_AREA).astype(np.float32) for look in looks)
-        still, clear = self.seen(median, affine), 1.001 - rest[..., 3:] / 255
-        ground = cv2.GaussianBlur((still - rest[..., :3]).clip(0) , (0, 0), 6.0) / cv2.GaussianBlur(clear, (0, 0), 6.0)[..., None]
+        still = self.seen(median, affine).astype(np.float32)
+        self.opacity = opacity(rest, still)
+        rest, pressed = self.opacity * rest, self.opacity * pressed
+        clear = 1.001 - rest[..., 3:] / 255
+        ground = cv2.GaussianBlur((still - rest[..., :3]).clip(0), (0, 0), 6.0) / cv2.GaussianBlur(clear, (0, 0), 6.0)[..., None]
         self.rest = rest[..., :3] + (clear - 0.001) * ground.clip(0, 255)
         change = pressed - rest
         change = change[..., :3] - change[..., 3:] / 255 * ground.clip(0, 255)
-        curved, scale = laplacian(change), WIDE / size[0]
-        for name, (x, y, w, h) in boxes.items():
-            part = extract.region((x * scale - 1, y * scale - 1, w * scale + 2, h * scale + 2))
+        parts, values = {}, np.arange(change.size).reshape(change.shape)
+        for name, box in boxes.items():
+            part = extract.region(np.array(box) * WIDE / size[0] + (-1, -1, 2, 2))
             if np.abs(change[part]).max(initial=0) > 4:
-                self.buttons.append((sim.BUTTONS.index(name), part, change[part], curved[part]))
+                parts[sim.BUTTONS.index(name)] = values[part].ravel()
+        self.buttons, self.sizes = list(parts), np.array([len(p) for p in parts.values()], int)
+        self.values = np.concatenate([*parts.values(), np.zeros(0, int)])                   # of all buttons, one after the other
+        self.change, self.curved = change.take(self.values), laplacian(change).take(self.values)
+        self.norms = self.sums(self.change * self.change), self.sums(self.change * self.curved)
 
     def seen(self, picture, affine):
-        return extract.crop(picture, affine, self.canvas, *self.size).astype(np.float32)
+        return extract.crop(picture, affine, self.canvas, *self.size)
+
+    def sums(self, values):
+        """Of each button's values."""
+        return np.add.reduceat(values, np.cumsum(self.sizes) - self.sizes)
 
     def __call__(self, seen):
         """float32 [16, MARKS]; 0 for what the template does not show."""
-        f, marks = seen - self.rest, np.zeros((16, MARKS), np.float32)
-        curved = laplacian(f)
-        for i, part, change, bent in self.buttons:
-            marks[i] = standing(f[part], change, curved[part], bent)
+        f, marks = cv2.subtract(seen, self.rest, dtype=cv2.CV_32F), np.zeros((16, MARKS), np.float32)
+        x, curved = f.take(self.values), laplacian(f).take(self.values)
+        marks[self.buttons] = standing(self.sizes, *self.norms, *map(self.sums, (x * self.change, x * self.curved, x * curved)))
         return marks
 
 
@@ -620,16 +661,17 @@ class MatchedFilter:
     def __init__(self, template, median, affine, show=extract.draw, scale=1.0):
         """median: RGB; affine: canvas px -> px of the median; show(template, buttons, sticks): as extract.draw, at `scale`."""
         layout, rest = extract.layout(template), (np.zeros(16, bool), np.zeros(4))
-        clicked, grounds = np.array([b.endswith("THUMB") for b in sim.BUTTONS]), show(extract.without_sticks(template), *rest)
         self.sticks, buttons = {}, {k: v for k, v in layout["buttons"].items() if not k.endswith("THUMB")}
-        for i, side in enumerate(("LEFT", "RIGHT")):
-            if side in layout["sticks"]:
-                alone = extract.stick_alone(template, side)
-                knobs = [show(alone, *rest)] + [show(alone, clicked, rest[1])] * (f"{side}_THUMB" in layout["buttons"])
-                self.sticks[i] = StickFilter(layout["sticks"][side], grounds, knobs, scale, median, affine)
         boxes = {name: [v * scale for v in box] for name, box in buttons.items()}
         looks = extract.looks(boxes, lambda on: show(template, on, rest[1]))
         self.buttons = ButtonFilter(buttons, looks, median, affine, template.size)
+        faintly = lambda *a: faint(show(*a), self.buttons.opacity)              # noqa: E731
+        clicked, grounds = np.array([b.endswith("THUMB") for b in sim.BUTTONS]), faintly(extract.without_sticks(template), *rest)
+        for i, side in enumerate(("LEFT", "RIGHT")):
+            if side in layout["sticks"]:
+                alone = extract.stick_alone(template, side)
+                knobs = [faintly(alone, *rest)] + [faintly(alone, clicked, rest[1])] * (f"{side}_THUMB" in layout["buttons"])
+                self.sticks[i] = StickFilter(layout["sticks"][side], grounds, knobs, scale, median, affine)
         self.still = self.compare(median, affine)
 
     def compare(self, picture, affine):
@@ -644,45 +686,49 @@ class MatchedFilter:
     def __call__(self, picture, affine):
         """(S of the picture and of the median float32 [2 sticks, 2, FINE, FINE], marks of both float32 [16, 2, MARKS], crop uint8 [h, WIDE, 3])."""
         maps, marks, seen = self.compare(picture, affine)
-        return np.stack([maps, self.still[0]], 1), np.stack([marks, self.still[1]], 1), seen.astype(np.uint8)
+        return np.stack([maps, self.still[0]], 1), np.stack([marks, self.still[1]], 1), seen
 
 
 class Agreement:
-    """How well the frames of a video agree with the template drawn in the state that was read.
+    """How well the frames of a video agree with the template drawn in the state that was read; `ways`: of reading the sticks.
 
     Per button and stick: the correlation of their edges where it is drawn, over all frames that are given; a wrong template draws what the frames do
     not show.  And of a button, if it is less: how much farther it stands from rest, on average, where it was read as pressed than elsewhere."""
 
-    def __init__(self, template):
+    def __init__(self, template, ways: int = 1):
         self.template, self.layout, self.scale = template, extract.layout(template), WIDE / template.size[0]
-        self.sums = {name: np.zeros(3) for name in (*self.layout["buttons"], *self.layout["sticks"])}
+        every = *self.layout["buttons"], *self.layout["sticks"]                 # any way but the first reads the sticks alone
+        self.sums = [{name: np.zeros(3) for name in names} for names in (every, *[self.layout["sticks"]] * (ways - 1))]
+        self.parts = {name: self.part(*box) for name, box in self.layout["buttons"].items()}
         self.stands = np.zeros((2, 16)), np.zeros((2, 16))                      # sum and number, at rest and pressed
 
-    def add(self, crop, marks, buttons, sticks):
-        """crop uint8 [h, WIDE, 3] and marks [16, 2, MARKS] of a MatchedFilter; buttons bool [16]; sticks [4] in -1..1."""
+    def add(self, crop, marks, buttons, *sticks):
+        """crop uint8 [h, WIDE, 3] and marks [16, 2, MARKS] of a MatchedFilter; buttons bool [16]; sticks [4] in -1..1, for each way."""
         each = np.arange(16)
         self.stands[0][buttons.astype(int), each] += marks[:, 0, :2].clip(-0.5, 1.5).mean(-1)
         self.stands[1][buttons.astype(int), each] += marks[:, 0, 3] > FAINT     # else there is nothing to compare
-        seen, drawn = crop.astype(np.float32), extract.draw(self.template, buttons, sticks, self.scale).astype(np.float32)
-        drawn = drawn[:len(seen)]
-        seen = seen[:len(drawn)]
-        model, seen = extract.expected(seen, drawn), extract.band(seen)
-        for name in self.sums:
-            x, y, w, h = self.layout["buttons"].get(name, (0, 0, 0, 0))
-            if (side := name.removesuffix("_THUMB")) in self.layout["sticks"]:            # on the knob, wherever that is
-                (cx, cy, travel, w, h), at = self.layout["sticks"][side], sticks[:2] if side == "LEFT" else sticks[2:]
-                x, y = cx + travel * at[0] - w / 2, cy + travel * at[1] - h / 2
-            part = extract.region(np.array([x, y, w, h]) * self.scale + (-1, -1, 2, 2))
-            a, b = seen[part].ravel(), model[part].ravel()
-            self.sums[name] += a @ b, a @ a, b @ b
+        seen = crop[:round(self.template.size[1] * self.scale)].astype(np.float32)
+        edges = extract.band(seen, COARSE)
+        for sums, axes in zip(self.sums, sticks):
+            model = extract.expected(seen, extract.draw(self.template, buttons, axes, self.scale)[:len(seen)].astype(np.float32), COARSE)
+            for side, (cx, cy, travel, w, h) in self.layout["sticks"].items():            # a click shows on the knob, wherever that is
+                x, y = axes[:2].tolist() if side == "LEFT" else axes[2:].tolist()
+                self.parts[side] = self.parts[f"{side}_THUMB"] = self.part(cx + travel * x - w / 2, cy + travel * y - h / 2, w, h)
+            for name in sums:
+                a, b = edges[self.parts[name]].ravel(), model[self.parts[name]].ravel()
+                sums[name] += a @ b, a @ a, b @ b
 
-    def result(self) -> dict:
+    def part(self, x, y, w, h):
+        """Of the crop, for a box in canvas px."""
+        return extract.region((x * self.scale - 1, y * self.scale - 1, w * self.scale + 2, h * self.scale + 2))
+
+    def result(self, way: int = 0) -> dict:
         """{name: -1..1}; 0 for what is drawn so faintly that nothing can be compared."""
         at_rest, pressed = self.stands[0] / np.maximum(self.stands[1], 1)
         often = self.stands[1] >= 3
         apart = np.where(often[0], pressed - at_rest, pressed - PRESSED / 2)    # the ground behind shifts both; alone it must do without
         states = dict(zip(sim.BUTTONS, np.where(often[1], apart / PRESSED, 1).clip(0, 1)))
-        edges = {name: ab / max((aa * bb) ** 0.5, 1e-6) for name, (ab, aa, bb) in self.sums.items()}
+        edges = {name: ab / max((aa * bb) ** 0.5, 1e-6) for name, (ab, aa, bb) in self.sums[way].items()}
         return {name: round(float(min(value, states.get(name, 1))), 3) for name, value in edges.items()}
 
 
@@ -1214,8 +1260,8 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
     One pass; of each frame only the answer is kept.  Frames that do not show the overlay: nothing pressed, confidence 0."""
     boxes, sticks, shown = geometry(layout := extract.layout(template))
     out = {"buttons": [], "sticks": [], "alone": [], "confidence": [], "time": []}
-    readings = {"sticks": Agreement(template), "alone": Agreement(template)}            # by the network, and by the matched filter alone
-    every = max(1, sim.video_facts(video)["frames"] // AGREED)
+    agreement, ways = Agreement(template, 2), ("sticks", "alone")                       # by the network, and by the matched filter alone
+    every = max(1, (count := sim.video_facts(video)["frames"]) // AGREED)
     shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
     medians = np.stack([cv2.resize(m, (CROP, CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
     looks = extract.looks(layout["buttons"], lambda on: extract.draw(template, on, np.zeros(4)))
@@ -1227,9 +1273,10 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
         """What frames that show the overlay at these places share, in pairs [b, 2]."""
         median = torch.from_numpy(medians[np.array(places)]).to(device)
         return parser.prepare(still_input(median, looks.expand(len(median), -1, -1, -1, -1)), *at)
-    with tqdm(total=sim.video_facts(video)["frames"], desc=Path(video).name, unit="frame", leave=False) as bar:
+    with tqdm(total=count, desc=Path(video).name, unit="frame", leave=False) as bar:
         for chunk, real in ahead(in_pairs(compared(video, overlay, template), BATCH)):
-            seconds, place, *seen, wide = map(np.stack, zip(*chunk))
+            *seen, wide = zip(*chunk)
+            seconds, place, *seen = map(np.stack, seen)
             frames, maps, marks = (torch.from_numpy(rearrange(v, "(B t) ... -> B t ...", t=2)).to(device) for v in seen)
             place = place.reshape(-1, 2)
             with contextlib.nullcontext() if device == "cpu" else sim.autocast(device):
@@ -1246,19 +1293,18 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
             first = sum(map(len, out["time"]))
             for i in range(-first % every, real, every):
                 if out["confidence"][-1][i] > 0:
-                    for key, agreement in readings.items():
-                        agreement.add(wide[i], seen[2][i], out["buttons"][-1][i] > 0.5, (out[key][-1][i] / UNIT).clip(-1, 1))
+                    agreement.add(wide[i], seen[2][i], out["buttons"][-1][i] > 0.5, *((out[way][-1][i] / UNIT).clip(-1, 1) for way in ways))
             out["time"].append(seconds[:real])
             bar.update(real)
     out = {k: np.concatenate(v) for k, v in out.items()}
-    agreement, alone = (found.result() for found in readings.values())
+    agreement, alone = map(agreement.result, range(2))
     for side, axes in (("LEFT", slice(0, 2)), ("RIGHT", slice(2, 4))):
         if alone.get(side, 0) > agreement.get(side, 0):                                 # the network has met a skin that it cannot read
             out["sticks"][:, axes], agreement[side] = out["alone"][:, axes], alone[side]
     there, number = np.zeros(len(out["time"]), bool), np.arange(len(out["time"]))
     for first, last in overlay["span"]:
         there[(first <= number) & (number <= last)] = True
-    if 0 < sim.video_facts(video)["frames"] <= overlay["span"][-1, 1] + 1:             # the container may have counted too few
+    if 0 < count <= overlay["span"][-1, 1] + 1:                                         # the container may have counted too few
         there[overlay["span"][-1, 0]:] = True
     there = (there & (out["confidence"] > 0))[:, None]
     return {"buttons": np.where(shown[:16] & there, out["buttons"], 0).astype(np.float16),
