@@ -2019,7 +2019,10 @@ def main(cfg: Config):
           f"bar {cfg.min_inliers} inliers; a few seconds a video")
     if cfg.videos:
         pool(cfg.templates).index("sift")                   # made here, once; the workers find it on disk
-    done = sim.for_each(functools.partial(label, cfg), cfg.videos, cfg.workers, ray=cfg.ray)
+    sim.for_each(functools.partial(label, cfg), cfg.videos, cfg.workers, ray=cfg.ray, summary=summary)
+
+
+def summary(done: list) -> None:
     absent = [f"{d['video']}: no overlay found ({d['reason']}) -> {d['path']}" for d in done if not d["found"]]
     if len(done) == 1 and absent:
         raise SystemExit(absent[0])

@@ -815,14 +815,15 @@ def run(c: Config) -> None:
     sim.expect(c, segment_seconds=(0.1, 1e6), min_active=(0, 1), percentile=(50, 100), rate=(0.1, 1000), horizon=(1, 10_000), shift=(0, 10_000),
                min_agreement=(-1, 1), quality=(1, 100), rows_per_shard=(1, 1e9), validation=(0, 1))
     videos = import_released(c) if c.nitrogen else c.videos
+    def summary(counts):
+        left_out = sum("left out" in (n or {}) for n in counts)
+        print(f"{totals({i: n for i, n in enumerate(counts) if n and 'left out' not in n})} -> {c.out}"
+              + (f"; {left_out} left out: what was read does not agree with the frames (--min-agreement)" if left_out else ""))
     try:
-        counts = sim.for_each(functools.partial(filter_video, c=c), videos, c.workers, ray=c.ray)
+        sim.for_each(functools.partial(filter_video, c=c), videos, c.workers, ray=c.ray, summary=summary)
     finally:
         if (there := manifest(c.out))["videos"]:                        # of all that is in the folder, also from other runs
             sim.write_bytes(Path(c.out) / "manifest.json", json.dumps(there, indent=1).encode())
-    left_out = sum("left out" in (n or {}) for n in counts)
-    print(f"{totals({i: n for i, n in enumerate(counts) if n and 'left out' not in n})} -> {c.out}"
-          + (f"; {left_out} left out: what was read does not agree with the frames (--min-agreement)" if left_out else ""))
 
 
 def main(argv=None):

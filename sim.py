@@ -303,7 +303,8 @@ def mapped(path, name: str) -> np.ndarray:
 
 
 def finished(path, format: str, recipe: dict, fresh: bool = False) -> bool:
-    """True if `path` already holds this very result.  A broken file is made anew; another recipe's is refused."""
+    """True if `path` already holds this very result.  A broken file is made anew, and one of another recipe in which nothing was found; else
+    another recipe's is refused."""
     if fresh or not Path(path).exists():
         return False
     try:
@@ -311,10 +312,13 @@ def finished(path, format: str, recipe: dict, fresh: bool = False) -> bool:
     except SystemExit as e:
         print(f"{e} -> making it anew", file=sys.stderr)
         return False
-    if info.get("recipe") == json.loads(json.dumps(recipe)):
+    was, now = info.get("recipe") or {}, json.loads(json.dumps(recipe))
+    if was == now:
         return True
-    other = [k for k in recipe if (info.get("recipe") or {}).get(k) != json.loads(json.dumps(recipe[k]))]
-    raise SystemExit(f"{path}: made with another {', '.join(other) or 'recipe'}; give another --out, or --fresh to replace it")
+    if info.get("found") is False:
+        return False
+    other = [k if k == "source" else f"{k} ({was.get(k)!r}, now {now[k]!r})" for k in now if was.get(k) != now[k]]
+    raise SystemExit(f"{path}: made with another {', '.join(other) or 'recipe'}; --fresh replaces it, another --out keeps both")
 
 
 def source(path) -> dict:
@@ -397,12 +401,15 @@ def command_line(doc: str, commands: dict, argv=None, inspect=show):
     name = argv.pop(0) if named else ""
     presets, run = commands.get(name, (Common, None))
     presets = presets if isinstance(presets, dict) else {"default": presets()}
-    first = next(iter(presets.values()))
+    asked = argv[argv.index("--config") + 1:][:1] if "--config" in argv else []
+    first = presets.get(asked[0] if asked else "", next(iter(presets.values())))
     others = [c for c in commands if c]
-    parser = argparse.ArgumentParser(prog=f"python {Path(sys.argv[0]).name} {name}".strip(), description=doc,
+    parser = argparse.ArgumentParser(prog=f"python {Path(sys.argv[0]).name} {name}".strip(), description=about(doc, name, run),
                                      epilog=f"commands: {', '.join(others)}" if others and not name else None,
                                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.error = lambda message: sys.exit(f"{parser.prog}: {message} (see --help)")       # one line, status 1
+    wants = any(f.name == "command" for f in dataclasses.fields(first))
+    put = "; put -- before the game's command" if wants and not rest else ""
+    parser.error = lambda message: sys.exit(f"{parser.prog}: {message}{put if 'unrecognized' in message else ''} (see --help)")       # one line, status 1
     parser.add_argument("--inspect", metavar="FILE", help="print what an artefact is, and stop")
     if len(presets) > 1:
         parser.add_argument("--config", choices=presets, default=next(iter(presets)), help="preset (default: %(default)s)")
@@ -418,6 +425,8 @@ def command_line(doc: str, commands: dict, argv=None, inspect=show):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=text)
         else:
             parser.add_argument(flag, type=hints[f.name], default=None, help=text, metavar=hints[f.name].__name__.upper())
+    if wants:
+        parser.usage = parser.format_usage().removeprefix("usage: ").rstrip() + " -- COMMAND..."
     args = vars(parser.parse_args(argv))
     if args.pop("inspect"):
         return inspect(parser.parse_args(argv).inspect)
@@ -425,7 +434,7 @@ def command_line(doc: str, commands: dict, argv=None, inspect=show):
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in args.items() if v not in (None, [])}
     if "videos" in given:
         given["videos"] = expand(given["videos"])
-    if any(f.name == "command" for f in dataclasses.fields(cfg)) and rest:
+    if wants and rest:
         given["command"] = rest
     elif rest:
         parser.error(f"nothing may follow '--' here: {' '.join(rest)}")
@@ -435,6 +444,12 @@ def command_line(doc: str, commands: dict, argv=None, inspect=show):
         raise SystemExit(str(e)) from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; finished work is kept, the same command goes on from there") from None
+
+
+def about(doc: str, name: str, run) -> str:
+    """What --help says: all of a stage, or of one of its commands what its function says and its lines in the stage's examples."""
+    lines = re.findall(rf"^ +python \S+ {name}\b.*$", doc, re.M)
+    return doc if not name else "\n\n".join(filter(None, [pyinspect.getdoc(run) or "", "\n".join(lines)]))
 
 
 def field_comments(cls) -> dict:
@@ -618,11 +633,11 @@ def run_stage(*command: str) -> None:
         raise SystemExit(f"{command[0]} stopped with status {status}; mend it and run the same command again: finished parts are kept")
 
 
-def for_each(fn, items, workers: int = 0, what: str = "videos", ray: str = "", gpus: int = 0) -> list:
+def for_each(fn, items, workers: int = 0, what: str = "videos", ray: str = "", gpus: int = 0, summary=None) -> list:
     """[fn(item) for item in items] with one progress bar: over worker processes, over the Ray cluster at `ray`, or here (0 workers, or one item).
 
-    A failure (also a crash of the worker) is reported and does not stop the rest; at the end SystemExit names all of them.
-    `fn` must be picklable unless it runs here; equal items run once.  gpus: that a task on Ray holds.
+    A failure (also a crash of the worker) is reported and does not stop the rest; summary(results of the others) is called before
+    SystemExit names all that failed.  `fn` must be picklable unless it runs here; equal items run once.  gpus: that a task on Ray holds.
     """
     from tqdm import tqdm
     items = list(dict.fromkeys(items))
@@ -646,6 +661,8 @@ def for_each(fn, items, workers: int = 0, what: str = "videos", ray: str = "", g
             bar.update()
     if len(items) == 1 and failed:
         raise SystemExit(next(iter(failed.values())))
+    if summary:
+        summary([results[i] for i in items if i not in failed])
     if failed:
         raise SystemExit(f"{len(failed)} of {len(items)} {what} failed:\n  " + "\n  ".join(failed.values()))
     return [results[i] for i in items]

@@ -86,6 +86,11 @@ class Flags(sim.Common):
     command: tuple[str, ...] = ()   # the game
 
 
+@dataclass(frozen=True)
+class Game(sim.Common):
+    command: tuple[str, ...] = ()   # the game
+
+
 def test_command_line(capsys):
     commands = {"": (Flags, lambda cfg: cfg), "go": ({"slow": Flags(rate=1.0), "fast": Flags(rate=9.0)}, lambda cfg: cfg)}
     cfg = sim.command_line("doc", commands, ["a", "b", "--rate", "2", "--sheet", "--seed", "7", "--", "game", "--x"])
@@ -96,6 +101,13 @@ def test_command_line(capsys):
     with pytest.raises(SystemExit):
         sim.command_line("doc", commands, ["--help"])
     assert re.search(r"--rate FLOAT\s+in Hz \(default: 1.5\)", capsys.readouterr().out)
+    doc = "All of it.\n\n    python x.py FILE     as usual\n    python x.py go       off it goes"
+    with pytest.raises(SystemExit):
+        sim.command_line(doc, commands, ["go", "--config", "fast", "--help"])
+    said = capsys.readouterr().out
+    assert "off it goes" in said and "All of it" not in said and "as usual" not in said and " -- COMMAND..." in said
+    assert re.search(r"--rate FLOAT\s+in Hz \(default: 9.0\)", said)          # of the preset that was asked for
+    assert "put -- before the game's command" in fault(sim.command_line, "doc", {"": (Game, print)}, ["python", "game.py"])
 
     def broken(cfg):
         raise sim.GameError("the game burnt down")
@@ -113,7 +125,8 @@ def double(item):
 def test_for_each_here():
     assert sim.for_each(double, ["a", "b", "a"]) == ["aa", "bb"]
     with pytest.raises(SystemExit, match=r"1 of 3 videos failed:\n  bad: is bad"):
-        sim.for_each(double, ["a", "bad", "b"])
+        sim.for_each(double, ["a", "bad", "b"], summary=(said := []).append)
+    assert said == [["aa", "bb"]]                           # what the others gave is told before the failures are
     assert fault(sim.for_each, double, ["bad"]) == "bad: is bad"
     assert "no videos given" in fault(sim.for_each, double, [])
 
