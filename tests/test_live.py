@@ -524,12 +524,12 @@ def test_mistakes_in_a_table_are_named(task, why, tmp_path):
         evaluation.open_table(table(tmp_path, **{"score": {"exit": 0}, **task}))
 
 
-def test_the_table_in_the_readme(tmp_path):
+def test_the_table_in_the_docs(tmp_path):
     import cv2
-    (tmp_path / "mine.json").write_text(re.search(r'\{"boss": .*?\}\}\}', (sim.ROOT / "README.md").read_text(), re.S)[0])
+    (tmp_path / "mine.json").write_text(re.search(r'\{"boss": .*?\}\}\}', (sim.ROOT / "docs" / "real-games.md").read_text(), re.S)[0])
     cv2.imwrite(str(tmp_path / "victory.png"), np.zeros((9, 9, 3), np.uint8))
     task = evaluation.open_table(str(tmp_path / "mine.json"))[0]["boss"]
-    assert task["keys"]["LEFT_X-"] == "a" and all(json.loads(line) for line in re.findall(r'`(\{"(?:stderr|file|exit)".*?\})`', (sim.ROOT / "README.md").read_text()))
+    assert task["keys"]["LEFT_X-"] == "a" and all(json.loads(line) for line in re.findall(r'`(\{"(?:stderr|file|exit)".*?\})`', (sim.ROOT / "docs" / "real-games.md").read_text()))
 
 
 def test_files_for_the_game(tmp_path):
