@@ -1,4 +1,4 @@
-"""eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper sections 3.1 and 4).
+"""eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper sections 2.1 and 3).
 
     python eval.py record --out data/videos --minutes 10        scripted experts play the built-in games into mp4 files
     python eval.py overlay [--adapt MINUTES]                    fresh recordings: how well are their overlays read?
@@ -1888,7 +1888,7 @@ class Remote:
             self.peer.close()
 
 
-# ---- transfer: is it worth to have seen other games? (paper section 4.3) -----------------------------------------------------
+# ---- transfer: is it worth to have seen other games? (paper section 3) -----------------------------------------------------
 
 @dataclass(frozen=True)
 class Transfer(sim.Many):

@@ -1,4 +1,4 @@
-"""extract.py: find the controller overlay in a gameplay video (paper section 3.1).
+"""extract.py: find the controller overlay in a gameplay video (paper section 2.1).
 
     python extract.py VIDEO... [--out DIR] [--templates DIR] [--workers N | --ray ADDRESS] [--sheet]     DIR/<video stem>.overlay.safetensors
     python extract.py templates [--out FILE.png] [--templates DIR] [--family NAME]       contact sheet of the templates
@@ -51,8 +51,8 @@ DPAD = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")
 INDEX = {name: i for i, name in enumerate(sim.BUTTONS)}
 
 XFEAT_WEIGHTS = "weights/xfeat.safetensors"
-MIN_INLIERS = 20        # paper 3.1
-FRAMES = 25             # paper 3.1
+MIN_INLIERS = 20        # paper 2.1
+FRAMES = 25             # paper 2.1
 WORK_WIDTH = 1280       # CHOICE: wider frames are searched at this width, and refined at their own
 GROUNDS = (60, 150)     # CHOICE: grays behind the templates when their descriptors are taken
 SCALES = (1.0, 0.5)     # CHOICE: of the templates then; SIFT bridges what lies between
@@ -62,7 +62,7 @@ ALIKE = {"sift": 0.88, "xfeat": 0.8}        # CHOICE: cosine of descriptors that
 MOST = 1000             # CHOICE: keypoints of one picture of a template
 INDICES = 8             # CHOICE: kept in data/index, and in data/descriptors, those used last
 MIN_VOTES = 5           # CHOICE: matches that make a candidate; it must still be verified
-SURE = 0.15             # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers (README: a table)
+SURE = 0.15             # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers (docs/results.md: a table)
 HOPE = 0.25             # CHOICE: share of SURE below which a candidate is not looked at closely; on 46 videos none rose above it
 SWEPT = (110, 900)      # CHOICE: px: side of a square as large as a swept template; of the largest picture, the longer
 STEP = 1.07             # CHOICE: from the width of that picture to the next
@@ -80,8 +80,8 @@ class Config(sim.Many):
     videos: tuple[str, ...] = ()            # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
     out: str = "data/labels"                # folder of the *.overlay.safetensors
     sheet: bool = False                     # also write DIR/<stem>.overlay.png to look at
-    min_inliers: int = MIN_INLIERS          # matches that agree on the place (paper 3.1: 20)
-    frames: int = FRAMES                    # frames sampled over the video (paper 3.1: 25)
+    min_inliers: int = MIN_INLIERS          # matches that agree on the place (paper 2.1: 20)
+    frames: int = FRAMES                    # frames sampled over the video (paper 2.1: 25)
     templates: str = ""                     # folder of your own skins (OBS input-overlay presets): they come first
     xfeat: str = XFEAT_WEIGHTS              # weights of XFeat: ours, or the official xfeat.pt
 
@@ -1354,7 +1354,7 @@ def train(cfg: TrainConfig) -> None:
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes")
 
 
-# ---- localization (paper 3.1): frames, their median, SIFT; the best verified template, registered ------------------
+# ---- localization (paper 2.1): frames, their median, SIFT; the best verified template, registered ------------------
 # DEVIATION: the paper matches single frames with template after template and fits affines.  The overlay stands still and the
 # game does not, so the temporal median of the frames shows it best; and each SIFT match already says how large and where
 # the template would be, so all templates are searched at once: matches vote (Lowe, IJCV 2004, section 7.3).

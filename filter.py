@@ -1,4 +1,4 @@
-"""filter.py: from parsed actions to training shards: refine the sticks, drop idle segments, mask the overlay (paper 3.1).
+"""filter.py: from parsed actions to training shards: refine the sticks, drop idle segments, mask the overlay (paper 2.1).
 
     python filter.py VIDEO... --labels data/labels --out data/shards         what parse.py read; or the true actions of a recorder
     python filter.py --nitrogen SHARD_0000.tar.gz --videos DIR --out data/shards      labels of the released dataset, your copies of its videos
@@ -58,9 +58,9 @@ class Config(sim.Many):
     labels: str = "data/labels"     # folder of the actions (and overlays)
     out: str = "data/shards"        # folder for the shards
     segment_seconds: float = 20.0   # what is kept or dropped whole (the released dataset's unit)
-    min_active: float = 0.5         # share of a segment's timesteps that must not be null (paper 3.1)
-    scale: str = "percentile"       # full deflection of a stick: that percentile (paper 3.1), or radius: the template's own
-    percentile: float = 99.0        # of |axis|, for --scale percentile (paper 3.1)
+    min_active: float = 0.5         # share of a segment's timesteps that must not be null (paper 2.1)
+    scale: str = "percentile"       # full deflection of a stick: that percentile (paper 2.1), or radius: the template's own
+    percentile: float = 99.0        # of |axis|, for --scale percentile (paper 2.1)
     min_agreement: float = 0.7      # between what was read and what is seen: videos where half of the buttons and sticks are below it are left out
     mask: bool = True               # paint the overlay out; without, the policy reads the answer off the screen
     area: str = ""                  # x,y,w,h in px: the game's picture, if the video also shows other things; they are cut away
@@ -72,7 +72,7 @@ class Config(sim.Many):
     validation: float = 0.1         # share of the videos held out, chosen by a hash of the name
 
 
-# ---- sticks (paper 3.1, "refine") -----------------------------------------------------------------------------
+# ---- sticks (paper 2.1, "refine") -----------------------------------------------------------------------------
 
 def neutral_point(xy):
     """[T, 2] cells -> [2]: the mean over rest frames, those within REST of it; sought from the template's own centre outwards.
@@ -88,7 +88,7 @@ def neutral_point(xy):
 def normalize(sticks, scale: str = "percentile", percentile: float = 99.0, radius: float = 5.0):
     """Grid cells [T, 4] -> [-1, 1]: neutral point to 0, full deflection to 1.
 
-    scale "percentile": full deflection is that percentile of |x| and of |y| (paper 3.1).  DEVIATION: it is never less than LEAST_REACH
+    scale "percentile": full deflection is that percentile of |x| and of |y| (paper 2.1).  DEVIATION: it is never less than LEAST_REACH
     of the template's stick radius (cells), which says what a stick that seldom reaches its end does not.  "radius": that radius.
     """
     xy = sticks - np.r_[neutral_point(sticks[:, :2]), neutral_point(sticks[:, 2:])]

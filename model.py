@@ -1,4 +1,4 @@
-"""model.py: NitroGen's network from scratch: ViT -> mixer -> diffusion transformer, trained by flow matching (paper section 3.2).
+"""model.py: NitroGen's network from scratch: ViT -> mixer -> diffusion transformer, trained by flow matching (paper section 2.3).
 
     python model.py bench --config tiny                latency, GFLOP, share of the machine's peak, memory; any preset, any device
     python model.py convert ng.pt ng.safetensors       the released checkpoint, for everything that follows
@@ -38,7 +38,7 @@ from einops import rearrange
 from torch.utils.checkpoint import checkpoint
 
 
-# Layouts of an action vector.  Ours: 16 buttons, then 4 axes (paper 3.2).  The released checkpoint has GUIDE and four
+# Layouts of an action vector.  Ours: 16 buttons, then 4 axes (paper 2.3).  The released checkpoint has GUIDE and four
 # virtual right-stick directions more, in its own order; its model card describes 17 buttons.
 ACTIONS = sim.BUTTONS + sim.STICKS
 RELEASED = ("BACK", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "EAST", "GUIDE", "LEFT_SHOULDER", "LEFT_THUMB", "LEFT_TRIGGER",
@@ -197,7 +197,7 @@ def position_table(n: int, width: int, device=None):
 # ---- the network --------------------------------------------------------------------------------------------
 
 class NitroGen(nn.Module):
-    """One frame in, K actions out (paper section 3.2, figure 4).
+    """One frame in, K actions out (paper section 2.3, figure 4).
 
     An action vector follows c.actions: buttons are 0 or 1, axes are mapped from [-1, 1] to [0, 1].
     `recompute`: keep no activations inside blocks for the backward pass, compute them again (less memory, a third more work).
@@ -265,7 +265,7 @@ class NitroGen(nn.Module):
         # follows from the two equations below.  The idea: Li and He, arXiv 2511.13720.
         return x if self.c.predict == "velocity" else (x - noisy) / left
 
-    # ---- flow matching (arXiv 2210.02747; paper section 3.2) --------------------------------------- yours to change
+    # ---- flow matching (arXiv 2210.02747; paper section 2.3) --------------------------------------- yours to change
     #   a_t = (1 - t) noise + t action        a straight line from noise (t = 0) to data (t = 1)
     #   v   = action - noise                  its velocity, which the network learns by squared error
     #   t   = 0.999 (1 - Beta(1.6, 0.8))      mostly the noisy end, where the decision is made

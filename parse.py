@@ -1,4 +1,4 @@
-"""parse.py: read the gamepad off a controller overlay, frame by frame (paper section 3.1).
+"""parse.py: read the gamepad off a controller overlay, frame by frame (paper section 2.1).
 
     python parse.py VIDEO... [--out DIR] [--weights FILE] [--preview]     DIR/<video stem>.actions.safetensors
     python parse.py train [--config tiny|small|paper] [--minutes M] [--init FILE] --out FILE
@@ -48,7 +48,7 @@ import extract
 from model import Packed
 
 CROP = 128              # px, side of each registered crop; CHOICE: the paper does not give it
-GRID = 11               # cells per axis of a stick's heat map, paper 3.1
+GRID = 11               # cells per axis of a stick's heat map, paper 2.1
 REACH = 1.2             # stick radii at the grid's outermost cell: room for a crop that is slightly off
 UNIT = (GRID - 1) / 2 / REACH          # grid cells per stick radius
 GAIN = 20.0             # CHOICE: logits of a heat map per unit of likeness, to begin with
@@ -97,11 +97,11 @@ class TrainConfig(sim.Common):
     everything: bool = False                        # also on the templates that are held out for validation: the last step before shipping
     backgrounds: str = ""                           # folder of gameplay videos to use beside the painted pictures
     net: str = "compact"                            # compact or b0
-    images: float = 8e6                             # synthetic pairs of frames to see, paper 3.1
+    images: float = 8e6                             # synthetic pairs of frames to see, paper 2.1
     minutes: float = 0.0                            # stop after so long, if that is sooner (all runs of this command together); 0: no limit
-    batch: int = 256                                # paper 3.1
-    lr: float = 1e-4                                # peak, paper 3.1
-    weight_decay: float = 0.1                       # paper 3.1
+    batch: int = 256                                # paper 2.1
+    lr: float = 1e-4                                # peak, paper 2.1
+    weight_decay: float = 0.1                       # paper 2.1
     warmup: float = 0.03                            # share of the run over which the rate rises; CHOICE
     ema: float = 0.999                              # decay of the averaged weights, which are what is kept; CHOICE
     validation: int = 2048                          # pairs that the final table is measured on
@@ -739,7 +739,7 @@ def read_alone(maps, marks):
     return marks[:, :, 0, :2].clip(-0.5, 1.5).mean(-1) > PRESSED, cells.flatten(-2).numpy()
 
 
-# ---- synthetic overlay frames (paper 3.1) ----------------------------------------------------------------------
+# ---- synthetic overlay frames (paper 2.1) ----------------------------------------------------------------------
 
 def random_states(rng, shown, n: int = 2):
     """(buttons bool [n, 16], sticks f32 [n, 4]): consecutive states of a pad, from resting to everything at once."""

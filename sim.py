@@ -1,7 +1,7 @@
 """sim.py: any unmodified game as a Gymnasium environment, stepped frame by frame under a controlled clock.
 
 Part 1 is what every stage shares: the gamepad, the artefact format, the command line, video files, for_each.
-Part 2 is the simulator: clock hook, gamepad devices, screens, GameEnv (paper section 3.3); for Linux, Windows and Wine.
+Part 2 is the simulator: clock hook, gamepad devices, screens, GameEnv (paper section 2.2); for Linux, Windows and Wine.
 Needs numpy and gymnasium at import; never torch, so it runs wherever a game runs.
 
     python sim.py doctor                                       what works on this machine, and the fix for what does not

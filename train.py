@@ -1,4 +1,4 @@
-"""train.py: behaviour cloning of model.py on shards by flow matching (paper section 3.2 and 4.1).
+"""train.py: behaviour cloning of model.py on shards by flow matching (paper sections 2.3 and 3).
 
     python train.py --config tiny                                    the whole pipe on built-in games: record, extract,
     python train.py --config small                                   parse, filter, train, play; tiny for a CPU, small for a GPU
@@ -104,7 +104,7 @@ BETAS = (0.9, 0.99)      # AdamW; CHOICE
 ANYWAY = {"data", "init", "minutes", "resume", "log_every", "save_every", "raw", "recompute", "compile", "fsdp", "tensorboard"}     # the same run
 
 
-# ---- yours to change: augmentation (paper 4.1: colour, rotation within 5 degrees, random crop) -----------------------
+# ---- yours to change: augmentation (paper 3: colour, rotation within 5 degrees, random crop) -----------------------
 
 def augment(images, side: int, c: Config):
     """uint8 [B, h, w, 3] -> float [B, 3, side, side] in [-1, 1]; one draw per frame, batched, from torch's global generator."""

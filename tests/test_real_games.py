@@ -196,7 +196,7 @@ def test_vulkan_is_gated_where_it_presents():
         assert np.diff([info["time"] for info in infos]) == pytest.approx(1 / 30)
 
 
-# ---- the paper's check (section 3.3): recorded input, replayed with random pauses, must not diverge.  Here: not one pixel.
+# ---- the paper's check (appendix B.1): recorded input, replayed with random pauses, must not diverge.  Here: not one pixel.
 
 BUILT_IN = sorted(p.stem for p in (sim.ROOT / "games").glob("*.py") if p.stem != "console")
 
