@@ -2001,7 +2001,7 @@ def transfer_curve(results: dict, root: Path, c: Transfer) -> dict:
                   + f"{relative(mean)[k]:+9.0%} [{gains[0, k]:+.0%}, {gains[1, k]:+.0%}]")
         curve += [{"hours": h, "arm": arm, **{name: dict(zip(("mean", "low", "high"), (mean[i, k], *spread[:, i, k])))
                    for k, name in enumerate(("progress", "success"))}} for i, arm in enumerate(ARMS)]
-    print("the paper's own gains in success: +7 to +13 % (roguelike, 60 to 240 h), +5, +25 and +52 % (3D action RPG, 30 h, by category)")
+    print("the paper's own gains in success: +10, +14 and +7 % (roguelike, 60, 120 and 240 h), +5, +25 and +52 % (3D action RPG, 30 h, by category)")
     axes = figure.subplots(1, 2, sharey=True)
     for ax, name in zip(axes, ("progress", "success")):
         for arm in ARMS:

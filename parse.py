@@ -1299,7 +1299,7 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
     out = {k: np.concatenate(v) for k, v in out.items()}
     agreement, alone = map(agreement.result, range(2))
     for side, axes in (("LEFT", slice(0, 2)), ("RIGHT", slice(2, 4))):
-        if alone.get(side, 0) > agreement.get(side, 0):                                 # the network has met a skin that it cannot read
+        if alone.get(side, -1) >= agreement.get(side, 0):                               # the network has met a skin that it cannot read; a tie is the filter's
             out["sticks"][:, axes], agreement[side] = out["alone"][:, axes], alone[side]
     there, number = np.zeros(len(out["time"]), bool), np.arange(len(out["time"]))
     for first, last in overlay["span"]:
