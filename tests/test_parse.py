@@ -617,6 +617,7 @@ def test_faster_than_the_published_segformer(precision):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("clip", ["ps4-dark"], indirect=True)                         # one overlay tells as much as two
 def test_memory_does_not_grow_with_the_video(clip, tmp_path):
     folder = clip[0]
     tensors, info = sim.read(folder / "clip.overlay.safetensors")
