@@ -809,18 +809,20 @@ def inspect_archive(path: Path) -> None:
         save_picture(path.parent / f"{path.name.split('.')[0]}.png", [picture])
 
 
+def summary(c: Config, counts: list) -> None:
+    left_out = sum("left out" in (n or {}) for n in counts)
+    print(f"{totals({i: n for i, n in enumerate(counts) if n and 'left out' not in n})} -> {c.out}"
+          + (f"; {left_out} left out: what was read does not agree with the frames (--min-agreement)" if left_out else ""))
+
+
 def run(c: Config) -> None:
     if c.scale not in ("radius", "percentile"):
         raise SystemExit(f"--scale {c.scale}: expected radius or percentile")
     sim.expect(c, segment_seconds=(0.1, 1e6), min_active=(0, 1), percentile=(50, 100), rate=(0.1, 1000), horizon=(1, 10_000), shift=(0, 10_000),
                min_agreement=(-1, 1), quality=(1, 100), rows_per_shard=(1, 1e9), validation=(0, 1))
     videos = import_released(c) if c.nitrogen else c.videos
-    def summary(counts):
-        left_out = sum("left out" in (n or {}) for n in counts)
-        print(f"{totals({i: n for i, n in enumerate(counts) if n and 'left out' not in n})} -> {c.out}"
-              + (f"; {left_out} left out: what was read does not agree with the frames (--min-agreement)" if left_out else ""))
     try:
-        sim.for_each(functools.partial(filter_video, c=c), videos, c.workers, ray=c.ray, summary=summary)
+        sim.for_each(functools.partial(filter_video, c=c), videos, c.workers, ray=c.ray, summary=functools.partial(summary, c))
     finally:
         if (there := manifest(c.out))["videos"]:                        # of all that is in the folder, also from other runs
             sim.write_bytes(Path(c.out) / "manifest.json", json.dumps(there, indent=1).encode())

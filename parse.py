@@ -530,7 +530,9 @@ def opacity(rest, median) -> float:
     drawn, seen = (cv2.GaussianBlur(v, (0, 0), WIDE / 128) for v in (rest[..., :3] + clear * behind, median))
     curved = laplacian(drawn)
     energy = float((drawn * curved).sum())
-    return float(np.clip((seen * curved).sum() / energy, 0.3, 1)) if energy > 1 else 1.0       # 1: nothing is drawn at rest
+    if energy < 1:                                                              # nothing is drawn at rest
+        return 1.0
+    return float(np.clip((seen * curved).sum() / energy, 0.3, 1))               # CHOICE: who overlays a pad wants it seen
 
 
 def faint(picture, share):
@@ -1260,7 +1262,7 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
     One pass; of each frame only the answer is kept.  Frames that do not show the overlay: nothing pressed, confidence 0."""
     boxes, sticks, shown = geometry(layout := extract.layout(template))
     out = {"buttons": [], "sticks": [], "alone": [], "confidence": [], "time": []}
-    agreement, ways = Agreement(template, 2), ("sticks", "alone")                       # by the network, and by the matched filter alone
+    compare, ways = Agreement(template, 2), ("sticks", "alone")                         # by the network, and by the matched filter alone
     every = max(1, (count := sim.video_facts(video)["frames"]) // AGREED)
     shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
     medians = np.stack([cv2.resize(m, (CROP, CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
@@ -1293,11 +1295,11 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
             first = sum(map(len, out["time"]))
             for i in range(-first % every, real, every):
                 if out["confidence"][-1][i] > 0:
-                    agreement.add(wide[i], seen[2][i], out["buttons"][-1][i] > 0.5, *((out[way][-1][i] / UNIT).clip(-1, 1) for way in ways))
+                    compare.add(wide[i], seen[2][i], out["buttons"][-1][i] > 0.5, *((out[way][-1][i] / UNIT).clip(-1, 1) for way in ways))
             out["time"].append(seconds[:real])
             bar.update(real)
     out = {k: np.concatenate(v) for k, v in out.items()}
-    agreement, alone = map(agreement.result, range(2))
+    agreement, alone = map(compare.result, range(2))
     for side, axes in (("LEFT", slice(0, 2)), ("RIGHT", slice(2, 4))):
         if alone.get(side, -1) >= agreement.get(side, 0):                               # the network has met a skin that it cannot read; a tie is the filter's
             out["sticks"][:, axes], agreement[side] = out["alone"][:, axes], alone[side]

@@ -401,8 +401,9 @@ def command_line(doc: str, commands: dict, argv=None, inspect=show):
     name = argv.pop(0) if named else ""
     presets, run = commands.get(name, (Common, None))
     presets = presets if isinstance(presets, dict) else {"default": presets()}
-    asked = argv[argv.index("--config") + 1:][:1] if "--config" in argv else []
-    first = presets.get(asked[0] if asked else "", next(iter(presets.values())))
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)                     # --help tells the defaults of the preset that is asked for
+    asked.add_argument("--config", nargs="?")
+    first = presets.get(asked.parse_known_args(argv)[0].config, next(iter(presets.values())))
     others = [c for c in commands if c]
     parser = argparse.ArgumentParser(prog=f"python {Path(sys.argv[0]).name} {name}".strip(), description=about(doc, name, run),
                                      epilog=f"commands: {', '.join(others)}" if others and not name else None,

@@ -3,12 +3,11 @@
 Nothing that a command would do is done.  A command is a line of a fenced bash block, or a code span that starts like one.
 """
 
-import functools
 import importlib
 import re
+import runpy
 import shlex
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -112,13 +111,6 @@ def pytest_line(rest: list[str], config) -> None:
             rest = rest[1:]
 
 
-@functools.lru_cache
-def start(name: str):
-    """What stands under `if __name__ == "__main__"`, compiled."""
-    source = (sim.ROOT / f"{name}.py").read_text("utf-8")
-    return compile(textwrap.dedent(source.split('\nif __name__ == "__main__":\n')[1]), name, "exec")
-
-
 def stage(name: str, argv: list[str]) -> None:
     """What `python NAME.py ARGV` does up to the moment where it would run; SystemExit is the parser's own message."""
     done = []
@@ -127,19 +119,22 @@ def stage(name: str, argv: list[str]) -> None:
         quiet = {k: (presets, done.append) for k, (presets, _) in commands.items()}
         real(doc, quiet, argv, done.append)
 
-    module, real = importlib.import_module(name), sim.command_line
+    real = sim.command_line
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sim, "command_line", parse)
         patch.setattr(sim, "expand", lambda videos: tuple(videos))           # the videos need not be there
         patch.setattr(sim.signal, "signal", lambda *a: None)
         patch.setattr(sys, "argv", [f"{name}.py", *argv])
         try:
-            exec(start(name), vars(module))
+            if name == "sim":                                                # run as a script it would be another module, with nothing patched
+                sim.main()
+            else:
+                runpy.run_path(str(sim.ROOT / f"{name}.py"), run_name="__main__")
         except SystemExit as e:
             if "--help" not in argv:
                 raise ValueError(str(e)) from None
     if done and name == "eval" and hasattr(done[0], "games") and hasattr(done[0], "tasks"):
-        module.chosen(done[0].games, "all" if done[0].suite else done[0].tasks)
+        importlib.import_module(name).chosen(done[0].games, "all" if done[0].suite else done[0].tasks)
 
 
 def game(script: Path, argv: list[str]) -> None:

@@ -103,7 +103,7 @@ def test_command_line(capsys):
     assert re.search(r"--rate FLOAT\s+in Hz \(default: 1.5\)", capsys.readouterr().out)
     doc = "All of it.\n\n    python x.py FILE     as usual\n    python x.py go       off it goes"
     with pytest.raises(SystemExit):
-        sim.command_line(doc, commands, ["go", "--config", "fast", "--help"])
+        sim.command_line(doc, commands, ["go", "--config=fast", "--help"])
     said = capsys.readouterr().out
     assert "off it goes" in said and "All of it" not in said and "as usual" not in said and " -- COMMAND..." in said
     assert re.search(r"--rate FLOAT\s+in Hz \(default: 9.0\)", said)          # of the preset that was asked for
