@@ -69,7 +69,7 @@ STEP = 1.07             # CHOICE: from the width of that picture to the next
 FAINT = 2.0             # CHOICE: gray levels a px: an edge of this slope counts half
 LIKE = 0.45             # CHOICE: likeness below which no number of inliers is enough: of 52 pictures turned by 90 degrees with a
                         # built-in overlay four were accepted, with 25 to 46 inliers of likeness 0.27 to 0.39
-AGREED = 0.002          # CHOICE: agreement of edges x likeness^8 from which a swept template is there
+AGREED = 0.001          # CHOICE: agreement of edges x likeness^8 x likeness of what it adds, from which a swept template is there
 THERE = 0.4             # CHOICE: a frame shows the overlay from this share of the better frames' likeness
 JUMP = 300              # frames between two samples from which seeking is faster than decoding
 MIN_STRETCH = 4         # CHOICE: sampled frames that an overlay stays at one place, at least
@@ -1583,11 +1583,14 @@ def band(picture, step: int = 1):
     return cv2.GaussianBlur(picture, (0, 0), 1.0) - blurred(picture, 8.0, step)
 
 
-def expected(seen, drawn, step: int = 1):
-    """The band of a crop, float32 [h, w, 3], if it were the template over what shines through; drawn: RGBA float32, premultiplied."""
+def expected(seen, drawn, step: int = 1, without=0):
+    """The band of a crop, float32 [h, w, 3], if it were the template over what shines through; drawn: RGBA float32, premultiplied.
+
+    without=1: what the template adds to the band of what is behind it.
+    """
     clear = 1.001 - drawn[..., 3] / 255
     soft, clear = (cv2.merge([v] * 3) for v in (blurred(clear, 6.0, step), clear))          # NumPy is slow where [h, w, 1] meets [h, w, 3]
-    return band(cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB) + clear * (blurred(seen * clear, 6.0, step) / soft), step)
+    return band(cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB) + (clear - without) * (blurred(seen * clear, 6.0, step) / soft), step)
 
 
 def refine(image, template, affine, widest=1000, steps=25):
@@ -1631,23 +1634,29 @@ def refine(image, template, affine, widest=1000, steps=25):
     return a, float(np.corrcoef(model, seen)[0, 1]) if seen.std() > 1e-3 else 0.0          # a frame of one colour shows nothing
 
 
-def confirmed(image, template, affine, widest=400, whole=False):
+def confirmed(image, template, affine, widest=400, whole=False, without=0):
     """Median over the buttons and sticks of each one's own likeness, -1..1: one ring that fits does not make a controller.
 
     whole: over textures too, and sticks with the room that they move in: of two sticks alone, the median shows the rings.
+    without=1: likeness of what they add to what is behind them: black lines on black add nothing, and else fit anything.
+    It is times the share, to the fourth, of the overlay's pixels whose colour it can show at half opacity or more.
     """
     scale = min(max(32, round(template.size[0] * affine[0, 0])), widest) / template.size[0]
     drawn = draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32)
     rows, cols = drawn.shape[:2]
-    seen, likes = crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32), []
-    seen, model = band(seen), expected(seen, drawn)
+    seen, likes, share = crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32), [], 1.0
+    model = expected(seen, drawn, without=without)
+    if without:
+        low, high = drawn[..., :3] / 2, 255 - (drawn[..., 3:] - drawn[..., :3]) / 2       # over black and over white, at half opacity
+        share = np.average((np.maximum(low - seen, seen - high) < 12).all(2), weights=drawn[..., 3])
+    seen = band(seen) - without * (expected(seen, drawn) - model)
     for e in template.elements:
         (x, y), (w, h), r = e.pos, e.mapping[2:], e.radius * whole
         part = tuple(slice(max(0, int((a - r) * scale)), math.ceil((a + n + r) * scale)) for a, n in ((y, h), (x, w)))
         a, b = seen[part].ravel(), model[part].ravel()
         if (whole or e.kind != "texture") and a.size and a.std() > 0 and b.std() > 0:
-            likes.append(np.corrcoef(a, b)[0, 1])
-    return float(np.median(likes)) if likes else -1.0
+            likes.append(np.corrcoef(a, b)[0, 1] / (1 + 0.5 * without / (a.std() * b.std())))      # 0.5: of noise
+    return float(np.median(likes) * share**4) if likes else -1.0
 
 
 class Found(typing.NamedTuple):
@@ -1756,7 +1765,7 @@ def sweep(layers, template, frame_w: int, keep=2):
 
 
 def swept(frames, median, pool, names) -> Found:
-    """The best of the templates `names`, by how it looks alone: its score is SURE where agreement x likeness^8 is AGREED.
+    """The best of the templates `names`, by how it looks alone: its score is SURE where the product at AGREED is as much.
 
     Of those that are there, the largest, for its likeness: a d-pad is also a part of a pad.
     """
@@ -1769,9 +1778,10 @@ def swept(frames, median, pool, names) -> Found:
         rough += sorted(tries, key=lambda t: -t[0])[:1]
     for _, agree, name, affine in sorted(rough, key=lambda t: -t[0])[:3]:
         affine, like = refine(median, pool[name], affine, widest=400)
-        like = min(like, confirmed(median, pool[name], affine, whole=True))
+        parts, adds = (confirmed(median, pool[name], affine, whole=True, without=k) for k in (0, 1))
+        like = min(like, parts)
         if plausible(affine, pool[name].size, *median.shape[1::-1]):
-            found.append(Found(SURE * agree * max(like, 0)**8 / AGREED, 0, like, name, affine))
+            found.append(Found(SURE * agree * max(like, 0)**8 * max(adds, 0) / AGREED, 0, like, name, affine))
     there = [f for f in found if f.score >= SURE]
     side = lambda f: math.sqrt(math.prod(pool[f.template].size) * f.affine[0, 0] * f.affine[1, 1])
     return max(there, key=lambda f: f.likeness * side(f)) if there else max(found, key=lambda f: f.score)

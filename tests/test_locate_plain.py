@@ -165,6 +165,26 @@ def test_a_picture_on_its_side_shows_none(pool, blind, name):
     assert place is None and best.score < extract.SURE
 
 
+def test_crosses_of_another_colour_are_no_dpad(pool, blind):
+    """Streets between houses, blue: a dark d-pad, even at half opacity, is not."""
+    town = np.full((H, W, 3), (45, 90, 180), np.uint8)
+    for x, y in np.ndindex(7, 3):
+        town[144 * y:, 96 * x:][:96, :48] = 192
+    best, place, _ = found([town] * N, extract.Pool((), {"dpad": pool["dpad"]}))
+    assert place is None and best.score < 0.1 * extract.SURE
+
+
+def test_black_lines_are_not_found_in_the_dark(pool, blind):
+    """Where they cannot be seen, whatever else is there must not speak for them."""
+    rng, template = np.random.default_rng(0), pool["lines"]
+    black = replace(template, atlas=template.atlas * np.array([0, 0, 0, 1], np.uint8))
+    night = np.zeros((H, W, 3), np.uint8)
+    for x, y in rng.integers((20, 20), (W - 40, H - 40), (14, 2)).tolist():
+        night[y:y + 14, x:x + 20] = 180, 80, 40
+    best, place, _ = found([night] * N, extract.Pool((), {"lines": black}))
+    assert place is None and best.score < 0.5 * extract.SURE
+
+
 def test_built_in_templates_are_left_to_the_features(pool, blind):
     """They are too many to be laid everywhere."""
     frames, _ = film(pool["ps4-dark"], 0.4, 0.9)
