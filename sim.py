@@ -61,28 +61,11 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent
-
-
-def ended_by(kind, e, trace) -> None:
-    """What a stage says of Ctrl-C during the seconds of its imports, and of a package that is missing."""
-    if kind is KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-    elif kind is ModuleNotFoundError and e.name in ("torch", "numpy", "cv2", "PIL", "gymnasium", "safetensors", "einops", "tqdm"):
-        print(f"{e.name} is not installed here: pip install -r {ROOT / 'requirements.txt'}, or activate the environment that has it", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, e, trace)
-
-
-if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == ROOT:       # a stage starts
-    sys.excepthook = ended_by
+import common  # before numpy: it says which packages are missing
+from common import ROOT
 
 import gymnasium
 import numpy as np
-
-# Threads that spin while they wait take the core from those they wait for: on two shared cores, twenty times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")             # read once, when torch loads OpenMP
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 25))     # once, when cv2 is loaded: a picture's header may ask for any memory
 
 
 # ======================================================================================================
@@ -441,7 +424,7 @@ def command_line(doc: str, commands: dict, argv=None, inspect=show):
         parser.error(f"nothing may follow '--' here: {' '.join(rest)}")
     try:
         return run(dataclasses.replace(cfg, **given))
-    except GameError as e:
+    except common.Fault as e:
         raise SystemExit(str(e)) from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; finished work is kept, the same command goes on from there") from None
@@ -847,7 +830,7 @@ def ray_task(folder: str, work: tuple, item) -> tuple:
 # Part 2: the simulator = a clock x a gamepad x a screen
 # ======================================================================================================
 
-class GameError(RuntimeError):
+class GameError(common.Fault):
     """What is wrong with a game or with this machine, and the fix, in one line."""
 
 

@@ -655,7 +655,7 @@ def restore(c, w, recipe, run, optimizer, average) -> int:
 def keep_source(c: Config) -> None:
     folder = c.run / "source"
     (folder / "templates").mkdir(parents=True, exist_ok=True)
-    for path in (*sim.ROOT.glob("*.py"), *sim.ROOT.glob("templates/*.py")):
+    for path in (*sim.ROOT.glob("*.py"), *(p for room in sim.ROOT.glob("*/__init__.py") for p in room.parent.glob("*.py"))):
         shutil.copy(path, folder / path.relative_to(sim.ROOT))
     (folder / "command.txt").write_text(shlex.join([sys.executable, *sys.argv]) + "\n" + json.dumps(dataclasses.asdict(c), indent=1) + "\n")
 
