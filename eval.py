@@ -186,7 +186,7 @@ def record_video(stem: str, c: Record) -> int:
     import cv2
     import extract
     video, truth = Path(c.out) / f"{stem}.mp4", Path(c.out) / f"{stem}.truth.safetensors"
-    recipe = {**sim.recipe(c, *([c.learner] if c.learner else [])), "stem": stem}
+    recipe = {**sim.recipe_of(c, *([c.learner] if c.learner else [])), "stem": stem}
     recipe.pop("minutes")                                       # more videos do not change this one
     for flag in ("astray", "learner"):
         if not recipe[flag]:

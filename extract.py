@@ -1281,7 +1281,7 @@ class XFeatTraining(Training):
         start = load_xfeat(cfg.init) if cfg.init else random_weights(cfg.seed)
         self.w = {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device) for k, v in start.items()}
         params = {k: v.requires_grad_() for k, v in self.w.items() if "running" not in k}
-        recipe = sim.recipe(cfg, *files_in(cfg.backgrounds), *([cfg.init] if cfg.init else []))
+        recipe = sim.recipe_of(cfg, *files_in(cfg.backgrounds), *([cfg.init] if cfg.init else []))
         super().__init__(cfg, params, torch.optim.Adam(params.values(), cfg.lr, fused=True), cfg.steps, recipe)
         self.changing = {k: v for k, v in self.w.items() if "running" in k}
         self.resume()
@@ -2009,7 +2009,7 @@ def label(cfg: Config, video: str) -> dict:
     """Localize one video and write its artefact; returns the metadata.  A finished output is kept."""
     path = Path(cfg.out) / f"{Path(video).stem}.overlay.safetensors"
     sim.video_facts(video)
-    recipe = sim.recipe(cfg, video, *files_in(cfg.templates))
+    recipe = sim.recipe_of(cfg, video, *files_in(cfg.templates))
     kept, picture = sim.finished(path, "nitrogen.overlay/1", recipe, cfg.fresh), path.with_suffix(".png")
     tensors, info, frames = (*sim.read(path, "nitrogen.overlay/1"), None) if kept else locate(video, pool(cfg.templates), cfg)
     if cfg.sheet and not (kept and picture.exists()):

@@ -550,7 +550,7 @@ def filter_video(video: str, c: Config) -> dict | None:
     keep, stays = kept_rows(labels, c.min_active)
     groups = np.array_split(np.flatnonzero(keep), max(1, -(-int(keep.sum()) // c.rows_per_shard)))
     paths = [Path(c.out) / f"{stem}-{k:03d}.safetensors" for k in range(len(groups))]
-    recipe = sim.recipe(c, video, path, *([overlay] if overlay else []))
+    recipe = sim.recipe_of(c, video, path, *([overlay] if overlay else []))
     if not all([sim.finished(p, "nitrogen.shard/1", recipe, c.fresh) for p in paths]):
         split = "validation" if zlib.crc32(stem.encode()) % 1000 < 1000 * c.validation else "train"
         counts = {"split": split, "rows": len(keep), "known": int(labels.known.sum()), "kept": int(keep.sum()),

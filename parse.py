@@ -1144,7 +1144,7 @@ class ParserTraining(extract.Training):
         groups = [{"params": [p for p in params.values() if p.ndim > 1], "weight_decay": cfg.weight_decay},
                   {"params": [p for p in params.values() if p.ndim < 2], "weight_decay": 0.0}]
         start = [sim.shipped(cfg.init)] if cfg.init else []
-        recipe = sim.recipe(cfg, *start, *extract.files_in(cfg.backgrounds), *extract.files_in(cfg.templates))
+        recipe = sim.recipe_of(cfg, *start, *extract.files_in(cfg.backgrounds), *extract.files_in(cfg.templates))
         super().__init__(cfg, params, torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True), cfg.images / cfg.batch, recipe)
         self.average = {k: p.detach().clone() for k, p in params.items()}
         self.changing = {f"average.{k}": v for k, v in self.average.items()}
@@ -1364,7 +1364,7 @@ def parse_video(video: str, cfg: Config) -> Path | None:
         template = extract.stored(overlay, info)
     except ValueError as e:
         raise SystemExit(f"{source}: {e}; make it anew: {sim.MAKER['overlay']} --fresh") from None
-    recipe = sim.recipe(cfg, video, source, weights)
+    recipe = sim.recipe_of(cfg, video, source, weights)
     del recipe["weights"]                                               # its hash is among the sources
     if sim.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
         tqdm.write(f"{target}: finished already")

@@ -353,7 +353,7 @@ class Many(Common):
 INCIDENTAL = {"device", "fresh", "videos", "nitrogen", "out", "workers", "ray", "labels", "sheet", "preview", "command"}
 
 
-def recipe(cfg, *sources) -> dict:
+def recipe_of(cfg, *sources) -> dict:
     """What decides a result: the Config's fields, less those that only say where and how fast, and the inputs."""
     return {**{k: v for k, v in dataclasses.asdict(cfg).items() if k not in INCIDENTAL},
             "source": [source(p) for p in sources]}

@@ -390,7 +390,7 @@ def fit(c: Config) -> Path:
             events(c.run)
         run, optimizer, average, shards = assemble(c, w)
         names = repr([(p.about["name"], len(p["start"])) for s in shards.values() for p in s.parts])
-        recipe = {**sim.recipe(c, *([c.init] if c.init else [])), "shards": hashlib.sha256(names.encode()).hexdigest()[:16]}
+        recipe = {**sim.recipe_of(c, *([c.init] if c.init else [])), "shards": hashlib.sha256(names.encode()).hexdigest()[:16]}
         recipe = {k: v for k, v in recipe.items() if k not in ANYWAY and (k, v) != ("horizon", 0)}       # as before there was this flag
         about = {"recipe": recipe, "games": shards["train"].games}
         start = restore(c, w, recipe, run, optimizer, average)

@@ -273,7 +273,7 @@ def test_without_ray_and_without_its_cluster(monkeypatch):
 
 
 def test_ray_is_no_part_of_a_recipe():
-    assert sim.recipe(sim.Many(workers=7, ray="local")) == sim.recipe(sim.Many())
+    assert sim.recipe_of(sim.Many(workers=7, ray="local")) == sim.recipe_of(sim.Many())
 
 
 # ---- which videos
