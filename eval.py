@@ -52,11 +52,16 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import sim  # before numpy: it says which packages are missing
+from common import ROOT, artefact
+from common.command_line import Common, Many, command_line, expect, recipe_of, run_stage, shipped
+from common.device import pick_device
+from common.pictures import VideoWriter, expand, read_video, video_facts, write_png
+from common.workers import for_each
 
 import numpy as np
 
-from templates import decoys
+import sim
+from templates import decoys, pads
 
 FPS = 30                                             # games are recorded and played at the policy's rate
 FIRST_GAMES = "ridge,crypt,rally"                    # the three of `train.py --config tiny`
@@ -67,7 +72,7 @@ LAPSES = 3                                           # CHOICE: seconds from one 
 # ---- the games ---------------------------------------------------------------------------------------------------
 
 def game_names() -> list[str]:
-    return sorted(p.stem for p in (sim.ROOT / "games").glob("*.py") if p.stem != "console")
+    return sorted(p.stem for p in (ROOT / "games").glob("*.py") if p.stem != "console")
 
 
 def named_games(games: str) -> list[str]:
@@ -83,7 +88,7 @@ def game(name: str):
     """The module of a built-in game: TASKS, Game, Expert."""
     if name not in game_names():
         raise SystemExit(f"no built-in game '{name}' (there are {', '.join(game_names())})")
-    folder = str(sim.ROOT / "games")
+    folder = str(ROOT / "games")
     if folder not in sys.path:
         sys.path.insert(0, folder)
     return importlib.import_module(name)
@@ -91,11 +96,11 @@ def game(name: str):
 
 def launch(name: str, task: str, seed: int, **options) -> sim.GameEnv:
     """The game as an ordinary process under the clock hook, one frame per step."""
-    command = [sys.executable, str(sim.ROOT / "games" / f"{name}.py"), "--task", task, "--seed", "{seed}", "--fps", str(FPS)]
+    command = [sys.executable, str(ROOT / "games" / f"{name}.py"), "--task", task, "--seed", "{seed}", "--fps", str(FPS)]
     return sim.GameEnv(command, fps=FPS, seed=seed, **options)
 
 
-class RatedWriter(sim.VideoWriter):
+class RatedWriter(VideoWriter):
     """mp4 file of so many bits per pixel: H.264 where the package `av` is installed, else OpenCV's VP9 (ten times slower).
 
     OpenCV has no flag for the rate, but asks for 2^30 bits a second at most: the more frames a second the file declares, the fewer
@@ -132,7 +137,7 @@ class RatedWriter(sim.VideoWriter):
 # ---- record --------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Record(sim.Many):
+class Record(Many):
     out: str = "data/videos"            # folder
     minutes: float = 10.0               # of play in all
     seconds: float = 20.0               # per video
@@ -156,14 +161,14 @@ def choice_of(overlays: str):
         return skins, [[n] for n in sorted(skins)]
     pool = extract.templates()
     if not overlays:            # the pipe's own recordings: looks that the parser was trained on, and these games need sticks
-        return pool, [[n for n in sorted(pool) if not extract.held_out(n) and extract.two_sticks(n)]]
-    if unknown := set(overlays.split(",")) - set(extract.FAMILIES):
-        raise SystemExit(f"--overlays {overlays}: no folder, and no family such as {', '.join(sorted(unknown))}; there are {', '.join(extract.FAMILIES)}")
+        return pool, [[n for n in sorted(pool) if not pads.held_out(n) and pads.two_sticks(n)]]
+    if unknown := set(overlays.split(",")) - set(pads.FAMILIES):
+        raise SystemExit(f"--overlays {overlays}: no folder, and no family such as {', '.join(sorted(unknown))}; there are {', '.join(pads.FAMILIES)}")
     return pool, [[n for n in sorted(pool) if n.partition("-")[0] == f] for f in overlays.split(",")]
 
 
 def record(c: Record) -> None:
-    sim.expect(c, minutes=(0, math.inf), seconds=(0.1, 1e6), smallest=(0.02, 1), largest=(c.smallest, 1), faintest=(0.01, 1), rate=(0, 100))
+    expect(c, minutes=(0, math.inf), seconds=(0.1, 1e6), smallest=(0.02, 1), largest=(c.smallest, 1), faintest=(0.01, 1), rate=(0, 100))
     n = max(1, round(60 * c.minutes / c.seconds))
     names = named_games(c.games)
     c = dataclasses.replace(c, games=",".join(names))
@@ -172,27 +177,28 @@ def record(c: Record) -> None:
     if not 0 <= c.astray <= 1:
         raise SystemExit(f"--astray {c.astray:g}: a share of the episodes, 0 to 1")
     if c.learner:
-        sim.read(c.learner, "nitrogen.policy/1")                    # one clear line now, not one per video
+        artefact.read(c.learner, "nitrogen.policy/1")                    # one clear line now, not one per video
         if not c.astray:
             raise SystemExit("--learner plays in the lapses of --astray: give both")
     choice_of(c.overlays)
     jobs = [f"{names[i % len(names)]}-{i:03d}" for i in range(n)]
-    frames = sim.for_each(functools.partial(record_video, c=c), jobs, c.workers, ray=c.ray)
+    frames = for_each(functools.partial(record_video, c=c), jobs, c.workers, ray=c.ray)
     print(f"{n} videos, {sum(frames):,} frames at {FPS}/s of {WIDTH} x {HEIGHT} -> {c.out}")
 
 
 def record_video(stem: str, c: Record) -> int:
     """Episodes of one game, back to back, task after task; the pad of each row is in force while its frame is drawn."""
     import cv2
+
     import extract
     video, truth = Path(c.out) / f"{stem}.mp4", Path(c.out) / f"{stem}.truth.safetensors"
-    recipe = {**sim.recipe_of(c, *([c.learner] if c.learner else [])), "stem": stem}
+    recipe = {**recipe_of(c, *([c.learner] if c.learner else [])), "stem": stem}
     recipe.pop("minutes")                                       # more videos do not change this one
     for flag in ("astray", "learner"):
         if not recipe[flag]:
             recipe.pop(flag)                                    # as before there was this flag
     length = round(c.seconds * FPS)
-    if sim.finished(truth, "nitrogen.actions/1", recipe, c.fresh) and video.exists():
+    if artefact.finished(truth, "nitrogen.actions/1", recipe, c.fresh) and video.exists():
         return length
     (name, number), names = stem.rsplit("-", 1), c.games.split(",")
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
@@ -208,7 +214,7 @@ def record_video(stem: str, c: Record) -> int:
     buttons, sticks, episodes = np.zeros((length, 16), np.uint8), np.zeros((length, 4), np.float32), []
     frames = hashlib.blake2b(digest_size=16)                    # of the game's own pixels, before anything is drawn in
     row = 0
-    with RatedWriter(video, (WIDTH, HEIGHT), c.rate) if c.rate else sim.VideoWriter(video, FPS, WIDTH, HEIGHT) as out:
+    with RatedWriter(video, (WIDTH, HEIGHT), c.rate) if c.rate else VideoWriter(video, FPS, WIDTH, HEIGHT) as out:
         while row < length:
             task, seed = tasks[(first + len(episodes)) % len(tasks)], int(rng.integers(1 << 31))
             episodes.append({"row": row, "task": task, "seed": seed})
@@ -239,7 +245,7 @@ def record_video(stem: str, c: Record) -> int:
                     pressed = other(frame, info) if lapse else pad
                     frame, _, _, _, info = env.step({"buttons": pressed[0], "sticks": pressed[1]})
                 episodes[-1] |= {"success": bool(info["score"]["success"]), "progress": info["score"]["progress"]}
-    sim.write(truth, {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": np.ones(20, bool),
+    artefact.write(truth, {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": np.ones(20, bool),
                       "confidence": np.ones(length, np.float16), "time": np.arange(length) / FPS}, "nitrogen.actions/1",
               unit="normalized", fps=FPS, game=name, recipe=recipe, template=template.name, family=template.family,
               opacity=float(opacity), box=[x, y, w, h], episodes=episodes, frames=frames.hexdigest())
@@ -249,7 +255,7 @@ def record_video(stem: str, c: Record) -> int:
 # ---- overlay: extraction against truth ---------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Overlay(sim.Many):
+class Overlay(Many):
     videos: tuple[str, ...] = ()        # recordings, folders of them, patterns in quotes, or @list.txt; none: record fresh ones
     labels: str = "data/overlay/labels" # what extract.py and parse.py wrote
     minutes: float = 6.0                # of fresh recordings, for each of the two tables
@@ -269,7 +275,7 @@ class Overlay(sim.Many):
 def overlay(c: Overlay) -> dict:
     if c.stage not in ("all", "locate"):
         raise SystemExit(f"--stage {c.stage}: there is all and locate")
-    c = dataclasses.replace(c, templates=sim.shipped(c.templates))
+    c = dataclasses.replace(c, templates=shipped(c.templates))
     if c.stage == "locate":
         return locate(c)
     tables, fresh = {}, ("--fresh",) * c.fresh
@@ -279,19 +285,19 @@ def overlay(c: Overlay) -> dict:
         another = ("--rate", "0.08") if importlib.util.find_spec("av") else ()      # H.264 where it can be written
         for name, overlays, how in (("families", ",".join(PAPER), ()), ("skins", c.templates, another)):
             videos, labels, own = f"{c.out}/{name}", f"{c.out}/{name}-labels", ("--templates", c.templates) if name == "skins" else ()
-            sim.run_stage("eval.py", "record", "--out", videos, "--minutes", str(c.minutes), "--overlays", overlays, "--player", "mixed",
+            run_stage("eval.py", "record", "--out", videos, "--minutes", str(c.minutes), "--overlays", overlays, "--player", "mixed",
                           "--smallest", "0.2", "--largest", "0.45", "--faintest", "0.5", "--seed", str(c.seed + 1000), *how, *c.flags)
-            sim.run_stage("extract.py", videos, "--out", labels, *own, *c.flags)
-            sim.run_stage("parse.py", videos, "--out", labels, "--weights", c.weights, "--device", c.device, *fresh)
-            tables[name] = extraction_table(sim.expand([videos]), labels, c)
+            run_stage("extract.py", videos, "--out", labels, *own, *c.flags)
+            run_stage("parse.py", videos, "--out", labels, "--weights", c.weights, "--device", c.device, *fresh)
+            tables[name] = extraction_table(expand([videos]), labels, c)
         if c.adapt:
             adapted, theirs = f"{c.out}/adapted.safetensors", f"{c.out}/adapted-labels"
-            sim.run_stage("parse.py", "train", "--templates", c.templates, "--init", c.weights, "--minutes", str(c.adapt), "--out", adapted,
+            run_stage("parse.py", "train", "--templates", c.templates, "--init", c.weights, "--minutes", str(c.adapt), "--out", adapted,
                           "--seed", str(c.seed), *fresh)
             shutil.copytree(labels, theirs, ignore=shutil.ignore_patterns("*.actions.*", "*.preview.*"), dirs_exist_ok=True)
-            sim.run_stage("parse.py", videos, "--out", theirs, "--weights", adapted, "--device", c.device, *fresh)
-            tables["adapted"] = extraction_table(sim.expand([videos]), theirs, c)
-    sim.write_bytes(f"{c.out}/overlay.json", json.dumps(tables, indent=1).encode())
+            run_stage("parse.py", videos, "--out", theirs, "--weights", adapted, "--device", c.device, *fresh)
+            tables["adapted"] = extraction_table(expand([videos]), theirs, c)
+    artefact.write_bytes(f"{c.out}/overlay.json", json.dumps(tables, indent=1).encode())
     return tables
 
 
@@ -302,18 +308,17 @@ COLUMNS = ("accuracy", "silence", "recall", "f1", "press_f1", "r2")
 
 def extraction_table(videos, labels, c: Overlay) -> dict:
     """Score every recording, print the table by family, and what stands out; the matched filter is the floor."""
-    import extract
     lost = [v for v in videos if not (Path(labels) / f"{Path(v).stem}.actions.safetensors").exists()]
     if lost:
         print(f"no actions for {len(lost)} of {len(videos)} videos (overlay not found, or not parsed yet): {', '.join(Path(v).name for v in lost)}")
     found = [v for v in videos if v not in lost]
     if not found:
         raise SystemExit(f"{labels}: no actions of these videos there; make them: python extract.py and python parse.py with --out {labels}")
-    sim.for_each(functools.partial(write_matched, labels=labels, c=c), found, c.workers, "matched filter", c.ray)
+    for_each(functools.partial(write_matched, labels=labels, c=c), found, c.workers, "matched filter", c.ray)
     rows = [(score_video(v, labels), score_video(v, f"{labels}/matched")) for v in found]
     print(f"\n{'family':20s} {'videos':>6s} " + " ".join(f"{k:>9s}" for k in COLUMNS) + "   paper: accuracy, r2   matched filter: accuracy, press_f1, r2")
     groups = {f: [r for r in rows if r[0]["family"] == f] for f in sorted({r["family"] for r, _ in rows})}
-    groups |= {"looks held out": [r for r in rows if r[0]["template"] in extract.TEMPLATES and extract.held_out(r[0]["template"])], "all": rows}
+    groups |= {"looks held out": [r for r in rows if r[0]["template"] in pads.TEMPLATES and pads.held_out(r[0]["template"])], "all": rows}
     table = {}
     for name, mine in groups.items():
         if mine:
@@ -323,7 +328,7 @@ def extraction_table(videos, labels, c: Overlay) -> dict:
             print(f"{name:20s} {len(mine):6d} " + " ".join(f"{table[name][k]:9.3f}" for k in COLUMNS) + f"{'%14.2f, %.2f' % theirs if theirs else '':22s}"
                   + f"{floor['accuracy']:18.3f}, {floor['press_f1']:.3f}, {floor['r2']:.3f}")
     drawn = nanmean([score_video(v, labels, "radius")["r2"] for v in found])
-    per = {b: nanmean([r["per_button"][b] for r, _ in rows]) for b in sim.BUTTONS}
+    per = {b: nanmean([r["per_button"][b] for r, _ in rows]) for b in artefact.BUTTONS}
     print(f"r2 where the template's own radius counts as full deflection (filter.py --scale radius): {drawn:.3f}")
     print("recall: " + ", ".join(f"{b} {v:.3f}" for b, v in per.items() if v == v))
     print("accuracy: of shown buttons over frames; silence: the same for a parser that sees nothing; press_f1: onsets within +-1 frame;\n"
@@ -343,11 +348,11 @@ def write_matched(video: str, labels: str, c: Overlay) -> None:
     import extract
     import parse
     path, source = Path(labels) / "matched" / f"{Path(video).stem}.actions.safetensors", Path(labels) / f"{Path(video).stem}.overlay.safetensors"
-    recipe = {"source": [sim.source(video), sim.source(source)]}
-    if not sim.finished(path, "nitrogen.actions/1", recipe, c.fresh):
-        overlay, info = sim.read(source, "nitrogen.overlay/1")
+    recipe = {"source": [artefact.source(video), artefact.source(source)]}
+    if not artefact.finished(path, "nitrogen.actions/1", recipe, c.fresh):
+        overlay, info = artefact.read(source, "nitrogen.overlay/1")
         actions = matched_filter(video, overlay, extract.stored(overlay, info))
-        sim.write(path, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=parse.UNIT, **{k: info[k] for k in ("template", "family")}, recipe=recipe)
+        artefact.write(path, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=parse.UNIT, **{k: info[k] for k in ("template", "family")}, recipe=recipe)
 
 
 def matched_filter(video: str, overlay: dict, template) -> dict:
@@ -369,7 +374,7 @@ def score_video(video: str, labels: str, scale: str = "percentile") -> dict:
     import filter
     stem = Path(video).stem
     buttons, sticks, tensors, info = filter.final_actions(Path(labels) / f"{stem}.actions.safetensors", scale)
-    truth, about = sim.read(Path(video).with_suffix(".truth.safetensors"), "nitrogen.actions/1")
+    truth, about = artefact.read(Path(video).with_suffix(".truth.safetensors"), "nitrogen.actions/1")
     if len(truth["buttons"]) != len(buttons):
         raise SystemExit(f"{video}: {len(buttons)} parsed rows, {len(truth['buttons'])} recorded; parse it again with --fresh")
     out = metrics(buttons, sticks, truth["buttons"] > 0.5, truth["sticks"], tensors["shown"])
@@ -388,7 +393,7 @@ def metrics(buttons, sticks, true_buttons, true_sticks, shown) -> dict:
     return {"accuracy": (p == t).mean() if p.size else np.nan, "silence": (~t).mean() if t.size else np.nan,
             "recall": recall[used].mean() if used.any() else np.nan, "f1": f1[used].mean() if used.any() else np.nan,
             "press_f1": press_f1(p, t), "r2": float(np.mean(r2)) if r2 else np.nan,
-            "per_button": {b: float(recall[list(shown_buttons).index(i)]) if i in shown_buttons[used] else np.nan for i, b in enumerate(sim.BUTTONS)}}
+            "per_button": {b: float(recall[list(shown_buttons).index(i)]) if i in shown_buttons[used] else np.nan for i, b in enumerate(artefact.BUTTONS)}}
 
 
 def press_f1(p, t, slack: int = 1) -> float:
@@ -455,7 +460,7 @@ def scene(background: str, rng, numbers):
             if t in numbers:
                 yield cv2.resize(world.draw(), SIZE, interpolation=cv2.INTER_LINEAR)
     else:
-        for _, _, frame in sim.read_video(sim.ROOT / "assets/backgrounds" / f"{background}.mp4", numbers):
+        for _, _, frame in read_video(ROOT / "assets/backgrounds" / f"{background}.mp4", numbers):
             yield cv2.convertScaleAbs(np.ascontiguousarray(frame[:, ::-1]) if mirrored else frame, alpha=light)
 
 
@@ -478,7 +483,7 @@ def make_case(case: Case, path: Path, pool, seed: int) -> dict:
     (W, H), truth = SIZE, {"template": None, "family": None, "box": None}
     numbers = range(FPS * SECONDS) if case.width else np.linspace(0, FPS * SECONDS - 1, extract.FRAMES).round().astype(int).tolist()
     if case.width:
-        names = [n for n in pool if (n not in extract.TEMPLATES if case.own else extract.held_out(n))]
+        names = [n for n in pool if (n not in pads.TEMPLATES if case.own else pads.held_out(n))]
         template = pool[str(rng.choice(names))]
         scale = min(case.width * W / template.size[0], 0.9 * H / template.size[1])
         w, h = (round(scale * v) for v in template.size)
@@ -551,6 +556,7 @@ def single_frames(seen, pairs, folder: str, also, bar: int) -> dict:
     right one: the choice can only help.
     """
     import cv2
+
     import extract
     pool, best = extract.pool(folder), (0,)
     names, counts = list(pool), 0
@@ -610,9 +616,9 @@ def try_case(case: Case, c: Overlay) -> dict:
         rules[rule] = {**said, "seconds": round(time.process_time() - start, 2)}
         if (box := said.get("box") or said.get("nearest")) and case.width:
             rules[rule]["iou"] = round(iou(box, kept["truth"]["box"]), 3)
-    sim.write_bytes(path, json.dumps(kept).encode())
+    artefact.write_bytes(path, json.dumps(kept).encode())
     if "locate" in rules and missed(kept, "locate"):
-        sim.write_png(path.with_suffix(".png"), picture_of(frames[len(frames) // 2], kept))
+        write_png(path.with_suffix(".png"), picture_of(frames[len(frames) // 2], kept))
     if not c.keep:
         video.unlink()
     return kept
@@ -627,6 +633,7 @@ def missed(result: dict, rule: str) -> bool:
 def picture_of(frame, result: dict):
     """A frame with the true box (green) and the found one (red)."""
     import cv2
+
     import extract
     said = result["rules"]["locate"]
     for box, color in ((result["truth"]["box"], (60, 255, 60)), (said.get("box"), (255, 60, 60))):
@@ -703,12 +710,12 @@ def locate(c: Overlay) -> dict:
     import extract
     if set(c.rules.split(",")) - set(RULES) or not 0 < c.share <= 1:
         raise SystemExit(f"--rules are some of {','.join(RULES)}, and --share is above 0 and at most 1")
-    own = [n for n in extract.pool(c.templates) if n not in extract.TEMPLATES]
+    own = [n for n in extract.pool(c.templates) if n not in pads.TEMPLATES]
     cases = grid(c.repeats)
     cases = cases[:max(1, round(c.share * len(cases)))] + nothing(round(c.share * c.nothing))
     print(f"{len(cases)} videos of {SIZE[0]} x {SIZE[1]}; {len(extract.pool(c.templates))} templates to choose from; shown: "
-          f"{sum(map(extract.held_out, extract.TEMPLATES))} built-in ones, held out, and {len(own)} skins of {c.templates} -> {c.out}/locate")
-    results = [r for r in sim.for_each(functools.partial(try_case, c=c), cases, c.workers, ray=c.ray) if r["rules"]]
+          f"{sum(map(pads.held_out, pads.TEMPLATES))} built-in ones, held out, and {len(own)} skins of {c.templates} -> {c.out}/locate")
+    results = [r for r in for_each(functools.partial(try_case, c=c), cases, c.workers, ray=c.ray) if r["rules"]]
     table = locate_table(results)
     print_table(table)
     if "locate" in table["rules"]:
@@ -723,10 +730,10 @@ def locate(c: Overlay) -> dict:
     pictures = [p for x in results for p in [Path(c.out) / "locate" / f"{x['case']['name']}.png"] if p.exists() and missed(x, "locate")]
     if pictures:
         import cv2
-        sim.write_png(f"{c.out}/locate-misses.png", extract.tile([cv2.imread(str(p))[..., ::-1] for p in pictures[:60]], 4))
+        write_png(f"{c.out}/locate-misses.png", extract.tile([cv2.imread(str(p))[..., ::-1] for p in pictures[:60]], 4))
         print(f"{len(pictures)} misses to look at -> {c.out}/locate-misses.png")
     out = {**table, "cells": [{"by": k[0], "cell": k[1], **v} for k, v in table["cells"].items()], "bars": bars}
-    sim.write_bytes(f"{c.out}/locate.json", json.dumps(out, indent=1).encode())
+    artefact.write_bytes(f"{c.out}/locate.json", json.dumps(out, indent=1).encode())
     return table
 
 
@@ -753,6 +760,7 @@ class Policy:
 @functools.lru_cache(maxsize=2)
 def network(path: str, device: str):
     import torch
+
     import model
     if "OMP_NUM_THREADS" in os.environ:                      # one of several workers
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -774,7 +782,7 @@ class Held:
 
     def __init__(self, x: float = 0.0, y: float = 0.0):
         self.buttons, self.sticks = np.zeros(16, np.uint8), np.array([x, y, 0, 0], np.float32)
-        self.buttons[sim.BUTTONS.index("RIGHT_TRIGGER")] = bool(x or y)
+        self.buttons[artefact.BUTTONS.index("RIGHT_TRIGGER")] = bool(x or y)
 
     def __call__(self, frame, info):
         return self.buttons, self.sticks
@@ -794,7 +802,7 @@ QUICK = 36                                              # episodes of each playe
 
 
 @dataclass(frozen=True)
-class Play(sim.Many):
+class Play(Many):
     policy: str = "weights/policy.safetensors"  # what train.py made
     games: str = "all"                  # built-in games, as in ridge,duel; or all
     tasks: str = "all"                  # of theirs: names or categories, as in reach,combat
@@ -820,7 +828,7 @@ class Job(typing.NamedTuple):
 def play(c: Play) -> dict | None:
     if not Path(c.policy).exists():
         raise SystemExit(f"{c.policy}: no such policy; train one, python train.py --config tiny, and give --policy runs/tiny/model.safetensors")
-    timing = sim.read(c.policy, "nitrogen.policy/1")[1]["model"]            # one clear line now, not one per worker
+    timing = artefact.read(c.policy, "nitrogen.policy/1")[1]["model"]            # one clear line now, not one per worker
     there = len(range(0, timing["horizon"], stride(timing["rate"])))
     if not 1 <= c.execute <= there:
         raise SystemExit(f"--execute {c.execute}: this policy's chunks hold {there} actions at {FPS} a second; give 1 to {there}")
@@ -838,14 +846,14 @@ def play_suite(c: Play) -> dict:
     seeds = max(1, QUICK // len(suite)) if c.quick else c.seeds
     if seeds < 1:
         raise SystemExit(f"--seeds {seeds}: expected 1 or more")
-    settings = {"policy": sim.source(c.policy)["sha256"], "execute": c.execute, "steps": c.steps, "seed": c.seed, "games": games_digest()}
+    settings = {"policy": artefact.source(c.policy)["sha256"], "execute": c.execute, "steps": c.steps, "seed": c.seed, "games": games_digest()}
     c = with_folder(c, settings)
     jobs = [Job(p, n, t, 10_000 * (c.seed + 1) + s) for s in range(seeds) for n, t in suite for p in PLAYERS]
     left = [j for j in jobs if not kept(j, c, settings)]
     print(f"{len(suite)} tasks, {seeds} episodes of each by {', '.join(PLAYERS)}: {len(jobs)} episodes, {len(jobs) - len(left)} are there -> {c.out}", flush=True)
     began = time.time()
     if left:
-        sim.for_each(functools.partial(episode, c=c, settings=settings), left, c.workers, "episodes", c.ray)
+        for_each(functools.partial(episode, c=c, settings=settings), left, c.workers, "episodes", c.ray)
         mine = sum(j.player == "policy" for j in left)
         print(f"{len(left)} episodes, {mine} of them by the policy, in {(time.time() - began) / 60:.1f} minutes: "
               f"{60 * mine / (time.time() - began):.0f} of the policy's a minute")
@@ -871,7 +879,7 @@ def chosen(games: str, tasks: str) -> list[tuple[str, str]]:
 
 def games_digest() -> str:
     """Of the code of all games: with another, episodes are others."""
-    return hashlib.sha256(b"".join(p.read_bytes() for p in sorted((sim.ROOT / "games").glob("*.py")))).hexdigest()
+    return hashlib.sha256(b"".join(p.read_bytes() for p in sorted((ROOT / "games").glob("*.py")))).hexdigest()
 
 
 def kept(job: Job, c: Play, settings: dict, crashed: bool = False) -> dict | None:
@@ -901,7 +909,7 @@ def episode(job: Job, c: Play, settings: dict, play=built_in) -> dict:
         crash = str(e)
     record = {**job._asdict(), "progress": float(score["progress"]), "success": bool(score["success"]), "seconds": score["time"], "crash": crash,
               "settings": settings}
-    sim.write_bytes(Path(c.out) / "episodes" / f"{job}.json", json.dumps(record).encode())
+    artefact.write_bytes(Path(c.out) / "episodes" / f"{job}.json", json.dumps(record).encode())
     return record
 
 
@@ -970,7 +978,7 @@ def film_suite(records: list[dict], c: Play) -> list[dict]:
     films = [{"what": f"{what} of {name}", "record": r} for name, rs in ranked.items() for what, r in (("best", rs[-1]), ("worst", rs[0]))]
     jobs = [Job(*(f["record"][k] for k in Job._fields)) for f in films]
     left = [j for j in dict.fromkeys(jobs) if c.fresh or not all(p.exists() for p in film_paths(j, c))]
-    again = dict(zip(left, sim.for_each(functools.partial(film, c=c), left, c.workers, "films", c.ray))) if left else {}
+    again = dict(zip(left, for_each(functools.partial(film, c=c), left, c.workers, "films", c.ray))) if left else {}
     for f, j in zip(films, jobs):
         f["film"], f["strip"] = film_paths(j, c)
         if j in again and again[j] != f["record"]["progress"]:
@@ -991,12 +999,13 @@ def film_paths(job: Job, c: Play) -> tuple[Path, Path]:
 def film(job: Job, c: Play) -> float:
     """Play an episode once more, with the pad drawn beside the picture: a video, and a strip of eight frames of it.  Returns the progress."""
     import cv2
+
     import extract
     video, strip = film_paths(job, c)
-    templates, seen = extract.templates(extract.CORE), []
+    templates, seen = extract.templates(pads.CORE), []
     template = templates[next(k for k in sorted(templates) if templates[k].family.startswith("xbox"))]
     w, h = game_size(job.game)
-    with sim.VideoWriter(video, FPS, w + PANEL, h) as out:
+    with VideoWriter(video, FPS, w + PANEL, h) as out:
         def show(picture, pad, score):
             frame = np.hstack([picture, panel(pad, score, job, template, h)])
             out.write(frame)
@@ -1004,7 +1013,7 @@ def film(job: Job, c: Play) -> float:
                 seen.append(cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
         score = through(job, c, show)
     sheet = extract.tile([seen[i] for i in np.linspace(0, len(seen) - 1, 8).astype(int)], 4)
-    sim.write_bytes(strip, cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
+    artefact.write_bytes(strip, cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
     return float(score["progress"])
 
 
@@ -1014,11 +1023,12 @@ PANEL = 200                                             # px beside the picture
 def panel(pad, score: dict, job: Job, template, height: int) -> np.ndarray:
     """uint8 [height, PANEL, 3]: the pad as the policy holds it, and how far it has got."""
     import cv2
+
     import extract
     out = np.full((height, PANEL, 3), 24, np.uint8)
     buttons, sticks = pad
     extract.composite(out, extract.draw(template, buttons, sticks, scale=(PANEL - 12) / template.size[0]), 6, 12)
-    held = " ".join(n.replace("SHOULDER", "SH").replace("TRIGGER", "TR") for n, on in zip(sim.BUTTONS, buttons) if on).lower().split()
+    held = " ".join(n.replace("SHOULDER", "SH").replace("TRIGGER", "TR") for n, on in zip(artefact.BUTTONS, buttons) if on).lower().split()
     lines = [f"{job.game}: {job.task}", f"seed {job.seed}", f"{score['time']:.1f} s", f"progress {score['progress']:.2f}" + (" done" if score["success"] else ""),
              *(" ".join(held[i:i + 2]) for i in range(0, min(6, len(held)), 2))]
     for i, text in enumerate(lines):
@@ -1080,15 +1090,15 @@ def cell(s: dict | None) -> str:
 
 def write_report(c: Play, settings: dict, suite, seeds: int, records: list[dict], films: list[dict]) -> dict:
     """Print the tables; OUT/report.json, OUT/report.html."""
-    seen = sorted(sim.read(c.policy, "nitrogen.policy/1")[1].get("games") or ())
-    report = {"format": "nitrogen.play/1", "policy": sim.source(c.policy), "trained_on": seen, "settings": settings, "quick": c.quick, "seeds": seeds, **tables(suite, records),
+    seen = sorted(artefact.read(c.policy, "nitrogen.policy/1")[1].get("games") or ())
+    report = {"format": "nitrogen.play/1", "policy": artefact.source(c.policy), "trained_on": seen, "settings": settings, "quick": c.quick, "seeds": seeds, **tables(suite, records),
               "crashes": [{k: r[k] for k in (*Job._fields, "crash")} for r in records if r["crash"]],
               "films": [{"what": f["what"], "film": f"films/{f['film'].name}", **{k: f["record"][k] for k in ("game", "task", "seed", "progress", "success")}}
                         for f in films],
               "episodes": [{k: r[k] for k in (*Job._fields, "progress", "success", "seconds")} for r in records]}
     print_report(report)
-    sim.write_bytes(Path(c.out) / "report.json", json.dumps(report, indent=1).encode())
-    sim.write_bytes(Path(c.out) / "report.html", report_page(report, [f["strip"] for f in films]).encode())
+    artefact.write_bytes(Path(c.out) / "report.json", json.dumps(report, indent=1).encode())
+    artefact.write_bytes(Path(c.out) / "report.html", report_page(report, [f["strip"] for f in films]).encode())
     print(f"report -> {c.out}/report.html, report.json; films -> {c.out}/films")
     return report
 
@@ -1243,7 +1253,7 @@ ABLATIONS = {                       # name -> (flags of filter.py, flags of trai
 
 
 @dataclass(frozen=True)
-class Ablate(sim.Many):
+class Ablate(Many):
     data: str = "data/tiny"             # folder of videos/ and labels/, as train.py --config tiny leaves it
     net: str = "tiny"                   # preset of train.py
     steps: int = 0                      # of training (0: as the preset says)
@@ -1259,7 +1269,7 @@ def ablate(c: Ablate) -> None:
     if not Path(c.data, "labels").is_dir():
         raise SystemExit(f"{c.data}: no videos/ and labels/ there; python train.py --config {c.net} makes them")
     chosen = [name for name in ABLATIONS if c.rows == "all" or any(part in name for part in c.rows.split(","))]
-    fresh, seed, once, lines = ("--fresh",) * c.fresh, ("--seed", str(c.seed)), functools.cache(sim.run_stage), []
+    fresh, seed, once, lines = ("--fresh",) * c.fresh, ("--seed", str(c.seed)), functools.cache(run_stage), []
     for name in chosen:
         cut, fit, weights, hands = (flags.format(data=c.data) for flags in ABLATIONS[name])
         shards, run, played = (f"{c.out}/{kind}{re.sub(r'[^a-z0-9]+', '-', what)}".rstrip("-") for kind, what in (
@@ -1271,10 +1281,10 @@ def ablate(c: Ablate) -> None:
         mine = json.loads(Path(played, "report.json").read_bytes())["cells"]["all"]["all"]["policy"]
         lines.append(f"{name:28s}{percent(mine):>14s}   " + "{:.2f} [{:.2f}, {:.2f}]".format(*mine["progress"]))
     print(f"\n{'':28s}{'completed, %':>14s}   progress\n" + "\n".join(lines))
-    sim.write_bytes(f"{c.out}/ablate.txt", ("\n".join(lines) + "\n").encode())
+    artefact.write_bytes(f"{c.out}/ablate.txt", ("\n".join(lines) + "\n").encode())
 
 
-def tasks(c: sim.Common) -> None:
+def tasks(c: Common) -> None:
     counts = dict.fromkeys(CATEGORIES, 0)
     for name in by_genre(game_names()):
         print(f"{' / '.join(dict.fromkeys((group_of(name), genre(name))))}: {(game(name).__doc__ or '').strip().splitlines()[0]}")
@@ -1312,7 +1322,7 @@ RELEASED = np.zeros(16, np.uint8), np.zeros(4, np.float32)
 
 
 def live(c: Live) -> dict | None:
-    c, yours = dataclasses.replace(c, policy=sim.shipped(c.policy)), c.command or c.attach or c.realtime or c.remote
+    c, yours = dataclasses.replace(c, policy=shipped(c.policy)), c.command or c.attach or c.realtime or c.remote
     if (c.video or c.window) and (c.suite or not yours):
         raise SystemExit("--video and --window go with -- COMMAND; of the built-in suite, the best and the worst episodes are filmed anyway")
     if not c.speed > 0 or c.speed != 1 and not c.realtime:
@@ -1327,7 +1337,7 @@ def live(c: Live) -> dict | None:
                 if c.video:
                     picture = env.render()
                     size = size or picture.shape[1::-1]
-                    film = film or stack.enter_context(sim.VideoWriter(c.video, c.fps, *size))
+                    film = film or stack.enter_context(VideoWriter(c.video, c.fps, *size))
                     film.write(sim.fitted(picture, *size))
             if not env.clock.alive:
                 print(how_it_ended(env, info), file=sys.stderr)
@@ -1365,7 +1375,7 @@ class Local:
         c = self.net.c
         raw = self.net.sample(frame[None], torch.randn(1, c.horizon, len(c.actions), generator=self.rng), self.steps)[0].cpu().numpy()
         values, absent = dict(zip(c.actions, raw.T)), np.zeros(c.horizon, np.float32)
-        return np.stack([*(values.get(n, absent) for n in sim.BUTTONS), *(2 * values.get(n, absent + 0.5) - 1 for n in sim.STICKS)], 1)
+        return np.stack([*(values.get(n, absent) for n in artefact.BUTTONS), *(2 * values.get(n, absent + 0.5) - 1 for n in artefact.STICKS)], 1)
 
     def close(self):
         pass
@@ -1489,7 +1499,7 @@ def frames(env, agent, c: Live, person=None, start=()):
             agent.forget()
             continue
         if not c.menu:
-            buttons = np.where(np.isin(np.arange(16), sim.MENU), 0, buttons)
+            buttons = np.where(np.isin(np.arange(16), artefact.MENU), 0, buttons)
         pad = person(env.render(), (buttons, sticks)) if person else (buttons, sticks)
         if pad is None:
             return
@@ -1505,7 +1515,7 @@ def frames(env, agent, c: Live, person=None, start=()):
 
 def check_layout(pad, actions) -> None:
     """GameError if nothing that the policy does can reach the game; one line about what cannot."""
-    known = [n for n in sim.BUTTONS + sim.STICKS if n in actions]
+    known = [n for n in artefact.BUTTONS + artefact.STICKS if n in actions]
     lost = [n for n in known if isinstance(pad, sim.Keyboard) and not {n, f"{n}-", f"{n}+"} & set(pad.keys)]
     if len(lost) == len(known):
         raise sim.GameError(f"the policy's actions ({', '.join(actions[:4])}, ...) have no place on this game's {'keys (--keys)' if known else 'pad'}")
@@ -1517,7 +1527,7 @@ def press(env, macro, fps: int):
     """Play a macro: seconds to wait, buttons and X keys to press for a tenth of a second.  What env.step says at its end, or None."""
     last = None
     for part in macro:
-        key = isinstance(part, str) and part not in sim.BUTTONS
+        key = isinstance(part, str) and part not in artefact.BUTTONS
         if key:
             windows = env.stage.display.windows() if env.stage.display else []
             if not windows:
@@ -1526,7 +1536,7 @@ def press(env, macro, fps: int):
             env.stage.display.key(part, True)
         for held, seconds in ((part, 0.1), ("", 0.1)) if isinstance(part, str) else (("", part),):
             for _ in range(round(seconds * fps)):
-                last = env.step({"buttons": np.isin(sim.BUTTONS, [held]), "sticks": RELEASED[1]})
+                last = env.step({"buttons": np.isin(artefact.BUTTONS, [held]), "sticks": RELEASED[1]})
             if key and held:
                 env.stage.display.key(part, False)
     return last
@@ -1541,7 +1551,7 @@ def press(env, macro, fps: int):
 
 NUMBER = (-1e12, 1e12)
 TASK = {"goal": str, "command": [str], "seconds": (0.1, 1e6), "score": dict, "install?": str, "fps?": (1, 1000), "gamepad?": str, "screen?": str,
-        "keys?": {str: str}, "files?": dict, "start?": list, "end?": list}                       # as sim.amiss reads it
+        "keys?": {str: str}, "files?": dict, "start?": list, "end?": list}                       # as artefact.amiss reads it
 SCORES = ({"stderr": str, "goal": NUMBER, "from?": NUMBER}, {"file": str, "struct": str, "goal": NUMBER, "from?": NUMBER}, {"exit": (0, 255)},
           {"picture": str, "like?": (0, 1)})
 REAL_PLAYERS = ("policy", "random", "none")
@@ -1549,7 +1559,7 @@ REAL_PLAYERS = ("policy", "random", "none")
 
 def open_table(suite: str) -> tuple[dict, Path]:
     """(tasks by name, folder of the table); SystemExit names what is wrong with which task."""
-    path = sim.ROOT / "assets" / "open.json" if suite == "open" else Path(suite)
+    path = ROOT / "assets" / "open.json" if suite == "open" else Path(suite)
     try:
         table = json.loads(path.read_text())
         if not isinstance(table, dict) or not table:
@@ -1570,13 +1580,13 @@ def task_fault(task, folder: Path) -> str:
     if empty := [k for k, v in task.items() if not v]:
         return f"{empty[0]} is {task[empty[0]]!r}"
     score = task["score"]
-    if fault := sim.amiss(task, TASK, "it"):
+    if fault := artefact.amiss(task, TASK, "it"):
         return fault
     kinds = [p for p in SCORES if next(iter(p)) in score]
     if len(kinds) != 1 or not set(score) <= {k.rstrip("?") for k in kinds[0]} or None in score.values():
         return f"its score is one of stderr + goal, file + struct + goal, exit, picture, not {ascii(score)[:100]}"
     try:
-        fault = sim.amiss(score, kinds[0], "its score")
+        fault = artefact.amiss(score, kinds[0], "its score")
         values = struct.unpack(form := score.get("struct", "") if not fault else "", bytes(struct.calcsize(form)))
         if fault or re.compile(score.get("stderr", "")).groups > 1 or any(isinstance(v, bytes) for v in values):
             raise ValueError(fault or "expected at most one group, and numbers")
@@ -1593,9 +1603,9 @@ def task_fault(task, folder: Path) -> str:
     for key, known in (("gamepad", sim.GAMEPADS), ("screen", sim.SCREENS)):
         if task.get(key, "auto") not in known:
             return f"{key} {task[key]!r}: there is {', '.join(known)}"
-    if wrong := [f"{n}={k}" for n, k in task.get("keys", {}).items() if not is_key(k) or not (n in sim.BUTTONS or n[:-1] in sim.STICKS and n[-1] in "+-")]:
+    if wrong := [f"{n}={k}" for n, k in task.get("keys", {}).items() if not is_key(k) or not (n in artefact.BUTTONS or n[:-1] in artefact.STICKS and n[-1] in "+-")]:
         return f"{wrong[0][:60]} in keys is no button, or stick and direction, and key"
-    wrong = [p for p in (*task.get("start", ()), *task.get("end", ())) if not isinstance(p, (int, float)) and p not in sim.BUTTONS and not is_key(p)]
+    wrong = [p for p in (*task.get("start", ()), *task.get("end", ())) if not isinstance(p, (int, float)) and p not in artefact.BUTTONS and not is_key(p)]
     return f"{ascii(wrong[0])[:60]} in a macro is no number of seconds, no button and no key" if wrong else ""
 
 
@@ -1621,21 +1631,21 @@ def open_suite(c: Live) -> dict:
         if n not in names:
             print(f"{n}: skipped, {table[n]['command'][0]} is not installed ({table[n].get('install', 'sudo apt install it')})", file=sys.stderr)
     with contextlib.closing(brain_of(c)) as brain:              # one clear line now, not one per episode
-        settings = {"policy": brain.about.get("policy") or sim.source(c.policy)["sha256"], "seed": c.seed,
+        settings = {"policy": brain.about.get("policy") or artefact.source(c.policy)["sha256"], "seed": c.seed,
                     **{k: getattr(c, k) for k in ("execute", "steps", "realtime", "speed", "menu")}}
     c = with_folder(c, settings)
     jobs = [Job(p, f"{Path(c.suite).stem}-{task_digest(table[n], folder)}", n, c.seed + i) for i in range(seeds) for n in names for p in REAL_PLAYERS]
     left = [j for j in jobs if not kept(j, c, settings)]
     print(f"{len(names)} tasks, {seeds} episodes of each by {', '.join(REAL_PLAYERS)}: {len(jobs)} episodes, {len(jobs) - len(left)} are there -> {c.out}", flush=True)
     if left or not jobs:
-        sim.for_each(functools.partial(episode, c=c, settings=settings, play=in_real_game), left, c.workers, "episodes", c.ray)
+        for_each(functools.partial(episode, c=c, settings=settings, play=in_real_game), left, c.workers, "episodes", c.ray)
     records = [kept(j, c, settings, crashed=True) for j in jobs]
     out = {n: {p: summary([r for r in records if (r["task"], r["player"]) == (n, p)]) for p in REAL_PLAYERS} for n in names}
     print(f"completed, %, and 95 % interval; in brackets mean progress, 0..1\n{'task':16s}" + "".join(f"{p:>22s}" for p in REAL_PLAYERS))
     for n, row in out.items():
         print(f"{n:16s}" + "".join(f"{cell(s):>22s}" for s in row.values()) + f"   {table[n]['goal']}")
     print_crashes(records)
-    sim.write_bytes(Path(c.out) / "open.json", json.dumps(out, indent=1).encode())
+    artefact.write_bytes(Path(c.out) / "open.json", json.dumps(out, indent=1).encode())
     return out
 
 
@@ -1718,7 +1728,7 @@ def task_score(rule: dict, env, folder: Path, home: str) -> float:
 # encrypted: ssh -L, or a network of your own.
 
 @dataclass(frozen=True)
-class Serve(sim.Common):
+class Serve(Common):
     policy: str = Play.policy           # what train.py or model.py convert made
     steps: int = 0                      # denoising steps (0: as the model says)
     host: str = "127.0.0.1"             # address to listen on; 0.0.0.0: any, so that other machines reach it
@@ -1773,9 +1783,9 @@ def secret(path: str) -> str:
 
 def serve(c: Serve) -> None:
     """The policy for games on other machines, until Ctrl-C."""
-    policy, token, lock = sim.shipped(c.policy), secret(c.token), threading.Lock()
+    policy, token, lock = shipped(c.policy), secret(c.token), threading.Lock()
     brain = Local(policy, c.device, c.steps, c.seed)
-    brain.about["policy"] = sim.source(policy)["sha256"]        # so that results say whose they are
+    brain.about["policy"] = artefact.source(policy)["sha256"]        # so that results say whose they are
     brain.think(np.zeros((256, 256, 3), np.uint8))              # compiled and warm
     try:
         server = socket.create_server((c.host, c.port))
@@ -1891,7 +1901,7 @@ class Remote:
 # ---- transfer: is it worth to have seen other games? (paper section 3) -----------------------------------------------------
 
 @dataclass(frozen=True)
-class Transfer(sim.Many):
+class Transfer(Many):
     held_out: str = "ridge"             # the game that pretraining does not see
     hours: str = "0.25,0.5,1"           # of its demonstrations
     others: float = 2.0                 # hours of demonstrations of the other games, in all
@@ -1917,16 +1927,16 @@ def transfer(c: Transfer) -> dict:
     game(c.held_out)
     common = ("--config", c.net, "--device", c.device, "--workers", str(c.workers), *("--fresh",) * c.fresh)
     seen, labels = demonstrations(root / "others", others, c.others, c)
-    sim.run_stage("filter.py", *seen, "--labels", labels, "--out", f"{root}/others/shards", *c.flags)
-    sim.run_stage("train.py", *common, "--data", f"{root}/others/shards", "--out", f"{root}/pretrained", "--steps", str(c.pretrain),
+    run_stage("filter.py", *seen, "--labels", labels, "--out", f"{root}/others/shards", *c.flags)
+    run_stage("train.py", *common, "--data", f"{root}/others/shards", "--out", f"{root}/pretrained", "--steps", str(c.pretrain),
                   "--seed", str(c.seed))
     (clips, labels), results = demonstrations(root / "own", [c.held_out], hours[-1], c), {}
     for h in hours:
-        sim.run_stage("filter.py", *lasting(clips, h), "--labels", labels, "--out", f"{root}/own/shards-{h:g}h", *c.flags)
+        run_stage("filter.py", *lasting(clips, h), "--labels", labels, "--out", f"{root}/own/shards-{h:g}h", *c.flags)
         for seed, arm in itertools.product(range(c.seed, c.seed + c.repeats), ARMS):
             run = f"{root}/{h:g}h-{arm.replace(' ', '-')}-{seed}"
             init = ("--init", f"{root}/pretrained/model.safetensors") if arm == ARMS[1] else ()
-            sim.run_stage("train.py", *common, "--data", f"{root}/own/shards-{h:g}h", "--out", run, "--steps", str(c.steps),
+            run_stage("train.py", *common, "--data", f"{root}/own/shards-{h:g}h", "--out", run, "--steps", str(c.steps),
                           "--warmup", str(max(1, c.steps // 20)), "--seed", str(seed), *init)
             results.setdefault((h, arm), []).append(played(run, c))
     return transfer_curve(results, root, c)
@@ -1937,19 +1947,19 @@ def demonstrations(folder: Path, games, hours: float, c: Transfer) -> tuple[list
     where = c.data or folder
     if not c.data:
         whole = math.ceil((3600 * hours - 1) / Record.seconds) * Record.seconds
-        sim.run_stage("eval.py", "record", "--out", f"{folder}/videos", "--games", ",".join(games), "--minutes", str(whole / 60),
+        run_stage("eval.py", "record", "--out", f"{folder}/videos", "--games", ",".join(games), "--minutes", str(whole / 60),
                       "--seed", str(c.seed), *c.flags)
     game_of, number = (lambda v, i=i: Path(v).stem.rpartition("-")[i] for i in (0, 2))
-    videos = lasting(sorted((v for v in sim.expand([f"{where}/videos"]) if game_of(v) in games), key=lambda v: int(number(v))), hours)
+    videos = lasting(sorted((v for v in expand([f"{where}/videos"]) if game_of(v) in games), key=lambda v: int(number(v))), hours)
     if not c.data:
-        sim.run_stage("extract.py", *videos, "--out", f"{folder}/labels", *c.flags)
-        sim.run_stage("parse.py", *videos, "--out", f"{folder}/labels", "--device", c.device, *("--fresh",) * c.fresh)
+        run_stage("extract.py", *videos, "--out", f"{folder}/labels", *c.flags)
+        run_stage("parse.py", *videos, "--out", f"{folder}/labels", "--device", c.device, *("--fresh",) * c.fresh)
     return videos, f"{where}/labels"
 
 
 def lasting(videos: list[str], hours: float) -> list[str]:
     """The first of them, for so long."""
-    ends = np.cumsum([facts["frames"] / facts["fps"] for facts in map(sim.video_facts, videos)])
+    ends = np.cumsum([facts["frames"] / facts["fps"] for facts in map(video_facts, videos)])
     if not len(ends) or ends[-1] < 3600 * hours - 1:
         raise SystemExit(f"{hours:g} hours of demonstrations are wanted, and there are {ends[-1] / 3600 if len(ends) else 0:.3f}: {' '.join(videos[:1])} ...")
     return videos[:int(np.searchsorted(ends, 3600 * hours - 1)) + 1]
@@ -1958,13 +1968,13 @@ def lasting(videos: list[str], hours: float) -> list[str]:
 def played(run: str, c: Transfer) -> list:
     """(progress, success) of a policy's episodes at the held-out game; they stay beside it."""
     policy, path = f"{run}/model.safetensors", Path(run) / "transfer.json"
-    key = {"policy": sim.source(policy)["sha256"], "seeds": c.seeds}
+    key = {"policy": artefact.source(policy)["sha256"], "seeds": c.seeds}
     if path.exists() and (found := json.loads(path.read_text()))["of"] == key:
         return found["episodes"]
     jobs = [Job("policy", c.held_out, t, 10_000 + s) for t in game(c.held_out).TASKS for s in range(c.seeds)]
-    scores = sim.for_each(functools.partial(through, c=Play(policy=policy, device=c.device)), jobs, c.workers, "episodes", c.ray)
+    scores = for_each(functools.partial(through, c=Play(policy=policy, device=c.device)), jobs, c.workers, "episodes", c.ray)
     episodes = [(score["progress"], score["success"]) for score in scores]
-    sim.write_bytes(path, json.dumps({"of": key, "episodes": episodes}).encode())
+    artefact.write_bytes(path, json.dumps({"of": key, "episodes": episodes}).encode())
     return episodes
 
 
@@ -2010,9 +2020,9 @@ def transfer_curve(results: dict, root: Path, c: Transfer) -> dict:
             ax.fill_between(hours, low, high, alpha=0.2)
         ax.set_xlabel(f"hours of {c.held_out}"), ax.set_title(name), ax.set_ylim(0, 1), ax.grid(alpha=0.3)
     axes[0].axhline(floor, color="#777", ls=":", label="random pad"), axes[0].legend(fontsize=8)
-    sim.write_bytes(root / "transfer.png", png(figure))
+    artefact.write_bytes(root / "transfer.png", png(figure))
     out = {"config": dataclasses.asdict(c), "random": floor, "curve": curve}
-    sim.write_bytes(root / "transfer.json", json.dumps(out, indent=1).encode())
+    artefact.write_bytes(root / "transfer.json", json.dumps(out, indent=1).encode())
     return out
 
 
@@ -2022,7 +2032,7 @@ HOURS, KEPT, VIDEOS = 71_000, 40_000, 38_739        # the paper's: of raw video;
 
 
 @dataclass(frozen=True)
-class Speed(sim.Common):
+class Speed(Common):
     net: str = "auto"                   # preset that is trained and played: tiny, small or paper; auto: paper on a GPU, tiny without
     clips: int = 6                      # videos of 20 s, recorded for this
     seconds: float = 5.0                # to time the training for: data, network and both
@@ -2032,33 +2042,34 @@ class Speed(sim.Common):
 
 def speed(c: Speed) -> list[dict]:
     """Each stage's own functions on fresh recordings, and what the published job would take this machine."""
+    import torch
+
     import extract
     import filter
     import model
     import parse
-    import torch
     import train
-    device, sizes = sim.pick_device(c.device), model.CONFIGS
+    device, sizes = pick_device(c.device), model.CONFIGS
     net = ("paper" if device.startswith("cuda") else "tiny") if c.net == "auto" else c.net
-    sim.expect(c, clips=(1, 10_000), seconds=(0.1, 1e5), workers=(1, 4096))
+    expect(c, clips=(1, 10_000), seconds=(0.1, 1e5), workers=(1, 4096))
     if net not in set(train.CONFIGS) & set(sizes):
         raise SystemExit(f"--net {net}: expected tiny, small, paper or auto")
     with tempfile.TemporaryDirectory(prefix="nitrogen-speed-") as folder:
         labels, shards, length = f"{folder}/labels", f"{folder}/shards", Record().seconds
         print(f"speed of every stage, {extract.machine(device)}: about {1 + c.clips // 6 + c.seconds // 5:.0f} minutes on a quiet machine", flush=True)
         record(Record(out=f"{folder}/videos", minutes=c.clips * length / 60, seed=c.seed, workers=c.workers))
-        videos, seconds = sim.expand([f"{folder}/videos"]), {}
+        videos, seconds = expand([f"{folder}/videos"]), {}
         extract.pool().index("sift")                            # made once for all videos, and kept
         for name, workers, fn in (
                 ("locate", c.workers, functools.partial(extract.label, extract.Config(out=labels))),
                 ("parse", 0, functools.partial(parse.parse_video, cfg=parse.Config(out=labels, device=device))),       # all cores as it is
                 ("filter", c.workers, functools.partial(filter.filter_video, c=filter.Config(labels=labels, out=shards, validation=0)))):
-            taken = sim.for_each(functools.partial(stopwatch, fn), videos, workers, f"videos to {name}")
+            taken = for_each(functools.partial(stopwatch, fn), videos, workers, f"videos to {name}")
             seconds[name] = float(np.median(taken)) / max(1, min(workers, len(videos)))         # the median: the first one loads what all need
         rates = train.bench(dataclasses.replace(train.CONFIGS[net], data=shards, device=device, seed=c.seed), c.seconds)
     print("policy and simulator", flush=True)
     brain = model.accelerate(model.NitroGen(sizes[net]).to(device).eval())
-    frames = np.zeros((1, sim.FRAME, sim.FRAME, 3), np.uint8)
+    frames = np.zeros((1, artefact.FRAME, artefact.FRAME, 3), np.uint8)
     latency = model.timed(lambda: brain.sample(frames), torch.device(device))
     bench = sim.Bench(fps=FPS)
     steps = bench.frames / sim.time_frames(launch("ridge", next(iter(game("ridge").TASKS)), c.seed), sim.StickyRandom(c.seed, menu=False), bench)[0]
@@ -2067,7 +2078,7 @@ def speed(c: Speed) -> list[dict]:
     rows = beside_paper({"locate": 1 / seconds["locate"], **{k: length * FPS / seconds[k] for k in ("parse", "filter")}, "train": rates["both"],
                          "policy": 1 / latency, "simulator": steps}, {k: work[1][k] / work[0][k] for k in work[0]}, train.CONFIGS["paper"])
     print_speed(rows, net)
-    sim.write_bytes(c.out, json.dumps({"machine": extract.machine(device), "device": device, "net": net, "stages": rows}, indent=1).encode())
+    artefact.write_bytes(c.out, json.dumps({"machine": extract.machine(device), "device": device, "net": net, "stages": rows}, indent=1).encode())
     return rows
 
 
@@ -2111,8 +2122,8 @@ def print_speed(rows: list[dict], net: str) -> None:
 
 
 def main(argv=None):
-    sim.command_line(__doc__, {"record": (Record, record), "overlay": (Overlay, overlay), "play": (Live, live), "serve": (Serve, serve),
-                               "transfer": (Transfer, transfer), "ablate": (Ablate, ablate), "speed": (Speed, speed), "tasks": (sim.Common, tasks)}, argv)
+    command_line(__doc__, {"record": (Record, record), "overlay": (Overlay, overlay), "play": (Live, live), "serve": (Serve, serve),
+                               "transfer": (Transfer, transfer), "ablate": (Ablate, ablate), "speed": (Speed, speed), "tasks": (Common, tasks)}, argv)
 
 
 if __name__ == "__main__":

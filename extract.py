@@ -36,19 +36,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import sim  # before cv2: it bounds the pictures that are decoded
+from common import ROOT, artefact
+from common.command_line import Common, Many, command_line, expect, recipe_of, shipped
+from common.device import autocast, keep_memory, pick_device
+from common.pictures import VIDEOS, read_video, video_facts, write_png
+from common.workers import for_each, sigint_held_back
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from templates import pads
-from templates import wild as unknown
-from templates.pads import CORE, FAMILIES, TEMPLATES, held_out, two_sticks        # parse.py and eval.py know them by extract's name
+from templates import pads, wild as unknown
+from templates.pads import FAMILIES, TEMPLATES, held_out
 
 GAP = 3                 # px between the states of one element in an atlas, as in OBS input-overlay presets
 DPAD = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")
-INDEX = {name: i for i, name in enumerate(sim.BUTTONS)}
+INDEX = {name: i for i, name in enumerate(artefact.BUTTONS)}
 
 XFEAT_WEIGHTS = "weights/xfeat.safetensors"
 MIN_INLIERS = 20        # paper 2.1
@@ -76,7 +79,7 @@ MIN_STRETCH = 4         # CHOICE: sampled frames that an overlay stays at one pl
 
 
 @dataclass(frozen=True)
-class Config(sim.Many):
+class Config(Many):
     videos: tuple[str, ...] = ()            # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
     out: str = "data/labels"                # folder of the *.overlay.safetensors
     sheet: bool = False                     # also write DIR/<stem>.overlay.png to look at
@@ -91,7 +94,7 @@ class Element:
     """One thing on the canvas.  Its pressed picture lies GAP px below the idle one in the atlas; a d-pad's nine
     states lie to the right: centre, left, right, up, down, up-left, up-right, down-left, down-right."""
     kind: str                               # texture, button, stick, trigger or dpad
-    id: str                                 # a name of sim.BUTTONS; LEFT or RIGHT for sticks; "" for the rest
+    id: str                                 # a name of artefact.BUTTONS; LEFT or RIGHT for sticks; "" for the rest
     pos: tuple[int, int]                    # x, y on the canvas, px
     mapping: tuple[int, int, int, int] = (0, 0, 0, 0)   # x, y, w, h of the idle picture in the atlas, px
     radius: float = 0.0                     # stick travel, px
@@ -131,11 +134,11 @@ def pack(pieces):
 
 
 def stored(tensors: dict, info: dict) -> Template:
-    """The template that an overlay artefact holds, as sim.read gives it; ValueError if it cannot be drawn."""
+    """The template that an overlay artefact holds, as artefact.read gives it; ValueError if it cannot be drawn."""
     height, width = tensors["atlas"].shape[:2]
     elements = [Element(**{k: tuple(v) if isinstance(v, list) else v for k, v in e.items()}) for e in info["elements"]]
     for e in elements:
-        ids = {"stick": ("LEFT", "RIGHT"), "button": sim.BUTTONS, "trigger": sim.BUTTONS}.get(e.kind, ("",))
+        ids = {"stick": ("LEFT", "RIGHT"), "button": artefact.BUTTONS, "trigger": artefact.BUTTONS}.get(e.kind, ("",))
         across, down = (9, 1) if e.kind == "dpad" else (1, 1 if e.kind == "texture" or not e.click else 2)
         x, y, w, h = e.mapping
         inside = w > 0 and h > 0 and x + across * (w + GAP) - GAP <= width and y + down * (h + GAP) - GAP <= height
@@ -442,13 +445,13 @@ def preset_pieces(elements, more, atlas, canvas):
 
 
 def button_names(codes, more):
-    """Code -> a name of sim.BUTTONS, or "" for what is no action."""
+    """Code -> a name of artefact.BUTTONS, or "" for what is no action."""
     given = more.get("codes", {})
     if more.get("positions", "places") not in ("places", "codes"):
         raise ValueError('positions in nitrogen.json: expected "places" or "codes"')
-    if not isinstance(given, dict) or not all(k.isdecimal() and v in sim.BUTTONS for k, v in given.items()):
+    if not isinstance(given, dict) or not all(k.isdecimal() and v in artefact.BUTTONS for k, v in given.items()):
         raise ValueError('codes in nitrogen.json: expected numbers and names, as in {"16": "START"}; ' +
-                         f"names: {', '.join(sim.BUTTONS)}")
+                         f"names: {', '.join(artefact.BUTTONS)}")
     usual = RAW_CUBE if 16 in codes and codes <= set(RAW_CUBE) else CODES
     return usual | {int(k): v for k, v in given.items()}
 
@@ -521,7 +524,7 @@ def picture_skin(name, data, load) -> Template:
         pressed = idle.copy()
         pressed[..., :3] = 255 - (255 - idle[..., :3]) // 3
     ground, hole = idle.copy(), np.zeros(idle.shape[:2], np.uint8)
-    for kind, names, n in (("buttons", sim.BUTTONS, 4), ("sticks", ("LEFT", "RIGHT"), 5)):
+    for kind, names, n in (("buttons", artefact.BUTTONS, 4), ("sticks", ("LEFT", "RIGHT"), 5)):
         boxes = data.get(kind, {})
         if not isinstance(boxes, dict) or set(boxes) - set(names):
             raise ValueError(f"{kind}: expected a box for some of {', '.join(names)}")
@@ -659,7 +662,7 @@ def over(canvas, picture, rest, x, y):
 def draw(template: Template, buttons, sticks, scale: float = 1.0) -> np.ndarray:
     """The overlay in one state.
 
-    buttons: [16] bool, in the order of sim.BUTTONS (opposite d-pad directions cancel on a d-pad, not on separate keys);
+    buttons: [16] bool, in the order of artefact.BUTTONS (opposite d-pad directions cancel on a d-pad, not on separate keys);
     sticks: [4] in [-1, 1], y down.  Returns uint8 [round(h * scale), round(w * scale), 4] RGBA, premultiplied.
     """
     still, moving = sprites(template, float(scale))
@@ -857,7 +860,7 @@ def load_xfeat(path) -> dict:
         except Exception as e:
             raise SystemExit(f"{path}: not a readable state dict ({str(e).splitlines()[0][:100]})") from None
     else:
-        w = {k: torch.from_numpy(v) for k, v in sim.read(path, "nitrogen.features/1")[0].items()}
+        w = {k: torch.from_numpy(v) for k, v in artefact.read(path, "nitrogen.features/1")[0].items()}
     known = xfeat_shapes(matcher=True)
     extra = [k for k in w if k not in known and not k.endswith("num_batches_tracked")] if isinstance(w, dict) else ["a bare object"]
     if extra:
@@ -884,7 +887,7 @@ def fold(w: dict, device: str = "cpu") -> dict:
 @functools.lru_cache(1)
 def xfeat(path: str = XFEAT_WEIGHTS, device: str = "cpu") -> dict:
     """Folded weights of a file, read once per process; the shipped ones are found from any folder."""
-    return fold(load_xfeat(sim.shipped(path)), device)
+    return fold(load_xfeat(shipped(path)), device)
 
 
 def at_points(maps, points, size, mode="bilinear"):
@@ -1128,7 +1131,7 @@ def files_in(folder: str) -> list[Path]:
 
 def film_frames(folder, most: int = 400):
     """About `most` frames of the videos of a folder, RGB uint8 [540, w, 3]."""
-    videos = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in sim.VIDEOS and not p.name.endswith(".preview.mp4"))
+    videos = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in VIDEOS and not p.name.endswith(".preview.mp4"))
     if not videos:
         raise SystemExit(f"--backgrounds {folder}: no video in it")
     return [cv2.resize(f, (round(540 * f.shape[1] / f.shape[0]), 540), interpolation=cv2.INTER_AREA)
@@ -1170,7 +1173,7 @@ def xfeat_loss(w: dict, batch: dict, train: bool = True):
 
 
 @dataclass(frozen=True)
-class TrainConfig(sim.Common):
+class TrainConfig(Common):
     out: str = "data/xfeat.safetensors"     # the weights; <stem>.state.safetensors beside it resumes
     init: str = ""                          # weights to start from: ours, or the official xfeat.pt
     backgrounds: str = ""                   # folder of gameplay videos to use beside the painted pictures
@@ -1223,7 +1226,7 @@ class Training:
             if Path(self.cfg.out).exists() and not self.cfg.fresh:
                 raise SystemExit(f"{self.cfg.out}: exists, but nothing to go on from; give another --out, or --fresh to replace it")
             return
-        saved, info = sim.read(self.path, "nitrogen.state/1")
+        saved, info = artefact.read(self.path, "nitrogen.state/1")
         other = [k for k in self.recipe if info["recipe"].get(k) != self.recipe[k]]
         if other:
             raise SystemExit(f"{self.path}: a run with another {', '.join(other)}; give another --out, or --fresh to replace it")
@@ -1233,7 +1236,7 @@ class Training:
         print(f"resuming {self.path} at {self.steps:,} steps, {self.seconds / 60:.1f} minutes")
 
     def suspend(self) -> None:
-        sim.write(self.path, {k: v.cpu().numpy() for k, v in self.tensors().items()}, "nitrogen.state/1",
+        artefact.write(self.path, {k: v.cpu().numpy() for k, v in self.tensors().items()}, "nitrogen.state/1",
                   recipe=self.recipe, steps=self.steps, seconds=self.seconds)
 
     def share(self) -> float:
@@ -1281,7 +1284,7 @@ class XFeatTraining(Training):
         start = load_xfeat(cfg.init) if cfg.init else random_weights(cfg.seed)
         self.w = {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device) for k, v in start.items()}
         params = {k: v.requires_grad_() for k, v in self.w.items() if "running" not in k}
-        recipe = sim.recipe_of(cfg, *files_in(cfg.backgrounds), *([cfg.init] if cfg.init else []))
+        recipe = recipe_of(cfg, *files_in(cfg.backgrounds), *([cfg.init] if cfg.init else []))
         super().__init__(cfg, params, torch.optim.Adam(params.values(), cfg.lr, fused=True), cfg.steps, recipe)
         self.changing = {k: v for k, v in self.w.items() if "running" in k}
         self.resume()
@@ -1292,7 +1295,7 @@ class XFeatTraining(Training):
 
     def step(self, batch: dict):
         device = self.w["skip1.1.bias"].device
-        with sim.autocast(str(device)):
+        with autocast(str(device)):
             loss, *parts = xfeat_loss(self.w, {k: v.to(device, non_blocking=True) for k, v in batch.items()})
         self.descend(loss)
         return [loss.item(), *(p.item() for p in parts)]
@@ -1303,7 +1306,7 @@ def batches(data, first: int, count: int, size: int, workers: int = 0):
     import torch
     more = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}         # forked from a process with threads, a drawer may hang
     loader = torch.utils.data.DataLoader(data, size, sampler=range(first, first + count), num_workers=workers, **more)
-    with sim.sigint_held_back():                    # they leave Ctrl-C to us
+    with sigint_held_back():                    # they leave Ctrl-C to us
         return iter(loader)
 
 
@@ -1329,13 +1332,13 @@ def held_out_points(w: dict, data: Pairs, count: int) -> float:
 
 def train(cfg: TrainConfig) -> None:
     import torch
-    device = sim.pick_device(cfg.device)
-    sim.keep_memory()
+    device = pick_device(cfg.device)
+    keep_memory()
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     if cfg.backgrounds and not Path(cfg.backgrounds).is_dir():
         raise SystemExit(f"--backgrounds {cfg.backgrounds}: no such folder")
-    sim.expect(cfg, steps=(1, 1e12), minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3), validation=(1, 1e9), workers=(0, 4096), threads=(0, 4096))
+    expect(cfg, steps=(1, 1e12), minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3), validation=(1, 1e9), workers=(0, 4096), threads=(0, 4096))
     run, photos = XFeatTraining(cfg, device), film_frames(cfg.backgrounds) if cfg.backgrounds else []
     known, unseen = ([t for name, t in templates().items() if held_out(name) == out] for out in (False, True))
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.steps:,} steps"
@@ -1348,7 +1351,7 @@ def train(cfg: TrainConfig) -> None:
     w = {k: v.detach().cpu().half() for k, v in run.w.items()}
     found = held_out_points(run.w, Pairs(cfg.seed + 1, unseen, photos[::8]), cfg.validation)
     print(f"points of held-out templates told from all others of the picture: {found:.3f}")
-    sim.write(cfg.out, {k: v.numpy() for k, v in w.items()}, "nitrogen.features/1", recipe=run.recipe, steps=run.steps,
+    artefact.write(cfg.out, {k: v.numpy() for k, v in w.items()}, "nitrogen.features/1", recipe=run.recipe, steps=run.steps,
               images=2 * cfg.batch * run.steps, minutes=round(run.seconds / 60, 1), machine=machine(device), templates=len(known),
               held_out=len(unseen), found_held_out=round(found, 4))
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes")
@@ -1361,10 +1364,10 @@ def train(cfg: TrainConfig) -> None:
 
 def sample(video, n: int):
     """(frames, indices, count): n RGB frames spread over the video, in one pass."""
-    count = sim.video_facts(video)["frames"]
-    count = count if count > 0 else sum(1 for _ in sim.read_video(video))
+    count = video_facts(video)["frames"]
+    count = count if count > 0 else sum(1 for _ in read_video(video))
     wanted = np.unique(np.linspace(0, count - 1, n).round().astype(int))
-    got = [(frame, i) for i, _, frame in sim.read_video(video, wanted, JUMP)]
+    got = [(frame, i) for i, _, frame in read_video(video, wanted, JUMP)]
     if len(got) < 0.9 * len(wanted):
         raise SystemExit(f"{video}: breaks off after frame {got[-1][1] if got else 0} of {count}")
     return [f for f, _ in got], [i for _, i in got], count
@@ -1459,15 +1462,15 @@ def described(pool: Pool, names: list, detector: str, weights: str) -> dict:
 
 def kept(folder: str, digest: str, make, **facts) -> dict:
     """The tensors that `make()` makes, read from data/`folder` if they were made before; of those there, the ones used last stay."""
-    path, form = sim.ROOT / "data" / folder / f"{digest}.safetensors", f"nitrogen.{folder}/1"
+    path, form = ROOT / "data" / folder / f"{digest}.safetensors", f"nitrogen.{folder}/1"
     with contextlib.suppress(SystemExit):                          # not there, or broken: made anew
-        tensors = sim.read(path, form)[0]
+        tensors = artefact.read(path, form)[0]
         with contextlib.suppress(OSError):
             os.utime(path)                                         # it is in use
         return tensors
     tensors = make()
     with contextlib.suppress(OSError, SystemExit):                 # a folder that cannot be written costs time, nothing else
-        sim.write(path, tensors, form, **facts)
+        artefact.write(path, tensors, form, **facts)
         for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-INDICES]:
             old.unlink(missing_ok=True)
     return tensors
@@ -1842,7 +1845,7 @@ def edge(video, inside: int, outside: int, template, affine):
     """The last frame, from `inside` towards `outside`, that shows the template at this place."""
     while abs(outside - inside) > 1:
         asked = np.unique(np.linspace(inside, outside, 18).round().astype(int))
-        like = likeness([f for _, _, f in sim.read_video(video, asked, JUMP)], template, affine)
+        like = likeness([f for _, _, f in read_video(video, asked, JUMP)], template, affine)
         asked, like = (asked, like) if inside < outside else (asked[::-1], like[::-1])
         n = np.arange(1, len(like))                         # where to cut, so that the two sides differ most
         before, after = np.cumsum(like)[:-1] / n, np.cumsum(like[::-1])[-2::-1] / n[::-1]
@@ -1852,7 +1855,7 @@ def edge(video, inside: int, outside: int, template, affine):
 
 
 def locate(video, pool, cfg: Config):
-    """Find the overlay of a video: (tensors, info) as in sim.FORMATS["nitrogen.overlay/1"], and the sampled frames."""
+    """Find the overlay of a video: (tensors, info) as in artefact.FORMATS["nitrogen.overlay/1"], and the sampled frames."""
     frames, numbers, count = sample(video, cfg.frames)
     frame_h, frame_w = frames[0].shape[:2]
     shrink = min(1.0, WORK_WIDTH / frame_w)
@@ -1929,11 +1932,11 @@ def video_sheet(path, frames, tensors, info, pool):
         shown += [caption(still, "median crop"), caption(drawn, text)]
     else:
         shown[0] = caption(shown[0], info["reason"])
-    sim.write_png(path, tile(shown, 3))
+    write_png(path, tile(shown, 3))
 
 
 @dataclass(frozen=True)
-class SheetConfig(sim.Common):
+class SheetConfig(Common):
     out: str = "data/templates.png"         # picture to write
     templates: str = ""                     # folder of your own skins: they come first
     family: str = ""                        # only this family, larger
@@ -1954,12 +1957,12 @@ def template_sheet(cfg: SheetConfig):
             ground[:, ground.shape[1] // 2:] = (200, 190, 170)
             composite(ground, picture, (ground.shape[1] - picture.shape[1]) // 2, 4)
             pictures.append(caption(ground, t.name))
-    sim.write_png(cfg.out, tile(pictures, 6 if cfg.family else 14))
+    write_png(cfg.out, tile(pictures, 6 if cfg.family else 14))
     print(f"{len(shown)} templates -> {cfg.out}")
 
 
 @dataclass(frozen=True)
-class BenchConfig(sim.Common):
+class BenchConfig(Common):
     videos: tuple[str, ...] = ()            # also: CPU seconds to look for the overlay of each of these
     size: int = 256                         # px: the overlay is scaled to fit into a square of this side
     images: int = 20                        # random states per template
@@ -1978,7 +1981,7 @@ def crowd(n: int) -> Pool:
 
 def bench(cfg: BenchConfig) -> float:
     """Overlay images drawn per second of one core, over all templates: 3 of 16 buttons pressed, sticks anywhere; and what localization takes."""
-    sim.expect(cfg, size=(8, 4096), images=(1, 1e6), pool=(1, 1e5))
+    expect(cfg, size=(8, 4096), images=(1, 1e6), pool=(1, 1e5))
     rng, spent, shown = np.random.default_rng(cfg.seed), 0.0, list(templates().values())
     for t in shown:
         scale = cfg.size / max(t.size)
@@ -2008,14 +2011,14 @@ def bench(cfg: BenchConfig) -> float:
 def label(cfg: Config, video: str) -> dict:
     """Localize one video and write its artefact; returns the metadata.  A finished output is kept."""
     path = Path(cfg.out) / f"{Path(video).stem}.overlay.safetensors"
-    sim.video_facts(video)
-    recipe = sim.recipe_of(cfg, video, *files_in(cfg.templates))
-    kept, picture = sim.finished(path, "nitrogen.overlay/1", recipe, cfg.fresh), path.with_suffix(".png")
-    tensors, info, frames = (*sim.read(path, "nitrogen.overlay/1"), None) if kept else locate(video, pool(cfg.templates), cfg)
+    video_facts(video)
+    recipe = recipe_of(cfg, video, *files_in(cfg.templates))
+    kept, picture = artefact.finished(path, "nitrogen.overlay/1", recipe, cfg.fresh), path.with_suffix(".png")
+    tensors, info, frames = (*artefact.read(path, "nitrogen.overlay/1"), None) if kept else locate(video, pool(cfg.templates), cfg)
     if cfg.sheet and not (kept and picture.exists()):
         video_sheet(picture, sample(video, cfg.frames)[0] if kept else frames, tensors, info, pool(cfg.templates))
     if not kept:
-        sim.write(path, tensors, "nitrogen.overlay/1", recipe=recipe, **info)
+        artefact.write(path, tensors, "nitrogen.overlay/1", recipe=recipe, **info)
     if info["found"]:
         what = f"{info['template']} with {info['inliers']} inliers, {info['votes']}/{len(info['sampled'])} frames agree"
         tqdm.write(f"{video}: {what} -> {path}{' (kept)' if kept else ''}")
@@ -2029,7 +2032,7 @@ def main(cfg: Config):
           f"bar {cfg.min_inliers} inliers; a few seconds a video")
     if cfg.videos:
         pool(cfg.templates).index("sift")                   # made here, once; the workers find it on disk
-    sim.for_each(functools.partial(label, cfg), cfg.videos, cfg.workers, ray=cfg.ray, summary=summary)
+    for_each(functools.partial(label, cfg), cfg.videos, cfg.workers, ray=cfg.ray, summary=summary)
 
 
 def summary(done: list) -> None:
@@ -2040,5 +2043,5 @@ def summary(done: list) -> None:
 
 
 if __name__ == "__main__":
-    sim.command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet), "bench": (BenchConfig, bench),
+    command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet), "bench": (BenchConfig, bench),
                                "train": (TrainConfig, train)})

@@ -7,7 +7,7 @@
 In, per video:  LABELS/<stem>.actions.safetensors   buttons [T, 16], sticks [T, 4]; from parse.py, or from --nitrogen, which writes them;
                                                     a recorder's (also <stem>.truth.safetensors) may lie beside the video
                 LABELS/<stem>.overlay.safetensors   the box to paint out; only for parsed actions
-Out:            OUT/<stem>-000.safetensors, -001 ...  JPEG frames 256 x 256 with their actions (sim.FORMATS, nitrogen.shard/1)
+Out:            OUT/<stem>-000.safetensors, -001 ...  JPEG frames 256 x 256 with their actions (artefact.FORMATS, nitrogen.shard/1)
                 OUT/manifest.json                     what is in the folder
 
 A row is one frame of the video, or one timestep of the released labels.  Segments of 20 s are kept if at least half of their
@@ -34,7 +34,10 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import sim  # before numpy: it says which packages are missing
+from common import artefact
+from common.command_line import Many, command_line, expect, recipe_of
+from common.pictures import read_video, video_facts, write_png
+from common.workers import begin_worker, for_each, sigint_held_back
 
 import numpy as np
 
@@ -52,7 +55,7 @@ LONGEST = 7 * 86400.0    # s, of a video whose frames come unevenly
 
 
 @dataclass(frozen=True)
-class Config(sim.Many):
+class Config(Many):
     videos: tuple[str, ...] = ()    # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
     nitrogen: str = ""              # SHARD_0000.tar.gz of the released dataset, or a pattern in quotes: labels of those videos (pip install pyarrow)
     labels: str = "data/labels"     # folder of the actions (and overlays)
@@ -127,7 +130,7 @@ def steady(p):
 
 def final_actions(path, scale: str = "percentile", percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:
     """(buttons uint8 [T, 16], sticks float32 [T, 4] in [-1, 1], tensors, info) of an actions file, parsed or recorded."""
-    tensors, info = sim.read(path, "nitrogen.actions/1")
+    tensors, info = artefact.read(path, "nitrogen.actions/1")
     if info.get("unit") not in ("grid", "normalized"):
         raise SystemExit(f"{path}: unit should be 'grid' or 'normalized', found {info.get('unit')!r}")
     buttons, sticks = tensors["buttons"] > 0.5, np.clip(tensors["sticks"], -1, 1)
@@ -165,23 +168,23 @@ def find_labels(video: str, c: Config) -> Path | None:
 
 def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labels:
     """All that the files say; SystemExit with one line if they cannot belong to the video."""
-    facts = sim.video_facts(video)
+    facts = video_facts(video)
     buttons, sticks, tensors, info = final_actions(path, c.scale, c.percentile)
     T, fps, game = len(buttons), facts["fps"], info.get("game") or Path(video).stem.rsplit("-", 1)[0]
     area = area_of(c.area, facts)
     shown, doubts = tensors["shown"].copy(), []
     if "agreement" in info:
-        doubts = sim.doubtful(info["agreement"], buttons[tensors["confidence"] > 0])
-        shown &= ~np.array([name in doubts for name in (*sim.BUTTONS, "LEFT", "LEFT", "RIGHT", "RIGHT")])
+        doubts = artefact.doubtful(info["agreement"], buttons[tensors["confidence"] > 0])
+        shown &= ~np.array([name in doubts for name in (*artefact.BUTTONS, "LEFT", "LEFT", "RIGHT", "RIGHT")])
         buttons, sticks = buttons * shown[:16], sticks * shown[16:]
     if "chunks" in info:
         return released_labels(facts, buttons, sticks, tensors["shown"], info["chunks"], game, area, c)
-    boxes = sim.read(overlay, "nitrogen.overlay/1")[0]["bbox"].tolist() if overlay else [info["box"]] if c.mask and "box" in info else []
+    boxes = artefact.read(overlay, "nitrogen.overlay/1")[0]["bbox"].tolist() if overlay else [info["box"]] if c.mask and "box" in info else []
     frame, time, about = np.arange(T), tensors["time"], "parsed" if info["unit"] == "grid" else f"true actions ({path})"
     about += f", not trusted and masked: {' '.join(doubts)}" if doubts else ""
     if uneven(time):
         if not time[-1] - time[0] < LONGEST:
-            raise SystemExit(f"{path}: its times run from {time[0]:g} to {time[-1]:g} s; parse the video again: {sim.MAKER['actions']} --fresh")
+            raise SystemExit(f"{path}: its times run from {time[0]:g} to {time[-1]:g} s; parse the video again: {artefact.MAKER['actions']} --fresh")
         frame, time, fps = evened(time, c.rate)
         about += f", frames that come unevenly laid out at {fps:g}/s"
     segment = np.arange(len(frame)) // max(1, round(c.segment_seconds * fps))
@@ -223,7 +226,7 @@ def clamped(box, facts: dict, grow: float = 0, more: int = 0) -> tuple:
 # ---- the released dataset: labels only, 20 s a chunk, thousands of chunks in a tar ------------------------------------------
 
 MOST = 1 << 24                      # bytes of a member and of a column: an honest chunk's actions are about 50 kB
-RELEASED = (*(name.lower() for name in sim.BUTTONS), "j_left", "j_right")       # columns; there is also guide, which our pad has not
+RELEASED = (*(name.lower() for name in artefact.BUTTONS), "j_left", "j_right")       # columns; there is also guide, which our pad has not
 MEMBER = re.compile(r"(?:.*/)?([^/]+/[^/]+)/(actions_raw\.parquet|actions_processed\.parquet|metadata\.json)")
 
 
@@ -254,7 +257,7 @@ def members(archive):
 def parquet_reader():
     """A process of its own: on some broken files pyarrow does not raise, but ends the program that it is in."""
     atexit.register(parquet_reader.cache_clear)                     # not later, when half of Python is gone
-    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), sim.begin_worker)
+    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin_worker)
 
 
 def read_parquet(blob: bytes) -> dict:
@@ -262,7 +265,7 @@ def read_parquet(blob: bytes) -> dict:
     if not importlib.util.find_spec("pyarrow"):
         raise SystemExit("the released dataset is in parquet files: pip install pyarrow")
     try:
-        with sim.sigint_held_back():                                # also while it begins, Ctrl-C is not its business
+        with sigint_held_back():                                # also while it begins, Ctrl-C is not its business
             future = parquet_reader().submit(read_columns, blob)
         return future.result()
     except concurrent.futures.BrokenExecutor:
@@ -366,7 +369,7 @@ def import_released(c: Config) -> tuple[str, ...]:
     for archive in sorted(glob.glob(c.nitrogen)) or [c.nitrogen]:
         if not Path(archive).is_file():
             raise SystemExit(f"{archive}: no such file")
-        recipe = {"archive": sim.source(archive)}
+        recipe = {"archive": artefact.source(archive)}
         for name, known, faults in tqdm(released_videos(archive), Path(archive).name, unit="video"):
             broken += faults
             path = Path(c.labels) / f"{name}.actions.safetensors"
@@ -374,7 +377,7 @@ def import_released(c: Config) -> tuple[str, ...]:
                 missing[name] = known[0][0]["url"] if known else ""
             elif name in done:
                 broken.append(f"{archive}: {name}: more of its chunks, apart from the others")
-            elif sim.finished(path, "nitrogen.actions/1", recipe, c.fresh):
+            elif artefact.finished(path, "nitrogen.actions/1", recipe, c.fresh):
                 done[name] = videos[name]
             elif known := with_actions(known, broken, archive):
                 write_released(path, known, recipe)
@@ -383,7 +386,7 @@ def import_released(c: Config) -> tuple[str, ...]:
     for what, lines in (("no video", [f"{name!r} {url!r}" for name, url in missing.items()]), ("skipped", [repr(line)[1:-1] for line in broken])):
         if lines:
             path = Path(c.out) / f"{what.replace(' ', '-')}.txt"
-            sim.write_bytes(path, "\n".join([*lines, ""]).encode())
+            artefact.write_bytes(path, "\n".join([*lines, ""]).encode())
             print("\n".join([*(f"{what}: {line}" for line in lines[:5]), f"{what}: {len(lines)} in all -> {path}"]), file=sys.stderr)
     if not done:
         raise SystemExit(f"{c.nitrogen}: none of the given videos is in it; a copy's name should be <video id>.mp4")
@@ -397,7 +400,7 @@ def write_released(path, known: list, recipe: dict) -> None:
     chunks = [{k: facts[k] for k in ("size", "seconds", "start", "frames", "boxes", "area")} | {"rows": rows}
               for (facts, _), *rows in zip(known, ends, ends[1:])]
     time = [f["start"] + np.arange(len(b)) * f["seconds"] / f["size"] for (f, _), b in zip(known, buttons)]
-    sim.write(path, {"buttons": np.concatenate(buttons), "sticks": np.concatenate(sticks), "shown": np.logical_and.reduce(shown),
+    artefact.write(path, {"buttons": np.concatenate(buttons), "sticks": np.concatenate(sticks), "shown": np.logical_and.reduce(shown),
                      "confidence": np.ones(ends[-1], np.float16), "time": np.concatenate(time)}, "nitrogen.actions/1", unit="normalized",
               game=max(sorted(set(games)), key=games.count), controller=known[0][0]["controller"], chunks=chunks, recipe=recipe)
 
@@ -511,11 +514,11 @@ def pictures(video, frames, labels: Labels, segments, quality: int):
     motion: how far the picture moved since the frame before, in x and y, and how much it changed otherwise; 0 after a gap."""
     import cv2
     before, last, window = None, -9, cv2.createHanningWindow((128, 128), cv2.CV_32F)
-    for segment, (i, _, rgb) in zip(segments, sim.read_video(video, frames)):
+    for segment, (i, _, rgb) in zip(segments, read_video(video, frames)):
         boxes, (left, top, right, bottom) = labels.views[segment]
         for x0, y0, x1, y1 in boxes:
             rgb[y0:y1, x0:x1] = MASK_COLOUR
-        small = cv2.resize(rgb[top:bottom, left:right], (sim.FRAME, sim.FRAME), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(rgb[top:bottom, left:right], (artefact.FRAME, artefact.FRAME), interpolation=cv2.INTER_AREA)
         grey = cv2.resize(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (128, 128), interpolation=cv2.INTER_AREA).astype(np.float32)
         motion = np.zeros(3, np.float32)
         if i <= last + 4:
@@ -529,9 +532,9 @@ def filter_video(video: str, c: Config) -> dict | None:
     from tqdm import tqdm
     stem, overlay = Path(video).stem, Path(c.labels) / f"{Path(video).stem}.overlay.safetensors"
     path = find_labels(video, c)
-    info = sim.read(path, "nitrogen.actions/1")[1] if path else {}
+    info = artefact.read(path, "nitrogen.actions/1")[1] if path else {}
     parsed = info.get("unit") == "grid"                                                             # else a recorder's, and no overlay is needed
-    if (parsed or not path) and overlay.exists() and sim.read(overlay, "nitrogen.overlay/1")[1].get("found") is False:
+    if (parsed or not path) and overlay.exists() and artefact.read(overlay, "nitrogen.overlay/1")[1].get("found") is False:
         line = f"{video}: no overlay was found in it, so there is nothing to learn from"
         if len(c.videos) == 1:
             raise SystemExit(line)
@@ -550,13 +553,13 @@ def filter_video(video: str, c: Config) -> dict | None:
     keep, stays = kept_rows(labels, c.min_active)
     groups = np.array_split(np.flatnonzero(keep), max(1, -(-int(keep.sum()) // c.rows_per_shard)))
     paths = [Path(c.out) / f"{stem}-{k:03d}.safetensors" for k in range(len(groups))]
-    recipe = sim.recipe_of(c, video, path, *([overlay] if overlay else []))
-    if not all([sim.finished(p, "nitrogen.shard/1", recipe, c.fresh) for p in paths]):
+    recipe = recipe_of(c, video, path, *([overlay] if overlay else []))
+    if not all([artefact.finished(p, "nitrogen.shard/1", recipe, c.fresh) for p in paths]):
         split = "validation" if zlib.crc32(stem.encode()) % 1000 < 1000 * c.validation else "train"
         counts = {"split": split, "rows": len(keep), "known": int(labels.known.sum()), "kept": int(keep.sum()),
                   "segments": [int(stays.sum()), len(stays)], "shards": len(paths)}
         write_shards(video, paths, groups, labels, counts, recipe, c)
-    info = sim.read(paths[-1], "nitrogen.shard/1")[1]
+    info = artefact.read(paths[-1], "nitrogen.shard/1")[1]
     n, lag = info["counts"], info["lag"]
     tqdm.write(f"{video}: {labels.about}; kept {n['kept']:,} of {n['rows']:,} rows ({100 * n['kept'] / max(n['rows'], 1):.0f} %), "
                f"{n['segments'][0]} of {n['segments'][1]} segments, {n['chunks']:,} chunks, {n['split']}"
@@ -583,7 +586,7 @@ def write_shards(video, paths, groups, labels: Labels, counts: dict, recipe: dic
         sizes[new[group]] = [len(jpeg) for jpeg, _ in made]
         if path is paths[-1] and moves:                                                     # known when the whole video has been seen
             lag = picture_lag(np.hstack([labels.buttons[shown], labels.sticks[shown]]), np.stack(moves), labels.fps * len(shown) / len(rows))
-        sim.write(path, {
+        artefact.write(path, {
             "jpeg": np.frombuffer(b"".join(jpeg for jpeg, _ in made), np.uint8), "offset": np.cumsum([0, *sizes], dtype=np.int64),
             "buttons": labels.buttons[group], "sticks": labels.sticks[group].astype(np.float32), "mask": labels.shown[None],
             "video": np.zeros(len(group), np.int32), "frame": labels.frame[group], "time": labels.time[group],
@@ -595,8 +598,8 @@ def write_shards(video, paths, groups, labels: Labels, counts: dict, recipe: dic
             old.unlink()
 
 
-MANIFEST = {"videos": {str: {"game": str, "split": str, "rows": sim.N, "kept": sim.N, "chunks": sim.N, "shards": (0, 1e6), "files": {str: sim.N},
-                             "lag?": {"frames": sim.N, "confidence": sim.N}}}}
+MANIFEST = {"videos": {str: {"game": str, "split": str, "rows": artefact.N, "kept": artefact.N, "chunks": artefact.N, "shards": (0, 1e6), "files": {str: artefact.N},
+                             "lag?": {"frames": artefact.N, "confidence": artefact.N}}}}
 
 
 def manifest(folder) -> dict:
@@ -604,7 +607,7 @@ def manifest(folder) -> dict:
     videos = {}
     for path in sorted(Path(folder).glob("*.safetensors")):
         try:
-            info = sim.read(path, "nitrogen.shard/1")[1]
+            info = artefact.read(path, "nitrogen.shard/1")[1]
         except SystemExit as e:
             print(f"{e}; left out of the manifest", file=sys.stderr)
             continue
@@ -621,7 +624,7 @@ def shards_in(folder) -> list[Path]:
     """The files of a folder; SystemExit with one line if there are none."""
     paths = sorted(Path(folder).glob("*.safetensors"))
     if not paths:
-        raise SystemExit(f"{folder}: no shards there; make them: {sim.MAKER['shard']} --out {folder}")
+        raise SystemExit(f"{folder}: no shards there; make them: {artefact.MAKER['shard']} --out {folder}")
     return paths
 
 
@@ -641,7 +644,7 @@ class Shards:
                 raise SystemExit(f"{path}: cut for chunks of {info['horizon']} actions at {info['rate']:g}/s, the model wants {horizon} at "
                                  f"{rate:g}/s: run filter.py with --horizon {horizon} --rate {rate:g} --shift {shift} --fresh")
             if len(part["start"]) and part["start"].max() + offsets[-1] >= len(part["frame"]):
-                raise SystemExit(f"{path}: a chunk in it runs past its rows; make it anew: {sim.MAKER['shard']} --fresh")
+                raise SystemExit(f"{path}: a chunk in it runs past its rows; make it anew: {artefact.MAKER['shard']} --fresh")
             if about["split"] == split and len(part["start"]):
                 part.offsets = offsets
                 self.parts.append(part)
@@ -673,12 +676,12 @@ class Part:
     """One shard: checked once; the small tensors are in memory, the JPEG bytes on disk (memory-mapped)."""
 
     def __init__(self, path):
-        self.tensors, self.info = sim.read(path, "nitrogen.shard/1")
+        self.tensors, self.info = artefact.read(path, "nitrogen.shard/1")
         t, self.about = self.tensors, self.info["videos"][0]
         sizes, R, V = np.diff(t["offset"]), len(t["frame"]), len(t["mask"])
         if len(sizes) != R or t["offset"][0] != 0 or t["offset"][-1] != len(t["jpeg"]) or (sizes < 0).any() or R and not 0 <= t["video"].min() <= t["video"].max() < V \
                 or len(t["start"]) and not (0 <= t["start"].min() <= t["start"].max() < R and sizes[t["start"]].all()):
-            raise SystemExit(f"{path}: its offsets do not fit its frames; make it anew: {sim.MAKER['shard']} --fresh")
+            raise SystemExit(f"{path}: its offsets do not fit its frames; make it anew: {artefact.MAKER['shard']} --fresh")
 
     def __getitem__(self, name):
         return self.tensors[name]
@@ -696,7 +699,7 @@ def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
     except cv2.error:                                       # larger than any honest picture
         image = None
     if image is None:
-        raise SystemExit(f"a shard holds a frame that is no JPEG; make the shards anew: {sim.MAKER['shard']} --fresh")
+        raise SystemExit(f"a shard holds a frame that is no JPEG; make the shards anew: {artefact.MAKER['shard']} --fresh")
     if image.shape[0] != side:
         image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(image[..., ::-1])
@@ -707,7 +710,7 @@ def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
 def piano_roll(buttons, sticks, kept, shown, width: int = 1180):
     """RGB picture [h, 1280, 3]: a lane per button and stick axis over time; below, what is kept (green) and what is not (red)."""
     import cv2
-    T, names = len(buttons), (*sim.BUTTONS, *sim.STICKS)
+    T, names = len(buttons), (*artefact.BUTTONS, *artefact.STICKS)
     at = np.arange(width) * T // width                                   # first row of each column
     tall = [11] * 16 + [35] * 4 + [15]
     canvas = np.full((sum(tall) + 2 * len(tall), 100 + width, 3), 40, np.uint8)
@@ -733,7 +736,7 @@ def piano_roll(buttons, sticks, kept, shown, width: int = 1180):
 
 
 def save_picture(path: Path, rows: list) -> None:
-    sim.write_png(path, np.vstack(rows))
+    write_png(path, np.vstack(rows))
     print(f"picture -> {path}")
 
 
@@ -744,8 +747,8 @@ def inspect(path) -> None:
         return inspect_folder(path)
     if path.suffix != ".safetensors":
         return inspect_archive(path)
-    sim.show(path)
-    if sim.read(path)[1]["format"] == "nitrogen.shard/1" and len((part := Part(path))["frame"]):
+    artefact.show(path)
+    if artefact.read(path)[1]["format"] == "nitrogen.shard/1" and len((part := Part(path))["frame"]):
         row = np.round((part["time"] - part["time"][0]) * part.about["fps"]).astype(int)
         T = row[-1] + 1
         kept, buttons, sticks = np.zeros(T, bool), np.zeros((T, 16), np.uint8), np.zeros((T, 4), np.float32)
@@ -758,14 +761,14 @@ def inspect(path) -> None:
 def inspect_folder(folder: Path) -> None:
     file = folder / "manifest.json"
     if not file.exists():
-        raise SystemExit(f"{file}: no such file; {sim.MAKER['shard']} --out {folder} writes it")
+        raise SystemExit(f"{file}: no such file; {artefact.MAKER['shard']} --out {folder} writes it")
     try:
         said = json.loads(file.read_bytes())
-        fault = sim.amiss(said, MANIFEST)
+        fault = artefact.amiss(said, MANIFEST)
     except (ValueError, RecursionError) as e:
         fault = str(e)
     if fault:
-        raise SystemExit(f"{file}: not a manifest ({fault}); {sim.MAKER['shard']} --out {folder} writes it anew") from None
+        raise SystemExit(f"{file}: not a manifest ({fault}); {artefact.MAKER['shard']} --out {folder} writes it anew") from None
     videos = said["videos"]
     print(f"{'video':24s} {'game':14s} {'split':10s} {'rows':>9s} {'kept':>9s} {'chunks':>9s} {'shards':>6s} {'MB':>8s}  lag (confidence)")
     for name, v in videos.items():
@@ -818,19 +821,19 @@ def summary(c: Config, counts: list) -> None:
 def run(c: Config) -> None:
     if c.scale not in ("radius", "percentile"):
         raise SystemExit(f"--scale {c.scale}: expected radius or percentile")
-    sim.expect(c, segment_seconds=(0.1, 1e6), min_active=(0, 1), percentile=(50, 100), rate=(0.1, 1000), horizon=(1, 10_000), shift=(0, 10_000),
+    expect(c, segment_seconds=(0.1, 1e6), min_active=(0, 1), percentile=(50, 100), rate=(0.1, 1000), horizon=(1, 10_000), shift=(0, 10_000),
                min_agreement=(-1, 1), quality=(1, 100), rows_per_shard=(1, 1e9), validation=(0, 1))
     videos = import_released(c) if c.nitrogen else c.videos
     try:
-        sim.for_each(functools.partial(filter_video, c=c), videos, c.workers, ray=c.ray, summary=functools.partial(summary, c))
+        for_each(functools.partial(filter_video, c=c), videos, c.workers, ray=c.ray, summary=functools.partial(summary, c))
     finally:
         if (there := manifest(c.out))["videos"]:                        # of all that is in the folder, also from other runs
-            sim.write_bytes(Path(c.out) / "manifest.json", json.dumps(there, indent=1).encode())
+            artefact.write_bytes(Path(c.out) / "manifest.json", json.dumps(there, indent=1).encode())
 
 
 def main(argv=None):
     argv = [a for a in (sys.argv[1:] if argv is None else argv) if a != "--videos"]         # they may be named so, which reads better with --nitrogen
-    sim.command_line(__doc__, {"": (Config, run)}, argv, inspect)
+    command_line(__doc__, {"": (Config, run)}, argv, inspect)
 
 
 if __name__ == "__main__":

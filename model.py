@@ -27,7 +27,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import sim  # before torch: it sets how OpenMP threads wait
+from common import artefact
+from common.command_line import Common, command_line
+from common.device import autocast, keep_memory, pick_device
 
 import cv2
 import numpy as np
@@ -37,13 +39,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch.utils.checkpoint import checkpoint
 
-
 # Layouts of an action vector.  Ours: 16 buttons, then 4 axes (paper 2.3).  The released checkpoint has GUIDE and four
 # virtual right-stick directions more, in its own order; its model card describes 17 buttons.
-ACTIONS = sim.BUTTONS + sim.STICKS
+ACTIONS = artefact.BUTTONS + artefact.STICKS
 RELEASED = ("BACK", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "EAST", "GUIDE", "LEFT_SHOULDER", "LEFT_THUMB", "LEFT_TRIGGER",
             "NORTH", "RIGHT_BOTTOM", "RIGHT_LEFT", "RIGHT_RIGHT", "RIGHT_SHOULDER", "RIGHT_THUMB", "RIGHT_TRIGGER", "RIGHT_UP", "SOUTH",
-            "START", "WEST", *sim.STICKS)
+            "START", "WEST", *artefact.STICKS)
 CARD = tuple(n for n in RELEASED if n not in ("RIGHT_BOTTOM", "RIGHT_LEFT", "RIGHT_RIGHT", "RIGHT_UP"))
 
 
@@ -333,7 +334,7 @@ class NitroGen(nn.Module):
         """
         values = {name: raw[..., i] for i, name in enumerate(self.c.actions)}
         absent = np.full(raw.shape[:-1], 0.5, np.float32)
-        buttons, sticks = (np.stack([values.get(n, absent) for n in names], -1) for names in (sim.BUTTONS, sim.STICKS))
+        buttons, sticks = (np.stack([values.get(n, absent) for n in names], -1) for names in (artefact.BUTTONS, artefact.STICKS))
         return {"buttons": buttons > 0.5, "sticks": np.clip(2 * sticks - 1, -1, 1)}
 
     def pixels(self, images):
@@ -366,7 +367,7 @@ def initialize(m):
 def save(path, state: dict, net: NitroGen, half: bool = False, **info) -> None:
     """Write `state` (name -> tensor) of `net` as a nitrogen.policy/1 file; `half`: float16, for shipping."""
     tensors = {k: v.detach().cpu().to(torch.float16 if half else torch.float32).numpy() for k, v in state.items()}
-    sim.write(path, tensors, "nitrogen.policy/1", model=dataclasses.asdict(net.c), **info)
+    artefact.write(path, tensors, "nitrogen.policy/1", model=dataclasses.asdict(net.c), **info)
 
 
 def load(path, device: str = "auto", dtype: str = "float32", fast: bool = False) -> NitroGen:
@@ -377,13 +378,13 @@ def load(path, device: str = "auto", dtype: str = "float32", fast: bool = False)
     """
     net, tensors, _ = opened(path)
     net.load_state_dict({k: torch.from_numpy(tensors[k]).float() for k in net.state_dict()}, assign=True)
-    net = net.to(sim.pick_device(device), getattr(torch, dtype)).eval()
+    net = net.to(pick_device(device), getattr(torch, dtype)).eval()
     return accelerate(net) if fast else net
 
 
 def opened(path):
     """A policy file, checked against itself: its network on torch's meta device, its arrays, its metadata."""
-    tensors, info = sim.read(path, "nitrogen.policy/1")
+    tensors, info = artefact.read(path, "nitrogen.policy/1")
     try:
         net = skeleton(Config(**{**info["model"], "actions": tuple(info["model"]["actions"])}), len(tensors))
     except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as e:
@@ -578,7 +579,7 @@ def unpack(path):
 
 
 @dataclass(frozen=True)
-class Files(sim.Common):
+class Files(Common):
     files: tuple[str, ...] = ()     # the file to read, then the one to write
 
 
@@ -594,7 +595,7 @@ def convert(c: Files) -> None:
     """The released checkpoint -> a policy file."""
     source, target = pair(c)
     config, tensors, info = unpack(source)
-    sim.write(target, tensors, "nitrogen.policy/1", model=dataclasses.asdict(config), source=[sim.source(source)], **info)
+    artefact.write(target, tensors, "nitrogen.policy/1", model=dataclasses.asdict(config), source=[artefact.source(source)], **info)
     inspect(target)
 
 
@@ -613,7 +614,7 @@ def export(c: Files) -> None:
         table = position_table(*shape[1:])[None] if name.endswith(".pe") else torch.zeros(shape)
         state[name] = table if kept is None else torch.from_numpy(kept)
     state = {k: v.to(getattr(torch, before.get("dtypes", {}).get(k, "float32"))).contiguous().clone() for k, v in state.items()}
-    with sim.replacing(target) as part:
+    with artefact.replacing(target) as part:
         torch.save({"model": state, "step": before.get("step", info.get("step", 0)), "epoch": before.get("epoch", 0), "ckpt_config": about}, part)
     print(f"{source} -> {target}: {len(state)} tensors")
 
@@ -627,7 +628,7 @@ def half(c: Half) -> None:
     """A policy file -> the same in float16, for shipping; what is known of its making goes along."""
     source, target = pair(c)
     net, tensors, info = opened(source)
-    origin, kept = sim.source(source), {k: v for k, v in info.items() if k not in ("format", "model", "tensors", "command")}
+    origin, kept = artefact.source(source), {k: v for k, v in info.items() if k not in ("format", "model", "tensors", "command")}
     if c.figures:
         try:
             report = json.loads(Path(c.figures).read_bytes())
@@ -644,8 +645,8 @@ def inspect(path) -> None:
     """Print a checkpoint of either kind: config, parameters per part, action layout.  Other stages' files as they do."""
     if Path(path).suffix in (".pt", ".pth"):
         c, tensors, info = unpack(path)
-    elif sim.read(path)[1].get("format") != "nitrogen.policy/1":
-        return sim.show(path)
+    elif artefact.read(path)[1].get("format") != "nitrogen.policy/1":
+        return artefact.show(path)
     else:
         net, tensors, info = opened(path)
         c = net.c
@@ -730,7 +731,7 @@ def accelerate(net: NitroGen) -> NitroGen:
 # ---- bench --------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Bench(sim.Common):
+class Bench(Common):
     net: str = "tiny"               # preset; --config says the same
     dtype: str = "auto"             # float32 or bfloat16; auto: bfloat16 where the hardware multiplies it
     fast: bool = True               # packed weights, or torch.compile and CUDA graphs
@@ -742,13 +743,13 @@ class Bench(sim.Common):
 def bench(c: Bench) -> None:
     """Latency, arithmetic and memory of a preset on this device; batches are many games at once."""
     import resource
-    sim.keep_memory()
+    keep_memory()
     if c.threads:
         torch.set_num_threads(c.threads)
     if c.net not in CONFIGS:
         raise SystemExit(f"--net {c.net}: expected one of {', '.join(CONFIGS)}")
-    device, m = torch.device(sim.pick_device(c.device)), CONFIGS[c.net]
-    with sim.autocast(device.type):
+    device, m = torch.device(pick_device(c.device)), CONFIGS[c.net]
+    with autocast(device.type):
         native = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
     dtype = native if c.dtype == "auto" else c.dtype
     if dtype not in ("float32", "bfloat16"):
@@ -814,7 +815,7 @@ def rated(device) -> tuple[float, str]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     if known := [(value, f"{part}, data sheet") for part, value in RATED.items() if re.search(rf"\b{part}\b", name)]:
         return known[0]
-    with sim.autocast(device.type):
+    with autocast(device.type):
         dtype = torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32
     return peak(device, dtype) / 1e3, f"a matrix product on {name}"
 
@@ -835,7 +836,7 @@ def gflop(c: Config, B: int, S: int = 0, draws: int = 1, freeze: bool = False) -
 
 
 def main(argv=None):
-    sim.command_line(__doc__, {"bench": ({k: Bench(net=k) for k in CONFIGS}, bench), "convert": (Files, convert), "export": (Files, export), "half": (Half, half)},
+    command_line(__doc__, {"bench": ({k: Bench(net=k) for k in CONFIGS}, bench), "convert": (Files, convert), "export": (Files, export), "half": (Half, half)},
                      argv, inspect)
 
 

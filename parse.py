@@ -34,7 +34,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import sim  # before torch: it sets how OpenMP threads wait
+from common import artefact
+from common.command_line import Common, Many, command_line, expect, recipe_of, shipped
+from common.device import autocast, keep_memory, pick_device
+from common.pictures import VideoWriter, read_video, video_facts
+from common.workers import for_each
 
 import cv2
 import numpy as np
@@ -46,6 +50,7 @@ from tqdm import tqdm
 
 import extract
 from model import Packed
+from templates import pads
 
 CROP = 128              # px, side of each registered crop; CHOICE: the paper does not give it
 GRID = 11               # cells per axis of a stick's heat map, paper 2.1
@@ -64,7 +69,7 @@ BATCH = 16              # pairs of frames per pass of the network when parsing
 # ---- configuration ---------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Config(sim.Many):
+class Config(Many):
     videos: tuple[str, ...] = ()                    # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
     out: str = "data/labels"                        # folder of the overlay artefacts, and of what is written
     weights: str = "weights/parse.safetensors"      # what `train` made
@@ -90,7 +95,7 @@ NETS = {
 
 
 @dataclass(frozen=True)
-class TrainConfig(sim.Common):
+class TrainConfig(Common):
     out: str = "data/parser/parse.safetensors"      # the weights; <stem>.state.safetensors beside it resumes
     init: str = ""                                  # weights to start from: a parser's, or a published SegFormer encoder (--net b0 for MiT-B0)
     templates: str = ""                             # folder of your own skins to adapt to: three quarters of the pairs show one
@@ -346,7 +351,7 @@ class Parser(nn.Module):
                              ("near", rings((0.6, 4, 0), (1.0, 8, 0), (1.25, 4, 0.5))), ("far", rings((1.0, 4, 0)))):
             self.register_buffer(name, points, persistent=False)
         self.button_in = nn.Linear(2 * len(self.nine) * (net.decoder + net.detail), net.decoder)
-        self.button_name = nn.Parameter(torch.zeros(len(sim.BUTTONS), net.decoder))
+        self.button_name = nn.Parameter(torch.zeros(len(artefact.BUTTONS), net.decoder))
         self.button_knob = nn.Linear(net.head, net.decoder)
         self.button_match = nn.Linear(3 * MARKS, net.decoder)            # of the own frame, the other, the median
         self.button_out = nn.Linear(net.decoder, 2)                     # pressed, visible
@@ -387,7 +392,7 @@ class Parser(nn.Module):
         x = x.to(self.button_name.dtype)
         fine = F.gelu(self.detail(x, near) + fine)
         coarse = F.gelu(sample(self.decoder(self.encoder(x, patches)).float(), far)).to(fine.dtype)      # sampling in bfloat16 is far slower
-        nine = len(sim.BUTTONS) * len(self.nine)
+        nine = len(artefact.BUTTONS) * len(self.nine)
         (near, fine), (far, coarse) = (f.tensor_split([f.shape[2] - nine], 2) for f in (fine, coarse))
         heat, knobs = self.read_sticks(far, near, look, maps)
         buttons, seen = self.read_buttons(coarse, fine, knobs, marks).unbind(-1)
@@ -419,8 +424,8 @@ class Parser(nn.Module):
         match = self.button_match(torch.cat([own, own.flip(1), median], -1))
         f = torch.cat([coarse, coarse.flip(1), fine, fine.flip(1)], -1)
         f = rearrange(f, "B t (n p) c -> B t n (p c)", p=len(self.nine))
-        first = sim.BUTTONS.index("LEFT_THUMB")
-        clicks = F.pad(self.button_knob(knobs), (0, 0, first, len(sim.BUTTONS) - first - 2))
+        first = artefact.BUTTONS.index("LEFT_THUMB")
+        clicks = F.pad(self.button_knob(knobs), (0, 0, first, len(artefact.BUTTONS) - first - 2))
         f = F.gelu(self.button_in(f) + self.button_name + clicks + match)
         pressed, seen = self.button_out(f).float().unbind(-1)
         stands = (marks[..., 0, :2].float().clamp(-0.5, 1.5).mean(-1) - PRESSED) * (marks[..., 0, 3] > 0)       # 0: nothing to compare
@@ -445,7 +450,7 @@ def accelerate(parser: Parser, dtype=None) -> Parser:
     """Make a network that only reads as fast as this CPU allows: packed weights, in bfloat16 where the hardware multiplies it."""
     if parser.button_name.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return parser
-    with sim.autocast("cpu"):
+    with autocast("cpu"):
         dtype = dtype or (torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32)
     for p in parser.parameters():
         p.requires_grad_(False).data = p.data.to(dtype)
@@ -469,7 +474,7 @@ def geometry(layout: dict):
     w, h = layout["size"]
     boxes, sticks, shown = np.zeros((16, 4), np.float32), np.zeros((2, 6), np.float32), np.zeros(20, bool)
     for name, (x, y, bw, bh) in layout["buttons"].items():
-        i = sim.BUTTONS.index(name)
+        i = artefact.BUTTONS.index(name)
         boxes[i], shown[i] = ((x + bw / 2) / w, (y + bh / 2) / h, bw / 2 / w, bh / 2 / h), True
     for i, side in enumerate(("LEFT", "RIGHT")):
         if side in layout["sticks"]:
@@ -636,7 +641,7 @@ class ButtonFilter:
         for name, box in boxes.items():
             part = extract.region(np.array(box) * WIDE / size[0] + (-1, -1, 2, 2))
             if np.abs(change[part]).max(initial=0) > 4:
-                parts[sim.BUTTONS.index(name)] = values[part].ravel()
+                parts[artefact.BUTTONS.index(name)] = values[part].ravel()
         self.buttons, self.sizes = list(parts), np.array([len(p) for p in parts.values()], int)
         self.values = np.concatenate([*parts.values(), np.zeros(0, int)])                   # of all buttons, one after the other
         self.change, self.curved = change.take(self.values), laplacian(change).take(self.values)
@@ -668,7 +673,7 @@ class MatchedFilter:
         looks = extract.looks(boxes, lambda on: show(template, on, rest[1]))
         self.buttons = ButtonFilter(buttons, looks, median, affine, template.size)
         faintly = lambda *a: faint(show(*a), self.buttons.opacity)              # noqa: E731
-        clicked, grounds = np.array([b.endswith("THUMB") for b in sim.BUTTONS]), faintly(extract.without_sticks(template), *rest)
+        clicked, grounds = np.array([b.endswith("THUMB") for b in artefact.BUTTONS]), faintly(extract.without_sticks(template), *rest)
         for i, side in enumerate(("LEFT", "RIGHT")):
             if side in layout["sticks"]:
                 alone = extract.stick_alone(template, side)
@@ -682,7 +687,7 @@ class MatchedFilter:
         for i, filter in self.sticks.items():
             maps[i], click = filter(picture, affine)
             if len(filter.knobs) > 1:                                           # a click shows on the knob, wherever that is
-                marks[sim.BUTTONS.index("LEFT_THUMB") + i] = click
+                marks[artefact.BUTTONS.index("LEFT_THUMB") + i] = click
         return maps, marks, seen
 
     def __call__(self, picture, affine):
@@ -729,7 +734,7 @@ class Agreement:
         at_rest, pressed = self.stands[0] / np.maximum(self.stands[1], 1)
         often = self.stands[1] >= 3
         apart = np.where(often[0], pressed - at_rest, pressed - PRESSED / 2)    # the ground behind shifts both; alone it must do without
-        states = dict(zip(sim.BUTTONS, np.where(often[1], apart / PRESSED, 1).clip(0, 1)))
+        states = dict(zip(artefact.BUTTONS, np.where(often[1], apart / PRESSED, 1).clip(0, 1)))
         edges = {name: ab / max((aa * bb) ** 0.5, 1e-6) for name, (ab, aa, bb) in self.sums[way].items()}
         return {name: round(float(min(value, states.get(name, 1))), 3) for name, value in edges.items()}
 
@@ -781,10 +786,10 @@ def through_codec(rng, frames: list) -> list:
     except ImportError:
         with tempfile.TemporaryDirectory() as folder:
             path, (h, w) = f"{folder}/clip.mp4", frames[0].shape[:2]
-            with sim.VideoWriter(path, 30, w, h) as out:
+            with VideoWriter(path, 30, w, h) as out:
                 for f in frames:
                     out.write(f)
-            return [f for _, _, f in sim.read_video(path)]
+            return [f for _, _, f in read_video(path)]
     av.logging.set_level(av.logging.PANIC)                              # encoders chat
     name = rng.choice(["libx264", "mpeg4", "libvpx", "libvpx-vp9"], p=[0.5, 0.3, 0.1, 0.1])
     coder, reader = av.CodecContext.create(name, "w"), {"libx264": "h264", "libvpx": "vp8", "libvpx-vp9": "vp9"}.get(name, name)
@@ -823,8 +828,8 @@ class Skin:
         self.swap, self.invert = (rng.permutation(3), rng.random() < 0.5) if remade and rng.random() < 0.25 else (None, False)
         self.strength = rng.uniform(0.12, 1) if remade and rng.random() < 0.45 else 1.0
         self.tone = rng.uniform(0.2, 0.6) if remade and rng.random() < 0.2 and self.solid() else 0.0
-        self.clicks = np.array([b.endswith("THUMB") for b in sim.BUTTONS])
-        dpad = [b.startswith("DPAD") and not self.tone for b in sim.BUTTONS] if any(e.kind == "dpad" for e in template.elements) else [False] * 16
+        self.clicks = np.array([b.endswith("THUMB") for b in artefact.BUTTONS])
+        dpad = [b.startswith("DPAD") and not self.tone for b in artefact.BUTTONS] if any(e.kind == "dpad" for e in template.elements) else [False] * 16
         self.flip = (rng.random(16) < rng.choice([0, 0.5, 1], p=[0.7, 0.2, 0.1] if remade else [1, 0, 0])) & ~np.array(dpad)
 
     def solid(self) -> bool:
@@ -837,7 +842,7 @@ class Skin:
         if not self.tone:
             return extract.draw(template, buttons, sticks, self.scale)
         out = extract.draw(template, buttons & self.clicks, sticks, self.scale)
-        for name, on in zip(sim.BUTTONS, buttons & ~self.clicks):
+        for name, on in zip(artefact.BUTTONS, buttons & ~self.clicks):
             if on and name in self.boxes:
                 part = out[extract.region(self.boxes[name])]
                 color, alpha = part[..., :3].astype(np.float32), part[..., 3:]
@@ -876,7 +881,7 @@ def disguise(rng, item: dict) -> dict:
         item["cells"], item["maps"] = item["cells"] * np.float32([-1, 1]), item["maps"][..., ::-1]
     if rng.random() < 0.15:
         names = np.arange(18)
-        free = [i for i, b in enumerate(sim.BUTTONS) if not b.endswith("THUMB")]
+        free = [i for i, b in enumerate(artefact.BUTTONS) if not b.endswith("THUMB")]
         names[free] = rng.permutation(free)
         item |= {"boxes": item["boxes"][names[:16]], "buttons": item["buttons"][:, names[:16]], "marks": item["marks"][:, names[:16]], "visible": item["visible"][:, names],
                  "shown": np.append(item["shown"][names[:16]], item["shown"][16:])}
@@ -899,7 +904,7 @@ class Synthetic(torch.utils.data.Dataset):
     def __init__(self, seed: int, templates: list | None = None, own: list = (), photos: list = (), remade: bool = True, wild: float = WILD):
         """own: the user's skins, three quarters of the films, drawn as they are; photos: frames of games, RGB, beside the painted ones;
         remade: new looks are made of the other templates; wild: the share of the others that no known hand has drawn."""
-        known = [t for name, t in extract.templates().items() if not extract.held_out(name)] if templates is None else templates
+        known = [t for name, t in extract.templates().items() if not pads.held_out(name)] if templates is None else templates
         self.seed, self.own, self.templates, self.photos, self.remade, self.wild = seed, list(own), list(known), photos, remade, wild
         self.families = sorted({t.family for t in (*self.own, *self.templates)} | {"wild"})
         self.era, self.scenes, self.clip = None, [], (None, [])
@@ -908,7 +913,7 @@ class Synthetic(torch.utils.data.Dataset):
         """A random game picture and its 9 x 6 thumbnail; each era of films has its own set."""
         if self.era != group // self.REPAINT:
             cv2.setNumThreads(1)                                        # one process, one core
-            sim.keep_memory()
+            keep_memory()
             self.era = group // self.REPAINT
             paints = np.random.default_rng([self.seed, self.era, 1])
             pictures = [self.photos[paints.integers(len(self.photos))] if len(self.photos) and paints.random() < 0.3 else extract.paint(paints)
@@ -1032,7 +1037,7 @@ class Synthetic(torch.utils.data.Dataset):
         """Where the 16 buttons and the two knobs are in a picture, x, y, w, h px; far outside what the template does not show."""
         out = [[-99.0, -99.0, 1.0, 1.0]] * 18
         for name, box in layout["buttons"].items():
-            out[sim.BUTTONS.index(name)] = [*(box[:2] * scale + edge), *(box[2:] * scale)]
+            out[artefact.BUTTONS.index(name)] = [*(box[:2] * scale + edge), *(box[2:] * scale)]
         for i, side in enumerate(("LEFT", "RIGHT")):
             if side in layout["sticks"]:
                 x, y, radius, kw, kh = layout["sticks"][side]
@@ -1062,7 +1067,7 @@ def read_batch(parser: Parser, batch: dict, device: str):
     """A batch of `Synthetic` -> (logits of buttons, heat maps and visibility, the batch on the device)."""
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     median = batch["median"][:, None].expand_as(batch["frames"])
-    with sim.autocast(device):
+    with autocast(device):
         still = still_input(median, batch["looks"])
         return *parser(beside(batch["frames"]), batch["maps"], batch["marks"], still, batch["boxes"], batch["sticks"]), batch
 
@@ -1115,13 +1120,13 @@ def print_table(table: dict) -> None:
 
 def load(path, device: str = "cpu") -> Parser:
     """The parser in a weights file; SystemExit with one line if the file is not one."""
-    tensors, info = sim.read(path, "nitrogen.parser/1")
+    tensors, info = artefact.read(path, "nitrogen.parser/1")
     try:
         parser = Parser(Net(**{k: tuple(v) if isinstance(v, list) else v for k, v in info["net"].items()}))
         parser.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as e:
         fault = str(e).partition("\n")[0][:100]
-        raise SystemExit(f"{path}: does not fit this network ({fault}); make it anew: {sim.MAKER['parser']}") from None
+        raise SystemExit(f"{path}: does not fit this network ({fault}); make it anew: {artefact.MAKER['parser']}") from None
     return parser.to(device, memory_format=torch.channels_last).eval()
 
 
@@ -1134,17 +1139,17 @@ class ParserTraining(extract.Training):
         self.parser, self.started_from = Parser(NETS[cfg.net]), {}
         if cfg.init:
             fresh = self.parser.state_dict()
-            fits = {k: v for k, v in starting_weights(sim.shipped(cfg.init)).items() if k in fresh and v.shape == fresh[k].shape}
+            fits = {k: v for k, v in starting_weights(shipped(cfg.init)).items() if k in fresh and v.shape == fresh[k].shape}
             self.parser.load_state_dict(fresh | fits)
             with contextlib.suppress(SystemExit):                       # a published encoder does not say
-                self.started_from = {k: v for k, v in sim.read(sim.shipped(cfg.init))[1].items() if k in ("recipe", "images", "minutes", "figures", "started_from")}
+                self.started_from = {k: v for k, v in artefact.read(shipped(cfg.init))[1].items() if k in ("recipe", "images", "minutes", "figures", "started_from")}
             print(f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}" + ("" if len(fits) == len(fresh) else "; the others start at random"))
         self.parser.to(device, memory_format=torch.channels_last)
         params = dict(self.parser.named_parameters())
         groups = [{"params": [p for p in params.values() if p.ndim > 1], "weight_decay": cfg.weight_decay},
                   {"params": [p for p in params.values() if p.ndim < 2], "weight_decay": 0.0}]
-        start = [sim.shipped(cfg.init)] if cfg.init else []
-        recipe = sim.recipe_of(cfg, *start, *extract.files_in(cfg.backgrounds), *extract.files_in(cfg.templates))
+        start = [shipped(cfg.init)] if cfg.init else []
+        recipe = recipe_of(cfg, *start, *extract.files_in(cfg.backgrounds), *extract.files_in(cfg.templates))
         super().__init__(cfg, params, torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True), cfg.images / cfg.batch, recipe)
         self.average = {k: p.detach().clone() for k, p in params.items()}
         self.changing = {f"average.{k}": v for k, v in self.average.items()}
@@ -1170,11 +1175,11 @@ class ParserTraining(extract.Training):
 
 
 def train(cfg: TrainConfig) -> None:
-    device = sim.pick_device(cfg.device)
-    sim.keep_memory()
+    device = pick_device(cfg.device)
+    keep_memory()
     if cfg.net not in NETS:
         raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(NETS)}")
-    sim.expect(cfg, images=(1, 1e15), minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3), warmup=(1e-6, 0.99), ema=(0, 1), validation=(1, 1e9), workers=(0, 4096), threads=(0, 4096))
+    expect(cfg, images=(1, 1e15), minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3), warmup=(1e-6, 0.99), ema=(0, 1), validation=(1, 1e9), workers=(0, 4096), threads=(0, 4096))
     for folder in (cfg.backgrounds, cfg.templates):
         if folder and not Path(folder).is_dir():
             raise SystemExit(f"{folder}: no such folder")
@@ -1182,7 +1187,7 @@ def train(cfg: TrainConfig) -> None:
         torch.set_num_threads(cfg.threads)
     cv2.setNumThreads(1)
     photos = extract.film_frames(cfg.backgrounds) if cfg.backgrounds else []
-    held_out = [t for name, t in extract.templates().items() if extract.held_out(name)]
+    held_out = [t for name, t in extract.templates().items() if pads.held_out(name)]
     own = list(extract.read_skins(cfg.templates).values()) if cfg.templates else []
     data = Synthetic(cfg.seed, list(extract.templates().values()) if cfg.everything else None, own, photos)
     test = Synthetic(cfg.seed + 1_000_003, own or held_out, photos=photos, remade=False, wild=0 if own else WILD)
@@ -1199,7 +1204,7 @@ def train(cfg: TrainConfig) -> None:
     run, before, looks = ParserTraining(cfg, device), {}, lambda: extract.batches(test, 0, cfg.validation, 32, cfg.workers)
     if own and run.started_from:                                        # a parser, not just an encoder
         start, few = time.perf_counter(), min(cfg.validation, max(16, int(1.5 * drawn * cfg.minutes))) if cfg.minutes else cfg.validation
-        before = validate(load(sim.shipped(cfg.init), device), seen := list(extract.batches(test, 0, few, 32)), test.families, device)
+        before = validate(load(shipped(cfg.init), device), seen := list(extract.batches(test, 0, few, 32)), test.families, device)
         looks, run.seconds = (lambda: seen), run.seconds + 2 * (time.perf_counter() - start)          # the same pairs again at the end
         print(f"{cfg.init}, on what it is to adapt to:")
         print_table(before)
@@ -1210,7 +1215,7 @@ def train(cfg: TrainConfig) -> None:
     whose = "the same now" if before else "what it adapted to" if own else f"{len(held_out)} templates that were {'seen too' if cfg.everything else 'held out'}"
     print(f"on {whose}, other states and games:")
     print_table(table)
-    sim.write(cfg.out, {k: v.cpu().half().numpy() for k, v in run.average.items()}, "nitrogen.parser/1", net=dataclasses.asdict(run.parser.net),
+    artefact.write(cfg.out, {k: v.cpu().half().numpy() for k, v in run.average.items()}, "nitrogen.parser/1", net=dataclasses.asdict(run.parser.net),
               recipe=run.recipe, images=run.steps * cfg.batch, minutes=round(run.seconds / 60, 1), machine=extract.machine(device),
               templates=len(own) + len(data.templates), held_out=0 if own or cfg.everything else len(held_out), figures=table, before=before,
               started_from=run.started_from)
@@ -1231,7 +1236,7 @@ def ahead(items):
 
 def with_places(video, overlay: dict):
     """Yield (seconds, place, frame) in one pass; place: which of the overlay's positions holds then."""
-    for i, seconds, frame in sim.read_video(video):
+    for i, seconds, frame in read_video(video):
         yield seconds, max(int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1, 0), frame
 
 
@@ -1257,13 +1262,13 @@ def in_pairs(frames, pairs: int):
 def read_actions(parser: Parser, video, overlay: dict, template, device: str = "cpu") -> tuple[dict, dict]:
     """The tensors of a nitrogen.actions/1 file for one video, and how far what was read agrees with the frames, see Agreement.
 
-    overlay: as sim.read gives it; template: as extract.stored does.
+    overlay: as artefact.read gives it; template: as extract.stored does.
 
     One pass; of each frame only the answer is kept.  Frames that do not show the overlay: nothing pressed, confidence 0."""
     boxes, sticks, shown = geometry(layout := extract.layout(template))
     out = {"buttons": [], "sticks": [], "alone": [], "confidence": [], "time": []}
     compare, ways = Agreement(template, 2), ("sticks", "alone")                         # by the network, and by the matched filter alone
-    every = max(1, (count := sim.video_facts(video)["frames"]) // AGREED)
+    every = max(1, (count := video_facts(video)["frames"]) // AGREED)
     shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
     medians = np.stack([cv2.resize(m, (CROP, CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
     looks = extract.looks(layout["buttons"], lambda on: extract.draw(template, on, np.zeros(4)))
@@ -1281,7 +1286,7 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
             seconds, place, *seen = map(np.stack, seen)
             frames, maps, marks = (torch.from_numpy(rearrange(v, "(B t) ... -> B t ...", t=2)).to(device) for v in seen)
             place = place.reshape(-1, 2)
-            with contextlib.nullcontext() if device == "cpu" else sim.autocast(device):
+            with contextlib.nullcontext() if device == "cpu" else autocast(device):
                 fixed = prepared(tuple(map(tuple, place[:1] if (place == place[0, 0]).all() else place)))
                 logits, heat, sight = parser.read(beside(frames), maps, marks, *fixed)
             cells, mass = locate(heat)
@@ -1318,7 +1323,7 @@ def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
     """The overlay's crop on the left, what was read from it on the right, drawn by the template, at the video's own rate."""
     scale = 480 / template.size[0]
     w, h = (round(v * scale) for v in template.size)
-    with sim.VideoWriter(path, sim.video_facts(video)["fps"], 2 * w, h + h % 2) as out:
+    with VideoWriter(path, video_facts(video)["fps"], 2 * w, h + h % 2) as out:
         frames = tqdm(with_places(video, overlay), "preview", len(actions["time"]), leave=False)
         for (_, place, frame), buttons, sticks in zip(frames, actions["buttons"], actions["sticks"]):
             crop, pad = extract.crop(frame, overlay["affine"][place], template.size, w, h), np.full((h, w, 3), 60, np.uint8)
@@ -1341,7 +1346,7 @@ def starting_weights(path) -> dict:
     except Exception as e:
         raise SystemExit(f"{path}: not a readable safetensors file ({str(e).splitlines()[0][:120]})") from None
     if not any(k.startswith("stages.") for k in found):
-        return {k: torch.from_numpy(v).float() for k, v in sim.read(path, "nitrogen.parser/1")[0].items()}
+        return {k: torch.from_numpy(v).float() for k, v in artefact.read(path, "nitrogen.parser/1")[0].items()}
     return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}
 
 
@@ -1353,49 +1358,49 @@ def parse_video(video: str, cfg: Config) -> Path | None:
         raise SystemExit(f"{video}: no such video")
     if not source.exists():
         raise SystemExit(f"{source}: no such file; first: python extract.py {video} --out {cfg.out}")
-    overlay, info = sim.read(source, "nitrogen.overlay/1")
+    overlay, info = artefact.read(source, "nitrogen.overlay/1")
     if info.get("found") is False:
         line = f"{video}: skipped, no overlay was found in it ({info.get('reason', 'no reason given')})"
         if len(cfg.videos) == 1:
             raise SystemExit(line)
         return tqdm.write(line)
-    weights = sim.shipped(cfg.weights)
+    weights = shipped(cfg.weights)
     try:
         template = extract.stored(overlay, info)
     except ValueError as e:
-        raise SystemExit(f"{source}: {e}; make it anew: {sim.MAKER['overlay']} --fresh") from None
-    recipe = sim.recipe_of(cfg, video, source, weights)
+        raise SystemExit(f"{source}: {e}; make it anew: {artefact.MAKER['overlay']} --fresh") from None
+    recipe = recipe_of(cfg, video, source, weights)
     del recipe["weights"]                                               # its hash is among the sources
-    if sim.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
+    if artefact.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
         tqdm.write(f"{target}: finished already")
     else:
-        sim.keep_memory()
+        keep_memory()
         torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) - 1))   # one core decodes
         cv2.setNumThreads(1)                                            # small pictures: more threads cost more than they bring
-        device, start = sim.pick_device(cfg.device), time.monotonic()
+        device, start = pick_device(cfg.device), time.monotonic()
         actions, agreement = read_actions(loaded(weights, device), video, overlay, template, device)
-        sim.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=UNIT, fps=sim.video_facts(video)["fps"], agreement=agreement,
+        artefact.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=UNIT, fps=video_facts(video)["fps"], agreement=agreement,
                   **{k: info[k] for k in ("template", "family", "layout")}, recipe=recipe)
         frames, seconds = len(actions["time"]), time.monotonic() - start
         tqdm.write(f"{target}: {frames:,} frames in {seconds:.1f} s ({frames / seconds:.0f}/s), {info['template']}, "
                    f"confidence {actions['confidence'].astype(np.float32).mean():.3f}, agreement {np.median([*agreement.values()]):.2f}")
-        if doubts := sim.doubtful(agreement, actions["buttons"][actions["confidence"] > 0] > 0.5):
+        if doubts := artefact.doubtful(agreement, actions["buttons"][actions["confidence"] > 0] > 0.5):
             tqdm.write(f"{video}: do not trust {' '.join(doubts)} as read with {info['template']} (filter.py masks them); is that its skin?  Give the "
                        "skin to extract.py (--templates DIR), or adapt the parser to it (parse.py train --templates DIR)")
         preview.unlink(missing_ok=True)
     if cfg.preview and not preview.exists():
-        write_preview(video, sim.read(target)[0], overlay, template, preview)
+        write_preview(video, artefact.read(target)[0], overlay, template, preview)
         tqdm.write(f"{preview}: what was read, beside the overlay")
     return target
 
 
 def main(cfg: Config) -> None:
     if cfg.videos:
-        info = sim.read(sim.shipped(cfg.weights), "nitrogen.parser/1")[1]       # fail before the work, not in it
-        print(f"parse {len(cfg.videos)} video(s) on {f'Ray ({cfg.ray})' if cfg.ray else sim.pick_device(cfg.device)} with {cfg.weights} "
+        info = artefact.read(shipped(cfg.weights), "nitrogen.parser/1")[1]       # fail before the work, not in it
+        print(f"parse {len(cfg.videos)} video(s) on {f'Ray ({cfg.ray})' if cfg.ray else pick_device(cfg.device)} with {cfg.weights} "
               f"(trained on {info.get('images', 0):,} pairs) -> {cfg.out}/<stem>.actions.safetensors")
-    sim.for_each(functools.partial(parse_video, cfg=cfg), cfg.videos, cfg.workers, ray=cfg.ray, gpus=int(cfg.device.startswith("cuda")))
+    for_each(functools.partial(parse_video, cfg=cfg), cfg.videos, cfg.workers, ray=cfg.ray, gpus=int(cfg.device.startswith("cuda")))
 
 
 if __name__ == "__main__":
-    sim.command_line(__doc__, {"": (Config, main), "train": (CONFIGS, train)})
+    command_line(__doc__, {"": (Config, main), "train": (CONFIGS, train)})

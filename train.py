@@ -37,7 +37,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import sim  # before torch: it sets how OpenMP threads wait
+from common import ROOT, artefact
+from common.command_line import Common, command_line, expect, recipe_of, run_stage
+from common.device import autocast, keep_memory, pick_device
+from common.pictures import expand
 
 import numpy as np
 import torch
@@ -52,7 +55,7 @@ import model
 
 
 @dataclass(frozen=True)
-class Config(sim.Common):
+class Config(Common):
     data: str = ""                  # folder of shards; empty: make them from the built-in games first
     out: str = ""                   # run folder (default: runs/NET; runs/finetune with --init)
     net: str = "paper"              # network preset of model.py
@@ -283,7 +286,7 @@ class World:
 @contextlib.contextmanager
 def joined(c: Config):
     """The World of this process; each has a GPU of its own."""
-    device, (size, local, place) = torch.device(sim.pick_device(c.device)), (int(os.environ.get(k, d)) for k, d in (
+    device, (size, local, place) = torch.device(pick_device(c.device)), (int(os.environ.get(k, d)) for k, d in (
         ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // (2 * local)))       # the other half decodes; hyperthreads do not help
     torch.set_float32_matmul_precision("high")                               # where autocast leaves float32
@@ -365,7 +368,7 @@ def update(c: Config, w: World, run, optimizer, average, data, step: int) -> tup
         seed = np.random.SeedSequence([c.seed, step, (w.rank * n + k) * w.micro(c)])
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))          # augmentation, t, noise and dropout of these frames
         run.require_backward_grad_sync = k == n - 1                           # DDP: gradients travel once a step
-        with sim.autocast(w.device.type):
+        with autocast(w.device.type):
             loss = run(augment(images, net.c.image, c) if images.dtype == torch.uint8 else images, actions, mask, draws=c.draws)
         (loss / n).backward()
         losses[w.rank, k] = loss.detach()
@@ -390,7 +393,7 @@ def fit(c: Config) -> Path:
             events(c.run)
         run, optimizer, average, shards = assemble(c, w)
         names = repr([(p.about["name"], len(p["start"])) for s in shards.values() for p in s.parts])
-        recipe = {**sim.recipe_of(c, *([c.init] if c.init else [])), "shards": hashlib.sha256(names.encode()).hexdigest()[:16]}
+        recipe = {**recipe_of(c, *([c.init] if c.init else [])), "shards": hashlib.sha256(names.encode()).hexdigest()[:16]}
         recipe = {k: v for k, v in recipe.items() if k not in ANYWAY and (k, v) != ("horizon", 0)}       # as before there was this flag
         about = {"recipe": recipe, "games": shards["train"].games}
         start = restore(c, w, recipe, run, optimizer, average)
@@ -407,14 +410,14 @@ def check(c: Config) -> None:
     """SystemExit with one line if a flag is out of its range."""
     if c.net not in model.CONFIGS:
         raise SystemExit(f"--net {c.net}: expected one of {', '.join(model.CONFIGS)}")
-    sim.expect(c, horizon=(0, 10_000), steps=(1, 1e12), batch=(1, 1e9), micro=(1, 1e9), draws=(1, 1e6), lr=(0, 1e3), warmup=(0, 1e12), decay=(0, 1),
+    expect(c, horizon=(0, 10_000), steps=(1, 1e12), batch=(1, 1e9), micro=(1, 1e9), draws=(1, 1e6), lr=(0, 1e3), warmup=(0, 1e12), decay=(0, 1),
                weight_decay=(0, 1e3), clip=(0, math.inf), ema=(0, 1), jitter=(0, 1), hue=(0, 1), rotate=(0, 180), crop=(0.01, 1),
                minutes=(0, math.inf), workers=(0, 4096), log_every=(1, math.inf), save_every=(1, math.inf))
 
 
 def assemble(c: Config, w: World):
     """(what gives the loss, optimizer, average, shards by split) of step 0, on this process's device."""
-    sim.keep_memory()
+    keep_memory()
     check(c)
     w.micro(c)
     torch.manual_seed(c.seed)
@@ -447,7 +450,7 @@ def network(c: Config) -> model.NitroGen:
             net.c = dataclasses.replace(net.c, **{k: info[k] for k in ("horizon", "rate", "shift")} | chunk)
         except ValueError as e:
             raise SystemExit(f"{c.data}: cut for chunks that {c.init} has no place for ({e}); "
-                             f"make them anew: {sim.MAKER['shard']} --out {c.data} --horizon {net.c.horizon} --fresh") from None
+                             f"make them anew: {artefact.MAKER['shard']} --out {c.data} --horizon {net.c.horizon} --fresh") from None
     if c.vision:
         model.load_vision(net, c.vision)
     net.vision.requires_grad_(not c.freeze)
@@ -530,7 +533,7 @@ def validate(m: model.Config, weights, shards, device, frames: int = 512) -> dic
         mine = [i for i in chosen if shards[i][4] == game]
         for piece in (mine[i:i + 64] for i in range(0, len(mine), 64)):
             batch = on_device(collate([Chunks(shards, m.image)[i] for i in piece], m.actions), device)
-            with sim.autocast(device.type):
+            with autocast(device.type):
                 losses.setdefault(game, []).extend([net.loss(*batch, draws=4).item()] * len(piece))
     return {"val": round(float(np.mean(sum(losses.values(), []))), 5), **{f"val_{game}": round(float(np.mean(v)), 5) for game, v in losses.items()}}
 
@@ -573,7 +576,7 @@ def interrupts():
 @contextlib.contextmanager
 def lock(folder: Path):
     """Only one run trains a folder; half-written files of one that was killed go."""
-    sim.in_folder(folder / ".lock")
+    artefact.in_folder(folder / ".lock")
     try:
         import fcntl
     except ImportError:                                   # Windows has no flock
@@ -618,7 +621,7 @@ def save(c, w, about: dict, net, weights, optimizer, average) -> None:
     if w.rank > 0:
         return
     with room(c, about["step"]):
-        sim.write(c.run / "state.safetensors", state, "nitrogen.state/1", **about)
+        artefact.write(c.run / "state.safetensors", state, "nitrogen.state/1", **about)
         model.save(c.run / "model.safetensors", weights, net, weights="averaged", **about)
         if raw:
             model.save(c.run / "raw.safetensors", raw, net, weights="raw", **about)
@@ -636,7 +639,7 @@ def restore(c, w, recipe, run, optimizer, average) -> int:
                 old.unlink(missing_ok=True)
             keep_source(c)
         return 0
-    tensors, info = sim.read(path, "nitrogen.state/1")
+    tensors, info = artefact.read(path, "nitrogen.state/1")
     if not c.resume:
         raise SystemExit(f"{c.run}: holds a run already (step {info['step']}); drop --no-resume to go on, or --fresh to replace it")
     if info["recipe"] != (mine := json.loads(json.dumps(recipe))):
@@ -648,15 +651,15 @@ def restore(c, w, recipe, run, optimizer, average) -> int:
             put(v, tensors[f"{key}.{name}"])
     if w.rank == 0 and lines.exists():
         kept = [line for line in open(lines) if line.endswith("\n") and json.loads(line)["step"] <= info["step"]]
-        sim.write_bytes(lines, "".join(kept).encode())
+        artefact.write_bytes(lines, "".join(kept).encode())
     return info["step"]
 
 
 def keep_source(c: Config) -> None:
     folder = c.run / "source"
-    (folder / "templates").mkdir(parents=True, exist_ok=True)
-    for path in (*sim.ROOT.glob("*.py"), *(p for room in sim.ROOT.glob("*/__init__.py") for p in room.parent.glob("*.py"))):
-        shutil.copy(path, folder / path.relative_to(sim.ROOT))
+    rooms = [ROOT, *(p.parent for p in ROOT.glob("*/__init__.py"))]
+    for path in (p for room in rooms for p in room.glob("*.py")):
+        shutil.copy(path, artefact.in_folder(folder / path.relative_to(ROOT)))
     (folder / "command.txt").write_text(shlex.join([sys.executable, *sys.argv]) + "\n" + json.dumps(dataclasses.asdict(c), indent=1) + "\n")
 
 
@@ -664,7 +667,7 @@ def describe(c: Config, w: World, net, shards) -> None:
     """What will happen, before it happens."""
     m, memory, GB = net.c, footprint(c, w, net), 1e9
     count, learns = (sum(p.numel() for p in ps) for ps in (net.parameters(), learned(net).values()))
-    with sim.autocast(w.device.type):
+    with autocast(w.device.type):
         precision = "bfloat16 where it is safe" if torch.is_autocast_enabled(w.device.type) else "float32 (no bfloat16 in hardware)"
     w.say(f"config    {json.dumps(dataclasses.asdict(c))}\n"
           f"network   {c.init or c.net}: {count:,} parameters, {learns:,} learn; {m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s\n"
@@ -679,7 +682,7 @@ def estimate(c: Config, w: World, run, steps: int) -> None:
     images, K = torch.zeros(w.micro(c), m.image, m.image, 3, dtype=torch.uint8, device=w.device), (w.micro(c), m.horizon, len(m.actions))
     for _ in range(3):
         began = w.wait()
-        with sim.autocast(w.device.type):
+        with autocast(w.device.type):
             loss = run(augment(images, m.image, c), torch.zeros(K, device=w.device), torch.ones(1, device=w.device), draws=c.draws)
         loss.backward()
         run.zero_grad(set_to_none=True)
@@ -714,7 +717,7 @@ def kept(c: Config, w: World, net, B: int) -> int:
         return t
 
     images, a = torch.zeros(B, 3, m.image, m.image, device=w.device), torch.zeros(B, m.horizon, len(m.actions), device=w.device)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), sim.autocast(w.device.type):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), autocast(w.device.type):
         loss = net(images, a, torch.ones(1, device=w.device), draws=c.draws)      # held until all is counted
     return sum(n for at, n in found.items() if at not in weights)
 
@@ -788,16 +791,16 @@ def pipeline(c: Config) -> None:
     suite = () if c.net == "tiny" else ("--games", "all", "--astray", "0.5")          # ten games are too many for minutes on a CPU
     many, fresh, net = ("--workers", str(workers)), ("--fresh",) * c.fresh, model.CONFIGS[c.net]
     timing = ("--horizon", str(c.horizon or net.horizon), "--rate", f"{net.rate:g}", "--shift", str(net.shift))
-    sim.run_stage("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), *many, *suite, *fresh)
-    videos = sim.expand([f"{data}/videos"])
-    sim.run_stage("extract.py", *videos, "--out", f"{data}/labels", *many, *fresh)
-    sim.run_stage("parse.py", *videos, "--out", f"{data}/labels", "--device", c.device, *fresh)
-    sim.run_stage("filter.py", *videos, "--labels", f"{data}/labels", "--out", f"{data}/shards", *timing, *many, *fresh)
+    run_stage("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), *many, *suite, *fresh)
+    videos = expand([f"{data}/videos"])
+    run_stage("extract.py", *videos, "--out", f"{data}/labels", *many, *fresh)
+    run_stage("parse.py", *videos, "--out", f"{data}/labels", "--device", c.device, *fresh)
+    run_stage("filter.py", *videos, "--labels", f"{data}/labels", "--out", f"{data}/shards", *timing, *many, *fresh)
     c = dataclasses.replace(c, data=f"{data}/shards")
     print(f"\n$ python train.py --config {c.net} --data {c.data} --out {c.run}", flush=True)
     policy = fit(c)
     games = ",".join(sorted({v["game"] for v in filter.manifest(c.data)["videos"].values()}))
-    sim.run_stage("eval.py", "play", "--policy", str(policy), "--games", games, "--quick", *many, "--device", c.device, *fresh)
+    run_stage("eval.py", "play", "--policy", str(policy), "--games", games, "--quick", *many, "--device", c.device, *fresh)
     print(f"\nNext:\n  python eval.py overlay {data}/videos --labels {data}/labels      how well the overlay was read\n"
           f"  python eval.py play --policy {policy}      all ten games, 20 episodes of each of the 30 tasks, with films\n"
           f"  python games/ridge.py      play one yourself (pip install pygame)")
@@ -805,7 +808,7 @@ def pipeline(c: Config) -> None:
 
 def main(argv=None):
     try:
-        sim.command_line(__doc__, {"": (CONFIGS, lambda c: fit(c) if c.data else pipeline(c)), "bench": (CONFIGS, bench)}, argv, model.inspect)
+        command_line(__doc__, {"": (CONFIGS, lambda c: fit(c) if c.data else pipeline(c)), "bench": (CONFIGS, bench)}, argv, model.inspect)
     except torch.OutOfMemoryError as e:
         raise SystemExit(f"out of memory ({str(e).partition('.')[0]}): give a smaller --micro, --recompute, --freeze, or --fsdp under torchrun") from None
 

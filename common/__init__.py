@@ -22,6 +22,14 @@ def ended_by(kind, e, trace) -> None:
         sys.__excepthook__(kind, e, trace)
 
 
+def attempt(call) -> tuple:
+    """(result, None), or (None, what was raised)."""
+    try:
+        return call(), None
+    except (Exception, SystemExit) as e:
+        return None, e
+
+
 if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == ROOT:       # a stage starts
     sys.excepthook = ended_by
 

@@ -6,11 +6,28 @@ Left stick or d-pad: walk; down: drop through a ledge. SOUTH: jump, and once mor
 WEST: the blade of frost. NORTH: the blade of flame.
 """
 
+import console
 import cv2
 import numpy as np
-
-import console
-from console import HEIGHT, LEDGE, ROCK, TILE, WIDTH, Body, Hands, Task, World, flakes, gradient, lit, mirror, noise, sprite, stamp, tint
+from console import (
+    HEIGHT,
+    LEDGE,
+    ROCK,
+    TILE,
+    WIDTH,
+    Body,
+    Hands,
+    Task,
+    World,
+    flakes,
+    gradient,
+    lit,
+    mirror,
+    noise,
+    sprite,
+    stamp,
+    tint,
+)
 
 TASKS = {
     "doors": Task("Leave seven caves: fetch the key, then go out by the door.", "navigation", 28),

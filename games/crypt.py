@@ -5,11 +5,23 @@
 Left stick or d-pad: walk. Right stick: aim and shoot. EAST: roll the way you walk.
 """
 
+import console
 import cv2
 import numpy as np
-
-import console
-from console import HEIGHT, WIDTH, Hands, Task, World, maze, mirror, noise, sprite, stamp, tint, unit
+from console import (
+    HEIGHT,
+    WIDTH,
+    Hands,
+    Task,
+    World,
+    maze,
+    mirror,
+    noise,
+    sprite,
+    stamp,
+    tint,
+    unit,
+)
 
 TASKS = {
     "slay": Task("Shoot sixteen monsters.", "combat", 24),

@@ -6,11 +6,27 @@ Left stick: walk. Right stick: turn the camera. RIGHT_THUMB: lock on, or off. RI
 cut. LEFT_SHOULDER, held: block; raised at the last moment it parries. EAST: roll. LEFT_THUMB, held: sprint.
 """
 
+import console
 import cv2
 import numpy as np
-
-import console
-from console import HEIGHT, WIDTH, Adventure, Camera, Hands, Task, bar, gradient, noise, person, pointer, posed, sprite, stars, turn, unit
+from console import (
+    HEIGHT,
+    WIDTH,
+    Adventure,
+    Camera,
+    Hands,
+    Task,
+    bar,
+    gradient,
+    noise,
+    person,
+    pointer,
+    posed,
+    sprite,
+    stars,
+    turn,
+    unit,
+)
 
 TASKS = {
     "knights": Task("Defeat five knights: block the red blade, cut in between, break the blue shield with a heavy cut.", "combat", 40),

@@ -6,11 +6,24 @@ Left stick: walk. EAST: roll. LEFT_THUMB, held: sneak. Right stick: aim. RIGHT_T
 LEFT_TRIGGER, held: shield. RIGHT_SHOULDER: throw a bomb. D-pad: take one of four foods in hand. NORTH: give it.
 """
 
+import console
 import cv2
 import numpy as np
-
-import console
-from console import HEIGHT, WIDTH, Hands, Task, World, flakes, lit, mirror, noise, sprite, stamp, tint, unit
+from console import (
+    HEIGHT,
+    WIDTH,
+    Hands,
+    Task,
+    World,
+    flakes,
+    lit,
+    mirror,
+    noise,
+    sprite,
+    stamp,
+    tint,
+    unit,
+)
 
 TASKS = {
     "trail": Task("Follow the trail to the shrine: roll over logs, blow up boulders.", "navigation", 28),

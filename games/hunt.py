@@ -7,11 +7,26 @@ DPAD_UP, held: drink. LEFT_SHOULDER, held: keep the beast in view. LEFT_TRIGGER,
 and loose at full draw. DPAD_LEFT, DPAD_RIGHT: blue or red arrows.
 """
 
+import console
 import cv2
 import numpy as np
-
-import console
-from console import HEIGHT, WIDTH, Adventure, Camera, Hands, Task, bar, gradient, noise, person, pointer, posed, sprite, stars, turn
+from console import (
+    HEIGHT,
+    WIDTH,
+    Adventure,
+    Camera,
+    Hands,
+    Task,
+    bar,
+    gradient,
+    noise,
+    person,
+    pointer,
+    posed,
+    sprite,
+    stars,
+    turn,
+)
 
 TASKS = {
     "beast": Task("Fell the beast: roll out of its charge, strike while it is dazed.", "combat", 36),

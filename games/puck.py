@@ -6,11 +6,25 @@ Left stick or d-pad: skate. LEFT_TRIGGER, held: faster. LEFT_SHOULDER, held: bra
 shoot; the right stick, up or down, picks the corner. EAST: body check.
 """
 
+import console
 import cv2
 import numpy as np
-
-import console
-from console import HEIGHT, WIDTH, Camera, Hands, Task, World, noise, person, pointer, posed, sprite, stars, turn, unit
+from console import (
+    HEIGHT,
+    WIDTH,
+    Camera,
+    Hands,
+    Task,
+    World,
+    noise,
+    person,
+    pointer,
+    posed,
+    sprite,
+    stars,
+    turn,
+    unit,
+)
 
 TASKS = {
     "goals": Task("Score seven goals: pass to the mate, take the glowing puck back, shoot past the goalie.", "specific", 40),

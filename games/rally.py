@@ -5,10 +5,9 @@
 Left stick or d-pad: steer. RIGHT_TRIGGER: gas. LEFT_TRIGGER: brake. SOUTH, held: the beam.
 """
 
+import console
 import cv2
 import numpy as np
-
-import console
 from console import HEIGHT, WIDTH, Hands, Task, World, bar, gradient, noise, sprite, stamp, turn
 
 TASKS = {

@@ -5,10 +5,9 @@
 Left stick or d-pad: run. SOUTH: jump (press anew for each jump). WEST: sword. RIGHT_SHOULDER, held: sprint.
 """
 
+import console
 import cv2
 import numpy as np
-
-import console
 from console import HEIGHT, WIDTH, Hands, Task, World, gradient, mirror, noise, sprite, stamp, tint
 
 TASKS = {

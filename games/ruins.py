@@ -6,11 +6,27 @@ Left stick: walk. Right stick: look. LEFT_THUMB, held: run. RIGHT_TRIGGER, held:
 lantern. SOUTH, held: break a seal.
 """
 
+import console
 import cv2
 import numpy as np
-
-import console
-from console import HEIGHT, WIDTH, Camera, Hands, Task, World, bar, gradient, maze, noise, pointer, sprite, stamp, tint, turn, unit
+from console import (
+    HEIGHT,
+    WIDTH,
+    Camera,
+    Hands,
+    Task,
+    World,
+    bar,
+    gradient,
+    maze,
+    noise,
+    pointer,
+    sprite,
+    stamp,
+    tint,
+    turn,
+    unit,
+)
 
 TASKS = {
     "wraiths": Task("Banish twelve wraiths with light.", "combat", 28),

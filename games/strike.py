@@ -6,11 +6,28 @@ Left stick: run. SOUTH: jump. LEFT_TRIGGER, held: crouch. Right stick: aim. RIGH
 RIGHT_THUMB: kick in a door. D-pad: the code of a bomb.
 """
 
+import console
 import cv2
 import numpy as np
-
-import console
-from console import HEIGHT, LEDGE, ROCK, TILE, WIDTH, Body, Hands, Task, World, flakes, gradient, mirror, noise, sprite, stamp, tint, unit
+from console import (
+    HEIGHT,
+    LEDGE,
+    ROCK,
+    TILE,
+    WIDTH,
+    Body,
+    Hands,
+    Task,
+    World,
+    flakes,
+    gradient,
+    mirror,
+    noise,
+    sprite,
+    stamp,
+    tint,
+    unit,
+)
 
 TASKS = {
     "run": Task("Run to the helicopter: over pits and crates, under presses, through doors.", "navigation", 30),

@@ -1,4 +1,4 @@
-import sim  # noqa: F401  before torch: it sets how OpenMP threads wait
+import common  # noqa: F401  before torch: it sets how OpenMP threads wait
 
 
 def pytest_addoption(parser):

@@ -10,11 +10,14 @@ import shlex
 import sys
 from pathlib import Path
 
+from common import ROOT
+from common.command_line import command_line
+
 import pytest
 
 import sim
 
-PAGES = [sim.ROOT / "README.md", *sorted((sim.ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STAGES = ("extract", "parse", "filter", "model", "train", "sim", "eval")
 FIRST = "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt && python train.py --config tiny"
 SECOND = "python -m pytest tests"
@@ -76,7 +79,7 @@ def check(argv: list[str], config) -> None:
 def packages(rest: list[str]) -> None:
     if rest[:1] != ["install"] or len(rest) < 2:
         raise ValueError(f"pip {' '.join(rest)}: expected install and packages")
-    if "-r" in rest and not (sim.ROOT / rest[rest.index("-r") + 1]).is_file():
+    if "-r" in rest and not (ROOT / rest[rest.index("-r") + 1]).is_file():
         raise ValueError(f"pip: {rest[rest.index('-r') + 1]} is not there")
 
 
@@ -85,7 +88,7 @@ def python(rest: list[str], config) -> None:
         return pytest_line(rest[2:], config)
     if rest[0] == "-m":
         return importlib.import_module(rest[1]) and None
-    script = sim.ROOT / rest[0]
+    script = ROOT / rest[0]
     if not script.is_file():
         raise ValueError(f"{rest[0]}: no such script")
     if script.parent.name == "games":
@@ -103,7 +106,7 @@ def pytest_line(rest: list[str], config) -> None:
     while rest:
         word, *rest = rest
         if not word.startswith("-"):
-            if not (sim.ROOT / word.partition("::")[0]).exists():
+            if not (ROOT / word.partition("::")[0]).exists():
                 raise ValueError(f"pytest: {word} is not there")
             continue
         value = config.getoption(word)                                       # ValueError for one that is not known
@@ -119,17 +122,14 @@ def stage(name: str, argv: list[str]) -> None:
         quiet = {k: (presets, done.append) for k, (presets, _) in commands.items()}
         real(doc, quiet, argv, done.append)
 
-    real = sim.command_line
+    real = command_line
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sim, "command_line", parse)
-        patch.setattr(sim, "expand", lambda videos: tuple(videos))           # the videos need not be there
+        patch.setattr("common.command_line.command_line", parse)
+        patch.setattr("common.command_line.expand", lambda videos: tuple(videos))           # the videos need not be there
         patch.setattr(sim.signal, "signal", lambda *a: None)
         patch.setattr(sys, "argv", [f"{name}.py", *argv])
         try:
-            if name == "sim":                                                # run as a script it would be another module, with nothing patched
-                sim.main()
-            else:
-                runpy.run_path(str(sim.ROOT / f"{name}.py"), run_name="__main__")
+            runpy.run_path(str(ROOT / f"{name}.py"), run_name="__main__")
         except SystemExit as e:
             if "--help" not in argv:
                 raise ValueError(str(e)) from None
@@ -220,13 +220,13 @@ def test_named_files_are_there():
     for page in PAGES:
         for span in spans(page):
             if re.fullmatch(r"(assets|docs|games|templates|tests|weights|\.ci)/[\w./-]*", span) or re.fullmatch(r"[a-z]+\.py|[A-Z]+(\.md)?", span) and "." in span:
-                assert (sim.ROOT / span).exists(), f"{page.name}: {span} is not there"
+                assert (ROOT / span).exists(), f"{page.name}: {span} is not there"
 
 
 def test_names_of_the_code_are_there():
     """`file.py`: `name`, `Class.name`, ... in the pages that lead into the code."""
     seen = 0
-    for page in (sim.ROOT / "docs" / name for name in ("paper-to-code.md", "extending.md")):
+    for page in (ROOT / "docs" / name for name in ("paper-to-code.md", "extending.md")):
         for stem, names in re.findall(r"`(\w+)\.py`: ((?:`[^`]+`(?: \([^)]*\))?(?:, )?)+)", text(page)):
             for name in re.findall(r"`([^`]+)`", names):
                 at, module = re.sub(r"\[.*", "", name), importlib.import_module(stem)
@@ -257,7 +257,8 @@ def test_pages_fit_a_window():
 
 def test_extras_are_named():
     """What the code asks people to install is in the front page's table."""
-    code = "".join((sim.ROOT / f"{name}.py").read_text("utf-8") for name in STAGES) + (sim.ROOT / "games" / "console.py").read_text("utf-8")
+    files = [p for p in ROOT.rglob("*.py") if "tests" not in p.parts]
+    code = "".join(p.read_text("utf-8") for p in files)
     wanted = set(re.findall(r"pip install (?!-)(\w+)", code))
     assert wanted >= {"av", "pygame", "mss", "vgamepad", "pyarrow", "ray", "tensorboard"}
     assert wanted <= set(re.findall(r"pip install (\w+)", text(PAGES[0])))

@@ -9,16 +9,21 @@ import sys
 import time
 from pathlib import Path
 
+from common import ROOT, artefact
+from common.command_line import command_line
+from common.pictures import VideoWriter, read_video, video_facts
+
 import numpy as np
 import pytest
 
 import eval as evaluation
 import sim
+from templates import pads
 
 
 def command(*args, status=0, **options):
     """Run one of the stages as a user does; returns what it printed."""
-    done = subprocess.run([sys.executable, *args], cwd=sim.ROOT, capture_output=True, text=True, **options)
+    done = subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, **options)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -54,8 +59,8 @@ def test_both_scales_of_a_stick_are_measured(tmp_path):
     x = 0.5 * np.sin(np.arange(600) / 9) * (np.arange(600) % 200 < 150)
     true = np.stack([x] * 4, 1).astype(np.float32)
     common = {"buttons": np.zeros((600, 16), np.float16), "shown": np.ones(20, bool), "confidence": np.ones(600, np.float16), "time": np.arange(600) / 30}
-    sim.write(tmp_path / "a.truth.safetensors", common | {"sticks": true}, "nitrogen.actions/1", unit="normalized", family="f", template="t", opacity=1.0, box=[0, 0, 9, 9])
-    sim.write(tmp_path / "a.actions.safetensors", common | {"sticks": 4 * true}, "nitrogen.actions/1", unit="grid", cells_per_radius=4.0)
+    artefact.write(tmp_path / "a.truth.safetensors", common | {"sticks": true}, "nitrogen.actions/1", unit="normalized", family="f", template="t", opacity=1.0, box=[0, 0, 9, 9])
+    artefact.write(tmp_path / "a.actions.safetensors", common | {"sticks": 4 * true}, "nitrogen.actions/1", unit="grid", cells_per_radius=4.0)
     radius, percentile = (evaluation.score_video(str(tmp_path / "a.mp4"), str(tmp_path), scale)["r2"] for scale in ("radius", "percentile"))
     assert radius > 0.999 and percentile == pytest.approx(1 - (1 / 0.95 - 1) ** 2, abs=2e-3)
 
@@ -108,6 +113,7 @@ def test_games_and_tasks_are_chosen_by_name_and_category():
 def policy(tmp_path):
     """A tiny network with random weights, as train.py leaves it."""
     import torch
+
     import model
     torch.manual_seed(0)
     net = model.NitroGen(model.CONFIGS["tiny"])
@@ -150,7 +156,7 @@ def fake(monkeypatch, crashes=()):
 
     def film(job, c):
         for path in evaluation.film_paths(job, c):
-            sim.write_bytes(path, b"picture")
+            artefact.write_bytes(path, b"picture")
         return 1.0 if succeeds(job) else 0.25
 
     monkeypatch.setattr(evaluation, "through", score)
@@ -215,7 +221,7 @@ def test_another_policy_or_setting_is_another_run(policy, tmp_path, monkeypatch,
 def test_a_crash_of_a_real_game_is_a_failure(policy, tmp_path, monkeypatch):
     """The process dies in its fortieth frame; the other seed is played to its end."""
     (tmp_path / "broken.py").write_text(
-        f"import os, sys; sys.path.insert(0, {str(sim.ROOT / 'games')!r}); import ridge, console; step = ridge.Game.step\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT / 'games')!r}); import ridge, console; step = ridge.Game.step\n"
         "ridge.TASKS['reach'] = console.Task('Run.', 'navigation', 2.0); die = '10000' in sys.argv\n"
         "ridge.Game.step = lambda self, pad, dt: (die and self.time > 1.3 and os._exit(7), step(self, pad, dt))\n"
         "console.main(ridge.Game, ridge.TASKS, '')\n")
@@ -237,7 +243,7 @@ def test_a_crash_of_a_real_game_is_a_failure(policy, tmp_path, monkeypatch):
 def test_ctrl_c_loses_nothing_and_same_seeds_give_same_numbers(policy, tmp_path):
     """The real command, stopped when the policy's episode is there; then again to the end, and once more elsewhere with two workers."""
     flags = ["eval.py", "play", "--policy", policy, "--games", "crypt", "--tasks", "stairs", "--seeds", "1", "--execute", "16", "--steps", "1"]
-    run = subprocess.Popen([sys.executable, *flags, "--workers", "1", "--out", str(tmp_path / "a")], cwd=sim.ROOT, stderr=subprocess.PIPE, text=True,
+    run = subprocess.Popen([sys.executable, *flags, "--workers", "1", "--out", str(tmp_path / "a")], cwd=ROOT, stderr=subprocess.PIPE, text=True,
                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), start_new_session=True)
     while len(done := list((tmp_path / "a/episodes").glob("*.json"))) < 1 and run.poll() is None:
         time.sleep(0.05)
@@ -251,7 +257,7 @@ def test_ctrl_c_loses_nothing_and_same_seeds_give_same_numbers(policy, tmp_path)
     assert (tmp_path / "a/report.json").read_bytes() == (tmp_path / "b/report.json").read_bytes()
     report = json.loads((tmp_path / "a/report.json").read_bytes())
     assert report["cells"]["all"]["all"]["expert"]["success"][0] == 1 > report["cells"]["all"]["all"]["none"]["progress"][0]
-    frames = [f for _, _, f in sim.read_video(tmp_path / "a" / report["films"][0]["film"])]
+    frames = [f for _, _, f in read_video(tmp_path / "a" / report["films"][0]["film"])]
     assert len(frames) > 300 and frames[0].shape == (270, 680, 3)
 
 
@@ -269,10 +275,10 @@ def test_recording_repeats_to_the_byte(tmp_path):
     """Same seed: the same game frames (hashes of every frame's pixels) and actions; another seed: others."""
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         command("eval.py", "record", "--out", str(tmp_path / name), "--minutes", "0.05", "--seconds", "3", "--seed", str(seed), "--games", "ridge")
-    a, b, c = (sim.read(tmp_path / n / "ridge-000.truth.safetensors") for n in "abc")
+    a, b, c = (artefact.read(tmp_path / n / "ridge-000.truth.safetensors") for n in "abc")
     assert all(np.array_equal(a[0][k], b[0][k]) for k in a[0]) and not np.array_equal(a[0]["sticks"], c[0]["sticks"])
     assert a[1]["frames"] == b[1]["frames"] != c[1]["frames"]
-    pictures = [[f for _, _, f in sim.read_video(tmp_path / n / "ridge-000.mp4")] for n in "ab"]
+    pictures = [[f for _, _, f in read_video(tmp_path / n / "ridge-000.mp4")] for n in "ab"]
     assert len(pictures[0]) == 90 and all(np.array_equal(x, y) for x, y in zip(*pictures))
     out = command("eval.py", "record", "--out", str(tmp_path / "a"), "--minutes", "0.05", "--seconds", "3", "--seed", "5", "--games", "ridge", status=1)
     assert "made with another seed" in out
@@ -295,8 +301,8 @@ def test_the_way_back_is_filmed_not_the_way_astray(tmp_path, monkeypatch):
     truth = {}
     for share in (0.0, 1.0):
         c = evaluation.Record(out=str(tmp_path / str(share)), seconds=3, games="ridge", astray=share)
-        assert evaluation.record_video("ridge-000", c) == 90 == sim.video_facts(tmp_path / f"{share}/ridge-000.mp4")["frames"]
-        truth[share] = sim.read(tmp_path / f"{share}/ridge-000.truth.safetensors")
+        assert evaluation.record_video("ridge-000", c) == 90 == video_facts(tmp_path / f"{share}/ridge-000.mp4")["frames"]
+        truth[share] = artefact.read(tmp_path / f"{share}/ridge-000.truth.safetensors")
         assert (lapses[-1] >= evaluation.FPS // 5) == (share > 0)
     assert not any(t["buttons"].all(axis=1).any() for t, _ in truth.values())
     assert truth[0.0][1]["frames"] != truth[1.0][1]["frames"]
@@ -315,7 +321,7 @@ def test_the_way_back_is_filmed_not_the_way_astray(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "Policy", Learner)
     c = evaluation.Record(out=str(tmp_path / "by"), seconds=6, games="ridge", astray=1.0, learner="weights/policy.safetensors")
     evaluation.record_video("ridge-000", c)
-    t, info = sim.read(tmp_path / "by/ridge-000.truth.safetensors")
+    t, info = artefact.read(tmp_path / "by/ridge-000.truth.safetensors")
     assert sum(learned) >= evaluation.FPS // 5 and lapses[-1] >= evaluation.FPS // 5 and not t["buttons"].all(axis=1).any()
     assert info["recipe"]["source"][0]["name"] == "policy.safetensors" and "learner" not in truth[1.0][1]["recipe"]
     with pytest.raises(SystemExit, match="gone.safetensors"):
@@ -338,7 +344,7 @@ def brief(monkeypatch):
 
 def skins_and_all():
     import extract
-    return extract.pool(str(sim.ROOT / "assets/skins"))
+    return extract.pool(str(ROOT / "assets/skins"))
 
 
 def test_grid_of_the_localization_benchmark():
@@ -353,30 +359,29 @@ def test_grid_of_the_localization_benchmark():
 
 def test_truth_of_the_localization_benchmark(brief, tmp_path):
     """What is drawn lies in the true box, fills it, and is as wide as the case says."""
-    import extract
     every = skins_and_all()
     for own in (False, True):
         pool = {name: every[name] for name in ("xbox360-dark", "xbox360/tangerine" if own else "xbox360-chrome")}
         case = evaluation.Case("a", 0.35, 1.0, 0.1, "flat", own)
         truth = evaluation.make_case(case, tmp_path / "a.mp4", pool, 3)
-        frames = [f.astype(int) for _, _, f in sim.read_video(tmp_path / "a.mp4")]
+        frames = [f.astype(int) for _, _, f in read_video(tmp_path / "a.mp4")]
         assert len(frames) == 30 and np.abs(frames[0] - frames[-1]).max() > 60          # inputs change
         rows, cols = np.nonzero((np.abs(frames[-1] - 90).max(2) > 24))
         x, y, w, h = truth["box"]
         seen = [cols.min(), rows.min(), np.ptp(cols) + 1, np.ptp(rows) + 1]
         assert w == round(0.35 * 1280) and evaluation.iou(seen, truth["box"]) > 0.9, (truth, seen)
-        assert truth["template"] == list(pool)[1] and (truth["template"] in extract.TEMPLATES) != own
+        assert truth["template"] == list(pool)[1] and (truth["template"] in pads.TEMPLATES) != own
 
 
 def test_skins_of_other_drawing_code(tmp_path):
     """tests/skins.py draws the presets that are shipped; each is read, with a known family and its buttons in different places."""
     import extract
-    done = subprocess.run([sys.executable, "tests/skins.py", str(tmp_path)], cwd=sim.ROOT)
-    own = extract.read_skins(sim.ROOT / "assets/skins")
+    done = subprocess.run([sys.executable, "tests/skins.py", str(tmp_path)], cwd=ROOT)
+    own = extract.read_skins(ROOT / "assets/skins")
     assert done.returncode == 0 and set(extract.read_skins(tmp_path)) == set(own) and len(own) >= 8
     for t in own.values():
         places = extract.layout(t)["buttons"]
-        assert t.family in extract.FAMILIES and len(places) >= 10 and len({tuple(v) for v in places.values()}) == len(places), t.name
+        assert t.family in pads.FAMILIES and len(places) >= 10 and len({tuple(v) for v in places.values()}) == len(places), t.name
 
 
 def test_matchers_by_hand():
@@ -425,13 +430,14 @@ def test_clips_with_nothing_show_no_template(brief, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation.decoys, "show", lambda picture, decoy, *a, real=evaluation.decoys.show: (decoys.append(decoy), real(picture, decoy, *a)))
     for case in evaluation.nothing(10)[3:8]:
         truth = evaluation.make_case(case, tmp_path / "a.mp4", {}, 0)
-        assert truth["box"] is truth["template"] is None and len(list(sim.read_video(tmp_path / "a.mp4"))) >= 25
+        assert truth["box"] is truth["template"] is None and len(list(read_video(tmp_path / "a.mp4"))) >= 25
     assert len(set(decoys)) >= 6                                             # of eight kinds
 
 
 def test_localization_resumes(brief, tmp_path, monkeypatch):
     """A case that is finished is kept; a rule that is asked for later is added; another seed is refused."""
     import dataclasses
+
     import extract
     calls = []
 
@@ -492,11 +498,11 @@ def test_overlays_by_family_or_folder(tmp_path):
     import extract
     pool, groups = evaluation.choice_of("ps4,xbox360")
     assert [{pool.family(n) for n in g} for g in groups] == [{"ps4"}, {"xbox360"}] and min(map(len, groups)) >= 20
-    skins, groups = evaluation.choice_of(str(sim.ROOT / "assets/skins"))
+    skins, groups = evaluation.choice_of(str(ROOT / "assets/skins"))
     assert groups == [[n] for n in sorted(skins)] and len(skins) > 10
     pool, (group,) = evaluation.choice_of("")
-    assert not any(map(extract.held_out, group)) and len(group) > 100
-    for n in extract.CORE:
+    assert not any(map(pads.held_out, group)) and len(group) > 100
+    for n in pads.CORE:
         assert (n in group) == (len(extract.layout(pool[n])["sticks"]) == 2)
     with pytest.raises(SystemExit, match="no family such as ps9"):
         evaluation.choice_of("ps9")
@@ -508,7 +514,7 @@ def test_the_floor(tmp_path):
     template, rng = extract.templates()["ps4-flat"], np.random.default_rng(0)
     w, h = template.size
     buttons, sticks = evaluation.hands(rng, 90)
-    with sim.VideoWriter(tmp_path / "a.mp4", 30, 640, 360) as out:
+    with VideoWriter(tmp_path / "a.mp4", 30, 640, 360) as out:
         for b, s in zip(buttons, sticks):
             frame = np.full((360, 640, 3), (60, 90, 70), np.uint8)
             extract.composite(frame, extract.draw(template, b, s), 40, 30)
@@ -531,13 +537,13 @@ def test_ablations_are_published_commands(tmp_path, monkeypatch, capsys):
 
     def step(script, *args):
         commands = {"filter.py": {"": (filter.Config, ran.append)}, "train.py": {"": (train.CONFIGS, ran.append)}, "eval.py": {"play": (evaluation.Play, ran.append)}}
-        sim.command_line("", commands[script], args[script == "filter.py":])
+        command_line("", commands[script], args[script == "filter.py":])
         if script == "eval.py":
             s = {"success": [0.1 * len(ran), 0, 1], "progress": [0.5, 0.4, 0.6]}
-            sim.write_bytes(Path(ran[-1].out) / "report.json", json.dumps({"cells": {"all": {"all": {"policy": s}}}}).encode())
+            artefact.write_bytes(Path(ran[-1].out) / "report.json", json.dumps({"cells": {"all": {"all": {"policy": s}}}}).encode())
 
-    monkeypatch.setattr(sim, "run_stage", step)
-    monkeypatch.setattr(sim, "field_comments", lambda cls: {})              # the help texts: a second for each command
+    monkeypatch.setattr(evaluation, "run_stage", step)
+    monkeypatch.setattr("common.command_line.field_comments", lambda cls: {})              # the help texts: a second for each command
     c = evaluation.Ablate(data=str(tmp_path), out=str(tmp_path / "out"), steps=9, seeds=2)
     with pytest.raises(SystemExit, match="no videos/ and labels/ there"):
         evaluation.ablate(c)

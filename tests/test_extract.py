@@ -18,6 +18,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from common import artefact
+from common.pictures import VideoWriter
+
 import extract  # noqa: E402
 import sim  # noqa: E402
 from templates import pads  # noqa: E402
@@ -71,7 +74,7 @@ def film(path, name=None, width=0.33, opacity=0.9, corner=3, seed=0, n=60, spans
     """A video of a game with the overlay `name`; returns the true affine [2, 3], or None.  spans: (first, last, corner), if not always there."""
     rng = np.random.default_rng(seed)
     truth, (buttons, sticks) = None, play(rng, n)
-    with sim.VideoWriter(path, 30, 960, 540) as video:
+    with VideoWriter(path, 30, 960, 540) as video:
         if name:
             template = extract.templates()[name]
             scale = 960 * width / template.size[0]
@@ -97,7 +100,7 @@ def test_each_button_changes_its_own_box_and_nothing_else(name):
     where, idle = extract.layout(template), extract.draw(template, *NONE).astype(int)
     assert idle.shape == (template.size[1], template.size[0], 4)
     assert (idle[..., :3] <= idle[..., 3:] + 1).all(), "not premultiplied"
-    for i, button in enumerate(sim.BUTTONS):
+    for i, button in enumerate(artefact.BUTTONS):
         changed = np.abs(extract.draw(template, np.arange(16) == i, NONE[1]).astype(int) - idle).max(2) > 8
         if button not in where["buttons"]:
             assert not changed.any()
@@ -119,7 +122,7 @@ def test_each_button_changes_its_own_box_and_nothing_else(name):
 def test_three_hundred_templates_that_differ_in_every_family():
     pool = extract.templates()
     assert len(pool) >= 300 and len(set(pool)) == len(pool)
-    assert {t.family for t in pool.values()} == set(extract.FAMILIES) and len(extract.FAMILIES) == 15
+    assert {t.family for t in pool.values()} == set(pads.FAMILIES) and len(pads.FAMILIES) == 15
     assert sum(len(extract.layout(t)["buttons"]) == 16 and len(extract.layout(t)["sticks"]) == 2 for t in pool.values()) >= 100
     assert not {"BACK", "START", "LEFT_THUMB"} & set(extract.layout(pool["ps5-lean"])["buttons"])
     pictures = []
@@ -134,9 +137,9 @@ def test_three_hundred_templates_that_differ_in_every_family():
 
 def test_held_out_templates_are_a_seventh_in_every_family():
     pool = extract.templates()
-    out = [n for n in pool if extract.held_out(n)]
-    assert 0.12 < len(out) / len(pool) < 0.18 and not set(out) & set(extract.CORE) and len(extract.CORE) == 37
-    assert {n.split("-")[0] for n in out} == set(extract.FAMILIES)
+    out = [n for n in pool if pads.held_out(n)]
+    assert 0.12 < len(out) / len(pool) < 0.18 and not set(out) & set(pads.CORE) and len(pads.CORE) == 37
+    assert {n.split("-")[0] for n in out} == set(pads.FAMILIES)
     looks = lambda names: {pads.STYLES[pads.TEMPLATES[n][1]].look for n in names}
     assert looks(out) == {"metal", "sketch", "lcd"} and not looks(out) & looks(set(pool) - set(out))
 
@@ -147,7 +150,7 @@ MEANS = """138.30 68.90 39.50 23.85 69.94 139.06 39.04 51.13 73.39 69.65 34.51 2
 
 def test_first_templates_look_as_they_did():
     """The pictures that weights/parse.safetensors was trained on: their mean value, idle and everything pressed, as recorded then."""
-    for name, mean in zip(extract.CORE, MEANS.split(), strict=True):
+    for name, mean in zip(pads.CORE, MEANS.split(), strict=True):
         states = [extract.draw(extract.templates()[name], np.full(16, on), np.full(4, 0.3)) for on in (0, 1)]
         assert abs(np.mean(states) - float(mean)) < 0.05, (name, np.mean(states))
 
@@ -156,7 +159,7 @@ def slow_draw(template, buttons, sticks, scale):
     """The overlay composed element by element in float, straight from the atlas: what draw() must give."""
     H, W = (round(v * scale) for v in template.size[::-1])
     canvas, margin = np.zeros((H + 400, W + 400, 4)), 200
-    on = dict(zip(sim.BUTTONS, buttons))
+    on = dict(zip(artefact.BUTTONS, buttons))
 
     def paste(picture, x, y):
         h, w = picture.shape[:2]
@@ -195,7 +198,7 @@ def slow_draw(template, buttons, sticks, scale):
 
 def test_fast_drawing_equals_slow_drawing():
     rng = np.random.default_rng(3)
-    names = [f"{family}-{style}" for family, style in zip([*extract.FAMILIES] * 2, [*pads.STYLES] * 2)]
+    names = [f"{family}-{style}" for family, style in zip([*pads.FAMILIES] * 2, [*pads.STYLES] * 2)]
     for name in dict.fromkeys(names + ["gamecube-glass", "ps3-trail", "arcade-trail", "gamecube-sprite", "ps4-dark"]):
         template = extract.templates()[name]
         for scale in (256 / max(template.size), 1.0, 1.3):
@@ -208,7 +211,7 @@ def test_fast_drawing_equals_slow_drawing():
 def test_pool_is_built_and_drawn_quickly(capsys):
     extract.builtin.cache_clear()
     start = time.process_time()
-    assert len(list(extract.templates().values())) == len(extract.TEMPLATES)
+    assert len(list(extract.templates().values())) == len(pads.TEMPLATES)
     built = time.process_time() - start
     rate = extract.bench(extract.BenchConfig(images=10))
     with capsys.disabled():
@@ -217,7 +220,7 @@ def test_pool_is_built_and_drawn_quickly(capsys):
 
 
 def test_a_crowd_holds_copies_in_other_colours():
-    n, first = len(extract.TEMPLATES), next(iter(extract.TEMPLATES))
+    n, first = len(pads.TEMPLATES), next(iter(pads.TEMPLATES))
     among = extract.crowd(2 * n + 1)
     one, copy, again = (among[name].atlas for name in (first, f"{first}/1", f"{first}/2"))
     assert len(among) == 2 * n + 1 and among.family(f"{first}/2") == among.family(first)
@@ -230,7 +233,7 @@ def test_a_template_is_drawn_when_it_is_asked_for():
     assert "nes-lcd" in pool and "nes-none" not in pool and len(pool) == len(list(pool)) and extract.builtin.cache_info().currsize == 0
     assert pool["nes-lcd"] is extract.templates()["nes-lcd"] and extract.builtin.cache_info().currsize == 1
     with pytest.raises(KeyError):
-        extract.templates(extract.CORE)["nes-lcd"]
+        extract.templates(pads.CORE)["nes-lcd"]
 
 
 @pytest.mark.parametrize("name", ["xbox360-light", "ps3-outline", "keys-neon"])
@@ -250,7 +253,7 @@ def test_stick_moves_by_axis_times_radius(name):
 
 def test_dpad_diagonals_and_opposites():
     template = extract.templates()["ps4-dark"]
-    press = lambda *names: extract.draw(template, [b in names for b in sim.BUTTONS], NONE[1]).astype(int)
+    press = lambda *names: extract.draw(template, [b in names for b in artefact.BUTTONS], NONE[1]).astype(int)
     both = press("DPAD_UP", "DPAD_LEFT")
     assert (both == press("DPAD_UP") + press("DPAD_LEFT") - press()).mean() > 0.999
     assert (press("DPAD_LEFT", "DPAD_RIGHT") == press()).all()
@@ -522,7 +525,7 @@ def test_skins_come_first_and_on_the_sheet(tmp_path):
     template = extract.templates()["ps4-dark"]
     preset(tmp_path / "skins", template.atlas, obs(template), "ps4-dark")
     pool = extract.pool(tmp_path / "skins")
-    assert list(pool)[0] == "ps4-dark" and pool["ps4-dark"].family == "user" and len(pool) == len(extract.TEMPLATES)
+    assert list(pool)[0] == "ps4-dark" and pool["ps4-dark"].family == "user" and len(pool) == len(pads.TEMPLATES)
     done = run("templates", "--templates", "skins", "--family", "user", "--out", "sheet.png", cwd=tmp_path)
     assert done.returncode == 0 and "1 templates" in done.stdout, done.stderr
     for args, words in ((("--templates", "gone"), "no such folder"), (("--family", "gone"), "none of that")):
@@ -562,13 +565,13 @@ def test_overlay_is_found_to_a_fraction_of_a_pixel(tmp_path, name, width, opacit
 
 @pytest.mark.parametrize("spans", [pytest.param(((60, 99, 3),), marks=pytest.mark.slow), ((0, 49, 0), (50, 99, 3)), ((0, 30, 2), (60, 99, 2))],
                          ids=["late", "moves", "goes and comes"])
-@pytest.mark.parametrize("names", [extract.CORE, pytest.param(extract.TEMPLATES, marks=pytest.mark.slow)], ids=["few", "all"])
+@pytest.mark.parametrize("names", [pads.CORE, pytest.param(pads.TEMPLATES, marks=pytest.mark.slow)], ids=["few", "all"])
 def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, monkeypatch, names, spans):
     """Each stretch is found, with its own place, and its ends to a few frames: compression leaves ghosts."""
     monkeypatch.setattr(extract, "pool", lambda folder: extract.templates(names))
     film(tmp_path / "a.mp4", "ps4-dark", 0.33, 0.9, n=100, spans=spans)
     extract.label(extract.Config(out=str(tmp_path), sheet=True), str(tmp_path / "a.mp4"))
-    tensors, info = sim.read(tmp_path / "a.overlay.safetensors", "nitrogen.overlay/1")
+    tensors, info = artefact.read(tmp_path / "a.overlay.safetensors", "nitrogen.overlay/1")
     assert info["template"] == "ps4-dark" and len(tensors["span"]) == len(spans) and (tmp_path / "a.overlay.png").exists()
     for box, found, (first, last, corner) in zip(tensors["bbox"], tensors["span"], spans):
         assert abs(found[0] - first) <= 3 and abs(found[1] - last) <= 3, tensors["span"]
@@ -603,21 +606,21 @@ def test_a_frame_of_one_colour_hides_the_overlay_only_itself():
 def test_the_index_is_kept(tmp_path, monkeypatch):
     """Made once, read the next time; another pool or another way to draw, another index; a folder that cannot be written changes nothing."""
     monkeypatch.setattr(sim, "ROOT", tmp_path)
-    a, again = (extract.templates(extract.CORE[:2]).index("sift") for _ in range(2))
+    a, again = (extract.templates(pads.CORE[:2]).index("sift") for _ in range(2))
     assert len(list((tmp_path / "data/index").iterdir())) == 1 and all(np.array_equal(a[k], again[k]) for k in a)
-    other = extract.templates(extract.CORE[:3]).index("sift")
+    other = extract.templates(pads.CORE[:3]).index("sift")
     assert len(list((tmp_path / "data/index").iterdir())) == 2 and set(other["owner"]) == {0, 1, 2} and set(a["owner"]) == {0, 1}
     (tmp_path / "pads.py").write_text(Path(pads.__file__).read_text() + "#")
     monkeypatch.setattr(pads, "__file__", str(tmp_path / "pads.py"))
-    assert np.array_equal(extract.templates(extract.CORE[:2]).index("sift")["owner"], a["owner"]) and len(list((tmp_path / "data/index").iterdir())) == 3
+    assert np.array_equal(extract.templates(pads.CORE[:2]).index("sift")["owner"], a["owner"]) and len(list((tmp_path / "data/index").iterdir())) == 3
     used = {p: p.stat().st_mtime_ns for p in (tmp_path / "data/index").iterdir()}
     monkeypatch.setattr(extract, "INDICES", 2)
-    extract.templates(extract.CORE[:2]).index("sift")
-    extract.templates(extract.CORE[:4]).index("sift")              # of the four, the new one and the one used last stay
+    extract.templates(pads.CORE[:2]).index("sift")
+    extract.templates(pads.CORE[:4]).index("sift")              # of the four, the new one and the one used last stay
     assert [p.stat().st_mtime_ns > used.get(p, 0) for p in (tmp_path / "data/index").iterdir()] == [True, True]
     monkeypatch.setattr(sim, "ROOT", tmp_path / "file")
     (tmp_path / "file").write_text("")
-    assert np.array_equal(extract.templates(extract.CORE[:2]).index("sift")["owner"], a["owner"])
+    assert np.array_equal(extract.templates(pads.CORE[:2]).index("sift")["owner"], a["owner"])
 
 
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
@@ -628,8 +631,8 @@ def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monk
     monkeypatch.setattr(extract, "described", lambda pool, names, *args: (seen.append(len(names)), real(pool, names, *args))[1])
 
     def made(skin):
-        return extract.Pool(extract.CORE[:3], {"mine": skin}).index(detector)
-    extract.templates(extract.CORE[:3]).index(detector)
+        return extract.Pool(pads.CORE[:3], {"mine": skin}).index(detector)
+    extract.templates(pads.CORE[:3]).index(detector)
     made(extract.templates()["snes-light"])
     second = made(mine)
     assert seen == ([3, 1, 1] if detector == "sift" else [3, 3, 1, 3, 1])
@@ -637,7 +640,7 @@ def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monk
     (tmp_path / "data").rename(tmp_path / "aside")
     afresh = made(mine)
     assert all(np.array_equal(second[k], afresh[k]) and second[k].dtype == afresh[k].dtype for k in afresh) and set(afresh["owner"]) == {0, 1, 2, 3}
-    assert afresh["sizes"].tolist() == [list(t.size) for t in (mine, *extract.templates(extract.CORE[:3]).values())]
+    assert afresh["sizes"].tolist() == [list(t.size) for t in (mine, *extract.templates(pads.CORE[:3]).values())]
     alone = extract.templates(["ps4-dark"]).index(detector)         # the same pictures in a pool of their own: the same rows
     rows = lambda bank, i: set(map(bytes, np.hstack([bank["points"], bank["descriptors"]])[bank["owner"] == i].astype(np.float32)))   # noqa: E731
     assert rows(alone, 0) == rows(second, 0)
@@ -646,7 +649,7 @@ def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monk
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
 def test_a_descriptor_finds_its_like(detector):
     """The index looks into few cells and still finds most of the pairs that a search through everything finds, and no other."""
-    bank = extract.templates(extract.CORE[:12]).index(detector)
+    bank = extract.templates(pads.CORE[:12]).index(detector)
     _, descriptors = extract.detectors(extract.XFEAT_WEIGHTS)[detector](extract.idle(extract.templates()["xbox360-dark"], 90, 0.8))
     least = extract.ALIKE[detector]
     whole = np.argwhere(descriptors @ bank["descriptors"].T.astype(np.float32) / 254 > least)
@@ -669,13 +672,13 @@ def test_one_ring_that_fits_is_no_controller():
 def test_a_plain_game_shows_none_of_a_few(tmp_path, monkeypatch, near):
     """What was nearest, if anything was, is in the file, in px of the frame: 1.5 times those of the picture that is searched."""
     film(tmp_path / "plain.mp4", seed=7)
-    monkeypatch.setattr(extract, "pool", lambda folder: extract.templates(extract.CORE))
+    monkeypatch.setattr(extract, "pool", lambda folder: extract.templates(pads.CORE))
     monkeypatch.setattr(extract, "WORK_WIDTH", 640)
     given = {"nothing": extract.Found(), "something": extract.Found(0.1, 9, 0.5, "ps4-dark", np.array([[0.5, 0, 20], [0, 0.5, 40]]))}
     if near in given:
         monkeypatch.setattr(extract, "search", lambda *a: given[near])
     extract.label(extract.Config(out=str(tmp_path), sheet=True), str(tmp_path / "plain.mp4"))
-    tensors, info = sim.read(tmp_path / "plain.overlay.safetensors", "nitrogen.overlay/1")
+    tensors, info = artefact.read(tmp_path / "plain.overlay.safetensors", "nitrogen.overlay/1")
     assert info["found"] is False and not tensors and (tmp_path / "plain.overlay.png").exists() and info["score"] < extract.SURE
     extract.label(extract.Config(out=str(tmp_path), frames=12), str(tmp_path / "plain.mp4"))              # tried again in another way: not refused
     if near == "something":
@@ -688,7 +691,7 @@ def test_plain_game_has_no_overlay(tmp_path):
     film(tmp_path / "plain.mp4", seed=7)
     done = run("plain.mp4", "--out", "labels", cwd=tmp_path)
     assert done.returncode == 1 and "no overlay found" in done.stderr and "Traceback" not in done.stderr
-    tensors, info = sim.read(tmp_path / "labels/plain.overlay.safetensors", "nitrogen.overlay/1")
+    tensors, info = artefact.read(tmp_path / "labels/plain.overlay.safetensors", "nitrogen.overlay/1")
     assert info["found"] is False and info["reason"] and not tensors
 
 
@@ -831,7 +834,7 @@ def test_other_weights_are_refused(tmp_path, change, words):
     w = filled()
     change(w)
     torch.save(w, tmp_path / "w.pt")
-    sim.write(tmp_path / "w.safetensors", {k: v.numpy() for k, v in w.items()}, "nitrogen.features/1")
+    artefact.write(tmp_path / "w.safetensors", {k: v.numpy() for k, v in w.items()}, "nitrogen.features/1")
     for name in ("w.pt", "w.safetensors"):
         with pytest.raises(SystemExit, match=re.escape(words)) as e:
             extract.load_xfeat(tmp_path / name)
@@ -841,7 +844,7 @@ def test_other_weights_are_refused(tmp_path, change, words):
 def test_unreadable_weights(tmp_path):
     (tmp_path / "text.pt").write_text("not weights")
     torch.save([1, 2], tmp_path / "list.pt")
-    sim.write(tmp_path / "other.safetensors", {}, "nitrogen.parser/1")
+    artefact.write(tmp_path / "other.safetensors", {}, "nitrogen.parser/1")
     for name in ("text.pt", "list.pt", "gone.pt", "gone.safetensors", "other.safetensors"):
         with pytest.raises(SystemExit, match=name) as e:
             extract.load_xfeat(tmp_path / name)
@@ -890,7 +893,7 @@ def test_xfeat_training_resumes_exactly(tmp_path):
 def test_xfeat_train_command(tmp_path, capsys):
     done = run("train", "--steps", "2", "--batch", "2", "--validation", "2", "--out", "x.safetensors", cwd=tmp_path)
     assert done.returncode == 0 and "657,910 parameters" in done.stdout, done.stderr
-    tensors, info = sim.read(tmp_path / "x.safetensors", "nitrogen.features/1")
+    tensors, info = artefact.read(tmp_path / "x.safetensors", "nitrogen.features/1")
     assert set(tensors) == set(extract.xfeat_shapes()) and info["steps"] == 2 and info["images"] == 8
     assert 0 <= info["found_held_out"] <= 1
     again = extract.TrainConfig(steps=2, batch=2, validation=2, out=str(tmp_path / "x.safetensors"))
@@ -906,6 +909,6 @@ def test_shipped_xfeat_weights():
     """They are small, and tell the points of templates that they never saw from all others of the picture."""
     path = ROOT / "weights/xfeat.safetensors"
     assert path.stat().st_size < 2e6
-    unseen = [t for name, t in extract.templates().items() if extract.held_out(name)]
+    unseen = [t for name, t in extract.templates().items() if pads.held_out(name)]
     assert extract.held_out_points(extract.load_xfeat(path), extract.Pairs(5, unseen), 20) > 0.8
     assert extract.held_out_points(extract.random_weights(0), extract.Pairs(5, unseen), 2) < 0.2

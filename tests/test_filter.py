@@ -6,11 +6,13 @@ import os
 import sys
 import tarfile
 
+from common import artefact
+from common.pictures import VideoWriter, expand
+
 import numpy as np
 import pytest
 
 import filter
-import sim
 
 FPS, T = 30, 90
 
@@ -97,7 +99,7 @@ def test_rows_without_the_overlay_say_nothing_of_the_player(tmp_path):
         p, confidence = np.zeros((300 * share, 16), np.float16), np.zeros(300 * share, np.float16)
         p[:300, 0], confidence[:300] = np.where(np.arange(300) % 60 < 20, 0.7, 0.02), 1
         tensors = {"buttons": p, "sticks": np.zeros((len(p), 4), np.float32), "shown": np.ones(20, bool), "confidence": confidence, "time": np.arange(len(p)) / FPS}
-        sim.write(tmp_path / f"{share}.actions.safetensors", tensors, "nitrogen.actions/1", unit="grid", cells_per_radius=5.0)
+        artefact.write(tmp_path / f"{share}.actions.safetensors", tensors, "nitrogen.actions/1", unit="grid", cells_per_radius=5.0)
         buttons = filter.final_actions(tmp_path / f"{share}.actions.safetensors")[0]
         assert (buttons[:300, 0] == (np.arange(300) % 60 < 20)).all() and not buttons[300:].any()
 
@@ -145,7 +147,7 @@ def test_idle_segments_go_and_chunks_stay_whole():
 @pytest.fixture
 def clip(tmp_path):
     """A white 3-second video with its labels: an overlay box at (100, 60), right stick pushed, SOUTH in turns."""
-    with sim.VideoWriter(tmp_path / "clip-000.mp4", FPS, 320, 200) as out:
+    with VideoWriter(tmp_path / "clip-000.mp4", FPS, 320, 200) as out:
         for i in range(T):
             out.write(np.full((200, 320, 3), 250, np.uint8))
     buttons, sticks = np.zeros((T, 16), np.float16), np.zeros((T, 4), np.float32)
@@ -153,10 +155,10 @@ def clip(tmp_path):
     sticks[:, 2] = np.where(np.arange(T) % 3, 5, 0)
     shown = np.ones(20, bool)
     shown[15] = False
-    sim.write(tmp_path / "clip-000.actions.safetensors",
+    artefact.write(tmp_path / "clip-000.actions.safetensors",
               {"buttons": buttons, "sticks": sticks, "shown": shown, "confidence": np.ones(T, np.float16), "time": np.arange(T) / FPS},
               "nitrogen.actions/1", unit="grid")
-    sim.write(tmp_path / "clip-000.overlay.safetensors",
+    artefact.write(tmp_path / "clip-000.overlay.safetensors",
               {"affine": np.eye(2, 3, dtype=np.float32)[None], "corners": np.zeros((1, 4, 2), np.float32), "span": np.array([[0, T - 1]]),
                "bbox": np.array([[100, 60, 100, 60]], np.int32), "median": np.zeros((1, 6, 10, 3), np.uint8),
                "atlas": np.zeros((6, 10, 4), np.uint8)}, "nitrogen.overlay/1", found=True)
@@ -172,16 +174,16 @@ def shard(folder, out="shards", **changes):
 def test_what_cannot_be_trusted_is_masked_or_left_out(clip, capsys):
     """An element whose reading does not agree with the frames, and one that is held without a clear sign, are not learned from; nor is a video of these."""
     path = clip / "clip-000.actions.safetensors"
-    tensors, _ = sim.read(path)
+    tensors, _ = artefact.read(path)
     tensors["shown"][:], tensors["sticks"][::3, 0] = True, 5
     tensors["buttons"][:, 5] = 1                                    # EAST, all the time
-    good = {b: 0.75 for b in sim.BUTTONS} | {"LEFT": 0.9, "RIGHT": 0.2}
-    sim.write(path, tensors, "nitrogen.actions/1", unit="grid", agreement=good)
-    data, _ = sim.read(shard(clip))
+    good = {b: 0.75 for b in artefact.BUTTONS} | {"LEFT": 0.9, "RIGHT": 0.2}
+    artefact.write(path, tensors, "nitrogen.actions/1", unit="grid", agreement=good)
+    data, _ = artefact.read(shard(clip))
     assert data["mask"][0].tolist() == [i not in (5, 18, 19) for i in range(20)]
     assert not data["buttons"][:, 5].any() and not data["sticks"][:, 2:].any() and data["sticks"][:, :2].any()
     assert "not trusted and masked: EAST RIGHT" in capsys.readouterr().out
-    sim.write(path, tensors, "nitrogen.actions/1", unit="grid", template="theirs", agreement={b: 0.6 for b in good})
+    artefact.write(path, tensors, "nitrogen.actions/1", unit="grid", template="theirs", agreement={b: 0.6 for b in good})
     assert shard(clip, "all", min_agreement=0.5).exists()
     with pytest.raises(SystemExit, match="left out, .* agrees with the frames by 0.60 only .* is theirs its skin"):
         shard(clip, "none")
@@ -190,15 +192,15 @@ def test_what_cannot_be_trusted_is_masked_or_left_out(clip, capsys):
 def test_rows_without_the_overlay_are_left_out_and_every_place_is_painted(clip):
     """An overlay that comes late and then moves: nobody knows what was pressed before, and the policy must not see either box."""
     path = clip / "clip-000.actions.safetensors"
-    tensors, info = sim.read(path)
+    tensors, info = artefact.read(path)
     tensors["confidence"][:30] = 0
     tensors["sticks"][:30, 2] = -90                                 # would spoil the percentile
-    sim.write(path, tensors, "nitrogen.actions/1", unit="grid")
-    overlay, _ = sim.read(clip / "clip-000.overlay.safetensors")
+    artefact.write(path, tensors, "nitrogen.actions/1", unit="grid")
+    overlay, _ = artefact.read(clip / "clip-000.overlay.safetensors")
     twice = {k: np.concatenate([v, v]) for k, v in overlay.items() if k != "atlas"} | {"atlas": overlay["atlas"]}
     twice["bbox"][1], twice["span"] = (10, 150, 40, 30), np.array([[30, 59], [60, T - 1]])
-    sim.write(clip / "clip-000.overlay.safetensors", twice, "nitrogen.overlay/1", found=True)
-    data, about = sim.read(shard(clip))
+    artefact.write(clip / "clip-000.overlay.safetensors", twice, "nitrogen.overlay/1", found=True)
+    data, about = artefact.read(shard(clip))
     assert data["frame"].tolist() == list(range(30, T)) and np.abs(data["sticks"][:, 2]).max() == 1
     image = filter.decode(filter.Shards(clip / "shards", "train", 4, 30, 1)[0][0], 256)
     for x, y, w, h in twice["bbox"]:
@@ -223,9 +225,9 @@ def test_shards_end_to_end(clip, capsys):
 
 def test_same_input_same_bytes_and_second_run_skips(clip):
     a, b = shard(clip), shard(clip, "again")
-    assert a.read_bytes() == b.read_bytes().replace(b"again", b"shards") or sim.read(a)[0].keys() == sim.read(b)[0].keys()
-    for name, value in sim.read(a)[0].items():
-        assert np.array_equal(value, sim.read(b)[0][name]), name
+    assert a.read_bytes() == b.read_bytes().replace(b"again", b"shards") or artefact.read(a)[0].keys() == artefact.read(b)[0].keys()
+    for name, value in artefact.read(a)[0].items():
+        assert np.array_equal(value, artefact.read(b)[0][name]), name
     before = a.stat().st_mtime_ns
     shard(clip)
     assert a.stat().st_mtime_ns == before
@@ -238,7 +240,7 @@ def test_same_input_same_bytes_and_second_run_skips(clip):
 
 def test_bounded_shards(clip):
     folder = shard(clip, rows_per_shard=40).parent
-    assert [len(sim.read(p)[0]["frame"]) for p in sorted(folder.glob("*.safetensors"))] == [30, 30, 30]
+    assert [len(artefact.read(p)[0]["frame"]) for p in sorted(folder.glob("*.safetensors"))] == [30, 30, 30]
     assert len(filter.Shards(folder, "train", 4, 30, 1)) == 3 * 26
 
 
@@ -264,13 +266,13 @@ def test_bad_input(clip):
 
 
 def test_video_without_overlay(clip):
-    sim.write(clip / "clip-000.overlay.safetensors", {}, "nitrogen.overlay/1", found=False, reason="none")
+    artefact.write(clip / "clip-000.overlay.safetensors", {}, "nitrogen.overlay/1", found=False, reason="none")
     with pytest.raises(SystemExit, match="no overlay was found"):
         shard(clip)
-    tensors, _ = sim.read(clip / "clip-000.actions.safetensors")
+    tensors, _ = artefact.read(clip / "clip-000.actions.safetensors")
     (clip / "clip-000.actions.safetensors").unlink()
-    sim.write(clip / "clip-000.truth.safetensors", tensors | {"sticks": tensors["sticks"] / 5}, "nitrogen.actions/1", unit="normalized")
-    assert sim.read(shard(clip))[1]["counts"]["kept"] == 90                          # what a recorder wrote needs no overlay
+    artefact.write(clip / "clip-000.truth.safetensors", tensors | {"sticks": tensors["sticks"] / 5}, "nitrogen.actions/1", unit="normalized")
+    assert artefact.read(shard(clip))[1]["counts"]["kept"] == 90                          # what a recorder wrote needs no overlay
 
 
 # ---- looking at it, and what is in a folder
@@ -298,9 +300,9 @@ def test_manifest_follows_what_is_there(clip, capsys):
 def test_a_shard_can_be_looked_at(clip, capsys):
     import cv2
     path = clip / "clip-000.actions.safetensors"
-    tensors, _ = sim.read(path)
+    tensors, _ = artefact.read(path)
     tensors["buttons"][30:60] = tensors["sticks"][30:60] = 0                          # the second of three segments is idle
-    sim.write(path, tensors, "nitrogen.actions/1", unit="grid")
+    artefact.write(path, tensors, "nitrogen.actions/1", unit="grid")
     filter.main(["--inspect", str(shard(clip))])
     assert "nitrogen.shard/1" in capsys.readouterr().out
     picture = cv2.imread(str(clip / "shards/clip-000-000.png"))[..., ::-1]
@@ -329,12 +331,12 @@ def test_part_of_the_frame(clip):
 
 def test_a_recorders_true_actions_need_no_overlay(clip):
     """record, filter: no parse.py, no overlay file; what a demonstration had drawn in is painted out."""
-    tensors, _ = sim.read(clip / "clip-000.actions.safetensors")
+    tensors, _ = artefact.read(clip / "clip-000.actions.safetensors")
     tensors["sticks"] = tensors["sticks"] / 5 * 0.5
     for f in clip.glob("clip-000.*.safetensors"):
         f.unlink()
     for box in ({}, {"box": [100, 60, 100, 60]}):
-        sim.write(clip / "clip-000.truth.safetensors", tensors, "nitrogen.actions/1", unit="normalized", game="g", **box)
+        artefact.write(clip / "clip-000.truth.safetensors", tensors, "nitrogen.actions/1", unit="normalized", game="g", **box)
         c = config(videos=(str(clip / "clip-000.mp4"),), labels=str(clip / "nowhere"), out=str(clip / "true"), fresh=True)
         filter.run(c)
         jpeg, buttons, sticks, mask, game = filter.Shards(clip / "true", "train", 4, 30, 1)[10]
@@ -356,12 +358,12 @@ def test_frames_that_come_unevenly_by_hand():
 def test_chunks_of_an_uneven_video_are_cut_by_time(clip, capsys, gone):
     """A button goes down and up five times in two seconds: so it does in the shard, though many frames never came."""
     path, rng = clip / "clip-000.actions.safetensors", np.random.default_rng(0)
-    tensors, _ = sim.read(path)
+    tensors, _ = artefact.read(path)
     came = np.flatnonzero(rng.random(4 * T) > 0.2) if gone == "frames are dropped" else np.r_[np.arange(60), np.arange(60, 4 * T, 3)]
     time = came[:T] / 30
     buttons = np.zeros((T, 16), np.float16)
     buttons[:, 4] = down = (time * 2.5 % 1 < 0.5)
-    sim.write(path, {**tensors, "buttons": buttons, "time": time}, "nitrogen.actions/1", unit="grid")
+    artefact.write(path, {**tensors, "buttons": buttons, "time": time}, "nitrogen.actions/1", unit="grid")
     part = filter.Part(shard(clip))
     assert "frames that come unevenly laid out at 30/s" in capsys.readouterr().out
     truth = part["time"] * 2.5 % 1 < 0.5
@@ -379,7 +381,7 @@ def test_two_videos_of_one_name(tmp_path):
     with pytest.raises(SystemExit, match=r"a/clip.mp4 and .*b/clip.mp4: one name"):
         filter.main([str(tmp_path / "a"), str(tmp_path / "b")])
     one = str(tmp_path / "a/clip.mp4")
-    assert sim.expand([one, f"{tmp_path}/b/../a/clip.mp4"]) == (one, f"{tmp_path}/b/../a/clip.mp4")      # the same file twice is no harm
+    assert expand([one, f"{tmp_path}/b/../a/clip.mp4"]) == (one, f"{tmp_path}/b/../a/clip.mp4")      # the same file twice is no harm
 
 
 def test_shards_travel_to_another_process(clip):
@@ -423,13 +425,13 @@ def test_delayed_labels_of_a_real_video(tmp_path):
     actions, _ = play(24, 0)
     ground = cv2.resize(rng.integers(0, 255, (80, 80, 3), np.uint8), (1600, 1600), interpolation=cv2.INTER_CUBIC)
     at = np.cumsum(-4 * actions[:, 16:18], axis=0).astype(int)
-    with sim.VideoWriter(tmp_path / "g-0.mp4", FPS, 320, 200) as out:
+    with VideoWriter(tmp_path / "g-0.mp4", FPS, 320, 200) as out:
         for x, y in at - at.min(axis=0):
             out.write(ground[y % 1400:y % 1400 + 200, x % 1200:x % 1200 + 320])
     lags = []
     for delay in (3, 8):
         late = np.roll(actions, delay, axis=0)
-        sim.write(tmp_path / "g-0.actions.safetensors", {
+        artefact.write(tmp_path / "g-0.actions.safetensors", {
             "buttons": late[:, :16].astype(np.float16), "sticks": late[:, 16:], "shown": np.ones(20, bool),
             "confidence": np.ones(len(late), np.float16), "time": np.arange(len(late)) / FPS}, "nitrogen.actions/1", unit="normalized")
         filter.run(config(videos=(str(tmp_path / "g-0.mp4"),), labels=str(tmp_path), out=str(tmp_path / f"late{delay}"), min_active=0.0))
@@ -487,14 +489,14 @@ def chunk(video="vidA", k=0, raw=True, processed=False, meta=True, folder="SHARD
 def released(tmp_path):
     """vidA.mp4: 30 frames/s, 8 s, 320 x 200, as bright as its frame's number."""
     (tmp_path / "videos").mkdir()
-    with sim.VideoWriter(tmp_path / "videos/vidA.mp4", FPS, 320, 200) as out:
+    with VideoWriter(tmp_path / "videos/vidA.mp4", FPS, 320, 200) as out:
         for i in range(240):
             out.write(np.full((200, 320, 3), i, np.uint8))
     return tmp_path
 
 
 def importing(folder, videos=None, **changes):
-    c = config(videos=sim.expand([videos or folder / "videos"]), nitrogen=str(folder / "SHARD_*.tar.gz"), labels=str(folder / "labels"),
+    c = config(videos=expand([videos or folder / "videos"]), nitrogen=str(folder / "SHARD_*.tar.gz"), labels=str(folder / "labels"),
                out=str(folder / "shards"), rate=60.0, **changes)
     filter.run(c)
     return filter.Shards(folder / "shards", "train", 4, 60, 1)
@@ -510,7 +512,7 @@ def test_released_labels(released, capsys):
     assert "labels of 1 of the 1 given videos, and of 1 that are not there" in said.out and "no video: 'vidB' 'https://example.org/vidB'" in said.err
     assert (released / "shards/no-video.txt").read_text() == "'vidB' 'https://example.org/vidB'\n"
     assert "kept 240 of 480 rows (50 %), 2 of 3 segments" in said.out
-    tensors, info = sim.read(released / "shards/vidA-000.safetensors")
+    tensors, info = artefact.read(released / "shards/vidA-000.safetensors")
     assert tensors["frame"].tolist() == [60 + r // 2 for r in range(240)] and np.allclose(tensors["time"], 2 + np.arange(240) / 60)
     assert (np.diff(tensors["offset"]) > 0).tolist() == [True, False] * 120            # a frame that two rows show is stored once
     assert tensors["start"].tolist() == list(range(0, 236, 2))
@@ -520,7 +522,7 @@ def test_released_labels(released, capsys):
         image = filter.decode(jpeg, 256).astype(int)
         assert abs(np.median(image[:100]) - (60 + i)) <= 3                             # the frame of that row
         assert np.abs(image[195:, 200:] - 127).max() < 8 and np.abs(image[195:, 100:170] - (60 + i)).max() < 8     # halved, clamped, painted
-        assert buttons[:, sim.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1] and buttons.sum() == 2 and mask.all()     # rows 2 i + 1 ...
+        assert buttons[:, artefact.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1] and buttons.sum() == 2 and mask.all()     # rows 2 i + 1 ...
         assert np.allclose(sticks, [[0.5, -0.5, 0, 0] if 2 * i < 115 else [-0.25, 0.25, 0, 0]] * 4)
     before = (released / "shards/vidA-000.safetensors").stat().st_mtime_ns
     importing(released)
@@ -562,7 +564,7 @@ def test_missing_columns_and_odd_values(released):
     out = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(actions)).drop_columns(["north", "j_right"]), out)
     shown = filter.chunk_actions({"actions_processed.parquet": out.getvalue()}, 100)[2]
-    assert [name for name, s in zip((*sim.BUTTONS, *sim.STICKS), shown) if not s] == ["NORTH", "RIGHT_X", "RIGHT_Y"]
+    assert [name for name, s in zip((*artefact.BUTTONS, *artefact.STICKS), shown) if not s] == ["NORTH", "RIGHT_X", "RIGHT_Y"]
     archive(released / "SHARD_0000.tar.gz", chunk(bbox_game_area=[320, 200, 320, 200], bbox_others=[[0, 0, 64, 64]]))
     image = filter.decode(importing(released)[0][0], 256).astype(int)
     assert np.abs(image[140:, 140:] - 127).max() < 8 and image[:100, :100].max() < 8    # of the lower right quarter, the box is the lower right

@@ -20,11 +20,13 @@ import tarfile
 import time
 from pathlib import Path
 
+from common import ROOT, artefact
+from common.pictures import VideoWriter, expand, read_video, video_facts
+
 import numpy as np
 import pytest
 
 import filter
-import sim
 
 ROOM = 700                                      # MB that a child may take beyond what it has when it begins
 PATIENCE = 60                                   # s per input, on a loaded machine
@@ -116,7 +118,7 @@ def pad_rows(T=12):
 
 def film(path, frames=12, w=64, h=48):
     rng = np.random.default_rng(0)
-    with sim.VideoWriter(path, 30, w, h) as out:
+    with VideoWriter(path, 30, w, h) as out:
         for i in range(frames):
             out.write(np.roll(rng.integers(0, 255, (h, w, 3), dtype=np.uint8), i, 1))
     return Path(path)
@@ -127,8 +129,8 @@ class Artefacts:
 
     def __init__(self):
         film("clip.mp4")
-        sim.write("w/clip.actions.safetensors", pad_rows(), "nitrogen.actions/1", unit="grid", template="ps4-plain")
-        sim.write("w/clip.overlay.safetensors", {
+        artefact.write("w/clip.actions.safetensors", pad_rows(), "nitrogen.actions/1", unit="grid", template="ps4-plain")
+        artefact.write("w/clip.overlay.safetensors", {
             "affine": np.eye(2, 3, dtype=np.float32)[None], "corners": np.zeros((1, 4, 2), np.float32), "span": np.array([[0, 11]]),
             "bbox": np.array([[4, 4, 20, 10]], np.int32), "median": np.zeros((1, 6, 10, 3), np.uint8), "atlas": np.zeros((6, 10, 4), np.uint8)},
             "nitrogen.overlay/1", found=True)
@@ -154,27 +156,28 @@ class Artefacts:
         else:
             with contextlib.suppress(SystemExit):
                 filter.filter_video("clip.mp4", filter.Config(videos=("clip.mp4",), labels="w", out="w/again", horizon=2, fresh=True))
-            sim.show(f"w/{self.name}")
+            artefact.show(f"w/{self.name}")
 
 
 class Networks:
     """Weights of the policy and of the parser, and an overlay file that a video is parsed by."""
 
     def __init__(self):
+        import torch
+
         import model
         import parse
-        import torch
         torch.manual_seed(0)
         net = model.NitroGen(model.Config(image=16, patch=8, width=16, head_width=8, vision_layers=1, mixer_layers=1, dit_layers=2, positions=4, horizon=4))
         model.save("policy.safetensors", net.state_dict(), net)
         small = parse.Net(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), heads=(1, 1, 1, 1), decoder=8, detail=4, head=4)
         weights = {k: v.numpy() for k, v in parse.Parser(small).state_dict().items()}
-        sim.write("parser.safetensors", weights, "nitrogen.parser/1", net=parse.dataclasses.asdict(small))
+        artefact.write("parser.safetensors", weights, "nitrogen.parser/1", net=parse.dataclasses.asdict(small))
         layout = {"size": [100, 60], "buttons": {"SOUTH": [60, 20, 10, 10], "START": [40, 10, 8, 8]}, "sticks": {"LEFT": [20, 30, 8, 20, 20]}}
         elements = [{"kind": kind, "id": id, "pos": pos, "mapping": spot, "radius": radius, "click": True, "trail": []} for kind, id, pos, spot, radius in
                     (("button", "SOUTH", [60, 20], [0, 0, 10, 10], 0), ("button", "START", [40, 10], [20, 0, 8, 8], 0), ("stick", "LEFT", [10, 20], [40, 0, 20, 20], 8.0))]
         atlas = np.random.default_rng(0).integers(0, 256, (43, 60, 4), np.uint8)
-        sim.write("clip.overlay.safetensors", {
+        artefact.write("clip.overlay.safetensors", {
             "affine": np.array([[[0.3, 0, 4], [0, 0.3, 4]]], np.float32), "corners": np.zeros((1, 4, 2), np.float32), "span": np.array([[0, 11]]),
             "bbox": np.array([[4, 4, 30, 18]], np.int32), "median": np.zeros((1, 18, 30, 3), np.uint8), "atlas": atlas},
             "nitrogen.overlay/1", found=True, template="t", family="f", layout=layout, elements=elements)
@@ -224,7 +227,7 @@ class Skins:
 
     def __init__(self):
         import extract
-        self.extract, folder = extract, sim.ROOT / "assets/skins"
+        self.extract, folder = extract, ROOT / "assets/skins"
         presets = sorted(p for p in folder.rglob("*.json") if p.name != "nitrogen.json")[:4]
         self.whole = [(json.loads(p.read_text("utf-8-sig")), next(q for q in sorted(p.parent.glob("*.png")) if q.stem.startswith(p.stem)).read_bytes()) for p in presets]
         ok, png = extract.cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (60, 100, 4), dtype=np.uint8))
@@ -336,6 +339,7 @@ class Videos:
 
     def __init__(self):
         import cv2
+
         import extract
         self.extract, self.whole = extract, {".mp4": film("clip.mp4").read_bytes()}
         for suffix, codec in ((".webm", "VP80"), (".avi", "MJPG"), (".mkv", "XVID")):
@@ -355,8 +359,8 @@ class Videos:
     def read(self, blob):
         path = f"input{self.suffix}"
         Path(path).write_bytes(blob)
-        sim.video_facts(path)
-        assert all(frame.ndim == 3 and frame.dtype == np.uint8 for _, _, frame in sim.read_video(path))
+        video_facts(path)
+        assert all(frame.ndim == 3 and frame.dtype == np.uint8 for _, _, frame in read_video(path))
         self.extract.sample(path, 5)
 
 
@@ -385,7 +389,7 @@ class Lists:
         else:
             filter.inspect(Path("folder"))
         Path("list.txt").write_bytes(blob)
-        sim.expand(["@list.txt"])
+        expand(["@list.txt"])
 
 
 KINDS = {kind.__name__.lower(): kind for kind in (Artefacts, Networks, Jpegs, Skins, Parquet, Metadata, Archives, Videos, Lists)}
@@ -423,7 +427,7 @@ def fuzz(kind: str, seed: int, count: int, folder: Path, timeout: float) -> dict
     inside.mkdir()
     (folder / "canary").write_text("whole")
     run = subprocess.run([sys.executable, __file__, kind, str(seed), str(count)], cwd=inside, capture_output=True, text=True, errors="replace", timeout=timeout,
-                         env={**os.environ, "PYTHONPATH": f"{sim.ROOT}", "OMP_NUM_THREADS": "1", "OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "OFF"})
+                         env={**os.environ, "PYTHONPATH": f"{ROOT}", "OMP_NUM_THREADS": "1", "OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "OFF"})
     assert run.returncode == 0, f"{kind}: status {run.returncode}; the input: {inside}/input\n{run.stderr[-3000:]}"
     assert sorted(p.name for p in folder.iterdir()) == ["canary", "inside"] and (folder / "canary").read_text() == "whole"      # nothing outside
     return json.loads(run.stdout.splitlines()[-1])
@@ -453,7 +457,7 @@ def test_much_broken_input_ends_in_one_line(kind, tmp_path):
 
 def test_descriptions_by_hand():
     shard = {"videos": [{"name": "a", "game": "g", "fps": 30.0, "split": "train"}], "rate": 30.0, "horizon": 16, "shift": 1}
-    said = lambda **changes: sim.amiss({**shard, **changes}, sim.SAID["nitrogen.shard/1"])             # noqa: E731
+    said = lambda **changes: artefact.amiss({**shard, **changes}, artefact.SAID["nitrogen.shard/1"])             # noqa: E731
     assert said() is None and said(counts=None, lag=None, more=[1]) is None
     assert said(rate=0) == "it: 'rate' should be a number in 0.01..10000, found 0"
     assert said(rate=float("nan")) and said(rate=True) and said(rate="30") and said(horizon=0)
@@ -461,11 +465,11 @@ def test_descriptions_by_hand():
     assert said(videos=[{"name": "a", "game": "\x1b[2J", "fps": 30.0, "split": "train"}]) == \
         "it: 'videos': 0: 'game' should be of type str, printable, found '\\x1b[2J'"
     layout = {"layout": {"size": [100, 60], "buttons": {"SOUTH": [0, 0, 1, 1]}, "sticks": {}}}
-    assert sim.amiss(layout, sim.SAID["nitrogen.overlay/1"]) is None
+    assert artefact.amiss(layout, artefact.SAID["nitrogen.overlay/1"]) is None
     layout["layout"]["buttons"]["GUIDE"] = [0, 0, 1, 1]
-    assert "'buttons' should be values of DPAD_UP, " in sim.amiss(layout, sim.SAID["nitrogen.overlay/1"])
+    assert "'buttons' should be values of DPAD_UP, " in artefact.amiss(layout, artefact.SAID["nitrogen.overlay/1"])
     del layout["layout"]["buttons"]["GUIDE"], layout["layout"]["size"]
-    assert sim.amiss(layout, sim.SAID["nitrogen.overlay/1"]) == "it: 'layout': 'size' should be a list of 2, found None"
+    assert artefact.amiss(layout, artefact.SAID["nitrogen.overlay/1"]) == "it: 'layout': 'size' should be a list of 2, found None"
 
 
 @pytest.mark.parametrize("stage, line, said", [
@@ -486,7 +490,7 @@ def test_flags_that_cannot_be(stage, line, said, tmp_path, monkeypatch):
 def test_ctrl_c_while_a_stage_is_imported(tmp_path):
     """Torch takes seconds to import: a module of that name that waits stands for it."""
     (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    run = subprocess.Popen([sys.executable, sim.ROOT / "train.py", "--help"], env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path, text=True,
+    run = subprocess.Popen([sys.executable, ROOT / "train.py", "--help"], env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path, text=True,
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     assert run.stdout.readline() == "importing\n"
     run.send_signal(signal.SIGINT)
@@ -496,15 +500,15 @@ def test_ctrl_c_while_a_stage_is_imported(tmp_path):
 @pytest.mark.parametrize("stage", ["extract", "parse", "filter", "model", "train", "sim", "eval"])
 def test_a_missing_package_is_one_line(stage, tmp_path):
     """Python without this environment: -S leaves its packages out."""
-    run = subprocess.run([sys.executable, "-S", sim.ROOT / f"{stage}.py", "--help"], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-S", ROOT / f"{stage}.py", "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1 and re.fullmatch(r"\w+ is not installed here: pip install -r \S+requirements.txt, or activate .*\n", run.stderr), run.stderr
 
 
 def test_a_video_that_does_not_fit_is_none(tmp_path):
     """A limit on the size of files stands for a full disk, of which OpenCV says nothing: no broken video takes the name of a whole one."""
-    code = ("import resource, sim, numpy as np\nresource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-            "with sim.VideoWriter('a.mp4', 30, 320, 240) as out:\n    for i in range(20): out.write(np.random.default_rng(i).integers(0, 255, (240, 320, 3), dtype=np.uint8))")
-    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(sim.ROOT)}, capture_output=True, text=True)
+    code = ("import resource\nfrom common.pictures import VideoWriter\nimport numpy as np\nresource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+            "with VideoWriter('a.mp4', 30, 320, 240) as out:\n    for i in range(20): out.write(np.random.default_rng(i).integers(0, 255, (240, 320, 3), dtype=np.uint8))")
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert run.returncode == 1 and run.stderr.splitlines()[-1] == "a.mp4: could not be written to its end; is the disk full?" and not list(tmp_path.iterdir())
 
 
@@ -526,7 +530,7 @@ def contents(path: Path):
     """What must not depend on interruptions: all bytes; of weights and reports, all but times."""
     timeless = lambda v: {k: timeless(x) for k, x in v.items() if k not in TIMES} if isinstance(v, dict) else list(map(timeless, v)) if isinstance(v, list) else v   # noqa: E731
     if path.parent.name == "run" and path.suffix == ".safetensors":
-        tensors, info = sim.read(path)
+        tensors, info = artefact.read(path)
         return {k: v.tobytes() for k, v in tensors.items()}, timeless(info)
     if path.suffix in (".json", ".jsonl"):
         return [timeless(json.loads(line)) for line in (path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()])]
@@ -536,7 +540,7 @@ def contents(path: Path):
 def begin(command: str, folder: Path) -> subprocess.Popen:
     script, *args = command.split()
     with open(folder / "said.txt", "ab") as said:
-        return subprocess.Popen([sys.executable, sim.ROOT / script, *args], cwd=folder, stdout=said, stderr=said, start_new_session=True)
+        return subprocess.Popen([sys.executable, ROOT / script, *args], cwd=folder, stdout=said, stderr=said, start_new_session=True)
 
 
 def alive(session: int) -> list:

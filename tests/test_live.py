@@ -17,13 +17,17 @@ import threading
 import time
 from pathlib import Path
 
+from common import ROOT, artefact
+from common.command_line import command_line
+from common.pictures import read_video
+
 import numpy as np
 import pytest
 
 import eval as evaluation
 import sim
 
-RIDGE = (sys.executable, str(sim.ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}")
+RIDGE = (sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}")
 RATE = 30.0
 hooked = pytest.mark.skipif(bool(sim.hook_fault()), reason=str(sim.hook_fault()))
 
@@ -31,10 +35,10 @@ hooked = pytest.mark.skipif(bool(sim.hook_fault()), reason=str(sim.hook_fault())
 class Scripted:
     """A policy that says chunk after chunk what the test wants, after `delay` seconds of thought."""
 
-    about = {"rate": RATE, "shift": 1, "horizon": 16, "actions": sim.BUTTONS + sim.STICKS}
+    about = {"rate": RATE, "shift": 1, "horizon": 16, "actions": artefact.BUTTONS + artefact.STICKS}
 
     def __init__(self, *pressed, length=16, delay=0.0, **sticks):
-        row = [n in pressed for n in sim.BUTTONS] + [sticks.get(n, 0) for n in sim.STICKS]
+        row = [n in pressed for n in artefact.BUTTONS] + [sticks.get(n, 0) for n in artefact.STICKS]
         self.chunk, self.delay, self.seen = np.float32([row] * length), delay, []
 
     def think(self, frame):
@@ -61,7 +65,7 @@ def playing(brain, person=None, **options):
 def pad_of(env):
     """What the game's pad says now."""
     held = env.pad.fields["pad_buttons"][env.pad.buttons], env.pad.fields["pad_sticks"][env.pad.sticks]
-    return {n for n, v in zip(sim.BUTTONS, held[0]) if v}, dict(zip(sim.STICKS, held[1].tolist()))
+    return {n for n, v in zip(artefact.BUTTONS, held[0]) if v}, dict(zip(artefact.STICKS, held[1].tolist()))
 
 
 def run(*args):
@@ -72,6 +76,7 @@ def run(*args):
 def policy(tmp_path_factory):
     """A network too small to play well, in a file."""
     import torch
+
     import model
     torch.manual_seed(0)
     net = model.NitroGen(dataclasses.replace(model.CONFIGS["tiny"], image=16, width=32, head_width=16, vision_layers=1, dit_layers=2, steps=2))
@@ -183,7 +188,7 @@ def test_a_person_takes_the_pad_and_gives_it_back(capsys):
         assert picture.shape == (270, 480, 3)
         now[0] += 0.1                                                 # seconds per frame, of the clock below
         held = next(hands)
-        return np.int8([held.get(n, 0) for n in sim.BUTTONS]), np.float32([held.get(n, 0) for n in sim.STICKS])
+        return np.int8([held.get(n, 0) for n in artefact.BUTTONS]), np.float32([held.get(n, 0) for n in artefact.STICKS])
 
     takeover = evaluation.Takeover(person, idle=0.5)
     takeover.clock = lambda: now[0]
@@ -210,7 +215,7 @@ def test_a_person_at_the_real_window(policy):
         stage = sim.Stage("1000x600")
         stack.callback(stage.remove)
         client = subprocess.Popen(run("play", "--policy", policy, "--device", "cpu", "--fps", "30", "--seconds", "0", "--window", "--idle", "0.5", "--", *RIDGE),
-                                  cwd=sim.ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"DISPLAY": stage.display.name, "SDL_VIDEODRIVER": "x11"},
+                                  cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"DISPLAY": stage.display.name, "SDL_VIDEODRIVER": "x11"},
                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         told = lambda line: next(said for said in client.stdout if said == line)
         while not stage.display.windows():
@@ -354,7 +359,7 @@ def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
                 assert pad_of(env)[0] == {"SOUTH"}
                 peers[0].shutdown(socket.SHUT_RDWR)
     (pad, frame), after = seen[0]
-    assert pad == (set(), dict.fromkeys(sim.STICKS, 0.0)) and after == (pad, frame) and frame < 30      # at once, and nothing moved
+    assert pad == (set(), dict.fromkeys(artefact.STICKS, 0.0)) and after == (pad, frame) and frame < 30      # at once, and nothing moved
     assert i == 60 and len(peers) == 2 and len(brain.seen) >= 8                                          # then it was played to its end
     said = capfd.readouterr().err
     assert re.match(r"lost the connection to 127.0.0.1:\d+ \(the other side has gone\): the pad is released and the game stands still[^\n]*\nconnected again\n$", said), said
@@ -374,7 +379,7 @@ def test_a_remote_policy_that_never_answers_in_time_is_told(served):
 
 def test_a_full_server_says_so(policy, tmp_path):
     token = tmp_path / "token"
-    with subprocess.Popen(run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"), cwd=sim.ROOT, stdout=subprocess.PIPE,
+    with subprocess.Popen(run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"), cwd=ROOT, stdout=subprocess.PIPE,
                           text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as server, contextlib.ExitStack() as stack:
         host, port = re.search(r"(127\.0\.0\.1):(\d+)", server.stdout.readline()).groups()
         for _ in range(evaluation.CLIENTS):
@@ -391,13 +396,13 @@ def test_a_full_server_says_so(policy, tmp_path):
 def test_two_machines_by_their_commands(policy, tmp_path):
     """serve and play as a user runs them: Ctrl-C ends with the report; then the server is killed for good."""
     token, ctrl_c = tmp_path / "token", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)        # background jobs ignore it
-    with subprocess.Popen(run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"), cwd=sim.ROOT, stdout=subprocess.PIPE,
+    with subprocess.Popen(run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"), cwd=ROOT, stdout=subprocess.PIPE,
                           text=True) as server:
         line = server.stdout.readline()
         address = re.search(r"127\.0\.0\.1:\d+", line)[0]
         assert os.stat(token).st_mode & 0o777 == 0o600 and len(token.read_text()) >= 43 and token.read_text() not in line and "not encrypted" not in line
         for last in (False, True):
-            client = subprocess.Popen(run("play", "--remote", address, "--token", str(token), "--seconds", "0", "--patience", "1", "--", *RIDGE), cwd=sim.ROOT,
+            client = subprocess.Popen(run("play", "--remote", address, "--token", str(token), "--seconds", "0", "--patience", "1", "--", *RIDGE), cwd=ROOT,
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=ctrl_c)
             assert server.stdout.readline().endswith(": plays\n")
             time.sleep(2)
@@ -414,7 +419,7 @@ def test_two_machines_by_their_commands(policy, tmp_path):
 def test_the_client_needs_no_torch(served):
     code = ("import sys, numpy as np, eval as e; r = e.Remote(sys.argv[1], 'open sesame', 30.0);"
             "print(r.think(np.zeros((256, 256, 3), np.uint8)).shape, 'torch' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code, served[0]], cwd=sim.ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code, served[0]], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "(16, 20) False\n", done.stderr
 
 
@@ -433,7 +438,7 @@ def test_the_same_play_twice(policy, tmp_path):
     films = []
     for name in "ab":
         evaluation.live(config(policy=policy, device="cpu", video=str(tmp_path / f"{name}.mp4"), seed=3))
-        films.append([frame for _, _, frame in sim.read_video(tmp_path / f"{name}.mp4")])
+        films.append([frame for _, _, frame in read_video(tmp_path / f"{name}.mp4")])
     assert len(films[0]) == 31 and np.array_equal(*films)
 
 
@@ -475,8 +480,9 @@ def test_scores_are_what_the_game_wrote(rule, value, tmp_path):
 
 
 def test_scores_are_what_the_game_shows(tmp_path):
-    import cv2
     from types import SimpleNamespace
+
+    import cv2
     frame = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "won.png"), frame[20:60, 30:80, ::-1])
     rule, found = {"picture": "won.png", "like": 0.9}, lambda picture: evaluation.task_score(rule, SimpleNamespace(render=lambda: picture), tmp_path, "")
@@ -502,7 +508,7 @@ def test_a_wrong_task_is_named_before_anything_runs(tmp_path, change, why):
 
 def test_the_table_that_is_shipped_and_others(tmp_path):
     tasks, folder = evaluation.open_table("open")
-    assert {"tux-reach", "tux-finish", "doom-kills", "doom-items", "doom-exit"} <= set(tasks) and folder == sim.ROOT / "assets"
+    assert {"tux-reach", "tux-finish", "doom-kills", "doom-items", "doom-exit"} <= set(tasks) and folder == ROOT / "assets"
     for text in ("[]", "{", "{}"):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(SystemExit, match=r"bad.json: not a table of tasks \([^\n]*$"):
@@ -526,10 +532,10 @@ def test_mistakes_in_a_table_are_named(task, why, tmp_path):
 
 def test_the_table_in_the_docs(tmp_path):
     import cv2
-    (tmp_path / "mine.json").write_text(re.search(r'\{"boss": .*?\}\}\}', (sim.ROOT / "docs" / "real-games.md").read_text(), re.S)[0])
+    (tmp_path / "mine.json").write_text(re.search(r'\{"boss": .*?\}\}\}', (ROOT / "docs" / "real-games.md").read_text(), re.S)[0])
     cv2.imwrite(str(tmp_path / "victory.png"), np.zeros((9, 9, 3), np.uint8))
     task = evaluation.open_table(str(tmp_path / "mine.json"))[0]["boss"]
-    assert task["keys"]["LEFT_X-"] == "a" and all(json.loads(line) for line in re.findall(r'`(\{"(?:stderr|file|exit)".*?\})`', (sim.ROOT / "docs" / "real-games.md").read_text()))
+    assert task["keys"]["LEFT_X-"] == "a" and all(json.loads(line) for line in re.findall(r'`(\{"(?:stderr|file|exit)".*?\})`', (ROOT / "docs" / "real-games.md").read_text()))
 
 
 def test_files_for_the_game(tmp_path):
@@ -546,7 +552,7 @@ def test_files_for_the_game(tmp_path):
 def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
     """A built-in game as somebody's own: command, start macro, success picture; three players, a table, and a line about what is missing."""
     import cv2
-    command = [sys.executable, str(sim.ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}"]
+    command = [sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}"]
     with sim.launch(config(command=tuple(command))) as env:
         env.reset(seed=0)
         for _ in range(20):
@@ -609,7 +615,7 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
     def step(*args):
         flag, (name, known) = dict(zip(args, args[1:])), flags[args[0]]
         if (kind := (args[0], *(a for a in args if a.startswith("--")))) not in checked:
-            sim.command_line("", {name: (known, lambda c: None)}, list(args[1:]))         # refuses what the stage would refuse
+            command_line("", {name: (known, lambda c: None)}, list(args[1:]))         # refuses what the stage would refuse
             checked.add(kind)
         ran.append(args)
         folder = Path(flag["--out"])
@@ -625,9 +631,9 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
         won = "fine-tuned" in c.policy or job.seed % 2 == 1
         return {"progress": float(won), "success": won}
 
-    monkeypatch.setattr(sim, "run_stage", step)
+    monkeypatch.setattr(evaluation, "run_stage", step)
     monkeypatch.setattr(evaluation, "through", through)
-    monkeypatch.setattr(sim, "video_facts", lambda path: {"frames": 600, "fps": 30})
+    monkeypatch.setattr(evaluation, "video_facts", lambda path: {"frames": 600, "fps": 30})
     c = evaluation.Transfer(held_out="crypt", hours="0.02,0.01", others=0.05, repeats=2, seeds=2, out=str(tmp_path), workers=0)
     out = evaluation.transfer(c)
     recorded = [dict(zip(a, a[1:]))["--games"].split(",") for a in ran if "record" in a]
@@ -714,7 +720,7 @@ def test_doom_says_what_was_done(name, warp, value):
             for i in range(1400 if name == "doom-kills" else 10):
                 turn = rng.choice(["DPAD_LEFT", "DPAD_RIGHT", "", ""]) if i % 10 == 0 else turn
                 held = ["DPAD_UP", turn, "SOUTH" if i % 4 < 2 else "", "EAST" if i % 35 == 0 else ""]
-                env.step({"buttons": np.isin(sim.BUTTONS, held), "sticks": np.zeros(4)})
-            assert evaluation.task_score(task["score"], env, sim.ROOT, home) == 0
+                env.step({"buttons": np.isin(artefact.BUTTONS, held), "sticks": np.zeros(4)})
+            assert evaluation.task_score(task["score"], env, ROOT, home) == 0
             evaluation.press(env, task["end"][-7:], 35)
-            assert evaluation.task_score(task["score"], env, sim.ROOT, home) == pytest.approx(value)
+            assert evaluation.task_score(task["score"], env, ROOT, home) == pytest.approx(value)

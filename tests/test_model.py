@@ -12,6 +12,9 @@ import time
 import zlib
 from pathlib import Path
 
+from common import artefact
+from common.device import autocast, keep_memory
+
 import cv2
 import numpy as np
 import pytest
@@ -20,7 +23,6 @@ import torch.nn.functional as F
 from einops import rearrange
 
 import model
-import sim
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())       # outputs of the reference, on weights filled by formula
 POLICIES = list(GOLDEN["policies"])
@@ -231,13 +233,13 @@ def test_half_precision_for_shipping(tmp_path):
     source, target, report = tmp_path / "m.safetensors", tmp_path / "half.safetensors", tmp_path / "report.json"
     net = tiny()
     model.save(source, net.state_dict(), net, recipe={"seed": 3}, games={"ridge": 9})
-    report.write_text(json.dumps({"policy": sim.source(source), "cells": {"all": 0.5}, "episodes": [1, 2]}))
+    report.write_text(json.dumps({"policy": artefact.source(source), "cells": {"all": 0.5}, "episodes": [1, 2]}))
     model.main(["half", str(source), str(target), "--figures", str(report)])
-    tensors, info = sim.read(target, "nitrogen.policy/1")
+    tensors, info = artefact.read(target, "nitrogen.policy/1")
     assert {str(v.dtype) for v in tensors.values()} == {"float16"} and target.stat().st_size < 0.51 * source.stat().st_size
-    before = sim.read(source)[1]
+    before = artefact.read(source)[1]
     assert (info["recipe"], info["games"], info["trained"]) == ({"seed": 3}, {"ridge": 9}, before["command"])
-    assert info["figures"] == {"policy": sim.source(source), "cells": {"all": 0.5}} and info["source"] == [sim.source(source)]
+    assert info["figures"] == {"policy": artefact.source(source), "cells": {"all": 0.5}} and info["source"] == [artefact.source(source)]
     frames, noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8), torch.randn(2, 16, 20)
     assert (model.load(target, "cpu").sample(frames, noise) - net.eval().sample(frames, noise)).abs().max() < 0.01
     model.save(source, tiny(dropout=0.1).state_dict(), net)
@@ -336,7 +338,7 @@ def test_actions_go_by_name():
         assert (act["buttons"] == buttons).all() and np.abs(act["sticks"] - sticks).max() < 1e-6
     few = tiny(actions=("SOUTH", "LEFT_X"))
     act = few.decode(np.array([[[0.5, 9.0]], [[0.51, 0.25]]], np.float32))             # strictly above; clamped
-    assert act["buttons"].sum() == 1 and act["buttons"][1, 0, sim.BUTTONS.index("SOUTH")]
+    assert act["buttons"].sum() == 1 and act["buttons"][1, 0, artefact.BUTTONS.index("SOUTH")]
     assert act["sticks"].tolist() == [[[1.0, 0, 0, 0]], [[-0.5, 0, 0, 0]]]
 
 
@@ -452,7 +454,7 @@ def test_speed_against_the_official_order(dtype, bar):
     """`released`, batch 1, 16 steps, two CPU threads, in turns; in bfloat16 the official code runs float32 weights under autocast."""
     if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
         pytest.skip("no bfloat16 arithmetic in this CPU")
-    sim.keep_memory()
+    keep_memory()
     before, times = torch.get_num_threads(), {}
     torch.set_num_threads(2)
     try:
@@ -506,7 +508,7 @@ def test_the_paper_preset_trains():
     images, actions = torch.randint(0, 256, (1, 256, 256, 3), dtype=torch.uint8), torch.rand(1, 16, 20)
     losses = []
     for net.recompute in (False, True):
-        with sim.autocast("cpu"):
+        with autocast("cpu"):
             loss = net.loss(images, actions, torch.ones(1), torch.tensor([0.3]), torch.zeros(1, 16, 20))
         loss.backward()
         losses.append(loss.item())
@@ -552,13 +554,13 @@ def test_bad_files(tmp_path):
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(SystemExit, match="not a readable safetensors file"):
         model.load(path, "cpu")
-    sim.write(path, {}, "nitrogen.state/1", recipe={})
+    artefact.write(path, {}, "nitrogen.state/1", recipe={})
     with pytest.raises(SystemExit, match="expected a nitrogen.policy/1 file, found 'nitrogen.state/1'"):
         model.load(path, "cpu")
     model.save(path, net.state_dict(), net)
-    tensors, info = sim.read(path)
+    tensors, info = artefact.read(path)
     for change, message in (({"dit_layers": 10**9}, "more layers than"), ({"width": "wide"}, "cannot be used"), ({"head_width": 7}, "whole number of heads"),
                             ({"surprise": 1}, "cannot be used"), ({"width": 64, "context_width": 128}, "tensor 'ada_out.bias': expected"), ({"actions": None}, "cannot be used")):
-        sim.write(path, tensors, "nitrogen.policy/1", model=info["model"] | change)
+        artefact.write(path, tensors, "nitrogen.policy/1", model=info["model"] | change)
         with pytest.raises(SystemExit, match=message):
             model.load(path, "cpu")

@@ -17,11 +17,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from common import ROOT, artefact
+from common.device import keep_memory
+from common.pictures import VideoWriter, read_video, video_facts
+
 import extract  # noqa: E402
 import parse  # noqa: E402
-import sim  # noqa: E402
+from templates import pads
 
-WEIGHTS = sim.ROOT / "weights" / "parse.safetensors"
+WEIGHTS = ROOT / "weights" / "parse.safetensors"
 
 
 @pytest.fixture(autouse=True)
@@ -241,7 +245,7 @@ def test_the_template_alone_says_where_the_knob_is_and_what_is_pressed(name):
             assert (np.abs(cells[:, axes] / parse.UNIT - sticks[:, axes]).max(1) < 0.1).mean() > 0.9
         else:
             assert not maps[:, i].any()
-    shown = [i for i, b in enumerate(sim.BUTTONS) if b in layout["buttons"] and not b.endswith("THUMB")]
+    shown = [i for i, b in enumerate(artefact.BUTTONS) if b in layout["buttons"] and not b.endswith("THUMB")]
     assert (pressed == buttons)[:, shown].mean() > 0.97 > 1 - buttons[:, shown].mean()
 
 
@@ -271,12 +275,12 @@ def test_agreement_falls_with_a_wrong_reading_and_with_a_wrong_template():
     right, inverted, wrong = agreement(template, buttons, sticks), agreement(template, ~buttons, -sticks), agreement(other, buttons, sticks)
     assert set(right) == {*extract.layout(template)["buttons"], "LEFT", "RIGHT"} and min(right.values()) > 0.8
     assert np.median([*inverted.values()]) < 0.6 and np.median([*wrong.values()]) < 0.6, (inverted, wrong)
-    assert sim.doubtful(right, buttons) == [] and set(sim.doubtful(wrong, buttons)) >= {k for k, v in wrong.items() if v < 0.5}
+    assert artefact.doubtful(right, buttons) == [] and set(artefact.doubtful(wrong, buttons)) >= {k for k, v in wrong.items() if v < 0.5}
     held = buttons.copy()
-    held[:, sim.BUTTONS.index("START")] = True                                       # read so, and not shown so
+    held[:, artefact.BUTTONS.index("START")] = True                                       # read so, and not shown so
     misread = agreement(template, held, sticks)
-    assert sim.doubtful(misread, held) == ["START"] and misread["START"] < 0.5 < right["START"]
-    assert sim.doubtful({"START": 0.75, "BACK": 0.75}, held) == ["START"], "held all the time: it must agree better"
+    assert artefact.doubtful(misread, held) == ["START"] and misread["START"] < 0.5 < right["START"]
+    assert artefact.doubtful({"START": 0.75, "BACK": 0.75}, held) == ["START"], "held all the time: it must agree better"
 
 
 # ---- synthetic frames ----------------------------------------------------------------------------------------
@@ -292,7 +296,7 @@ def test_synthetic_frames_follow_from_the_seed():
 
 def test_what_is_held_out_is_not_trained_on():
     data = parse.Synthetic(0)
-    assert len(data.templates) == len(extract.TEMPLATES) - 45 and not any(extract.held_out(t.name) for t in data.templates)
+    assert len(data.templates) == len(pads.TEMPLATES) - 45 and not any(pads.held_out(t.name) for t in data.templates)
     own = [t for n, t in extract.templates(("nes-chrome",)).items()]
     mixed = parse.Synthetic(0, own=own)
     shapes = [mixed[i]["family"] == mixed.families.index("nes") for i in range(40)]
@@ -334,7 +338,7 @@ def test_new_looks_of_a_template_are_what_is_drawn(name):
         assert (skin.draw(template, np.zeros(16, bool), np.zeros(4)) == rest).all() or skin.flip.any()
         inner = {n: extract.region((x + w / 4, y + h / 4, w / 2, h / 2)) for n, (x, y, w, h) in boxes.items()}      # elements may touch
         for n in names:
-            drawn = skin.draw(template, np.array([b == n for b in sim.BUTTONS]), np.zeros(4))
+            drawn = skin.draw(template, np.array([b == n for b in artefact.BUTTONS]), np.zeros(4))
             for other in names:
                 want = full if other == n else rest
                 assert np.abs(drawn[inner[other]].astype(int) - want[inner[other]]).mean() < 3, (n, other, skin.flip)
@@ -411,7 +415,7 @@ def test_states_cover_the_pad():
 # ---- training ------------------------------------------------------------------------------------------------
 
 def test_steps_lower_the_loss(tmp_path):
-    sim.keep_memory()
+    keep_memory()
     run = parse.ParserTraining(parse.TrainConfig(out=str(tmp_path / "p.safetensors"), images=200, batch=6, lr=2e-3), "cpu")
     batch = next(iter(extract.batches(parse.Synthetic(0), 0, 6, 6)))
     losses = [run.step(batch)[0] for _ in range(14)]
@@ -422,12 +426,12 @@ def test_training_resumes(tmp_path, capsys):
     out = tmp_path / "p.safetensors"
     cfg = dataclasses.replace(parse.CONFIGS["tiny"], minutes=0, batch=4, validation=8, workers=0, images=16, out=str(out))
     parse.train(cfg)
-    first = sim.read(out, "nitrogen.parser/1")[1]
+    first = artefact.read(out, "nitrogen.parser/1")[1]
     assert first["images"] == 16 and "all" in first["figures"] and first["net"]["decoder"] == parse.load(out).net.decoder
     parse.train(cfg)
     assert "finished already" in capsys.readouterr().out
     parse.train(dataclasses.replace(cfg, images=24))
-    assert "resuming" in capsys.readouterr().out and sim.read(out)[1]["images"] == 24
+    assert "resuming" in capsys.readouterr().out and artefact.read(out)[1]["images"] == 24
     with pytest.raises(SystemExit, match="another lr"):
         parse.train(dataclasses.replace(cfg, images=32, lr=0.01))
     (tmp_path / "p.state.safetensors").unlink()
@@ -488,16 +492,16 @@ def clip(request, tmp_path_factory):
     (w, h), shown = template.size, parse.geometry(layout)[2]
     buttons, sticks = play(rng, frames, shown[:16])
     scene = cv2.resize(extract.paint(rng), (1100, 620))
-    with sim.VideoWriter(folder / "clip.mp4", 30, 960, 540) as out:
+    with VideoWriter(folder / "clip.mp4", 30, 960, 540) as out:
         for i in range(frames):
             dx, dy = int(70 + 69 * np.sin(i / 9)), int(40 + 39 * np.cos(i / 7))
             frame = np.ascontiguousarray(scene[dy:dy + 540, dx:dx + 960])
             extract.composite(frame, extract.draw(template, buttons[i], sticks[i], scale), x, y, 0.85)
             out.write(frame)
     affine = np.array([[scale, 0, x + 0.4], [0, scale, y - 0.3]], np.float32)         # half a pixel off, as a localizer would be
-    crops = [extract.crop(f, affine, (w, h), w, h) for _, _, f in sim.read_video(folder / "clip.mp4", only=range(0, frames, 4))]
+    crops = [extract.crop(f, affine, (w, h), w, h) for _, _, f in read_video(folder / "clip.mp4", only=range(0, frames, 4))]
     corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32) * scale + affine[:, 2]
-    sim.write(folder / "clip.overlay.safetensors",
+    artefact.write(folder / "clip.overlay.safetensors",
               {"affine": affine[None], "corners": corners[None], "bbox": np.array([[x, y, w * scale, h * scale]], np.int32),
                "span": np.array([[0, frames - 1]]), "median": np.median(crops, 0).astype(np.uint8)[None], **stored(template)[0]},
               "nitrogen.overlay/1", found=True, **stored(template)[1])
@@ -506,7 +510,7 @@ def clip(request, tmp_path_factory):
 
 def command(*args, code=0):
     """The real command; its standard output and error."""
-    done = subprocess.run([sys.executable, "parse.py", *map(str, args)], cwd=sim.ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "parse.py", *map(str, args)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == code and "Traceback" not in done.stderr, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -527,7 +531,7 @@ def test_parses_a_video(clip):
     folder, buttons, sticks, shown = clip
     said = command(folder / "clip.mp4", "--out", folder, "--preview")
     assert "91 frames" in said
-    found, info = sim.read(folder / "clip.actions.safetensors", "nitrogen.actions/1")
+    found, info = artefact.read(folder / "clip.actions.safetensors", "nitrogen.actions/1")
     assert found["buttons"].shape == (91, 16) and info["unit"] == "grid" and info["fps"] == 30 and (found["shown"] == shown).all()
     pressed = (found["buttons"] > 0.5)[:, shown[:16]]
     true = buttons[:, shown[:16]]
@@ -538,7 +542,7 @@ def test_parses_a_video(clip):
         assert 1 - ((line - value) ** 2).mean() / value.var() >= 0.95
     assert abs(found["sticks"] / parse.UNIT - sticks).mean() < 0.1                    # already in stick radii, before any fit
     assert found["time"] == pytest.approx(np.arange(91) / 30) and found["confidence"].min() > 0
-    assert sim.video_facts(folder / "clip.preview.mp4")["frames"] == 91
+    assert video_facts(folder / "clip.preview.mp4")["frames"] == 91
     assert "finished already" in command(folder / "clip.mp4", "--out", folder)
 
 
@@ -590,7 +594,7 @@ def test_faster_than_the_published_segformer(precision):
     """Side by side on its own input of 512 x 256, and on the 256 x 128 that is enough for ours; what stands still is paid for once a video.
 
     Other work on the machine slows single rounds down: many short ones in turn, about as long as each other, and of each network the best."""
-    sim.keep_memory()
+    keep_memory()
     torch.set_num_threads(2)
     if precision == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
         pytest.skip("no bfloat16 arithmetic in this CPU")
@@ -620,19 +624,19 @@ def test_faster_than_the_published_segformer(precision):
 @pytest.mark.parametrize("clip", ["ps4-dark"], indirect=True)                         # one overlay tells as much as two
 def test_memory_does_not_grow_with_the_video(clip, tmp_path):
     folder = clip[0]
-    tensors, info = sim.read(folder / "clip.overlay.safetensors")
+    tensors, info = artefact.read(folder / "clip.overlay.safetensors")
     peaks = []
     for seconds in (10, 100):
-        with sim.VideoWriter(tmp_path / f"{seconds}.mp4", 30, 960, 540) as out:
+        with VideoWriter(tmp_path / f"{seconds}.mp4", 30, 960, 540) as out:
             frame = np.zeros((540, 960, 3), np.uint8)
             for i in range(30 * seconds):
                 frame[:, i % 960] += 40
                 out.write(frame)
         tensors["span"] = np.array([[0, 30 * seconds - 1]])
-        sim.write(tmp_path / f"{seconds}.overlay.safetensors", tensors, "nitrogen.overlay/1", **{k: info[k] for k in ("found", "template", "family", "layout", "elements")})
+        artefact.write(tmp_path / f"{seconds}.overlay.safetensors", tensors, "nitrogen.overlay/1", **{k: info[k] for k in ("found", "template", "family", "layout", "elements")})
         code = f"import parse, resource, sys; parse.main(parse.Config(videos=('{tmp_path}/{seconds}.mp4',), out='{tmp_path}')); " \
                "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
-        done = subprocess.run([sys.executable, "-c", code], cwd=sim.ROOT, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
         peaks.append(int(done.stdout.split("peak")[1]))
     assert peaks[1] - peaks[0] < 40, peaks                                            # MiB
 
@@ -649,7 +653,7 @@ def test_a_hidden_overlay_is_not_read():
     still = np.full_like(scene, 120)
     extract.composite(still, extract.draw(extract.templates()["ps4-dark"], np.zeros(16), np.zeros(4)), 0, 0, 0.9)
     with tempfile.TemporaryDirectory() as folder:
-        with sim.VideoWriter(Path(folder) / "a.mp4", 30, w // 2 * 2, h // 2 * 2) as out:
+        with VideoWriter(Path(folder) / "a.mp4", 30, w // 2 * 2, h // 2 * 2) as out:
             for frame in [shown] * 20 + [scene] * 20:
                 out.write(np.ascontiguousarray(frame[:h // 2 * 2, :w // 2 * 2]))
         overlay = {"affine": np.float32([[[1, 0, 0], [0, 1, 0]]]), "span": np.array([[0, 39]]), "median": still[None]}
@@ -662,10 +666,10 @@ def test_adapting_to_your_own_skins(tmp_path, capsys):
     """The command's path: tables before and after, and the weights say what they were adapted to."""
     out = str(tmp_path / "mine.safetensors")
     skins = tmp_path / "skins"
-    shutil.copytree(sim.ROOT / "assets/skins/snes", skins / "snes")
+    shutil.copytree(ROOT / "assets/skins/snes", skins / "snes")
     parse.train(dataclasses.replace(parse.CONFIGS["tiny"], minutes=0, images=32, batch=8, validation=24, workers=0, init=str(WEIGHTS),
                                     templates=str(skins), out=out))
-    said, info = capsys.readouterr().out, sim.read(out, "nitrogen.parser/1")[1]
+    said, info = capsys.readouterr().out, artefact.read(out, "nitrogen.parser/1")[1]
     assert int(said.split("one process draws ")[1].split()[0]) > 0
     assert "the same now" in said and "1 of them to adapt to" in said and info["before"]["all"]["frames"] == info["figures"]["all"]["frames"] == 48
     (tmp_path / "empty").mkdir()
@@ -683,7 +687,7 @@ def test_bad_input(tmp_path):
                                 (extract.Element("button", "SOUTH", (3, 3), (0, 0, 9, 9)),))
     overlay, about = overlay | stored(template)[0], stored(template)[1]
     video, there, empty = tmp_path / "clip.mp4", tmp_path / "clip.overlay.safetensors", tmp_path / "empty.mp4"
-    with sim.VideoWriter(video, 30, 64, 48) as out:
+    with VideoWriter(video, 30, 64, 48) as out:
         out.write(np.zeros((48, 64, 3), np.uint8))
     empty.write_bytes(b"")
 
@@ -695,7 +699,7 @@ def test_bad_input(tmp_path):
     assert "python extract.py" in line()
     assert "no such video" in line(tmp_path / "none.mp4")
     for name in ("clip", "empty"):
-        sim.write(tmp_path / f"{name}.overlay.safetensors", overlay, "nitrogen.overlay/1", **about)
+        artefact.write(tmp_path / f"{name}.overlay.safetensors", overlay, "nitrogen.overlay/1", **about)
     assert "not a readable video" in line(empty)
     assert "expected a nitrogen.parser/1" in line(weights=str(there))
     assert "no such file" in line(weights=str(tmp_path / "none.safetensors"))
@@ -704,10 +708,10 @@ def test_bad_input(tmp_path):
     assert "not a readable safetensors" in line()
     there.write_bytes(WEIGHTS.read_bytes())
     assert "expected a nitrogen.overlay/1" in line()
-    sim.write(there, {}, "nitrogen.overlay/1", found=False, reason="no template matched")
+    artefact.write(there, {}, "nitrogen.overlay/1", found=False, reason="no template matched")
     assert "no template matched" in line()
     assert not list(tmp_path.glob("*.actions.*")) and not list(tmp_path.glob(".*part*"))
     there.write_bytes(whole)
     parse.main(parse.Config(videos=(str(video),), out=str(tmp_path), preview=True))    # a skin that is not built in, one frame, no sticks
-    found = sim.read(tmp_path / "clip.actions.safetensors", "nitrogen.actions/1")[0]
+    found = artefact.read(tmp_path / "clip.actions.safetensors", "nitrogen.actions/1")[0]
     assert found["shown"].nonzero()[0].tolist() == [4] and not found["sticks"].any() and len(found["time"]) == 1

@@ -13,6 +13,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import ROOT, artefact
+from common.command_line import command_line
+
 import numpy as np
 import pytest
 
@@ -38,7 +41,7 @@ class Game:
 
 
 def pad(*buttons, **sticks):
-    return {"buttons": np.isin(sim.BUTTONS, buttons).astype(np.int8), "sticks": np.float32([sticks.get(name, 0) for name in sim.STICKS])}
+    return {"buttons": np.isin(artefact.BUTTONS, buttons).astype(np.int8), "sticks": np.float32([sticks.get(name, 0) for name in artefact.STICKS])}
 
 
 LEVELS = "/usr/share/games/supertux2/levels"
@@ -168,7 +171,7 @@ def test_a_running_game_is_attached_to_and_runs_on_when_we_are_killed(name):
     game = subprocess.Popen(GAMES[name].command, env=sim.FIXED | sim.HEADLESS | home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         assert all(moves() for _ in range(4))                                # it has started, and animates something
-        with subprocess.Popen([sys.executable, "-c", ATTACH, str(sim.ROOT), str(game.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
+        with subprocess.Popen([sys.executable, "-c", ATTACH, str(ROOT), str(game.pid)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as owner:
             step = lambda seconds: (owner.stdin.write(f"{seconds}\n"), owner.stdin.flush(), float(owner.stdout.readline()))[2]
             time.sleep(1)                                                    # waits that began in real time end in it
             assert step(0.5) == 0.5
@@ -198,7 +201,7 @@ def test_vulkan_is_gated_where_it_presents():
 
 # ---- the paper's check (appendix B.1): recorded input, replayed with random pauses, must not diverge.  Here: not one pixel.
 
-BUILT_IN = sorted(p.stem for p in (sim.ROOT / "games").glob("*.py") if p.stem != "console")
+BUILT_IN = sorted(p.stem for p in (ROOT / "games").glob("*.py") if p.stem != "console")
 
 
 @pytest.mark.slow
@@ -207,9 +210,9 @@ BUILT_IN = sorted(p.stem for p in (sim.ROOT / "games").glob("*.py") if p.stem !=
 def test_what_is_replayed_with_and_without_pauses_is_the_same(name, tmp_path, request):
     """For a minute, if --replay does not say otherwise."""
     game, seconds = GAMES.get(name), request.config.getoption("--replay")
-    fps, command = (game.fps, game.command) if game else (30, [sys.executable, str(sim.ROOT / "games" / f"{name}.py"), "--seed", "{seed}", "--fps", "{fps}"])
+    fps, command = (game.fps, game.command) if game else (30, [sys.executable, str(ROOT / "games" / f"{name}.py"), "--seed", "{seed}", "--fps", "{fps}"])
     out = str(tmp_path / "a.mp4")
-    run = lambda *argv: sim.command_line("", {"record": (sim.Record, sim.play), "replay": (sim.Replay, sim.replay)}, list(argv))
+    run = lambda *argv: command_line("", {"record": (sim.Record, sim.play), "replay": (sim.Replay, sim.replay)}, list(argv))
     run("record", "--player", "random", "--speed", "0", "--seconds", str(seconds), "--fps", str(fps), "--wait", "8" if game else "0", "--record", out, "--", *command)
     for pauses in ("0", "0.02"):
         with contextlib.redirect_stdout(io.StringIO()) as said:

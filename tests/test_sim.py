@@ -21,6 +21,11 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import artefact
+from common.command_line import Common, Many, command_line, recipe_of
+from common.pictures import expand, read_video, video_facts
+from common.workers import for_each, over_processes
+
 import gymnasium
 import numpy as np
 import pytest
@@ -40,7 +45,7 @@ def actions_file(path, frames=5):
     rng = np.random.default_rng(0)
     tensors = {"buttons": rng.random((frames, 16)).astype(np.float16), "sticks": rng.uniform(-1, 1, (frames, 4)).astype(np.float32),
                "shown": np.ones(20, bool), "confidence": np.ones(frames, np.float16), "time": np.arange(frames) / 30}
-    sim.write(path, tensors, "nitrogen.actions/1", buttons=sim.BUTTONS, sticks=sim.STICKS, unit="normalized")
+    artefact.write(path, tensors, "nitrogen.actions/1", buttons=artefact.BUTTONS, sticks=artefact.STICKS, unit="normalized")
     return tensors
 
 
@@ -55,8 +60,8 @@ def fault(call, *args):
 def test_artefact_round_trip(tmp_path):
     path = tmp_path / "a.actions.safetensors"
     tensors = actions_file(path)
-    back, info = sim.read(path, "nitrogen.actions/1")
-    assert info["unit"] == "normalized" and info["sticks"] == list(sim.STICKS) and "T 4" in info["tensors"]["sticks"]
+    back, info = artefact.read(path, "nitrogen.actions/1")
+    assert info["unit"] == "normalized" and info["sticks"] == list(artefact.STICKS) and "T 4" in info["tensors"]["sticks"]
     assert all(np.array_equal(back[k], v) and back[k].dtype == v.dtype for k, v in tensors.items())
     assert os.listdir(tmp_path) == [path.name]
     (tmp_path / "plain").touch()
@@ -66,20 +71,20 @@ def test_artefact_round_trip(tmp_path):
 def test_artefact_faults(tmp_path):
     path = tmp_path / "a.actions.safetensors"
     tensors = actions_file(path)
-    assert "no such file; make it anew: python parse.py" in fault(sim.read, tmp_path / "none", "nitrogen.actions/1")
-    assert "expected a nitrogen.overlay/1 file, found 'nitrogen.actions/1'" in fault(sim.read, path, "nitrogen.overlay/1")
+    assert "no such file; make it anew: python parse.py" in fault(artefact.read, tmp_path / "none", "nitrogen.actions/1")
+    assert "expected a nitrogen.overlay/1 file, found 'nitrogen.actions/1'" in fault(artefact.read, path, "nitrogen.overlay/1")
     blob = path.read_bytes()
     for cut in (0, 7, 100, len(blob) - 1):
         path.write_bytes(blob[:cut])
-        assert f"{path}: not a readable safetensors file" in fault(sim.read, path, "nitrogen.actions/1")
+        assert f"{path}: not a readable safetensors file" in fault(artefact.read, path, "nitrogen.actions/1")
     for name, value, said in (("sticks", np.zeros((5, 3), np.float32), "'sticks' has 4 = 3"), ("time", np.zeros(6), "'time' has T = 6, expected 5"),
                               ("confidence", np.full(5, 2, np.float16), "'confidence' leaves its range 0..1"),
                               ("shown", np.ones(20, np.uint8), "'shown' should be bool [20], found uint8")):
-        assert said in sim.check({**tensors, name: value}, sim.FORMATS["nitrogen.actions/1"])
+        assert said in artefact.check({**tensors, name: value}, artefact.FORMATS["nitrogen.actions/1"])
 
 
 @dataclass(frozen=True)
-class Flags(sim.Common):
+class Flags(Common):
     files: tuple[str, ...] = ()     # some files
     rate: float = 1.5               # in Hz
     sheet: bool = False             # a sheet too
@@ -87,31 +92,31 @@ class Flags(sim.Common):
 
 
 @dataclass(frozen=True)
-class Game(sim.Common):
+class Game(Common):
     command: tuple[str, ...] = ()   # the game
 
 
 def test_command_line(capsys):
     commands = {"": (Flags, lambda cfg: cfg), "go": ({"slow": Flags(rate=1.0), "fast": Flags(rate=9.0)}, lambda cfg: cfg)}
-    cfg = sim.command_line("doc", commands, ["a", "b", "--rate", "2", "--sheet", "--seed", "7", "--", "game", "--x"])
+    cfg = command_line("doc", commands, ["a", "b", "--rate", "2", "--sheet", "--seed", "7", "--", "game", "--x"])
     assert (cfg.files, cfg.rate, cfg.sheet, cfg.seed, cfg.command) == (("a", "b"), 2.0, True, 7, ("game", "--x"))
-    assert sim.command_line("doc", commands, ["go", "--config", "fast"]).rate == 9.0
+    assert command_line("doc", commands, ["go", "--config", "fast"]).rate == 9.0
     for argv in (["--rate", "much"], ["--rat", "2"], ["--speed", "2"], ["go", "--config", "none"]):
-        assert "see --help" in fault(sim.command_line, "doc", commands, argv)
+        assert "see --help" in fault(command_line, "doc", commands, argv)
     with pytest.raises(SystemExit):
-        sim.command_line("doc", commands, ["--help"])
+        command_line("doc", commands, ["--help"])
     assert re.search(r"--rate FLOAT\s+in Hz \(default: 1.5\)", capsys.readouterr().out)
     doc = "All of it.\n\n    python x.py FILE     as usual\n    python x.py go       off it goes"
     with pytest.raises(SystemExit):
-        sim.command_line(doc, commands, ["go", "--config=fast", "--help"])
+        command_line(doc, commands, ["go", "--config=fast", "--help"])
     said = capsys.readouterr().out
     assert "off it goes" in said and "All of it" not in said and "as usual" not in said and " -- COMMAND..." in said
     assert re.search(r"--rate FLOAT\s+in Hz \(default: 9.0\)", said)          # of the preset that was asked for
-    assert "put -- before the game's command" in fault(sim.command_line, "doc", {"": (Game, print)}, ["python", "game.py"])
+    assert "put -- before the game's command" in fault(command_line, "doc", {"": (Game, print)}, ["python", "game.py"])
 
     def broken(cfg):
         raise sim.GameError("the game burnt down")
-    assert fault(sim.command_line, "doc", {"": (Flags, broken)}, []) == "the game burnt down"
+    assert fault(command_line, "doc", {"": (Flags, broken)}, []) == "the game burnt down"
 
 
 def double(item):
@@ -123,25 +128,25 @@ def double(item):
 
 
 def test_for_each_here():
-    assert sim.for_each(double, ["a", "b", "a"]) == ["aa", "bb"]
+    assert for_each(double, ["a", "b", "a"]) == ["aa", "bb"]
     with pytest.raises(SystemExit, match=r"1 of 3 videos failed:\n  bad: is bad"):
-        sim.for_each(double, ["a", "bad", "b"], summary=(said := []).append)
+        for_each(double, ["a", "bad", "b"], summary=(said := []).append)
     assert said == [["aa", "bb"]]                           # what the others gave is told before the failures are
-    assert fault(sim.for_each, double, ["bad"]) == "bad: is bad"
-    assert "no videos given" in fault(sim.for_each, double, [])
+    assert fault(for_each, double, ["bad"]) == "bad: is bad"
+    assert "no videos given" in fault(for_each, double, [])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_for_each_survives_a_crash(workers):
     with pytest.raises(SystemExit) as e:
-        sim.for_each(double, ["a", "crash", "bad", "b"], workers)
+        for_each(double, ["a", "crash", "bad", "b"], workers)
     lines = str(e.value).splitlines()
     assert lines[0] == "2 of 4 videos failed:" and any(line.startswith("  crash: BrokenProcessPool") for line in lines)
 
 
 def test_only_what_ran_beside_a_crash_runs_alone(tmp_path):
     """Two workers, twelve items, the third of them kills its worker: the other one's item has a process of its own, the rest share two new ones."""
-    runs = {item: result for item, result, _ in sim.over_processes(leave_pid, [str(tmp_path / (f"{i}" if i != 2 else "die")) for i in range(12)], 2)}
+    runs = {item: result for item, result, _ in over_processes(leave_pid, [str(tmp_path / (f"{i}" if i != 2 else "die")) for i in range(12)], 2)}
     assert len(runs) == 12 and [Path(i).name for i, pid in runs.items() if pid is None] == ["die"]
     assert 3 <= len({pid for pid in runs.values() if pid}) <= 5 and os.getpid() not in runs.values()
 
@@ -167,12 +172,12 @@ def test_for_each_over_ray(capfd, tmp_path, monkeypatch):
     """Results in order, in two processes that share this folder; failing items and dying workers run twice and stop nobody."""
     pytest.importorskip("ray", reason="no Ray (pip install ray)")
     monkeypatch.chdir(tmp_path)
-    found = sim.for_each(where, ["late", "b", "late2", "c", "d", "b"], 2, ray="local")
+    found = for_each(where, ["late", "b", "late2", "c", "d", "b"], 2, ray="local")
     assert [f[0] for f in found] == ["latelate", "bb", "late2late2", "cc", "dd"] and "saw late2" in capfd.readouterr().out
     assert len({f[1] for f in found} | {os.getpid()}) == 3 and {f[3] for f in found} == {str(tmp_path)}
     assert {f[2] for f in found} == {str(max(1, (os.cpu_count() or 1) // 2))}
     with pytest.raises(SystemExit) as e:
-        sim.for_each(where, ["a", "die", "bad", "b", "late"], 2, ray="local")
+        for_each(where, ["a", "die", "bad", "b", "late"], 2, ray="local")
     lines = str(e.value).splitlines()
     assert lines[0] == "2 of 5 videos failed:" and sorted(lines[1:])[0] == "  bad: is bad" and sorted(lines[1:])[1].startswith("  die: WorkerCrashedError")
     said = capfd.readouterr().out
@@ -200,10 +205,11 @@ STAGE = """
 import functools, sys, time
 from dataclasses import dataclass
 from pathlib import Path
-import sim
+from common.command_line import Many, command_line
+from common.workers import for_each
 
 @dataclass(frozen=True)
-class Config(sim.Many):
+class Config(Many):
     names: tuple[str, ...] = ()     # of files to make
     workers: int = 2                # two
     ray: str = "local"              # here
@@ -217,7 +223,7 @@ def make(name, cfg):
         time.sleep(20)
     Path(name).write_text(cached(name))
 
-sim.command_line("", {"": (Config, lambda c: sim.for_each(functools.partial(make, cfg=c), c.names, c.workers, ray=c.ray))}) if __name__ == "__main__" else None
+command_line("", {"": (Config, lambda c: for_each(functools.partial(make, cfg=c), c.names, c.workers, ray=c.ray))}) if __name__ == "__main__" else None
 """
 
 
@@ -266,20 +272,20 @@ def test_no_process_outlives_a_killed_stage(tmp_path):
 def test_without_ray_and_without_its_cluster(monkeypatch):
     with monkeypatch.context() as m:
         m.setitem(sys.modules, "ray", None)
-        assert fault(lambda: sim.for_each(double, ["a"], ray="local")) == "--ray needs Ray: pip install ray"
+        assert fault(lambda: for_each(double, ["a"], ray="local")) == "--ray needs Ray: pip install ray"
     pytest.importorskip("ray", reason="no Ray (pip install ray)")
     for address in ("127.0.0.1:9", "ray://127.0.0.1:9", "nowhere"):
-        assert fault(lambda: sim.for_each(double, ["a"], ray=address)).startswith(f"--ray {address}: ")
+        assert fault(lambda: for_each(double, ["a"], ray=address)).startswith(f"--ray {address}: ")
 
 
 def test_ray_is_no_part_of_a_recipe():
-    assert sim.recipe_of(sim.Many(workers=7, ray="local")) == sim.recipe_of(sim.Many())
+    assert recipe_of(Many(workers=7, ray="local")) == recipe_of(Many())
 
 
 # ---- which videos
 
 @dataclass(frozen=True)
-class Stage(sim.Many):
+class Stage(Many):
     videos: tuple[str, ...] = ()    # some videos
 
 
@@ -290,18 +296,18 @@ def test_files_folders_patterns_and_lists(tmp_path, monkeypatch):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).touch()
     b, z, c = (str(Path(p)) for p in ("clips/b.mp4", "clips/z.MKV", "clips/deep/c.mp4"))
-    assert sim.expand(["clips", "a.mp4"]) == (b, z, "a.mp4")
-    assert sim.expand(["clips/*.M*", "clips/**/c.*"]) == (z, c)
-    assert sim.expand(["game [x1].mp4", "@f.mp4", "gone.mp4"]) == ("game [x1].mp4", "@f.mp4", "gone.mp4")    # a name may look like a pattern; for_each names the lost
+    assert expand(["clips", "a.mp4"]) == (b, z, "a.mp4")
+    assert expand(["clips/*.M*", "clips/**/c.*"]) == (z, c)
+    assert expand(["game [x1].mp4", "@f.mp4", "gone.mp4"]) == ("game [x1].mp4", "@f.mp4", "gone.mp4")    # a name may look like a pattern; for_each names the lost
     Path("list.txt").write_text("\ufeff# mine\n\n  clips/deep/c.mp4 \ngame [x1].mp4\n#a.mp4\n", encoding="utf-8")
-    assert sim.expand(["@list.txt"]) == ("clips/deep/c.mp4", "game [x1].mp4")
+    assert expand(["@list.txt"]) == ("clips/deep/c.mp4", "game [x1].mp4")
     Path("empty.txt").write_text("# nothing\n"), Path("empty").mkdir()
     for none in ("empty", "clips/*.avi", "@empty.txt"):
-        assert fault(sim.expand, [none]).startswith(f"{none}: no videos there")
-    assert fault(sim.expand, ["@gone.txt"]).startswith("@gone.txt: not a readable list of videos")
+        assert fault(expand, [none]).startswith(f"{none}: no videos there")
+    assert fault(expand, ["@gone.txt"]).startswith("@gone.txt: not a readable list of videos")
     Path("a.png").write_bytes(b"\xff\xfe\xfd")
-    assert fault(sim.expand, ["@a.png"]).startswith("@a.png: not a readable list of videos")
-    assert sim.command_line("", {"": (Stage, lambda cfg: cfg)}, ["clips", "@list.txt"]).videos == (b, z, "clips/deep/c.mp4", "game [x1].mp4")
+    assert fault(expand, ["@a.png"]).startswith("@a.png: not a readable list of videos")
+    assert command_line("", {"": (Stage, lambda cfg: cfg)}, ["clips", "@list.txt"]).videos == (b, z, "clips/deep/c.mp4", "game [x1].mp4")
 
 
 # ---- machine code
@@ -1010,7 +1016,7 @@ def xvfb_missing():
 
 
 needs_xvfb = pytest.mark.skipif(bool(xvfb_missing()), reason=xvfb_missing())
-PUSH = {"buttons": np.arange(16) == sim.BUTTONS.index("SOUTH"), "sticks": np.float32([1, -1, 0, 0])}
+PUSH = {"buttons": np.arange(16) == artefact.BUTTONS.index("SOUTH"), "sticks": np.float32([1, -1, 0, 0])}
 
 
 @pytest.fixture
@@ -1108,7 +1114,7 @@ def test_games_that_end_hang_or_close_their_window(victim, leftovers):
 def test_keys_own_and_wrong(victim):
     with contextlib.closing(sim.GameEnv([victim, "renderer"], gamepad="keys", keys={"NORTH": "Right", "RIGHT_Y-": "space"})) as env:
         env.reset()
-        env.step({"buttons": np.arange(16) == sim.BUTTONS.index("NORTH"), "sticks": np.float32([0, 0, 0, -1])})
+        env.step({"buttons": np.arange(16) == artefact.BUTTONS.index("NORTH"), "sticks": np.float32([0, 0, 0, -1])})
         assert square(env.render())[:3] == (81, 60, True)
         env.step(NEUTRAL)
         assert square(env.render())[:3] == (81, 60, False)
@@ -1250,7 +1256,7 @@ def test_uinput_events_and_the_fix(monkeypatch):
     class Device(sim.UInput):
         def __init__(self):
             pass
-    pressed = dict.fromkeys(sim.BUTTONS, False) | {"SOUTH": True, "DPAD_LEFT": True, "RIGHT_TRIGGER": True}
+    pressed = dict.fromkeys(artefact.BUTTONS, False) | {"SOUTH": True, "DPAD_LEFT": True, "RIGHT_TRIGGER": True}
     blob = Device().events(pressed, {"LEFT_X": 1.0, "LEFT_Y": -1.0, "RIGHT_X": 0.0, "RIGHT_Y": 0.5})
     events = {(kind, code): value for kind, code, value in (np.frombuffer(blob[i + 16:i + 20], np.uint16).tolist() + [int.from_bytes(blob[i + 20:i + 24], "little", signed=True)]
                                                             for i in range(0, len(blob), 24))}
@@ -1310,15 +1316,15 @@ def test_record_and_replay(victim, tmp_path):
     labels = tmp_path / "a.actions.safetensors"
     assert said.returncode == 0 and str(labels) in said.stdout, said.stderr
     buttons, sticks, tensors, info = filter.final_actions(labels)
-    assert sim.video_facts(out)["frames"] == len(buttons) == 11 and info["unit"] == "normalized" and not buttons[0].any() and buttons.any() and sticks.any()
-    pictures = [picture for _, _, picture in sim.read_video(out)]
+    assert video_facts(out)["frames"] == len(buttons) == 11 and info["unit"] == "normalized" and not buttons[0].any() and buttons.any() and sticks.any()
+    pictures = [picture for _, _, picture in read_video(out)]
     x = 80 + np.cumsum([int(s > 16000 / 32767) - int(s < -16000 / 32767) for s in sticks[:, 0]])
     found = [np.nonzero((picture[:, :, 0] > 128).sum(0) > 5)[0][0] for picture in pictures]
     assert np.abs(np.array(found) - x)[x < 144].max() <= 1     # frame i of the video shows row i of the actions
     again = command("replay", str(labels), "--pauses", "0.3")
     assert again.returncode == 0 and "all 11 frames are the same" in again.stdout, again.stderr
     tensors["hash"][7] ^= 1
-    sim.write(tmp_path / "b.actions.safetensors", tensors, "nitrogen.actions/1", **{k: v for k, v in info.items() if k not in ("format", "command", "tensors")})
+    artefact.write(tmp_path / "b.actions.safetensors", tensors, "nitrogen.actions/1", **{k: v for k, v in info.items() if k not in ("format", "command", "tensors")})
     assert command("replay", str(tmp_path / "b.actions.safetensors")).stderr.strip().endswith("frame 7 of 11 differs")
     assert "exists; give another name, or --fresh" in command("record", "--record", out, "--player", "random", "--", victim, "renderer").stderr
 
@@ -1337,8 +1343,8 @@ def test_what_was_recorded_until_then_is_kept(pad_game, tmp_path, monkeypatch, e
     monkeypatch.setattr(sim, "StickyRandom", Pad)
     with pytest.raises(sim.GameError if isinstance(end, sim.GameError) else SystemExit, match="it hangs|interrupted"):
         sim.play(sim.Record(player="random", speed=0, record=str(tmp_path / "a.mp4"), command=tuple(pad_game)))
-    tensors, info = sim.read(tmp_path / "a.actions.safetensors", "nitrogen.actions/1")
-    assert len(tensors["buttons"]) == len(tensors["hash"]) == sim.video_facts(tmp_path / "a.mp4")["frames"] == 7
+    tensors, info = artefact.read(tmp_path / "a.actions.safetensors", "nitrogen.actions/1")
+    assert len(tensors["buttons"]) == len(tensors["hash"]) == video_facts(tmp_path / "a.mp4")["frames"] == 7
 
 
 @needs_hook
@@ -1348,7 +1354,7 @@ def test_a_recording_ends_by_sigterm(tmp_path):
     assert wait_until(lambda: any(p.stat().st_size > 50_000 for p in tmp_path.glob(".a.*.part.mp4")), 180)
     run.terminate()
     said, fault = run.communicate(timeout=180)
-    frames = sim.video_facts(tmp_path / "a.mp4")["frames"]
+    frames = video_facts(tmp_path / "a.mp4")["frames"]
     assert run.returncode == 1 and f"{frames} frames -> " in said and fault.splitlines()[-1].startswith("interrupted") and len(list(tmp_path.iterdir())) == 2, fault
 
 

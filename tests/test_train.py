@@ -11,13 +11,14 @@ import subprocess
 import sys
 import types
 
+from common import ROOT, artefact
+
 import numpy as np
 import pytest
 import torch
 
 import filter
 import model
-import sim
 import train
 
 MICRO = model.Config(image=64, width=32, head_width=16, vision_layers=1, mixer_layers=1, dit_layers=2, positions=16, dropout=0.1)
@@ -63,7 +64,7 @@ def shards(tmp_path, monkeypatch):
         left = np.arange(60) < 30
         jpegs = [cv2.imencode(".jpg", np.full((256, 256, 3), 200 if v else 40, np.uint8))[1].tobytes() for v in left]
         sticks = np.repeat(np.where(left, -1, 1)[:, None], 4, 1).astype(np.float32)
-        sim.write(tmp_path / f"shards/v-{k}-000.safetensors", {
+        artefact.write(tmp_path / f"shards/v-{k}-000.safetensors", {
             "jpeg": np.frombuffer(b"".join(jpegs), np.uint8), "offset": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
             "buttons": np.repeat(left[:, None], 16, 1).astype(np.uint8), "sticks": sticks, "mask": np.ones((1, 20), bool), "video": np.zeros(60, np.int32),
             "frame": np.arange(60), "time": np.arange(60) / 30, "start": np.arange(43),
@@ -80,7 +81,7 @@ ALONE = train.World()
 
 
 def states(*runs):
-    return [sim.read(f"{r}/state.safetensors")[0] for r in runs]
+    return [artefact.read(f"{r}/state.safetensors")[0] for r in runs]
 
 
 def same(a, b):
@@ -124,8 +125,8 @@ def test_other_layouts_go_by_name():
     for i, name in enumerate(model.RELEASED):
         counts = name in model.ACTIONS and name != "NORTH"
         assert mask[0, 0, i] == counts
-        if name in sim.BUTTONS:
-            assert actions[0, :, i].tolist() == buttons[:, sim.BUTTONS.index(name)].tolist()
+        if name in artefact.BUTTONS:
+            assert actions[0, :, i].tolist() == buttons[:, artefact.BUTTONS.index(name)].tolist()
     assert (actions[..., -4:] == 0.25).all()
 
 
@@ -141,7 +142,7 @@ def test_start_from_a_siglip_tower(shards, monkeypatch, tmp_path):
 
 CHILD = """
 import os, signal, sys
-import sim, model, train, test_train
+import model, train, test_train
 model.CONFIGS["micro"] = test_train.MICRO
 calls, real, rank = [], train.update, os.environ.get("RANK", "0")
 def update(*args):
@@ -161,7 +162,7 @@ def command(c, *launcher, **env):
     flags = [w for f in dataclasses.fields(c) for v in [getattr(c, f.name)] for w in
              (["--" + ("" if v else "no-") + f.name.replace("_", "-")] if isinstance(v, bool) else ["--" + f.name.replace("_", "-"), str(v)])]
     open("child.py", "w").write(CHILD)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(sim.ROOT), str(sim.ROOT / "tests")]), "OMP_NUM_THREADS": "1", **env}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1", **env}
     return subprocess.run([sys.executable, *launcher, "child.py", *flags], env=env, capture_output=True, text=True, timeout=400, start_new_session=True)
 
 
@@ -170,7 +171,7 @@ def test_resume_is_exact(shards):
     train.fit(config(out="whole", steps=10, save_every=5, log_every=1))
     c = config(steps=10, save_every=5, log_every=1)
     assert command(c, KILL="0:8").returncode == -signal.SIGKILL
-    assert sim.read("run/state.safetensors")[1]["step"] == 5 and len(open("run/log.jsonl").readlines()) == 7
+    assert artefact.read("run/state.safetensors")[1]["step"] == 5 and len(open("run/log.jsonl").readlines()) == 7
     train.fit(c)
     assert same(*states("whole", "run"))
     logs = [[{k: v for k, v in json.loads(line).items() if k != "frames_per_s"} for line in open(f"{r}/log.jsonl")] for r in ("whole", "run")]
@@ -198,7 +199,7 @@ def test_ctrl_c_finishes_the_step(shards, monkeypatch, number):
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, usual)
-    assert sim.read("run/state.safetensors")[1]["step"] == 3
+    assert artefact.read("run/state.safetensors")[1]["step"] == 3
     monkeypatch.setattr(train, "update", real)
     train.fit(config())
     assert same(*states("whole", "run"))
@@ -208,7 +209,7 @@ def test_sigterm_to_all_processes(shards):
     """As clusters end a job: also the decoding processes get the signal, two steps before the batch is there."""
     done = command(config(), TERM="4")
     assert done.returncode == 1 and "interrupted; finished work is kept" in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
-    assert sim.read("run/state.safetensors")[1]["step"] == 4
+    assert artefact.read("run/state.safetensors")[1]["step"] == 4
     train.fit(config())
     train.fit(config(out="whole"))
     assert same(*states("whole", "run"))
@@ -218,7 +219,7 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
     """One step in micro batches of 4 or 8: the same gradient but for rounding (no dropout, no augmentation, given noise)."""
     monkeypatch.setitem(model.CONFIGS, "micro", dataclasses.replace(MICRO, dropout=0.0))
     monkeypatch.setattr(train, "augment", lambda images, side, c: images.permute(0, 3, 1, 2).float() / 127.5 - 1)
-    monkeypatch.setattr(sim, "autocast", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(train, "autocast", lambda device: contextlib.nullcontext())
     real, t, noise = model.NitroGen.loss, torch.linspace(0.1, 0.8, 8), torch.randn(8, 16, 20, generator=torch.Generator().manual_seed(0))
     after = {}
     for micro in (4, 8):
@@ -281,7 +282,7 @@ def test_nan_names_the_batch_and_keeps_the_state(shards, monkeypatch):
     rows = train.rows(3, 43, config())[4:]
     with pytest.raises(SystemExit, match=f"step 3: the loss is nan.*v-0-000.safetensors rows {', '.join(map(str, sorted(rows)))};"):
         train.fit(config())
-    assert sim.read("run/state.safetensors")[1]["step"] == 3
+    assert artefact.read("run/state.safetensors")[1]["step"] == 3
     monkeypatch.setattr(train, "augment", real)
     train.fit(config())
     assert same(*states("whole", "run"))
@@ -316,9 +317,9 @@ def test_it_learns_what_the_colour_says(shards):
     assert x[::2].mean() < -0.15 and x[1::2].mean() > 0.4            # five seeds gave -0.40 .. -0.28 and 0.56 .. 0.62; the first half turns right, too, in its last 16 frames
     rows = [json.loads(line) for line in open("run/log.jsonl")]
     assert rows[-1]["loss"] < 0.6 * rows[0]["loss"] and rows[-1]["val"] < rows[0]["loss"]
-    info = sim.read("run/model.safetensors")[1]
+    info = artefact.read("run/model.safetensors")[1]
     assert (info["games"], info["step"], info["log"], info["recipe"]["lr"]) == ({"v": 43}, 200, rows[-1], 4e-3)
-    assert all(open(f"run/source/{name}").read() == open(sim.ROOT / name).read() for name in ("model.py", "templates/pads.py"))
+    assert all(open(f"run/source/{name}").read() == open(ROOT / name).read() for name in ("model.py", "templates/pads.py"))
     import cv2
     curve = cv2.imread("run/loss.png")
     assert curve.shape[:2] == (576, 768) and (curve.min(axis=2) < 200).mean() > 0.01
@@ -366,7 +367,7 @@ def test_minutes_leave_a_run_to_go_on_with(shards, capsys):
     train.fit(config(minutes=1e-9))
     assert "are over at step 1 of 6" in capsys.readouterr().out
     train.fit(config())
-    assert sim.read("run/state.safetensors")[1]["step"] == 6
+    assert artefact.read("run/state.safetensors")[1]["step"] == 6
 
 
 # ---- fine-tuning -----------------------------------------------------------------------------------------------------------
@@ -388,7 +389,7 @@ def tuning(**changes):
 def test_finetune(policy, capsys):
     """Timing follows the shards, actions go by name, the vision encoder stays, the rest learns; what shards lack is not trained."""
     train.fit(tuning())
-    tuned, info = sim.read("run/model.safetensors")
+    tuned, info = artefact.read("run/model.safetensors")
     net = model.load("run/model.safetensors", "cpu")
     assert (net.c.horizon, net.c.rate, net.c.shift, net.c.actions) == (16, 30.0, 1, model.RELEASED)
     for name, v in policy.state_dict().items():
@@ -487,9 +488,9 @@ def test_tensorboard_is_optional(shards, monkeypatch):
 
 
 def test_broken_frame_is_named(shards):
-    tensors, info = sim.read("shards/v-0-000.safetensors")
+    tensors, info = artefact.read("shards/v-0-000.safetensors")
     jpeg = tensors["jpeg"].copy()
     jpeg[tensors["offset"][7]:tensors["offset"][8]] = 0
-    sim.write("shards/v-0-000.safetensors", {**tensors, "jpeg": jpeg}, "nitrogen.shard/1", **{k: info[k] for k in ("videos", "rate", "horizon", "shift")})
+    artefact.write("shards/v-0-000.safetensors", {**tensors, "jpeg": jpeg}, "nitrogen.shard/1", **{k: info[k] for k in ("videos", "rate", "horizon", "shift")})
     with pytest.raises(SystemExit, match="v-0-000.safetensors rows 7: a shard holds a frame that is no JPEG"):
         train.fit(config(steps=20))

@@ -13,11 +13,13 @@ import time
 import types
 from pathlib import Path
 
+from common import ROOT, artefact
+
 import numpy as np
 import pytest
+import windows
 
 import sim
-import windows
 
 ASM = Path(__file__).parent / "asm"
 needs_wine = pytest.mark.skipif(bool(windows.missing()), reason=windows.missing())
@@ -51,16 +53,16 @@ class Pad:
 
 
 def test_the_pad_is_xinputs_with_y_up(monkeypatch):
-    names = ("A", "B", "X", "Y", *(n for n in sim.BUTTONS if n not in sim.VGamepad.NAMES and "TRIGGER" not in n))
+    names = ("A", "B", "X", "Y", *(n for n in artefact.BUTTONS if n not in sim.VGamepad.NAMES and "TRIGGER" not in n))
     codes = {f"XUSB_GAMEPAD_{name}": name for name in names}
     monkeypatch.setitem(__import__("sys").modules, "vgamepad", types.SimpleNamespace(VX360Gamepad=Pad, XUSB_BUTTON=codes))
     pad = sim.VGamepad(None)
-    pad.set(np.isin(sim.BUTTONS, ["SOUTH", "DPAD_UP", "RIGHT_TRIGGER"]), [0.5, -1, 0, 0.25])
+    pad.set(np.isin(artefact.BUTTONS, ["SOUTH", "DPAD_UP", "RIGHT_TRIGGER"]), [0.5, -1, 0, 0.25])
     assert pad.pad.said == [("reset",), ("left_trigger", 0), ("right_trigger", 255), ("press_button", "DPAD_UP"), ("press_button", "A"),
                             ("left_joystick_float", 0.5, 1.0), ("right_joystick_float", 0.0, -0.25), ("update",)]
     pad.pad.said.clear()
-    for name in sim.BUTTONS:                    # every button has its code
-        pad.set(np.isin(sim.BUTTONS, [name]), [0, 0, 0, 0])
+    for name in artefact.BUTTONS:                    # every button has its code
+        pad.set(np.isin(artefact.BUTTONS, [name]), [0, 0, 0, 0])
     assert {said[1] for said in pad.pad.said if said[0] == "press_button"} == set(names)
 
 
@@ -108,7 +110,7 @@ def wine():
         python = ["wine", windows.PYTHON / "python.exe", "-u"]
 
         def call(*argv, timeout=500):
-            done = subprocess.run([*python, *argv], cwd=sim.ROOT, capture_output=True, text=True, errors="replace", timeout=timeout, input="",
+            done = subprocess.run([*python, *argv], cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=timeout, input="",
                                   env=environment)
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
             return done.stdout
@@ -232,7 +234,7 @@ def test_doctor_play_record_and_bench(wine):
     said = wine("sim.py", "play", *game)
     assert re.search(r"^ +space +SOUTH", said, re.M)                # the person's window tells its keys; and it ended by itself
     said = wine("sim.py", "record", "--player", "random", "--fresh", "--record", out, *game)
-    tensors, info = sim.read(out.replace(".mp4", ".actions.safetensors"), "nitrogen.actions/1")
+    tensors, info = artefact.read(out.replace(".mp4", ".actions.safetensors"), "nitrogen.actions/1")
     assert len(tensors["buttons"]) == int(re.match(r"(\d+) frames", said)[1]) and info["gamepad"] == "keys"
     bench = wine("sim.py", "bench", "--frames", "60")
     assert int(re.search(r"clock console +(\d+) steps/s", bench)[1]) > 1

@@ -14,6 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from common import ROOT
+
 import numpy as np  # noqa: E402
 
 import sim  # noqa: E402
@@ -168,7 +170,7 @@ def attach(victim):
 
 def guard(victim):
     """The controller is killed while its game is frozen: the game runs on."""
-    code = (f"import sys, time; sys.path.insert(0, {str(sim.ROOT)!r}); import sim; clock = sim.Clock.attach(int(sys.argv[1])); "
+    code = (f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim; clock = sim.Clock.attach(int(sys.argv[1])); "
             "print('frozen', flush=True); time.sleep(60)")
     with running(victim, "wait", "5") as (popen, out):
         with subprocess.Popen([sys.executable, "-c", code, str(popen.pid)], stdout=subprocess.PIPE, text=True) as controller:
