@@ -2059,7 +2059,7 @@ def speed(c: Speed) -> list[dict]:
         print(f"speed of every stage, {extract.machine(device)}: about {1 + c.clips // 6 + c.seconds // 5:.0f} minutes on a quiet machine", flush=True)
         record(Record(out=f"{folder}/videos", minutes=c.clips * length / 60, seed=c.seed, workers=c.workers))
         videos, seconds = expand([f"{folder}/videos"]), {}
-        extract.pool().index("sift")                            # made once for all videos, and kept
+        extract.bank_of(extract.pool(), "sift")                            # made once for all videos, and kept
         for name, workers, fn in (
                 ("locate", c.workers, functools.partial(extract.label, extract.Config(out=labels))),
                 ("parse", 0, functools.partial(parse.parse_video, cfg=parse.Config(out=labels, device=device))),       # all cores as it is

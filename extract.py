@@ -25,6 +25,7 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import inspect
 import itertools
 import json
 import math
@@ -185,12 +186,6 @@ class Pool(Mapping):
 
     def __contains__(self, name):
         return name in self.names
-
-    def index(self, detector: str, weights: str = XFEAT_WEIGHTS):
-        """See `index` below: read once."""
-        if (detector, weights) not in self.indices:
-            self.indices[detector, weights] = index(self, detector, weights)
-        return self.indices[detector, weights]
 
     def family(self, name):
         return self.own[name].family if name in self.own else name.split("-")[0]
@@ -1476,13 +1471,21 @@ def kept(folder: str, digest: str, make, **facts) -> dict:
     return tensors
 
 
+def bank_of(pool: Pool, detector: str, weights: str = XFEAT_WEIGHTS) -> dict:
+    """The pool's `index`, read once."""
+    if (detector, weights) not in pool.indices:
+        pool.indices[detector, weights] = index(pool, detector, weights)
+    return pool.indices[detector, weights]
+
+
 def index(pool: Pool, detector: str, weights: str):
     """Descriptors of all templates, sorted into cells of like ones, so that a search looks at few: kept in data/index for the next time.
 
     points float32 [n, 4] as `features`, in canvas px; descriptors int8 [n, d], 127 = 0.5; owner int32 [n], number in the pool;
     centers float32 [cells, d]; start int64 [cells + 1]; sizes float32 [templates, 2], px.
     """
-    drawing = (Path(pads.__file__).read_text() + Path(__file__).read_text()).split("\ndef match(")[0]     # all that the descriptors follow from
+    drawing = "".join(map(inspect.getsource, (pads, sift, root, idle, learned, poses, described, sprites, resample, over, draw)))     # all that the descriptors follow from
+    drawing += repr((GROUNDS, SCALES, MOST, XFEAT_WIDTHS))
     network = b"".join(v.numpy().tobytes() for v in xfeat(weights).values()) if detector == "xfeat" else b""
     digest = lambda names, more=b"": hashlib.sha256((drawing + repr((detector, names))).encode() + network + more).hexdigest()[:16]   # noqa: E731
     own, names = list(pool.own), [name for name in pool if name not in pool.own]
@@ -1679,7 +1682,7 @@ def search(image, pool, cfg: Config) -> Found:
     """
     names, best = list(pool), Found()
     for detector, describe in detectors(cfg.xfeat).items():
-        bank, candidates, (points, descriptors) = pool.index(detector, cfg.xfeat), [], describe(image)
+        bank, candidates, (points, descriptors) = bank_of(pool, detector, cfg.xfeat), [], describe(image)
         pairs = match(descriptors, bank, ALIKE[detector])
         for _, number, affine in vote(points, pairs, bank, image.shape[1]):
             if count_inliers(points, pairs, bank, number, affine, 8.0) >= MIN_VOTES:
@@ -1995,7 +1998,7 @@ def bench(cfg: BenchConfig) -> float:
     print(f"{len(shown)} templates, {cfg.images} images each, {cfg.size} px: {rate:,.0f} images/s on one core")
     among = crowd(cfg.pool)
     for detector in detectors(XFEAT_WEIGHTS) if cfg.videos else ():
-        among.index(detector)                               # once
+        bank_of(among, detector)                               # once
     for video in cfg.videos:
         start = time.process_time()
         sample(video, FRAMES)
@@ -2031,7 +2034,7 @@ def main(cfg: Config):
     print(f"{len(cfg.videos)} videos -> {cfg.out}: {len(pool(cfg.templates))} templates, {cfg.frames} frames each, "
           f"bar {cfg.min_inliers} inliers; a few seconds a video")
     if cfg.videos:
-        pool(cfg.templates).index("sift")                   # made here, once; the workers find it on disk
+        bank_of(pool(cfg.templates), "sift")                   # made here, once; the workers find it on disk
     for_each(functools.partial(label, cfg), cfg.videos, cfg.workers, ray=cfg.ray, summary=summary)
 
 
@@ -2043,5 +2046,4 @@ def summary(done: list) -> None:
 
 
 if __name__ == "__main__":
-    command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet), "bench": (BenchConfig, bench),
-                               "train": (TrainConfig, train)})
+    command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet), "bench": (BenchConfig, bench), "train": (TrainConfig, train)})

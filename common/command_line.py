@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import inspect as pyinspect
 import math
 import re
@@ -56,7 +57,8 @@ def expect(cfg, **bounds) -> None:
 
 
 def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
-    """Run one of `commands`: name -> (Config class or dict of presets, function(cfg)); "" is the default.  inspect: for --inspect.
+    """Run one of `commands`: name -> (Config class or dict of presets, function(cfg)), or the name of
+    a file that is imported only then, see `opened`; "" is the default.  inspect: for --inspect.
 
     Flags come from the dataclass's fields, their help from the trailing comments.  Fields of type tuple[str, ...]
     are positional, except `command`: what follows `--`.
@@ -71,7 +73,7 @@ def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
         found = f"unknown command '{argv[0]}'" if argv else "no command given"
         raise SystemExit(f"{found}: expected one of {', '.join(commands)} (see --help)")
     name = argv.pop(0) if named else ""
-    presets, run = commands.get(name, (Common, None))
+    presets, run = opened(commands.get(name, (Common, None)))
     presets = presets if isinstance(presets, dict) else {"default": presets()}
     asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)                     # --help tells the defaults of the preset that is asked for
     asked.add_argument("--config", nargs="?")
@@ -117,6 +119,14 @@ def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
         raise SystemExit(str(e)) from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; finished work is kept, the same command goes on from there") from None
+
+
+def opened(command) -> tuple:
+    """(Config class or presets, function) of a command; one that is named by a file of another folder ("bench.speed") is that file's Config and main."""
+    if isinstance(command, tuple):
+        return command
+    module = importlib.import_module(command)
+    return module.Config, module.main
 
 
 def about(doc: str, name: str, run) -> str:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from common import ROOT
-from common.command_line import command_line
+from common.command_line import command_line, opened
 
 import pytest
 
@@ -119,7 +119,7 @@ def stage(name: str, argv: list[str]) -> None:
     done = []
 
     def parse(doc, commands, argv=None, inspect=None):
-        quiet = {k: (presets, done.append) for k, (presets, _) in commands.items()}
+        quiet = {k: (opened(command)[0], done.append) for k, command in commands.items()}
         real(doc, quiet, argv, done.append)
 
     real = command_line

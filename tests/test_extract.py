@@ -22,7 +22,6 @@ from common import artefact
 from common.pictures import VideoWriter
 
 import extract  # noqa: E402
-import sim  # noqa: E402
 from templates import pads  # noqa: E402
 
 NONE = np.zeros(16, bool), np.zeros(4)
@@ -605,34 +604,34 @@ def test_a_frame_of_one_colour_hides_the_overlay_only_itself():
 
 def test_the_index_is_kept(tmp_path, monkeypatch):
     """Made once, read the next time; another pool or another way to draw, another index; a folder that cannot be written changes nothing."""
-    monkeypatch.setattr(sim, "ROOT", tmp_path)
-    a, again = (extract.templates(pads.CORE[:2]).index("sift") for _ in range(2))
+    monkeypatch.setattr(extract, "ROOT", tmp_path)
+    a, again = (extract.bank_of(extract.templates(pads.CORE[:2]), "sift") for _ in range(2))
     assert len(list((tmp_path / "data/index").iterdir())) == 1 and all(np.array_equal(a[k], again[k]) for k in a)
-    other = extract.templates(pads.CORE[:3]).index("sift")
+    other = extract.bank_of(extract.templates(pads.CORE[:3]), "sift")
     assert len(list((tmp_path / "data/index").iterdir())) == 2 and set(other["owner"]) == {0, 1, 2} and set(a["owner"]) == {0, 1}
     (tmp_path / "pads.py").write_text(Path(pads.__file__).read_text() + "#")
     monkeypatch.setattr(pads, "__file__", str(tmp_path / "pads.py"))
-    assert np.array_equal(extract.templates(pads.CORE[:2]).index("sift")["owner"], a["owner"]) and len(list((tmp_path / "data/index").iterdir())) == 3
+    assert np.array_equal(extract.bank_of(extract.templates(pads.CORE[:2]), "sift")["owner"], a["owner"]) and len(list((tmp_path / "data/index").iterdir())) == 3
     used = {p: p.stat().st_mtime_ns for p in (tmp_path / "data/index").iterdir()}
     monkeypatch.setattr(extract, "INDICES", 2)
-    extract.templates(pads.CORE[:2]).index("sift")
-    extract.templates(pads.CORE[:4]).index("sift")              # of the four, the new one and the one used last stay
+    extract.bank_of(extract.templates(pads.CORE[:2]), "sift")
+    extract.bank_of(extract.templates(pads.CORE[:4]), "sift")              # of the four, the new one and the one used last stay
     assert [p.stat().st_mtime_ns > used.get(p, 0) for p in (tmp_path / "data/index").iterdir()] == [True, True]
-    monkeypatch.setattr(sim, "ROOT", tmp_path / "file")
+    monkeypatch.setattr(extract, "ROOT", tmp_path / "file")
     (tmp_path / "file").write_text("")
-    assert np.array_equal(extract.templates(pads.CORE[:2]).index("sift")["owner"], a["owner"])
+    assert np.array_equal(extract.bank_of(extract.templates(pads.CORE[:2]), "sift")["owner"], a["owner"])
 
 
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
 def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monkeypatch):
     """The index is the same to the bit whether SIFT's are kept, with or without a skin, or not; XFeat's are made anew."""
-    monkeypatch.setattr(sim, "ROOT", tmp_path)
+    monkeypatch.setattr(extract, "ROOT", tmp_path)
     real, seen, mine = extract.described, [], extract.templates()["ps4-dark"]
     monkeypatch.setattr(extract, "described", lambda pool, names, *args: (seen.append(len(names)), real(pool, names, *args))[1])
 
     def made(skin):
-        return extract.Pool(pads.CORE[:3], {"mine": skin}).index(detector)
-    extract.templates(pads.CORE[:3]).index(detector)
+        return extract.bank_of(extract.Pool(pads.CORE[:3], {"mine": skin}), detector)
+    extract.bank_of(extract.templates(pads.CORE[:3]), detector)
     made(extract.templates()["snes-light"])
     second = made(mine)
     assert seen == ([3, 1, 1] if detector == "sift" else [3, 3, 1, 3, 1])
@@ -641,7 +640,7 @@ def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monk
     afresh = made(mine)
     assert all(np.array_equal(second[k], afresh[k]) and second[k].dtype == afresh[k].dtype for k in afresh) and set(afresh["owner"]) == {0, 1, 2, 3}
     assert afresh["sizes"].tolist() == [list(t.size) for t in (mine, *extract.templates(pads.CORE[:3]).values())]
-    alone = extract.templates(["ps4-dark"]).index(detector)         # the same pictures in a pool of their own: the same rows
+    alone = extract.bank_of(extract.templates(["ps4-dark"]), detector)         # the same pictures in a pool of their own: the same rows
     rows = lambda bank, i: set(map(bytes, np.hstack([bank["points"], bank["descriptors"]])[bank["owner"] == i].astype(np.float32)))   # noqa: E731
     assert rows(alone, 0) == rows(second, 0)
 
@@ -649,7 +648,7 @@ def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monk
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
 def test_a_descriptor_finds_its_like(detector):
     """The index looks into few cells and still finds most of the pairs that a search through everything finds, and no other."""
-    bank = extract.templates(pads.CORE[:12]).index(detector)
+    bank = extract.bank_of(extract.templates(pads.CORE[:12]), detector)
     _, descriptors = extract.detectors(extract.XFEAT_WEIGHTS)[detector](extract.idle(extract.templates()["xbox360-dark"], 90, 0.8))
     least = extract.ALIKE[detector]
     whole = np.argwhere(descriptors @ bank["descriptors"].T.astype(np.float32) / 254 > least)

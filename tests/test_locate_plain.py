@@ -13,7 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import extract  # noqa: E402
-import sim  # noqa: E402
 
 W, H, N = 640, 360, 13                              # of the videos: px, frames
 WHITE, DARK, GRAY = (255, 255, 255, 255), (40, 42, 48, 255), (140, 140, 146, 255)
@@ -77,7 +76,7 @@ def pool(tmp_path_factory):
     save(folder, "lines", (400, 200), [(8, 10, 20, cross(WHITE, 2, WHITE), {})]
          + [(2, 302 + 28 * x, 82 + 28 * y, button, {"code": i}) for i, (x, y) in enumerate(ways)]
          + [(5, 120 + 90 * i, 130, knob, side) for i, side in enumerate(sides)])
-    patch.setattr(sim, "ROOT", folder)
+    patch.setattr(extract, "ROOT", folder)
     skins = extract.read_skins(folder)
     yield extract.Pool(["ps4-dark"], {name.split("/")[0]: skin for name, skin in skins.items()})
     patch.undo()
