@@ -216,8 +216,8 @@ FAR = 512                   # CHOICE: px, or the canvas's larger side: an elemen
 SDL = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIGHT_THUMB", "LEFT_SHOULDER",
        "RIGHT_SHOULDER", *DPAD, *[""] * 11)     # SDL_GamepadButton; "": guide, share, touchpad: no actions
 OLD = (*SDL[:4], *SDL[9:11], "BACK", "START", "", *SDL[7:9], *DPAD[2:], *DPAD[:2])
-CODES = dict(enumerate(SDL)) | {0xEC00 + i: name for i, name in enumerate(OLD)}     # 0xEC00: of old versions,
-CODES |= {0xEC10 + i: name for i, name in enumerate(OLD[10:])}                      # and of their web tool
+CODES = {**dict(enumerate(SDL)), **{0xEC00 + i: name for i, name in enumerate(OLD)},         # 0xEC00: of old versions,
+         **{0xEC10 + i: name for i, name in enumerate(OLD[10:])}}                           # and of their web tool
 KINDS = {0: "texture", 2: "button", 5: "stick", 6: "trigger", 7: "texture", 8: "dpad"}  # by an element's type
 OLD_KINDS = {0: "texture", 1: "button", 4: "stick", 5: "trigger", 6: "texture", 7: "dpad"}  # before version 5
 RAW_CUBE = {1: "EAST", 2: "SOUTH", 3: "WEST", 4: "NORTH", 8: "RIGHT_SHOULDER", 16: "START"}    # of GameCubes

@@ -216,7 +216,7 @@ def test_geometry_by_hand():
 
 # ---- matched filters ----------------------------------------------------------------------------------------
 
-def scenes(template, states, opacity=1.0, seed=0):
+def filmed(template, states, opacity=1.0, seed=0):
     """(frames of a moving game with the overlay in these states at 30, 20 and .8 of its size, the affine, their temporal median)"""
     rng = np.random.default_rng(seed)
     game, frames = cv2.resize(extract.paint(rng), (900, 620)), []
@@ -233,7 +233,7 @@ def test_the_template_alone_says_where_the_knob_is_and_what_is_pressed(name):
     template, rng = extract.wild(int(name[5:])) if name.startswith("wild") else extract.templates()[name], np.random.default_rng(3)
     layout = extract.layout(template)
     buttons, sticks = play(rng, 40, parse.geometry(layout)[2][:16])
-    frames, affine, median = scenes(template, zip(buttons, sticks))
+    frames, affine, median = filmed(template, zip(buttons, sticks))
     compare = parse.MatchedFilter(template, median, affine)
     maps, marks, _ = map(np.stack, zip(*[compare(f, affine) for f in frames]))
     pressed, cells = parse.read_alone(maps, marks)
@@ -264,7 +264,7 @@ def test_untrained_the_network_reads_sticks_as_the_matched_filter_does():
 def test_agreement_falls_with_a_wrong_reading_and_with_a_wrong_template():
     template, other, rng = extract.templates()["ps4-dark"], extract.templates()["ps5-light"], np.random.default_rng(5)
     buttons, sticks = play(rng, 40, np.ones(16, bool))
-    frames, affine, median = scenes(template, zip(buttons, sticks))
+    frames, affine, median = filmed(template, zip(buttons, sticks))
 
     def agreement(template, buttons, sticks):
         found, compare = parse.Agreement(template), parse.MatchedFilter(template, median, affine)
