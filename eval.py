@@ -55,13 +55,23 @@ from pathlib import Path
 from common import ROOT, artefact
 from common.command_line import Common, Many, command_line, expect, recipe_of, run_stage, shipped
 from common.device import pick_device
-from common.pictures import VideoWriter, expand, read_video, video_facts, write_png
+from common.pictures import (
+    VideoWriter,
+    caption,
+    expand,
+    read_video,
+    sample,
+    tile,
+    video_facts,
+    write_png,
+)
+from common.training import machine
 from common.workers import for_each
 
 import numpy as np
 
 import sim
-from templates import decoys, pads
+from templates import decoys, library, pads, presets, render, xfeat
 
 FPS = 30                                             # games are recorded and played at the policy's rate
 FIRST_GAMES = "ridge,crypt,rally"                    # the three of `train.py --config tiny`
@@ -155,11 +165,10 @@ class Record(Many):
 
 def choice_of(overlays: str):
     """What --overlays names: (templates by name, each drawn when asked for; groups of their names: videos take the groups in turn, and any of theirs)."""
-    import extract
     if overlays and Path(overlays).is_dir():
-        skins = extract.read_skins(overlays)
+        skins = presets.read_skins(overlays)
         return skins, [[n] for n in sorted(skins)]
-    pool = extract.templates()
+    pool = library.templates()
     if not overlays:            # the pipe's own recordings: looks that the parser was trained on, and these games need sticks
         return pool, [[n for n in sorted(pool) if not pads.held_out(n) and pads.two_sticks(n)]]
     if unknown := set(overlays.split(",")) - set(pads.FAMILIES):
@@ -190,7 +199,6 @@ def record_video(stem: str, c: Record) -> int:
     """Episodes of one game, back to back, task after task; the pad of each row is in force while its frame is drawn."""
     import cv2
 
-    import extract
     video, truth = Path(c.out) / f"{stem}.mp4", Path(c.out) / f"{stem}.truth.safetensors"
     recipe = {**recipe_of(c, *([c.learner] if c.learner else [])), "stem": stem}
     recipe.pop("minutes")                                       # more videos do not change this one
@@ -229,7 +237,7 @@ def record_video(stem: str, c: Record) -> int:
                     if not lapse:
                         frames.update(shown := env.render())
                         picture = cv2.resize(shown, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
-                        extract.composite(picture, extract.draw(template, *pad, scale=scale), x, y, opacity)
+                        render.composite(picture, render.draw(template, *pad, scale=scale), x, y, opacity)
                         out.write(picture)
                         buttons[row], sticks[row] = pad
                         row += 1
@@ -345,19 +353,17 @@ def nanmean(values) -> float:
 
 def write_matched(video: str, labels: str, c: Overlay) -> None:
     """The matched filter's reading of a video as LABELS/matched/<stem>.actions.safetensors."""
-    import extract
     import parse
     path, source = Path(labels) / "matched" / f"{Path(video).stem}.actions.safetensors", Path(labels) / f"{Path(video).stem}.overlay.safetensors"
     recipe = {"source": [artefact.source(video), artefact.source(source)]}
     if not artefact.finished(path, "nitrogen.actions/1", recipe, c.fresh):
         overlay, info = artefact.read(source, "nitrogen.overlay/1")
-        actions = matched_filter(video, overlay, extract.stored(overlay, info))
+        actions = matched_filter(video, overlay, render.stored(overlay, info))
         artefact.write(path, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=parse.UNIT, **{k: info[k] for k in ("template", "family")}, recipe=recipe)
 
 
 def matched_filter(video: str, overlay: dict, template) -> dict:
     """The tensors of nitrogen.actions/1 without any learning, the floor of every table: what parse.py's matched filters say by themselves."""
-    import extract
     import parse
     times, maps, marks = [], [], []
     for seconds, _, _, found, stands, _ in parse.compared(video, overlay, template):
@@ -365,7 +371,7 @@ def matched_filter(video: str, overlay: dict, template) -> dict:
         maps.append(found)
         marks.append(stands)
     buttons, sticks = parse.read_alone(np.stack(maps), np.stack(marks))
-    return {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": parse.geometry(extract.layout(template))[2],
+    return {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": parse.geometry(render.layout(template))[2],
             "confidence": np.ones(len(times), np.float16), "time": np.array(times)}
 
 
@@ -497,7 +503,7 @@ def make_case(case: Case, path: Path, pool, seed: int) -> dict:
     with RatedWriter(path, SIZE, case.rate, faithful=False) as out:
         for t, picture in zip(numbers, scene(case.background, rng, numbers)):
             if case.width:
-                extract.composite(picture, extract.draw(template, *next(states), scale=scale), x, y, case.opacity)
+                render.composite(picture, render.draw(template, *next(states), scale=scale), x, y, case.opacity)
             else:
                 for place in shown:
                     decoys.show(picture, *place, t)
@@ -534,15 +540,13 @@ def mutual(a, b, least=0.82):
 
 
 def detectors() -> dict:
-    import extract
-    return {"plain": ((sift, lowe),), "single": ((sift, lowe), (extract.detect, mutual))}
+    return {"plain": ((sift, lowe),), "single": ((sift, lowe), (xfeat.detect, mutual))}
 
 
 @functools.lru_cache(4)
 def bank(detect, folder: str):
     """Points, descriptors and owner (number in the pool) of all templates, and SPARSE of each template's rows, drawn by lot."""
-    import extract
-    parts = [detect(extract.idle(t, GRAY)) for t in extract.pool(folder).values()]
+    parts = [detect(render.idle(t, GRAY)) for t in library.pool(folder).values()]
     owner, rng = np.concatenate([np.full(len(p), i) for i, (p, _) in enumerate(parts)]), np.random.default_rng(0)
     sparse = np.concatenate([np.flatnonzero(owner == i)[rng.permutation(len(p))[:SPARSE]] for i, (p, _) in enumerate(parts)])
     return np.concatenate([p for p, _ in parts]), np.concatenate([d for _, d in parts]), owner, sparse
@@ -557,8 +561,7 @@ def single_frames(seen, pairs, folder: str, also, bar: int) -> dict:
     """
     import cv2
 
-    import extract
-    pool, best = extract.pool(folder), (0,)
+    pool, best = library.pool(folder), (0,)
     names, counts = list(pool), 0
     for (detect, _), frames in zip(pairs, seen):
         points, descriptors, owner, sparse = bank(detect, folder)
@@ -600,13 +603,13 @@ def try_case(case: Case, c: Overlay) -> dict:
     if not wanted:
         return kept
     video, start = path.with_suffix(".mp4"), time.process_time()
-    kept |= {"case": case._asdict(), "truth": make_case(case, video, extract.pool(c.templates), c.seed)}
+    kept |= {"case": case._asdict(), "truth": make_case(case, video, library.pool(c.templates), c.seed)}
     kept["seconds"] = round(time.process_time() - start, 2)
-    frames, seen = extract.sample(video, extract.FRAMES)[0], {}
+    frames, seen = sample(video, extract.FRAMES)[0], {}
     for rule in sorted(wanted, key=("plain", "single", "locate").index):
         start = time.process_time()
         if rule == "locate":
-            tensors, info, _ = extract.locate(str(video), extract.pool(c.templates), extract.Config())
+            tensors, info, _ = extract.locate(str(video), library.pool(c.templates), extract.Config())
             said = {"template": info.get("template"), "family": info.get("family"), "why": info.get("reason", ""), "score": info["score"]}
             said |= {"box": tensors["bbox"][0].tolist()} if info["found"] else {"nearest": info.get("nearest")}
         else:
@@ -634,15 +637,14 @@ def picture_of(frame, result: dict):
     """A frame with the true box (green) and the found one (red)."""
     import cv2
 
-    import extract
     said = result["rules"]["locate"]
     for box, color in ((result["truth"]["box"], (60, 255, 60)), (said.get("box"), (255, 60, 60))):
         if box:
             x, y, w, h = map(round, box)
             cv2.rectangle(frame, (x, y), (x + w, y + h), color, 3)
     small = cv2.resize(frame, (480, 270), interpolation=cv2.INTER_AREA)
-    small = extract.caption(small, f"{result['case']['name']}: {result['truth']['template'] or 'nothing'}")
-    return extract.caption(small, (said["template"] or said["why"])[:68])
+    small = caption(small, f"{result['case']['name']}: {result['truth']['template'] or 'nothing'}")
+    return caption(small, (said["template"] or said["why"])[:68])
 
 
 def locate_table(results: list) -> dict:
@@ -710,10 +712,10 @@ def locate(c: Overlay) -> dict:
     import extract
     if set(c.rules.split(",")) - set(RULES) or not 0 < c.share <= 1:
         raise SystemExit(f"--rules are some of {','.join(RULES)}, and --share is above 0 and at most 1")
-    own = [n for n in extract.pool(c.templates) if n not in pads.TEMPLATES]
+    own = [n for n in library.pool(c.templates) if n not in pads.TEMPLATES]
     cases = grid(c.repeats)
     cases = cases[:max(1, round(c.share * len(cases)))] + nothing(round(c.share * c.nothing))
-    print(f"{len(cases)} videos of {SIZE[0]} x {SIZE[1]}; {len(extract.pool(c.templates))} templates to choose from; shown: "
+    print(f"{len(cases)} videos of {SIZE[0]} x {SIZE[1]}; {len(library.pool(c.templates))} templates to choose from; shown: "
           f"{sum(map(pads.held_out, pads.TEMPLATES))} built-in ones, held out, and {len(own)} skins of {c.templates} -> {c.out}/locate")
     results = [r for r in for_each(functools.partial(try_case, c=c), cases, c.workers, ray=c.ray) if r["rules"]]
     table = locate_table(results)
@@ -730,7 +732,7 @@ def locate(c: Overlay) -> dict:
     pictures = [p for x in results for p in [Path(c.out) / "locate" / f"{x['case']['name']}.png"] if p.exists() and missed(x, "locate")]
     if pictures:
         import cv2
-        write_png(f"{c.out}/locate-misses.png", extract.tile([cv2.imread(str(p))[..., ::-1] for p in pictures[:60]], 4))
+        write_png(f"{c.out}/locate-misses.png", tile([cv2.imread(str(p))[..., ::-1] for p in pictures[:60]], 4))
         print(f"{len(pictures)} misses to look at -> {c.out}/locate-misses.png")
     out = {**table, "cells": [{"by": k[0], "cell": k[1], **v} for k, v in table["cells"].items()], "bars": bars}
     artefact.write_bytes(f"{c.out}/locate.json", json.dumps(out, indent=1).encode())
@@ -1000,9 +1002,8 @@ def film(job: Job, c: Play) -> float:
     """Play an episode once more, with the pad drawn beside the picture: a video, and a strip of eight frames of it.  Returns the progress."""
     import cv2
 
-    import extract
     video, strip = film_paths(job, c)
-    templates, seen = extract.templates(pads.CORE), []
+    templates, seen = library.templates(pads.CORE), []
     template = templates[next(k for k in sorted(templates) if templates[k].family.startswith("xbox"))]
     w, h = game_size(job.game)
     with VideoWriter(video, FPS, w + PANEL, h) as out:
@@ -1012,7 +1013,7 @@ def film(job: Job, c: Play) -> float:
             if score["over"] or round(score["time"] * FPS) % (FPS // 3) == 1:
                 seen.append(cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
         score = through(job, c, show)
-    sheet = extract.tile([seen[i] for i in np.linspace(0, len(seen) - 1, 8).astype(int)], 4)
+    sheet = tile([seen[i] for i in np.linspace(0, len(seen) - 1, 8).astype(int)], 4)
     artefact.write_bytes(strip, cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
     return float(score["progress"])
 
@@ -1024,10 +1025,9 @@ def panel(pad, score: dict, job: Job, template, height: int) -> np.ndarray:
     """uint8 [height, PANEL, 3]: the pad as the policy holds it, and how far it has got."""
     import cv2
 
-    import extract
     out = np.full((height, PANEL, 3), 24, np.uint8)
     buttons, sticks = pad
-    extract.composite(out, extract.draw(template, buttons, sticks, scale=(PANEL - 12) / template.size[0]), 6, 12)
+    render.composite(out, render.draw(template, buttons, sticks, scale=(PANEL - 12) / template.size[0]), 6, 12)
     held = " ".join(n.replace("SHOULDER", "SH").replace("TRIGGER", "TR") for n, on in zip(artefact.BUTTONS, buttons) if on).lower().split()
     lines = [f"{job.game}: {job.task}", f"seed {job.seed}", f"{score['time']:.1f} s", f"progress {score['progress']:.2f}" + (" done" if score["success"] else ""),
              *(" ".join(held[i:i + 2]) for i in range(0, min(6, len(held)), 2))]
@@ -2056,10 +2056,10 @@ def speed(c: Speed) -> list[dict]:
         raise SystemExit(f"--net {net}: expected tiny, small, paper or auto")
     with tempfile.TemporaryDirectory(prefix="nitrogen-speed-") as folder:
         labels, shards, length = f"{folder}/labels", f"{folder}/shards", Record().seconds
-        print(f"speed of every stage, {extract.machine(device)}: about {1 + c.clips // 6 + c.seconds // 5:.0f} minutes on a quiet machine", flush=True)
+        print(f"speed of every stage, {machine(device)}: about {1 + c.clips // 6 + c.seconds // 5:.0f} minutes on a quiet machine", flush=True)
         record(Record(out=f"{folder}/videos", minutes=c.clips * length / 60, seed=c.seed, workers=c.workers))
         videos, seconds = expand([f"{folder}/videos"]), {}
-        extract.bank_of(extract.pool(), "sift")                            # made once for all videos, and kept
+        extract.bank_of(library.pool(), "sift")                            # made once for all videos, and kept
         for name, workers, fn in (
                 ("locate", c.workers, functools.partial(extract.label, extract.Config(out=labels))),
                 ("parse", 0, functools.partial(parse.parse_video, cfg=parse.Config(out=labels, device=device))),       # all cores as it is
@@ -2078,7 +2078,7 @@ def speed(c: Speed) -> list[dict]:
     rows = beside_paper({"locate": 1 / seconds["locate"], **{k: length * FPS / seconds[k] for k in ("parse", "filter")}, "train": rates["both"],
                          "policy": 1 / latency, "simulator": steps}, {k: work[1][k] / work[0][k] for k in work[0]}, train.CONFIGS["paper"])
     print_speed(rows, net)
-    artefact.write_bytes(c.out, json.dumps({"machine": extract.machine(device), "device": device, "net": net, "stages": rows}, indent=1).encode())
+    artefact.write_bytes(c.out, json.dumps({"machine": machine(device), "device": device, "net": net, "stages": rows}, indent=1).encode())
     return rows
 
 

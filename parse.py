@@ -38,6 +38,7 @@ from common import artefact
 from common.command_line import Common, Many, command_line, expect, recipe_of, shipped
 from common.device import autocast, keep_memory, pick_device
 from common.pictures import VideoWriter, read_video, video_facts
+from common.training import Training, batches, machine
 from common.workers import for_each
 
 import cv2
@@ -50,7 +51,7 @@ from tqdm import tqdm
 
 import extract
 from model import Packed
-from templates import pads
+from templates import library, pads, presets, render, scenes
 
 CROP = 128              # px, side of each registered crop; CHOICE: the paper does not give it
 GRID = 11               # cells per axis of a stick's heat map, paper 2.1
@@ -560,7 +561,7 @@ def standing(size, dd, dcd, xd, xcd, xcx):
 def part_of(picture, affine, centre, size, side):
     """size x size canvas px around a centre, as side x side px: uint8 [side, side, c]; affine: canvas px -> px of the picture."""
     shift = np.array([[1, 0, centre[0] - size / 2], [0, 1, centre[1] - size / 2], [0, 0, 1]])
-    return extract.crop(picture, affine @ shift, (size, size), side, side)
+    return render.crop(picture, affine @ shift, (size, size), side, side)
 
 
 class StickFilter:
@@ -639,7 +640,7 @@ class ButtonFilter:
         change = change[..., :3] - change[..., 3:] / 255 * ground.clip(0, 255)
         parts, values = {}, np.arange(change.size).reshape(change.shape)
         for name, box in boxes.items():
-            part = extract.region(np.array(box) * WIDE / size[0] + (-1, -1, 2, 2))
+            part = render.region(np.array(box) * WIDE / size[0] + (-1, -1, 2, 2))
             if np.abs(change[part]).max(initial=0) > 4:
                 parts[artefact.BUTTONS.index(name)] = values[part].ravel()
         self.buttons, self.sizes = list(parts), np.array([len(p) for p in parts.values()], int)
@@ -648,7 +649,7 @@ class ButtonFilter:
         self.norms = self.sums(self.change * self.change), self.sums(self.change * self.curved)
 
     def seen(self, picture, affine):
-        return extract.crop(picture, affine, self.canvas, *self.size)
+        return render.crop(picture, affine, self.canvas, *self.size)
 
     def sums(self, values):
         """Of each button's values."""
@@ -665,18 +666,18 @@ class ButtonFilter:
 class MatchedFilter:
     """What a template predicts, compared with the pictures of a video: for each stick where its knob may be, for each button how pressed it looks."""
 
-    def __init__(self, template, median, affine, show=extract.draw, scale=1.0):
-        """median: RGB; affine: canvas px -> px of the median; show(template, buttons, sticks): as extract.draw, at `scale`."""
-        layout, rest = extract.layout(template), (np.zeros(16, bool), np.zeros(4))
+    def __init__(self, template, median, affine, show=render.draw, scale=1.0):
+        """median: RGB; affine: canvas px -> px of the median; show(template, buttons, sticks): as render.draw, at `scale`."""
+        layout, rest = render.layout(template), (np.zeros(16, bool), np.zeros(4))
         self.sticks, buttons = {}, {k: v for k, v in layout["buttons"].items() if not k.endswith("THUMB")}
         boxes = {name: [v * scale for v in box] for name, box in buttons.items()}
-        looks = extract.looks(boxes, lambda on: show(template, on, rest[1]))
+        looks = render.looks(boxes, lambda on: show(template, on, rest[1]))
         self.buttons = ButtonFilter(buttons, looks, median, affine, template.size)
         faintly = lambda *a: faint(show(*a), self.buttons.opacity)              # noqa: E731
-        clicked, grounds = np.array([b.endswith("THUMB") for b in artefact.BUTTONS]), faintly(extract.without_sticks(template), *rest)
+        clicked, grounds = np.array([b.endswith("THUMB") for b in artefact.BUTTONS]), faintly(render.without_sticks(template), *rest)
         for i, side in enumerate(("LEFT", "RIGHT")):
             if side in layout["sticks"]:
-                alone = extract.stick_alone(template, side)
+                alone = render.stick_alone(template, side)
                 knobs = [faintly(alone, *rest)] + [faintly(alone, clicked, rest[1])] * (f"{side}_THUMB" in layout["buttons"])
                 self.sticks[i] = StickFilter(layout["sticks"][side], grounds, knobs, scale, median, affine)
         self.still = self.compare(median, affine)
@@ -703,7 +704,7 @@ class Agreement:
     not show.  And of a button, if it is less: how much farther it stands from rest, on average, where it was read as pressed than elsewhere."""
 
     def __init__(self, template, ways: int = 1):
-        self.template, self.layout, self.scale = template, extract.layout(template), WIDE / template.size[0]
+        self.template, self.layout, self.scale = template, render.layout(template), WIDE / template.size[0]
         every = *self.layout["buttons"], *self.layout["sticks"]                 # any way but the first reads the sticks alone
         self.sums = [{name: np.zeros(3) for name in names} for names in (every, *[self.layout["sticks"]] * (ways - 1))]
         self.parts = {name: self.part(*box) for name, box in self.layout["buttons"].items()}
@@ -717,7 +718,7 @@ class Agreement:
         seen = crop[:round(self.template.size[1] * self.scale)].astype(np.float32)
         edges = extract.band(seen, COARSE)
         for sums, axes in zip(self.sums, sticks):
-            model = extract.expected(seen, extract.draw(self.template, buttons, axes, self.scale)[:len(seen)].astype(np.float32), COARSE)
+            model = extract.expected(seen, render.draw(self.template, buttons, axes, self.scale)[:len(seen)].astype(np.float32), COARSE)
             for side, (cx, cy, travel, w, h) in self.layout["sticks"].items():            # a click shows on the knob, wherever that is
                 x, y = axes[:2].tolist() if side == "LEFT" else axes[2:].tolist()
                 self.parts[side] = self.parts[f"{side}_THUMB"] = self.part(cx + travel * x - w / 2, cy + travel * y - h / 2, w, h)
@@ -727,7 +728,7 @@ class Agreement:
 
     def part(self, x, y, w, h):
         """Of the crop, for a box in canvas px."""
-        return extract.region((x * self.scale - 1, y * self.scale - 1, w * self.scale + 2, h * self.scale + 2))
+        return render.region((x * self.scale - 1, y * self.scale - 1, w * self.scale + 2, h * self.scale + 2))
 
     def result(self, way: int = 0) -> dict:
         """{name: -1..1}; 0 for what is drawn so faintly that nothing can be compared."""
@@ -824,7 +825,7 @@ class Skin:
 
     def __init__(self, rng, template, remade: bool = True, scale: float = 1.0):
         self.template, self.scale = template, scale
-        self.boxes = {name: [v * scale for v in box] for name, box in extract.layout(template)["buttons"].items()}
+        self.boxes = {name: [v * scale for v in box] for name, box in render.layout(template)["buttons"].items()}
         self.swap, self.invert = (rng.permutation(3), rng.random() < 0.5) if remade and rng.random() < 0.25 else (None, False)
         self.strength = rng.uniform(0.12, 1) if remade and rng.random() < 0.45 else 1.0
         self.tone = rng.uniform(0.2, 0.6) if remade and rng.random() < 0.2 and self.solid() else 0.0
@@ -834,23 +835,23 @@ class Skin:
 
     def solid(self) -> bool:
         """Can every button be seen at rest?"""
-        rest = extract.draw(self.template, np.zeros(16), np.zeros(4), self.scale)
-        return all(rest[extract.region(box)][..., 3].mean() > 100 for box in self.boxes.values())
+        rest = render.draw(self.template, np.zeros(16), np.zeros(4), self.scale)
+        return all(rest[render.region(box)][..., 3].mean() > 100 for box in self.boxes.values())
 
     def pressed(self, template, buttons, sticks):
-        """As extract.draw, or with what is pressed darker where it is light and lighter where it is dark."""
+        """As render.draw, or with what is pressed darker where it is light and lighter where it is dark."""
         if not self.tone:
-            return extract.draw(template, buttons, sticks, self.scale)
-        out = extract.draw(template, buttons & self.clicks, sticks, self.scale)
+            return render.draw(template, buttons, sticks, self.scale)
+        out = render.draw(template, buttons & self.clicks, sticks, self.scale)
         for name, on in zip(artefact.BUTTONS, buttons & ~self.clicks):
             if on and name in self.boxes:
-                part = out[extract.region(self.boxes[name])]
+                part = out[render.region(self.boxes[name])]
                 color, alpha = part[..., :3].astype(np.float32), part[..., 3:]
                 part[..., :3] = color + self.tone * (np.where(2 * color.mean(-1, keepdims=True) > alpha, 0, alpha) - color)
         return out
 
     def draw(self, template, buttons, sticks):
-        """As extract.draw; template: the skin's, or some of its elements."""
+        """As render.draw; template: the skin's, or some of its elements."""
         out = self.pressed(template, buttons ^ self.flip, sticks)
         if self.strength < 1:
             out = cv2.addWeighted(out, self.strength, self.pressed(template, self.flip, sticks), 1 - self.strength, 0)
@@ -860,8 +861,8 @@ class Skin:
         return out
 
     def looks(self):
-        """As extract.looks."""
-        return extract.looks(self.boxes, lambda on: self.draw(self.template, on, np.zeros(4)))
+        """As render.looks."""
+        return render.looks(self.boxes, lambda on: self.draw(self.template, on, np.zeros(4)))
 
 
 def crop_looks(looks):
@@ -904,7 +905,7 @@ class Synthetic(torch.utils.data.Dataset):
     def __init__(self, seed: int, templates: list | None = None, own: list = (), photos: list = (), remade: bool = True, wild: float = WILD):
         """own: the user's skins, three quarters of the films, drawn as they are; photos: frames of games, RGB, beside the painted ones;
         remade: new looks are made of the other templates; wild: the share of the others that no known hand has drawn."""
-        known = [t for name, t in extract.templates().items() if not pads.held_out(name)] if templates is None else templates
+        known = [t for name, t in library.templates().items() if not pads.held_out(name)] if templates is None else templates
         self.seed, self.own, self.templates, self.photos, self.remade, self.wild = seed, list(own), list(known), photos, remade, wild
         self.families = sorted({t.family for t in (*self.own, *self.templates)} | {"wild"})
         self.era, self.scenes, self.clip = None, [], (None, [])
@@ -916,7 +917,7 @@ class Synthetic(torch.utils.data.Dataset):
             keep_memory()
             self.era = group // self.REPAINT
             paints = np.random.default_rng([self.seed, self.era, 1])
-            pictures = [self.photos[paints.integers(len(self.photos))] if len(self.photos) and paints.random() < 0.3 else extract.paint(paints)
+            pictures = [self.photos[paints.integers(len(self.photos))] if len(self.photos) and paints.random() < 0.3 else scenes.paint(paints)
                         for _ in range(self.SCENES)]
             self.scenes = [(p, cv2.resize(p, (9, 6), interpolation=cv2.INTER_AREA)) for p in pictures]
         return self.scenes[rng.integers(self.SCENES)]
@@ -981,7 +982,7 @@ class Synthetic(torch.utils.data.Dataset):
             return self.own[rng.integers(len(self.own))], False
         if rng.random() < self.wild:
             first = group // self.TURN * self.SKINS % WILD_TRAINED + (0 if self.remade else WILD_TRAINED)
-            return extract.wild(first + int(rng.integers(self.SKINS))), self.remade
+            return library.wild(first + int(rng.integers(self.SKINS))), self.remade
         return self.templates[rng.integers(len(self.templates))], self.remade
 
     def film(self, rng, group) -> list:
@@ -989,7 +990,7 @@ class Synthetic(torch.utils.data.Dataset):
         template, remade = self.choose(rng, group)
         w = round(float(np.exp(rng.uniform(*self.WIDTH))))                            # displayed size, frame px
         fine = next(s for s in self.DRAWN if s == 1 or s * template.size[0] >= w)
-        layout, skin = extract.layout(template), Skin(rng, template, remade, fine)
+        layout, skin = render.layout(template), Skin(rng, template, remade, fine)
         boxes, sticks, shown = geometry(layout)
         damage = rng.choice(["none", "jpeg", "codec"], p=[0.25, 0.3, 0.45])
         states = [random_states(rng, shown) for _ in range(self.PAIRS)]
@@ -1001,7 +1002,7 @@ class Synthetic(torch.utils.data.Dataset):
         opacity, pictures, scale = rng.uniform(0.45, 1), [b.copy() for b in behind], np.array([w, h]) / size
         drawn = [skin.draw(template, *state) for state in zip(buttons, positions)]
         for picture, overlay in zip([*pictures, median], [*drawn, self.usual(rng, skin)]):
-            extract.composite(picture, cv2.resize(overlay, (w, h), interpolation=cv2.INTER_AREA), *edge.tolist(), opacity)
+            render.composite(picture, cv2.resize(overlay, (w, h), interpolation=cv2.INTER_AREA), *edge.tolist(), opacity)
         visible = self.hide(rng, group, pictures, behind, [self.places(layout, p, scale, edge) for p in positions])
         for k in range(1, len(pictures), 2):
             if rng.random() < 0.08:                                                   # another frame rate, by blending
@@ -1015,7 +1016,7 @@ class Synthetic(torch.utils.data.Dataset):
         off = rng.uniform(-0.5, 0.5, 2) / CROP * size                                 # localization error, template px
         stretch = 1 + rng.uniform(-0.004, 0.004, 2)
         believed = np.stack([*np.diag(scale * stretch), edge + scale * off], 1)       # what the localizer says
-        crops = np.stack([extract.crop(p, believed, template.size, CROP, CROP) for p in (*pictures, median)])
+        crops = np.stack([render.crop(p, believed, template.size, CROP, CROP) for p in (*pictures, median)])
         compare = MatchedFilter(template, median, believed, skin.draw, fine)
         maps, marks, _ = map(np.stack, zip(*[compare(p, believed) for p in pictures]))
         cells = np.zeros((len(pictures), 2, 2), np.float32)
@@ -1130,7 +1131,7 @@ def load(path, device: str = "cpu") -> Parser:
     return parser.to(device, memory_format=torch.channels_last).eval()
 
 
-class ParserTraining(extract.Training):
+class ParserTraining(Training):
     """AdamW, and an average of the weights, which is what is kept."""
 
     def __init__(self, cfg: TrainConfig, device: str):
@@ -1149,7 +1150,7 @@ class ParserTraining(extract.Training):
         groups = [{"params": [p for p in params.values() if p.ndim > 1], "weight_decay": cfg.weight_decay},
                   {"params": [p for p in params.values() if p.ndim < 2], "weight_decay": 0.0}]
         start = [shipped(cfg.init)] if cfg.init else []
-        recipe = recipe_of(cfg, *start, *extract.files_in(cfg.backgrounds), *extract.files_in(cfg.templates))
+        recipe = recipe_of(cfg, *start, *scenes.files_in(cfg.backgrounds), *scenes.files_in(cfg.templates))
         super().__init__(cfg, params, torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True), cfg.images / cfg.batch, recipe)
         self.average = {k: p.detach().clone() for k, p in params.items()}
         self.changing = {f"average.{k}": v for k, v in self.average.items()}
@@ -1186,10 +1187,10 @@ def train(cfg: TrainConfig) -> None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     cv2.setNumThreads(1)
-    photos = extract.film_frames(cfg.backgrounds) if cfg.backgrounds else []
-    held_out = [t for name, t in extract.templates().items() if pads.held_out(name)]
-    own = list(extract.read_skins(cfg.templates).values()) if cfg.templates else []
-    data = Synthetic(cfg.seed, list(extract.templates().values()) if cfg.everything else None, own, photos)
+    photos = scenes.film_frames(cfg.backgrounds) if cfg.backgrounds else []
+    held_out = [t for name, t in library.templates().items() if pads.held_out(name)]
+    own = list(presets.read_skins(cfg.templates).values()) if cfg.templates else []
+    data = Synthetic(cfg.seed, list(library.templates().values()) if cfg.everything else None, own, photos)
     test = Synthetic(cfg.seed + 1_000_003, own or held_out, photos=photos, remade=False, wild=0 if own else WILD)
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
     print(f"train parser {cfg.net} on {device}: {len(own) + len(data.templates)} templates, {f'{len(own)} of them to adapt to' if own else f'{0 if cfg.everything else len(held_out)} held out'}, "
@@ -1201,14 +1202,14 @@ def train(cfg: TrainConfig) -> None:
     drawn = 16 / (time.perf_counter() - start)
     print(f"one process draws {drawn:.0f} pairs of frames a second; {max(cfg.workers, 1)} of them {cfg.images:,.0f} in "
           f"{cfg.images / drawn / max(cfg.workers, 1) / 3600:.1f} h")
-    run, before, looks = ParserTraining(cfg, device), {}, lambda: extract.batches(test, 0, cfg.validation, 32, cfg.workers)
+    run, before, looks = ParserTraining(cfg, device), {}, lambda: batches(test, 0, cfg.validation, 32, cfg.workers)
     if own and run.started_from:                                        # a parser, not just an encoder
         start, few = time.perf_counter(), min(cfg.validation, max(16, int(1.5 * drawn * cfg.minutes))) if cfg.minutes else cfg.validation
-        before = validate(load(shipped(cfg.init), device), seen := list(extract.batches(test, 0, few, 32)), test.families, device)
+        before = validate(load(shipped(cfg.init), device), seen := list(batches(test, 0, few, 32)), test.families, device)
         looks, run.seconds = (lambda: seen), run.seconds + 2 * (time.perf_counter() - start)          # the same pairs again at the end
         print(f"{cfg.init}, on what it is to adapt to:")
         print_table(before)
-    if not run.follow(lambda first, count: extract.batches(data, first, count, cfg.batch, cfg.workers),
+    if not run.follow(lambda first, count: batches(data, first, count, cfg.batch, cfg.workers),
                       lambda v: f"loss {v[0]:.4f} (buttons {v[1]:.4f}, sticks {v[2]:.3f}, visibility {v[3]:.3f})"):
         return
     table = validate(run.averaged(), looks(), test.families, device)
@@ -1216,7 +1217,7 @@ def train(cfg: TrainConfig) -> None:
     print(f"on {whose}, other states and games:")
     print_table(table)
     artefact.write(cfg.out, {k: v.cpu().half().numpy() for k, v in run.average.items()}, "nitrogen.parser/1", net=dataclasses.asdict(run.parser.net),
-              recipe=run.recipe, images=run.steps * cfg.batch, minutes=round(run.seconds / 60, 1), machine=extract.machine(device),
+              recipe=run.recipe, images=run.steps * cfg.batch, minutes=round(run.seconds / 60, 1), machine=machine(device),
               templates=len(own) + len(data.templates), held_out=0 if own or cfg.everything else len(held_out), figures=table, before=before,
               started_from=run.started_from)
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
@@ -1248,7 +1249,7 @@ def compared(video, overlay: dict, template):
         filters.append(MatchedFilter(template, median, np.array([[a, 0, 0], [0, b, 0]])))
     for seconds, place, frame in with_places(video, overlay):
         affine = overlay["affine"][place]
-        yield seconds, place, extract.crop(frame, affine, template.size, CROP, CROP), *filters[place](frame, affine)
+        yield seconds, place, render.crop(frame, affine, template.size, CROP, CROP), *filters[place](frame, affine)
 
 
 def in_pairs(frames, pairs: int):
@@ -1262,16 +1263,16 @@ def in_pairs(frames, pairs: int):
 def read_actions(parser: Parser, video, overlay: dict, template, device: str = "cpu") -> tuple[dict, dict]:
     """The tensors of a nitrogen.actions/1 file for one video, and how far what was read agrees with the frames, see Agreement.
 
-    overlay: as artefact.read gives it; template: as extract.stored does.
+    overlay: as artefact.read gives it; template: as render.stored does.
 
     One pass; of each frame only the answer is kept.  Frames that do not show the overlay: nothing pressed, confidence 0."""
-    boxes, sticks, shown = geometry(layout := extract.layout(template))
+    boxes, sticks, shown = geometry(layout := render.layout(template))
     out = {"buttons": [], "sticks": [], "alone": [], "confidence": [], "time": []}
     compare, ways = Agreement(template, 2), ("sticks", "alone")                         # by the network, and by the matched filter alone
     every = max(1, (count := video_facts(video)["frames"]) // AGREED)
     shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
     medians = np.stack([cv2.resize(m, (CROP, CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
-    looks = extract.looks(layout["buttons"], lambda on: extract.draw(template, on, np.zeros(4)))
+    looks = render.looks(layout["buttons"], lambda on: render.draw(template, on, np.zeros(4)))
     looks = torch.from_numpy(crop_looks(looks))[None].to(device)
     at = [torch.from_numpy(a)[None].to(device) for a in (boxes, sticks)]
 
@@ -1326,8 +1327,8 @@ def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
     with VideoWriter(path, video_facts(video)["fps"], 2 * w, h + h % 2) as out:
         frames = tqdm(with_places(video, overlay), "preview", len(actions["time"]), leave=False)
         for (_, place, frame), buttons, sticks in zip(frames, actions["buttons"], actions["sticks"]):
-            crop, pad = extract.crop(frame, overlay["affine"][place], template.size, w, h), np.full((h, w, 3), 60, np.uint8)
-            extract.composite(pad, extract.draw(template, buttons > 0.5, (sticks / UNIT).clip(-1, 1), scale), 0, 0)
+            crop, pad = render.crop(frame, overlay["affine"][place], template.size, w, h), np.full((h, w, 3), 60, np.uint8)
+            render.composite(pad, render.draw(template, buttons > 0.5, (sticks / UNIT).clip(-1, 1), scale), 0, 0)
             out.write(cv2.copyMakeBorder(np.hstack([crop, pad]), 0, h % 2, 0, 0, cv2.BORDER_REPLICATE))
 
 
@@ -1366,7 +1367,7 @@ def parse_video(video: str, cfg: Config) -> Path | None:
         return tqdm.write(line)
     weights = shipped(cfg.weights)
     try:
-        template = extract.stored(overlay, info)
+        template = render.stored(overlay, info)
     except ValueError as e:
         raise SystemExit(f"{source}: {e}; make it anew: {artefact.MAKER['overlay']} --fresh") from None
     recipe = recipe_of(cfg, video, source, weights)

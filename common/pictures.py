@@ -8,6 +8,9 @@ from pathlib import Path
 
 from common import artefact, attempt
 
+import cv2
+import numpy as np
+
 # ---- video files ------------------------------------------------------------------------------------------
 
 def open_video(path):
@@ -133,3 +136,39 @@ def expand(paths) -> tuple[str, ...]:
         if os.path.realpath(other := named.setdefault(Path(f).stem, f)) != os.path.realpath(f):
             raise SystemExit(f"{other} and {f}: one name, so their outputs would overwrite each other; rename one, or give them separate --out")
     return tuple(files)
+
+
+JUMP = 300              # frames between two samples from which seeking is faster than decoding
+
+def sample(video, n: int):
+    """(frames, indices, count): n RGB frames spread over the video, in one pass."""
+    count = video_facts(video)["frames"]
+    count = count if count > 0 else sum(1 for _ in read_video(video))
+    wanted = np.unique(np.linspace(0, count - 1, n).round().astype(int))
+    got = [(frame, i) for i, _, frame in read_video(video, wanted, JUMP)]
+    if len(got) < 0.9 * len(wanted):
+        raise SystemExit(f"{video}: breaks off after frame {got[-1][1] if got else 0} of {count}")
+    return [f for f, _ in got], [i for _, i in got], count
+
+
+# ---- pictures to look at ---------------------------------------------------------------------------------------
+
+def tile(images, columns, gap=6):
+    """RGB images in rows, over dark gray."""
+    rows = [images[i:i + columns] for i in range(0, len(images), columns)]
+    width = max(sum(m.shape[1] + gap for m in r) for r in rows) + gap
+    out = np.full((sum(max(m.shape[0] for m in r) + gap for r in rows) + gap, width, 3), 40, np.uint8)
+    y = gap
+    for r in rows:
+        x = gap
+        for m in r:
+            out[y:y + m.shape[0], x:x + m.shape[1]] = m
+            x += m.shape[1] + gap
+        y += max(m.shape[0] for m in r) + gap
+    return out
+
+
+def caption(image, text):
+    """The image with a line of text below it."""
+    image = cv2.copyMakeBorder(image, 0, 18, 0, 0, cv2.BORDER_CONSTANT, value=(40, 40, 40))
+    return cv2.putText(image, text, (4, image.shape[0] - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (230, 230, 230), 1, cv2.LINE_AA)

@@ -609,7 +609,7 @@ def two_sticks(name: str) -> bool:
 def pieces(name: str):
     """((w, h) of the canvas, its elements in drawing order); the same on every machine.
 
-    An element: (fields of extract.Element by name, rows of pictures uint8 [h, w, 4] RGBA: idle, pressed; of a d-pad one row of nine).
+    An element: (fields of render.Element by name, rows of pictures uint8 [h, w, 4] RGBA: idle, pressed; of a d-pad one row of nine).
     """
     layout, style, changes = TEMPLATES[name]
     _, colors, hues, _ = FAMILIES[name.split("-")[0]]

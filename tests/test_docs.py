@@ -219,7 +219,7 @@ def test_named_files_are_there():
     """Files and folders of this repository in code spans; what a command makes or what is the reader's own is not of them."""
     for page in PAGES:
         for span in spans(page):
-            if re.fullmatch(r"(assets|docs|games|templates|tests|weights|\.ci)/[\w./-]*", span) or re.fullmatch(r"[a-z]+\.py|[A-Z]+(\.md)?", span) and "." in span:
+            if re.fullmatch(r"(assets|bench|common|docs|games|live|released|templates|tests|weights|\.ci)/[\w./-]*", span) or re.fullmatch(r"[a-z]+\.py|[A-Z]+(\.md)?", span) and "." in span:
                 assert (ROOT / span).exists(), f"{page.name}: {span} is not there"
 
 
@@ -227,9 +227,9 @@ def test_names_of_the_code_are_there():
     """`file.py`: `name`, `Class.name`, ... in the pages that lead into the code."""
     seen = 0
     for page in (ROOT / "docs" / name for name in ("paper-to-code.md", "extending.md")):
-        for stem, names in re.findall(r"`(\w+)\.py`: ((?:`[^`]+`(?: \([^)]*\))?(?:, )?)+)", text(page)):
+        for stem, names in re.findall(r"`([\w/]+)\.py`: ((?:`[^`]+`(?: \([^)]*\))?(?:, )?)+)", text(page)):
             for name in re.findall(r"`([^`]+)`", names):
-                at, module = re.sub(r"\[.*", "", name), importlib.import_module(stem)
+                at, module = re.sub(r"\[.*", "", name), importlib.import_module(stem.replace("/", "."))
                 for part in at.split("."):
                     assert hasattr(module, part) or part == "WindowsClock", f"{page.name}: no {name} in {stem}.py"
                     module = getattr(module, part, None)

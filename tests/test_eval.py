@@ -18,7 +18,7 @@ import pytest
 
 import eval as evaluation
 import sim
-from templates import pads
+from templates import library, pads, presets, render, xfeat
 
 
 def command(*args, status=0, **options):
@@ -343,8 +343,7 @@ def brief(monkeypatch):
 
 
 def skins_and_all():
-    import extract
-    return extract.pool(str(ROOT / "assets/skins"))
+    return library.pool(str(ROOT / "assets/skins"))
 
 
 def test_grid_of_the_localization_benchmark():
@@ -375,12 +374,11 @@ def test_truth_of_the_localization_benchmark(brief, tmp_path):
 
 def test_skins_of_other_drawing_code(tmp_path):
     """tests/skins.py draws the presets that are shipped; each is read, with a known family and its buttons in different places."""
-    import extract
     done = subprocess.run([sys.executable, "tests/skins.py", str(tmp_path)], cwd=ROOT)
-    own = extract.read_skins(ROOT / "assets/skins")
-    assert done.returncode == 0 and set(extract.read_skins(tmp_path)) == set(own) and len(own) >= 8
+    own = presets.read_skins(ROOT / "assets/skins")
+    assert done.returncode == 0 and set(presets.read_skins(tmp_path)) == set(own) and len(own) >= 8
     for t in own.values():
-        places = extract.layout(t)["buttons"]
+        places = render.layout(t)["buttons"]
         assert t.family in pads.FAMILIES and len(places) >= 10 and len({tuple(v) for v in places.values()}) == len(places), t.name
 
 
@@ -395,19 +393,19 @@ def test_matchers_by_hand():
 def test_plain_rule(monkeypatch):
     """The right template and its box on frames that show it, nothing on frames that do not; a second detector adds its matches."""
     import extract
-    pool, rng = extract.Pool(("xbox360-dark", "ps4-dark", "snes-dark")), np.random.default_rng(0)
-    monkeypatch.setattr(extract, "pool", lambda folder: pool)
+    pool, rng = library.Pool(("xbox360-dark", "ps4-dark", "snes-dark")), np.random.default_rng(0)
+    monkeypatch.setattr(library, "pool", lambda folder: pool)
     frames = [np.full((360, 640, 3), 100, np.uint8) + rng.integers(0, 9, (360, 640, 3), np.uint8) for _ in range(3)]
     detect, match = evaluation.detectors()["plain"][0]
     bare = [[detect(f) for f in frames]]
     for f in frames:
-        extract.composite(f, extract.draw(pool["ps4-dark"], np.zeros(16), np.zeros(4), scale=0.8), 100, 60, 0.9)
+        render.composite(f, render.draw(pool["ps4-dark"], np.zeros(16), np.zeros(4), scale=0.8), 100, 60, 0.9)
     seen = [[detect(f) for f in frames]]
     rule = lambda seen, pairs: evaluation.single_frames(seen, pairs, "three templates", None, extract.MIN_INLIERS)
     one = rule(seen, [(detect, match)])
     assert one["template"] == "ps4-dark" and evaluation.iou(one["box"], [100, 60, 256, 176]) > 0.95 and one["inliers"] >= 20
     assert rule(bare, [(detect, match)]) == {"template": None}
-    monkeypatch.setattr(extract, "detect", lambda rgb: detect(rgb))
+    monkeypatch.setattr(xfeat, "detect", lambda rgb: detect(rgb))
     monkeypatch.setattr(evaluation, "mutual", lambda a, b: np.full(len(a), -1))
     pairs = evaluation.detectors()["single"]
     two = rule([*seen, *seen], pairs)
@@ -424,8 +422,7 @@ def test_bitrates_differ(brief, tmp_path):
 
 @pytest.mark.slow
 def test_clips_with_nothing_show_no_template(brief, tmp_path, monkeypatch):
-    import extract
-    monkeypatch.setattr(extract, "draw", lambda *a, **k: pytest.fail("a template is drawn"))
+    monkeypatch.setattr(render, "draw", lambda *a, **k: pytest.fail("a template is drawn"))
     decoys = []
     monkeypatch.setattr(evaluation.decoys, "show", lambda picture, decoy, *a, real=evaluation.decoys.show: (decoys.append(decoy), real(picture, decoy, *a)))
     for case in evaluation.nothing(10)[3:8]:
@@ -495,7 +492,6 @@ def test_iou():
 
 
 def test_overlays_by_family_or_folder(tmp_path):
-    import extract
     pool, groups = evaluation.choice_of("ps4,xbox360")
     assert [{pool.family(n) for n in g} for g in groups] == [{"ps4"}, {"xbox360"}] and min(map(len, groups)) >= 20
     skins, groups = evaluation.choice_of(str(ROOT / "assets/skins"))
@@ -503,25 +499,24 @@ def test_overlays_by_family_or_folder(tmp_path):
     pool, (group,) = evaluation.choice_of("")
     assert not any(map(pads.held_out, group)) and len(group) > 100
     for n in pads.CORE:
-        assert (n in group) == (len(extract.layout(pool[n])["sticks"]) == 2)
+        assert (n in group) == (len(render.layout(pool[n])["sticks"]) == 2)
     with pytest.raises(SystemExit, match="no family such as ps9"):
         evaluation.choice_of("ps9")
 
 
 def test_the_floor(tmp_path):
     """The matched filter, on an opaque overlay over a quiet game: nearly right without any learning."""
-    import extract
-    template, rng = extract.templates()["ps4-flat"], np.random.default_rng(0)
+    template, rng = library.templates()["ps4-flat"], np.random.default_rng(0)
     w, h = template.size
     buttons, sticks = evaluation.hands(rng, 90)
     with VideoWriter(tmp_path / "a.mp4", 30, 640, 360) as out:
         for b, s in zip(buttons, sticks):
             frame = np.full((360, 640, 3), (60, 90, 70), np.uint8)
-            extract.composite(frame, extract.draw(template, b, s), 40, 30)
+            render.composite(frame, render.draw(template, b, s), 40, 30)
             out.write(frame)
     affine = np.float32([[1, 0, 40], [0, 1, 30]])
-    median = extract.crop(frame * 0 + 80, affine, (w, h), w, h)
-    extract.composite(median, extract.draw(template, np.zeros(16), np.zeros(4)), 0, 0)
+    median = render.crop(frame * 0 + 80, affine, (w, h), w, h)
+    render.composite(median, render.draw(template, np.zeros(16), np.zeros(4)), 0, 0)
     overlay = {"affine": affine[None], "corners": np.zeros((1, 4, 2), np.float32), "bbox": np.int32([[40, 30, w, h]]), "span": np.array([[0, 89]]),
                "median": median[None]}
     found = evaluation.matched_filter(str(tmp_path / "a.mp4"), overlay, template)

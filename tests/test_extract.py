@@ -21,8 +21,16 @@ sys.path.insert(0, str(ROOT))
 from common import artefact
 from common.pictures import VideoWriter
 
+import bench.templates
 import extract  # noqa: E402
-from templates import pads  # noqa: E402
+from templates import (
+    library,
+    pads,  # noqa: E402
+    presets,
+    render,
+    xfeat,
+    xfeat_training,
+)
 
 NONE = np.zeros(16, bool), np.zeros(4)
 PAD = pads.PAD
@@ -75,13 +83,13 @@ def film(path, name=None, width=0.33, opacity=0.9, corner=3, seed=0, n=60, spans
     truth, (buttons, sticks) = None, play(rng, n)
     with VideoWriter(path, 30, 960, 540) as video:
         if name:
-            template = extract.templates()[name]
+            template = library.templates()[name]
             scale = 960 * width / template.size[0]
             w, h = (round(v * scale) for v in template.size)
             truth = [np.array([[scale, 0, (12, 960 - w - 12)[c % 2]], [0, scale, (12, 540 - h - 12)[c // 2]]]) for c in range(4)]
         for i, frame in enumerate(game(rng, n)):
             for c in [c for first, last, c in spans or [(0, n, corner)] if first <= i <= last and name]:
-                extract.composite(frame, extract.draw(template, buttons[i], sticks[i], scale), *truth[c][:, 2].astype(int), opacity)
+                render.composite(frame, render.draw(template, buttons[i], sticks[i], scale), *truth[c][:, 2].astype(int), opacity)
             video.write(frame)
     return truth and truth[corner]
 
@@ -90,17 +98,17 @@ def film(path, name=None, width=0.33, opacity=0.9, corner=3, seed=0, n=60, spans
 
 def changed_much(template, buttons, sticks, idle):
     """Number of pixels that differ from `idle` by more than 32 of 255."""
-    return (np.abs(extract.draw(template, buttons, sticks).astype(int) - idle).max(2) > 32).sum()
+    return (np.abs(render.draw(template, buttons, sticks).astype(int) - idle).max(2) > 32).sum()
 
 
-@pytest.mark.parametrize("name", extract.templates())
+@pytest.mark.parametrize("name", library.templates())
 def test_each_button_changes_its_own_box_and_nothing_else(name):
-    template = extract.templates()[name]
-    where, idle = extract.layout(template), extract.draw(template, *NONE).astype(int)
+    template = library.templates()[name]
+    where, idle = render.layout(template), render.draw(template, *NONE).astype(int)
     assert idle.shape == (template.size[1], template.size[0], 4)
     assert (idle[..., :3] <= idle[..., 3:] + 1).all(), "not premultiplied"
     for i, button in enumerate(artefact.BUTTONS):
-        changed = np.abs(extract.draw(template, np.arange(16) == i, NONE[1]).astype(int) - idle).max(2) > 8
+        changed = np.abs(render.draw(template, np.arange(16) == i, NONE[1]).astype(int) - idle).max(2) > 8
         if button not in where["buttons"]:
             assert not changed.any()
             continue
@@ -119,14 +127,14 @@ def test_each_button_changes_its_own_box_and_nothing_else(name):
 
 
 def test_three_hundred_templates_that_differ_in_every_family():
-    pool = extract.templates()
+    pool = library.templates()
     assert len(pool) >= 300 and len(set(pool)) == len(pool)
     assert {t.family for t in pool.values()} == set(pads.FAMILIES) and len(pads.FAMILIES) == 15
-    assert sum(len(extract.layout(t)["buttons"]) == 16 and len(extract.layout(t)["sticks"]) == 2 for t in pool.values()) >= 100
-    assert not {"BACK", "START", "LEFT_THUMB"} & set(extract.layout(pool["ps5-lean"])["buttons"])
+    assert sum(len(render.layout(t)["buttons"]) == 16 and len(render.layout(t)["sticks"]) == 2 for t in pool.values()) >= 100
+    assert not {"BACK", "START", "LEFT_THUMB"} & set(render.layout(pool["ps5-lean"])["buttons"])
     pictures = []
     for t in pool.values():
-        picture = cv2.resize(extract.idle(t, 128), (80, 48), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+        picture = cv2.resize(render.idle(t, 128), (80, 48), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
         pictures.append(picture)
     pictures = np.stack(pictures)
     for i, name in enumerate(pool):
@@ -135,7 +143,7 @@ def test_three_hundred_templates_that_differ_in_every_family():
 
 
 def test_held_out_templates_are_a_seventh_in_every_family():
-    pool = extract.templates()
+    pool = library.templates()
     out = [n for n in pool if pads.held_out(n)]
     assert 0.12 < len(out) / len(pool) < 0.18 and not set(out) & set(pads.CORE) and len(pads.CORE) == 37
     assert {n.split("-")[0] for n in out} == set(pads.FAMILIES)
@@ -150,7 +158,7 @@ MEANS = """138.30 68.90 39.50 23.85 69.94 139.06 39.04 51.13 73.39 69.65 34.51 2
 def test_first_templates_look_as_they_did():
     """The pictures that weights/parse.safetensors was trained on: their mean value, idle and everything pressed, as recorded then."""
     for name, mean in zip(pads.CORE, MEANS.split(), strict=True):
-        states = [extract.draw(extract.templates()[name], np.full(16, on), np.full(4, 0.3)) for on in (0, 1)]
+        states = [render.draw(library.templates()[name], np.full(16, on), np.full(4, 0.3)) for on in (0, 1)]
         assert abs(np.mean(states) - float(mean)) < 0.05, (name, np.mean(states))
 
 
@@ -179,7 +187,7 @@ def slow_draw(template, buttons, sticks, scale):
         cut[..., :3] *= cut[..., 3:] / 255
         left, top = int(np.floor(e.pos[0] * scale)), int(np.floor(e.pos[1] * scale))
         tw, th = int(np.ceil(w * scale)) + 3, int(np.ceil(h * scale)) + 3
-        shown = extract.resample(cut, (scale, scale, e.pos[0] * scale - left + 1, e.pos[1] * scale - top + 1), tw, th).astype(float)
+        shown = render.resample(cut, (scale, scale, e.pos[0] * scale - left + 1, e.pos[1] * scale - top + 1), tw, th).astype(float)
         if e.trail:
             color, width = e.trail
             cx, cy = (e.pos[0] + w / 2) * scale, (e.pos[1] + h / 2) * scale
@@ -199,20 +207,20 @@ def test_fast_drawing_equals_slow_drawing():
     rng = np.random.default_rng(3)
     names = [f"{family}-{style}" for family, style in zip([*pads.FAMILIES] * 2, [*pads.STYLES] * 2)]
     for name in dict.fromkeys(names + ["gamecube-glass", "ps3-trail", "arcade-trail", "gamecube-sprite", "ps4-dark"]):
-        template = extract.templates()[name]
+        template = library.templates()[name]
         for scale in (256 / max(template.size), 1.0, 1.3):
             state = rng.random(16) < 0.4, rng.uniform(-1, 1, 4)
-            apart = np.abs(extract.draw(template, *state, scale) - slow_draw(template, *state, scale))
+            apart = np.abs(render.draw(template, *state, scale) - slow_draw(template, *state, scale))
             assert apart.max() <= 3 and apart.mean() < 0.5, (name, scale, apart.max(), apart.mean())
 
 
 @pytest.mark.slow
 def test_pool_is_built_and_drawn_quickly(capsys):
-    extract.builtin.cache_clear()
+    library.builtin.cache_clear()
     start = time.process_time()
-    assert len(list(extract.templates().values())) == len(pads.TEMPLATES)
+    assert len(list(library.templates().values())) == len(pads.TEMPLATES)
     built = time.process_time() - start
-    rate = extract.bench(extract.BenchConfig(images=10))
+    rate = bench.templates.main(bench.templates.Config(images=10))
     with capsys.disabled():
         print(f"\n{capsys.readouterr().out.strip()}; built in {built:.1f} s")
     assert built < 25 and rate > 700
@@ -220,39 +228,39 @@ def test_pool_is_built_and_drawn_quickly(capsys):
 
 def test_a_crowd_holds_copies_in_other_colours():
     n, first = len(pads.TEMPLATES), next(iter(pads.TEMPLATES))
-    among = extract.crowd(2 * n + 1)
+    among = bench.templates.crowd(2 * n + 1)
     one, copy, again = (among[name].atlas for name in (first, f"{first}/1", f"{first}/2"))
     assert len(among) == 2 * n + 1 and among.family(f"{first}/2") == among.family(first)
     assert (one[..., 3] == copy[..., 3]).all() and all((a != b).any() for a, b in ((one, copy), (one, again), (copy, again)))
 
 
 def test_a_template_is_drawn_when_it_is_asked_for():
-    extract.builtin.cache_clear()
-    pool = extract.templates()
-    assert "nes-lcd" in pool and "nes-none" not in pool and len(pool) == len(list(pool)) and extract.builtin.cache_info().currsize == 0
-    assert pool["nes-lcd"] is extract.templates()["nes-lcd"] and extract.builtin.cache_info().currsize == 1
+    library.builtin.cache_clear()
+    pool = library.templates()
+    assert "nes-lcd" in pool and "nes-none" not in pool and len(pool) == len(list(pool)) and library.builtin.cache_info().currsize == 0
+    assert pool["nes-lcd"] is library.templates()["nes-lcd"] and library.builtin.cache_info().currsize == 1
     with pytest.raises(KeyError):
-        extract.templates(pads.CORE)["nes-lcd"]
+        library.templates(pads.CORE)["nes-lcd"]
 
 
 @pytest.mark.parametrize("name", ["xbox360-light", "ps3-outline", "keys-neon"])
 def test_stick_moves_by_axis_times_radius(name):
-    template = extract.templates()[name]
+    template = library.templates()[name]
     for side, axis in (("LEFT", 0), ("RIGHT", 2)):
-        cx, cy, travel, w, h = extract.layout(template)["sticks"][side]
-        alone = extract.Template("alone", "", template.size, template.atlas, tuple(e for e in template.elements if e.id == side))
+        cx, cy, travel, w, h = render.layout(template)["sticks"][side]
+        alone = render.Template("alone", "", template.size, template.atlas, tuple(e for e in template.elements if e.id == side))
         for scale, dx, dy in ((1.0, 0, 0), (1.0, 1, -0.5), (0.8, -0.37, 0.81), (1.3, 0.123, -0.456)):
             sticks = np.zeros(4)
             sticks[axis:axis + 2] = dx, dy
-            alpha = extract.draw(alone, NONE[0], sticks, scale)[..., 3].astype(float)
+            alpha = render.draw(alone, NONE[0], sticks, scale)[..., 3].astype(float)
             ys, xs = np.mgrid[:alpha.shape[0], :alpha.shape[1]] + 0.5
             seen = (xs * alpha).sum() / alpha.sum(), (ys * alpha).sum() / alpha.sum()
             assert np.allclose(seen, ((cx + dx * travel) * scale, (cy + dy * travel) * scale), atol=0.12)
 
 
 def test_dpad_diagonals_and_opposites():
-    template = extract.templates()["ps4-dark"]
-    press = lambda *names: extract.draw(template, [b in names for b in artefact.BUTTONS], NONE[1]).astype(int)
+    template = library.templates()["ps4-dark"]
+    press = lambda *names: render.draw(template, [b in names for b in artefact.BUTTONS], NONE[1]).astype(int)
     both = press("DPAD_UP", "DPAD_LEFT")
     assert (both == press("DPAD_UP") + press("DPAD_LEFT") - press()).mean() > 0.999
     assert (press("DPAD_LEFT", "DPAD_RIGHT") == press()).all()
@@ -262,22 +270,22 @@ def test_composite_clips_and_blends():
     frame = np.full((40, 40, 3), 100, np.uint8)
     overlay = np.zeros((20, 20, 4), np.uint8)
     overlay[:] = (100, 0, 0, 128)
-    extract.composite(frame, overlay, 30, -10, 1.0)
+    render.composite(frame, overlay, 30, -10, 1.0)
     assert np.abs(frame[5, 35].astype(int) - (150, 50, 50)).max() <= 1 and (frame[10:] == 100).all() and (frame[:, :30] == 100).all()
-    extract.composite(frame, overlay, 0, 20, 0.5)
+    render.composite(frame, overlay, 0, 20, 0.5)
     assert np.abs(frame[25, 5].astype(int) - (125, 75, 75)).max() <= 1
-    extract.composite(frame, overlay, 100, 100)
+    render.composite(frame, overlay, 100, 100)
 
 
 def test_crop_undoes_composite():
-    template = extract.templates()["xboxone-light"]
-    picture = extract.draw(template, *NONE, 0.75)
+    template = library.templates()["xboxone-light"]
+    picture = render.draw(template, *NONE, 0.75)
     frame = np.zeros((300, 400, 3), np.uint8)
-    extract.composite(frame, picture, 37, 41)
+    render.composite(frame, picture, 37, 41)
     affine = np.array([[0.75, 0, 37], [0, 0.75, 41]])
-    back = extract.crop(frame, affine, template.size, 240, 165)
+    back = render.crop(frame, affine, template.size, 240, 165)
     assert back.shape == (165, 240, 3) and np.abs(back.astype(int) - picture[..., :3]).mean() < 1.0
-    assert extract.crop(frame, affine, template.size, 96, 66).shape == (66, 96, 3)
+    assert render.crop(frame, affine, template.size, 96, 66).shape == (66, 96, 3)
 
 
 # ---- users' own skins -----------------------------------------------------------------------------------------------
@@ -312,8 +320,8 @@ def preset(folder, atlas, data, name="pad", more=None):
 
 
 def read(folder):
-    extract.load_skins.cache_clear()
-    return extract.read_skins(folder)
+    presets.load_skins.cache_clear()
+    return presets.read_skins(folder)
 
 
 def small(*elements, w=300, h=200, **changes):
@@ -328,24 +336,24 @@ def small(*elements, w=300, h=200, **changes):
 
 @pytest.mark.parametrize("name", ["xboxone-dark", "ps5-outline", "snes-light", "keys-neon"])
 def test_preset_is_read_as_the_template_that_it_was_written_from(tmp_path, name):
-    template, rng = extract.templates()[name], np.random.default_rng(1)
+    template, rng = library.templates()[name], np.random.default_rng(1)
     preset(tmp_path / "a/b", template.atlas, obs(template), more={"family": "mine"})
     (mine,) = read(tmp_path).values()
     assert mine.name == "a/b/pad" and mine.family == "mine"
     shift = np.subtract(mine.size, template.size)               # sticks that leave the canvas make it larger
     assert (0 <= shift).all() and (shift < 8).all()
-    assert set(extract.layout(mine)["buttons"]) == set(extract.layout(template)["buttons"])
-    middle = lambda t: np.add(extract.layout(t)["buttons"]["SOUTH"][:2], np.divide(extract.layout(t)["buttons"]["SOUTH"][2:], 2))      # noqa: E731
+    assert set(render.layout(mine)["buttons"]) == set(render.layout(template)["buttons"])
+    middle = lambda t: np.add(render.layout(t)["buttons"]["SOUTH"][:2], np.divide(render.layout(t)["buttons"]["SOUTH"][2:], 2))      # noqa: E731
     x, y = np.round(middle(mine) - middle(template)).astype(int)
     for _ in range(5):
         state = rng.random(16) < 0.4, rng.uniform(-1, 1, 4)
-        want, got = extract.draw(template, *state), extract.draw(mine, *state)
+        want, got = render.draw(template, *state), render.draw(mine, *state)
         assert np.abs(got[y:, x:][:want.shape[0], :want.shape[1]].astype(int) - want).max() <= 1
 
 
 def test_buttons_go_by_their_places_where_codes_follow_the_letters(tmp_path, capsys):
     letters = (0, 240, 90), (1, 210, 120), (2, 210, 60), (3, 180, 90)         # A right, B below, X above, Y left: a Switch skin
-    where = lambda: {k: tuple(v[:2]) for k, v in extract.layout(*read(tmp_path).values())["buttons"].items()}       # noqa: E731
+    where = lambda: {k: tuple(v[:2]) for k, v in render.layout(*read(tmp_path).values())["buttons"].items()}       # noqa: E731
     preset(tmp_path, *small(*letters))
     assert where() == {"EAST": (240, 90), "SOUTH": (210, 120), "NORTH": (210, 60), "WEST": (180, 90)} and "places" in capsys.readouterr().out
     preset(tmp_path, *small(*letters), more={"positions": "codes"})
@@ -355,7 +363,7 @@ def test_buttons_go_by_their_places_where_codes_follow_the_letters(tmp_path, cap
 
 
 def test_joystick_numbers_old_codes_and_codes_of_ones_own(tmp_path):
-    names = lambda: set(extract.layout(*read(tmp_path).values())["buttons"])                                        # noqa: E731
+    names = lambda: set(render.layout(*read(tmp_path).values())["buttons"])                                        # noqa: E731
     cube = ((1, 200, 60), (2, 170, 70), (3, 150, 100), (4, 160, 30), (8, 220, 10), (16, 100, 90))
     preset(tmp_path, *small(*cube))
     assert names() == {"EAST", "SOUTH", "WEST", "NORTH", "RIGHT_SHOULDER", "START"}
@@ -371,7 +379,7 @@ def test_ids_say_nothing_and_order_decides(tmp_path):
     data["elements"].reverse()                                  # the body last: it hides the buttons
     preset(tmp_path, atlas, data)
     (mine,) = read(tmp_path).values()
-    assert extract.layout(mine)["buttons"]["BACK"][0] == 40 and (extract.draw(mine, np.ones(16), NONE[1])[2:-2, 2:-2, :3] == 120).all()
+    assert render.layout(mine)["buttons"]["BACK"][0] == 40 and (render.draw(mine, np.ones(16), NONE[1])[2:-2, 2:-2, :3] == 120).all()
 
 
 def test_triggers_sticks_player_number_and_what_never_changes(tmp_path):
@@ -388,9 +396,9 @@ def test_triggers_sticks_player_number_and_what_never_changes(tmp_path):
         {"type": 7, "pos": [250, 10], "mapping": [120, 203, 10, 10]}, {"type": 1, "code": 30}, {"type": 9}]
     preset(tmp_path, atlas, data)
     (mine,) = read(tmp_path).values()
-    where = extract.layout(mine)
+    where = render.layout(mine)
     assert set(where["buttons"]) == {"SOUTH", "EAST", "LEFT_TRIGGER", "RIGHT_TRIGGER"} and where["sticks"] == {"LEFT": [160, 100, 10, 20, 20]}
-    all_on = extract.draw(mine, np.ones(16), np.array([1, 0, 0, 0])).astype(int)
+    all_on = render.draw(mine, np.ones(16), np.array([1, 0, 0, 0])).astype(int)
     assert np.abs(all_on[20, 70] - (100, 0, 100, 255)).max() <= 2 and np.abs(all_on[20, 110] - (160, 60, 60, 255)).max() <= 2
     assert tuple(all_on[20, 210]) == (9, 9, 9, 255) and tuple(all_on[15, 255]) == (0, 0, 0, 255)
     assert (all_on[91:109, 161:179, 0] == 9).all() and (all_on[91:109, 151:159, 0] == 120).all()
@@ -408,12 +416,12 @@ def test_small_skins_are_enlarged_large_ones_shrunk_and_nothing_is_cut_off(tmp_p
     preset(tmp_path / "huge", atlas, data)
     pool = read(tmp_path)
     tiny, huge = pool["tiny/pad"], pool["huge/pad"]
-    assert tiny.size == (18 * 14, 10 * 14) and extract.layout(tiny)["buttons"] == {"SOUTH": [0, 28, 14, 14]}
-    assert extract.layout(tiny)["sticks"] == {"LEFT": [7.5 * 14, 4.5 * 14, 14, 14, 14]}
-    near, far = (extract.draw(tiny, NONE[0], np.array([v, 0, 0, 0])) for v in (0.25, 0.75))
+    assert tiny.size == (18 * 14, 10 * 14) and render.layout(tiny)["buttons"] == {"SOUTH": [0, 28, 14, 14]}
+    assert render.layout(tiny)["sticks"] == {"LEFT": [7.5 * 14, 4.5 * 14, 14, 14, 14]}
+    near, far = (render.draw(tiny, NONE[0], np.array([v, 0, 0, 0])) for v in (0.25, 0.75))
     assert (near != far).any() and set(np.unique(near[..., 0])) <= {0, 90, *range(9, 91)}
-    assert huge.size == (960, 480) and extract.layout(huge)["buttons"]["SOUTH"] == [120, 120, 8, 8]
-    assert (extract.draw(huge, np.ones(16), NONE[1])[121:127, 121:127] == 255).all() and (extract.draw(huge, *NONE)[130:-2, 2:-2, 0] == 120).all()
+    assert huge.size == (960, 480) and render.layout(huge)["buttons"]["SOUTH"] == [120, 120, 8, 8]
+    assert (render.draw(huge, np.ones(16), NONE[1])[121:127, 121:127] == 255).all() and (render.draw(huge, *NONE)[130:-2, 2:-2, 0] == 120).all()
 
 
 def test_several_pictures_for_one_list_and_several_lists_in_one_folder(tmp_path):
@@ -443,17 +451,17 @@ def test_pictures_with_boxes(tmp_path):
              "sticks": {"LEFT": [44, 64, 33, 33, 12]}, "family": "mine"}
     (tmp_path / "pad.json").write_text(json.dumps(boxes))
     mine = read(tmp_path)["pad"]
-    where = extract.layout(mine)
+    where = render.layout(mine)
     assert mine.family == "mine" and mine.size == (300, 160)
     assert where["buttons"] == {"SOUTH": [200, 20, 20, 20]} and where["sticks"] == {"LEFT": [60.5, 80.5, 12, 33, 33]}
     for want, on in ((idle, 0), (pressed, 1)):                  # inside areas, exactly; at their edges the renderer is a little soft
-        apart = np.abs(extract.draw(mine, np.full(16, on), NONE[1]).astype(int) - want).max(2)
+        apart = np.abs(render.draw(mine, np.full(16, on), NONE[1]).astype(int) - want).max(2)
         assert (apart[22:38, 202:218] == 0).all() and apart.max() <= 64 and (apart > 1).mean() < 0.05
-    moved = extract.draw(mine, NONE[0], np.array([1, 0, 0, 0])).astype(int)
+    moved = render.draw(mine, NONE[0], np.array([1, 0, 0, 0])).astype(int)
     assert (moved[80, 60:84, 0] == 250).all() and np.abs(moved[65:96, 44:56, :3] - (80, 90, 100)).max() < 12
     del boxes["pressed"]
     (tmp_path / "pad.json").write_text(json.dumps(boxes))
-    brighter = extract.draw(read(tmp_path)["pad"], np.ones(16), NONE[1]).astype(int)
+    brighter = render.draw(read(tmp_path)["pad"], np.ones(16), NONE[1]).astype(int)
     assert brighter[25, 250, 0] > 180 and brighter[100, 150, 0] == 80
 
 
@@ -521,9 +529,9 @@ def test_a_skin_that_cannot_be_read_is_named_and_left_out(tmp_path, capsys, case
 
 
 def test_skins_come_first_and_on_the_sheet(tmp_path):
-    template = extract.templates()["ps4-dark"]
+    template = library.templates()["ps4-dark"]
     preset(tmp_path / "skins", template.atlas, obs(template), "ps4-dark")
-    pool = extract.pool(tmp_path / "skins")
+    pool = library.pool(tmp_path / "skins")
     assert list(pool)[0] == "ps4-dark" and pool["ps4-dark"].family == "user" and len(pool) == len(pads.TEMPLATES)
     done = run("templates", "--templates", "skins", "--family", "user", "--out", "sheet.png", cwd=tmp_path)
     assert done.returncode == 0 and "1 templates" in done.stdout, done.stderr
@@ -550,16 +558,16 @@ CASES = [("xbox360-dark", 0.30, 0.80, 0), ("ps5-outline", 0.25, 0.75, 3), ("swit
 @pytest.mark.parametrize("name, width, opacity, corner", CASES)
 def test_overlay_is_found_to_a_fraction_of_a_pixel(tmp_path, name, width, opacity, corner):
     truth = film(tmp_path / "a.mp4", name, width, opacity, corner, seed=corner)
-    tensors, info, _ = extract.locate(tmp_path / "a.mp4", extract.templates(), extract.Config())
+    tensors, info, _ = extract.locate(tmp_path / "a.mp4", library.templates(), extract.Config())
     assert info["found"] and info["template"] == name and info["inliers"] >= 20 and info["votes"] > 12
-    w, h = extract.templates()[name].size
+    w, h = library.templates()[name].size
     corners = np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ truth.T
     assert np.linalg.norm(tensors["corners"][0] - corners, axis=1).max() < 0.5
     box = *corners[0], *(corners[2] - corners[0])
     assert iou(tensors["bbox"][0], box) > 0.95
     still = tensors["median"][0]
     assert abs(still.shape[1] - box[2]) <= 1 and abs(still.shape[0] - box[3]) <= 1
-    assert info["layout"] == extract.layout(extract.templates()[name])
+    assert info["layout"] == render.layout(library.templates()[name])
 
 
 @pytest.mark.parametrize("spans", [pytest.param(((60, 99, 3),), marks=pytest.mark.slow), ((0, 49, 0), (50, 99, 3)), ((0, 30, 2), (60, 99, 2))],
@@ -567,7 +575,7 @@ def test_overlay_is_found_to_a_fraction_of_a_pixel(tmp_path, name, width, opacit
 @pytest.mark.parametrize("names", [pads.CORE, pytest.param(pads.TEMPLATES, marks=pytest.mark.slow)], ids=["few", "all"])
 def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, monkeypatch, names, spans):
     """Each stretch is found, with its own place, and its ends to a few frames: compression leaves ghosts."""
-    monkeypatch.setattr(extract, "pool", lambda folder: extract.templates(names))
+    monkeypatch.setattr(library, "pool", lambda folder: library.templates(names))
     film(tmp_path / "a.mp4", "ps4-dark", 0.33, 0.9, n=100, spans=spans)
     extract.label(extract.Config(out=str(tmp_path), sheet=True), str(tmp_path / "a.mp4"))
     tensors, info = artefact.read(tmp_path / "a.overlay.safetensors", "nitrogen.overlay/1")
@@ -586,13 +594,13 @@ def test_what_stands_still_is_the_median(n):
 
 def test_a_frame_of_one_colour_hides_the_overlay_only_itself():
     """A fade from and to black: the template is where it is in the frames between."""
-    pool, rng = extract.templates(), np.random.default_rng(0)
+    pool, rng = library.templates(), np.random.default_rng(0)
     template, frames = pool["xbox360-classic"] if "xbox360-classic" in pool else next(iter(pool.values())), []
     affine = np.array([[0.5, 0, 20], [0, 0.5, 30]])
     for _ in range(12):
         frame = cv2.resize(rng.integers(0, 256, (30, 53, 3), np.uint8), (480, 270))
-        overlay = extract.draw(template, np.zeros(16), np.zeros(4), 0.5)
-        extract.composite(frame, overlay, 20, 30, 1.0)
+        overlay = render.draw(template, np.zeros(16), np.zeros(4), 0.5)
+        render.composite(frame, overlay, 20, 30, 1.0)
         frames.append(frame)
     for k in (0, 11):
         dark = [*frames]
@@ -605,42 +613,42 @@ def test_a_frame_of_one_colour_hides_the_overlay_only_itself():
 def test_the_index_is_kept(tmp_path, monkeypatch):
     """Made once, read the next time; another pool or another way to draw, another index; a folder that cannot be written changes nothing."""
     monkeypatch.setattr(extract, "ROOT", tmp_path)
-    a, again = (extract.bank_of(extract.templates(pads.CORE[:2]), "sift") for _ in range(2))
+    a, again = (extract.bank_of(library.templates(pads.CORE[:2]), "sift") for _ in range(2))
     assert len(list((tmp_path / "data/index").iterdir())) == 1 and all(np.array_equal(a[k], again[k]) for k in a)
-    other = extract.bank_of(extract.templates(pads.CORE[:3]), "sift")
+    other = extract.bank_of(library.templates(pads.CORE[:3]), "sift")
     assert len(list((tmp_path / "data/index").iterdir())) == 2 and set(other["owner"]) == {0, 1, 2} and set(a["owner"]) == {0, 1}
     (tmp_path / "pads.py").write_text(Path(pads.__file__).read_text() + "#")
     monkeypatch.setattr(pads, "__file__", str(tmp_path / "pads.py"))
-    assert np.array_equal(extract.bank_of(extract.templates(pads.CORE[:2]), "sift")["owner"], a["owner"]) and len(list((tmp_path / "data/index").iterdir())) == 3
+    assert np.array_equal(extract.bank_of(library.templates(pads.CORE[:2]), "sift")["owner"], a["owner"]) and len(list((tmp_path / "data/index").iterdir())) == 3
     used = {p: p.stat().st_mtime_ns for p in (tmp_path / "data/index").iterdir()}
     monkeypatch.setattr(extract, "INDICES", 2)
-    extract.bank_of(extract.templates(pads.CORE[:2]), "sift")
-    extract.bank_of(extract.templates(pads.CORE[:4]), "sift")              # of the four, the new one and the one used last stay
+    extract.bank_of(library.templates(pads.CORE[:2]), "sift")
+    extract.bank_of(library.templates(pads.CORE[:4]), "sift")              # of the four, the new one and the one used last stay
     assert [p.stat().st_mtime_ns > used.get(p, 0) for p in (tmp_path / "data/index").iterdir()] == [True, True]
     monkeypatch.setattr(extract, "ROOT", tmp_path / "file")
     (tmp_path / "file").write_text("")
-    assert np.array_equal(extract.bank_of(extract.templates(pads.CORE[:2]), "sift")["owner"], a["owner"])
+    assert np.array_equal(extract.bank_of(library.templates(pads.CORE[:2]), "sift")["owner"], a["owner"])
 
 
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
 def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monkeypatch):
     """The index is the same to the bit whether SIFT's are kept, with or without a skin, or not; XFeat's are made anew."""
     monkeypatch.setattr(extract, "ROOT", tmp_path)
-    real, seen, mine = extract.described, [], extract.templates()["ps4-dark"]
+    real, seen, mine = extract.described, [], library.templates()["ps4-dark"]
     monkeypatch.setattr(extract, "described", lambda pool, names, *args: (seen.append(len(names)), real(pool, names, *args))[1])
 
     def made(skin):
-        return extract.bank_of(extract.Pool(pads.CORE[:3], {"mine": skin}), detector)
-    extract.bank_of(extract.templates(pads.CORE[:3]), detector)
-    made(extract.templates()["snes-light"])
+        return extract.bank_of(library.Pool(pads.CORE[:3], {"mine": skin}), detector)
+    extract.bank_of(library.templates(pads.CORE[:3]), detector)
+    made(library.templates()["snes-light"])
     second = made(mine)
     assert seen == ([3, 1, 1] if detector == "sift" else [3, 3, 1, 3, 1])
     assert (tmp_path / "data/descriptors").exists() == (detector == "sift")
     (tmp_path / "data").rename(tmp_path / "aside")
     afresh = made(mine)
     assert all(np.array_equal(second[k], afresh[k]) and second[k].dtype == afresh[k].dtype for k in afresh) and set(afresh["owner"]) == {0, 1, 2, 3}
-    assert afresh["sizes"].tolist() == [list(t.size) for t in (mine, *extract.templates(pads.CORE[:3]).values())]
-    alone = extract.bank_of(extract.templates(["ps4-dark"]), detector)         # the same pictures in a pool of their own: the same rows
+    assert afresh["sizes"].tolist() == [list(t.size) for t in (mine, *library.templates(pads.CORE[:3]).values())]
+    alone = extract.bank_of(library.templates(["ps4-dark"]), detector)         # the same pictures in a pool of their own: the same rows
     rows = lambda bank, i: set(map(bytes, np.hstack([bank["points"], bank["descriptors"]])[bank["owner"] == i].astype(np.float32)))   # noqa: E731
     assert rows(alone, 0) == rows(second, 0)
 
@@ -648,8 +656,8 @@ def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monk
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
 def test_a_descriptor_finds_its_like(detector):
     """The index looks into few cells and still finds most of the pairs that a search through everything finds, and no other."""
-    bank = extract.bank_of(extract.templates(pads.CORE[:12]), detector)
-    _, descriptors = extract.detectors(extract.XFEAT_WEIGHTS)[detector](extract.idle(extract.templates()["xbox360-dark"], 90, 0.8))
+    bank = extract.bank_of(library.templates(pads.CORE[:12]), detector)
+    _, descriptors = extract.detectors(xfeat.XFEAT_WEIGHTS)[detector](render.idle(library.templates()["xbox360-dark"], 90, 0.8))
     least = extract.ALIKE[detector]
     whole = np.argwhere(descriptors @ bank["descriptors"].T.astype(np.float32) / 254 > least)
     found = set(zip(*(v.tolist() for v in extract.match(descriptors, bank, least))))
@@ -658,11 +666,11 @@ def test_a_descriptor_finds_its_like(detector):
 
 def test_one_ring_that_fits_is_no_controller():
     """A game's own round control in the place of a stick: the whole picture is alike, its other buttons are not there."""
-    template, rng = extract.templates()["arcade-bare"], np.random.default_rng(0)
+    template, rng = library.templates()["arcade-bare"], np.random.default_rng(0)
     ring = replace(template, elements=tuple(e for e in template.elements if e.kind == "stick"))
     for shown, low, high in ((template, 0.8, 1), (ring, -1, 0.4)):
         frame = cv2.GaussianBlur(rng.integers(60, 110, (400, 600, 3), np.uint8), (0, 0), 2)
-        extract.composite(frame, extract.draw(shown, *NONE, 1.5), 40, 50, 0.9)
+        render.composite(frame, render.draw(shown, *NONE, 1.5), 40, 50, 0.9)
         affine, like = extract.refine(frame, template, np.array([[1.5, 0, 40], [0, 1.5, 50]]), widest=400)
         assert like > 0.5 and low < extract.confirmed(frame, template, affine) < high
 
@@ -671,7 +679,7 @@ def test_one_ring_that_fits_is_no_controller():
 def test_a_plain_game_shows_none_of_a_few(tmp_path, monkeypatch, near):
     """What was nearest, if anything was, is in the file, in px of the frame: 1.5 times those of the picture that is searched."""
     film(tmp_path / "plain.mp4", seed=7)
-    monkeypatch.setattr(extract, "pool", lambda folder: extract.templates(pads.CORE))
+    monkeypatch.setattr(library, "pool", lambda folder: library.templates(pads.CORE))
     monkeypatch.setattr(extract, "WORK_WIDTH", 640)
     given = {"nothing": extract.Found(), "something": extract.Found(0.1, 9, 0.5, "ps4-dark", np.array([[0.5, 0, 20], [0, 0.5, 40]]))}
     if near in given:
@@ -681,7 +689,7 @@ def test_a_plain_game_shows_none_of_a_few(tmp_path, monkeypatch, near):
     assert info["found"] is False and not tensors and (tmp_path / "plain.overlay.png").exists() and info["score"] < extract.SURE
     extract.label(extract.Config(out=str(tmp_path), frames=12), str(tmp_path / "plain.mp4"))              # tried again in another way: not refused
     if near == "something":
-        w, h = extract.templates()["ps4-dark"].size
+        w, h = library.templates()["ps4-dark"].size
         assert info["nearest"] == pytest.approx([30, 60, 0.75 * w, 0.75 * h], abs=0.06) and "ps4-dark with 9 inliers" in info["reason"]
 
 
@@ -751,16 +759,16 @@ def fill(name, shape):
 
 
 def filled():
-    return {name: fill(name, shape) for name, shape in extract.xfeat_shapes().items()}
+    return {name: fill(name, shape) for name, shape in xfeat.xfeat_shapes().items()}
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 2e-7), (torch.float32, 2e-5)])
-@pytest.mark.parametrize("prepare", [lambda w: w, extract.fold])
+@pytest.mark.parametrize("prepare", [lambda w: w, xfeat.fold])
 def test_xfeat_parity(dtype, tolerance, prepare):
     image = np.random.default_rng(1).integers(0, 256, (192, 256, 3), dtype=np.uint8)
     x = torch.from_numpy(image / 255).permute(2, 0, 1)[None].to(dtype)
     w = prepare({k: v.to(dtype) for k, v in filled().items()})
-    for y, (shape, mean, std, corner, centre) in zip(extract.xfeat_net(w, x), GOLDEN_XFEAT):
+    for y, (shape, mean, std, corner, centre) in zip(xfeat.xfeat_net(w, x), GOLDEN_XFEAT):
         assert list(y.shape) == shape
         h, v = y.shape[-2:]
         found = torch.cat([y.mean()[None], y.std()[None], y[0, :8, 0, 0], y[0, :8, h // 2, v // 2]])
@@ -769,23 +777,23 @@ def test_xfeat_parity(dtype, tolerance, prepare):
 
 def test_xfeat_parameters():
     for matcher, count in ((False, 657_910), (True, 1_544_758)):
-        assert sum(int(np.prod(s)) for k, s in extract.xfeat_shapes(matcher).items() if "running" not in k) == count
+        assert sum(int(np.prod(s)) for k, s in xfeat.xfeat_shapes(matcher).items() if "running" not in k) == count
 
 
 def test_at_points_by_hand():
     """A ramp over 4 x 3 cells of a 32 x 24 picture, read as the official code reads it: x * 4 / 31 - 0.5."""
     ramp = torch.arange(4.0).expand(1, 1, 3, 4)
     points = torch.tensor([[[12.0, 10.0], [8.0, 12.0]]])
-    found = extract.at_points(ramp, points, (32, 24))[0, :, 0]
+    found = xfeat.at_points(ramp, points, (32, 24))[0, :, 0]
     assert torch.allclose(found, points[0, :, 0] * 4 / 31 - 0.5, atol=1e-6)
 
 
 def test_detect_step_by_step():
     """Every keypoint is the highest of its 5 x 5 pixels and above the threshold, and none is missing."""
     image = cv2.GaussianBlur(np.random.default_rng(4).integers(0, 256, (96, 128, 3), dtype=np.uint8), (0, 0), 1.5)
-    w = extract.fold(filled())
-    points, descriptors = extract.detect(image, w, threshold=0.0155)
-    logits = extract.xfeat_net(w, torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)[1][0].double()
+    w = xfeat.fold(filled())
+    points, descriptors = xfeat.detect(image, w, threshold=0.0155)
+    logits = xfeat.xfeat_net(w, torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)[1][0].double()
     heat = np.zeros((96, 128))
     for i, j in np.ndindex(12, 16):
         heat[8 * i:8 * i + 8, 8 * j:8 * j + 8] = logits[:, i, j].softmax(0)[:64].reshape(8, 8)
@@ -793,33 +801,33 @@ def test_detect_step_by_step():
               if heat[y, x] > 0.0155 and heat[y, x] == heat[max(y - 2, 0):y + 3, max(x - 2, 0):x + 3].max()}
     assert len(wanted) > 50 and set(map(tuple, points.tolist())) == wanted
     assert descriptors.shape == (len(points), 64) and np.allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
-    few = extract.detect(image, w, top_k=20, threshold=0.0155)
+    few = xfeat.detect(image, w, top_k=20, threshold=0.0155)
     assert np.array_equal(few[0], points[:20]) and np.array_equal(few[1], descriptors[:20])
 
 
 def test_detect_resizes_and_takes_batches():
     images = np.random.default_rng(5).integers(0, 256, (2, 100, 150, 3), dtype=np.uint8)
-    w = extract.fold(filled())
-    both = extract.detect(images, w, threshold=0.0155)
+    w = xfeat.fold(filled())
+    both = xfeat.detect(images, w, threshold=0.0155)
     for image, (points, descriptors) in zip(images, both):
-        alone = extract.detect(image, w, threshold=0.0155)
+        alone = xfeat.detect(image, w, threshold=0.0155)
         assert len(points) and np.allclose(points, alone[0]) and np.allclose(descriptors, alone[1], atol=1e-5)
         assert (points > 0).all() and (points < (150, 100)).all() and points[:, 0].max() > 135 and points[:, 1].max() > 90
-    points, descriptors = extract.detect(np.full((20, 20, 3), 90, np.uint8), w, threshold=0.5)
+    points, descriptors = xfeat.detect(np.full((20, 20, 3), 90, np.uint8), w, threshold=0.5)
     assert points.shape == (0, 2) and descriptors.shape == (0, 64)
 
 
 def test_cells_by_hand():
-    found = extract.cells(np.array([[9.5, 2.5], [15.9, 15.1], [-0.2, 3], [16.0, 3]]), 16)
+    found = xfeat_training.cells(np.array([[9.5, 2.5], [15.9, 15.1], [-0.2, 3], [16.0, 3]]), 16)
     assert found.tolist() == [[64, 17], [64, 63]]
 
 
 def test_official_weights_load(tmp_path):
-    official = {name: fill(name, shape) for name, shape in extract.xfeat_shapes(matcher=True).items()}
+    official = {name: fill(name, shape) for name, shape in xfeat.xfeat_shapes(matcher=True).items()}
     official |= {name.replace("running_var", "num_batches_tracked"): torch.tensor(7) for name in list(official) if name.endswith("running_var")}
     assert len(official) == 122
     torch.save(official, tmp_path / "xfeat.pt")
-    w = extract.load_xfeat(tmp_path / "xfeat.pt")
+    w = xfeat.load_xfeat(tmp_path / "xfeat.pt")
     assert set(w) == set(filled()) and all(torch.equal(w[k], v) for k, v in filled().items())
 
 
@@ -836,7 +844,7 @@ def test_other_weights_are_refused(tmp_path, change, words):
     artefact.write(tmp_path / "w.safetensors", {k: v.numpy() for k, v in w.items()}, "nitrogen.features/1")
     for name in ("w.pt", "w.safetensors"):
         with pytest.raises(SystemExit, match=re.escape(words)) as e:
-            extract.load_xfeat(tmp_path / name)
+            xfeat.load_xfeat(tmp_path / name)
         assert name in str(e.value) and "\n" not in str(e.value)
 
 
@@ -846,13 +854,13 @@ def test_unreadable_weights(tmp_path):
     artefact.write(tmp_path / "other.safetensors", {}, "nitrogen.parser/1")
     for name in ("text.pt", "list.pt", "gone.pt", "gone.safetensors", "other.safetensors"):
         with pytest.raises(SystemExit, match=name) as e:
-            extract.load_xfeat(tmp_path / name)
+            xfeat.load_xfeat(tmp_path / name)
         assert "\n" not in str(e.value)
 
 
 def test_pairs_show_the_same_points():
     """The second picture, undamaged, taken back through the warp is like the first, where the template is: 1.5 px aside less so."""
-    data, exact = extract.Pairs(3, list(itertools.islice(extract.templates().values(), 4))), []
+    data, exact = xfeat_training.Pairs(3, list(itertools.islice(library.templates().values(), 4))), []
     for i in range(8):
         for make in (data.overlay_pair, data.warped_pair):
             _, (first, second), warp, where = make(np.random.default_rng([3, i]), i)
@@ -864,7 +872,7 @@ def test_pairs_show_the_same_points():
                 likeness[aside] = np.corrcoef(first[where].ravel(), back[where].ravel())[0, 1]
             exact.append(max(likeness, key=likeness.get) == (1, 1))
     assert sum(exact) >= 15
-    item, again = data[11], extract.Pairs(3, data.pool)[11]
+    item, again = data[11], xfeat_training.Pairs(3, data.pool)[11]
     assert all(np.array_equal(item[k], again[k]) for k in item)
     assert item["images"].shape == (2, 224, 224) and item["points"].shape == (2, 160, 2) and (item["corners"] < 64).any()
     assert item["points"].min() > 0 and item["points"].max() < 224
@@ -872,20 +880,20 @@ def test_pairs_show_the_same_points():
 
 def test_xfeat_training_resumes_exactly(tmp_path):
     def run(name, *parts):
-        cfg = extract.TrainConfig(out=str(tmp_path / name), steps=20, batch=2)
+        cfg = xfeat_training.Config(out=str(tmp_path / name), steps=20, batch=2)
         for steps in parts:
-            run = extract.XFeatTraining(cfg, "cpu")
+            run = xfeat_training.XFeatTraining(cfg, "cpu")
             for _ in range(steps):
                 items = [data[run.steps * 2 + i] for i in range(2)]
                 losses = run.step({k: torch.from_numpy(np.stack([item[k] for item in items])) for k in items[0]})
             run.suspend()
         return losses, run
-    data = extract.Pairs(0, list(itertools.islice(extract.templates().values(), 3)))
+    data = xfeat_training.Pairs(0, list(itertools.islice(library.templates().values(), 3)))
     (whole, a), (halves, b) = run("a.safetensors", 4), run("b.safetensors", 2, 2)
     assert whole == halves and a.steps == b.steps == 4
     assert all(torch.equal(v, b.tensors()[k]) for k, v in a.tensors().items())
     with pytest.raises(SystemExit, match="another batch"):
-        extract.XFeatTraining(extract.TrainConfig(out=str(tmp_path / "a.safetensors"), batch=3), "cpu")
+        xfeat_training.XFeatTraining(xfeat_training.Config(out=str(tmp_path / "a.safetensors"), batch=3), "cpu")
 
 
 @pytest.mark.slow
@@ -893,21 +901,21 @@ def test_xfeat_train_command(tmp_path, capsys):
     done = run("train", "--steps", "2", "--batch", "2", "--validation", "2", "--out", "x.safetensors", cwd=tmp_path)
     assert done.returncode == 0 and "657,910 parameters" in done.stdout, done.stderr
     tensors, info = artefact.read(tmp_path / "x.safetensors", "nitrogen.features/1")
-    assert set(tensors) == set(extract.xfeat_shapes()) and info["steps"] == 2 and info["images"] == 8
+    assert set(tensors) == set(xfeat.xfeat_shapes()) and info["steps"] == 2 and info["images"] == 8
     assert 0 <= info["found_held_out"] <= 1
-    again = extract.TrainConfig(steps=2, batch=2, validation=2, out=str(tmp_path / "x.safetensors"))
-    extract.train(again)
+    again = xfeat_training.Config(steps=2, batch=2, validation=2, out=str(tmp_path / "x.safetensors"))
+    xfeat_training.main(again)
     assert "finished already" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
     for folder, words in (("gone", "no such folder"), ("empty", "no video in it")):
         with pytest.raises(SystemExit, match=words):
-            extract.train(replace(again, backgrounds=str(tmp_path / folder)))
+            xfeat_training.main(replace(again, backgrounds=str(tmp_path / folder)))
 
 
 def test_shipped_xfeat_weights():
     """They are small, and tell the points of templates that they never saw from all others of the picture."""
     path = ROOT / "weights/xfeat.safetensors"
     assert path.stat().st_size < 2e6
-    unseen = [t for name, t in extract.templates().items() if pads.held_out(name)]
-    assert extract.held_out_points(extract.load_xfeat(path), extract.Pairs(5, unseen), 20) > 0.8
-    assert extract.held_out_points(extract.random_weights(0), extract.Pairs(5, unseen), 2) < 0.2
+    unseen = [t for name, t in library.templates().items() if pads.held_out(name)]
+    assert xfeat_training.held_out_points(xfeat.load_xfeat(path), xfeat_training.Pairs(5, unseen), 20) > 0.8
+    assert xfeat_training.held_out_points(xfeat_training.random_weights(0), xfeat_training.Pairs(5, unseen), 2) < 0.2

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import extract  # noqa: E402
+from templates import library, presets, render
 
 W, H, N = 640, 360, 13                              # of the videos: px, frames
 WHITE, DARK, GRAY = (255, 255, 255, 255), (40, 42, 48, 255), (140, 140, 146, 255)
@@ -77,8 +78,8 @@ def pool(tmp_path_factory):
          + [(2, 302 + 28 * x, 82 + 28 * y, button, {"code": i}) for i, (x, y) in enumerate(ways)]
          + [(5, 120 + 90 * i, 130, knob, side) for i, side in enumerate(sides)])
     patch.setattr(extract, "ROOT", folder)
-    skins = extract.read_skins(folder)
-    yield extract.Pool(["ps4-dark"], {name.split("/")[0]: skin for name, skin in skins.items()})
+    skins = presets.read_skins(folder)
+    yield library.Pool(["ps4-dark"], {name.split("/")[0]: skin for name, skin in skins.items()})
     patch.undo()
 
 
@@ -102,7 +103,7 @@ def film(template=None, width=0.3, opacity=0.75, corner=(1, 1), seed=0, light=(4
             box = [20 + corner[0] * (W - w - 40), 20 + corner[1] * (H - h - 40), w, h]
         if template and i in shown:
             buttons, sticks = rng.random(16) < 0.15, rng.uniform(-1, 1, 4) * (rng.random() < 0.5)
-            extract.composite(frames[-1], extract.draw(template, buttons, sticks, scale), *box[:2], opacity)
+            render.composite(frames[-1], render.draw(template, buttons, sticks, scale), *box[:2], opacity)
     return frames, box
 
 
@@ -158,7 +159,7 @@ def test_a_game_without_an_overlay_shows_none(pool, blind):
 @pytest.mark.parametrize("name", ["sticks", "lines"])
 def test_a_picture_on_its_side_shows_none(pool, blind, name):
     """All but the d-pad, which is one still."""
-    rest = extract.Pool((), {k: v for k, v in pool.own.items() if k != "dpad"})
+    rest = library.Pool((), {k: v for k, v in pool.own.items() if k != "dpad"})
     frames, _ = film(pool[name], 0.35, 0.9)
     best, place, _ = found([np.ascontiguousarray(np.rot90(f)) for f in frames], rest)
     assert place is None and best.score < extract.SURE
@@ -169,7 +170,7 @@ def test_crosses_of_another_colour_are_no_dpad(pool, blind):
     town = np.full((H, W, 3), (45, 90, 180), np.uint8)
     for x, y in np.ndindex(7, 3):
         town[144 * y:, 96 * x:][:96, :48] = 192
-    best, place, _ = found([town] * N, extract.Pool((), {"dpad": pool["dpad"]}))
+    best, place, _ = found([town] * N, library.Pool((), {"dpad": pool["dpad"]}))
     assert place is None and best.score < 0.1 * extract.SURE
 
 
@@ -180,14 +181,14 @@ def test_black_lines_are_not_found_in_the_dark(pool, blind):
     night = np.zeros((H, W, 3), np.uint8)
     for x, y in rng.integers((20, 20), (W - 40, H - 40), (14, 2)).tolist():
         night[y:y + 14, x:x + 20] = 180, 80, 40
-    best, place, _ = found([night] * N, extract.Pool((), {"lines": black}))
+    best, place, _ = found([night] * N, library.Pool((), {"lines": black}))
     assert place is None and best.score < 0.5 * extract.SURE
 
 
 def test_built_in_templates_are_left_to_the_features(pool, blind):
     """They are too many to be laid everywhere."""
     frames, _ = film(pool["ps4-dark"], 0.4, 0.9)
-    assert found(frames, extract.Pool(["ps4-dark"]))[1] is None
+    assert found(frames, library.Pool(["ps4-dark"]))[1] is None
 
 
 def test_edges_by_hand():
@@ -210,7 +211,7 @@ def test_lines_as_bright_as_what_is_behind_them_are_seen_by_their_stillness(pool
     template = replace(template, atlas=np.where(np.arange(4) < 3, 128, template.atlas).astype(np.uint8))
     frames = [rng.integers(28, 229, (9, 16, 3), np.uint8).repeat(40, 0).repeat(40, 1) for _ in range(25)]
     for frame in frames:
-        extract.composite(frame, extract.draw(template, np.zeros(16), np.zeros(4), 0.6), *at, 0.9)
+        render.composite(frame, render.draw(template, np.zeros(16), np.zeros(4), 0.6), *at, 0.9)
     median = np.full_like(frames[0], 128)
     (agreement, affine), *_ = extract.sweep(extract.layers(median, frames), template, W)
     assert agreement > 0.2 and iou([*affine[:, 2], *np.diag(affine) * template.size], [*at, 240, 120]) > 0.85

@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import ROOT, artefact
 from common.device import keep_memory
 from common.pictures import VideoWriter, read_video, video_facts
+from common.training import batches
 
-import extract  # noqa: E402
 import parse  # noqa: E402
-from templates import pads
+from templates import library, pads, render, scenes
 
 WEIGHTS = ROOT / "weights" / "parse.safetensors"
 
@@ -58,12 +58,12 @@ MIT_B0 = [
 
 
 def looks_of(template):
-    return extract.looks(extract.layout(template)["buttons"], lambda on: extract.draw(template, on, np.zeros(4)))
+    return render.looks(render.layout(template)["buttons"], lambda on: render.draw(template, on, np.zeros(4)))
 
 
 def stored(template):
     """What an overlay artefact keeps of a template: (tensors, metadata)."""
-    return {"atlas": template.atlas}, {"template": template.name, "family": template.family, "layout": extract.layout(template),
+    return {"atlas": template.atlas}, {"template": template.name, "family": template.family, "layout": render.layout(template),
                                        "elements": [dataclasses.asdict(e) for e in template.elements]}
 
 
@@ -182,7 +182,7 @@ def test_the_fast_network_says_the_same(dtype, tolerance):
     assert sum(isinstance(m, parse.Packed) for m in fast.modules()) > 40
     apart = []
     with torch.no_grad():
-        for b in extract.batches(parse.Synthetic(11), 0, 12, 4):
+        for b in batches(parse.Synthetic(11), 0, 12, 4):
             x, still = parse.beside(b["frames"]), parse.still_input(b["median"][:, None].expand_as(b["frames"]), b["looks"])
             want = plain(x, b["maps"], b["marks"], still, b["boxes"], b["sticks"])
             found = fast.read(x, b["maps"], b["marks"], *fast.prepare(still, b["boxes"], b["sticks"]))
@@ -219,19 +219,19 @@ def test_geometry_by_hand():
 def filmed(template, states, opacity=1.0, seed=0):
     """(frames of a moving game with the overlay in these states at 30, 20 and .8 of its size, the affine, their temporal median)"""
     rng = np.random.default_rng(seed)
-    game, frames = cv2.resize(extract.paint(rng), (900, 620)), []
+    game, frames = cv2.resize(scenes.paint(rng), (900, 620)), []
     for i, state in enumerate(states):
         dx, dy = int(100 + 99 * np.sin(i)), int(60 + 59 * np.cos(2 * i))
         frames.append(np.ascontiguousarray(game[dy:dy + 480, dx:dx + 640]))
-        extract.composite(frames[-1], extract.draw(template, *state, 0.8), 30, 20, opacity)
+        render.composite(frames[-1], render.draw(template, *state, 0.8), 30, 20, opacity)
     return frames, np.array([[0.8, 0, 30], [0, 0.8, 20]]), np.median(frames, 0).astype(np.uint8)
 
 
 @pytest.mark.parametrize("name", ["xbox360-outline", "ps4-dark", "gamecube-flat", "wild-1000007", "wild-1000012"])
 def test_the_template_alone_says_where_the_knob_is_and_what_is_pressed(name):
     """Nothing learned: places within a tenth of the travel, buttons from what their pictures change."""
-    template, rng = extract.wild(int(name[5:])) if name.startswith("wild") else extract.templates()[name], np.random.default_rng(3)
-    layout = extract.layout(template)
+    template, rng = library.wild(int(name[5:])) if name.startswith("wild") else library.templates()[name], np.random.default_rng(3)
+    layout = render.layout(template)
     buttons, sticks = play(rng, 40, parse.geometry(layout)[2][:16])
     frames, affine, median = filmed(template, zip(buttons, sticks))
     compare = parse.MatchedFilter(template, median, affine)
@@ -262,7 +262,7 @@ def test_untrained_the_network_reads_sticks_as_the_matched_filter_does():
 
 
 def test_agreement_falls_with_a_wrong_reading_and_with_a_wrong_template():
-    template, other, rng = extract.templates()["ps4-dark"], extract.templates()["ps5-light"], np.random.default_rng(5)
+    template, other, rng = library.templates()["ps4-dark"], library.templates()["ps5-light"], np.random.default_rng(5)
     buttons, sticks = play(rng, 40, np.ones(16, bool))
     frames, affine, median = filmed(template, zip(buttons, sticks))
 
@@ -273,7 +273,7 @@ def test_agreement_falls_with_a_wrong_reading_and_with_a_wrong_template():
             found.add(crop, marks, b, s)
         return found.result()
     right, inverted, wrong = agreement(template, buttons, sticks), agreement(template, ~buttons, -sticks), agreement(other, buttons, sticks)
-    assert set(right) == {*extract.layout(template)["buttons"], "LEFT", "RIGHT"} and min(right.values()) > 0.8
+    assert set(right) == {*render.layout(template)["buttons"], "LEFT", "RIGHT"} and min(right.values()) > 0.8
     assert np.median([*inverted.values()]) < 0.6 and np.median([*wrong.values()]) < 0.6, (inverted, wrong)
     assert artefact.doubtful(right, buttons) == [] and set(artefact.doubtful(wrong, buttons)) >= {k for k, v in wrong.items() if v < 0.5}
     held = buttons.copy()
@@ -297,14 +297,14 @@ def test_synthetic_frames_follow_from_the_seed():
 def test_what_is_held_out_is_not_trained_on():
     data = parse.Synthetic(0)
     assert len(data.templates) == len(pads.TEMPLATES) - 45 and not any(pads.held_out(t.name) for t in data.templates)
-    own = [t for n, t in extract.templates(("nes-chrome",)).items()]
+    own = [t for n, t in library.templates(("nes-chrome",)).items()]
     mixed = parse.Synthetic(0, own=own)
     shapes = [mixed[i]["family"] == mixed.families.index("nes") for i in range(40)]
     assert 20 <= sum(shapes) <= 38                                                    # three quarters, and a few of the others
 
 
 def test_a_real_encoder_leaves_its_marks():
-    rng, scene = np.random.default_rng(2), extract.paint(np.random.default_rng(5))[:180, :260]
+    rng, scene = np.random.default_rng(2), scenes.paint(np.random.default_rng(5))[:180, :260]
     clip, errors = [np.ascontiguousarray(scene[2 * k:2 * k + 96, k:k + 128]) for k in range(4)], []
     for _ in range(12):
         out = parse.through_codec(rng, clip)
@@ -315,7 +315,7 @@ def test_a_real_encoder_leaves_its_marks():
 
 def test_without_the_optional_encoder_opencv_does_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    clip = [extract.paint(np.random.default_rng(5))[:96, :128]] * 3
+    clip = [scenes.paint(np.random.default_rng(5))[:96, :128]] * 3
     out = parse.through_codec(np.random.default_rng(0), clip)
     assert len(out) == 3 and 0.1 < np.abs(out[1].astype(int) - clip[1]).mean() < 40
 
@@ -323,11 +323,11 @@ def test_without_the_optional_encoder_opencv_does_it(monkeypatch):
 @pytest.mark.parametrize("name", ["xbox360-flat", "ps4-dark", "nes-chrome", "hitbox-neon", "keys-neon"])
 def test_new_looks_of_a_template_are_what_is_drawn(name):
     """Whatever Skin makes of a template: at rest it looks as its first look, and each pressed button as in its second."""
-    template = extract.templates()[name]
-    boxes = extract.layout(template)["buttons"]
+    template = library.templates()[name]
+    boxes = render.layout(template)["buttons"]
     rest, full = looks_of(template)
     names = [n for n in boxes if not n.endswith("THUMB")]
-    assert all((rest != full)[extract.region(boxes[n])].any() for n in boxes), "every button has two looks"
+    assert all((rest != full)[render.region(boxes[n])].any() for n in boxes), "every button has two looks"
     made = [parse.Skin(np.random.default_rng(seed), template) for seed in range(40)]
     assert any(m.invert for m in made) and any(m.strength < 1 for m in made) and any(m.flip.any() for m in made)
     assert any(m.tone for m in made) == made[0].solid()
@@ -336,7 +336,7 @@ def test_new_looks_of_a_template_are_what_is_drawn(name):
     for skin in made:
         rest, full = skin.looks()
         assert (skin.draw(template, np.zeros(16, bool), np.zeros(4)) == rest).all() or skin.flip.any()
-        inner = {n: extract.region((x + w / 4, y + h / 4, w / 2, h / 2)) for n, (x, y, w, h) in boxes.items()}      # elements may touch
+        inner = {n: render.region((x + w / 4, y + h / 4, w / 2, h / 2)) for n, (x, y, w, h) in boxes.items()}      # elements may touch
         for n in names:
             drawn = skin.draw(template, np.array([b == n for b in artefact.BUTTONS]), np.zeros(4))
             for other in names:
@@ -360,8 +360,8 @@ def test_disguises_keep_their_labels():
 
 
 def test_covered_elements_are_labelled_invisible():
-    data, template = parse.Synthetic(0), extract.templates()["ps4-dark"]
-    layout, size = extract.layout(template), np.array(template.size)
+    data, template = parse.Synthetic(0), library.templates()["ps4-dark"]
+    layout, size = render.layout(template), np.array(template.size)
     places = [data.places(layout, np.zeros(4), size * 0 + 1.0, np.zeros(2))] * 2
     assert parse.covered([10, 10, 20, 20], [20, 0, 100, 100]) == 0.5 and parse.covered([0, 0, 5, 5], [5, 0, 9, 9]) == 0
     hidden = partly = 0
@@ -387,8 +387,8 @@ def test_labels_say_where_the_knob_is_drawn():
     atlas[223:] = 0
     cv2.circle(atlas, (15, 238), 12, (255,) * 4, -1)
     cv2.circle(atlas, (15, 271), 12, (255,) * 4, -1)                                  # the pressed stick looks the same
-    elements = (extract.Element("texture", "", (0, 0), (0, 0, 320, 220)), extract.Element("stick", "LEFT", (145, 95), (0, 223, 31, 31), 60.0))
-    data = parse.Synthetic(0, [extract.Template("knob", "generic", (320, 220), atlas, elements)], wild=0)
+    elements = (render.Element("texture", "", (0, 0), (0, 0, 320, 220)), render.Element("stick", "LEFT", (145, 95), (0, 223, 31, 31), 60.0))
+    data = parse.Synthetic(0, [render.Template("knob", "generic", (320, 220), atlas, elements)], wild=0)
     errors, blob = [], np.pi * (12 * 128 / 320) * (12 * 128 / 220)                    # px of the knob in the crop
     for item in map(data.__getitem__, range(60)):
         assert item["frames"].shape == (2, 128, 128, 3) and item["frames"].dtype == np.uint8
@@ -417,7 +417,7 @@ def test_states_cover_the_pad():
 def test_steps_lower_the_loss(tmp_path):
     keep_memory()
     run = parse.ParserTraining(parse.TrainConfig(out=str(tmp_path / "p.safetensors"), images=200, batch=6, lr=2e-3), "cpu")
-    batch = next(iter(extract.batches(parse.Synthetic(0), 0, 6, 6)))
+    batch = next(iter(batches(parse.Synthetic(0), 0, 6, 6)))
     losses = [run.step(batch)[0] for _ in range(14)]
     assert losses[-1] < 0.5 * losses[0], losses
 
@@ -442,7 +442,7 @@ def test_training_resumes(tmp_path, capsys):
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
     """Same weights after 2 + 2 steps as after 4, to the last bit."""
     cfg = parse.TrainConfig(out=str(tmp_path / "a.safetensors"), images=16, batch=4, lr=1e-3)
-    data = [*extract.batches(parse.Synthetic(0), 0, 16, 4)]
+    data = [*batches(parse.Synthetic(0), 0, 16, 4)]
     whole = parse.ParserTraining(cfg, "cpu")
     for batch in data:
         whole.step(batch)
@@ -462,7 +462,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
 def test_shipped_weights_on_fresh_frames():
     parser = parse.load(WEIGHTS)
     data = parse.Synthetic(987_654, remade=False, wild=0)
-    table = parse.validate(parser, extract.batches(data, 0, 160, 32), data.families, "cpu")
+    table = parse.validate(parser, batches(data, 0, 160, 32), data.families, "cpu")
     everything = table["all"]
     assert everything["silence"] < 0.87
     assert everything["accuracy"] >= 0.98 and everything["f1"] >= 0.95 and everything["r2"] >= 0.95, table
@@ -487,19 +487,19 @@ def play(rng, frames, shown):
 def clip(request, tmp_path_factory):
     """A folder with clip.mp4 (960 x 540, mp4v) and clip.overlay.safetensors, and the true buttons, sticks and what is shown."""
     folder, rng = tmp_path_factory.mktemp("clip"), np.random.default_rng(7)
-    template, frames, x, y, scale = extract.templates()[request.param], 91, 37, 211, 1.05
-    layout = extract.layout(template)
+    template, frames, x, y, scale = library.templates()[request.param], 91, 37, 211, 1.05
+    layout = render.layout(template)
     (w, h), shown = template.size, parse.geometry(layout)[2]
     buttons, sticks = play(rng, frames, shown[:16])
-    scene = cv2.resize(extract.paint(rng), (1100, 620))
+    scene = cv2.resize(scenes.paint(rng), (1100, 620))
     with VideoWriter(folder / "clip.mp4", 30, 960, 540) as out:
         for i in range(frames):
             dx, dy = int(70 + 69 * np.sin(i / 9)), int(40 + 39 * np.cos(i / 7))
             frame = np.ascontiguousarray(scene[dy:dy + 540, dx:dx + 960])
-            extract.composite(frame, extract.draw(template, buttons[i], sticks[i], scale), x, y, 0.85)
+            render.composite(frame, render.draw(template, buttons[i], sticks[i], scale), x, y, 0.85)
             out.write(frame)
     affine = np.array([[scale, 0, x + 0.4], [0, scale, y - 0.3]], np.float32)         # half a pixel off, as a localizer would be
-    crops = [extract.crop(f, affine, (w, h), w, h) for _, _, f in read_video(folder / "clip.mp4", only=range(0, frames, 4))]
+    crops = [render.crop(f, affine, (w, h), w, h) for _, _, f in read_video(folder / "clip.mp4", only=range(0, frames, 4))]
     corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32) * scale + affine[:, 2]
     artefact.write(folder / "clip.overlay.safetensors",
               {"affine": affine[None], "corners": corners[None], "bbox": np.array([[x, y, w * scale, h * scale]], np.int32),
@@ -560,7 +560,7 @@ def test_frames_that_come_unevenly_keep_their_times(tmp_path, codec):
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     overlay = {"affine": np.float32([[[1, 0, 0], [0, 1, 0]]]), "span": np.array([[0, len(stamps) - 1]]), "median": np.zeros((1, 48, 64, 3), np.uint8)}
-    found, _ = parse.read_actions(parse.load(WEIGHTS), tmp_path / "a.mp4", overlay, extract.templates()["ps4-dark"])
+    found, _ = parse.read_actions(parse.load(WEIGHTS), tmp_path / "a.mp4", overlay, library.templates()["ps4-dark"])
     assert found["time"] == pytest.approx(np.array(stamps) / 1000, abs=1e-3) and len(found["buttons"]) == len(stamps)
 
 
@@ -643,15 +643,15 @@ def test_memory_does_not_grow_with_the_video(clip, tmp_path):
 
 def test_a_hidden_overlay_is_not_read():
     """Half of the frames show the game alone: nothing pressed there, confidence 0."""
-    parser, template = parse.load(WEIGHTS), extract.templates()["ps4-dark"]
+    parser, template = parse.load(WEIGHTS), library.templates()["ps4-dark"]
     w, h = template.size
-    scene = cv2.resize(extract.paint(np.random.default_rng(3)), (w, h))
+    scene = cv2.resize(scenes.paint(np.random.default_rng(3)), (w, h))
     pressed = np.zeros(16, bool)
     pressed[[4, 8]] = True
     shown = scene.copy()
-    extract.composite(shown, extract.draw(extract.templates()["ps4-dark"], pressed, np.zeros(4)), 0, 0, 0.9)
+    render.composite(shown, render.draw(library.templates()["ps4-dark"], pressed, np.zeros(4)), 0, 0, 0.9)
     still = np.full_like(scene, 120)
-    extract.composite(still, extract.draw(extract.templates()["ps4-dark"], np.zeros(16), np.zeros(4)), 0, 0, 0.9)
+    render.composite(still, render.draw(library.templates()["ps4-dark"], np.zeros(16), np.zeros(4)), 0, 0, 0.9)
     with tempfile.TemporaryDirectory() as folder:
         with VideoWriter(Path(folder) / "a.mp4", 30, w // 2 * 2, h // 2 * 2) as out:
             for frame in [shown] * 20 + [scene] * 20:
@@ -683,8 +683,8 @@ def test_adapting_to_your_own_skins(tmp_path, capsys):
 def test_bad_input(tmp_path):
     overlay = {"affine": np.float32([[[1, 0, 0], [0, 1, 0]]]), "corners": np.zeros((1, 4, 2), np.float32), "bbox": np.zeros((1, 4), np.int32),
                "span": np.array([[0, 9]]), "median": np.zeros((1, 20, 30, 3), np.uint8)}
-    template = extract.Template("t", "f", (30, 20), np.random.default_rng(0).integers(0, 256, (21, 9, 4), np.uint8),
-                                (extract.Element("button", "SOUTH", (3, 3), (0, 0, 9, 9)),))
+    template = render.Template("t", "f", (30, 20), np.random.default_rng(0).integers(0, 256, (21, 9, 4), np.uint8),
+                                (render.Element("button", "SOUTH", (3, 3), (0, 0, 9, 9)),))
     overlay, about = overlay | stored(template)[0], stored(template)[1]
     video, there, empty = tmp_path / "clip.mp4", tmp_path / "clip.overlay.safetensors", tmp_path / "empty.mp4"
     with VideoWriter(video, 30, 64, 48) as out:

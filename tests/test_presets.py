@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+from common import artefact
+
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import extract  # noqa: E402
+from templates import presets, render
 
 REST, ALL, CENTRE = np.zeros(16), np.ones(16), np.zeros(4)
 DPAD = {"DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT"}
@@ -71,8 +74,8 @@ def preset(path, elements, picture=None, png=None, body=True, **more):
 
 
 def read(folder):
-    extract.load_skins.cache_clear()
-    return extract.read_skins(folder)
+    presets.load_skins.cache_clear()
+    return presets.read_skins(folder)
 
 
 def one(folder):
@@ -81,16 +84,16 @@ def one(folder):
 
 
 def shown(skin):
-    return set(extract.layout(skin)["buttons"])
+    return set(render.layout(skin)["buttons"])
 
 
 def colour(skin, x, y, buttons=REST, sticks=CENTRE):
     """RGBA at a px of the skin, inside an area: at edges the renderer is a little soft."""
-    return tuple(int(v) for v in extract.draw(skin, buttons, np.array(sticks, float))[y, x])
+    return tuple(int(v) for v in render.draw(skin, buttons, np.array(sticks, float))[y, x])
 
 
 def press(*names):
-    return np.isin(extract.sim.BUTTONS, names).astype(float)
+    return np.isin(artefact.BUTTONS, names).astype(float)
 
 
 RB = [0, 203, 20, 20]  # the red and blue button
@@ -245,7 +248,7 @@ def test_numbers_written_otherwise_and_fields_that_are_missing(tmp_path):
         lambda e: {"mapping": [str(v) for v in e["mapping"]]},
     ):
         mine = dumped(change)[1]
-        assert extract.layout(mine)["buttons"]["SOUTH"] == [240, 130, 20, 20] and shown(mine) == {
+        assert render.layout(mine)["buttons"]["SOUTH"] == [240, 130, 20, 20] and shown(mine) == {
             "SOUTH",
             "EAST",
             "WEST",
@@ -259,7 +262,7 @@ def test_numbers_written_otherwise_and_fields_that_are_missing(tmp_path):
         assert len(shown(one(tmp_path))) == 4
     del data["elements"][1]["code"], data["elements"][1]["pos"]  # 0, as in the program
     (tmp_path / "pad.json").write_text(json.dumps(data))
-    assert extract.layout(one(tmp_path))["buttons"]["SOUTH"] == [0, 0, 20, 20]
+    assert render.layout(one(tmp_path))["buttons"]["SOUTH"] == [0, 0, 20, 20]
 
 
 def test_codes_and_types_of_old_versions(tmp_path, capsys):
@@ -267,7 +270,7 @@ def test_codes_and_types_of_old_versions(tmp_path, capsys):
         button(c, 20 + 22 * (i % 8), 20 + 30 * (i // 8), RB, **more) for i, c in enumerate(codes)
     ]
     preset(tmp_path / "pad.json", row(range(0xEC00, 0xEC0F)))
-    assert shown(one(tmp_path)) == set(extract.sim.BUTTONS) - {"LEFT_TRIGGER", "RIGHT_TRIGGER"}
+    assert shown(one(tmp_path)) == set(artefact.BUTTONS) - {"LEFT_TRIGGER", "RIGHT_TRIGGER"}
     preset(tmp_path / "pad.json", row(range(0xEC10, 0xEC15)))  # of the old web tool
     assert shown(one(tmp_path)) == DPAD | {"RIGHT_THUMB"}
     old = [
@@ -278,7 +281,7 @@ def test_codes_and_types_of_old_versions(tmp_path, capsys):
     ]
     preset(tmp_path / "pad.json", old)  # before version 5, types were counted otherwise
     assert shown(one(tmp_path)) == {"SOUTH", "START", "RIGHT_THUMB", "RIGHT_TRIGGER"} and set(
-        extract.layout(one(tmp_path))["sticks"]
+        render.layout(one(tmp_path))["sticks"]
     ) == {"RIGHT"}
     assert not capsys.readouterr().out
     preset(
@@ -334,7 +337,7 @@ def test_sticks_order_duplicates_and_what_lies_outside(tmp_path):
     paint(picture, 40, 203, 20, 20, GREEN, (250, 250, 0, 255))
     preset(tmp_path / "pad.json", elements, picture)
     mine = one(tmp_path)
-    where = extract.layout(mine)
+    where = render.layout(mine)
     assert mine.size == (315, 210) and where["buttons"]["LEFT_SHOULDER"] == [0, 0, 20, 20]  # all of it
     assert where["sticks"] == {"LEFT": [75, 110, 10, 20, 20], "RIGHT": [175, 110, 10, 20, 20]}
     assert colour(mine, 175, 110) == GREEN  # in the list's order, whatever z_level says
@@ -347,7 +350,7 @@ def test_sticks_order_duplicates_and_what_lies_outside(tmp_path):
         tmp_path / "pad.json", [stick(50, side=0, stick_radius=0), *FACE[:1], button(0, 20, 20, RB)], picture
     )
     mine = one(tmp_path)  # it stands, but shows its click; a button twice
-    assert shown(mine) == {"SOUTH", "LEFT_THUMB"} and not extract.layout(mine)["sticks"]
+    assert shown(mine) == {"SOUTH", "LEFT_THUMB"} and not render.layout(mine)["sticks"]
     assert (
         colour(mine, 60, 100, ALL)
         == BLUE
