@@ -71,7 +71,7 @@ from common.workers import for_each
 import numpy as np
 
 import sim
-from templates import decoys, library, pads, presets, render, xfeat
+from templates import decoys, library, matching, pads, presets, render, xfeat
 
 FPS = 30                                             # games are recorded and played at the policy's rate
 FIRST_GAMES = "ridge,crypt,rally"                    # the three of `train.py --config tiny`
@@ -353,13 +353,12 @@ def nanmean(values) -> float:
 
 def write_matched(video: str, labels: str, c: Overlay) -> None:
     """The matched filter's reading of a video as LABELS/matched/<stem>.actions.safetensors."""
-    import parse
     path, source = Path(labels) / "matched" / f"{Path(video).stem}.actions.safetensors", Path(labels) / f"{Path(video).stem}.overlay.safetensors"
     recipe = {"source": [artefact.source(video), artefact.source(source)]}
     if not artefact.finished(path, "nitrogen.actions/1", recipe, c.fresh):
         overlay, info = artefact.read(source, "nitrogen.overlay/1")
         actions = matched_filter(video, overlay, render.stored(overlay, info))
-        artefact.write(path, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=parse.UNIT, **{k: info[k] for k in ("template", "family")}, recipe=recipe)
+        artefact.write(path, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=matching.UNIT, **{k: info[k] for k in ("template", "family")}, recipe=recipe)
 
 
 def matched_filter(video: str, overlay: dict, template) -> dict:
@@ -370,8 +369,8 @@ def matched_filter(video: str, overlay: dict, template) -> dict:
         times.append(seconds)
         maps.append(found)
         marks.append(stands)
-    buttons, sticks = parse.read_alone(np.stack(maps), np.stack(marks))
-    return {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": parse.geometry(render.layout(template))[2],
+    buttons, sticks = matching.read_alone(np.stack(maps), np.stack(marks))
+    return {"buttons": buttons.astype(np.float16), "sticks": sticks, "shown": matching.geometry(render.layout(template))[2],
             "confidence": np.ones(len(times), np.float16), "time": np.array(times)}
 
 

@@ -42,7 +42,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from templates import library, pads, presets, render, scenes, xfeat
+from templates import library, pads, render, scenes, xfeat
 from templates.pads import FAMILIES
 
 MIN_INLIERS = 20        # paper 2.1
@@ -300,28 +300,6 @@ def plausible(affine, size, frame_w, frame_h):
     return min(a, d) > 0 and 0.8 < a / d < 1.25 and WIDTHS[0] < w / frame_w < WIDTHS[1] and fits
 
 
-def blurred(picture, sigma, step: int = 1):
-    """By a Gaussian; if step > 1 nearly so, at 1 / step of the resolution: the box of the one resize and the tent of the other blur, too."""
-    small = cv2.resize(picture, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA) if step > 1 else picture
-    small = cv2.GaussianBlur(small, (0, 0), (sigma ** 2 / step ** 2 - (step > 1) / 4) ** 0.5)
-    return cv2.resize(small, picture.shape[1::-1]) if step > 1 else small
-
-
-def band(picture, step: int = 1):
-    """Edges and lines without noise and without the slow changes of what shines through."""
-    return cv2.GaussianBlur(picture, (0, 0), 1.0) - blurred(picture, 8.0, step)
-
-
-def expected(seen, drawn, step: int = 1, without=0):
-    """The band of a crop, float32 [h, w, 3], if it were the template over what shines through; drawn: RGBA float32, premultiplied.
-
-    without=1: what the template adds to the band of what is behind it.
-    """
-    clear = 1.001 - drawn[..., 3] / 255
-    soft, clear = (cv2.merge([v] * 3) for v in (blurred(clear, 6.0, step), clear))          # NumPy is slow where [h, w, 1] meets [h, w, 3]
-    return band(cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB) + (clear - without) * (blurred(seen * clear, 6.0, step) / soft), step)
-
-
 def refine(image, template, affine, widest=1000, steps=25):
     """Register the drawn template on `image`, uint8 RGB [h, w, 3], to a fraction of a px: (affine [2, 3], likeness -1..1).
 
@@ -344,9 +322,9 @@ def refine(image, template, affine, widest=1000, steps=25):
     for step in range(steps):
         seen = render.crop(image, a, size, cols, rows).astype(np.float32)
         if step == 0:
-            model = there(expected(seen, drawn))
+            model = there(render.expected(seen, drawn))
             system[4] = -model
-        seen = band(seen)
+        seen = render.band(seen)
         system[1] = there(cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=0.125 * scale / a[0, 0]))     # per frame px
         system[3] = there(cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=0.125 * scale / a[1, 1]))
         np.multiply(system[1], u, system[0]), np.multiply(system[3], v, system[2])
@@ -374,11 +352,11 @@ def confirmed(image, template, affine, widest=400, whole=False, without=0):
     drawn = render.draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32)
     rows, cols = drawn.shape[:2]
     seen, likes, share = render.crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32), [], 1.0
-    model = expected(seen, drawn, without=without)
+    model = render.expected(seen, drawn, without=without)
     if without:
         low, high = drawn[..., :3] / 2, 255 - (drawn[..., 3:] - drawn[..., :3]) / 2       # over black and over white, at half opacity
         share = np.average((np.maximum(low - seen, seen - high) < 12).all(2), weights=drawn[..., 3])
-    seen = band(seen) - without * (expected(seen, drawn) - model)
+    seen = render.band(seen) - without * (render.expected(seen, drawn) - model)
     for e in template.elements:
         (x, y), (w, h), r = e.pos, e.mapping[2:], e.radius * whole
         part = tuple(slice(max(0, int((a - r) * scale)), math.ceil((a + n + r) * scale)) for a, n in ((y, h), (x, w)))

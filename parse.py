@@ -28,10 +28,8 @@ import itertools
 import math
 import os
 import re
-import tempfile
 import time
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 from common import artefact
@@ -49,21 +47,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from tqdm import tqdm
 
-import extract
 from model import Packed
-from templates import library, pads, presets, render, scenes
+from templates import library, matching, pads, presets, render, scenes, synthetic
 
-CROP = 128              # px, side of each registered crop; CHOICE: the paper does not give it
-GRID = 11               # cells per axis of a stick's heat map, paper 2.1
-REACH = 1.2             # stick radii at the grid's outermost cell: room for a crop that is slightly off
-UNIT = (GRID - 1) / 2 / REACH          # grid cells per stick radius
-GAIN = 20.0             # CHOICE: logits of a heat map per unit of likeness, to begin with
 PRESS_GAIN = 8.0        # CHOICE: of a button, per unit from rest to pressed
 STILL = 3 + 4 + 4       # channels of what stands still in a video: RGB of the temporal median, RGBA of the template at rest and pressed
-WILD = 0.5              # CHOICE: share of the training's films whose skin is of no known hand
-WILD_TRAINED = 1_000_000                # their seeds are below; those of validation begin here
 AGREED = 100            # CHOICE: frames of a video, about, in which what was read is drawn and compared
-COARSE = 4              # the wide blurs of that comparison are at 1 / COARSE of its resolution: a fifth of the time
 BATCH = 16              # pairs of frames per pass of the network when parsing
 
 
@@ -348,13 +337,13 @@ class Parser(nn.Module):
         self.detail = Sampled(3, net.detail, 3)
         self.still_patches = nn.Conv2d(STILL, net.widths[0], 7, 4, 3, bias=False)
         self.still_detail = Sampled(STILL, net.detail, 3, bias=False)
-        for name, points in (("cells", lattice(torch.linspace(-REACH, REACH, GRID))), ("nine", lattice([-0.67, 0, 0.67])),
+        for name, points in (("cells", lattice(torch.linspace(-matching.REACH, matching.REACH, matching.GRID))), ("nine", lattice([-0.67, 0, 0.67])),
                              ("near", rings((0.6, 4, 0), (1.0, 8, 0), (1.25, 4, 0.5))), ("far", rings((1.0, 4, 0)))):
             self.register_buffer(name, points, persistent=False)
         self.button_in = nn.Linear(2 * len(self.nine) * (net.decoder + net.detail), net.decoder)
         self.button_name = nn.Parameter(torch.zeros(len(artefact.BUTTONS), net.decoder))
         self.button_knob = nn.Linear(net.head, net.decoder)
-        self.button_match = nn.Linear(3 * MARKS, net.decoder)            # of the own frame, the other, the median
+        self.button_match = nn.Linear(3 * matching.MARKS, net.decoder)            # of the own frame, the other, the median
         self.button_out = nn.Linear(net.decoder, 2)                     # pressed, visible
         self.button_trust = nn.Linear(net.decoder, 1)                   # how far to go by the marks
         nn.init.zeros_(self.button_trust.weight)
@@ -407,12 +396,12 @@ class Parser(nn.Module):
         cells = rearrange(maps, "B t s p (i u) (j v) -> B t s (i j) p (u v)", u=3, v=3).to(f.dtype)
         own, median = cells.unbind(-2)
         f = f + look + self.stick_match(torch.cat([own, own.flip(1), median], -1))
-        f = rearrange(F.gelu(f), "B t s (i j) c -> (B t s) c i j", i=GRID)
+        f = rearrange(F.gelu(f), "B t s (i j) c -> (B t s) c i j", i=matching.GRID)
         f = self.gelu(self.stick_mix(f))
-        seen, trust, still = F.interpolate(self.stick_out(f).float(), (FINE, FINE), mode="bilinear", align_corners=False).unbind(1)
+        seen, trust, still = F.interpolate(self.stick_out(f).float(), (matching.FINE, matching.FINE), mode="bilinear", align_corners=False).unbind(1)
         likeness, standing = rearrange(maps.float(), "B t s p i j -> p (B t s) i j")
-        heat = rearrange(seen + GAIN * ((1 + trust) * likeness + still * standing), "(B t s) i j -> B t s (i j)", t=2, s=2)
-        there = rearrange(heat.detach().softmax(-1), "B t s (i u j v) -> B t s (i j) (u v)", i=GRID, j=GRID, u=3).sum(-1)
+        heat = rearrange(seen + matching.GAIN * ((1 + trust) * likeness + still * standing), "(B t s) i j -> B t s (i j)", t=2, s=2)
+        there = rearrange(heat.detach().softmax(-1), "B t s (i u j v) -> B t s (i j) (u v)", i=matching.GRID, j=matching.GRID, u=3).sum(-1)
         f = rearrange(f, "(B t s) c i j -> B t s (i j) c", t=2, s=2)
         knobs = (there.to(f.dtype)[..., None, :] @ f)[..., 0, :]                                        # B t s c
         return heat, knobs
@@ -429,7 +418,7 @@ class Parser(nn.Module):
         clicks = F.pad(self.button_knob(knobs), (0, 0, first, len(artefact.BUTTONS) - first - 2))
         f = F.gelu(self.button_in(f) + self.button_name + clicks + match)
         pressed, seen = self.button_out(f).float().unbind(-1)
-        stands = (marks[..., 0, :2].float().clamp(-0.5, 1.5).mean(-1) - PRESSED) * (marks[..., 0, 3] > 0)       # 0: nothing to compare
+        stands = (marks[..., 0, :2].float().clamp(-0.5, 1.5).mean(-1) - matching.PRESSED) * (marks[..., 0, 3] > 0)       # 0: nothing to compare
         return torch.stack([pressed + PRESS_GAIN * (1 + self.button_trust(f)[..., 0].float()) * stands, seen], -1)
 
 
@@ -468,598 +457,12 @@ def accelerate(parser: Parser, dtype=None) -> Parser:
     return parser
 
 
-# ---- positions: of the template's elements in the crop, of a knob on its grid -----------------------------------
-
-def geometry(layout: dict):
-    """A template's layout -> (boxes f32 [16, 4], sticks f32 [2, 6], shown bool [20]): see Parser.forward; absent ones are 0."""
-    w, h = layout["size"]
-    boxes, sticks, shown = np.zeros((16, 4), np.float32), np.zeros((2, 6), np.float32), np.zeros(20, bool)
-    for name, (x, y, bw, bh) in layout["buttons"].items():
-        i = artefact.BUTTONS.index(name)
-        boxes[i], shown[i] = ((x + bw / 2) / w, (y + bh / 2) / h, bw / 2 / w, bh / 2 / h), True
-    for i, side in enumerate(("LEFT", "RIGHT")):
-        if side in layout["sticks"]:
-            cx, cy, radius, kw, kh = layout["sticks"][side]
-            sticks[i], shown[16 + 2 * i:18 + 2 * i] = (cx / w, cy / h, radius / w, radius / h, kw / 2 / w, kh / 2 / h), True
-    return boxes, sticks, shown
-
-
-def spread(cells):
-    """Positions [..., 2] in cells from the centre -> heat map [..., FINE * FINE]: bilinear over the four places around it."""
-    at = (3 * cells + FINE // 2).clamp(0, FINE - 1)
-    tent = (1 - (at[..., None] - torch.arange(FINE, device=cells.device)).abs()).clamp(min=0)      # ... 2 FINE
-    return (tent[..., 1, :, None] * tent[..., 0, None, :]).flatten(-2)
-
-
-def locate(logits):
-    """Heat map logits [..., FINE * FINE] -> (positions [..., 2] in cells from the centre, share of the mass used).
-
-    Expectation over the 5 x 5 places around the mode: exact for the spread of any position."""
-    p = logits.float().softmax(-1)
-    index = torch.arange(FINE, device=p.device)
-    row, column = p.argmax(-1)[..., None] // FINE, p.argmax(-1)[..., None] % FINE
-    near = ((index - row).abs() <= 2)[..., :, None] & ((index - column).abs() <= 2)[..., None, :]     # ... FINE FINE
-    p = p.unflatten(-1, (FINE, FINE)) * near
-    mass = p.sum((-2, -1))
-    x, y = ((p.sum(axis) * (index - FINE // 2)).sum(-1) / mass / 3 for axis in (-2, -1))
-    return torch.stack([x, y], -1), mass
-
-
 # ---- matched filters: the template, drawn, compared with the crop ---------------------------------------------------
 # Nothing is learned here.  Everything is drawn as faintly as the video shows it, see opacity().  A stick's knob at place p changes the picture
 # of its ground G by d(p) = k(x - p) - alpha(x - p) G(x), where k is the knob's picture, premultiplied, and alpha its opacity.  How much of that
 # a crop shows, less what it shows of the ground, F = crop - SOFT G, is the cosine of their gradients,
 #     S(p) = <grad F, grad d(p)> / (|grad F near p| |grad d(p)|),   and   <grad F, grad d(p)> = <-laplace F, d(p)>
 # is two correlations, of -laplace F with k and of -laplace F times G with alpha: all places at once.
-
-FINE = 3 * GRID                         # places per axis at which a knob is compared: three per cell of the heat map
-STEP = 2 * REACH / (GRID - 1) / 3       # stick radii from one to the next
-WIDE = 256                              # px, width of the crop in which buttons are compared
-MARKS = 4                               # of a button in one picture, see standing()
-PRESSED = 0.5                           # from here on a button stands nearer to its pressed picture
-SOFT = 0.75                             # CHOICE: share of the ground that is taken off a crop; a video is softer than the template, of all of it edges stay
-FLOOR = 0.25                            # CHOICE: share of the mean gradient energy that is added where there is little: noise is no knob
-FAINT = 0.25                            # CHOICE: strength, see standing(), from which a change says something: 3 grey levels
-GRAY = np.float32([0.299, 0.587, 0.114])
-
-
-def laplacian(picture):
-    """-laplace, so that <a, laplacian(b)> = <grad a, grad b>."""
-    return -cv2.Laplacian(picture, cv2.CV_32F, ksize=1)
-
-
-def opacity(rest, median) -> float:
-    """How strongly a video shows its overlay: the least squares fit of the median's gradients, blurred as no video is, to the template's at
-    rest; float32 RGBA, premultiplied, and RGB, of one size."""
-    clear = 1 - rest[..., 3:] / 255
-    behind = (clear * median).sum((0, 1)) / max(clear.sum(), 1)                # the game's mean colour, about
-    drawn, seen = (cv2.GaussianBlur(v, (0, 0), WIDE / 128) for v in (rest[..., :3] + clear * behind, median))
-    curved = laplacian(drawn)
-    energy = float((drawn * curved).sum())
-    if energy < 1:                                                              # nothing is drawn at rest
-        return 1.0
-    return float(np.clip((seen * curved).sum() / energy, 0.3, 1))               # CHOICE: who overlays a pad wants it seen
-
-
-def faint(picture, share):
-    """An RGBA picture, premultiplied, at a share of its opacity."""
-    return (picture * np.float32(share)).round().astype(np.uint8)
-
-
-def standing(size, dd, dcd, xd, xcd, xcx):
-    """Where pictures stand between rest, 0, and pressed, 1: by their colours; by their gradients; how much of their gradients is neither, in
-    units of the change; and how strong the change is, log2 of grey levels / 8: float32 [n, MARKS].
-
-    Of inner products [n]; x: picture less rest; d: pressed less rest, in `size` values; cx and cd: their laplacians."""
-    square = np.maximum(dd, 1e-6)
-    norm = np.maximum(dcd, 1e-3 * square)
-    along = xcd / norm
-    rest = np.maximum(xcx / norm - along * along, 0) ** 0.5
-    return np.stack([xd / square, along, rest, np.log2(1 + (square / size) ** 0.5) / 8], -1).astype(np.float32).clip(-2, 4)
-
-
-def part_of(picture, affine, centre, size, side):
-    """size x size canvas px around a centre, as side x side px: uint8 [side, side, c]; affine: canvas px -> px of the picture."""
-    shift = np.array([[1, 0, centre[0] - size / 2], [0, 1, centre[1] - size / 2], [0, 0, 1]])
-    return render.crop(picture, affine @ shift, (size, size), side, side)
-
-
-class StickFilter:
-    """Compares a picture with the knob drawn at each of FINE x FINE places, up and clicked."""
-
-    def __init__(self, stick, grounds, knobs, scale, median, affine):
-        """stick: centre, travel, knob's w and h, canvas px; grounds: RGBA canvas without sticks; knobs: RGBA canvases of this stick alone, up
-        and clicked, drawn at `scale`; median: the video's, RGB; affine: canvas px -> px of the median."""
-        cx, cy, travel, w, h = stick
-        self.unit = max(STEP * travel, max(w, h) / 128)                         # canvas px per px of the filter; a knob of 10 travels is the largest
-        self.centre, self.kernel = (cx, cy), 2 * math.ceil(max(w, h) / 2 / self.unit) + 3
-        self.side = FINE + self.kernel - 1
-        self.room = 4 * cv2.getOptimalDFTSize(math.ceil(self.side / 4))         # of a spectrum; what wraps around is not used
-        behind, ground = self.gray(median, affine).mean(), self.part(grounds, scale * np.eye(2, 3))         # what shines through, about
-        self.ground = (ground[..., :3] @ GRAY + (1 - ground[..., 3] / np.float32(255)) * behind).astype(np.float32)
-        self.knobs = [self.knob(k, scale) for k in knobs]
-        self.spectra = [(self.spectrum(k), self.spectrum(alpha)) for k, alpha, _ in self.knobs]
-
-    def part(self, picture, affine):
-        return part_of(picture, affine, self.centre, self.side * self.unit, self.side)
-
-    def gray(self, picture, affine):
-        return cv2.transform(self.part(picture, affine).astype(np.float32), GRAY[None])
-
-    def spectrum(self, picture):
-        h, w = picture.shape
-        return cv2.dft(cv2.copyMakeBorder(picture, 0, self.room - h, 0, self.room - w, cv2.BORDER_CONSTANT))
-
-    def knob(self, canvas, scale):
-        """(k, alpha, |grad d(p)| [FINE, FINE])"""
-        edge = math.ceil(self.kernel * self.unit * scale)                       # a knob may stick out of the canvas
-        canvas = cv2.copyMakeBorder(canvas, edge, edge, edge, edge, cv2.BORDER_CONSTANT)
-        picture = part_of(canvas, np.array([[scale, 0, edge], [0, scale, edge]]), self.centre, self.kernel * self.unit, self.kernel)
-        k, alpha, n = (picture[..., :3] @ GRAY).astype(np.float32), picture[..., 3] / np.float32(255), self.kernel
-        norms = np.zeros((5, 5), np.float32)                                    # it changes slowly: a fifth of the places, the others between
-        for i, j in itertools.product(range(5), repeat=2):
-            y, x = (FINE - 1) // 4 * i, (FINE - 1) // 4 * j
-            d = cv2.copyMakeBorder(k - alpha * self.ground[y:y + n, x:x + n], 1, 1, 1, 1, cv2.BORDER_CONSTANT)
-            norms[i, j] = max(float((d * laplacian(d)).sum()), 1.0) ** 0.5
-        return k, alpha, cv2.resize(norms, (FINE, FINE))
-
-    def __call__(self, picture, affine):
-        """S, the greater of up and clicked: float32 [FINE, FINE]; and how the best place stands between the two, see standing()."""
-        seen = self.gray(picture, affine)
-        f = cv2.GaussianBlur(seen - SOFT * self.ground, (0, 0), 1.0)
-        curved, near = laplacian(f), slice(self.kernel // 2, self.kernel // 2 + FINE)
-        energy = cv2.Sobel(f, cv2.CV_32F, 1, 0, ksize=1, scale=0.5) ** 2 + cv2.Sobel(f, cv2.CV_32F, 0, 1, ksize=1, scale=0.5) ** 2
-        floor = (FLOOR * energy.mean() * self.kernel + 1) * self.kernel
-        energy = np.sqrt(cv2.boxFilter(energy, -1, (self.kernel, self.kernel), normalize=False)[near, near] + floor)
-        line, over = self.spectrum(curved), self.spectrum(curved * self.ground)                            # shared by up and clicked
-        found = (cv2.mulSpectrums(line, k, 0, conjB=True) - cv2.mulSpectrums(over, alpha, 0, conjB=True) for k, alpha in self.spectra)
-        found = (cv2.idft(f, flags=cv2.DFT_SCALE)[:FINE, :FINE] for f in found)
-        likeness = functools.reduce(np.maximum, (f / norm for f, (_, _, norm) in zip(found, self.knobs))) / energy
-        row, column = np.unravel_index(likeness.argmax(), likeness.shape)
-        place = np.s_[row:row + self.kernel, column:column + self.kernel]
-        up, clicked = (k + (1 - alpha) * self.ground[place] for k, alpha, _ in (self.knobs[0], self.knobs[-1]))
-        x, d = seen[place] - up, clicked - up
-        cx, cd, x, d = (v.ravel() for v in (laplacian(x), laplacian(d), x, d))
-        return likeness, standing(d.size, d @ d, d @ cd, x @ d, x @ cd, x @ cx)
-
-
-class ButtonFilter:
-    """Where a picture stands between each button at rest and pressed, see standing()."""
-
-    def __init__(self, boxes: dict, looks, median, affine, size):
-        self.canvas = size
-        self.size = WIDE, max(8, round(WIDE * size[1] / size[0]))
-        rest, pressed = (cv2.resize(look, self.size, interpolation=cv2.INTER_AREA).astype(np.float32) for look in looks)
-        still = self.seen(median, affine).astype(np.float32)
-        self.opacity = opacity(rest, still)
-        rest, pressed = self.opacity * rest, self.opacity * pressed
-        clear = 1.001 - rest[..., 3:] / 255
-        ground = cv2.GaussianBlur((still - rest[..., :3]).clip(0), (0, 0), 6.0) / cv2.GaussianBlur(clear, (0, 0), 6.0)[..., None]
-        self.rest = rest[..., :3] + (clear - 0.001) * ground.clip(0, 255)
-        change = pressed - rest
-        change = change[..., :3] - change[..., 3:] / 255 * ground.clip(0, 255)
-        parts, values = {}, np.arange(change.size).reshape(change.shape)
-        for name, box in boxes.items():
-            part = render.region(np.array(box) * WIDE / size[0] + (-1, -1, 2, 2))
-            if np.abs(change[part]).max(initial=0) > 4:
-                parts[artefact.BUTTONS.index(name)] = values[part].ravel()
-        self.buttons, self.sizes = list(parts), np.array([len(p) for p in parts.values()], int)
-        self.values = np.concatenate([*parts.values(), np.zeros(0, int)])                   # of all buttons, one after the other
-        self.change, self.curved = change.take(self.values), laplacian(change).take(self.values)
-        self.norms = self.sums(self.change * self.change), self.sums(self.change * self.curved)
-
-    def seen(self, picture, affine):
-        return render.crop(picture, affine, self.canvas, *self.size)
-
-    def sums(self, values):
-        """Of each button's values."""
-        return np.add.reduceat(values, np.cumsum(self.sizes) - self.sizes)
-
-    def __call__(self, seen):
-        """float32 [16, MARKS]; 0 for what the template does not show."""
-        f, marks = cv2.subtract(seen, self.rest, dtype=cv2.CV_32F), np.zeros((16, MARKS), np.float32)
-        x, curved = f.take(self.values), laplacian(f).take(self.values)
-        marks[self.buttons] = standing(self.sizes, *self.norms, *map(self.sums, (x * self.change, x * self.curved, x * curved)))
-        return marks
-
-
-class MatchedFilter:
-    """What a template predicts, compared with the pictures of a video: for each stick where its knob may be, for each button how pressed it looks."""
-
-    def __init__(self, template, median, affine, show=render.draw, scale=1.0):
-        """median: RGB; affine: canvas px -> px of the median; show(template, buttons, sticks): as render.draw, at `scale`."""
-        layout, rest = render.layout(template), (np.zeros(16, bool), np.zeros(4))
-        self.sticks, buttons = {}, {k: v for k, v in layout["buttons"].items() if not k.endswith("THUMB")}
-        boxes = {name: [v * scale for v in box] for name, box in buttons.items()}
-        looks = render.looks(boxes, lambda on: show(template, on, rest[1]))
-        self.buttons = ButtonFilter(buttons, looks, median, affine, template.size)
-        faintly = lambda *a: faint(show(*a), self.buttons.opacity)              # noqa: E731
-        clicked, grounds = np.array([b.endswith("THUMB") for b in artefact.BUTTONS]), faintly(render.without_sticks(template), *rest)
-        for i, side in enumerate(("LEFT", "RIGHT")):
-            if side in layout["sticks"]:
-                alone = render.stick_alone(template, side)
-                knobs = [faintly(alone, *rest)] + [faintly(alone, clicked, rest[1])] * (f"{side}_THUMB" in layout["buttons"])
-                self.sticks[i] = StickFilter(layout["sticks"][side], grounds, knobs, scale, median, affine)
-        self.still = self.compare(median, affine)
-
-    def compare(self, picture, affine):
-        seen = self.buttons.seen(picture, affine)
-        maps, marks = np.zeros((2, FINE, FINE), np.float32), self.buttons(seen)
-        for i, filter in self.sticks.items():
-            maps[i], click = filter(picture, affine)
-            if len(filter.knobs) > 1:                                           # a click shows on the knob, wherever that is
-                marks[artefact.BUTTONS.index("LEFT_THUMB") + i] = click
-        return maps, marks, seen
-
-    def __call__(self, picture, affine):
-        """(S of the picture and of the median float32 [2 sticks, 2, FINE, FINE], marks of both float32 [16, 2, MARKS], crop uint8 [h, WIDE, 3])."""
-        maps, marks, seen = self.compare(picture, affine)
-        return np.stack([maps, self.still[0]], 1), np.stack([marks, self.still[1]], 1), seen
-
-
-class Agreement:
-    """How well the frames of a video agree with the template drawn in the state that was read; `ways`: of reading the sticks.
-
-    Per button and stick: the correlation of their edges where it is drawn, over all frames that are given; a wrong template draws what the frames do
-    not show.  And of a button, if it is less: how much farther it stands from rest, on average, where it was read as pressed than elsewhere."""
-
-    def __init__(self, template, ways: int = 1):
-        self.template, self.layout, self.scale = template, render.layout(template), WIDE / template.size[0]
-        every = *self.layout["buttons"], *self.layout["sticks"]                 # any way but the first reads the sticks alone
-        self.sums = [{name: np.zeros(3) for name in names} for names in (every, *[self.layout["sticks"]] * (ways - 1))]
-        self.parts = {name: self.part(*box) for name, box in self.layout["buttons"].items()}
-        self.stands = np.zeros((2, 16)), np.zeros((2, 16))                      # sum and number, at rest and pressed
-
-    def add(self, crop, marks, buttons, *sticks):
-        """crop uint8 [h, WIDE, 3] and marks [16, 2, MARKS] of a MatchedFilter; buttons bool [16]; sticks [4] in -1..1, for each way."""
-        each = np.arange(16)
-        self.stands[0][buttons.astype(int), each] += marks[:, 0, :2].clip(-0.5, 1.5).mean(-1)
-        self.stands[1][buttons.astype(int), each] += marks[:, 0, 3] > FAINT     # else there is nothing to compare
-        seen = crop[:round(self.template.size[1] * self.scale)].astype(np.float32)
-        edges = extract.band(seen, COARSE)
-        for sums, axes in zip(self.sums, sticks):
-            model = extract.expected(seen, render.draw(self.template, buttons, axes, self.scale)[:len(seen)].astype(np.float32), COARSE)
-            for side, (cx, cy, travel, w, h) in self.layout["sticks"].items():            # a click shows on the knob, wherever that is
-                x, y = axes[:2].tolist() if side == "LEFT" else axes[2:].tolist()
-                self.parts[side] = self.parts[f"{side}_THUMB"] = self.part(cx + travel * x - w / 2, cy + travel * y - h / 2, w, h)
-            for name in sums:
-                a, b = edges[self.parts[name]].ravel(), model[self.parts[name]].ravel()
-                sums[name] += a @ b, a @ a, b @ b
-
-    def part(self, x, y, w, h):
-        """Of the crop, for a box in canvas px."""
-        return render.region((x * self.scale - 1, y * self.scale - 1, w * self.scale + 2, h * self.scale + 2))
-
-    def result(self, way: int = 0) -> dict:
-        """{name: -1..1}; 0 for what is drawn so faintly that nothing can be compared."""
-        at_rest, pressed = self.stands[0] / np.maximum(self.stands[1], 1)
-        often = self.stands[1] >= 3
-        apart = np.where(often[0], pressed - at_rest, pressed - PRESSED / 2)    # the ground behind shifts both; alone it must do without
-        states = dict(zip(artefact.BUTTONS, np.where(often[1], apart / PRESSED, 1).clip(0, 1)))
-        edges = {name: ab / max((aa * bb) ** 0.5, 1e-6) for name, (ab, aa, bb) in self.sums[way].items()}
-        return {name: round(float(min(value, states.get(name, 1))), 3) for name, value in edges.items()}
-
-
-def read_alone(maps, marks):
-    """What the matched filters say by themselves, the floor of every table: maps [T, 2, 2, FINE, FINE], marks [T, 16, 2, MARKS] ->
-    (buttons bool [T, 16], sticks float32 [T, 4] in grid cells)."""
-    cells, _ = locate(torch.from_numpy(maps[:, :, 0]).flatten(-2) * GAIN)
-    return marks[:, :, 0, :2].clip(-0.5, 1.5).mean(-1) > PRESSED, cells.flatten(-2).numpy()
-
-
-# ---- synthetic overlay frames (paper 2.1) ----------------------------------------------------------------------
-
-def random_states(rng, shown, n: int = 2):
-    """(buttons bool [n, 16], sticks f32 [n, 4]): consecutive states of a pad, from resting to everything at once."""
-    buttons = [rng.random(16) < rng.choice([0.0, 0.08, 0.2, 0.45], p=[0.15, 0.35, 0.35, 0.15])]
-    sticks, flips = [random_sticks(rng)], rng.choice([0.0, 0.05, 0.3])
-    for _ in range(n - 1):
-        buttons.append(buttons[-1] ^ (rng.random(16) < flips))
-        step = np.repeat(rng.choice(3, size=2, p=[0.35, 0.4, 0.25]), 2)      # each stick holds still, moves on, or jumps
-        sticks.append(np.choose(step, (sticks[-1], sticks[-1] + rng.normal(0, 0.2, 4), random_sticks(rng))))
-    return np.stack([without_opposites(rng, b) for b in buttons]) & shown[:16], np.stack(sticks).clip(-1, 1).astype(np.float32)
-
-
-def without_opposites(rng, buttons):
-    """Of two opposite directions, at most one stays pressed."""
-    for pair in ([0, 1], [2, 3]):
-        if buttons[pair].all():
-            buttons[rng.choice(pair)] = False
-    return buttons
-
-
-def random_sticks(rng):
-    """[4] in [-1, 1]: at rest, drifting, in one of eight directions, on the rim, anywhere, or where only square pads reach."""
-    out = np.zeros((2, 2))
-    for stick, kind in enumerate(rng.choice(6, size=2, p=[0.25, 0.1, 0.25, 0.15, 0.2, 0.05])):
-        angle = rng.integers(8) * np.pi / 4 + rng.normal(0, 0.04) if kind == 2 else rng.uniform(0, 2 * np.pi)
-        rim = np.array([np.cos(angle), np.sin(angle)])
-        out[stick] = (0, rng.normal(0, 0.06, 2), rim, rim, rim * rng.random() ** 0.5, rng.uniform(-1, 1, 2))[kind]
-    return out.ravel().clip(-1, 1)
-
-
-def through_codec(rng, frames: list) -> list:
-    """RGB frames of an even size as a video shows them: through a real encoder and back, at a random rate.
-
-    With `av`: x264, MPEG-4, VP8, VP9; without it, what OpenCV can write: MPEG-4."""
-    try:
-        import av
-    except ImportError:
-        with tempfile.TemporaryDirectory() as folder:
-            path, (h, w) = f"{folder}/clip.mp4", frames[0].shape[:2]
-            with VideoWriter(path, 30, w, h) as out:
-                for f in frames:
-                    out.write(f)
-            return [f for _, _, f in read_video(path)]
-    av.logging.set_level(av.logging.PANIC)                              # encoders chat
-    name = rng.choice(["libx264", "mpeg4", "libvpx", "libvpx-vp9"], p=[0.5, 0.3, 0.1, 0.1])
-    coder, reader = av.CodecContext.create(name, "w"), {"libx264": "h264", "libvpx": "vp8", "libvpx-vp9": "vp9"}.get(name, name)
-    coder.height, coder.width = frames[0].shape[:2]
-    coder.pix_fmt, coder.time_base, coder.framerate, coder.thread_count = "yuv420p", Fraction(1, 30), 30, 1
-    if name == "libx264":
-        coder.options = {"crf": str(rng.integers(18, 42)), "preset": str(rng.choice(["superfast", "veryfast", "medium"])), "tune": "zerolatency"}
-    else:
-        coder.bit_rate = int(np.exp(rng.uniform(*np.log((0.04, 0.5)))) * 30 * coder.width * coder.height)        # bits per pixel
-        speed = "-8" if name == "libvpx" else "8"                               # VP8 takes a positive one as leave to follow the clock
-        coder.options = {"deadline": "realtime", "cpu-used": speed, "lag-in-frames": "0"} if "vpx" in name else {}
-    packets = []
-    for i, f in enumerate(frames):
-        picture = av.VideoFrame.from_ndarray(f, "rgb24")
-        picture.pts = i
-        packets += coder.encode(picture)
-    packets += coder.encode(None)
-    decoder = av.CodecContext.create(reader, "r")
-    decoder.extradata, decoder.thread_count = coder.extradata, 1
-    return [f.to_ndarray(format="rgb24") for p in (*packets, None) for f in decoder.decode(p)]
-
-
-def covered(box, by) -> float:
-    """Share of box x, y, w, h that lies under another."""
-    w, h = (max(0.0, min(box[i] + box[i + 2], by[i] + by[i + 2]) - max(box[i], by[i])) for i in (0, 1))
-    return w * h / (box[2] * box[3])
-
-
-class Skin:
-    """A template as it is; or, if `remade`, often a new look made of it: other colours, fainter presses, presses that darken or lighten,
-    buttons whose two looks have changed places.  What is read then has to come from its looks, not from memory."""
-
-    def __init__(self, rng, template, remade: bool = True, scale: float = 1.0):
-        self.template, self.scale = template, scale
-        self.boxes = {name: [v * scale for v in box] for name, box in render.layout(template)["buttons"].items()}
-        self.swap, self.invert = (rng.permutation(3), rng.random() < 0.5) if remade and rng.random() < 0.25 else (None, False)
-        self.strength = rng.uniform(0.12, 1) if remade and rng.random() < 0.45 else 1.0
-        self.tone = rng.uniform(0.2, 0.6) if remade and rng.random() < 0.2 and self.solid() else 0.0
-        self.clicks = np.array([b.endswith("THUMB") for b in artefact.BUTTONS])
-        dpad = [b.startswith("DPAD") and not self.tone for b in artefact.BUTTONS] if any(e.kind == "dpad" for e in template.elements) else [False] * 16
-        self.flip = (rng.random(16) < rng.choice([0, 0.5, 1], p=[0.7, 0.2, 0.1] if remade else [1, 0, 0])) & ~np.array(dpad)
-
-    def solid(self) -> bool:
-        """Can every button be seen at rest?"""
-        rest = render.draw(self.template, np.zeros(16), np.zeros(4), self.scale)
-        return all(rest[render.region(box)][..., 3].mean() > 100 for box in self.boxes.values())
-
-    def pressed(self, template, buttons, sticks):
-        """As render.draw, or with what is pressed darker where it is light and lighter where it is dark."""
-        if not self.tone:
-            return render.draw(template, buttons, sticks, self.scale)
-        out = render.draw(template, buttons & self.clicks, sticks, self.scale)
-        for name, on in zip(artefact.BUTTONS, buttons & ~self.clicks):
-            if on and name in self.boxes:
-                part = out[render.region(self.boxes[name])]
-                color, alpha = part[..., :3].astype(np.float32), part[..., 3:]
-                part[..., :3] = color + self.tone * (np.where(2 * color.mean(-1, keepdims=True) > alpha, 0, alpha) - color)
-        return out
-
-    def draw(self, template, buttons, sticks):
-        """As render.draw; template: the skin's, or some of its elements."""
-        out = self.pressed(template, buttons ^ self.flip, sticks)
-        if self.strength < 1:
-            out = cv2.addWeighted(out, self.strength, self.pressed(template, self.flip, sticks), 1 - self.strength, 0)
-        if self.swap is not None:
-            color, alpha = out[..., self.swap], out[..., 3:]
-            out = np.dstack([alpha - color if self.invert else color, alpha])
-        return out
-
-    def looks(self):
-        """As render.looks."""
-        return render.looks(self.boxes, lambda on: self.draw(self.template, on, np.zeros(4)))
-
-
-def crop_looks(looks):
-    """The looks of a template as the network sees them: uint8 [2, CROP, CROP, 4]."""
-    return np.stack([cv2.resize(look, (CROP, CROP), interpolation=cv2.INTER_AREA) for look in looks])
-
-
-def disguise(rng, item: dict) -> dict:
-    """Now and then the mirror image, or buttons that go by each other's names (not the sticks' clicks): places and names mean little on an unknown pad."""
-    item = dict(item)
-    if rng.random() < 0.15:
-        for key in ("frames", "median", "looks"):
-            item[key] = item[key][..., ::-1, :]
-        for key in ("boxes", "sticks"):
-            item[key] = item[key].copy()
-            item[key][:, 0] = 1 - item[key][:, 0]
-        item["cells"], item["maps"] = item["cells"] * np.float32([-1, 1]), item["maps"][..., ::-1]
-    if rng.random() < 0.15:
-        names = np.arange(18)
-        free = [i for i, b in enumerate(artefact.BUTTONS) if not b.endswith("THUMB")]
-        names[free] = rng.permutation(free)
-        item |= {"boxes": item["boxes"][names[:16]], "buttons": item["buttons"][:, names[:16]], "marks": item["marks"][:, names[:16]], "visible": item["visible"][:, names],
-                 "shown": np.append(item["shown"][names[:16]], item["shown"][16:])}
-    return item
-
-
-class Synthetic(torch.utils.data.Dataset):
-    """Pairs of consecutive crops with the median that goes with them; item i follows from (seed, i // PAIRS) alone.
-
-    A dict: frames uint8 [2, CROP, CROP, 3], median uint8 [CROP, CROP, 3], looks uint8 [2, CROP, CROP, 4], boxes, sticks, shown (see geometry),
-    maps float16 and marks float32 of a MatchedFilter for both frames, buttons bool [2, 16], cells f32 [2, 2, 2] (frame, stick, axis: where the knob is *in this crop*, in cells, so that
-    a crop that is slightly off teaches no wrong place), visible bool [2, 18], family int64.
-    """
-    PAIRS = 4                                       # of one film, which shows one overlay: what it takes to draw a template is shared
-    SCENES, REPAINT = 64, 1024                      # game pictures in use; films until new ones are painted
-    TURN, SKINS = 256, 40                           # films until other skins of no known hand are drawn; how many of them at a time
-    WIDTH = np.log((130, 560))                      # px, of the overlay as displayed
-    DRAWN = (0.25, 0.375, 0.5, 0.75, 1.0)           # scales at which templates are drawn: the least that is not smaller than displayed
-
-    def __init__(self, seed: int, templates: list | None = None, own: list = (), photos: list = (), remade: bool = True, wild: float = WILD):
-        """own: the user's skins, three quarters of the films, drawn as they are; photos: frames of games, RGB, beside the painted ones;
-        remade: new looks are made of the other templates; wild: the share of the others that no known hand has drawn."""
-        known = [t for name, t in library.templates().items() if not pads.held_out(name)] if templates is None else templates
-        self.seed, self.own, self.templates, self.photos, self.remade, self.wild = seed, list(own), list(known), photos, remade, wild
-        self.families = sorted({t.family for t in (*self.own, *self.templates)} | {"wild"})
-        self.era, self.scenes, self.clip = None, [], (None, [])
-
-    def scene(self, rng, group):
-        """A random game picture and its 9 x 6 thumbnail; each era of films has its own set."""
-        if self.era != group // self.REPAINT:
-            cv2.setNumThreads(1)                                        # one process, one core
-            keep_memory()
-            self.era = group // self.REPAINT
-            paints = np.random.default_rng([self.seed, self.era, 1])
-            pictures = [self.photos[paints.integers(len(self.photos))] if len(self.photos) and paints.random() < 0.3 else scenes.paint(paints)
-                        for _ in range(self.SCENES)]
-            self.scenes = [(p, cv2.resize(p, (9, 6), interpolation=cv2.INTER_AREA)) for p in pictures]
-        return self.scenes[rng.integers(self.SCENES)]
-
-    def backgrounds(self, rng, group, w, h, n):
-        """The game behind n consecutive frames, and its temporal median: mostly washed out, sharp if the game stood still."""
-        (picture, thumb), (other, blur) = self.scene(rng, group), self.scene(rng, group)
-        w0, h0 = min(w, picture.shape[1]), min(h, picture.shape[0])
-        drift, cut, behind = rng.normal(0, rng.choice([0, 3, 12]), 2), rng.integers(1, n) if rng.random() < 0.4 else n, []
-        at = rng.random(2) * (np.array(picture.shape[1::-1]) - (w0, h0))
-        for k in range(n):
-            source = other if k >= cut else picture                     # a cut, between the two
-            w0, h0 = min(w, source.shape[1]), min(h, source.shape[0])
-            x, y = (at + k * drift).round().astype(int).clip(0, np.array(source.shape[1::-1]) - (w0, h0))
-            part = source[y:y + h0, x:x + w0]
-            behind.append(part.copy() if (w0, h0) == (w, h) else cv2.resize(part, (w, h)))
-        if rng.random() < 0.2:
-            return behind, behind[-1].copy()
-        washed = cv2.resize(cv2.addWeighted(thumb, 0.5, blur, 0.5, 0), (36, 24), interpolation=cv2.INTER_CUBIC)
-        return behind, cv2.resize(washed, (w, h), interpolation=cv2.INTER_LINEAR)
-
-    @staticmethod
-    def usual(rng, skin):
-        """The overlay as a temporal median shows it: at rest, or the median of three states of a player who holds some buttons
-        most of the time: "unlike the median" must not come to mean "pressed"."""
-        if rng.random() < 0.35:
-            return skin.draw(skin.template, np.zeros(16, bool), np.zeros(4))
-        held, favourite = np.where(rng.random(16) < 0.2, 0.8, 0.1), random_sticks(rng)
-        a, b, c = (skin.draw(skin.template, without_opposites(rng, rng.random(16) < held), (favourite, random_sticks(rng), np.zeros(4))[rng.integers(3)])
-                   for _ in range(3))
-        return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
-
-    def hide(self, rng, group, pictures, bare, boxes):
-        """What may lie over the overlay: nothing, mostly; a banner or a window of the game; or the overlay itself is switched off.
-        Paints it in place and returns visible bool [n, len(boxes[0])]; boxes [n][i] = x, y, w, h in px of the n pictures."""
-        visible, kind = np.ones((len(pictures), len(boxes[0])), bool), rng.random()
-        since = int(rng.integers(len(pictures))) if rng.random() < 0.6 else 0
-        if kind < 0.05:
-            for k in range(since, len(pictures)):
-                pictures[k][:] = bare[k]
-            visible[since:] = False
-        elif kind < 0.2:
-            (h, w), (banner, _) = pictures[0].shape[:2], self.scene(rng, group)
-            bw, bh = (rng.uniform(0.12, 0.8, 2) * (w, h)).astype(int)
-            x, y = (rng.uniform(-0.3, 1, 2) * (w - bw / 2, h - bh / 2)).astype(int).clip(0)
-            part = cv2.resize(banner[:bh, :bw], (bw, bh))
-            for p in pictures[since:]:
-                p[y:y + bh, x:x + bw] = part[:h - y, :w - x]
-            for k in range(since, len(pictures)):
-                visible[k] = [covered(b, (x, y, bw, bh)) < 0.5 for b in boxes[k]]
-        return visible
-
-    def __getitem__(self, index):
-        group = int(index) // self.PAIRS
-        if self.clip[0] != group:
-            self.clip = group, self.film(np.random.default_rng([self.seed, group]), group)
-        return self.clip[1][int(index) % self.PAIRS]
-
-    def choose(self, rng, group):
-        """(template, is it to be remade): one of the user's own, a drawn one of no known hand, or a built-in one."""
-        if self.own and rng.random() < 0.75:
-            return self.own[rng.integers(len(self.own))], False
-        if rng.random() < self.wild:
-            first = group // self.TURN * self.SKINS % WILD_TRAINED + (0 if self.remade else WILD_TRAINED)
-            return library.wild(first + int(rng.integers(self.SKINS))), self.remade
-        return self.templates[rng.integers(len(self.templates))], self.remade
-
-    def film(self, rng, group) -> list:
-        """PAIRS items of one overlay over one game."""
-        template, remade = self.choose(rng, group)
-        w = round(float(np.exp(rng.uniform(*self.WIDTH))))                            # displayed size, frame px
-        fine = next(s for s in self.DRAWN if s == 1 or s * template.size[0] >= w)
-        layout, skin = render.layout(template), Skin(rng, template, remade, fine)
-        boxes, sticks, shown = geometry(layout)
-        damage = rng.choice(["none", "jpeg", "codec"], p=[0.25, 0.3, 0.45])
-        states = [random_states(rng, shown) for _ in range(self.PAIRS)]
-        buttons, positions = (np.concatenate(v) for v in zip(*states))
-        size, edge = np.array(template.size), rng.integers(4, 17, 2)                  # px around it; the codec's blocks lie anywhere
-        h = round(w * size[1] / size[0])
-        room = (np.array([w, h]) + edge + 5) // 2 * 2
-        behind, median = self.backgrounds(rng, group, *room.tolist(), len(buttons))
-        opacity, pictures, scale = rng.uniform(0.45, 1), [b.copy() for b in behind], np.array([w, h]) / size
-        drawn = [skin.draw(template, *state) for state in zip(buttons, positions)]
-        for picture, overlay in zip([*pictures, median], [*drawn, self.usual(rng, skin)]):
-            render.composite(picture, cv2.resize(overlay, (w, h), interpolation=cv2.INTER_AREA), *edge.tolist(), opacity)
-        visible = self.hide(rng, group, pictures, behind, [self.places(layout, p, scale, edge) for p in positions])
-        for k in range(1, len(pictures), 2):
-            if rng.random() < 0.08:                                                   # another frame rate, by blending
-                pictures[k] = cv2.addWeighted(pictures[k], a := rng.uniform(0.6, 1), pictures[k - 1], 1 - a, 0)
-        pictures, median = self.as_shown(rng, pictures, median)
-        if damage == "jpeg":
-            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 96))]
-            pictures = [cv2.imdecode(cv2.imencode(".jpg", p, quality)[1], cv2.IMREAD_COLOR) for p in pictures]
-        elif damage == "codec":
-            pictures = through_codec(rng, [*pictures[:2], *pictures])[2:]             # its first frames are better than those that follow
-        off = rng.uniform(-0.5, 0.5, 2) / CROP * size                                 # localization error, template px
-        stretch = 1 + rng.uniform(-0.004, 0.004, 2)
-        believed = np.stack([*np.diag(scale * stretch), edge + scale * off], 1)       # what the localizer says
-        crops = np.stack([render.crop(p, believed, template.size, CROP, CROP) for p in (*pictures, median)])
-        compare = MatchedFilter(template, median, believed, skin.draw, fine)
-        maps, marks, _ = map(np.stack, zip(*[compare(p, believed) for p in pictures]))
-        cells = np.zeros((len(pictures), 2, 2), np.float32)
-        for s, side in enumerate(("LEFT", "RIGHT")):
-            if side in layout["sticks"]:
-                centre, radius = np.array(layout["sticks"][side][:2]), layout["sticks"][side][2]
-                seen = (centre + radius * positions[:, 2 * s:2 * s + 2] - off) / stretch
-                cells[:, s] = (seen - centre) / radius * UNIT
-        fixed = {"median": crops[-1], "looks": crop_looks(skin.looks()), "boxes": boxes, "sticks": sticks, "shown": shown,
-                 "family": self.families.index(template.family)}
-        frames = {"frames": crops[:-1], "maps": maps.astype(np.float16), "marks": marks, "buttons": buttons, "cells": cells,
-                  "visible": visible & np.append(shown[:16], shown[16::2])}
-        items = [fixed | {k: v[i:i + 2] for k, v in frames.items()} for i in range(0, len(pictures), 2)]
-        return [{k: np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v for k, v in (disguise(rng, item) if remade else item).items()}
-                for item in items]
-
-    @staticmethod
-    def places(layout, positions, scale, edge):
-        """Where the 16 buttons and the two knobs are in a picture, x, y, w, h px; far outside what the template does not show."""
-        out = [[-99.0, -99.0, 1.0, 1.0]] * 18
-        for name, box in layout["buttons"].items():
-            out[artefact.BUTTONS.index(name)] = [*(box[:2] * scale + edge), *(box[2:] * scale)]
-        for i, side in enumerate(("LEFT", "RIGHT")):
-            if side in layout["sticks"]:
-                x, y, radius, kw, kh = layout["sticks"][side]
-                knob = np.array([x, y]) + radius * positions[2 * i:2 * i + 2] - (kw / 2, kh / 2)
-                out[16 + i] = [*(knob * scale + edge), *((kw, kh) * scale)]
-        return out
-
-    @staticmethod
-    def as_shown(rng, pictures, median):
-        """Recoloured, tinted and softened as streams do, all of them alike."""
-        every = [*pictures, median]
-        if rng.random() < 0.1:
-            swap = rng.permutation(3)
-            every = [np.ascontiguousarray(p[..., swap]) for p in every]
-        if rng.random() < 0.3:
-            tint = np.hstack([np.diag(rng.uniform(0.75, 1.2, 3)), rng.normal(0, 12, (3, 1))])
-            every = [cv2.transform(p, tint) for p in every]
-        if rng.random() < 0.25:                                                       # scaled down by the streamer, and up again
-            (h, w), f = median.shape[:2], rng.uniform(0.55, 0.95)
-            every = [cv2.resize(cv2.resize(p, (round(w * f), round(h * f)), interpolation=cv2.INTER_AREA), (w, h)) for p in every]
-        return every[:-1], every[-1]
 
 
 # ---- training ------------------------------------------------------------------------------------------------------
@@ -1080,7 +483,7 @@ def loss_fn(buttons, heat, seen, batch):
     visible = batch["visible"]
     press = F.binary_cross_entropy_with_logits(buttons.float(), batch["buttons"].float(), reduction="none")[visible[..., :16]].mean()
     there = visible[..., 16:]
-    target, log_p = spread(batch["cells"])[there], heat[there].float().log_softmax(-1)
+    target, log_p = matching.spread(batch["cells"])[there], heat[there].float().log_softmax(-1)
     place = (torch.special.xlogy(target, target) - target * log_p).sum(-1).mean() if len(target) else heat.sum() * 0
     shown = torch.cat([batch["shown"][:, :16], batch["shown"][:, 16::2]], 1)[:, None].expand_as(seen)
     sight = F.binary_cross_entropy_with_logits(seen.float(), visible.float(), reduction="none")[shown].mean()
@@ -1095,7 +498,7 @@ def validate(parser: Parser, batches, families: list, device: str) -> dict:
     for b in tqdm(batches, "validation", leave=False, delay=5):
         buttons, heat, seen, b = read_batch(parser, b, device)
         shown = torch.cat([b["shown"][:, :16], b["shown"][:, 16::2]], 1)[:, None].expand_as(seen)
-        parts.append([v.cpu().numpy() for v in (b["family"], shown, b["visible"], seen > 0, buttons > 0, b["buttons"], locate(heat)[0], b["cells"])])
+        parts.append([v.cpu().numpy() for v in (b["family"], shown, b["visible"], seen > 0, buttons > 0, b["buttons"], matching.locate(heat)[0], b["cells"])])
     family, shown, visible, seen, said, true, cells, where = map(np.concatenate, zip(*parts))
     table = {}
     for name in [*families, "all"]:
@@ -1104,7 +507,7 @@ def validate(parser: Parser, batches, families: list, device: str) -> dict:
             continue
         m, there = visible[mine, :, :16], visible[mine, :, 16:]
         s, t, hit = said[mine][m], true[mine][m], (said[mine][m] & true[mine][m]).sum()
-        x, y = cells[mine][there] / UNIT, where[mine][there] / UNIT
+        x, y = cells[mine][there] / matching.UNIT, where[mine][there] / matching.UNIT
         table[name] = {"frames": 2 * int(mine.sum()), "accuracy": (s == t).mean(), "silence": (~t).mean(), "recall": hit / max(t.sum(), 1),
                        "f1": 2 * hit / max(s.sum() + t.sum(), 1), "visible": (seen == visible)[mine][shown[mine]].mean()}
         if len(y) > 20:
@@ -1190,8 +593,8 @@ def train(cfg: TrainConfig) -> None:
     photos = scenes.film_frames(cfg.backgrounds) if cfg.backgrounds else []
     held_out = [t for name, t in library.templates().items() if pads.held_out(name)]
     own = list(presets.read_skins(cfg.templates).values()) if cfg.templates else []
-    data = Synthetic(cfg.seed, list(library.templates().values()) if cfg.everything else None, own, photos)
-    test = Synthetic(cfg.seed + 1_000_003, own or held_out, photos=photos, remade=False, wild=0 if own else WILD)
+    data = synthetic.Synthetic(cfg.seed, list(library.templates().values()) if cfg.everything else None, own, photos)
+    test = synthetic.Synthetic(cfg.seed + 1_000_003, own or held_out, photos=photos, remade=False, wild=0 if own else synthetic.WILD)
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
     print(f"train parser {cfg.net} on {device}: {len(own) + len(data.templates)} templates, {f'{len(own)} of them to adapt to' if own else f'{0 if cfg.everything else len(held_out)} held out'}, "
           f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
@@ -1246,10 +649,10 @@ def compared(video, overlay: dict, template):
     size, filters = np.array(template.size), []
     for median in overlay["median"]:
         a, b = median.shape[1::-1] / size
-        filters.append(MatchedFilter(template, median, np.array([[a, 0, 0], [0, b, 0]])))
+        filters.append(matching.MatchedFilter(template, median, np.array([[a, 0, 0], [0, b, 0]])))
     for seconds, place, frame in with_places(video, overlay):
         affine = overlay["affine"][place]
-        yield seconds, place, render.crop(frame, affine, template.size, CROP, CROP), *filters[place](frame, affine)
+        yield seconds, place, render.crop(frame, affine, template.size, synthetic.CROP, synthetic.CROP), *filters[place](frame, affine)
 
 
 def in_pairs(frames, pairs: int):
@@ -1266,14 +669,14 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
     overlay: as artefact.read gives it; template: as render.stored does.
 
     One pass; of each frame only the answer is kept.  Frames that do not show the overlay: nothing pressed, confidence 0."""
-    boxes, sticks, shown = geometry(layout := render.layout(template))
+    boxes, sticks, shown = matching.geometry(layout := render.layout(template))
     out = {"buttons": [], "sticks": [], "alone": [], "confidence": [], "time": []}
-    compare, ways = Agreement(template, 2), ("sticks", "alone")                         # by the network, and by the matched filter alone
+    compare, ways = matching.Agreement(template, 2), ("sticks", "alone")                         # by the network, and by the matched filter alone
     every = max(1, (count := video_facts(video)["frames"]) // AGREED)
     shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
-    medians = np.stack([cv2.resize(m, (CROP, CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
+    medians = np.stack([cv2.resize(m, (synthetic.CROP, synthetic.CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
     looks = render.looks(layout["buttons"], lambda on: render.draw(template, on, np.zeros(4)))
-    looks = torch.from_numpy(crop_looks(looks))[None].to(device)
+    looks = torch.from_numpy(synthetic.crop_looks(looks))[None].to(device)
     at = [torch.from_numpy(a)[None].to(device) for a in (boxes, sticks)]
 
     @functools.lru_cache(1)
@@ -1290,18 +693,18 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
             with contextlib.nullcontext() if device == "cpu" else autocast(device):
                 fixed = prepared(tuple(map(tuple, place[:1] if (place == place[0, 0]).all() else place)))
                 logits, heat, sight = parser.read(beside(frames), maps, marks, *fixed)
-            cells, mass = locate(heat)
+            cells, mass = matching.locate(heat)
             p, visible = logits.float().sigmoid(), sight.float().sigmoid()
             sure = (visible * torch.cat([(2 * p - 1).abs(), mass], -1))[..., shows].mean(-1)
             sure *= (visible > 0.5).float()[..., shows].mean(-1) > 0.5                  # most of it hidden: confidence 0
-            alone, there = locate(GAIN * maps[..., 0, :, :].flatten(-2))[0], visible[..., 16:, None] > 0.5
+            alone, there = matching.locate(matching.GAIN * maps[..., 0, :, :].flatten(-2))[0], visible[..., 16:, None] > 0.5
             p = p * (visible[..., :16] > 0.5)
             for key, value in (("buttons", p), ("sticks", (cells * there).flatten(-2)), ("alone", (alone * there).flatten(-2)), ("confidence", sure)):
                 out[key].append(value.flatten(0, 1)[:real].cpu().numpy())
             first = sum(map(len, out["time"]))
             for i in range(-first % every, real, every):
                 if out["confidence"][-1][i] > 0:
-                    compare.add(wide[i], seen[2][i], out["buttons"][-1][i] > 0.5, *((out[way][-1][i] / UNIT).clip(-1, 1) for way in ways))
+                    compare.add(wide[i], seen[2][i], out["buttons"][-1][i] > 0.5, *((out[way][-1][i] / matching.UNIT).clip(-1, 1) for way in ways))
             out["time"].append(seconds[:real])
             bar.update(real)
     out = {k: np.concatenate(v) for k, v in out.items()}
@@ -1328,7 +731,7 @@ def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
         frames = tqdm(with_places(video, overlay), "preview", len(actions["time"]), leave=False)
         for (_, place, frame), buttons, sticks in zip(frames, actions["buttons"], actions["sticks"]):
             crop, pad = render.crop(frame, overlay["affine"][place], template.size, w, h), np.full((h, w, 3), 60, np.uint8)
-            render.composite(pad, render.draw(template, buttons > 0.5, (sticks / UNIT).clip(-1, 1), scale), 0, 0)
+            render.composite(pad, render.draw(template, buttons > 0.5, (sticks / matching.UNIT).clip(-1, 1), scale), 0, 0)
             out.write(cv2.copyMakeBorder(np.hstack([crop, pad]), 0, h % 2, 0, 0, cv2.BORDER_REPLICATE))
 
 
@@ -1380,7 +783,7 @@ def parse_video(video: str, cfg: Config) -> Path | None:
         cv2.setNumThreads(1)                                            # small pictures: more threads cost more than they bring
         device, start = pick_device(cfg.device), time.monotonic()
         actions, agreement = read_actions(loaded(weights, device), video, overlay, template, device)
-        artefact.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=UNIT, fps=video_facts(video)["fps"], agreement=agreement,
+        artefact.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=matching.UNIT, fps=video_facts(video)["fps"], agreement=agreement,
                   **{k: info[k] for k in ("template", "family", "layout")}, recipe=recipe)
         frames, seconds = len(actions["time"]), time.monotonic() - start
         tqdm.write(f"{target}: {frames:,} frames in {seconds:.1f} s ({frames / seconds:.0f}/s), {info['template']}, "

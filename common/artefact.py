@@ -20,7 +20,7 @@ BUTTONS = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "SOUTH", "EAST", "
            "LEFT_SHOULDER", "RIGHT_SHOULDER", "LEFT_TRIGGER", "RIGHT_TRIGGER",
            "LEFT_THUMB", "RIGHT_THUMB", "BACK", "START")
 STICKS = ("LEFT_X", "LEFT_Y", "RIGHT_X", "RIGHT_Y")
-AGREES = 0.5            # CHOICE: a button or stick is trusted from this agreement of its reading with the frames on, see parse.Agreement
+AGREES = 0.5            # CHOICE: a button or stick is trusted from this agreement of its reading with the frames on, see matching.Agreement
 HELD = 0.9              # CHOICE: a button that is down for more of a video, as few are (an accelerator), must agree better:
 HELD_AGREES = 0.8
 MENU = [BUTTONS.index("BACK"), BUTTONS.index("START")]

@@ -270,3 +270,25 @@ def idle(template, ground, scale=1.0):
     frame[:] = ground
     composite(frame, picture, 0, 0)
     return frame
+
+
+def blurred(picture, sigma, step: int = 1):
+    """By a Gaussian; if step > 1 nearly so, at 1 / step of the resolution: the box of the one resize and the tent of the other blur, too."""
+    small = cv2.resize(picture, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA) if step > 1 else picture
+    small = cv2.GaussianBlur(small, (0, 0), (sigma ** 2 / step ** 2 - (step > 1) / 4) ** 0.5)
+    return cv2.resize(small, picture.shape[1::-1]) if step > 1 else small
+
+
+def band(picture, step: int = 1):
+    """Edges and lines without noise and without the slow changes of what shines through."""
+    return cv2.GaussianBlur(picture, (0, 0), 1.0) - blurred(picture, 8.0, step)
+
+
+def expected(seen, drawn, step: int = 1, without=0):
+    """The band of a crop, float32 [h, w, 3], if it were the template over what shines through; drawn: RGBA float32, premultiplied.
+
+    without=1: what the template adds to the band of what is behind it.
+    """
+    clear = 1.001 - drawn[..., 3] / 255
+    soft, clear = (cv2.merge([v] * 3) for v in (blurred(clear, 6.0, step), clear))          # NumPy is slow where [h, w, 1] meets [h, w, 3]
+    return band(cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB) + (clear - without) * (blurred(seen * clear, 6.0, step) / soft), step)

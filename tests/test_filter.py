@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import filter
+from templates import synthetic
 
 FPS, T = 30, 90
 
@@ -88,9 +89,8 @@ def test_a_rare_press_in_a_long_video_stays():
 
 
 def test_usual_player_is_the_one_that_the_parser_learned_from():
-    import parse
     rng, shown = np.random.default_rng(0), np.ones(20, bool)
-    assert np.mean([parse.random_states(rng, shown, 2)[0][1] for _ in range(3000)]) == pytest.approx(filter.DOWN, abs=0.01)
+    assert np.mean([synthetic.random_states(rng, shown, 2)[0][1] for _ in range(3000)]) == pytest.approx(filter.DOWN, abs=0.01)
 
 
 def test_rows_without_the_overlay_say_nothing_of_the_player(tmp_path):

@@ -23,7 +23,7 @@ from common.pictures import VideoWriter, read_video, video_facts
 from common.training import batches
 
 import parse  # noqa: E402
-from templates import library, pads, render, scenes
+from templates import library, matching, pads, render, scenes, synthetic
 
 WEIGHTS = ROOT / "weights" / "parse.safetensors"
 
@@ -69,7 +69,7 @@ def stored(template):
 
 def compared(count):
     """Maps and marks of a matched filter, of nothing: of `count` pairs of frames."""
-    return torch.zeros(count, 2, 2, 2, parse.FINE, parse.FINE), torch.zeros(count, 2, 16, 2, parse.MARKS)
+    return torch.zeros(count, 2, 2, 2, matching.FINE, matching.FINE), torch.zeros(count, 2, 16, 2, matching.MARKS)
 
 
 def fill(name, shape):
@@ -124,7 +124,7 @@ def test_published_encoders_can_be_started_from(tmp_path):
 def test_shapes_and_size():
     parser = parse.Parser(parse.NETS["compact"])
     assert 0.8e6 < sum(p.numel() for p in parser.parameters()) < 1.5e6
-    frames = torch.zeros(3, 2, parse.CROP, parse.CROP, 3, dtype=torch.uint8)
+    frames = torch.zeros(3, 2, synthetic.CROP, synthetic.CROP, 3, dtype=torch.uint8)
     looks = torch.stack([frames[:, 0], frames[:, 0] + 255], 1)[..., [0, 0, 0, 1]]
     looks[:, 1, ..., 3] = 51                                                          # 1 px in 5 is the template's, white
     looks[:, 1, ..., :3] = 51
@@ -182,34 +182,34 @@ def test_the_fast_network_says_the_same(dtype, tolerance):
     assert sum(isinstance(m, parse.Packed) for m in fast.modules()) > 40
     apart = []
     with torch.no_grad():
-        for b in batches(parse.Synthetic(11), 0, 12, 4):
+        for b in batches(synthetic.Synthetic(11), 0, 12, 4):
             x, still = parse.beside(b["frames"]), parse.still_input(b["median"][:, None].expand_as(b["frames"]), b["looks"])
             want = plain(x, b["maps"], b["marks"], still, b["boxes"], b["sticks"])
             found = fast.read(x, b["maps"], b["marks"], *fast.prepare(still, b["boxes"], b["sticks"]))
             assert all((a - f).abs().max() < tolerance for a, f in zip(want[::2], found[::2]))
-            (at, mass), (there, _) = parse.locate(want[1]), parse.locate(found[1])
+            (at, mass), (there, _) = matching.locate(want[1]), matching.locate(found[1])
             apart += (at - there).abs().amax(-1)[mass > 0.6].tolist()                   # where there is a peak
     assert len(apart) > 10 and max(apart) < tolerance
 
 
 def test_heat_map_by_hand():
-    heat = parse.spread(torch.tensor([0.25, -1.5])).view(33, 33)                      # three places a cell: x at 16.75, y at 11.5
+    heat = matching.spread(torch.tensor([0.25, -1.5])).view(33, 33)                      # three places a cell: x at 16.75, y at 11.5
     assert heat[11, 17] == heat[12, 17] == 0.375 and heat[11, 16] == heat[12, 16] == 0.125 and heat.sum() == 1
-    at, mass = parse.locate(heat.flatten().log())
+    at, mass = matching.locate(heat.flatten().log())
     assert torch.allclose(at, torch.tensor([0.25, -1.5]), atol=1e-6) and mass == pytest.approx(1)
 
 
 def test_read_out_is_exact_everywhere():
     where = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)) * 10 - 5
-    assert (parse.locate(parse.spread(where).log())[0] - where).abs().max() < 1e-5
-    far = parse.spread(torch.tensor([3.3, 2.0])) * 0.7 + parse.spread(torch.tensor([-4.0, -4.0])) * 0.3
-    at, mass = parse.locate(far.log())                                                # a second, weaker peak does not pull
+    assert (matching.locate(matching.spread(where).log())[0] - where).abs().max() < 1e-5
+    far = matching.spread(torch.tensor([3.3, 2.0])) * 0.7 + matching.spread(torch.tensor([-4.0, -4.0])) * 0.3
+    at, mass = matching.locate(far.log())                                                # a second, weaker peak does not pull
     assert torch.allclose(at, torch.tensor([3.3, 2.0]), atol=1e-5) and mass == pytest.approx(0.7)
 
 
 def test_geometry_by_hand():
     layout = {"size": [200, 100], "buttons": {"SOUTH": [150, 50, 20, 10]}, "sticks": {"RIGHT": [50, 40, 10, 30, 20]}}
-    boxes, sticks, shown = parse.geometry(layout)
+    boxes, sticks, shown = matching.geometry(layout)
     assert np.allclose(boxes[4], [0.8, 0.55, 0.05, 0.05]) and np.allclose(sticks[1], [0.25, 0.4, 0.05, 0.1, 0.075, 0.1])
     assert np.flatnonzero(shown).tolist() == [4, 18, 19] and not boxes[:4].any() and not sticks[0].any()
 
@@ -232,17 +232,17 @@ def test_the_template_alone_says_where_the_knob_is_and_what_is_pressed(name):
     """Nothing learned: places within a tenth of the travel, buttons from what their pictures change."""
     template, rng = library.wild(int(name[5:])) if name.startswith("wild") else library.templates()[name], np.random.default_rng(3)
     layout = render.layout(template)
-    buttons, sticks = play(rng, 40, parse.geometry(layout)[2][:16])
+    buttons, sticks = play(rng, 40, matching.geometry(layout)[2][:16])
     frames, affine, median = filmed(template, zip(buttons, sticks))
-    compare = parse.MatchedFilter(template, median, affine)
+    compare = matching.MatchedFilter(template, median, affine)
     maps, marks, _ = map(np.stack, zip(*[compare(f, affine) for f in frames]))
-    pressed, cells = parse.read_alone(maps, marks)
-    assert maps.shape == (40, 2, 2, 33, 33) and marks.shape == (40, 16, 2, parse.MARKS) and np.abs(maps).max() <= 1.001
+    pressed, cells = matching.read_alone(maps, marks)
+    assert maps.shape == (40, 2, 2, 33, 33) and marks.shape == (40, 16, 2, matching.MARKS) and np.abs(maps).max() <= 1.001
     for i, side in enumerate(("LEFT", "RIGHT")):
         axes = slice(2 * i, 2 * i + 2)
         if side in layout["sticks"]:
-            assert np.median(np.abs(cells[:, axes] / parse.UNIT - sticks[:, axes])) < 0.03
-            assert (np.abs(cells[:, axes] / parse.UNIT - sticks[:, axes]).max(1) < 0.1).mean() > 0.9
+            assert np.median(np.abs(cells[:, axes] / matching.UNIT - sticks[:, axes])) < 0.03
+            assert (np.abs(cells[:, axes] / matching.UNIT - sticks[:, axes]).max(1) < 0.1).mean() > 0.9
         else:
             assert not maps[:, i].any()
     shown = [i for i, b in enumerate(artefact.BUTTONS) if b in layout["buttons"] and not b.endswith("THUMB")]
@@ -251,13 +251,13 @@ def test_the_template_alone_says_where_the_knob_is_and_what_is_pressed(name):
 
 def test_untrained_the_network_reads_sticks_as_the_matched_filter_does():
     torch.manual_seed(0)
-    parser, maps = parse.Parser(parse.NETS["compact"]).eval(), torch.rand(2, 2, 2, 2, parse.FINE, parse.FINE) * 0.1
+    parser, maps = parse.Parser(parse.NETS["compact"]).eval(), torch.rand(2, 2, 2, 2, matching.FINE, matching.FINE) * 0.1
     maps[0, 1, 0, 0, 7, 30] = maps[1, 0, 1, 0, 16, 16] = 1.0                          # row 7, column 30; the centre
-    frames = torch.zeros(2, 2, parse.CROP, parse.CROP, 3, dtype=torch.uint8)
-    still = parse.still_input(frames, torch.zeros(2, 2, parse.CROP, parse.CROP, 4, dtype=torch.uint8))
+    frames = torch.zeros(2, 2, synthetic.CROP, synthetic.CROP, 3, dtype=torch.uint8)
+    still = parse.still_input(frames, torch.zeros(2, 2, synthetic.CROP, synthetic.CROP, 4, dtype=torch.uint8))
     with torch.no_grad():
         heat = parser(parse.beside(frames), maps, compared(2)[1], still, torch.full((2, 16, 4), 0.3), torch.full((2, 2, 6), 0.3))[1]
-    cells, mass = parse.locate(heat)
+    cells, mass = matching.locate(heat)
     assert torch.allclose(cells[0, 1, 0], torch.tensor([14 / 3, -3.0]), atol=0.02) and torch.allclose(cells[1, 0, 1], torch.zeros(2), atol=0.02)
 
 
@@ -267,7 +267,7 @@ def test_agreement_falls_with_a_wrong_reading_and_with_a_wrong_template():
     frames, affine, median = filmed(template, zip(buttons, sticks))
 
     def agreement(template, buttons, sticks):
-        found, compare = parse.Agreement(template), parse.MatchedFilter(template, median, affine)
+        found, compare = matching.Agreement(template), matching.MatchedFilter(template, median, affine)
         for frame, b, s in zip(frames, buttons, sticks):
             _, marks, crop = compare(frame, affine)
             found.add(crop, marks, b, s)
@@ -286,7 +286,7 @@ def test_agreement_falls_with_a_wrong_reading_and_with_a_wrong_template():
 # ---- synthetic frames ----------------------------------------------------------------------------------------
 
 def test_synthetic_frames_follow_from_the_seed():
-    a, b, other = parse.Synthetic(3), parse.Synthetic(3), parse.Synthetic(4)
+    a, b, other = synthetic.Synthetic(3), synthetic.Synthetic(3), synthetic.Synthetic(4)
     b[11]                                                                             # the order of asking does not matter
     for i in (5, 6, 8):                                                               # some of them through a codec
         first, second, third = a[i], b[i], other[i]
@@ -295,10 +295,10 @@ def test_synthetic_frames_follow_from_the_seed():
 
 
 def test_what_is_held_out_is_not_trained_on():
-    data = parse.Synthetic(0)
+    data = synthetic.Synthetic(0)
     assert len(data.templates) == len(pads.TEMPLATES) - 45 and not any(pads.held_out(t.name) for t in data.templates)
     own = [t for n, t in library.templates(("nes-chrome",)).items()]
-    mixed = parse.Synthetic(0, own=own)
+    mixed = synthetic.Synthetic(0, own=own)
     shapes = [mixed[i]["family"] == mixed.families.index("nes") for i in range(40)]
     assert 20 <= sum(shapes) <= 38                                                    # three quarters, and a few of the others
 
@@ -307,7 +307,7 @@ def test_a_real_encoder_leaves_its_marks():
     rng, scene = np.random.default_rng(2), scenes.paint(np.random.default_rng(5))[:180, :260]
     clip, errors = [np.ascontiguousarray(scene[2 * k:2 * k + 96, k:k + 128]) for k in range(4)], []
     for _ in range(12):
-        out = parse.through_codec(rng, clip)
+        out = synthetic.through_codec(rng, clip)
         assert len(out) == 4 and all(f.shape == (96, 128, 3) and f.dtype == np.uint8 for f in out)
         errors.append(np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(clip, out)]))
     assert 0.3 < min(errors) and max(errors) < 40
@@ -316,7 +316,7 @@ def test_a_real_encoder_leaves_its_marks():
 def test_without_the_optional_encoder_opencv_does_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     clip = [scenes.paint(np.random.default_rng(5))[:96, :128]] * 3
-    out = parse.through_codec(np.random.default_rng(0), clip)
+    out = synthetic.through_codec(np.random.default_rng(0), clip)
     assert len(out) == 3 and 0.1 < np.abs(out[1].astype(int) - clip[1]).mean() < 40
 
 
@@ -328,10 +328,10 @@ def test_new_looks_of_a_template_are_what_is_drawn(name):
     rest, full = looks_of(template)
     names = [n for n in boxes if not n.endswith("THUMB")]
     assert all((rest != full)[render.region(boxes[n])].any() for n in boxes), "every button has two looks"
-    made = [parse.Skin(np.random.default_rng(seed), template) for seed in range(40)]
+    made = [synthetic.Skin(np.random.default_rng(seed), template) for seed in range(40)]
     assert any(m.invert for m in made) and any(m.strength < 1 for m in made) and any(m.flip.any() for m in made)
     assert any(m.tone for m in made) == made[0].solid()
-    plain = parse.Skin(np.random.default_rng(0), template, remade=False)
+    plain = synthetic.Skin(np.random.default_rng(0), template, remade=False)
     assert (plain.looks() == looks_of(template)).all()
     for skin in made:
         rest, full = skin.looks()
@@ -345,11 +345,11 @@ def test_new_looks_of_a_template_are_what_is_drawn(name):
 
 
 def test_disguises_keep_their_labels():
-    data = parse.Synthetic(0)
+    data = synthetic.Synthetic(0)
     plain = [data[i] for i in range(12)]
     for item in plain:
         for seed in range(8):
-            out = parse.disguise(np.random.default_rng(seed), item)
+            out = synthetic.disguise(np.random.default_rng(seed), item)
             mirrored = not np.array_equal(out["frames"], item["frames"])
             for (x, y, w, h), p, s in zip(out["boxes"], out["buttons"].T, out["shown"]):
                 if s:
@@ -360,10 +360,10 @@ def test_disguises_keep_their_labels():
 
 
 def test_covered_elements_are_labelled_invisible():
-    data, template = parse.Synthetic(0), library.templates()["ps4-dark"]
+    data, template = synthetic.Synthetic(0), library.templates()["ps4-dark"]
     layout, size = render.layout(template), np.array(template.size)
     places = [data.places(layout, np.zeros(4), size * 0 + 1.0, np.zeros(2))] * 2
-    assert parse.covered([10, 10, 20, 20], [20, 0, 100, 100]) == 0.5 and parse.covered([0, 0, 5, 5], [5, 0, 9, 9]) == 0
+    assert synthetic.covered([10, 10, 20, 20], [20, 0, 100, 100]) == 0.5 and synthetic.covered([0, 0, 5, 5], [5, 0, 9, 9]) == 0
     hidden = partly = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
@@ -388,7 +388,7 @@ def test_labels_say_where_the_knob_is_drawn():
     cv2.circle(atlas, (15, 238), 12, (255,) * 4, -1)
     cv2.circle(atlas, (15, 271), 12, (255,) * 4, -1)                                  # the pressed stick looks the same
     elements = (render.Element("texture", "", (0, 0), (0, 0, 320, 220)), render.Element("stick", "LEFT", (145, 95), (0, 223, 31, 31), 60.0))
-    data = parse.Synthetic(0, [render.Template("knob", "generic", (320, 220), atlas, elements)], wild=0)
+    data = synthetic.Synthetic(0, [render.Template("knob", "generic", (320, 220), atlas, elements)], wild=0)
     errors, blob = [], np.pi * (12 * 128 / 320) * (12 * 128 / 220)                    # px of the knob in the crop
     for item in map(data.__getitem__, range(60)):
         assert item["frames"].shape == (2, 128, 128, 3) and item["frames"].dtype == np.uint8
@@ -399,13 +399,13 @@ def test_labels_say_where_the_knob_is_drawn():
             y, x = np.nonzero(light > (light.max() / 2 + np.median(light) / 2))
             if seen and 0.8 * blob < len(x) < 1.2 * blob and max(np.ptp(x), np.ptp(y)) < 18:          # the knob, and nothing of the game
                 at = (np.array([x.mean(), y.mean()]) + 4.5) / 128
-                errors.append(abs((at - centre) / travel * parse.UNIT - cells).max())                 # cells; one is 4 px here
+                errors.append(abs((at - centre) / travel * matching.UNIT - cells).max())                 # cells; one is 4 px here
     assert len(errors) > 30 and np.median(errors) < 0.08 and np.percentile(errors, 90) < 0.25, errors
 
 
 def test_states_cover_the_pad():
     rng, shown = np.random.default_rng(0), np.ones(20, bool)
-    buttons, sticks = (np.concatenate(v) for v in zip(*(parse.random_states(rng, shown) for _ in range(400))))
+    buttons, sticks = (np.concatenate(v) for v in zip(*(synthetic.random_states(rng, shown) for _ in range(400))))
     assert not (buttons[:, 0] & buttons[:, 1]).any() and not (buttons[:, 2] & buttons[:, 3]).any() and abs(sticks).max() <= 1
     assert (buttons.mean(0) > 0.08).all() and (buttons.sum(1) == 0).mean() > 0.1 and (buttons.sum(1) > 4).mean() > 0.1
     assert all(((sticks[:, a] * sign) > 0.9).mean() > 0.03 for a in range(4) for sign in (1, -1))
@@ -417,7 +417,7 @@ def test_states_cover_the_pad():
 def test_steps_lower_the_loss(tmp_path):
     keep_memory()
     run = parse.ParserTraining(parse.TrainConfig(out=str(tmp_path / "p.safetensors"), images=200, batch=6, lr=2e-3), "cpu")
-    batch = next(iter(batches(parse.Synthetic(0), 0, 6, 6)))
+    batch = next(iter(batches(synthetic.Synthetic(0), 0, 6, 6)))
     losses = [run.step(batch)[0] for _ in range(14)]
     assert losses[-1] < 0.5 * losses[0], losses
 
@@ -442,7 +442,7 @@ def test_training_resumes(tmp_path, capsys):
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
     """Same weights after 2 + 2 steps as after 4, to the last bit."""
     cfg = parse.TrainConfig(out=str(tmp_path / "a.safetensors"), images=16, batch=4, lr=1e-3)
-    data = [*batches(parse.Synthetic(0), 0, 16, 4)]
+    data = [*batches(synthetic.Synthetic(0), 0, 16, 4)]
     whole = parse.ParserTraining(cfg, "cpu")
     for batch in data:
         whole.step(batch)
@@ -461,7 +461,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
 
 def test_shipped_weights_on_fresh_frames():
     parser = parse.load(WEIGHTS)
-    data = parse.Synthetic(987_654, remade=False, wild=0)
+    data = synthetic.Synthetic(987_654, remade=False, wild=0)
     table = parse.validate(parser, batches(data, 0, 160, 32), data.families, "cpu")
     everything = table["all"]
     assert everything["silence"] < 0.87
@@ -478,7 +478,7 @@ def play(rng, frames, shown):
         buttons[i] = buttons[i - 1] ^ (rng.random(16) < np.where(buttons[i - 1], 0.12, 0.03))
         buttons[i, [1, 3]] &= ~buttons[i, [0, 2]]
         if i % 10 == 1:
-            target = parse.random_sticks(rng)
+            target = synthetic.random_sticks(rng)
         sticks[i] = sticks[i - 1] + 0.5 * (target - sticks[i - 1])
     return buttons & shown, sticks
 
@@ -489,7 +489,7 @@ def clip(request, tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("clip"), np.random.default_rng(7)
     template, frames, x, y, scale = library.templates()[request.param], 91, 37, 211, 1.05
     layout = render.layout(template)
-    (w, h), shown = template.size, parse.geometry(layout)[2]
+    (w, h), shown = template.size, matching.geometry(layout)[2]
     buttons, sticks = play(rng, frames, shown[:16])
     scene = cv2.resize(scenes.paint(rng), (1100, 620))
     with VideoWriter(folder / "clip.mp4", 30, 960, 540) as out:
@@ -540,7 +540,7 @@ def test_parses_a_video(clip):
         cells, value = found["sticks"][:, axis], sticks[:, axis]
         line = np.polyval(np.polyfit(cells, value, 1), cells)
         assert 1 - ((line - value) ** 2).mean() / value.var() >= 0.95
-    assert abs(found["sticks"] / parse.UNIT - sticks).mean() < 0.1                    # already in stick radii, before any fit
+    assert abs(found["sticks"] / matching.UNIT - sticks).mean() < 0.1                    # already in stick radii, before any fit
     assert found["time"] == pytest.approx(np.arange(91) / 30) and found["confidence"].min() > 0
     assert video_facts(folder / "clip.preview.mp4")["frames"] == 91
     assert "finished already" in command(folder / "clip.mp4", "--out", folder)

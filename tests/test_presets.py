@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import extract  # noqa: E402
 from templates import presets, render
 
 REST, ALL, CENTRE = np.zeros(16), np.ones(16), np.zeros(4)
