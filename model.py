@@ -34,10 +34,10 @@ from common.device import autocast, keep_memory, pick_device
 import cv2
 import numpy as np
 import torch
+import torch.utils.checkpoint
 import torch.nn as nn
 import torch.nn.functional as F
 from einops import rearrange
-from torch.utils.checkpoint import checkpoint
 
 # Layouts of an action vector.  Ours: 16 buttons, then 4 axes (paper 2.3).  The released checkpoint has GUIDE and four
 # virtual right-stick directions more, in its own order; its model card describes 17 buttons.
@@ -229,7 +229,7 @@ class NitroGen(nn.Module):
 
     def block(self, block, *inputs):
         if self.recompute and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
+            return torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
     def context(self, pixels):                                               # [B, 3, image, image] in [-1, 1]

@@ -122,11 +122,12 @@ def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
 
 
 def opened(command) -> tuple:
-    """(Config class or presets, function) of a command; one that is named by a file of another folder ("bench.speed") is that file's Config and main."""
+    """(Config class or presets, function) of a command; "bench.speed" names a file of another folder: its Config and main; "file:name": its Config and name."""
     if isinstance(command, tuple):
         return command
-    module = importlib.import_module(command)
-    return module.Config, module.main
+    file, _, name = command.partition(":")
+    module = importlib.import_module(file)
+    return module.Config, getattr(module, name or "main")
 
 
 def about(doc: str, name: str, run) -> str:
