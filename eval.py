@@ -71,6 +71,7 @@ from common.workers import for_each
 import numpy as np
 
 import sim
+from bench import flops, training
 from templates import decoys, library, matching, pads, presets, render, xfeat
 
 FPS = 30                                             # games are recorded and played at the policy's rate
@@ -2065,14 +2066,14 @@ def speed(c: Speed) -> list[dict]:
                 ("filter", c.workers, functools.partial(filter.filter_video, c=filter.Config(labels=labels, out=shards, validation=0)))):
             taken = for_each(functools.partial(stopwatch, fn), videos, workers, f"videos to {name}")
             seconds[name] = float(np.median(taken)) / max(1, min(workers, len(videos)))         # the median: the first one loads what all need
-        rates = train.bench(dataclasses.replace(train.CONFIGS[net], data=shards, device=device, seed=c.seed), c.seconds)
+        rates = training.main(dataclasses.replace(train.CONFIGS[net], data=shards, device=device, seed=c.seed), c.seconds)
     print("policy and simulator", flush=True)
     brain = model.accelerate(model.NitroGen(sizes[net]).to(device).eval())
     frames = np.zeros((1, artefact.FRAME, artefact.FRAME, 3), np.uint8)
-    latency = model.timed(lambda: brain.sample(frames), torch.device(device))
+    latency = flops.timed(lambda: brain.sample(frames), torch.device(device))
     bench = sim.Bench(fps=FPS)
     steps = bench.frames / sim.time_frames(launch("ridge", next(iter(game("ridge").TASKS)), c.seed), sim.StickyRandom(c.seed, menu=False), bench)[0]
-    work = [{k: model.gflop(sizes[n], 1, draws=train.CONFIGS[n].draws) if k == "train" else model.gflop(sizes[n], 1, sizes[n].steps) for k in ("train", "policy")}
+    work = [{k: flops.gflop(sizes[n], 1, draws=train.CONFIGS[n].draws) if k == "train" else flops.gflop(sizes[n], 1, sizes[n].steps) for k in ("train", "policy")}
             for n in (net, "paper")]
     rows = beside_paper({"locate": 1 / seconds["locate"], **{k: length * FPS / seconds[k] for k in ("parse", "filter")}, "train": rates["both"],
                          "policy": 1 / latency, "simulator": steps}, {k: work[1][k] / work[0][k] for k in work[0]}, train.CONFIGS["paper"])

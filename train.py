@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import ROOT, artefact
-from common.command_line import Common, command_line, expect, recipe_of, run_stage
+from common.command_line import Common, command_line, expect, recipe_of, run_stage, wing
 from common.device import autocast, keep_memory, pick_device
 from common.pictures import expand
 
@@ -452,7 +452,7 @@ def network(c: Config) -> model.NitroGen:
             raise SystemExit(f"{c.data}: cut for chunks that {c.init} has no place for ({e}); "
                              f"make them anew: {artefact.MAKER['shard']} --out {c.data} --horizon {net.c.horizon} --fresh") from None
     if c.vision:
-        model.load_vision(net, c.vision)
+        wing("released.checkpoint").load_vision(net, c.vision)
     net.vision.requires_grad_(not c.freeze)
     net.recompute = c.recompute
     return net.train()
@@ -737,38 +737,6 @@ def picture(c: Config) -> None:
     figure.savefig(c.run / "loss.png", dpi=120)
 
 
-# ---- bench -----------------------------------------------------------------------------------------------------------------
-
-def bench(c: Config, seconds: float = 10) -> dict:
-    """Samples per second of the data alone, of the model alone and of both; MFU: the network's arithmetic in the device's peak."""
-    if not c.data:
-        raise SystemExit("bench needs shards: --data DIR")
-    c = dataclasses.replace(c, steps=10**9)                # as long as it takes
-    with joined(c) as w:
-        run, optimizer, average, shards = assemble(c, w)
-        m, data, micro = bare(run).c, batches(shards["train"], bare(run).c, c, w), w.micro(c)
-        ready = [[augment(images, m.image, c), *rest] for images, *rest in (next(data) for _ in range(c.batch // (w.size * micro)))]
-
-        def rate(f, frames: int, first: int = 1) -> float:
-            for _ in range(first):                         # compiles and fills caches; or empties the queue of what was decoded before
-                f()
-            began, calls = w.wait(), 0
-            while calls < 3 or not w.any(time.time() - began > seconds)[0]:
-                f()
-                calls += 1
-            return calls * frames / (w.wait() - began)
-
-        alone = rate(lambda: update(c, w, run, optimizer, average, iter(ready), 0), c.batch)
-        both = rate(lambda: update(c, w, run, optimizer, average, data, 0), c.batch)
-        decoded = rate(lambda: next(data), w.size * micro, 2 * w.workers(c) + 1)
-        data.close()
-    (top, whose), tflop = model.rated(w.device), model.gflop(m, 1, draws=c.draws, freeze=c.freeze) / 1e3
-    w.say(f"data alone  {decoded:9.1f} samples/s   {decoded / alone:.1f} x what the model takes; decoded by {w.workers(c)} processes for each of {w.size} x {w.device}")
-    for name, speed in (("model alone", alone), ("both", both)):
-        w.say(f"{name:11s} {speed:9.1f} samples/s   {speed * tflop:.2f} TFLOP/s, MFU {speed * tflop / (top * w.size):.0%} of {w.size} x {top:.3g} ({whose})")
-    return {"data": decoded, "model": alone, "both": both}
-
-
 # ---- the whole pipe on built-in games -------------------------------------------------------------------------------------
 
 MINUTES_OF_VIDEO = {"tiny": 10}    # else 60
@@ -808,7 +776,7 @@ def pipeline(c: Config) -> None:
 
 def main(argv=None):
     try:
-        command_line(__doc__, {"": (CONFIGS, lambda c: fit(c) if c.data else pipeline(c)), "bench": (CONFIGS, bench)}, argv, model.inspect)
+        command_line(__doc__, {"": (CONFIGS, lambda c: fit(c) if c.data else pipeline(c)), "bench": "bench.training"}, argv, model.inspect)
     except torch.OutOfMemoryError as e:
         raise SystemExit(f"out of memory ({str(e).partition('.')[0]}): give a smaller --micro, --recompute, --freeze, or --fsdp under torchrun") from None
 

@@ -130,6 +130,11 @@ def opened(command) -> tuple:
     return module.Config, getattr(module, name or "main")
 
 
+def wing(file: str):
+    """The module of a file that no stage needs but for one of its options: imported when that is asked for."""
+    return importlib.import_module(file)
+
+
 def about(doc: str, name: str, run) -> str:
     """What --help says: all of a stage, or of one of its commands what its function says and its lines in the stage's examples."""
     lines = re.findall(rf"^ +python \S+ {name}\b.*$", doc, re.M)

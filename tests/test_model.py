@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from einops import rearrange
 
 import model
+from bench import flops
+from released import checkpoint
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())       # outputs of the reference, on weights filled by formula
 POLICIES = list(GOLDEN["policies"])
@@ -40,19 +42,19 @@ def golden_config(name):
     shapes = {f"vision_encoder.encoder.layers.{i}.mlp.fc1.weight": [about["vision"]["mlp"], C] for i in range(12)}
     shapes |= {"vision_encoder.embeddings.patch_embedding.weight": [C, 3, 16, 16],
                "vision_encoder.embeddings.position_embedding.weight": [(side // 16) ** 2, C]}
-    return model.released_config(about["ckpt_config"], shapes)
+    return checkpoint.released_config(about["ckpt_config"], shapes)
 
 
 def golden_state(c):
     """A released state dict for this config, filled by formula."""
-    wanted = dict(p for name, v in model.skeleton(c, 999).state_dict().items() for p in model.pieces(name, v.shape)) | model.dead(c)
+    wanted = dict(p for name, v in model.skeleton(c, 999).state_dict().items() for p in checkpoint.pieces(name, v.shape)) | checkpoint.dead(c)
     return {k: model.position_table(*s[1:])[None] if k.endswith(".pe") else formula(k, s) for k, s in wanted.items()}
 
 
 def golden_net(name, dtype=torch.float64):
     net = model.NitroGen(golden_config(name))
     state = golden_state(net.c)
-    net.load_state_dict({k: model.ours(k, state) for k in net.state_dict()})
+    net.load_state_dict({k: checkpoint.ours(k, state) for k in net.state_dict()})
     return net.to(dtype).eval()
 
 
@@ -141,7 +143,7 @@ def test_parity_of_the_loss_and_its_gradients():
         loss = net.loss(torch.from_numpy(images), actions, torch.ones(1).double(), torch.tensor(GOLDEN["loss"]["t"]).double(), noise)
         loss.backward()
         assert abs(loss.item() / GOLDEN["loss"]["loss"] - 1) < 1e-6
-        got = {k: g for n, p in net.named_parameters() if p.grad is not None for k, g in model.theirs(n, p.grad).items()}
+        got = {k: g for n, p in net.named_parameters() if p.grad is not None for k, g in checkpoint.theirs(n, p.grad).items()}
         for name, value in GOLDEN["loss"]["gradient_norms"].items():
             assert abs(got[name].norm().item() / value - 1) < 1e-6, name
 
@@ -162,11 +164,11 @@ def test_the_released_tensors():
     c = model.CONFIGS["released"]
     net = model.skeleton(c, 595)
     wanted = {p.replace("#", str(i)): s for p, numbers, s in GOLDEN["tensors"] for i in numbers or [""]}
-    found = dict(p for name, v in net.state_dict().items() for p in model.pieces(name, v.shape)) | model.dead(c)
+    found = dict(p for name, v in net.state_dict().items() for p in checkpoint.pieces(name, v.shape)) | checkpoint.dead(c)
     assert found == wanted and len(found) == 595
     assert sum(int(np.prod(s)) for s in found.values()) == 493_631_513
-    assert model.released_config(GOLDEN["released"], wanted) == c
-    ours = model.checkpoint_config(c)
+    assert checkpoint.released_config(GOLDEN["released"], wanted) == c
+    ours = checkpoint.checkpoint_config(c)
     assert {**ours, "experiment_name": 0} == {**GOLDEN["released"], "experiment_name": 0}
     assert sum(p.numel() for p in model.skeleton(model.CONFIGS["paper"], 595).parameters()) == 493_631_513 - sum(
         int(np.prod(s)) for k, s in wanted.items() if ".head." in k) - 5 * (2 * 1024 + 1)
@@ -234,7 +236,7 @@ def test_half_precision_for_shipping(tmp_path):
     net = tiny()
     model.save(source, net.state_dict(), net, recipe={"seed": 3}, games={"ridge": 9})
     report.write_text(json.dumps({"policy": artefact.source(source), "cells": {"all": 0.5}, "episodes": [1, 2]}))
-    model.main(["half", str(source), str(target), "--figures", str(report)])
+    model.main(["export", str(source), str(target), "--figures", str(report)])
     tensors, info = artefact.read(target, "nitrogen.policy/1")
     assert {str(v.dtype) for v in tensors.values()} == {"float16"} and target.stat().st_size < 0.51 * source.stat().st_size
     before = artefact.read(source)[1]
@@ -244,9 +246,9 @@ def test_half_precision_for_shipping(tmp_path):
     assert (model.load(target, "cpu").sample(frames, noise) - net.eval().sample(frames, noise)).abs().max() < 0.01
     model.save(source, tiny(dropout=0.1).state_dict(), net)
     with pytest.raises(SystemExit, match="report.json: not about"):
-        model.main(["half", str(source), str(target), "--figures", str(report), "--fresh"])
+        model.main(["export", str(source), str(target), "--figures", str(report), "--fresh"])
     with pytest.raises(SystemExit, match="nowhere.json: not a report"):
-        model.main(["half", str(source), str(target), "--figures", "nowhere.json", "--fresh"])
+        model.main(["export", str(source), str(target), "--figures", "nowhere.json", "--fresh"])
 
 
 def test_a_siglip_tower(tmp_path):
@@ -255,13 +257,13 @@ def test_a_siglip_tower(tmp_path):
     tower = {k.replace("vision_encoder.", "vision_model."): v for k, v in state.items() if k.startswith("vision_encoder.")}
     save_file(tower | {"text_model.x": torch.zeros(2), "logit_scale": torch.zeros(1)}, path)
     net, golden = model.NitroGen(golden_config("released-small")), golden_net("released-small", torch.float32)
-    model.load_vision(net, path)
+    checkpoint.load_vision(net, path)
     assert all(torch.equal(v, golden.vision.state_dict()[k]) for k, v in net.vision.state_dict().items())
     with pytest.raises(SystemExit, match=r"tensor 'embeddings.patch_embedding.bias': expected \[128\], found \[64\] .* another tower"):
-        model.load_vision(tiny(), path)
+        checkpoint.load_vision(tiny(), path)
     save_file({"text_model.x": torch.zeros(2)}, path)
     with pytest.raises(SystemExit, match="no tensor is named vision_model"):
-        model.load_vision(net, path)
+        checkpoint.load_vision(net, path)
 
 
 def test_inspect(tmp_path, capsys):
@@ -441,10 +443,10 @@ def test_arithmetic_of_the_released_preset():
     c = model.CONFIGS["released"]
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         official_order(model.NitroGen(c), torch.zeros(1, 3, 256, 256), torch.zeros(1, 18, 25), 16)
-    ours = model.gflop(c, 1, 16)
+    ours = flops.gflop(c, 1, 16)
     assert abs(ours - 250.7) < 0.1 and abs(counter.get_total_flops() / 1e9 / ours - 2.87) < 0.05
-    assert abs(model.gflop(model.CONFIGS["paper"], 1) - 589) < 6
-    assert model.gflop(c, 16, 16) == pytest.approx(16 * ours, rel=0.01)
+    assert abs(flops.gflop(model.CONFIGS["paper"], 1) - 589) < 6
+    assert flops.gflop(c, 16, 16) == pytest.approx(16 * ours, rel=0.01)
 
 
 @pytest.mark.slow
@@ -483,8 +485,8 @@ def test_speed_against_the_official_order(dtype, bar):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bench_works_in_the_precision_asked_for(dtype, monkeypatch, capsys):
     """16 frames forward and backward (and once more, to count the arithmetic), then five ways to play; each is said to take half a second here."""
-    monkeypatch.setattr(model, "timed", lambda f, device: (f(), 0.5)[1])
-    monkeypatch.setattr(model, "peak", lambda device, dtype: 100.0)
+    monkeypatch.setattr(flops, "timed", lambda f, device: (f(), 0.5)[1])
+    monkeypatch.setattr(flops, "peak", lambda device, dtype: 100.0)
     real, seen = model.NitroGen.loss, []
 
     def loss(self, *args):
@@ -492,12 +494,12 @@ def test_bench_works_in_the_precision_asked_for(dtype, monkeypatch, capsys):
         return real(self, *args)
 
     monkeypatch.setattr(model.NitroGen, "loss", loss)
-    model.bench(model.Bench(net="tiny", dtype=dtype, device="cpu"))
+    flops.main(flops.Bench(net="tiny", dtype=dtype, device="cpu"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
     assert seen[0] == getattr(torch, dtype) and [w[:3] for w in lines] == [["train", dtype, "16"], *(["sample", dtype, str(B)] for B in (1, 1, 1, 16, 16))]
-    assert float(lines[0][5]) == pytest.approx(model.gflop(model.CONFIGS["tiny"], 16), abs=0.06) and lines[0][3:5] == ["500.00", "32.0"]
+    assert float(lines[0][5]) == pytest.approx(flops.gflop(model.CONFIGS["tiny"], 16), abs=0.06) and lines[0][3:5] == ["500.00", "32.0"]
     with pytest.raises(SystemExit, match="--dtype half: expected"):
-        model.bench(model.Bench(net="tiny", dtype="half"))
+        flops.main(flops.Bench(net="tiny", dtype="half"))
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ import torch
 import filter
 import model
 import train
+from bench import flops, training
+from released import checkpoint
 
 MICRO = model.Config(image=64, width=32, head_width=16, vision_layers=1, mixer_layers=1, dit_layers=2, positions=16, dropout=0.1)
 
@@ -135,7 +137,7 @@ def test_start_from_a_siglip_tower(shards, monkeypatch, tmp_path):
     monkeypatch.setattr(train, "train_steps", lambda c, w, recipe, net, *rest: kept.append(net))
     kept, donor = [], model.NitroGen(MICRO)
     save_file({k.replace("vision_encoder.", "vision_model."): v.contiguous().clone() for n, p in donor.state_dict().items() if n.startswith("vision.")
-               for k, v in model.theirs(n, p).items()}, tmp_path / "tower.safetensors")
+               for k, v in checkpoint.theirs(n, p).items()}, tmp_path / "tower.safetensors")
     train.fit(config(vision=str(tmp_path / "tower.safetensors")))
     assert all(torch.equal(v, donor.vision.state_dict()[k]) for k, v in kept[0].vision.state_dict().items())
 
@@ -445,23 +447,23 @@ def test_footprint(policy):
 # ---- speed and logs ---------------------------------------------------------------------------------------------------------
 
 def test_bench(shards, capsys, monkeypatch):
-    monkeypatch.setattr(model, "peak", lambda device, dtype: 500.0)                       # GFLOP/s
-    train.bench(config(), seconds=0.5)
+    monkeypatch.setattr(flops, "peak", lambda device, dtype: 500.0)                       # GFLOP/s
+    training.main(config(), seconds=0.5)
     lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines()[-3:])
     speed = {k: float(v.split()[0]) for k, v in lines.items()}
     assert speed.keys() == {"data alone", "model alone", "both"} and min(speed.values()) > 0
-    share = speed["both"] * model.gflop(MICRO, 1) / 500
+    share = speed["both"] * flops.gflop(MICRO, 1) / 500
     assert abs(float(lines["both"].split("MFU ")[1].split("%")[0]) / 100 - share) < 0.006
     with pytest.raises(SystemExit, match="bench needs shards"):
-        train.bench(config(data=""))
+        training.main(config(data=""))
 
 
 def test_arithmetic_is_counted():
     """By hand: freezing the vision encoder saves its backward pass, twice its forward pass less the gradient of the picture."""
     tokens, D = MICRO.tokens, MICRO.width
     patches, block = 2 * tokens * 3 * MICRO.patch**2 * D, 2 * tokens * D * 12 * D + 4 * tokens * tokens * D      # qkv, out and mlp; scores and values
-    assert math.isclose(1e9 * (model.gflop(MICRO, 1) - model.gflop(MICRO, 1, freeze=True)), 2 * block + patches, rel_tol=1e-6)
-    one, two, three = (model.gflop(MICRO, 1, draws=n) for n in (1, 2, 3))
+    assert math.isclose(1e9 * (flops.gflop(MICRO, 1) - flops.gflop(MICRO, 1, freeze=True)), 2 * block + patches, rel_tol=1e-6)
+    one, two, three = (flops.gflop(MICRO, 1, draws=n) for n in (1, 2, 3))
     assert math.isclose(three - two, two - one) and three < 2 * one                       # the vision encoder serves all draws
 
 
