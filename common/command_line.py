@@ -122,12 +122,12 @@ def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
 
 
 def opened(command) -> tuple:
-    """(Config class or presets, function) of a command; "bench.speed" names a file of another folder: its Config and main; "file:name": its Config and name."""
+    """(Config class or presets, function) of a command; "bench.speed" names a file of another folder: its Config and main; "file:name": its Name, or else its Config, and name."""
     if isinstance(command, tuple):
         return command
     file, _, name = command.partition(":")
     module = importlib.import_module(file)
-    return module.Config, getattr(module, name or "main")
+    return getattr(module, name.title() or "Config", None) or module.Config, getattr(module, name or "main")
 
 
 def wing(file: str):

@@ -184,7 +184,11 @@ def unpack(path):
 @dataclass(frozen=True)
 class Config(Common):
     files: tuple[str, ...] = ()     # the file to read, then the one to write
-    figures: str = ""               # report.json that eval.py play wrote about the file to read: export to FILE.safetensors keeps it in its description
+
+
+@dataclass(frozen=True)
+class Export(Config):
+    figures: str = ""               # report.json that eval.py play wrote about the policy: kept in the description of FILE.safetensors
 
 
 def pair(c: Config) -> tuple[str, Path]:
@@ -203,7 +207,7 @@ def convert(c: Config) -> None:
     model.inspect(target)
 
 
-def export(c: Config) -> None:
+def export(c: Export) -> None:
     """A policy file -> FILE.pt: the released layout; FILE.safetensors: the same policy in float16, for shipping."""
     source, target = pair(c)
     to_half(source, target, c.figures) if target.suffix == ".safetensors" else to_released(source, target)
