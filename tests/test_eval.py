@@ -18,6 +18,7 @@ import pytest
 
 import eval as evaluation
 import sim
+from bench import ablate, locate, overlay, report, speed
 from templates import library, pads, presets, render, xfeat
 
 
@@ -34,9 +35,9 @@ def test_press_f1_by_hand():
     p = np.zeros((20, 2), bool)
     p[6:8, 0] = True                                    # one frame late: matched
     p[16:18, 0] = True                                  # four frames late: a miss and a false press
-    assert evaluation.press_f1(p, t) == pytest.approx(2 * 1 / (3 + 2))
-    assert evaluation.press_f1(t, t) == 1 and evaluation.press_f1(np.zeros_like(t), t) == 0
-    assert np.isnan(evaluation.press_f1(np.zeros_like(t), np.zeros_like(t)))
+    assert overlay.press_f1(p, t) == pytest.approx(2 * 1 / (3 + 2))
+    assert overlay.press_f1(t, t) == 1 and overlay.press_f1(np.zeros_like(t), t) == 0
+    assert np.isnan(overlay.press_f1(np.zeros_like(t), np.zeros_like(t)))
 
 
 def test_metrics_by_hand():
@@ -48,7 +49,7 @@ def test_metrics_by_hand():
     b, s = true_b.copy(), true_s.copy()
     b[0, 0], b[:, 1] = 0, 0                             # one of 150 shown cells is wrong
     s[:, 0] += 0.1
-    m = evaluation.metrics(b, s, true_b, true_s, shown)
+    m = overlay.metrics(b, s, true_b, true_s, shown)
     assert m["accuracy"] == pytest.approx(149 / 150) and m["silence"] == pytest.approx(145 / 150)
     assert m["recall"] == pytest.approx(4 / 5) and m["f1"] == pytest.approx(8 / 9)
     assert m["r2"] == pytest.approx(1 - 0.01 / true_s[:, 0].var())
@@ -61,7 +62,7 @@ def test_both_scales_of_a_stick_are_measured(tmp_path):
     common = {"buttons": np.zeros((600, 16), np.float16), "shown": np.ones(20, bool), "confidence": np.ones(600, np.float16), "time": np.arange(600) / 30}
     artefact.write(tmp_path / "a.truth.safetensors", common | {"sticks": true}, "nitrogen.actions/1", unit="normalized", family="f", template="t", opacity=1.0, box=[0, 0, 9, 9])
     artefact.write(tmp_path / "a.actions.safetensors", common | {"sticks": 4 * true}, "nitrogen.actions/1", unit="grid", cells_per_radius=4.0)
-    radius, percentile = (evaluation.score_video(str(tmp_path / "a.mp4"), str(tmp_path), scale)["r2"] for scale in ("radius", "percentile"))
+    radius, percentile = (overlay.score_video(str(tmp_path / "a.mp4"), str(tmp_path), scale)["r2"] for scale in ("radius", "percentile"))
     assert radius > 0.999 and percentile == pytest.approx(1 - (1 / 0.95 - 1) ** 2, abs=2e-3)
 
 
@@ -155,13 +156,13 @@ def fake(monkeypatch, crashes=()):
         return {"progress": 1.0 if succeeds(job) else 0.25, "success": succeeds(job), "time": 2.0}
 
     def film(job, c):
-        for path in evaluation.film_paths(job, c):
+        for path in report.film_paths(job, c):
             artefact.write_bytes(path, b"picture")
         return 1.0 if succeeds(job) else 0.25
 
     monkeypatch.setattr(evaluation, "through", score)
     monkeypatch.setattr(evaluation, "within", score)
-    monkeypatch.setattr(evaluation, "film", film)
+    monkeypatch.setattr(report, "film", film)
     return played
 
 
@@ -335,11 +336,11 @@ def test_the_way_back_is_filmed_not_the_way_astray(tmp_path, monkeypatch):
 @pytest.fixture
 def brief(monkeypatch):
     """Videos of one second; frames are a flat gray where the test asks for the background "flat"."""
-    real = evaluation.scene
-    monkeypatch.setattr(evaluation, "SECONDS", 1)
-    monkeypatch.setattr(evaluation, "scene", lambda background, rng, numbers: (
+    real = locate.scene
+    monkeypatch.setattr(locate, "SECONDS", 1)
+    monkeypatch.setattr(locate, "scene", lambda background, rng, numbers: (
         (np.full((720, 1280, 3), 90, np.uint8) for _ in numbers) if background == "flat" else real(background, rng, numbers)))
-    return evaluation.Overlay(stage="locate", rules="locate")
+    return overlay.Config(stage="locate", rules="locate")
 
 
 def skins_and_all():
@@ -348,12 +349,12 @@ def skins_and_all():
 
 def test_grid_of_the_localization_benchmark():
     """Every combination once; the first part of it shows every cell, rate, background and kind of template about equally often."""
-    cases = evaluation.grid()
+    cases = locate.grid()
     assert len({c[1:5] for c in cases}) == len({c.name for c in cases}) == len(cases) == 4 * 4 * 3 * 5
     first = cases[:48]
     assert all(sum(c[1:3] == d[1:3] for c in first) == 3 for d in first)
-    assert all(8 <= sum(c.background == b for c in first) <= 11 for b in evaluation.BACKGROUNDS)
-    assert sum(c.own for c in first) == 24 and len(evaluation.grid(2)) == 480
+    assert all(8 <= sum(c.background == b for c in first) <= 11 for b in locate.BACKGROUNDS)
+    assert sum(c.own for c in first) == 24 and len(locate.grid(2)) == 480
 
 
 def test_truth_of_the_localization_benchmark(brief, tmp_path):
@@ -361,14 +362,14 @@ def test_truth_of_the_localization_benchmark(brief, tmp_path):
     every = skins_and_all()
     for own in (False, True):
         pool = {name: every[name] for name in ("xbox360-dark", "xbox360/tangerine" if own else "xbox360-chrome")}
-        case = evaluation.Case("a", 0.35, 1.0, 0.1, "flat", own)
-        truth = evaluation.make_case(case, tmp_path / "a.mp4", pool, 3)
+        case = locate.Case("a", 0.35, 1.0, 0.1, "flat", own)
+        truth = locate.make_case(case, tmp_path / "a.mp4", pool, 3)
         frames = [f.astype(int) for _, _, f in read_video(tmp_path / "a.mp4")]
         assert len(frames) == 30 and np.abs(frames[0] - frames[-1]).max() > 60          # inputs change
         rows, cols = np.nonzero((np.abs(frames[-1] - 90).max(2) > 24))
         x, y, w, h = truth["box"]
         seen = [cols.min(), rows.min(), np.ptp(cols) + 1, np.ptp(rows) + 1]
-        assert w == round(0.35 * 1280) and evaluation.iou(seen, truth["box"]) > 0.9, (truth, seen)
+        assert w == round(0.35 * 1280) and locate.iou(seen, truth["box"]) > 0.9, (truth, seen)
         assert truth["template"] == list(pool)[1] and (truth["template"] in pads.TEMPLATES) != own
 
 
@@ -384,10 +385,10 @@ def test_skins_of_other_drawing_code(tmp_path):
 
 def test_matchers_by_hand():
     a, b = np.eye(4)[:3], np.eye(4)[[2, 0, 0]] * np.array([[1], [0.9], [0.5]])
-    assert evaluation.mutual(a, b, 0.6).tolist() == [1, -1, 0] and evaluation.mutual(a, b, 1.0).tolist() == [-1, -1, -1]
-    assert evaluation.mutual(a[:0], b).size == 0 and evaluation.mutual(a, b[:0]).tolist() == [-1, -1, -1]
+    assert locate.mutual(a, b, 0.6).tolist() == [1, -1, 0] and locate.mutual(a, b, 1.0).tolist() == [-1, -1, -1]
+    assert locate.mutual(a[:0], b).size == 0 and locate.mutual(a, b[:0]).tolist() == [-1, -1, -1]
     close = np.array([[1, 0], [0.98, 0.199]])                               # two that are about as near
-    assert evaluation.lowe(np.array([[1.0, 0]]), close).tolist() == [0] and evaluation.lowe(np.array([[0.995, 0.0998]]), close).tolist() == [-1]
+    assert locate.lowe(np.array([[1.0, 0]]), close).tolist() == [0] and locate.lowe(np.array([[0.995, 0.0998]]), close).tolist() == [-1]
 
 
 def test_plain_rule(monkeypatch):
@@ -396,27 +397,27 @@ def test_plain_rule(monkeypatch):
     pool, rng = library.Pool(("xbox360-dark", "ps4-dark", "snes-dark")), np.random.default_rng(0)
     monkeypatch.setattr(library, "pool", lambda folder: pool)
     frames = [np.full((360, 640, 3), 100, np.uint8) + rng.integers(0, 9, (360, 640, 3), np.uint8) for _ in range(3)]
-    detect, match = evaluation.detectors()["plain"][0]
+    detect, match = locate.detectors()["plain"][0]
     bare = [[detect(f) for f in frames]]
     for f in frames:
         render.composite(f, render.draw(pool["ps4-dark"], np.zeros(16), np.zeros(4), scale=0.8), 100, 60, 0.9)
     seen = [[detect(f) for f in frames]]
-    rule = lambda seen, pairs: evaluation.single_frames(seen, pairs, "three templates", None, extract.MIN_INLIERS)
+    rule = lambda seen, pairs: locate.single_frames(seen, pairs, "three templates", None, extract.MIN_INLIERS)
     one = rule(seen, [(detect, match)])
-    assert one["template"] == "ps4-dark" and evaluation.iou(one["box"], [100, 60, 256, 176]) > 0.95 and one["inliers"] >= 20
+    assert one["template"] == "ps4-dark" and locate.iou(one["box"], [100, 60, 256, 176]) > 0.95 and one["inliers"] >= 20
     assert rule(bare, [(detect, match)]) == {"template": None}
     monkeypatch.setattr(xfeat, "detect", lambda rgb: detect(rgb))
-    monkeypatch.setattr(evaluation, "mutual", lambda a, b: np.full(len(a), -1))
-    pairs = evaluation.detectors()["single"]
+    monkeypatch.setattr(locate, "mutual", lambda a, b: np.full(len(a), -1))
+    pairs = locate.detectors()["single"]
     two = rule([*seen, *seen], pairs)
     assert len(pairs) == 2 and two["template"] == "ps4-dark" and two["inliers"] == one["inliers"]       # the second matched nothing
-    evaluation.bank.cache_clear()
+    locate.bank.cache_clear()
 
 
 @pytest.mark.slow
 def test_bitrates_differ(brief, tmp_path):
-    rates = [evaluation.make_case(evaluation.Case("a", 0.25, 1.0, rate, "supertux", False), tmp_path / "a.mp4", skins_and_all(), 0)["rate"]
-             for rate in evaluation.RATES]
+    rates = [locate.make_case(locate.Case("a", 0.25, 1.0, rate, "supertux", False), tmp_path / "a.mp4", skins_and_all(), 0)["rate"]
+             for rate in locate.RATES]
     assert rates[0] > 1.5 * rates[1] > 2 * rates[2] and 0.03 < rates[0] < 0.2, rates
 
 
@@ -425,8 +426,8 @@ def test_clips_with_nothing_show_no_template(brief, tmp_path, monkeypatch):
     monkeypatch.setattr(render, "draw", lambda *a, **k: pytest.fail("a template is drawn"))
     decoys = []
     monkeypatch.setattr(evaluation.decoys, "show", lambda picture, decoy, *a, real=evaluation.decoys.show: (decoys.append(decoy), real(picture, decoy, *a)))
-    for case in evaluation.nothing(10)[3:8]:
-        truth = evaluation.make_case(case, tmp_path / "a.mp4", {}, 0)
+    for case in locate.nothing(10)[3:8]:
+        truth = locate.make_case(case, tmp_path / "a.mp4", {}, 0)
         assert truth["box"] is truth["template"] is None and len(list(read_video(tmp_path / "a.mp4"))) >= 25
     assert len(set(decoys)) >= 6                                             # of eight kinds
 
@@ -438,26 +439,26 @@ def test_localization_resumes(brief, tmp_path, monkeypatch):
     import extract
     calls = []
 
-    def locate(video, pool, cfg):
+    def found(video, pool, cfg):
         calls.append(video)
         return {}, {"found": False, "reason": "none", "score": 0.0, "nearest": []}, []
 
-    monkeypatch.setattr(extract, "locate", locate)
-    monkeypatch.setattr(evaluation, "single_frames", lambda *a: {"template": "x", "family": "y", "box": [0, 0, 1, 1]})
-    monkeypatch.setattr(evaluation, "detectors", lambda: {"plain": ()})
-    c, case = dataclasses.replace(brief, out=str(tmp_path), keep=False), evaluation.Case("a", 0.25, 1.0, 0.1, "flat", False)
-    first = evaluation.try_case(case, c)
-    assert evaluation.try_case(case, c) == json.loads(json.dumps(first)) and len(calls) == 1
-    assert evaluation.missed(first, "locate") and (tmp_path / "locate/a.png").exists() and not list(tmp_path.rglob("*.mp4"))
-    both = evaluation.try_case(case, dataclasses.replace(c, rules="locate,plain"))
-    assert set(both["rules"]) == {"locate", "plain"} and len(calls) == 1 and evaluation.missed(both, "plain")
+    monkeypatch.setattr(extract, "locate", found)
+    monkeypatch.setattr(locate, "single_frames", lambda *a: {"template": "x", "family": "y", "box": [0, 0, 1, 1]})
+    monkeypatch.setattr(locate, "detectors", lambda: {"plain": ()})
+    c, case = dataclasses.replace(brief, out=str(tmp_path), keep=False), locate.Case("a", 0.25, 1.0, 0.1, "flat", False)
+    first = locate.try_case(case, c)
+    assert locate.try_case(case, c) == json.loads(json.dumps(first)) and len(calls) == 1
+    assert locate.missed(first, "locate") and (tmp_path / "locate/a.png").exists() and not list(tmp_path.rglob("*.mp4"))
+    both = locate.try_case(case, dataclasses.replace(c, rules="locate,plain"))
+    assert set(both["rules"]) == {"locate", "plain"} and len(calls) == 1 and locate.missed(both, "plain")
     with pytest.raises(SystemExit, match="give another --out, or --fresh"):
-        evaluation.try_case(case, dataclasses.replace(c, seed=1))
+        locate.try_case(case, dataclasses.replace(c, seed=1))
 
 
 def test_localization_table_by_hand():
     def result(width, opacity, box, **rules):
-        case = evaluation.Case("n", width, opacity, 0.1, "hud", False)._asdict()
+        case = locate.Case("n", width, opacity, 0.1, "hud", False)._asdict()
         return {"case": case, "truth": {"template": "a" if box else None, "family": "f" if box else None, "box": box},
                 "rules": {r: {"seconds": 2.0, "template": t, "family": f, **({"iou": i} if box and t else {})} for r, (t, f, i) in rules.items()}}
 
@@ -465,30 +466,30 @@ def test_localization_table_by_hand():
     results = [result(0.15, 0.5, box, locate=("a", "f", 0.9), plain=no), result(0.15, 0.5, box, locate=("b", "f", 0.95), plain=("a", "f", 0.5)),
                result(0.45, 1.0, box, locate=("c", "g", 0.7), plain=("a", "f", 0.9)), result(0.45, 1.0, box, locate=no, plain=no),
                result(0, 0, None, locate=no), result(0, 0, None, locate=("a", "f", 0), plain=no)]
-    table = evaluation.locate_table(results)
+    table = locate.locate_table(results)
     mine, plain = table["rules"]["locate"], table["rules"]["plain"]
     assert mine == {"videos": 4, "recall": 0.5, "template": pytest.approx(1 / 3), "family": pytest.approx(2 / 3), "false": 1, "clips": 2,
                     "seconds": 2.0}
     assert plain["recall"] == 0.25 and plain["clips"] == 1 and plain["false"] == 0
     assert table["cells"]["width, opacity", (0.15, 0.5)] == {"locate": [0, 2], "plain": [2, 2]}
     assert table["cells"]["width, opacity", (0.45, 1.0)] == {"locate": [2, 2], "plain": [1, 2]}
-    assert [met for _, met in evaluation.locate_bars(table)] == [False] * 4
-    good = evaluation.locate_table([results[0], results[4]])
-    assert [met for _, met in evaluation.locate_bars(good)] == [True] * 4
-    evaluation.print_table(table)
+    assert [met for _, met in locate.locate_bars(table)] == [False] * 4
+    good = locate.locate_table([results[0], results[4]])
+    assert [met for _, met in locate.locate_bars(good)] == [True] * 4
+    locate.print_table(table)
 
 
 def test_other_bars_by_hand():
     """Two right, one of them below the bar; one wrong; one clip without an overlay, nearly taken for one."""
     case = lambda box, score, iou: {"truth": {"box": box}, "rules": {"locate": {"score": score, "iou": iou}}}           # noqa: E731
-    rows = {bar: (recall, false) for bar, recall, false in evaluation.by_bar(
+    rows = {bar: (recall, false) for bar, recall, false in locate.by_bar(
         [case([1], 0.4, 0.95), case([1], 0.12, 0.9), case([1], 0.9, 0.1), case([1], 0.0, 0), case(None, 0.09, 0), case(None, 0.0, 0)])}
     assert rows[0.05] == (0.5, 1) and rows[0.1] == (0.5, 0) and rows[0.2] == (0.25, 0) and rows[0.5] == (0, 0)
 
 
 def test_iou():
-    assert evaluation.iou([0, 0, 10, 10], [0, 0, 10, 10]) == 1 and evaluation.iou([0, 0, 10, 10], [20, 0, 5, 5]) == 0
-    assert evaluation.iou([0, 0, 10, 10], [5, 0, 10, 10]) == pytest.approx(1 / 3)
+    assert locate.iou([0, 0, 10, 10], [0, 0, 10, 10]) == 1 and locate.iou([0, 0, 10, 10], [20, 0, 5, 5]) == 0
+    assert locate.iou([0, 0, 10, 10], [5, 0, 10, 10]) == pytest.approx(1 / 3)
 
 
 def test_overlays_by_family_or_folder(tmp_path):
@@ -508,7 +509,7 @@ def test_the_floor(tmp_path):
     """The matched filter, on an opaque overlay over a quiet game: nearly right without any learning."""
     template, rng = library.templates()["ps4-flat"], np.random.default_rng(0)
     w, h = template.size
-    buttons, sticks = evaluation.hands(rng, 90)
+    buttons, sticks = locate.hands(rng, 90)
     with VideoWriter(tmp_path / "a.mp4", 30, 640, 360) as out:
         for b, s in zip(buttons, sticks):
             frame = np.full((360, 640, 3), (60, 90, 70), np.uint8)
@@ -517,10 +518,10 @@ def test_the_floor(tmp_path):
     affine = np.float32([[1, 0, 40], [0, 1, 30]])
     median = render.crop(frame * 0 + 80, affine, (w, h), w, h)
     render.composite(median, render.draw(template, np.zeros(16), np.zeros(4)), 0, 0)
-    overlay = {"affine": affine[None], "corners": np.zeros((1, 4, 2), np.float32), "bbox": np.int32([[40, 30, w, h]]), "span": np.array([[0, 89]]),
+    place = {"affine": affine[None], "corners": np.zeros((1, 4, 2), np.float32), "bbox": np.int32([[40, 30, w, h]]), "span": np.array([[0, 89]]),
                "median": median[None]}
-    found = evaluation.matched_filter(str(tmp_path / "a.mp4"), overlay, template)
-    m = evaluation.metrics(found["buttons"] > 0.5, found["sticks"] / 4.17, buttons, sticks, found["shown"])
+    found = overlay.matched_filter(str(tmp_path / "a.mp4"), place, template)
+    m = overlay.metrics(found["buttons"] > 0.5, found["sticks"] / 4.17, buttons, sticks, found["shown"])
     assert m["accuracy"] > 0.99 > m["silence"] + 0.02 and m["press_f1"] > 0.9 and m["r2"] > 0.99, m
 
 
@@ -537,17 +538,17 @@ def test_ablations_are_published_commands(tmp_path, monkeypatch, capsys):
             s = {"success": [0.1 * len(ran), 0, 1], "progress": [0.5, 0.4, 0.6]}
             artefact.write_bytes(Path(ran[-1].out) / "report.json", json.dumps({"cells": {"all": {"all": {"policy": s}}}}).encode())
 
-    monkeypatch.setattr(evaluation, "run_stage", step)
+    monkeypatch.setattr(ablate, "run_stage", step)
     monkeypatch.setattr("common.command_line.field_comments", lambda cls: {})              # the help texts: a second for each command
-    c = evaluation.Ablate(data=str(tmp_path), out=str(tmp_path / "out"), steps=9, seeds=2)
+    c = ablate.Config(data=str(tmp_path), out=str(tmp_path / "out"), steps=9, seeds=2)
     with pytest.raises(SystemExit, match="no videos/ and labels/ there"):
-        evaluation.ablate(c)
+        ablate.main(c)
     (tmp_path / "labels").mkdir()
-    evaluation.ablate(c)
+    ablate.main(c)
     filters, trains, plays = ([x for x in ran if isinstance(x, kind)] for kind in (filter.Config, train.Config, evaluation.Play))
     assert [(f.min_active, f.mask, f.labels == str(tmp_path / "videos")) for f in filters] == [(0.5, True, False), (0, True, False), (0.5, False, False), (0.5, True, True)]
     assert [t.horizon for t in trains] == [0, 0, 0, 0, 4, 8] and all(t.raw and t.steps == 9 and t.net == "tiny" for t in trains)
-    assert len(plays) == len({p.out for p in plays}) == len(evaluation.ABLATIONS) and {p.steps for p in plays} == {0, 1, 4} and {p.execute for p in plays} == {1, 4, 8, 16}
+    assert len(plays) == len({p.out for p in plays}) == len(ablate.ABLATIONS) and {p.steps for p in plays} == {0, 1, 4} and {p.execute for p in plays} == {1, 4, 8, 16}
     assert sum(p.policy.endswith("raw.safetensors") for p in plays) == 1
     assert len(re.findall(r"^[\w ,]+ +\d+ \[0, 100\]   0.50 \[0.40, 0.60\]$", (tmp_path / "out/ablate.txt").read_text(), re.M)) == len(plays)
 
@@ -591,14 +592,14 @@ def test_the_whole_pipe(tmp_path):
 def test_machine_days_by_hand(capsys):
     """71,000 h at 30 frames/s are 7.668e9 frames: at 1,000 a second 88.75 days; 8.192e8 samples, each 50 times the work, at 4,000 a second 118.5."""
     import train
-    rows = evaluation.beside_paper({"locate": 1.0, "parse": 1000.0, "filter": 2000.0, "train": 4000.0, "policy": 50.0, "simulator": 500.0},
+    rows = speed.beside_paper({"locate": 1.0, "parse": 1000.0, "filter": 2000.0, "train": 4000.0, "policy": 50.0, "simulator": 500.0},
                                    {"train": 50.0, "policy": 2.0}, train.CONFIGS["paper"])
     days = {r["stage"]: r["days"] for r in rows}
     assert days["locate"] == pytest.approx(38_739 / 86400) and days["parse"] == pytest.approx(88.75) and days["filter"] == pytest.approx(44.375)
     assert days["train"] == pytest.approx(4096 * 200_000 * 50 / 4000 / 86400) == pytest.approx(118.52, abs=0.01)
     steps = 20 * 30 * sum(t.seconds for name in evaluation.game_names() for t in evaluation.game(name).TASKS.values())
     assert days["simulator"] == pytest.approx(steps / 500 / 86400) and days["policy"] == pytest.approx(2 * steps / 8 / 50 / 86400)
-    evaluation.print_speed(rows, "tiny")
+    speed.print_speed(rows, "tiny")
     said = capsys.readouterr().out
     assert "3,600 videos/h" in said and "33.3 x real time" in said and "20.0 ms a chunk, tiny" in said
     assert "Most would cost train: 47% of 252 days" in said and "train: days x 50" in said

@@ -26,6 +26,9 @@ import pytest
 
 import eval as evaluation
 import sim
+from bench import transfer
+from live import messages, open_games, pilot, play, server
+from live.brain import Local, Remote
 
 RIDGE = (sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}")
 RATE = 30.0
@@ -51,15 +54,15 @@ class Scripted:
 
 
 def config(**options):
-    return evaluation.Live(**{"command": RIDGE, "fps": 30, "seconds": 1.0, **options})
+    return play.Config(**{"command": RIDGE, "fps": 30, "seconds": 1.0, **options})
 
 
 @contextlib.contextmanager
 def playing(brain, person=None, **options):
     """(env, frames of the game that the policy plays)"""
     c = config(**options)
-    with sim.launch(c) as env, contextlib.closing(evaluation.Pilot(brain, c)) as pilot:
-        yield env, pilot, evaluation.frames(env, pilot, c, person)
+    with sim.launch(c) as env, contextlib.closing(pilot.Pilot(brain, c)) as agent:
+        yield env, agent, pilot.frames(env, agent, c, person)
 
 
 def pad_of(env):
@@ -92,7 +95,7 @@ def rows(*values):
 
 
 def test_a_plan_follows_the_clock():
-    plan = evaluation.Plan(30.0, 1)
+    plan = pilot.Plan(30.0, 1)
     assert plan.at(0.0) is None
     assert plan.add(rows(1, 2, 3), seen=10.0, now=10.0 + 1 / 30, fade=0) == 3
     moments = 10 + np.array([1, 1.5, 2, 3, 3.9, 4]) / 30              # at 60 frames a second each action holds for two
@@ -101,7 +104,7 @@ def test_a_plan_follows_the_clock():
 
 
 def test_late_chunks_are_cut_to_the_present_and_fade_in():
-    plan = evaluation.Plan(30.0, 1)
+    plan = pilot.Plan(30.0, 1)
     plan.add(rows(*[0] * 16), seen=0.0, now=1 / 30, fade=0)
     assert plan.add(rows(*[8] * 16), seen=8 / 30, now=12 / 30, fade=3) == 13        # actions for 9, 10 and 11 are over
     assert [float(plan.at(k / 30)[0]) for k in range(12, 19)] == [2, 4, 6, 8, 8, 8, 8]   # a quarter, a half, three quarters, all of it
@@ -110,7 +113,7 @@ def test_late_chunks_are_cut_to_the_present_and_fade_in():
 
 
 def test_old_actions_beyond_the_old_plan_are_not_blended():
-    plan = evaluation.Plan(30.0, 1)
+    plan = pilot.Plan(30.0, 1)
     plan.add(rows(0, 0), seen=0.0, now=1 / 30, fade=0)
     plan.add(rows(8, 8, 8), seen=1 / 30, now=2 / 30, fade=3)
     assert [float(plan.at(k / 30)[0]) for k in (2, 3, 4)] == [2, 8, 8]
@@ -121,12 +124,12 @@ def test_old_actions_beyond_the_old_plan_are_not_blended():
 @hooked
 def test_the_game_waits_and_the_menu_is_locked():
     brain = Scripted("SOUTH", "START", "BACK", LEFT_X=0.5, delay=0.05)
-    with playing(brain, seconds=1.0) as (env, pilot, play):
-        pads = [pad_of(env) for _ in play][1:]
+    with playing(brain, seconds=1.0) as (env, agent, steps):
+        pads = [pad_of(env) for _ in steps][1:]
     assert len(pads) == 30 and all(p == ({"SOUTH"}, {"LEFT_X": 0.5, "LEFT_Y": 0, "RIGHT_X": 0, "RIGHT_Y": 0}) for p in pads)
-    assert len(brain.seen) == 4 and brain.seen[0].shape == (256, 256, 3) and pilot.empty == 0      # at frames 0, 8, 16, 24
-    with playing(brain, seconds=0.1, menu=True) as (env, pilot, play):
-        assert [pad_of(env)[0] for _ in play][1:] == [{"SOUTH", "START", "BACK"}] * 3
+    assert len(brain.seen) == 4 and brain.seen[0].shape == (256, 256, 3) and agent.empty == 0      # at frames 0, 8, 16, 24
+    with playing(brain, seconds=0.1, menu=True) as (env, agent, steps):
+        assert [pad_of(env)[0] for _ in steps][1:] == [{"SOUTH", "START", "BACK"}] * 3
 
 
 @hooked
@@ -134,48 +137,48 @@ def test_the_game_waits_and_the_menu_is_locked():
 def test_real_time_does_not_wait(speed, capsys):
     """The game keeps its pace while the policy thinks for longer than eight actions last."""
     brain = Scripted("SOUTH", delay=0.3 / speed)
-    with playing(brain, seconds=3.0, realtime=True, speed=speed) as (env, pilot, play):
-        next(play)
+    with playing(brain, seconds=3.0, realtime=True, speed=speed) as (env, agent, steps):
+        next(steps)
         begin = time.perf_counter()
-        held = [pad_of(env)[0] for _ in play]
+        held = [pad_of(env)[0] for _ in steps]
         spent = time.perf_counter() - begin
     assert len(held) == 90 and spent >= 0.95 * 3 / speed              # never faster; how much slower depends on this machine
     assert held.count({"SOUTH"}) > 60 and 3 <= len(brain.seen) <= 12  # it thought back to back, and not frame by frame
-    report = pilot.report()
+    report = agent.report()
     assert 290 / speed <= report["median"] <= report["p90"] <= report["p99"] <= report["most"] and "of the frames came late" in capsys.readouterr().out
 
 
 @hooked
 def test_a_policy_slower_than_the_game_is_told():
-    with playing(Scripted("SOUTH", length=4, delay=0.4), seconds=60.0, realtime=True) as (env, pilot, play):
+    with playing(Scripted("SOUTH", length=4, delay=0.4), seconds=60.0, realtime=True) as (env, agent, steps):
         with pytest.raises(sim.GameError, match=r"^the policy is slower than the game: 0\.\d+ s for a chunk that is over 0.17 s .* --speed 0\.\d+, or no --realtime[^\n]*$"):
-            list(play)
+            list(steps)
 
 
 @hooked
 def test_a_game_that_shows_no_frame_is_told():
-    with playing(Scripted(), command=("tail", "-f", "/dev/null"), timeout=1.0) as (env, pilot, play):
+    with playing(Scripted(), command=("tail", "-f", "/dev/null"), timeout=1.0) as (env, agent, steps):
         with pytest.raises(sim.GameError, match=r"^tail -f /dev/null: no frame in [^\n]* it has opened no window$"):
-            list(play)
+            list(steps)
 
 
 def test_an_action_layout_that_the_keys_cannot_express(capsys):
     keyboard = sim.Keyboard.__new__(sim.Keyboard)
     keyboard.keys = {"SOUTH": "space", "LEFT_X-": "Left"}
-    evaluation.check_layout(keyboard, ("SOUTH", "LEFT_X"))
+    pilot.check_layout(keyboard, ("SOUTH", "LEFT_X"))
     assert capsys.readouterr().err == ""
-    evaluation.check_layout(keyboard, ("SOUTH", "NORTH", "RIGHT_Y", "GUIDE"))
+    pilot.check_layout(keyboard, ("SOUTH", "NORTH", "RIGHT_Y", "GUIDE"))
     assert capsys.readouterr().err == "no key for NORTH, RIGHT_Y: what the policy does with them is lost (--keys NORTH=...)\n"
     with pytest.raises(sim.GameError, match=r"^the policy's actions \(NORTH, RIGHT_Y\S* \.\.\.\) have no place on this game's keys \(--keys\)$"):
-        evaluation.check_layout(keyboard, ("NORTH", "RIGHT_Y"))
+        pilot.check_layout(keyboard, ("NORTH", "RIGHT_Y"))
     with pytest.raises(sim.GameError, match="no place on this game's pad"):
-        evaluation.check_layout(object(), ("JUMP", "DUCK"))
+        pilot.check_layout(object(), ("JUMP", "DUCK"))
 
 
 def test_key_maps():
-    assert evaluation.key_map("SOUTH=z,LEFT_X-=a") == {"SOUTH": "z", "LEFT_X-": "a"} and evaluation.key_map("") == {}
+    assert pilot.key_map("SOUTH=z,LEFT_X-=a") == {"SOUTH": "z", "LEFT_X-": "a"} and pilot.key_map("") == {}
     with pytest.raises(SystemExit, match="expected BUTTON=key"):
-        evaluation.key_map("SOUTH")
+        pilot.key_map("SOUTH")
 
 
 # ---- a person
@@ -190,11 +193,11 @@ def test_a_person_takes_the_pad_and_gives_it_back(capsys):
         held = next(hands)
         return np.int8([held.get(n, 0) for n in artefact.BUTTONS]), np.float32([held.get(n, 0) for n in artefact.STICKS])
 
-    takeover = evaluation.Takeover(person, idle=0.5)
+    takeover = pilot.Takeover(person, idle=0.5)
     takeover.clock = lambda: now[0]
     begin = time.perf_counter()
-    with playing(Scripted("SOUTH"), takeover, seconds=1.0) as (env, pilot, play):
-        held = [pad_of(env)[0] for _ in play][1:]
+    with playing(Scripted("SOUTH"), takeover, seconds=1.0) as (env, agent, steps):
+        held = [pad_of(env)[0] for _ in steps][1:]
     assert held == [{"SOUTH"}] * 7 + [{"EAST"}] * 2 + [set()] * 4 + [{"SOUTH"}] * 17
     assert capsys.readouterr().out == "you play\nthe policy plays\n"
     assert time.perf_counter() - begin >= 0.95                        # at a pace that a person can follow
@@ -202,8 +205,8 @@ def test_a_person_takes_the_pad_and_gives_it_back(capsys):
 
 @hooked
 def test_closing_the_window_ends_the_game():
-    with playing(Scripted(), evaluation.Takeover(lambda picture: None, 1.0), seconds=0) as (env, pilot, play):
-        assert len(list(play)) == 1
+    with playing(Scripted(), pilot.Takeover(lambda picture: None, 1.0), seconds=0) as (env, agent, steps):
+        assert len(list(steps)) == 1
 
 
 @pytest.mark.slow
@@ -236,21 +239,21 @@ def test_a_person_at_the_real_window(policy):
 def served(monkeypatch):
     """A server in this process: (its address, its brain, its open connections, the lines that it says)."""
     brain, said = Scripted("SOUTH", LEFT_X=-0.5), []
-    server, peers, threads = socket.create_server(("127.0.0.1", 0)), [], []
+    listener, peers, threads = socket.create_server(("127.0.0.1", 0)), [], []
     # Its threads may speak between two phases of a test, when what pytest captures with is closed.
-    monkeypatch.setattr(evaluation, "print", lambda line, file=None, flush=False: print(line, file=file) if file else said.append(line), raising=False)
+    monkeypatch.setattr(server, "print", lambda line, file=None, flush=False: print(line, file=file) if file else said.append(line), raising=False)
 
     def accept():
         with contextlib.suppress(OSError):
             while True:
-                peer, (host, port) = server.accept()
+                peer, (host, port) = listener.accept()
                 peers.append(peer)
-                threads.append(threading.Thread(target=evaluation.attend, args=(peer, "client", brain, "open sesame", threading.Lock()), daemon=True))
+                threads.append(threading.Thread(target=server.attend, args=(peer, "client", brain, "open sesame", threading.Lock()), daemon=True))
                 threads[-1].start()
 
     threading.Thread(target=accept, daemon=True).start()
-    yield f"127.0.0.1:{server.getsockname()[1]}", brain, peers, said
-    for each in (server, *peers):
+    yield f"127.0.0.1:{listener.getsockname()[1]}", brain, peers, said
+    for each in (listener, *peers):
         with contextlib.suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
         each.close()
@@ -260,7 +263,7 @@ def served(monkeypatch):
 
 def test_a_policy_on_another_machine_is_the_same(served):
     address, brain, *_ = served
-    remote = evaluation.Remote(address, "open sesame", 5.0)
+    remote = Remote(address, "open sesame", 5.0)
     frame = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     assert np.array_equal(remote.think(frame), brain.chunk) and np.array_equal(brain.seen[0], frame)
     assert remote.about == {**brain.about, "actions": list(brain.about["actions"])}
@@ -269,26 +272,26 @@ def test_a_policy_on_another_machine_is_the_same(served):
 
 def test_wrong_token(served):
     with pytest.raises(SystemExit, match=r"^--remote 127.0.0.1:\d+: wrong token$"):
-        evaluation.Remote(served[0], "open barley", 5.0)
+        Remote(served[0], "open barley", 5.0)
     assert first(served[3]) == "client: refused: wrong token" and not served[1].seen
 
 
 def test_versions(served, monkeypatch):
-    real = evaluation.send
-    monkeypatch.setattr(evaluation, "send", lambda peer, tensors=None, **about: real(peer, tensors, **(about | ({"protocol": "nitrogen.play/0"} if "proof" in about else {}))))
+    real = messages.send
+    monkeypatch.setattr(messages, "send", lambda peer, tensors=None, **about: real(peer, tensors, **(about | ({"protocol": "nitrogen.play/0"} if "proof" in about else {}))))
     with pytest.raises(SystemExit, match=r"^[^\n]*the client speaks 'nitrogen.play/0', this server 'nitrogen.play/1': use one version[^\n]*$"):
-        evaluation.Remote(served[0], "open sesame", 5.0)
-    monkeypatch.setattr(evaluation, "send", lambda peer, tensors=None, **about: real(peer, tensors, **(about | ({"protocol": "nitrogen.play/2"} if "nonce" in about else {}))))
+        Remote(served[0], "open sesame", 5.0)
+    monkeypatch.setattr(messages, "send", lambda peer, tensors=None, **about: real(peer, tensors, **(about | ({"protocol": "nitrogen.play/2"} if "nonce" in about else {}))))
     with pytest.raises(SystemExit, match=r"^[^\n]*the server speaks 'nitrogen.play/2', this client 'nitrogen.play/1': use one version[^\n]*$"):
-        evaluation.Remote(served[0], "open sesame", 5.0)
+        Remote(served[0], "open sesame", 5.0)
 
 
 def test_the_token_does_not_travel(served, monkeypatch):
     said = []
-    monkeypatch.setattr(evaluation, "send", lambda peer, tensors=None, real=evaluation.send, **about: (said.append(repr(about)), real(peer, tensors, **about)))
+    monkeypatch.setattr(messages, "send", lambda peer, tensors=None, real=messages.send, **about: (said.append(repr(about)), real(peer, tensors, **about)))
     proofs = []
     for _ in range(2):
-        evaluation.Remote(served[0], "open sesame", 5.0).close()
+        Remote(served[0], "open sesame", 5.0).close()
         proofs.append(re.search(r"'proof': '(\w{64})'", "".join(said))[1])
         assert said and "sesame" not in "".join(said)
         said.clear()
@@ -317,14 +320,14 @@ def test_what_strangers_send_is_refused(served, blob, why):
         stranger.sendall(blob)
         stranger.shutdown(socket.SHUT_WR)
     assert why in first(served[3]) and not served[1].seen
-    remote = evaluation.Remote(served[0], "open sesame", 5.0)         # and it serves on
+    remote = Remote(served[0], "open sesame", 5.0)         # and it serves on
     assert remote.think(np.zeros((256, 256, 3), np.uint8)).shape == (16, 20)
     remote.close()
 
 
 @pytest.mark.parametrize("frame", [np.zeros((256, 256, 3), np.float32), np.zeros((8, 8, 3), np.uint8), np.zeros((1000, 1000, 3), np.uint8)])
 def test_frames_of_another_shape_are_refused(served, frame):
-    remote = evaluation.Remote(served[0], "open sesame", 5.0)
+    remote = Remote(served[0], "open sesame", 5.0)
     with pytest.raises((SystemExit, OSError), match="expected a frame, uint8|gone|reset|pipe"):
         remote.think(frame)
     assert not served[1].seen
@@ -332,7 +335,7 @@ def test_frames_of_another_shape_are_refused(served, frame):
 
 
 def test_answers_that_are_no_actions_are_refused(served):
-    remote = evaluation.Remote(served[0], "open sesame", 5.0)
+    remote = Remote(served[0], "open sesame", 5.0)
     for wrong in (np.zeros((16, 19), np.float32), np.full((16, 20), np.nan, np.float32), np.zeros((16, 20))):
         served[1].chunk = wrong
         with pytest.raises(OSError, match="no chunk of actions"):
@@ -343,7 +346,7 @@ def test_answers_that_are_no_actions_are_refused(served):
 @hooked
 def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
     address, brain, peers, _ = served
-    remote, seen = evaluation.Remote(address, "open sesame", 5.0), []
+    remote, seen = Remote(address, "open sesame", 5.0), []
     reconnect = remote.reconnect
 
     def watched(why, patience):
@@ -353,8 +356,8 @@ def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
         reconnect(why, patience)
 
     remote.reconnect = watched
-    with playing(remote, seconds=2.0) as (env, pilot, play):
-        for i, _ in enumerate(play):
+    with playing(remote, seconds=2.0) as (env, agent, steps):
+        for i, _ in enumerate(steps):
             if i == 20:
                 assert pad_of(env)[0] == {"SOUTH"}
                 peers[0].shutdown(socket.SHUT_RDWR)
@@ -369,11 +372,11 @@ def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
 @hooked
 def test_a_remote_policy_that_never_answers_in_time_is_told(served):
     """It can be reached each time, so that waiting for it would go on for ever."""
-    remote = evaluation.Remote(served[0], "open sesame", 0.2)
+    remote = Remote(served[0], "open sesame", 0.2)
     served[1].delay = 1.0
-    with playing(remote, seconds=2.0, realtime=True) as (env, pilot, play):
+    with playing(remote, seconds=2.0, realtime=True) as (env, agent, steps):
         with pytest.raises(SystemExit, match=r"^--remote \S+: connected again three times, and no chunk came \(timed out\); is the policy there too slow\? [^\n]*no --realtime here$"):
-            list(play)
+            list(steps)
     remote.close()
 
 
@@ -382,11 +385,11 @@ def test_a_full_server_says_so(policy, tmp_path):
     with subprocess.Popen(run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"), cwd=ROOT, stdout=subprocess.PIPE,
                           text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as server, contextlib.ExitStack() as stack:
         host, port = re.search(r"(127\.0\.0\.1):(\d+)", server.stdout.readline()).groups()
-        for _ in range(evaluation.CLIENTS):
+        for _ in range(messages.CLIENTS):
             stranger = stack.enter_context(socket.create_connection((host, int(port))))
-            evaluation.receive(stranger)                              # its greeting: this one is attended to
+            messages.receive(stranger)                              # its greeting: this one is attended to
         with pytest.raises(SystemExit, match=r"^--remote \S+: 8 clients already$"):
-            evaluation.Remote(f"{host}:{port}", token.read_text(), 5.0)
+            Remote(f"{host}:{port}", token.read_text(), 5.0)
         server.send_signal(signal.SIGINT)                             # its ordinary end
         assert server.wait(60) == 0
 
@@ -417,7 +420,7 @@ def test_two_machines_by_their_commands(policy, tmp_path):
 
 
 def test_the_client_needs_no_torch(served):
-    code = ("import sys, numpy as np, eval as e; r = e.Remote(sys.argv[1], 'open sesame', 30.0);"
+    code = ("import sys, numpy as np, live.play, live.brain; r = live.brain.Remote(sys.argv[1], 'open sesame', 30.0);"
             "print(r.think(np.zeros((256, 256, 3), np.uint8)).shape, 'torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code, served[0]], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "(16, 20) False\n", done.stderr
@@ -425,11 +428,11 @@ def test_the_client_needs_no_torch(served):
 
 def test_tokens_that_others_can_read_are_refused(tmp_path):
     token = tmp_path / "a" / "token"
-    first = evaluation.secret(token)
-    assert evaluation.secret(token) == first and os.stat(token).st_mode & 0o777 == 0o600
+    first = messages.secret(token)
+    assert messages.secret(token) == first and os.stat(token).st_mode & 0o777 == 0o600
     token.chmod(0o644)
     with pytest.raises(SystemExit, match="others can read this token"):
-        evaluation.secret(token)
+        messages.secret(token)
 
 
 @hooked
@@ -437,7 +440,7 @@ def test_the_same_play_twice(policy, tmp_path):
     """The game waits, so play is exact: the same film to the byte, and the first chunk is the network's own."""
     films = []
     for name in "ab":
-        evaluation.live(config(policy=policy, device="cpu", video=str(tmp_path / f"{name}.mp4"), seed=3))
+        play.main(config(policy=policy, device="cpu", video=str(tmp_path / f"{name}.mp4"), seed=3))
         films.append([frame for _, _, frame in read_video(tmp_path / f"{name}.mp4")])
     assert len(films[0]) == 31 and np.array_equal(*films)
 
@@ -451,9 +454,9 @@ def test_bad_input(policy, tmp_path):
                          ({"remote": "127.0.0.1:1", "token": __file__}, r"^--remote 127.0.0.1:1: .*refused; is `python eval.py serve` running there\?$"),
                          ({"policy": policy, "keys": "SOUTH"}, "^--keys SOUTH: expected")):
         with pytest.raises(SystemExit, match=why):
-            evaluation.live(config(**options))
+            play.main(config(**options))
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit, match="in use"):
-        evaluation.serve(evaluation.Serve(policy=policy, device="cpu", port=taken.getsockname()[1], token=str(tmp_path / "token")))
+        server.main(server.Config(policy=policy, device="cpu", port=taken.getsockname()[1], token=str(tmp_path / "token")))
 
 
 # ---- a table of tasks
@@ -476,7 +479,7 @@ def test_scores_are_what_the_game_wrote(rule, value, tmp_path):
     (tmp_path / "stderr").write_text("far 3\nfar 12\nfar 4\n")
     (tmp_path / "save").write_bytes(bytes([7, 0, 0, 0, 5]))
     env = SimpleNamespace(stage=SimpleNamespace(path=tmp_path), clock=SimpleNamespace(returncode=3))
-    assert evaluation.task_score(rule, env, tmp_path, str(tmp_path)) == value
+    assert open_games.task_score(rule, env, tmp_path, str(tmp_path)) == value
 
 
 def test_scores_are_what_the_game_shows(tmp_path):
@@ -485,7 +488,7 @@ def test_scores_are_what_the_game_shows(tmp_path):
     import cv2
     frame = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "won.png"), frame[20:60, 30:80, ::-1])
-    rule, found = {"picture": "won.png", "like": 0.9}, lambda picture: evaluation.task_score(rule, SimpleNamespace(render=lambda: picture), tmp_path, "")
+    rule, found = {"picture": "won.png", "like": 0.9}, lambda picture: open_games.task_score(rule, SimpleNamespace(render=lambda: picture), tmp_path, "")
     assert found(frame) == 1 and found(np.roll(frame, 7, 1)) == 1 and found(frame[::-1].copy()) == 0
     with pytest.raises(SystemExit, match="won.png: larger than a frame of 160 x 30"):
         found(frame[:30])
@@ -500,21 +503,21 @@ def test_scores_are_what_the_game_shows(tmp_path):
 def test_a_wrong_task_is_named_before_anything_runs(tmp_path, change, why):
     good = {"goal": "a goal", "command": ["x"], "seconds": 1, "score": {"stderr": r"far (\d+)", "goal": 5}, "files": {"a/b": "x"}}
     (tmp_path / "t.json").write_text(json.dumps({"a": good}))
-    assert "a" in evaluation.open_table(str(tmp_path / "t.json"))[0]
+    assert "a" in open_games.open_table(str(tmp_path / "t.json"))[0]
     (tmp_path / "t.json").write_text(json.dumps({"a": good | change}))
     with pytest.raises(SystemExit, match=rf"t.json: a: .*{why}"):
-        evaluation.open_table(str(tmp_path / "t.json"))
+        open_games.open_table(str(tmp_path / "t.json"))
 
 
 def test_the_table_that_is_shipped_and_others(tmp_path):
-    tasks, folder = evaluation.open_table("open")
+    tasks, folder = open_games.open_table("open")
     assert {"tux-reach", "tux-finish", "doom-kills", "doom-items", "doom-exit"} <= set(tasks) and folder == ROOT / "assets"
     for text in ("[]", "{", "{}"):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(SystemExit, match=r"bad.json: not a table of tasks \([^\n]*$"):
-            evaluation.open_table(str(tmp_path / "bad.json"))
+            open_games.open_table(str(tmp_path / "bad.json"))
     with pytest.raises(SystemExit, match="nowhere.json: not a table of tasks .*No such file"):
-        evaluation.open_table(str(tmp_path / "nowhere.json"))
+        open_games.open_table(str(tmp_path / "nowhere.json"))
 
 
 @pytest.mark.parametrize("task, why", [
@@ -527,14 +530,14 @@ def test_the_table_that_is_shipped_and_others(tmp_path):
     ({"keys": {"SOTUH": "z"}}, "SOTUH=z in keys is no button"), ({"keys": {"LEFT_X": "z"}}, "LEFT_X=z in keys"), ({"keys": {"SOUTH": "Retrun"}}, "SOUTH=Retrun in keys"), ({"start": [1, "STRAT"]}, "'STRAT' in a macro is no number of seconds, no button and no key")])
 def test_mistakes_in_a_table_are_named(task, why, tmp_path):
     with pytest.raises(SystemExit, match=rf"a.json: a: .*{re.escape(why)}[^\n]*; see assets/open.json$"):
-        evaluation.open_table(table(tmp_path, **{"score": {"exit": 0}, **task}))
+        open_games.open_table(table(tmp_path, **{"score": {"exit": 0}, **task}))
 
 
 def test_the_table_in_the_docs(tmp_path):
     import cv2
     (tmp_path / "mine.json").write_text(re.search(r'\{"boss": .*?\}\}\}', (ROOT / "docs" / "real-games.md").read_text(), re.S)[0])
     cv2.imwrite(str(tmp_path / "victory.png"), np.zeros((9, 9, 3), np.uint8))
-    task = evaluation.open_table(str(tmp_path / "mine.json"))[0]["boss"]
+    task = open_games.open_table(str(tmp_path / "mine.json"))[0]["boss"]
     assert task["keys"]["LEFT_X-"] == "a" and all(json.loads(line) for line in re.findall(r'`(\{"(?:stderr|file|exit)".*?\})`', (ROOT / "docs" / "real-games.md").read_text()))
 
 
@@ -542,10 +545,10 @@ def test_files_for_the_game(tmp_path):
     """Text, another file with a part replaced, and a copy of one that is no text: a savegame, say."""
     (tmp_path / "level").write_text("goal goal")
     (tmp_path / "save").write_bytes(bytes(range(256)))
-    evaluation.fill(tmp_path / "home", {"a/b.txt": "text", "c.txt": {"of": str(tmp_path / "level"), "find": "goal", "put": "end"}, "d": {"of": str(tmp_path / "save")}})
+    open_games.fill(tmp_path / "home", {"a/b.txt": "text", "c.txt": {"of": str(tmp_path / "level"), "find": "goal", "put": "end"}, "d": {"of": str(tmp_path / "save")}})
     assert [(tmp_path / "home" / n).read_bytes() for n in ("a/b.txt", "c.txt", "d")] == [b"text", b"end goal", bytes(range(256))]
     with pytest.raises(SystemExit, match="'nothing' is not in it"):
-        evaluation.fill(tmp_path, {"c.txt": {"of": str(tmp_path / "level"), "find": "nothing", "put": ""}})
+        open_games.fill(tmp_path, {"c.txt": {"of": str(tmp_path / "level"), "find": "nothing", "put": ""}})
 
 
 @hooked
@@ -561,42 +564,42 @@ def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
     path = table(tmp_path, command=command, fps=30, start=[0.2, "WEST"], score={"picture": "won.png", "like": 0.95})
     held = evaluation.Held
     monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))                          # "none" runs to the right here, and gets there
-    out = evaluation.live(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=0, out=str(tmp_path)))
+    out = play.main(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=0, out=str(tmp_path)))
     assert out["a"]["none"]["success"][0] == out["a"]["none"]["progress"][0] == 1 and set(out["a"]) == {"policy", "random", "none"}
     assert json.loads((tmp_path / "open.json").read_text()) == json.loads(json.dumps(out))
     said = capsys.readouterr().out
     assert "3 episodes, 0 are there" in said and re.search(r"^a  .* 100 \[21, 100\] \(1.00\)   a goal$", said, re.M)
-    play, again = evaluation.in_real_game, lambda *a: pytest.fail("played again")
-    monkeypatch.setattr(evaluation, "in_real_game", again)                               # what has been played is not played again
-    assert evaluation.live(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=0, out=str(tmp_path))) == out
+    real, again = open_games.in_real_game, lambda *a: pytest.fail("played again")
+    monkeypatch.setattr(open_games, "in_real_game", again)                               # what has been played is not played again
+    assert play.main(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=0, out=str(tmp_path))) == out
     assert "3 episodes, 3 are there" in capsys.readouterr().out
-    monkeypatch.setattr(evaluation, "in_real_game", play)
+    monkeypatch.setattr(open_games, "in_real_game", real)
     fast = config(suite=table(tmp_path, command=command, fps=30, score={"exit": 0}), realtime=True, speed=1e6)        # only the policy has to be in time
-    assert evaluation.in_real_game(evaluation.Job("random", "", "a", 0), fast)["time"] == pytest.approx(1, abs=0.05)
+    assert open_games.in_real_game(evaluation.Job("random", "", "a", 0), fast)["time"] == pytest.approx(1, abs=0.05)
     with pytest.raises(sim.GameError, match="^the macro's 'Return' is a key, and the game has no window to press it in$"):
-        evaluation.in_real_game(evaluation.Job("none", "", "a", 0), config(suite=table(tmp_path, command=command, fps=30, start=["Return"], score={"exit": 0})))
+        open_games.in_real_game(evaluation.Job("none", "", "a", 0), config(suite=table(tmp_path, command=command, fps=30, start=["Return"], score={"exit": 0})))
     missing = table(tmp_path, "b", command=["no-such-game"], install="buy it", score={"exit": 0})
     with pytest.raises(SystemExit, match=r"^--tasks c: no task 'c' in this table \(there are a\)$"):
-        evaluation.live(config(command=(), suite=path, tasks="c", policy=policy, device="cpu"))
+        play.main(config(command=(), suite=path, tasks="c", policy=policy, device="cpu"))
     with pytest.raises(SystemExit, match="no episodes given"):
-        evaluation.live(config(command=(), suite=missing, policy=policy, device="cpu"))
+        play.main(config(command=(), suite=missing, policy=policy, device="cpu"))
     assert "b: skipped, no-such-game is not installed (buy it)" in capsys.readouterr().err
 
 
 def real(name):
-    task = evaluation.open_table("open")[0][name]
-    return pytest.mark.skipif(not evaluation.program(task["command"][0]) or bool(sim.hook_fault()), reason=f"{task['command'][0]} is not installed ({task['install']})")
+    task = open_games.open_table("open")[0][name]
+    return pytest.mark.skipif(not open_games.program(task["command"][0]) or bool(sim.hook_fault()), reason=f"{task['command'][0]} is not installed ({task['install']})")
 
 
 @real("tux-reach")
 def test_supertux_says_how_far_it_came(monkeypatch):
     """By the number that the game itself writes: nothing at the start, something after a second and a half to the right."""
-    seen, real, held = [], evaluation.task_score, evaluation.Held
+    seen, real, held = [], open_games.task_score, evaluation.Held
     monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))
-    monkeypatch.setattr(evaluation, "task_score", lambda *a: (seen.append(real(*a)), seen[-1])[1])
-    tasks, folder = evaluation.open_table("open")
-    monkeypatch.setattr(evaluation, "open_table", lambda suite: ({"tux-reach": {**tasks["tux-reach"], "seconds": 1.5}}, folder))
-    assert evaluation.in_real_game(evaluation.Job("none", "open", "tux-reach", 0), config(suite="open"))["progress"] == max(seen)
+    monkeypatch.setattr(open_games, "task_score", lambda *a: (seen.append(real(*a)), seen[-1])[1])
+    tasks, folder = open_games.open_table("open")
+    monkeypatch.setattr(open_games, "open_table", lambda suite: ({"tux-reach": {**tasks["tux-reach"], "seconds": 1.5}}, folder))
+    assert open_games.in_real_game(evaluation.Job("none", "open", "tux-reach", 0), config(suite="open"))["progress"] == max(seen)
     assert seen[0] == 0 and 0.08 < seen[-1] < 0.5, seen
 
 
@@ -631,11 +634,11 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
         won = "fine-tuned" in c.policy or job.seed % 2 == 1
         return {"progress": float(won), "success": won}
 
-    monkeypatch.setattr(evaluation, "run_stage", step)
+    monkeypatch.setattr(transfer, "run_stage", step)
     monkeypatch.setattr(evaluation, "through", through)
-    monkeypatch.setattr(evaluation, "video_facts", lambda path: {"frames": 600, "fps": 30})
-    c = evaluation.Transfer(held_out="crypt", hours="0.02,0.01", others=0.05, repeats=2, seeds=2, out=str(tmp_path), workers=0)
-    out = evaluation.transfer(c)
+    monkeypatch.setattr(transfer, "video_facts", lambda path: {"frames": 600, "fps": 30})
+    c = transfer.Config(held_out="crypt", hours="0.02,0.01", others=0.05, repeats=2, seeds=2, out=str(tmp_path), workers=0)
+    out = transfer.main(c)
     recorded = [dict(zip(a, a[1:]))["--games"].split(",") for a in ran if "record" in a]
     assert len(recorded[0]) == 9 and "crypt" not in recorded[0] and recorded[1] == ["crypt"]
     trained = [dict(zip(a, a[1:])) for a in ran if a[0] == "train.py"]
@@ -650,37 +653,37 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert said.count("+100% [+20%, +500%]") == 4 and said.count("  success ") == 2 and (tmp_path / "crypt/transfer.png").stat().st_size > 5000
     assert len(games) == 8 * 3 * 2
-    assert evaluation.transfer(c) == out == json.loads((tmp_path / "crypt/transfer.json").read_text()) and len(games) == 8 * 3 * 2
+    assert transfer.main(c) == out == json.loads((tmp_path / "crypt/transfer.json").read_text()) and len(games) == 8 * 3 * 2
     ran.clear()
     (tmp_path / "data/videos").mkdir(parents=True)
     for i, name in enumerate(evaluation.game_names() * 9):
         (tmp_path / f"data/videos/{name}-{i:03d}.mp4").touch()
-    evaluation.transfer(dataclasses.replace(c, data=str(tmp_path / "data"), out=str(tmp_path / "b")))
+    transfer.main(dataclasses.replace(c, data=str(tmp_path / "data"), out=str(tmp_path / "b")))
     cut = [[Path(a).stem for a in args if a.endswith(".mp4")] for args in ran if args[0] == "filter.py"]
     assert {a[0] for a in ran} == {"filter.py", "train.py"}                               # nothing is recorded, nothing parsed
     assert cut[0][:3] == ["cavern-000", "duel-002", "grove-003"] and cut[1:] == [["crypt-001", "crypt-011"], ["crypt-001", "crypt-011", "crypt-021", "crypt-031"]]
     with pytest.raises(SystemExit, match="^0.2 hours of demonstrations are wanted, and there are 0.050: "):
-        evaluation.transfer(dataclasses.replace(c, data=str(tmp_path / "data"), hours="0.2", out=str(tmp_path / "d")))
+        transfer.main(dataclasses.replace(c, data=str(tmp_path / "data"), hours="0.2", out=str(tmp_path / "d")))
 
 
 @pytest.mark.parametrize("options", [{"hours": "."}, {"hours": "1,x"}, {"hours": "0,1"}, {"hours": "1,1"}, {"repeats": 0}, {"seeds": 0}])
 def test_bad_transfers(options):
     with pytest.raises(SystemExit, match="^--hours .* --repeats . --seeds .*: expected numbers above 0"):
-        evaluation.transfer(evaluation.Transfer(**options))
+        transfer.main(transfer.Config(**options))
 
 
 def test_intervals_are_over_trainings_and_levels():
     """Scores [arm, training, task, level, (progress, success)] whose spread is known."""
     rng = np.random.default_rng(1)
     by_training = np.broadcast_to(np.array([0.0, 1.0]).reshape(1, 2, 1, 1, 1), (2, 2, 3, 50, 2))        # 150 episodes, but two trainings
-    draws = evaluation.resampled(by_training)
+    draws = transfer.resampled(by_training)
     assert draws.shape == (2000, 2, 2) and np.percentile(draws[:, 0, 0], [2.5, 97.5]).tolist() == [0, 1]
     by_level = np.broadcast_to(rng.random((1, 1, 3, 8, 1)), (2, 4, 3, 8, 2))                             # whoever plays, a level is easy or hard
-    draws = evaluation.resampled(by_level)
-    assert draws[:, 0].std() > 0.03 and np.ptp(evaluation.relative(draws)) == 0                          # both arms play the same ones
+    draws = transfer.resampled(by_level)
+    assert draws[:, 0].std() > 0.03 and np.ptp(transfer.relative(draws)) == 0                          # both arms play the same ones
     independent = rng.random((2, 40, 1, 40, 2))
-    assert evaluation.resampled(independent)[:, 0, 0].std() == pytest.approx((1 / 12 / 1600) ** 0.5, rel=0.8)
-    assert evaluation.relative(np.array([[[0, 0.5], [0, 1]], [[0.5, 0], [0.25, 1]]])).tolist() == [[0, 1], [-0.5, float("inf")]]
+    assert transfer.resampled(independent)[:, 0, 0].std() == pytest.approx((1 / 12 / 1600) ** 0.5, rel=0.8)
+    assert transfer.relative(np.array([[[0, 0.5], [0, 1]], [[0.5, 0], [0.25, 1]]])).tolist() == [[0, 1], [-0.5, float("inf")]]
 
 
 # ---- for long (python -m pytest tests/test_live.py -m slow -s --soak 60)
@@ -690,15 +693,15 @@ def test_intervals_are_over_trainings_and_levels():
 def test_an_hour_in_real_time(policy, request):
     """Memory does not grow, latency does not drift; --soak says for how many minutes."""
     minutes, memory = request.config.getoption("--soak"), []
-    brain = evaluation.Local(policy, "cpu", 0, 0)
-    with playing(brain, seconds=60 * minutes, realtime=True) as (env, pilot, play):
-        for i, _ in enumerate(play):
+    brain = Local(policy, "cpu", 0, 0)
+    with playing(brain, seconds=60 * minutes, realtime=True) as (env, agent, steps):
+        for i, _ in enumerate(steps):
             if i % 300 == 0:
                 memory.append(int(sim.read_text("/proc/self/statm").split()[1]) * 4096 / 2**20)
-    latency = 1e3 * np.array(pilot.latency[1:])
+    latency = 1e3 * np.array(agent.latency[1:])
     first, last = (np.median(part) for part in (latency[:len(latency) // 3], latency[-len(latency) // 3:]))
     begin, end = memory[len(memory) // 5], memory[-1]
-    report = pilot.report()
+    report = agent.report()
     print(f"{minutes:g} minutes: {begin:.1f} -> {end:.1f} MiB; median latency {first:.1f} -> {last:.1f} ms")
     assert i >= 60 * 30 * minutes * 0.99 and end - begin < 10 and report["chunks"] > 60 * minutes
     assert last < 3 * first + 20                                      # a drift adds up; other work on the machine comes and goes
@@ -709,18 +712,18 @@ def test_an_hour_in_real_time(policy, request):
 @pytest.mark.parametrize("name, warp, value", [("doom-kills", "1", 1 / 3), ("doom-exit", "2", 1.0)])
 def test_doom_says_what_was_done(name, warp, value):
     """By the savegame that the end macro makes: one kill of three, by a walk that is the same each time; and the level that it is in."""
-    task = evaluation.open_table("open")[0][name]
+    task = open_games.open_table("open")[0][name]
     with tempfile.TemporaryDirectory() as home:
         command = [warp if i and task["command"][i - 2] == "-warp" else part for i, part in enumerate(task["command"])]
-        c = config(command=(evaluation.program(command[0]), *command[1:]), fps=35, home=home)
+        c = config(command=(open_games.program(command[0]), *command[1:]), fps=35, home=home)
         with sim.launch(c) as env:
             env.reset(seed=0)
-            evaluation.press(env, [1, *"iddqd"], 35)                                     # not to be killed oneself
+            pilot.press(env, [1, *"iddqd"], 35)                                     # not to be killed oneself
             rng = np.random.default_rng(1)
             for i in range(1400 if name == "doom-kills" else 10):
                 turn = rng.choice(["DPAD_LEFT", "DPAD_RIGHT", "", ""]) if i % 10 == 0 else turn
                 held = ["DPAD_UP", turn, "SOUTH" if i % 4 < 2 else "", "EAST" if i % 35 == 0 else ""]
                 env.step({"buttons": np.isin(artefact.BUTTONS, held), "sticks": np.zeros(4)})
-            assert evaluation.task_score(task["score"], env, ROOT, home) == 0
-            evaluation.press(env, task["end"][-7:], 35)
-            assert evaluation.task_score(task["score"], env, ROOT, home) == pytest.approx(value)
+            assert open_games.task_score(task["score"], env, ROOT, home) == 0
+            pilot.press(env, task["end"][-7:], 35)
+            assert open_games.task_score(task["score"], env, ROOT, home) == pytest.approx(value)

@@ -1,0 +1,1 @@
+# Here so that no installed package of the same name comes first.
