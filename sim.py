@@ -27,7 +27,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
-import dataclasses
 import errno
 import functools
 import glob
@@ -3208,58 +3207,6 @@ def say_once(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-# ---- commands -----------------------------------------------------------------------------------------------
-
-def doctor(cfg: Common) -> None:
-    """What works on this machine, and the fix for what does not."""
-    if sys.platform == "win32":
-        return print_checks(windows_checks())
-    fault, parts = hook_fault(), ("ptrace", "seccomp", "vDSO patch")
-    broken = next((i for i, part in enumerate(parts) if fault and fault.startswith(part)), 0 if fault else len(parts))
-    other = "not needed by the built-in games; "
-    display = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY")
-    lines = [
-        ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer one"),
-        ("Linux on x86-64", (sys.platform, platform.machine()) == ("linux", "x86_64"), platform.platform(),
-         f"this is {platform.platform()}: built-in games only, on their own pause"),
-        *((part, i < broken, "tried on a small program", fault if i == broken else "not tried") for i, part in enumerate(parts)),
-        ("attach", not fault and not attach_fault(), "tried on a small program", attach_fault() if not fault else "not tried"),
-        ("Xvfb", bool(shutil.which("Xvfb")), shutil.which("Xvfb"), other + "sudo apt install xvfb"),
-        ("SDL 2", bool(ctypes.util.find_library("SDL2-2.0")), "", other + "sudo apt install libsdl2-2.0-0"),
-        ("/dev/uinput", os.access("/dev/uinput", os.W_OK), "", f"only for gamepad='uinput'; {UINPUT_FIX}"),
-        ("mss", installed("mss"), "", "only to capture windows of a display that is given; pip install mss"),
-        ("pygame", installed("pygame"), "", "only for a person's window (play, record); pip install pygame"),
-        ("display", bool(display), display, "only for a person's window; a desktop, or ssh -X"),
-        ("Wine", bool(shutil.which("wine")), shutil.which("wine"), other + "sudo apt install wine"),
-    ]
-    print_checks(lines)
-
-
-def installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
-def print_checks(lines) -> None:
-    """Rows of what, whether it works, what was found, the fix."""
-    for what, fine, found, fix in lines:
-        print(f"{what:18s} {'ok' if fine else 'missing':8s} {(found if fine else fix) or ''}".rstrip())
-
-
-def windows_checks() -> list[tuple]:
-    """doctor's rows on Windows."""
-    fault, hook = attempt(lambda: VGamepad(types.SimpleNamespace()).close())[1], hook_fault()
-    return [
-        ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer one"),
-        ("Windows x64", not platform_fault(), platform.platform(), platform_fault()),
-        ("clock hook", not hook, "tried on a small program", hook),
-        ("attach", not hook and not attach_fault(), "tried on a small program", attach_fault() if not hook else "not tried"),
-        ("mss", installed("mss"), "", "to see the game's window; pip install mss"),
-        ("vgamepad", not fault, "with the ViGEmBus driver", f"games get keys instead of a pad; {fault}"),
-        ("dxcam", installed("dxcam"), "", "only for screen='dxcam'; pip install dxcam"),
-        ("pygame", installed("pygame"), "", "only for a person's window (play, record); pip install pygame"),
-    ]
-
-
 class Person:
     """Somebody at the keyboard or gamepad, in front of a window (that of games/console.py; needs pygame)."""
 
@@ -3489,67 +3436,10 @@ def held_pad(words) -> dict | None:
             return {"buttons": np.int8([name in held for name in BUTTONS]), "sticks": sticks}
 
 
-@dataclass(frozen=True)
-class Bench(Run):
-    """Flags of `bench`."""
-    fps: int = 30                   # frames per second of game time
-    frames: int = 600               # frames to time, of random play, and as many to take apart,
-    warm: int = 200                 # after so many more: past title cards
-
-
-def bench(cfg: Bench) -> None:
-    """Steps per second with pixels; what the game itself costs, and what the hook adds."""
-    if cfg.frames < 1:
-        raise SystemExit(f"--frames {cfg.frames}: nothing to time")
-    command = cfg.command or (sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}")
-    print(f"{' '.join(command)}: {cfg.frames} frames at {cfg.fps} fps of game time")
-    for clock in ("hook",) if not Console.shows(command) else ("console", "hook") if sys.platform == "linux" else ("console",):
-        env = launch(dataclasses.replace(cfg, command=command), clock=clock)
-        total, spent, used, own = time_frames(env, StickyRandom(cfg.seed, cfg.fps, menu=False), cfg)
-        print(f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time; "
-              f"median frame {1e3 * np.median(spent):.2f} ms, of which the game's CPU {1e3 * np.median(used):.2f} ms")
-    over = 1e3 * (spent - used)
-    print(f"hook overhead  {np.median(over):.3f} ms per frame, {np.quantile(over, 0.1):.3f} ms in the best tenth (more than that is other work on "
-          f"this machine); {1e3 * np.median(own):.3f} ms of our CPU")
-
-
-def time_frames(env: GameEnv, player, cfg: Bench) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Seconds for all steps; then, for as many more frames, each one's seconds within the clock, of CPU time of the game and its X server,
-    and of our own: looking these up takes half a millisecond a frame where there are many threads."""
-    rows = []
-
-    def timed(*args):
-        before, own, start = game(), time.thread_time(), time.perf_counter()
-        result = step_frame(*args)
-        spent, own = time.perf_counter() - start, time.thread_time() - own
-        rows.append((spent, game() - before, own))
-        return result
-
-    def game():
-        pids = {env.clock.pid, env.stage.server or env.clock.pid}
-        if sys.platform == "win32":
-            return sum(map(windows_processor_time, pids))
-        tasks = [task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
-        return sum(int(read_text(f"{task}/schedstat").split()[0]) for task in tasks) / NS
-
-    with contextlib.closing(env):
-        env.reset()
-        pads = [dict(zip(("buttons", "sticks"), player(None))) for _ in range(cfg.warm + 2 * cfg.frames)]
-        for i, pad in enumerate(pads):
-            if i == cfg.warm:
-                begin = time.perf_counter()
-            if i == cfg.warm + cfg.frames:
-                total = time.perf_counter() - begin
-                step_frame, env.clock.step_frame = env.clock.step_frame, timed
-            if env.step(pad)[2]:
-                raise GameError("the game ended during the measurement")
-        return total, *np.array(rows).T
-
-
 def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)       # as Ctrl-C: what was recorded is kept, nothing is left behind
-    command_line(__doc__, {"doctor": (Common, doctor), "play": (Play, play), "record": (Record, play), "replay": (Replay, replay),
-                           "step": (Run, stepper), "bench": (Bench, bench)})
+    command_line(__doc__, {"doctor": "bench.doctor", "play": (Play, play), "record": (Record, play), "replay": (Replay, replay),
+                           "step": (Run, stepper), "bench": "bench.stepping"})
 
 
 if __name__ == "__main__":

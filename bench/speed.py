@@ -21,7 +21,7 @@ import numpy as np
 
 import eval as evaluation
 import sim
-from bench import flops, training
+from bench import flops, stepping, training
 from templates import library
 
 # ---- speed: every stage on this machine, beside the published job ------------------------------------------------------------------
@@ -69,8 +69,8 @@ def main(c: Config) -> list[dict]:
     brain = model.accelerate(model.NitroGen(sizes[net]).to(device).eval())
     frames = np.zeros((1, artefact.FRAME, artefact.FRAME, 3), np.uint8)
     latency = flops.timed(lambda: brain.sample(frames), torch.device(device))
-    bench = sim.Bench(fps=evaluation.FPS)
-    steps = bench.frames / sim.time_frames(evaluation.launch("ridge", next(iter(evaluation.game("ridge").TASKS)), c.seed), sim.StickyRandom(c.seed, menu=False), bench)[0]
+    bench = stepping.Config(fps=evaluation.FPS)
+    steps = bench.frames / stepping.time_frames(evaluation.launch("ridge", next(iter(evaluation.game("ridge").TASKS)), c.seed), sim.StickyRandom(c.seed, menu=False), bench)[0]
     work = [{k: flops.gflop(sizes[n], 1, draws=train.CONFIGS[n].draws) if k == "train" else flops.gflop(sizes[n], 1, sizes[n].steps) for k in ("train", "policy")}
             for n in (net, "paper")]
     rows = beside_paper({"locate": 1 / seconds["locate"], **{k: length * evaluation.FPS / seconds[k] for k in ("parse", "filter")}, "train": rates["both"],

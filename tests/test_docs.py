@@ -19,6 +19,7 @@ import sim
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STAGES = ("extract", "parse", "filter", "model", "train", "sim", "eval")
+MODULES = [importlib.import_module(name) for name in STAGES]                   # before command_line is replaced: they keep the true one
 FIRST = "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt && python train.py --config tiny"
 SECOND = "python -m pytest tests"
 HANDLED = {"python", "python3", "torchrun", "pip", "sudo", "ssh", ".", "chrt", "grep"}          # programs that a page may start

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import filter
+from released import dataset
 from templates import synthetic
 
 FPS, T = 30, 90
@@ -532,7 +533,7 @@ def test_released_labels(released, capsys):
 def test_rows_to_frames_by_hand():
     """Proportionally: by the chunk's size over its frames, in whatever rate the copy has."""
     chunk = {"size": 1200, "seconds": 20.0, "start": 40.0, "frames": [2400, 3600]}
-    at = lambda rows, fps, **other: filter.frame_numbers(chunk | other, 1200, fps)[rows].tolist()               # noqa: E731
+    at = lambda rows, fps, **other: dataset.frame_numbers(chunk | other, 1200, fps)[rows].tolist()               # noqa: E731
     assert at([0, 1, 1199], 60) == [2400, 2401, 3599]
     assert at([0, 1, 2, 1199], 30) == [1200, 1200, 1201, 1799]                         # half as many frames
     assert at([0, 1, 1199], 59.94) == [2400, 2401, 3599]                               # nominal against true rate: the published numbers count
@@ -548,7 +549,7 @@ def test_chunks_that_overlap_or_lie_outside():
     chunks = [piece | {"frames": f, "rows": [120 * i, 120 * i + 120], "size": n} for i, (f, n) in enumerate(
         [([0, 120], 120), ([119, 239], 120), ([180, 300], 120), ([300, 420], 60), ([540, 660], 120), ([9000, 9120], 120)])]
     facts = {"frames": 600, "fps": 60.0, "width": 100, "height": 50}
-    out = filter.released_labels(facts, np.ones((720, 16), np.uint8), np.zeros((720, 4)), np.ones(20, bool), chunks, "g", (0, 0, 100, 50), config())
+    out = dataset.released_labels(facts, np.ones((720, 16), np.uint8), np.zeros((720, 4)), np.ones(20, bool), chunks, "g", (0, 0, 100, 50), config())
     assert np.flatnonzero(out.known).tolist() == [*range(240), *range(540, 570)]        # the 3rd overlaps, the 4th has another rate, the last is outside
     assert out.frame[:240].tolist() == [*range(120), *range(119, 239)] and np.unique(out.segment[out.known]).tolist() == [0, 1, 4]
     assert "3 chunks outside" in out.about and out.views[1] == ([(48, 23, 62, 32)], (0, 0, 100, 50))
@@ -558,12 +559,12 @@ def test_missing_columns_and_odd_values(released):
     """A column that is missing is not shown; NaN and what is out of range do no harm; a game's area is cut out."""
     actions = parquet(j_right=[[float("nan"), 7.0]] * 120)
     files = {"metadata.json": metadata(), "actions_raw.parquet": actions}
-    buttons, sticks, shown = filter.chunk_actions(files, 120)
+    buttons, sticks, shown = dataset.chunk_actions(files, 120)
     assert shown.all() and np.allclose(sticks[:, 2:], [0, 1]) and buttons.shape == (120, 16)
     import pyarrow.parquet as pq
     out = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(actions)).drop_columns(["north", "j_right"]), out)
-    shown = filter.chunk_actions({"actions_processed.parquet": out.getvalue()}, 100)[2]
+    shown = dataset.chunk_actions({"actions_processed.parquet": out.getvalue()}, 100)[2]
     assert [name for name, s in zip((*artefact.BUTTONS, *artefact.STICKS), shown) if not s] == ["NORTH", "RIGHT_X", "RIGHT_Y"]
     archive(released / "SHARD_0000.tar.gz", chunk(bbox_game_area=[320, 200, 320, 200], bbox_others=[[0, 0, 64, 64]]))
     image = filter.decode(importing(released)[0][0], 256).astype(int)
@@ -657,8 +658,8 @@ def test_without_pyarrow(released, monkeypatch):
 def test_a_file_that_ends_its_reader_is_one_broken_file():
     pytest.importorskip("pyarrow", reason="no pyarrow (pip install pyarrow)")
     whole = parquet()
-    assert len(filter.read_parquet(whole)["south"]) == 120
-    filter.parquet_reader().submit(os.abort)
+    assert len(dataset.read_parquet(whole)["south"]) == 120
+    dataset.parquet_reader().submit(os.abort)
     with pytest.raises(ValueError, match="ended the process that read it"):
-        filter.read_parquet(whole)
-    assert len(filter.read_parquet(whole)["south"]) == 120
+        dataset.read_parquet(whole)
+    assert len(dataset.read_parquet(whole)["south"]) == 120

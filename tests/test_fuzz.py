@@ -21,12 +21,13 @@ import time
 from pathlib import Path
 
 from common import ROOT, artefact
-from common.pictures import VideoWriter, expand, read_video, video_facts
+from common.pictures import VideoWriter, expand, read_video, sample, video_facts
 
 import numpy as np
 import pytest
 
 import filter
+from released import dataset
 
 ROOM = 700                                      # MB that a child may take beyond what it has when it begins
 PATIENCE = 60                                   # s per input, on a loaded machine
@@ -226,11 +227,11 @@ class Skins:
     """OBS presets and pictures with boxes; what is read must draw, pack and describe itself."""
 
     def __init__(self):
-        import extract
-        self.extract, folder = extract, ROOT / "assets/skins"
+        from templates import presets as reader, render
+        self.presets, self.render, folder = reader, render, ROOT / "assets/skins"
         presets = sorted(p for p in folder.rglob("*.json") if p.name != "nitrogen.json")[:4]
         self.whole = [(json.loads(p.read_text("utf-8-sig")), next(q for q in sorted(p.parent.glob("*.png")) if q.stem.startswith(p.stem)).read_bytes()) for p in presets]
-        ok, png = extract.cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (60, 100, 4), dtype=np.uint8))
+        ok, png = reader.cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (60, 100, 4), dtype=np.uint8))
         self.whole.append(({"idle": "skin.png", "buttons": {"SOUTH": [4, 4, 20, 20], "START": [40, 4, 10, 10]}, "sticks": {"LEFT": [60, 20, 24, 24, 6]}}, png.tobytes()))
 
     def make(self, rng, i):
@@ -247,11 +248,11 @@ class Skins:
         folder.mkdir(exist_ok=True)
         for name in ("skin.json", "skin.png", "nitrogen.json"):
             (folder / name).write_bytes(self.files[name]) if name in self.files else (folder / name).unlink(missing_ok=True)
-        self.extract.load_skins.cache_clear()
-        for template in self.extract.read_skins(folder).values():
-            assert max(template.size) <= 2 * self.extract.LARGE
-            assert self.extract.draw(template, np.ones(16), np.ones(4), 0.2).ndim == 3
-            json.dumps(self.extract.layout(template))
+        self.presets.load_skins.cache_clear()
+        for template in self.presets.read_skins(folder).values():
+            assert max(template.size) <= 2 * self.presets.LARGE
+            assert self.render.draw(template, np.ones(16), np.ones(4), 0.2).ndim == 3
+            json.dumps(self.render.layout(template))
 
 
 def chunk_metadata() -> dict:
@@ -264,7 +265,7 @@ def chunk_metadata() -> dict:
 def parquets() -> list[bytes]:
     import pyarrow
     import pyarrow.parquet
-    columns = {n: [bool(i % 3) for i in range(12)] for n in filter.RELEASED[:16]} | {n: [[0.1 * i - 1, 0.5] for i in range(12)] for n in filter.RELEASED[16:]}
+    columns = {n: [bool(i % 3) for i in range(12)] for n in dataset.RELEASED[:16]} | {n: [[0.1 * i - 1, 0.5] for i in range(12)] for n in dataset.RELEASED[16:]}
     out = []
     for options in ({}, {"compression": "gzip"}, {"use_dictionary": False, "compression": "none"}, {"data_page_version": "2.0", "compression": "zstd"}):
         pyarrow.parquet.write_table(pyarrow.table(columns), file := io.BytesIO(), **options)
@@ -284,7 +285,7 @@ class Parquet:
         return blob[:cut] + mutated(rng, blob[cut:-8]) + blob[-8:] if rng.random() < 0.4 else mutated(rng, blob)
 
     def read(self, blob):
-        for column in filter.read_parquet(blob).values():
+        for column in dataset.read_parquet(blob).values():
             assert column.dtype == np.float32 and np.isfinite(column).all()
 
 
@@ -299,8 +300,8 @@ class Metadata:
         return text if rng.random() < 0.7 else mutated(rng, text)
 
     def read(self, blob):
-        facts = filter.chunk_facts(blob)
-        filter.frame_numbers(facts, 12, 30.0)
+        facts = dataset.chunk_facts(blob)
+        dataset.frame_numbers(facts, 12, 30.0)
         json.dumps(facts)
 
 
@@ -339,9 +340,7 @@ class Videos:
 
     def __init__(self):
         import cv2
-
-        import extract
-        self.extract, self.whole = extract, {".mp4": film("clip.mp4").read_bytes()}
+        self.whole = {".mp4": film("clip.mp4").read_bytes()}
         for suffix, codec in ((".webm", "VP80"), (".avi", "MJPG"), (".mkv", "XVID")):
             out = cv2.VideoWriter(f"clip{suffix}", cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), 30, (64, 48))
             for i in range(12):
@@ -361,15 +360,15 @@ class Videos:
         Path(path).write_bytes(blob)
         video_facts(path)
         assert all(frame.ndim == 3 and frame.dtype == np.uint8 for _, _, frame in read_video(path))
-        self.extract.sample(path, 5)
+        sample(path, 5)
 
 
 class Lists:
     """What people and runs leave beside the data: manifest.json, @list.txt, a table of tasks, report.json."""
 
     def __init__(self):
-        import eval as evaluation
-        self.evaluation = evaluation
+        from live import open_games
+        self.open_games = open_games
         self.whole = {"folder/manifest.json": {"format": "nitrogen.manifest/1", "videos": {"clip": {
             "game": "g", "split": "train", "fps": 30.0, "rows": 12, "known": 12, "kept": 12, "segments": [1, 1], "shards": 1, "chunks": 9,
             "lag": {"frames": 1, "seconds": 0.03, "confidence": 9.0}, "files": {"clip-000.safetensors": 10}}}},
@@ -385,7 +384,7 @@ class Lists:
         Path("folder").mkdir(exist_ok=True)
         Path(self.name).write_bytes(blob)
         if self.name == "table.json":
-            self.evaluation.open_table("table.json")
+            self.open_games.open_table("table.json")
         else:
             filter.inspect(Path("folder"))
         Path("list.txt").write_bytes(blob)

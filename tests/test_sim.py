@@ -31,6 +31,7 @@ import numpy as np
 import pytest
 
 import sim
+from bench import stepping
 
 ROOT = Path(__file__).resolve().parents[1]
 ASM, VICTIMS = Path(__file__).parent / "asm", Path(__file__).parent / "victims"
@@ -1279,7 +1280,7 @@ def test_what_cannot_be_played_or_written_is_said_in_one_line(tmp_path):
     wrong = sim.Record(player="random", speed=0, record=str(tmp_path / "file" / "a.mp4"), command=tuple(GAME))
     assert fault(sim.play, wrong).endswith(f"a.mp4: cannot be written (File exists: {tmp_path / 'file'})")
     assert fault(sim.play, sim.Play(speed=-1.0)) == "--speed -1 --seconds 0 --wait 0: none may be below 0"
-    assert fault(sim.play, sim.Play()).startswith("no game given: add --") and fault(sim.bench, sim.Bench(frames=0)) == "--frames 0: nothing to time"
+    assert fault(sim.play, sim.Play()).startswith("no game given: add --") and fault(stepping.main, stepping.Config(frames=0)) == "--frames 0: nothing to time"
     assert "none.actions.safetensors: no such file; make it: python sim.py record" in fault(sim.replay, sim.Replay(videos=(str(tmp_path / "none.mp4"),)))
     assert "not a recording" in fault(sim.replay, sim.Replay(videos=(str(tmp_path / "a.mp4"),)))
 
