@@ -142,11 +142,18 @@ def about(doc: str, name: str, run) -> str:
 
 
 def field_comments(cls) -> dict:
-    """Field name -> trailing comment, over a dataclass and its bases."""
+    """Field name -> its comment, behind it or in the lines above it, over a dataclass and its bases."""
     out = {}
-    for c in reversed(cls.__mro__[:-1]):                         # inspect.getsource of a class would parse its whole file, at every start
-        body = re.search(rf"^class {c.__name__}\b.*?(?=^\S|\Z)", Path(pyinspect.getsourcefile(c)).read_text("utf-8"), re.M | re.S)
-        out.update(re.findall(r"^    (\w+): [^#\n]*#\s*(.+)$", body[0], re.M))
+    for c in reversed(cls.__mro__[:-1]):
+        # inspect.getsource of a class would parse its whole file, at every start
+        file = Path(pyinspect.getsourcefile(c)).read_text("utf-8")
+        above = []
+        for line in re.search(rf"^class {c.__name__}\b.*?(?=^\S|\Z)", file, re.M | re.S)[0].splitlines():
+            field = re.match(r"    (\w+): [^#]*(?:#\s*(.+))?$", line)
+            if field and (field[2] or above):
+                out[field[1]] = field[2] or " ".join(above)
+            comment = re.match(r"    # (.+)$", line)
+            above = [*above, comment[1]] if comment else []
     return out
 
 
