@@ -74,7 +74,8 @@ def test_help(script):
     if (python := known("frames.json")["python"]) != PYTHON:
         pytest.skip(f"recorded with a Python {python}")
     there = {p.name: p.read_text("utf-8") for p in (GOLDEN / "help").glob(f"{script}*.txt")}
-    assert help_of(script) == there
+    words = lambda texts: {name: text.split() for name, text in texts.items()}      # noqa: E731
+    assert words(help_of(script)) == words(there)                # lines may break elsewhere
 
 
 # ---- frames
