@@ -1,4 +1,5 @@
-"""eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper sections 2.1 and 3).
+"""eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper sections 2.1 and
+3).
 
     python eval.py record --out data/videos --minutes 10        scripted experts play the built-in games into mp4 files
     python eval.py overlay [--adapt MINUTES]                    fresh recordings: how well are their overlays read?
@@ -16,7 +17,8 @@
 
 overlay --stage locate   writes what each rule said about each video as OUT/locate/*.json and resumes from them; OUT/locate.json, and
         the misses to look at as OUT/locate-misses.png.  With the package `av` the videos are H.264, and made ten times faster.
-record  writes OUT/<game>-<n>.mp4, and beside each <game>-<n>.truth.safetensors with the true actions (nitrogen.actions/1,
+record  writes OUT/<game>-<n>.mp4, and beside each <game>-<n>.truth.safetensors with the true
+actions (nitrogen.actions/1,
         unit "normalized").  Truth is for scoring only: the pipe reads the overlay.
 play    OUT/report.html (tables, plots, film strips), report.json (the same numbers), films/*.mp4 of the best and worst episodes,
         episodes/*.json: one per episode, so that the same command goes on where it was stopped, and more seeds play only the new ones.
@@ -56,7 +58,7 @@ WIDTH, HEIGHT = 960, 540                             # of the recordings
 LAPSES = 3                                           # CHOICE: seconds from one to the next, on average, with record --astray
 
 
-# ---- the games ---------------------------------------------------------------------------------------------------
+# ---- the games -----------------------------------------------------------------------------------
 
 def game_names() -> list[str]:
     return sorted(p.stem for p in (ROOT / "games").glob("*.py") if p.stem != "console")
@@ -87,7 +89,7 @@ def launch(name: str, task: str, seed: int, **options) -> sim.GameEnv:
     return sim.GameEnv(command, fps=FPS, seed=seed, **options)
 
 
-# ---- record --------------------------------------------------------------------------------------------------------
+# ---- record --------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Record(Many):
@@ -95,10 +97,17 @@ class Record(Many):
     minutes: float = 10.0               # of play in all
     seconds: float = 20.0               # per video
     games: str = FIRST_GAMES            # built-in games, in turn; or all
-    overlays: str = ""                  # families of built-in overlays, as in ps4,ps5, or a folder of skins; none: those with both sticks
-    player: str = "expert"              # who plays: expert; or mixed: in every other video chance does, on all buttons
-    astray: float = 0.0                 # share of episodes in which chance takes the pad now and then, unfilmed: the expert shows the way back
-    learner: str = ""                   # policy that takes it in every other of these lapses, for longer: the way back from its own mistakes
+    # families of built-in overlays, as in ps4,ps5, or a folder of skins; none: those with both
+    # sticks
+    overlays: str = ""
+    # who plays: expert; or mixed: in every other video chance does, on all buttons
+    player: str = "expert"
+    # share of episodes in which chance takes the pad now and then, unfilmed: the expert shows the
+    # way back
+    astray: float = 0.0
+    # policy that takes it in every other of these lapses, for longer: the way back from its own
+    # mistakes
+    learner: str = ""
     smallest: float = 0.24              # width of the overlay, of the frame's: from
     largest: float = 0.34               # to
     faintest: float = 0.7               # opacity: from; to 1
@@ -107,12 +116,15 @@ class Record(Many):
 
 
 def choice_of(overlays: str):
-    """What --overlays names: (templates by name, each drawn when asked for; groups of their names: videos take the groups in turn, and any of theirs)."""
+    """What --overlays names: (templates by name, each drawn when asked for; groups of their names:
+    videos take the groups in turn, and any of theirs).
+    """
     if overlays and Path(overlays).is_dir():
         skins = presets.read_skins(overlays)
         return skins, [[n] for n in sorted(skins)]
     pool = library.templates()
-    if not overlays:            # the pipe's own recordings: looks that the parser was trained on, and these games need sticks
+    # the pipe's own recordings: looks that the parser was trained on, and these games need sticks
+    if not overlays:
         return pool, [[n for n in sorted(pool) if not pads.held_out(n) and pads.two_sticks(n)]]
     if unknown := set(overlays.split(",")) - set(pads.FAMILIES):
         raise SystemExit(f"--overlays {overlays}: no folder, and no family such as {', '.join(sorted(unknown))}; there are {', '.join(pads.FAMILIES)}")
@@ -139,7 +151,9 @@ def record(c: Record) -> None:
 
 
 def record_video(stem: str, c: Record) -> int:
-    """Episodes of one game, back to back, task after task; the pad of each row is in force while its frame is drawn."""
+    """Episodes of one game, back to back, task after task; the pad of each row is in force while
+    its frame is drawn.
+    """
     import cv2
 
     video, truth = Path(c.out) / f"{stem}.mp4", Path(c.out) / f"{stem}.truth.safetensors"
@@ -163,7 +177,8 @@ def record_video(stem: str, c: Record) -> int:
     tasks = list(game(name).TASKS)
     first = int(rng.integers(len(tasks)))
     buttons, sticks, episodes = np.zeros((length, 16), np.uint8), np.zeros((length, 4), np.float32), []
-    frames = hashlib.blake2b(digest_size=16)                    # of the game's own pixels, before anything is drawn in
+    # of the game's own pixels, before anything is drawn in
+    frames = hashlib.blake2b(digest_size=16)
     row = 0
     with RatedWriter(video, (WIDTH, HEIGHT), c.rate) if c.rate else VideoWriter(video, FPS, WIDTH, HEIGHT) as out:
         while row < length:
@@ -171,8 +186,10 @@ def record_video(stem: str, c: Record) -> int:
             episodes.append({"row": row, "task": task, "seed": seed})
             expert = sim.StickyRandom(seed) if chance else Expert(name, seed)
             pad = np.zeros(16, np.uint8), np.zeros(4, np.float32)
-            others, lapse, disturbed = [(sim.StickyRandom(seed + 1), 1)], 0, c.astray > 0 and rng.random() < c.astray      # who, for s at most
-            if disturbed and c.learner:                         # as DAgger (arXiv 1011.0686) visits what the learner visits
+            # who, for s at most
+            others, lapse, disturbed = [(sim.StickyRandom(seed + 1), 1)], 0, c.astray > 0 and rng.random() < c.astray
+            # as DAgger (arXiv 1011.0686) visits what the learner visits
+            if disturbed and c.learner:
                 others.append((Policy(c.learner, "cpu", Play.execute, Play.steps, seed), 4))
             with launch(name, task, seed) as env:
                 frame, info = env.reset(seed=seed)
@@ -203,14 +220,16 @@ def record_video(stem: str, c: Record) -> int:
     return length
 
 
-# The rules that extract.py is compared with.  A detector: function(RGB) -> points [n, 2] px, unit descriptors [n, d]; then the matcher,
-# function(a template's descriptors, a frame's) -> for each of the first the number of its match, or -1.
+# The rules that extract.py is compared with.  A detector: function(RGB) -> points [n, 2] px, unit
+# descriptors [n, d]; then the matcher, function(a template's descriptors, a frame's) -> for each of
+# the first the number of its match, or -1.
 
 
-# ---- players --------------------------------------------------------------------------------------------------------
+# ---- players -------------------------------------------------------------------------------------
 
 class Policy:
-    """The network at the pad: looks, plans a chunk, plays its first `execute` actions, looks again."""
+    """The network at the pad: looks, plans a chunk, plays its first `execute` actions, looks again.
+    """
 
     def __init__(self, path: str, device: str, execute: int, steps: int, seed: int):
         import torch
@@ -248,7 +267,9 @@ class Expert:
 
 
 class Held:
-    """The left stick pushed one way and the right trigger held, for ever; (0, 0) without the trigger is no input at all."""
+    """The left stick pushed one way and the right trigger held, for ever; (0, 0) without the
+    trigger is no input at all.
+    """
 
     def __init__(self, x: float = 0.0, y: float = 0.0):
         self.buttons, self.sticks = np.zeros(16, np.uint8), np.array([x, y, 0, 0], np.float32)
@@ -262,10 +283,11 @@ PLAYERS = ("policy", "random", "held", "none", "expert")
 WAYS = ((1, 0), (0, -1), (-1, 0), (0, 1))               # held: another one with each seed
 
 
-# ---- play: the suite ----------------------------------------------------------------------------------------------------
+# ---- play: the suite -----------------------------------------------------------------------------
 
 CATEGORIES = ("combat", "navigation", "specific")
-GROUPS = {"3D": ("open world", "action RPG", "sports"), "2D top-down": ("roguelike",), "2D side-scroller": ("2D side-scroller",)}   # and their genres
+# and their genres
+GROUPS = {"3D": ("open world", "action RPG", "sports"), "2D top-down": ("roguelike",), "2D side-scroller": ("2D side-scroller",)}
 PUBLISHED = {"3D": (61.2, 55.0, 56.3), "2D top-down": (46.0, 52.0, 61.5), "2D side-scroller": (44.8, 37.9, 54.0)}
 # % of the paper's own tasks, by category: other games, judged by people (read off its figure)
 QUICK = 36                                              # episodes of each player with --quick
@@ -277,10 +299,13 @@ class Play(Many):
     games: str = "all"                  # built-in games, as in ridge,duel; or all
     tasks: str = "all"                  # of theirs: names or categories, as in reach,combat
     seeds: int = 20                     # episodes per task and player
-    quick: bool = False                 # at most 36 episodes of each player (with --suite 4 a task), spread over the tasks: six minutes on two cores with `small`
+    # at most 36 episodes of each player (with --suite 4 a task), spread over the tasks: six minutes
+    # on two cores with `small`
+    quick: bool = False
     execute: int = 8                    # actions played of each chunk before the policy looks again
     steps: int = 0                      # denoising steps (0: as the model says)
-    out: str = ""                       # folder of the report (default: one in data/play for this policy and these settings)
+    # folder of the report (default: one in data/play for this policy and these settings)
+    out: str = ""
     workers: int = os.cpu_count() or 1  # processes; 0: this one; with --ray local its CPUs
 
 
@@ -298,7 +323,8 @@ class Job(typing.NamedTuple):
 def play(c: Play) -> dict | None:
     if not Path(c.policy).exists():
         raise SystemExit(f"{c.policy}: no such policy; train one, python train.py --config tiny, and give --policy runs/tiny/model.safetensors")
-    timing = artefact.read(c.policy, "nitrogen.policy/1")[1]["model"]            # one clear line now, not one per worker
+    # one clear line now, not one per worker
+    timing = artefact.read(c.policy, "nitrogen.policy/1")[1]["model"]
     there = len(range(0, timing["horizon"], stride(timing["rate"])))
     if not 1 <= c.execute <= there:
         raise SystemExit(f"--execute {c.execute}: this policy's chunks hold {there} actions at {FPS} a second; give 1 to {there}")
@@ -371,7 +397,9 @@ def built_in(job: Job, c: Play) -> dict:
 
 
 def episode(job: Job, c: Play, settings: dict, play=built_in) -> dict:
-    """Play it, and keep what came of it in OUT/episodes.  A game that crashes is a failure, and does not stop the rest."""
+    """Play it, and keep what came of it in OUT/episodes.  A game that crashes is a failure, and
+    does not stop the rest.
+    """
     score, crash = {"progress": 0.0, "success": False, "time": 0.0}, ""
     try:
         score = play(job, c)
@@ -384,7 +412,9 @@ def episode(job: Job, c: Play, settings: dict, play=built_in) -> dict:
 
 
 def through(job: Job, c: Play, show=None) -> dict:
-    """The last score of an episode of the policy, through GameEnv; show(picture, pad, score) sees every frame."""
+    """The last score of an episode of the policy, through GameEnv; show(picture, pad, score) sees
+    every frame.
+    """
     import torch
     agent = Policy(c.policy, c.device, c.execute, c.steps, job.seed)
     torch.set_num_threads(1)                                    # the worker's one CPU; and the same sums, however many workers
@@ -406,13 +436,15 @@ def how_it_ended(env, info) -> str:
 
 
 def within(job: Job, show=None) -> dict:
-    """The last score of a player that does not look at the picture: the same world in this process, frame by frame, but not drawn.
+    """The last score of a player that does not look at the picture: the same world in this process,
+    frame by frame, but not drawn.
 
     Twenty times as fast as through GameEnv, where it moves alike (tests/test_eval.py).
     """
     agent = {"expert": lambda: Expert(job.game, job.seed), "random": lambda: sim.StickyRandom(job.seed), "none": Held,
              "held": lambda: Held(*WAYS[job.seed % 4])}[job.player]()
-    world, pad = game(job.game).Game(job.task, job.seed), Held()(None, None)                # nobody touches the pad in frame 0
+    # nobody touches the pad in frame 0
+    world, pad = game(job.game).Game(job.task, job.seed), Held()(None, None)
     for i in itertools.count():
         world.step(game(job.game).console.Pad(*pad), round((i + 1) / FPS, 6) - round(i / FPS, 6))
         score = world.score()
@@ -431,12 +463,14 @@ def interval(values, draws: int = 2000) -> tuple[float, float, float]:
 
 
 def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float, float]:
-    """Share of successes and its 95 % Wilson score interval (E. B. Wilson, 1927), which holds for few episodes and near 0 and 1."""
+    """Share of successes and its 95 % Wilson score interval (E. B. Wilson, 1927), which holds for
+    few episodes and near 0 and 1.
+    """
     share, middle, spread = successes / n, successes / n + z * z / (2 * n), z * (successes * (n - successes) / n**3 + z * z / (4 * n * n)) ** 0.5
     return share, max(0.0, (middle - spread) / (1 + z * z / n)), min(1.0, (middle + spread) / (1 + z * z / n))
 
 
-# ---- play: the report ------------------------------------------------------------------------------------------------------
+# ---- play: the report ----------------------------------------------------------------------------
 
 @functools.cache
 def genre(name: str) -> str:
@@ -454,12 +488,16 @@ def by_genre(names) -> list[str]:
 
 
 def summary(records: list[dict]) -> dict:
-    """Completed (share and Wilson interval) and progress (mean and bootstrap interval) of some episodes."""
+    """Completed (share and Wilson interval) and progress (mean and bootstrap interval) of some
+    episodes.
+    """
     return {"episodes": len(records), "success": wilson(sum(r["success"] for r in records), len(records)), "progress": interval([r["progress"] for r in records])}
 
 
 def tables(suite, records: list[dict]) -> dict:
-    """Summaries by task, and by row (groups of games, their genres, all) and column (categories, all) of the paper's figure; by player."""
+    """Summaries by task, and by row (groups of games, their genres, all) and column (categories,
+    all) of the paper's figure; by player.
+    """
     def by_player(wanted) -> dict:
         return {p: summary(mine) for p in PLAYERS if (mine := [r for r in records if r["player"] == p and wanted(r)])}
 
@@ -545,12 +583,13 @@ def tasks(c: Common) -> None:
     print(f"{sum(counts.values())} tasks: {', '.join(f'{n} {category}' for category, n in counts.items())}")
 
 
-# ---- live play: the policy at the pad of your own game --------------------------------------------------------------------
-# The game stands still while the policy thinks (exact, repeatable), or runs on while it does (--realtime); the policy is here, or on
-# another machine (--remote, serve).  A person at a window (--window) takes the pad by touching it, and gives it back by letting go.
+# ---- live play: the policy at the pad of your own game -------------------------------------------
+# The game stands still while the policy thinks (exact, repeatable), or runs on while it does
+# (--realtime); the policy is here, or on another machine (--remote, serve).  A person at a window
+# (--window) takes the pad by touching it, and gives it back by letting go.
 
 
-# ---- live play: a table of tasks in real games ------------------------------------------------------------------------------
+# ---- live play: a table of tasks in real games ---------------------------------------------------
 # What a task says: goal in words; command, fps, seconds; gamepad, screen and keys, as for sim.GameEnv; files to put into the game's home:
 # {name: text}, a copy of another file, {"of"}, or one with a part replaced, {"of", "find", "put"}; start and end: macros of seconds, buttons and
 # X keys; its score, one of
@@ -558,7 +597,7 @@ def tasks(c: Common) -> None:
 #   {"picture": a PNG beside the table, "like": 0..1}: part of the frame when it is done.   "{home}" in the command stands for its home.
 
 
-# ---- live play: the policy on another machine -----------------------------------------------------------------------------
+# ---- live play: the policy on another machine ----------------------------------------------------
 
 
 COMMANDS = {"record": (Record, record), "overlay": "bench.overlay", "play": "live.play", "serve": "live.server", "transfer": "bench.transfer",

@@ -5,18 +5,20 @@
     python extract.py bench [VIDEO... --pool 3000]                                       how fast they are drawn; and found, among so many
     python extract.py train [--minutes M] [--backgrounds DIR] [--out FILE]               weights of XFeat, from drawn pictures
 
-In: any video that OpenCV reads; with --templates also your own overlay skins: OBS input-overlay presets as they are, or NAME.json with
-{"idle": "rest.png", "pressed": "all_pressed.png", "buttons": {"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}}
-(read_skins() says more).  Out, per video and each of the P places that the overlay had in it, one after the other: the affine that
-takes the template's canvas into the frame, float32 [P, 2, 3]; the box, int32 [P, 4]; first and last frame, int64 [P, 2] (`span`); and the
-temporal median of the registered crop, uint8 [P, h, w, 3]; and the template itself: its `atlas` and, in the metadata, its `elements` and
+In: any video that OpenCV reads; with --templates also your own overlay skins: OBS input-overlay
+presets as they are, or NAME.json with {"idle": "rest.png", "pressed": "all_pressed.png", "buttons":
+{"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}} (read_skins() says
+more).  Out, per video and each of the P places that the overlay had in it, one after the other: the
+affine that takes the template's canvas into the frame, float32 [P, 2, 3]; the box, int32 [P, 4];
+first and last frame, int64 [P, 2] (`span`); and the temporal median of the registered crop, uint8
+[P, h, w, 3]; and the template itself: its `atlas` and, in the metadata, its `elements` and
 `layout`.  A video without an overlay gives `found: false` and the reason.
 
-Also here, for parse.py and eval.py: `templates()`, and the one renderer that draws any template in any state.  What draws the
-built-in templates is in templates/pads.py.
+Also here, for parse.py and eval.py: `templates()`, and the one renderer that draws any template in
+any state.  What draws the built-in templates is in templates/pads.py.
 
-Coordinates: x right, y down, in px; pixel i covers i..i+1, so an overlay whose first pixel is (X, Y), drawn at `scale`,
-has the affine [[scale, 0, X], [0, scale, Y]].
+Coordinates: x right, y down, in px; pixel i covers i..i+1, so an overlay whose first pixel is (X,
+Y), drawn at `scale`, has the affine [[scale, 0, X], [0, scale, Y]].
 """
 
 from __future__ import annotations
@@ -56,21 +58,30 @@ ALIKE = {"sift": 0.88, "xfeat": 0.8}        # CHOICE: cosine of descriptors that
 MOST = 1000             # CHOICE: keypoints of one picture of a template
 INDICES = 8             # CHOICE: kept in data/index, and in data/descriptors, those used last
 MIN_VOTES = 5           # CHOICE: matches that make a candidate; it must still be verified
-SURE = 0.15             # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers (docs/results.md: a table)
-HOPE = 0.25             # CHOICE: share of SURE below which a candidate is not looked at closely; on 46 videos none rose above it
-SWEPT = (110, 900)      # CHOICE: px: side of a square as large as a swept template; of the largest picture, the longer
+# CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers
+# (docs/results.md: a table)
+SURE = 0.15
+# CHOICE: share of SURE below which a candidate is not looked at closely; on 46 videos none rose
+# above it
+HOPE = 0.25
+# CHOICE: px: side of a square as large as a swept template; of the largest picture, the longer
+SWEPT = (110, 900)
 STEP = 1.07             # CHOICE: from the width of that picture to the next
 FAINT = 2.0             # CHOICE: gray levels a px: an edge of this slope counts half
-LIKE = 0.45             # CHOICE: likeness below which no number of inliers is enough: of 52 pictures turned by 90 degrees with a
-                        # built-in overlay four were accepted, with 25 to 46 inliers of likeness 0.27 to 0.39
-AGREED = 0.001          # CHOICE: agreement of edges x likeness^8 x likeness of what it adds, from which a swept template is there
+# CHOICE: likeness below which no number of inliers is enough: of 52 pictures turned by 90 degrees
+# with a built-in overlay four were accepted, with 25 to 46 inliers of likeness 0.27 to 0.39
+LIKE = 0.45
+# CHOICE: agreement of edges x likeness^8 x likeness of what it adds, from which a swept template is
+# there
+AGREED = 0.001
 THERE = 0.4             # CHOICE: a frame shows the overlay from this share of the better frames' likeness
 MIN_STRETCH = 4         # CHOICE: sampled frames that an overlay stays at one place, at least
 
 
 @dataclass(frozen=True)
 class Config(Many):
-    videos: tuple[str, ...] = ()            # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
+    # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
+    videos: tuple[str, ...] = ()
     out: str = "data/labels"                # folder of the *.overlay.safetensors
     sheet: bool = False                     # also write DIR/<stem>.overlay.png to look at
     min_inliers: int = MIN_INLIERS          # matches that agree on the place (paper 2.1: 20)
@@ -79,14 +90,14 @@ class Config(Many):
     xfeat: str = xfeat.XFEAT_WEIGHTS              # weights of XFeat: ours, or the official xfeat.pt
 
 
-# ---- XFeat: learned features (arXiv 2404.19174) ---------------------------------------------------------------
-# Tensors are named as in the official state dict.  Per layer: channels in and out, kernel, stride of a convolution
-# without bias; a BatchNorm without scale and shift, and a ReLU, follow.
+# ---- XFeat: learned features (arXiv 2404.19174) --------------------------------------------------
+# Tensors are named as in the official state dict.  Per layer: channels in and out, kernel, stride
+# of a convolution without bias; a BatchNorm without scale and shift, and a ReLU, follow.
 
 
 def posed(template, width: float, ground=110):
-    """(picture uint8 [h, w, 3], affine [2, 3] canvas -> picture): the untouched template, `width` px wide over a ground, with
-    a rim; sides are multiples of 32, which `detect` does not resize."""
+    """(picture uint8 [h, w, 3], affine [2, 3] canvas -> picture): the untouched template, `width`
+    px wide over a ground, with a rim; sides are multiples of 32, which `detect` does not resize."""
     scale, rim = width / template.size[0], 16
     w, h = (math.ceil((v * scale + 2 * rim) / 32) * 32 for v in template.size)
     picture = np.full((h, w, 3), ground, np.uint8)
@@ -94,25 +105,29 @@ def posed(template, width: float, ground=110):
     return picture, np.array([[scale, 0, rim], [0, scale, rim]])
 
 
-# ---- localization (paper 2.1): frames, their median, SIFT; the best verified template, registered ------------------
-# DEVIATION: the paper matches single frames with template after template and fits affines.  The overlay stands still and the
-# game does not, so the temporal median of the frames shows it best; and each SIFT match already says how large and where
-# the template would be, so all templates are searched at once: matches vote (Lowe, IJCV 2004, section 7.3).
+# ---- localization (paper 2.1): frames, their median, SIFT; the best verified template, registered 
+# DEVIATION: the paper matches single frames with template after template and fits affines.  The
+# overlay stands still and the game does not, so the temporal median of the frames shows it best;
+# and each SIFT match already says how large and where the template would be, so all templates are
+# searched at once: matches vote (Lowe, IJCV 2004, section 7.3).
 
 
 def middle(images):
     """Temporal median (the upper one of an even number): what stands still stays sharp.
 
-    Of any n // 2 + 2 of n images neither the least nor the greatest is the median: both are forgotten for one of the rest, and so on.
-    In rows that the cache holds, this takes a twentieth of the time of np.partition.
+    Of any n // 2 + 2 of n images neither the least nor the greatest is the median: both are
+    forgotten for one of the rest, and so on. In rows that the cache holds, this takes a twentieth
+    of the time of np.partition.
     """
     result, n = np.empty_like(images[0]), len(images) // 2 + 2
-    odd = [*images, *[np.full_like(result, 255)] * (1 - len(images) % 2)]           # a white one makes an even number odd
+    # a white one makes an even number odd
+    odd = [*images, *[np.full_like(result, 255)] * (1 - len(images) % 2)]
     for y in range(0, len(result), 8):
         rows = [image[y:y + 8] for image in odd]
         kept, rest = rows[:n], rows[n:]
         while len(kept) > 1:
-            for i in [*range(len(kept) - 1), *range(len(kept) - 3, -1, -1)]:        # the greatest goes to the end, then the least to the front
+            # the greatest goes to the end, then the least to the front
+            for i in [*range(len(kept) - 1), *range(len(kept) - 3, -1, -1)]:
                 kept[i], kept[i + 1] = np.minimum(kept[i], kept[i + 1]), np.maximum(kept[i], kept[i + 1])
             kept, rest = kept[1:-1] + rest[:1], rest[1:]
         result[y:y + 8] = kept[0]
@@ -120,7 +135,9 @@ def middle(images):
 
 
 def sift(rgb):
-    """SIFT of an RGB image: (x, y, size in px, angle in degrees) float32 [n, 4]; descriptors uint8 [n, 128]."""
+    """SIFT of an RGB image: (x, y, size in px, angle in degrees) float32 [n, 4]; descriptors uint8
+    [n, 128].
+    """
     found, descriptors = cv2.SIFT_create(8000, contrastThreshold=0.02).detectAndCompute(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
     if not found:
         return np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8)
@@ -128,7 +145,9 @@ def sift(rgb):
 
 
 def root(descriptors):
-    """RootSIFT (Arandjelovic and Zisserman, CVPR 2012): uint8 [n, 128] -> float32 [n, 128] of length 1."""
+    """RootSIFT (Arandjelovic and Zisserman, CVPR 2012): uint8 [n, 128] -> float32 [n, 128] of
+    length 1.
+    """
     descriptors = descriptors.astype(np.float32)
     return np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-6))
 
@@ -140,7 +159,9 @@ def features(rgb):
 
 
 def learned(rgb, weights: str):
-    """XFeat in the form of `features`: float32 [n, 4], float32 [n, 64].  It has neither sizes nor angles: 1 px and 0 degrees."""
+    """XFeat in the form of `features`: float32 [n, 4], float32 [n, 64].  It has neither sizes nor
+    angles: 1 px and 0 degrees.
+    """
     points, descriptors = xfeat.detect(rgb, xfeat.xfeat(weights))
     return np.column_stack([points, np.ones(len(points)), np.zeros(len(points))]).astype(np.float32), descriptors
 
@@ -150,15 +171,18 @@ def detectors(weights: str) -> dict:
 
 
 def poses(template, detector: str):
-    """The pictures of a template that are described: (picture, affine [2, 3] canvas -> picture).  XFeat bears less change of scale."""
+    """The pictures of a template that are described: (picture, affine [2, 3] canvas -> picture).
+    XFeat bears less change of scale.
+    """
     if detector == "xfeat":
         return [posed(template, width) for width in xfeat.XFEAT_WIDTHS]
     return [(render.idle(template, ground, scale), np.array([[scale, 0, 0], [0, scale, 0]])) for ground in GROUNDS for scale in SCALES]
 
 
 def described(pool: library.Pool, names: list, detector: str, weights: str) -> dict:
-    """What `detector` finds in the templates of these names: points float32 [n, 4], in canvas px; descriptors [n, d], SIFT's as uint8;
-    owner int32 [n], number in `names`; sizes float32 [templates, 2], px."""
+    """What `detector` finds in the templates of these names: points float32 [n, 4], in canvas px;
+    descriptors [n, d], SIFT's as uint8; owner int32 [n], number in `names`; sizes float32
+    [templates, 2], px."""
     find = sift if detector == "sift" else functools.partial(learned, weights=weights)
 
     def one(name):
@@ -168,7 +192,8 @@ def described(pool: library.Pool, names: list, detector: str, weights: str) -> d
             found.append((((points - (*affine[:, 2], 0, 0)) / (*[affine[0, 0]] * 3, 1))[:MOST].astype(np.float32), descriptors[:MOST]))
         return template.size, *map(np.concatenate, zip(*found))
 
-    # In threads it is 1.3 to 1.5 times as fast on two cores: OpenCV runs beside Python, in which templates are drawn.  PyTorch uses all cores by itself.
+    # In threads it is 1.3 to 1.5 times as fast on two cores: OpenCV runs beside Python, in which
+    # templates are drawn.  PyTorch uses all cores by itself.
     threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() if detector == "sift" else 1)
     try:
         sizes, points, descriptors = zip(*tqdm(threads.map(one, names), "templates described, once", len(names), leave=False, mininterval=2))
@@ -179,7 +204,9 @@ def described(pool: library.Pool, names: list, detector: str, weights: str) -> d
 
 
 def kept(folder: str, digest: str, make, **facts) -> dict:
-    """The tensors that `make()` makes, read from data/`folder` if they were made before; of those there, the ones used last stay."""
+    """The tensors that `make()` makes, read from data/`folder` if they were made before; of those
+    there, the ones used last stay.
+    """
     path, form = ROOT / "data" / folder / f"{digest}.safetensors", f"nitrogen.{folder}/1"
     with contextlib.suppress(SystemExit):                          # not there, or broken: made anew
         tensors = artefact.read(path, form)[0]
@@ -187,7 +214,8 @@ def kept(folder: str, digest: str, make, **facts) -> dict:
             os.utime(path)                                         # it is in use
         return tensors
     tensors = make()
-    with contextlib.suppress(OSError, SystemExit):                 # a folder that cannot be written costs time, nothing else
+    # a folder that cannot be written costs time, nothing else
+    with contextlib.suppress(OSError, SystemExit):
         artefact.write(path, tensors, form, **facts)
         for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-INDICES]:
             old.unlink(missing_ok=True)
@@ -202,12 +230,15 @@ def bank_of(pool: library.Pool, detector: str, weights: str = xfeat.XFEAT_WEIGHT
 
 
 def index(pool: library.Pool, detector: str, weights: str):
-    """Descriptors of all templates, sorted into cells of like ones, so that a search looks at few: kept in data/index for the next time.
+    """Descriptors of all templates, sorted into cells of like ones, so that a search looks at few:
+    kept in data/index for the next time.
 
-    points float32 [n, 4] as `features`, in canvas px; descriptors int8 [n, d], 127 = 0.5; owner int32 [n], number in the pool;
-    centers float32 [cells, d]; start int64 [cells + 1]; sizes float32 [templates, 2], px.
+    points float32 [n, 4] as `features`, in canvas px; descriptors int8 [n, d], 127 = 0.5; owner
+    int32 [n], number in the pool; centers float32 [cells, d]; start int64 [cells + 1]; sizes
+    float32 [templates, 2], px.
     """
-    drawing = "".join(map(inspect.getsource, (pads, render, sift, root, learned, poses, described)))     # all that the descriptors follow from
+    # all that the descriptors follow from
+    drawing = "".join(map(inspect.getsource, (pads, render, sift, root, learned, poses, described)))
     drawing += repr((GROUNDS, SCALES, MOST, xfeat.XFEAT_WIDTHS))
     network = b"".join(v.numpy().tobytes() for v in xfeat.xfeat(weights).values()) if detector == "xfeat" else b""
     digest = lambda names, more=b"": hashlib.sha256((drawing + repr((detector, names))).encode() + network + more).hexdigest()[:16]   # noqa: E731
@@ -217,8 +248,9 @@ def index(pool: library.Pool, detector: str, weights: str):
         return described(pool, names, detector, weights)
 
     def make():
-        # A person adds or changes own templates and tries again: the built-in ones are not described anew then.  XFeat's descriptors would
-        # take four times the room, and are asked for only where SIFT shows nothing.
+        # A person adds or changes own templates and tries again: the built-in ones are not
+        # described anew then.  XFeat's descriptors would take four times the room, and are asked
+        # for only where SIFT shows nothing.
         parts = [kept("descriptors", digest(names), builtin_ones, templates=names) if detector == "sift" else builtin_ones()]
         if own:
             parts = [described(pool, own, detector, weights), {**parts[0], "owner": parts[0]["owner"] + len(own)}]
@@ -235,7 +267,9 @@ def index(pool: library.Pool, detector: str, weights: str):
 
 
 def match(descriptors, bank, least: float):
-    """All pairs of descriptors with a cosine above `least`, a picture's and the templates': (row there, row in the bank), int [m] each."""
+    """All pairs of descriptors with a cosine above `least`, a picture's and the templates': (row
+    there, row in the bank), int [m] each.
+    """
     import torch
     probes = min(PROBES, len(bank["centers"]))
     cell = torch.topk(torch.from_numpy(descriptors @ bank["centers"].T), probes, sorted=False)[1].numpy().ravel()
@@ -249,10 +283,12 @@ def match(descriptors, bank, least: float):
 
 
 def vote(points, pairs, bank, frame_w, keep=12):
-    """The templates that most matches agree on, one place each: [(votes, template's number, affine)], best first.
+    """The templates that most matches agree on, one place each: [(votes, template's number,
+    affine)], best first.
 
-    A match says scale (from the keypoints' sizes) and centre of the canvas; votes are counted in overlapping bins of 35 % in
-    scale and a fifth of the overlay's width in place.  DEVIATION: scale and shift are fitted, not an affine (an overlay stands upright).
+    A match says scale (from the keypoints' sizes) and centre of the canvas; votes are counted in
+    overlapping bins of 35 % in scale and a fifth of the overlay's width in place.  DEVIATION: scale
+    and shift are fitted, not an affine (an overlay stands upright).
     """
     a, b = pairs
     owner, scale = bank["owner"][b], points[a, 2] / bank["points"][b, 2]
@@ -266,7 +302,8 @@ def vote(points, pairs, bank, frame_w, keep=12):
         side = 0.2 * np.exp(0.3 * (level - shift[0] + 0.5)) * bank["sizes"][owner, 0]
         x, y = (np.floor(centre[:, k] / side + shift[1 + k]) for k in (0, 1))
         key = (((owner * 64 + level + 32) * 1024 + x + 256) * 1024 + y + 256).astype(np.int64)
-        _, one = np.unique(key * len(points) + a, return_index=True)         # a keypoint has one vote in a bin
+        # a keypoint has one vote in a bin
+        _, one = np.unique(key * len(points) + a, return_index=True)
         _, which, count = np.unique(key[one], return_inverse=True, return_counts=True)
         bins += [(int(count[k]), one[which == k]) for k in np.argsort(-count, kind="stable")[:4 * keep] if count[k] >= MIN_VOTES]
     found = {}
@@ -301,11 +338,12 @@ def plausible(affine, size, frame_w, frame_h):
 
 
 def refine(image, template, affine, widest=1000, steps=25):
-    """Register the drawn template on `image`, uint8 RGB [h, w, 3], to a fraction of a px: (affine [2, 3], likeness -1..1).
+    """Register the drawn template on `image`, uint8 RGB [h, w, 3], to a fraction of a px: (affine
+    [2, 3], likeness -1..1).
 
-    Gauss-Newton on scale and position: per step, weighted least squares over the overlay's pixels p for
-    image(p) + gradient(p) . dp = gain x template(p) + bias; pixels that disagree (sticks, pressed buttons) weigh less.
-    widest: resolution at which to compare, px across; fewer is faster.
+    Gauss-Newton on scale and position: per step, weighted least squares over the overlay's pixels p
+    for image(p) + gradient(p) . dp = gain x template(p) + bias; pixels that disagree (sticks,
+    pressed buttons) weigh less. widest: resolution at which to compare, px across; fewer is faster.
     """
     a = np.array([[affine[0][0], 0, affine[0][2]], [0, affine[1][1], affine[1][2]]], float)
     start, (w, h) = a.copy(), template.size
@@ -317,7 +355,8 @@ def refine(image, template, affine, widest=1000, steps=25):
     on = np.flatnonzero(near > 0.3)                         # the overlay's pixels and a rim around them
     v, u = (np.repeat((m + 0.5).astype(np.float32) / scale, 3) for m in np.divmod(on, cols))
     robust = weight = np.repeat(near.ravel()[on], 3)
-    system = -np.ones((6, 3 * len(on)), np.float32)         # a row per unknown: scale and shift in x, in y, gain, bias
+    # a row per unknown: scale and shift in x, in y, gain, bias
+    system = -np.ones((6, 3 * len(on)), np.float32)
     there = lambda picture: picture.reshape(-1, 3)[on].ravel()                          # noqa: E731
     for step in range(steps):
         seen = render.crop(image, a, size, cols, rows).astype(np.float32)
@@ -325,28 +364,33 @@ def refine(image, template, affine, widest=1000, steps=25):
             model = there(render.expected(seen, drawn))
             system[4] = -model
         seen = render.band(seen)
-        system[1] = there(cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=0.125 * scale / a[0, 0]))     # per frame px
+        # per frame px
+        system[1] = there(cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=0.125 * scale / a[0, 0]))
         system[3] = there(cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=0.125 * scale / a[1, 1]))
         np.multiply(system[1], u, system[0]), np.multiply(system[3], v, system[2])
         seen = there(seen)
         weighted = system * robust
         d = np.linalg.lstsq(weighted @ system.T, -weighted @ seen, rcond=None)[0]
         residual = seen + d.astype(np.float32) @ system
-        robust = weight / (1 + (residual / (1.5 * np.median(np.abs(residual[::5])) + 1e-3))**2)      # a fifth says it as well
+        # a fifth says it as well
+        robust = weight / (1 + (residual / (1.5 * np.median(np.abs(residual[::5])) + 1e-3))**2)
         a += np.array([[d[0], 0, d[1]], [0, d[2], d[3]]])
         if not np.isfinite(a).all() or np.abs((a - start) @ (w, h, 1)).max() > 0.1 * w * start[0, 0] or min(a[0, 0], a[1, 1]) < 0.05:
             return start, 0.0                               # ran away: nothing to register on
         if np.abs(d[:4] * (w, 1, h, 1)).max() < 0.01:
             break
-    return a, float(np.corrcoef(model, seen)[0, 1]) if seen.std() > 1e-3 else 0.0          # a frame of one colour shows nothing
+    # a frame of one colour shows nothing
+    return a, float(np.corrcoef(model, seen)[0, 1]) if seen.std() > 1e-3 else 0.0
 
 
 def confirmed(image, template, affine, widest=400, whole=False, without=0):
-    """Median over the buttons and sticks of each one's own likeness, -1..1: one ring that fits does not make a controller.
+    """Median over the buttons and sticks of each one's own likeness, -1..1: one ring that fits does
+    not make a controller.
 
-    whole: over textures too, and sticks with the room that they move in: of two sticks alone, the median shows the rings.
-    without=1: likeness of what they add to what is behind them: black lines on black add nothing, and else fit anything.
-    It is times the share, to the fourth, of the overlay's pixels whose colour it can show at half opacity or more.
+    whole: over textures too, and sticks with the room that they move in: of two sticks alone, the
+    median shows the rings. without=1: likeness of what they add to what is behind them: black lines
+    on black add nothing, and else fit anything. It is times the share, to the fourth, of the
+    overlay's pixels whose colour it can show at half opacity or more.
     """
     scale = min(max(32, round(template.size[0] * affine[0, 0])), widest) / template.size[0]
     drawn = render.draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32)
@@ -354,7 +398,8 @@ def confirmed(image, template, affine, widest=400, whole=False, without=0):
     seen, likes, share = render.crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32), [], 1.0
     model = render.expected(seen, drawn, without=without)
     if without:
-        low, high = drawn[..., :3] / 2, 255 - (drawn[..., 3:] - drawn[..., :3]) / 2       # over black and over white, at half opacity
+        # over black and over white, at half opacity
+        low, high = drawn[..., :3] / 2, 255 - (drawn[..., 3:] - drawn[..., :3]) / 2
         share = np.average((np.maximum(low - seen, seen - high) < 12).all(2), weights=drawn[..., 3])
     seen = render.band(seen) - without * (render.expected(seen, drawn) - model)
     for e in template.elements:
@@ -362,13 +407,16 @@ def confirmed(image, template, affine, widest=400, whole=False, without=0):
         part = tuple(slice(max(0, int((a - r) * scale)), math.ceil((a + n + r) * scale)) for a, n in ((y, h), (x, w)))
         a, b = seen[part].ravel(), model[part].ravel()
         if (whole or e.kind != "texture") and a.size and a.std() > 0 and b.std() > 0:
-            likes.append(np.corrcoef(a, b)[0, 1] / (1 + 0.5 * without / (a.std() * b.std())))      # 0.5: of noise
+            # 0.5: of noise
+            likes.append(np.corrcoef(a, b)[0, 1] / (1 + 0.5 * without / (a.std() * b.std())))
     return float(np.median(likes) * share**4) if likes else -1.0
 
 
 class Found(typing.NamedTuple):
     """A template, registered on a picture."""
-    score: float = 0.0          # inliers x likeness^2, in units of the paper's bar; `swept`: see there.  It is there from SURE on
+    # inliers x likeness^2, in units of the paper's bar; `swept`: see there.  It is there from SURE
+    # on
+    score: float = 0.0
     inliers: int = 0
     likeness: float = 0.0       # -1..1
     template: str = ""          # "": nothing fits anywhere
@@ -378,8 +426,9 @@ class Found(typing.NamedTuple):
 def search(image, pool, cfg: Config) -> Found:
     """The best verified template in a picture.
 
-    Verified: registered on the picture, then scored by inliers x likeness^2, over all candidates, not the first over a bar.
-    XFeat is asked where SIFT shows nothing: it sees what is faint and small, and much that is not there.
+    Verified: registered on the picture, then scored by inliers x likeness^2, over all candidates,
+    not the first over a bar. XFeat is asked where SIFT shows nothing: it sees what is faint and
+    small, and much that is not there.
     """
     names, best = list(pool), Found()
     for detector, describe in detectors(cfg.xfeat).items():
@@ -390,7 +439,8 @@ def search(image, pool, cfg: Config) -> Found:
                 affine, like = refine(image, pool[names[number]], affine, widest=160, steps=10)
                 candidates.append((count_inliers(points, pairs, bank, number, affine) * max(like, 0)**2, number, affine, like))
         for value, number, affine, like in sorted(candidates, key=lambda f: -f[0])[:3]:
-            if value >= HOPE * SURE * cfg.min_inliers:              # else it can only be the nearest place, as it is
+            # else it can only be the nearest place, as it is
+            if value >= HOPE * SURE * cfg.min_inliers:
                 affine, like = refine(image, pool[names[number]], affine, widest=400)
                 like = min(like, confirmed(image, pool[names[number]], affine))
             inliers = count_inliers(points, pairs, bank, number, affine)
@@ -403,13 +453,15 @@ def search(image, pool, cfg: Config) -> Found:
     return best
 
 
-# Skins with few features: a d-pad alone, thin lines.  They are yours and few, so each is laid on the picture everywhere.
+# Skins with few features: a d-pad alone, thin lines.  They are yours and few, so each is laid on
+# the picture everywhere.
 
 def edges(pictures):
-    """Where pictures of one size have edges and which way these run: float32 [h, w, 2], vectors at twice the angle.
+    """Where pictures of one size have edges and which way these run: float32 [h, w, 2], vectors at
+    twice the angle.
 
-    They are about as long along any edge, faint or strong, and point the same way for light on dark as for dark on
-    light: how bright an overlay is, and what shines through, hardly matters.
+    They are about as long along any edge, faint or strong, and point the same way for light on dark
+    as for dark on light: how bright an overlay is, and what shines through, hardly matters.
     """
     along, across, strength = 0, 0, FAINT**2
     for picture in pictures:
@@ -430,8 +482,8 @@ def spectrum(field, w: int, h: int):
 def layers(median, frames):
     """Spectra of the edges of a video at ever smaller sizes: [(w, h, spectrum)].
 
-    Of the median, and of the standard deviation over time: opaque lines are dark there, however little they stand
-    out from what is behind them on average, and buttons in use are bright.
+    Of the median, and of the standard deviation over time: opaque lines are dark there, however
+    little they stand out from what is behind them on average, and buttons in use are bright.
     """
     tall, out = median.shape[0] / median.shape[1], []
     widest = SWEPT[1] / max(1, tall)
@@ -448,7 +500,8 @@ def layers(median, frames):
 def sweep(layers, template, frame_w: int, keep=2):
     """Where a template's edges run as the picture's do: [(agreement -1..1, affine)], the best few.
 
-    The template is drawn once, over dark and over light, and laid on each of the layers: it is as much larger as they are smaller.
+    The template is drawn once, over dark and over light, and laid on each of the layers: it is as
+    much larger as they are smaller.
     """
     (w, h), rim, found, best = template.size, 3, [], []
     scale = SWEPT[0] * min(math.sqrt(w / h), 1.8) / w
@@ -465,14 +518,16 @@ def sweep(layers, template, frame_w: int, keep=2):
                 found.append((value, np.array([[scale * k, 0, (x + rim) * k], [0, scale * k, (y + rim) * k]])))
                 agree[max(0, y - r):y + r + 1, max(0, x - r):x + r + 1] = -1
     for value, a in sorted(found, key=lambda f: -f[0]):
-        far = [np.abs((a - b) @ [[w, 0], [h, 0], [1, 1]]).max() > 0.1 * w * a[0, 0] for _, b in best]      # a corner is elsewhere
+        # a corner is elsewhere
+        far = [np.abs((a - b) @ [[w, 0], [h, 0], [1, 1]]).max() > 0.1 * w * a[0, 0] for _, b in best]
         if all(far) and len(best) < keep:
             best.append((value, a))
     return best
 
 
 def swept(frames, median, pool, names) -> Found:
-    """The best of the templates `names`, by how it looks alone: its score is SURE where the product at AGREED is as much.
+    """The best of the templates `names`, by how it looks alone: its score is SURE where the product
+    at AGREED is as much.
 
     Of those that are there, the largest, for its likeness: a d-pad is also a part of a pad.
     """
@@ -500,7 +555,9 @@ def likeness(frames, template, affine):
 
 
 def shown(frames, template, affine):
-    """In which frames, in order, the template is there: bool [n].  Three neighbours are judged together, against the better half."""
+    """In which frames, in order, the template is there: bool [n].  Three neighbours are judged
+    together, against the better half.
+    """
     like = likeness(frames, template, affine)
     return np.convolve(np.pad(like, 1, mode="edge"), np.ones(3) / 3, "valid") > THERE * np.sort(like)[len(like) // 2:].mean()
 
@@ -512,10 +569,12 @@ def runs(values):
 
 
 def places(frames, pool, cfg: Config):
-    """Where the overlay is, and when: (search's best result, [(first, last, affine)] in numbers of `frames`; none if it is nowhere).
+    """Where the overlay is, and when: (search's best result, [(first, last, affine)] in numbers of
+    `frames`; none if it is nowhere).
 
-    In the median of all frames; then in that of each stretch that does not show it there (an overlay may move or come late); if it
-    is nowhere, in the thirds of the video.  CHOICE: one template per video.
+    In the median of all frames; then in that of each stretch that does not show it there (an
+    overlay may move or come late); if it is nowhere, in the thirds of the video.  CHOICE: one
+    template per video.
     """
     place, affines, best, tried = np.full(len(frames), -1), [], Found(), set()
     todo = [range(len(frames))]
@@ -559,7 +618,9 @@ def edge(video, inside: int, outside: int, template, affine):
 
 
 def locate(video, pool, cfg: Config):
-    """Find the overlay of a video: (tensors, info) as in artefact.FORMATS["nitrogen.overlay/1"], and the sampled frames."""
+    """Find the overlay of a video: (tensors, info) as in artefact.FORMATS["nitrogen.overlay/1"],
+    and the sampled frames.
+    """
     frames, numbers, count = sample(video, cfg.frames)
     frame_h, frame_w = frames[0].shape[:2]
     shrink = min(1.0, WORK_WIDTH / frame_w)
@@ -598,7 +659,8 @@ def locate(video, pool, cfg: Config):
 
 
 def video_sheet(path, frames, tensors, info, pool):
-    """Six of the sampled frames with the box; the median crop and the template beside each other."""
+    """Six of the sampled frames with the box; the median crop and the template beside each other.
+    """
     shown = []
     for k in range(0, len(frames), max(1, len(frames) // 6))[:6]:
         f = frames[k].copy()
@@ -642,10 +704,11 @@ def template_sheet(cfg: SheetConfig):
     print(f"{len(shown)} templates -> {cfg.out}")
 
 
-# ---- many videos -------------------------------------------------------------------------------------------------
+# ---- many videos ---------------------------------------------------------------------------------
 
 def label(cfg: Config, video: str) -> dict:
-    """Localize one video and write its artefact; returns the metadata.  A finished output is kept."""
+    """Localize one video and write its artefact; returns the metadata.  A finished output is kept.
+    """
     path = Path(cfg.out) / f"{Path(video).stem}.overlay.safetensors"
     video_facts(video)
     recipe = recipe_of(cfg, video, *scenes.files_in(cfg.templates))

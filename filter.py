@@ -1,4 +1,5 @@
-"""filter.py: from parsed actions to training shards: refine the sticks, drop idle segments, mask the overlay (paper 2.1).
+"""filter.py: from parsed actions to training shards: refine the sticks, drop idle segments, mask
+the overlay (paper 2.1).
 
     python filter.py VIDEO... --labels data/labels --out data/shards         what parse.py read; or the true actions of a recorder
     python filter.py --nitrogen SHARD_0000.tar.gz --videos DIR --out data/shards      labels of the released dataset, your copies of its videos
@@ -10,8 +11,9 @@ In, per video:  LABELS/<stem>.actions.safetensors   buttons [T, 16], sticks [T, 
 Out:            OUT/<stem>-000.safetensors, -001 ...  JPEG frames 256 x 256 with their actions (artefact.FORMATS, nitrogen.shard/1)
                 OUT/manifest.json                     what is in the folder
 
-A row is one frame of the video, or one timestep of the released labels.  Segments of 20 s are kept if at least half of their
-timesteps are not null.  Also here: the shards' reader (`Shards`), which train.py uses.
+A row is one frame of the video, or one timestep of the released labels.  Segments of 20 s are kept
+if at least half of their timesteps are not null.  Also here: the shards' reader (`Shards`), which
+train.py uses.
 """
 
 from __future__ import annotations
@@ -36,11 +38,17 @@ from common.workers import for_each
 import numpy as np
 
 DEAD_ZONE = 0.1          # CHOICE: a stick within it is at rest
-LEAST_REACH = 0.95       # CHOICE: of the drawn radius, which full deflection is at least: a stick that is seldom pushed is not blown up
+# CHOICE: of the drawn radius, which full deflection is at least: a stick that is seldom pushed is
+# not blown up
+LEAST_REACH = 0.95
 REST = 0.5               # grid cells around the neutral point in which a stick is at rest: about the dead zone
-SURE = 0.95              # CHOICE: probability from which a press of one frame counts, at least; of a button seldom used, from more
-COST = math.log(SURE / (1 - SURE)) / 2          # of a change, at least: a press of one frame takes two, the log-odds of SURE
-CHANGE = 1 / (1 + math.exp(COST))               # share of frames in which a button changes: COST is the log-odds that it does not
+# CHOICE: probability from which a press of one frame counts, at least; of a button seldom used,
+# from more
+SURE = 0.95
+# of a change, at least: a press of one frame takes two, the log-odds of SURE
+COST = math.log(SURE / (1 - SURE)) / 2
+# share of frames in which a button changes: COST is the log-odds that it does not
+CHANGE = 1 / (1 + math.exp(COST))
 DOWN = 0.23              # share of the time that a button is down in the frames that the parser learned from
 HABIT = 300              # CHOICE: frames of a usual player that count beside the video's own, at least
 GROW = 0.06              # the masked box is larger than the overlay by this share of its size, and 2 px
@@ -50,17 +58,24 @@ LONGEST = 7 * 86400.0    # s, of a video whose frames come unevenly
 
 @dataclass(frozen=True)
 class Config(Many):
-    videos: tuple[str, ...] = ()    # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
-    nitrogen: str = ""              # SHARD_0000.tar.gz of the released dataset, or a pattern in quotes: labels of those videos (pip install pyarrow)
+    # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
+    videos: tuple[str, ...] = ()
+    # SHARD_0000.tar.gz of the released dataset, or a pattern in quotes: labels of those videos (pip
+    # install pyarrow)
+    nitrogen: str = ""
     labels: str = "data/labels"     # folder of the actions (and overlays)
     out: str = "data/shards"        # folder for the shards
     segment_seconds: float = 20.0   # what is kept or dropped whole (the released dataset's unit)
     min_active: float = 0.5         # share of a segment's timesteps that must not be null (paper 2.1)
-    scale: str = "percentile"       # full deflection of a stick: that percentile (paper 2.1), or radius: the template's own
+    # full deflection of a stick: that percentile (paper 2.1), or radius: the template's own
+    scale: str = "percentile"
     percentile: float = 99.0        # of |axis|, for --scale percentile (paper 2.1)
-    min_agreement: float = 0.7      # between what was read and what is seen: videos where half of the buttons and sticks are below it are left out
+    # between what was read and what is seen: videos where half of the buttons and sticks are below
+    # it are left out
+    min_agreement: float = 0.7
     mask: bool = True               # paint the overlay out; without, the policy reads the answer off the screen
-    area: str = ""                  # x,y,w,h in px: the game's picture, if the video also shows other things; they are cut away
+    # x,y,w,h in px: the game's picture, if the video also shows other things; they are cut away
+    area: str = ""
     rate: float = 30.0              # actions per second of a chunk
     horizon: int = 16               # actions in a chunk
     shift: int = 1                  # rows from the frame to the chunk's first action
@@ -69,12 +84,14 @@ class Config(Many):
     validation: float = 0.1         # share of the videos held out, chosen by a hash of the name
 
 
-# ---- sticks (paper 2.1, "refine") -----------------------------------------------------------------------------
+# ---- sticks (paper 2.1, "refine") ----------------------------------------------------------------
 
 def neutral_point(xy):
-    """[T, 2] cells -> [2]: the mean over rest frames, those within REST of it; sought from the template's own centre outwards.
+    """[T, 2] cells -> [2]: the mean over rest frames, those within REST of it; sought from the
+    template's own centre outwards.
 
-    A wider circle takes in what the player holds half-way: 1.5 cells cost 0.01 of R2 on sticks that seldom rest."""
+    A wider circle takes in what the player holds half-way: 1.5 cells cost 0.01 of R2 on sticks that
+    seldom rest."""
     centre = np.zeros(2, np.float32)
     for _ in range(5):
         rest = np.hypot(*(xy - centre).T) < REST
@@ -85,8 +102,9 @@ def neutral_point(xy):
 def normalize(sticks, scale: str = "percentile", percentile: float = 99.0, radius: float = 5.0):
     """Grid cells [T, 4] -> [-1, 1]: neutral point to 0, full deflection to 1.
 
-    scale "percentile": full deflection is that percentile of |x| and of |y| (paper 2.1).  DEVIATION: it is never less than LEAST_REACH
-    of the template's stick radius (cells), which says what a stick that seldom reaches its end does not.  "radius": that radius.
+    scale "percentile": full deflection is that percentile of |x| and of |y| (paper 2.1).
+    DEVIATION: it is never less than LEAST_REACH of the template's stick radius (cells), which says
+    what a stick that seldom reaches its end does not.  "radius": that radius.
     """
     xy = sticks - np.r_[neutral_point(sticks[:, :2]), neutral_point(sticks[:, 2:])]
     if scale == "percentile":
@@ -95,9 +113,10 @@ def normalize(sticks, scale: str = "percentile", percentile: float = 99.0, radiu
 
 
 def course(odds, cost):
-    """Log-odds [T, 16] -> pressed bool [T, 16]: each button's likeliest course if a change of its state takes `cost` (a number, or [16]):
-    the path that maximizes the sum of the odds while pressed, less the costs (Viterbi's algorithm for two states; `lead` = best score of
-    a path that ends pressed, less the best of one that does not)."""
+    """Log-odds [T, 16] -> pressed bool [T, 16]: each button's likeliest course if a change of its
+    state takes `cost` (a number, or [16]): the path that maximizes the sum of the odds while
+    pressed, less the costs (Viterbi's algorithm for two states; `lead` = best score of a path that
+    ends pressed, less the best of one that does not)."""
     lead, on = np.zeros_like(odds), np.empty(odds.shape, bool)
     for t in range(len(odds)):
         lead[t] = odds[t] + (lead[t - 1].clip(-cost, cost) if t else 0)
@@ -107,12 +126,14 @@ def course(odds, cost):
 
 
 def steady(p):
-    """Probabilities [T, 16] -> pressed bool [T, 16]: the course of each button, taken twice.  From the first, what this player does with
-    it is learned: how much of the time it is down, and how often it changes, a usual player counted in: as HABIT frames, or half the video's.
-    What is down less than usual must be seen more clearly (the odds are shifted to the video's own share: Saerens, Latinne and Decaestecker,
-    Neural Computation 14, 2002); what changes seldom does not flicker (the cost is the log-odds of no change); and what is down most of the
-    time, but typically not SURE, is taken for something behind the overlay: then each frame must be SURE.  CHOICE: nothing here makes the
-    parser's reading count for more."""
+    """Probabilities [T, 16] -> pressed bool [T, 16]: the course of each button, taken twice.  From
+    the first, what this player does with it is learned: how much of the time it is down, and how
+    often it changes, a usual player counted in: as HABIT frames, or half the video's. What is down
+    less than usual must be seen more clearly (the odds are shifted to the video's own share:
+    Saerens, Latinne and Decaestecker, Neural Computation 14, 2002); what changes seldom does not
+    flicker (the cost is the log-odds of no change); and what is down most of the time, but
+    typically not SURE, is taken for something behind the overlay: then each frame must be SURE.
+    CHOICE: nothing here makes the parser's reading count for more."""
     odds = np.log(p := p.astype(np.float64).clip(1e-3, 1 - 1e-3)) - np.log1p(-p)
     on, usual = course(odds, COST), max(HABIT, len(p) / 2)
     down = (on.sum(0) + usual * DOWN) / (len(on) + usual)
@@ -123,7 +144,9 @@ def steady(p):
 
 
 def final_actions(path, scale: str = "percentile", percentile: float = 99.0) -> tuple[np.ndarray, np.ndarray, dict, dict]:
-    """(buttons uint8 [T, 16], sticks float32 [T, 4] in [-1, 1], tensors, info) of an actions file, parsed or recorded."""
+    """(buttons uint8 [T, 16], sticks float32 [T, 4] in [-1, 1], tensors, info) of an actions file,
+    parsed or recorded.
+    """
     tensors, info = artefact.read(path, "nitrogen.actions/1")
     if info.get("unit") not in ("grid", "normalized"):
         raise SystemExit(f"{path}: unit should be 'grid' or 'normalized', found {info.get('unit')!r}")
@@ -137,7 +160,7 @@ def final_actions(path, scale: str = "percentile", percentile: float = 99.0) -> 
     return buttons.astype(np.uint8) * shown[:16], sticks * shown[16:], tensors, info
 
 
-# ---- what is known of a video, row by row ---------------------------------------------------------------------------
+# ---- what is known of a video, row by row --------------------------------------------------------
 
 @dataclass
 class Labels:
@@ -149,7 +172,8 @@ class Labels:
     time: np.ndarray                # float64 [T], seconds
     fps: float                      # rows per second
     shown: np.ndarray               # bool [20]
-    views: list                     # per segment: ([(x0, y0, x1, y1)] to be painted, (x0, y0, x1, y1) the game's picture), frame px
+    # per segment: ([(x0, y0, x1, y1)] to be painted, (x0, y0, x1, y1) the game's picture), frame px
+    views: list
     game: str
     about: str                      # where the labels are from, in words
 
@@ -187,15 +211,19 @@ def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labe
 
 
 def uneven(time) -> bool:
-    """Of growing time stamps [T]: whether some step is more than half a usual one off (dropped frames, a variable frame rate)."""
+    """Of growing time stamps [T]: whether some step is more than half a usual one off (dropped
+    frames, a variable frame rate).
+    """
     steps = np.diff(time)
     return len(steps) > 0 and steps.min() > 0 and bool((np.abs(steps - np.median(steps)) > 0.5 * np.median(steps)).any())
 
 
 def evened(time, rate: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """(frame int64 [R], time [R], rows per second) of even rows over uneven frames: each shows the last frame that had come.
+    """(frame int64 [R], time [R], rows per second) of even rows over uneven frames: each shows the
+    last frame that had come.
 
-    As many rows per action of a chunk as the usual step allows; a frame that comes within a quarter of a row is there already."""
+    As many rows per action of a chunk as the usual step allows; a frame that comes within a quarter
+    of a row is there already."""
     fps = rate * max(1, round(1 / (np.median(np.diff(time)) * rate)))
     even = time[0] + np.arange(int((time[-1] - time[0]) * fps + 0.25) + 1) / fps
     return np.searchsorted(time, even + 0.25 / fps, side="right") - 1, even, fps
@@ -211,13 +239,15 @@ def area_of(text: str, facts: dict) -> tuple:
 
 
 def clamped(box, facts: dict, grow: float = 0, more: int = 0) -> tuple:
-    """x, y, w, h -> (x0, y0, x1, y1) within the frame, larger by a share of its size and some px on each side."""
+    """x, y, w, h -> (x0, y0, x1, y1) within the frame, larger by a share of its size and some px on
+    each side.
+    """
     x, y, w, h = box
     gx, gy = int(grow * w) + more, int(grow * h) + more
     return tuple(int(min(max(v, 0), limit)) for v, limit in zip((x - gx, y - gy, x + w + gx, y + h + gy), (facts["width"], facts["height"]) * 2))
 
 
-# ---- what to keep ---------------------------------------------------------------------------------------------
+# ---- what to keep --------------------------------------------------------------------------------
 
 def active(buttons, sticks):
     """bool [T]: timesteps that are not null."""
@@ -225,7 +255,9 @@ def active(buttons, sticks):
 
 
 def kept_rows(labels: Labels, min_active: float):
-    """(bool [T]: known rows of the segments that stay, bool [S]: the segments that do, of those with known rows)."""
+    """(bool [T]: known rows of the segments that stay, bool [S]: the segments that do, of those
+    with known rows).
+    """
     where = labels.segment[labels.known]
     count, busy = (np.bincount(where, weights, len(labels.views)) for weights in (None, active(labels.buttons, labels.sticks)[labels.known]))
     stays = (busy >= min_active * count) & (count > 0)
@@ -242,29 +274,37 @@ def chunk_starts(keep, fps: float, c: Config):
     return np.flatnonzero(held[reach:] - held[:-reach] == reach)
 
 
-# ---- does the picture follow the pad, and when? -----------------------------------------------------------------------
+# ---- does the picture follow the pad, and when? --------------------------------------------------
 
-LAG_WINDOW, LAG_FAR = 0.5, 2.0      # s: lags that are considered, and lags at which nothing should be found
-LAG_SURE, LAG_HALVES = 5.0, 2       # CHOICE: deviations above what is found there; frames by which the video's halves may differ
+# s: lags that are considered, and lags at which nothing should be found
+LAG_WINDOW, LAG_FAR = 0.5, 2.0
+# CHOICE: deviations above what is found there; frames by which the video's halves may differ
+LAG_SURE, LAG_HALVES = 5.0, 2
 
 
 def explained(x, y, far: int):
-    """[2 far + 1]: the share of y [T, q] that a ridge regression on x [T, p] explains, x delayed by -far .. far rows."""
+    """[2 far + 1]: the share of y [T, q] that a ridge regression on x [T, p] explains, x delayed by
+    -far .. far rows.
+    """
     y = (y - y.mean(axis=0)) / np.maximum(y.std(axis=0), 1e-6)
-    inverse = np.linalg.inv(x.T @ x + 5 * np.eye(x.shape[1]))            # what changed only a few times explains little
+    # what changed only a few times explains little
+    inverse = np.linalg.inv(x.T @ x + 5 * np.eye(x.shape[1]))
     products = [x[far - k:len(x) - far - k].T @ y[far:len(y) - far] for k in range(-far, far + 1)]
     return np.array([(b * (inverse @ b)).sum() for b in products]) / y[far:len(y) - far].size
 
 
 def picture_lag(actions, motion, fps: float) -> dict | None:
-    """By how many frames changes of the picture follow changes of the actions; None where the data do not say.
+    """By how many frames changes of the picture follow changes of the actions; None where the data
+    do not say.
 
-    actions [T, 20], motion [T, 3] of frames in a row.  It is the game's own reaction (0 or more) less the overlay's delay: an
-    overlay that is n frames late makes it n less.  Both are differenced: what changes, not what is held.
+    actions [T, 20], motion [T, 3] of frames in a row.  It is the game's own reaction (0 or more)
+    less the overlay's delay: an overlay that is n frames late makes it n less.  Both are
+    differenced: what changes, not what is held.
     """
     near, far = round(LAG_WINDOW * fps), round(LAG_FAR * fps)
     x, y = (np.diff(v, axis=0, prepend=v[:1]).astype(np.float64) for v in (actions, motion))
-    y = y.clip(*(s * np.quantile(np.abs(y), 0.97, axis=0) for s in (-1, 1))) if len(y) else y           # cuts and explosions
+    # cuts and explosions
+    y = y.clip(*(s * np.quantile(np.abs(y), 0.97, axis=0) for s in (-1, 1))) if len(y) else y
     shifts, found = np.arange(-far, far + 1), []
     if len(x) < 4 * 2 * far or not x.any() or not y.any():
         return None
@@ -279,12 +319,14 @@ def picture_lag(actions, motion, fps: float) -> dict | None:
     return {"frames": lag, "seconds": round(lag / fps, 3), "confidence": round(sure, 1)}
 
 
-# ---- shards ---------------------------------------------------------------------------------------------------
+# ---- shards --------------------------------------------------------------------------------------
 
 def pictures(video, frames, labels: Labels, segments, quality: int):
-    """Yield (JPEG bytes, motion float32 [3]) of the given frames, in order: overlay painted out, game's area resized to 256 x 256.
+    """Yield (JPEG bytes, motion float32 [3]) of the given frames, in order: overlay painted out,
+    game's area resized to 256 x 256.
 
-    motion: how far the picture moved since the frame before, in x and y, and how much it changed otherwise; 0 after a gap."""
+    motion: how far the picture moved since the frame before, in x and y, and how much it changed
+    otherwise; 0 after a gap."""
     import cv2
     before, last, window = None, -9, cv2.createHanningWindow((128, 128), cv2.CV_32F)
     for segment, (i, _, rgb) in zip(segments, read_video(video, frames)):
@@ -301,7 +343,9 @@ def pictures(video, frames, labels: Labels, segments, quality: int):
 
 
 def filter_video(video: str, c: Config) -> dict | None:
-    """One video -> its shards.  Returns counts: rows, kept, chunks ...; None if no overlay was found in it."""
+    """One video -> its shards.  Returns counts: rows, kept, chunks ...; None if no overlay was
+    found in it.
+    """
     from tqdm import tqdm
     stem, overlay = Path(video).stem, Path(c.labels) / f"{Path(video).stem}.overlay.safetensors"
     path = find_labels(video, c)
@@ -341,7 +385,9 @@ def filter_video(video: str, c: Config) -> dict | None:
 
 
 def write_shards(video, paths, groups, labels: Labels, counts: dict, recipe: dict, c: Config) -> None:
-    """The kept rows, a group of them per shard.  A frame that several rows show is stored once, with the first: chunks begin there."""
+    """The kept rows, a group of them per shard.  A frame that several rows show is stored once,
+    with the first: chunks begin there.
+    """
     rows = np.concatenate(groups)
     new = np.zeros(len(labels.frame), bool)
     new[rows] = np.diff(labels.frame[rows], prepend=-1) > 0
@@ -366,7 +412,8 @@ def write_shards(video, paths, groups, labels: Labels, counts: dict, recipe: dic
             "start": np.searchsorted(group, start).astype(np.int64),
         }, "nitrogen.shard/1", recipe=recipe, counts=counts, lag=lag, videos=[about], rate=c.rate, horizon=c.horizon, shift=c.shift,
             masked=any(boxes for boxes, _ in labels.views))
-    for old in Path(c.out).glob(f"{glob.escape(about['name'])}-*.safetensors"):            # of a run that made more
+    # of a run that made more
+    for old in Path(c.out).glob(f"{glob.escape(about['name'])}-*.safetensors"):
         if old not in paths and re.fullmatch(r"-\d{3,}", old.stem[len(about["name"]):]):
             old.unlink()
 
@@ -376,7 +423,9 @@ MANIFEST = {"videos": {str: {"game": str, "split": str, "rows": artefact.N, "kep
 
 
 def manifest(folder) -> dict:
-    """What is in a folder of shards, as the shards themselves say: {"videos": {name: game, split, counts, lag, shards}, ...}."""
+    """What is in a folder of shards, as the shards themselves say: {"videos": {name: game, split,
+    counts, lag, shards}, ...}.
+    """
     videos = {}
     for path in sorted(Path(folder).glob("*.safetensors")):
         try:
@@ -391,7 +440,7 @@ def manifest(folder) -> dict:
     return {"format": "nitrogen.manifest/1", "videos": videos}
 
 
-# ---- the reader -------------------------------------------------------------------------------------------------
+# ---- the reader ----------------------------------------------------------------------------------
 
 def shards_in(folder) -> list[Path]:
     """The files of a folder; SystemExit with one line if there are none."""
@@ -402,9 +451,11 @@ def shards_in(folder) -> list[Path]:
 
 
 class Shards:
-    """All chunks of one split: item i is (JPEG bytes, buttons [K, 16], sticks [K, 4], mask [20], game).
+    """All chunks of one split: item i is (JPEG bytes, buttons [K, 16], sticks [K, 4], mask [20],
+    game).
 
-    K and the timing are the reader's: horizon, rate, shift; a chunk must fit what the shards were cut for.
+    K and the timing are the reader's: horizon, rate, shift; a chunk must fit what the shards were
+    cut for.
     """
 
     def __init__(self, folder, split: str, horizon: int, rate: float, shift: int):
@@ -423,7 +474,8 @@ class Shards:
                 self.parts.append(part)
                 self.ends.append(self.ends[-1] + len(part["start"]))
 
-    def __reduce__(self):                       # another process maps the files anew: a pickled memory map would be all of its bytes
+    # another process maps the files anew: a pickled memory map would be all of its bytes
+    def __reduce__(self):
         return Shards, self.args
 
     def __len__(self):
@@ -446,7 +498,9 @@ class Shards:
 
 
 class Part:
-    """One shard: checked once; the small tensors are in memory, the JPEG bytes on disk (memory-mapped)."""
+    """One shard: checked once; the small tensors are in memory, the JPEG bytes on disk
+    (memory-mapped).
+    """
 
     def __init__(self, path):
         self.tensors, self.info = artefact.read(path, "nitrogen.shard/1")
@@ -464,7 +518,9 @@ class Part:
 
 
 def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
-    """JPEG bytes -> uint8 [side, side, 3] RGB; sizes 256, 128, 64 are decoded directly at that scale."""
+    """JPEG bytes -> uint8 [side, side, 3] RGB; sizes 256, 128, 64 are decoded directly at that
+    scale.
+    """
     import cv2
     flag = {256: cv2.IMREAD_COLOR, 128: cv2.IMREAD_REDUCED_COLOR_2, 64: cv2.IMREAD_REDUCED_COLOR_4}.get(side, cv2.IMREAD_COLOR)
     try:
@@ -478,10 +534,12 @@ def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-# ---- looking at it --------------------------------------------------------------------------------------------------
+# ---- looking at it -------------------------------------------------------------------------------
 
 def piano_roll(buttons, sticks, kept, shown, width: int = 1180):
-    """RGB picture [h, 1280, 3]: a lane per button and stick axis over time; below, what is kept (green) and what is not (red)."""
+    """RGB picture [h, 1280, 3]: a lane per button and stick axis over time; below, what is kept
+    (green) and what is not (red).
+    """
     import cv2
     T, names = len(buttons), (*artefact.BUTTONS, *artefact.STICKS)
     at = np.arange(width) * T // width                                   # first row of each column
@@ -514,7 +572,9 @@ def save_picture(path: Path, rows: list) -> None:
 
 
 def inspect(path) -> None:
-    """Print what a file or folder of this stage is; of a shard and of an archive also a picture, beside it."""
+    """Print what a file or folder of this stage is; of a shard and of an archive also a picture,
+    beside it.
+    """
     path = Path(path)
     if path.is_dir():
         return inspect_folder(path)
@@ -576,12 +636,14 @@ def run(c: Config) -> None:
     try:
         for_each(functools.partial(filter_video, c=c), videos, c.workers, ray=c.ray, summary=functools.partial(summary, c))
     finally:
-        if (there := manifest(c.out))["videos"]:                        # of all that is in the folder, also from other runs
+        # of all that is in the folder, also from other runs
+        if (there := manifest(c.out))["videos"]:
             artefact.write_bytes(Path(c.out) / "manifest.json", json.dumps(there, indent=1).encode())
 
 
 def main(argv=None):
-    argv = [a for a in (sys.argv[1:] if argv is None else argv) if a != "--videos"]         # they may be named so, which reads better with --nitrogen
+    # they may be named so, which reads better with --nitrogen
+    argv = [a for a in (sys.argv[1:] if argv is None else argv) if a != "--videos"]
     command_line(__doc__, {"": (Config, run)}, argv, inspect)
 
 

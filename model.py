@@ -1,4 +1,5 @@
-"""model.py: NitroGen's network from scratch: ViT -> mixer -> diffusion transformer, trained by flow matching (paper section 2.3).
+"""model.py: NitroGen's network from scratch: ViT -> mixer -> diffusion transformer, trained by flow
+matching (paper section 2.3).
 
     python model.py bench --config tiny                latency, GFLOP, share of the machine's peak, memory; any preset, any device
     python model.py convert ng.pt ng.safetensors       the released checkpoint, for everything that follows
@@ -10,11 +11,12 @@
     raw = net.sample(images)      images uint8 [B, h, w, 3] RGB -> float32 [B, K, A], the checkpoint's own layout, undecoded
     act = net.act(images)         dict: buttons bool [B, K, 16], sticks float32 [B, K, 4], y down, by name
 
-Files: *.safetensors of format nitrogen.policy/1: one float tensor per parameter; the metadata holds the Config, so
-nothing else is needed to play.
+Files: *.safetensors of format nitrogen.policy/1: one float tensor per parameter; the metadata holds
+the Config, so nothing else is needed to play.
 
-Letters, here and in every other file: B batch, T video frames, N image tokens, K action-chunk length, A action
-dimensions, D width, H heads, d width of a head, S denoising steps, R flow-matching draws per frame.
+Letters, here and in every other file: B batch, T video frames, N image tokens, K action-chunk
+length, A action dimensions, D width, H heads, d width of a head, S denoising steps, R flow-matching
+draws per frame.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from einops import rearrange
 
-# Layouts of an action vector.  Ours: 16 buttons, then 4 axes (paper 2.3).  The released checkpoint has GUIDE and four
-# virtual right-stick directions more, in its own order; its model card describes 17 buttons.
+# Layouts of an action vector.  Ours: 16 buttons, then 4 axes (paper 2.3).  The released checkpoint
+# has GUIDE and four virtual right-stick directions more, in its own order; its model card describes
+# 17 buttons.
 ACTIONS = artefact.BUTTONS + artefact.STICKS
 RELEASED = ("BACK", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "EAST", "GUIDE", "LEFT_SHOULDER", "LEFT_THUMB", "LEFT_TRIGGER",
             "NORTH", "RIGHT_BOTTOM", "RIGHT_LEFT", "RIGHT_RIGHT", "RIGHT_SHOULDER", "RIGHT_THUMB", "RIGHT_TRIGGER", "RIGHT_UP", "SOUTH",
@@ -48,7 +51,9 @@ CARD = tuple(n for n in RELEASED if n not in ("RIGHT_BOTTOM", "RIGHT_LEFT", "RIG
 
 @dataclass(frozen=True)
 class Config:
-    """One network; the defaults are the paper's.  Every tensor's shape follows from it.  ValueError if it cannot be."""
+    """One network; the defaults are the paper's.  Every tensor's shape follows from it.  ValueError
+    if it cannot be.
+    """
     actions: tuple[str, ...] = ACTIONS  # what the A values of an action vector are, in order
     image: int = 256                # side of the picture that is cut into patches, px
     patch: int = 16                 # side of a patch, px
@@ -68,11 +73,13 @@ class Config:
     t_max: float = 0.999
     steps: int = 16                 # S, Euler steps
     buckets: int = 1000             # the network sees floor(t * buckets)
-    predict: str = "velocity"       # what the last layer gives: the velocity (published), or the action itself
+    # what the last layer gives: the velocity (published), or the action itself
+    predict: str = "velocity"
     # Older switches that a checkpoint of the released kind may carry:
     context_width: int = 0          # D of vision and mixer where it is not the DiT's
     interleave: bool = True         # False: every DiT block looks at the image
-    sinusoidal: bool = False        # fixed positions added after the first norm of each block of mixer and DiT
+    # fixed positions added after the first norm of each block of mixer and DiT
+    sinusoidal: bool = False
     pads: int = 0                   # zero tokens before the image tokens; they are attended to
 
     def __post_init__(self):
@@ -112,10 +119,12 @@ CONFIGS = {
 }
 
 
-# ---- layers -------------------------------------------------------------------------------------------------
+# ---- layers --------------------------------------------------------------------------------------
 
 class Attention(nn.Module):
-    """softmax(Q K^T / sqrt(d)) V over H heads; of a sequence with itself, or with the keys and values of a context."""
+    """softmax(Q K^T / sqrt(d)) V over H heads; of a sequence with itself, or with the keys and
+    values of a context.
+    """
 
     def __init__(self, width: int, d: int, context: int = 0):
         super().__init__()
@@ -143,8 +152,9 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x += attention(norm1(x)); x += mlp(norm2(x)).
 
-    adaptive: norm1 has no parameters of its own; its scale and shift come from the time embedding (AdaLN without a gate),
-    and norm2 has none at all.  Dropout stands twice on the attention's output, as in the released network.
+    adaptive: norm1 has no parameters of its own; its scale and shift come from the time embedding
+    (AdaLN without a gate), and norm2 has none at all.  Dropout stands twice on the attention's
+    output, as in the released network.
     """
 
     def __init__(self, width: int, d: int, eps: float, dropout: float = 0.0, mlp: float = 4.0,
@@ -171,7 +181,9 @@ class Block(nn.Module):
 
 
 class Vision(nn.Module):
-    """SigLIP-style ViT (arXiv 2303.15343): patches, learned positions, pre-norm blocks, no class token."""
+    """SigLIP-style ViT (arXiv 2303.15343): patches, learned positions, pre-norm blocks, no class
+    token.
+    """
 
     def __init__(self, c: Config):
         super().__init__()
@@ -182,24 +194,29 @@ class Vision(nn.Module):
 
 
 def sinusoid(t, channels: int, divisor: float, cos_first: bool):
-    """[M] -> [M, channels]: cosines and sines of t * 10000^(-i / divisor), i = 0 .. channels / 2 - 1, in float32."""
+    """[M] -> [M, channels]: cosines and sines of t * 10000^(-i / divisor), i = 0 .. channels / 2 -
+    1, in float32.
+    """
     freq = torch.exp(-math.log(1e4) * torch.arange(channels // 2, device=t.device, dtype=torch.float32) / divisor)
     angle = t.float()[:, None] * freq
     return torch.cat([angle.cos(), angle.sin()] if cos_first else [angle.sin(), angle.cos()], dim=-1)
 
 
 def position_table(n: int, width: int, device=None):
-    """[n, width] of the fixed positions of "Attention is all you need": sines at even channels, cosines at odd ones."""
+    """[n, width] of the fixed positions of "Attention is all you need": sines at even channels,
+    cosines at odd ones.
+    """
     return rearrange(sinusoid(torch.arange(n, device=device), width, width / 2, cos_first=False), "n (two i) -> n (i two)", two=2)
 
 
-# ---- the network --------------------------------------------------------------------------------------------
+# ---- the network ---------------------------------------------------------------------------------
 
 class NitroGen(nn.Module):
     """One frame in, K actions out (paper section 2.3, figure 4).
 
     An action vector follows c.actions: buttons are 0 or 1, axes are mapped from [-1, 1] to [0, 1].
-    `recompute`: keep no activations inside blocks for the backward pass, compute them again (less memory, a third more work).
+    `recompute`: keep no activations inside blocks for the backward pass, compute them again (less
+    memory, a third more work).
     """
     recompute = False
 
@@ -212,7 +229,8 @@ class NitroGen(nn.Module):
         self.time1, self.time2 = nn.Linear(256, D), nn.Linear(D, D)
         self.encode_action, self.encode_time, self.encode_out = nn.Linear(A, D), nn.Linear(2 * D, D), nn.Linear(D, D)
         self.position = nn.Embedding(c.positions, D) if c.positions else None
-        looks = [not c.interleave or i % 2 == 0 for i in range(c.dit_layers)]        # at the image; else at the actions themselves
+        # at the image; else at the actions themselves
+        looks = [not c.interleave or i % 2 == 0 for i in range(c.dit_layers)]
         self.dit = nn.ModuleList(Block(D, d, **same, adaptive=True, context=c.context * look) for look in looks)
         self.norm_out = nn.LayerNorm(D, eps=1e-6, elementwise_affine=False)
         self.ada_out, self.out = nn.Linear(D, 2 * D), nn.Linear(D, D)
@@ -231,9 +249,12 @@ class NitroGen(nn.Module):
         return block(*inputs)
 
     def context(self, pixels):                                               # [B, 3, image, image] in [-1, 1]
-        """What the actions look at, computed once per frame: per DiT block (k, v) of the image, or None."""
+        """What the actions look at, computed once per frame: per DiT block (k, v) of the image, or
+        None.
+        """
         x = rearrange(self.vision.patch(pixels.to(self.dtype)), "b d h w -> b (h w) d") + self.vision.position.weight
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.vision.norm.weight.requires_grad):      # frozen: as in play
+        # frozen: as in play
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.vision.norm.weight.requires_grad):
             for block in self.vision.blocks:
                 x = self.block(block, x)
         x = F.pad(self.vision.norm(x), (0, 0, self.c.pads, 0))               # [B, N, C]
@@ -242,7 +263,9 @@ class NitroGen(nn.Module):
         return [block.attn.keys_values(x) if hasattr(block.attn, "kv") else None for block in self.dit]
 
     def timing(self, bucket):                                                # int [M]
-        """All that depends on time alone: the actions' time embedding [M, 1, D], the modulation of every norm, 1 - t."""
+        """All that depends on time alone: the actions' time embedding [M, 1, D], the modulation of
+        every norm, 1 - t.
+        """
         tau = sinusoid(bucket, self.c.width, self.c.width / 2, cos_first=False).to(self.dtype)
         emb = F.silu(self.time2(F.silu(self.time1(sinusoid(bucket, 256, 127, cos_first=True).to(self.dtype)))))
         left = (1 - bucket.float() / self.c.buckets).clamp(min=0.05)
@@ -260,8 +283,9 @@ class NitroGen(nn.Module):
         shift, scale = modulation[-1].chunk(2, dim=-1)                       # this order: shift first
         x = self.out(self.norm_out(x) * (1 + scale) + shift)
         x = self.decode2(F.relu(self.decode1(x))).to(noisy.dtype)
-        # DEVIATION, a switch: a network that gives the action need not carry the noise through; v = (action - a_t) / (1 - t)
-        # follows from the two equations below.  The idea: Li and He, arXiv 2511.13720.
+        # DEVIATION, a switch: a network that gives the action need not carry the noise through; v =
+        # (action - a_t) / (1 - t) follows from the two equations below.  The idea: Li and He, arXiv
+        # 2511.13720.
         return x if self.c.predict == "velocity" else (x - noisy) / left
 
     # ---- flow matching (arXiv 2210.02747; paper section 2.3) --------------------------------------- yours to change
@@ -272,9 +296,10 @@ class NitroGen(nn.Module):
     def loss(self, images, actions, mask, t=None, noise=None, draws: int = 1):
         """Mean squared error of the velocity over the entries that `mask` allows: a scalar.
 
-        images uint8 [B, h, w, 3], or float [B, 3, image, image] in [-1, 1] as augmentation leaves them; actions [B, K, A]
-        in [0, 1]; mask 0 or 1, broadcastable to it.  draws: R pairs (noise, t) per frame, so that the costly vision part
-        serves R of them.  t [B * R] and noise [B * R, K, A]: for tests.
+        images uint8 [B, h, w, 3], or float [B, 3, image, image] in [-1, 1] as augmentation leaves
+        them; actions [B, K, A] in [0, 1]; mask 0 or 1, broadcastable to it.  draws: R pairs (noise,
+        t) per frame, so that the costly vision part serves R of them.  t [B * R] and noise [B * R,
+        K, A]: for tests.
         """
         pixels = self.pixels(images) if images.dtype == torch.uint8 else images
         context = [kv and [x.repeat_interleave(draws, 0) for x in kv] for kv in self.context(pixels)]
@@ -290,9 +315,12 @@ class NitroGen(nn.Module):
         return (mask * error ** 2).sum() / (mask.sum() + 1e-6)
 
     def denoise(self, pixels, a, S: int):
-        """S Euler steps: a <- a + v / S at t = 0, 1/S, ..., 1 - 1/S.  What does not depend on `a` is computed once."""
+        """S Euler steps: a <- a + v / S at t = 0, 1/S, ..., 1 - 1/S.  What does not depend on `a`
+        is computed once.
+        """
         context = self.context(pixels)
-        bucket = (torch.arange(S, dtype=torch.float64) / S * self.c.buckets).long()             # counted on the CPU: MPS has no float64
+        # counted on the CPU: MPS has no float64
+        bucket = (torch.arange(S, dtype=torch.float64) / S * self.c.buckets).long()
         tau, modulation, left = self.timing(bucket.to(a.device))
         for i in range(S):
             a = a + self.velocity(a, (tau[i], [m[i] for m in modulation], left[i]), context) / S
@@ -306,8 +334,8 @@ class NitroGen(nn.Module):
     def sample(self, images, noise=None, steps: int | None = None):
         """Denoise one chunk per image: float32 [B, K, A], about 0..1.
 
-        images uint8 [B, h, w, 3] RGB, tensor or array, any size; noise float [B, K, A], drawn if None; steps: S, the
-        checkpoint's own if None.  ValueError for anything else.
+        images uint8 [B, h, w, 3] RGB, tensor or array, any size; noise float [B, K, A], drawn if
+        None; steps: S, the checkpoint's own if None.  ValueError for anything else.
         """
         images, shape = torch.as_tensor(images), [len(images), self.c.horizon, len(self.c.actions)]
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.numel():
@@ -322,13 +350,17 @@ class NitroGen(nn.Module):
         return self.denoise(self.pixels(images.to(device)), a.to(dtype), steps).float()
 
     def act(self, images, noise=None, steps: int | None = None) -> dict:
-        """`sample`, decoded: buttons bool [B, K, 16], sticks float32 [B, K, 4] in [-1, 1], y down; numpy."""
+        """`sample`, decoded: buttons bool [B, K, 16], sticks float32 [B, K, 4] in [-1, 1], y down;
+        numpy.
+        """
         return self.decode(self.sample(images, noise, steps).cpu().numpy())
 
     def decode(self, raw) -> dict:
-        """Raw actions [..., A] in this network's layout -> the 16 buttons (> 0.5) and 4 axes of sim.py, by name.
+        """Raw actions [..., A] in this network's layout -> the 16 buttons (> 0.5) and 4 axes of
+        sim.py, by name.
 
-        What the pad does not have (GUIDE, virtual directions) is dropped; what the layout lacks is released, centred.
+        What the pad does not have (GUIDE, virtual directions) is dropped; what the layout lacks is
+        released, centred.
         """
         values = {name: raw[..., i] for i, name in enumerate(self.c.actions)}
         absent = np.full(raw.shape[:-1], 0.5, np.float32)
@@ -336,7 +368,9 @@ class NitroGen(nn.Module):
         return {"buttons": buttons > 0.5, "sticks": np.clip(2 * sticks - 1, -1, 1)}
 
     def pixels(self, images):
-        """uint8 [B, h, w, 3] -> [B, 3, image, image] in [-1, 1]; other sizes by cv2's area average, as the official client."""
+        """uint8 [B, h, w, 3] -> [B, 3, image, image] in [-1, 1]; other sizes by cv2's area average,
+        as the official client.
+        """
         side = self.c.image
         if images.shape[1:3] != (side, side):
             small = [cv2.resize(i, (side, side), interpolation=cv2.INTER_AREA) for i in images.cpu().numpy()]
@@ -346,13 +380,17 @@ class NitroGen(nn.Module):
 
 
 def encode(buttons, sticks, actions=ACTIONS):
-    """Buttons 0/1 [..., 16] and axes in [-1, 1] [..., 4] -> action vectors in [0, 1] [..., A], by name; absent ones are 0."""
+    """Buttons 0/1 [..., 16] and axes in [-1, 1] [..., 4] -> action vectors in [0, 1] [..., A], by
+    name; absent ones are 0.
+    """
     values = dict(zip(ACTIONS, torch.cat([buttons.float(), (sticks.float() + 1) / 2], dim=-1).unbind(-1)))
     return torch.stack([values.get(n, torch.zeros_like(values["START"])) for n in actions], dim=-1)
 
 
 def initialize(m):
-    """Unit variance through every layer, positions included (std 0.02 would hide them beside the pixels for a long time)."""
+    """Unit variance through every layer, positions included (std 0.02 would hide them beside the
+    pixels for a long time).
+    """
     if isinstance(m, (nn.Linear, nn.Conv2d)):
         nn.init.trunc_normal_(m.weight, std=m.weight[0].numel() ** -0.5)
         nn.init.zeros_(m.bias)
@@ -360,10 +398,12 @@ def initialize(m):
         nn.init.normal_(m.weight)
 
 
-# ---- files: our own -------------------------------------------------------------------------------------------
+# ---- files: our own ------------------------------------------------------------------------------
 
 def save(path, state: dict, net: NitroGen, half: bool = False, **info) -> None:
-    """Write `state` (name -> tensor) of `net` as a nitrogen.policy/1 file; `half`: float16, for shipping."""
+    """Write `state` (name -> tensor) of `net` as a nitrogen.policy/1 file; `half`: float16, for
+    shipping.
+    """
     tensors = {k: v.detach().cpu().to(torch.float16 if half else torch.float32).numpy() for k, v in state.items()}
     artefact.write(path, tensors, "nitrogen.policy/1", model=dataclasses.asdict(net.c), **info)
 
@@ -371,8 +411,9 @@ def save(path, state: dict, net: NitroGen, half: bool = False, **info) -> None:
 def load(path, device: str = "auto", dtype: str = "float32", fast: bool = False) -> NitroGen:
     """A network ready to play, in eval mode, from what train.py or `convert` wrote.
 
-    dtype: float32, bfloat16 or float64, of the weights and of the arithmetic.  fast: see `accelerate`; such a network only
-    plays.  SystemExit with one line if the file does not fit itself.
+    dtype: float32, bfloat16 or float64, of the weights and of the arithmetic.  fast: see
+    `accelerate`; such a network only plays.  SystemExit with one line if the file does not fit
+    itself.
     """
     net, tensors, _ = opened(path)
     net.load_state_dict({k: torch.from_numpy(tensors[k]).float() for k in net.state_dict()}, assign=True)
@@ -381,7 +422,9 @@ def load(path, device: str = "auto", dtype: str = "float32", fast: bool = False)
 
 
 def opened(path):
-    """A policy file, checked against itself: its network on torch's meta device, its arrays, its metadata."""
+    """A policy file, checked against itself: its network on torch's meta device, its arrays, its
+    metadata.
+    """
     tensors, info = artefact.read(path, "nitrogen.policy/1")
     try:
         net = skeleton(Config(**{**info["model"], "actions": tuple(info["model"]["actions"])}), len(tensors))
@@ -394,7 +437,9 @@ def opened(path):
 
 
 def skeleton(c: Config, tensors: int) -> NitroGen:
-    """The network without memory for its weights; `tensors`: a file cannot hold more layers than tensors."""
+    """The network without memory for its weights; `tensors`: a file cannot hold more layers than
+    tensors.
+    """
     if c.vision_layers + c.mixer_layers + c.dit_layers > tensors:
         raise ValueError(f"more layers than the {tensors} tensors of the file")
     with torch.device("meta"):
@@ -402,7 +447,9 @@ def skeleton(c: Config, tensors: int) -> NitroGen:
 
 
 def disagreement(wanted: dict, found: dict) -> str:
-    """What is missing, too many or misshapen, in words: name -> shape against name -> shape.  Empty if nothing is."""
+    """What is missing, too many or misshapen, in words: name -> shape against name -> shape.  Empty
+    if nothing is.
+    """
     bad = [name for name in sorted({*wanted, *found}) if list(wanted.get(name, [-1])) != list(found.get(name, [-1]))]
     if not bad:
         return ""
@@ -410,14 +457,18 @@ def disagreement(wanted: dict, found: dict) -> str:
     return f"tensor '{bad[0]}': expected {text['wanted']}, found {text['found']}" + (f" (and {len(bad) - 1} more)" if bad[1:] else "")
 
 
-# ---- files: the released checkpoint ------------------------------------------------------------------------------
-# Same network, other names: theirs keeps q, k and v apart, and stores the action MLPs as (category, in, out).
+# ---- files: the released checkpoint --------------------------------------------------------------
+# Same network, other names: theirs keeps q, k and v apart, and stores the action MLPs as (category,
+# in, out).
 
-KEPT = "released."      # prefix, in our files, of tensors that the network never uses: kept for the way back
+# prefix, in our files, of tensors that the network never uses: kept for the way back
+KEPT = "released."
 
 
 def inspect(path) -> None:
-    """Print a checkpoint of either kind: config, parameters per part, action layout.  Other stages' files as they do."""
+    """Print a checkpoint of either kind: config, parameters per part, action layout.  Other stages'
+    files as they do.
+    """
     if Path(path).suffix in (".pt", ".pth"):
         c, tensors, info = wing("released.checkpoint").unpack(path)
     elif artefact.read(path)[1].get("format") != "nitrogen.policy/1":
@@ -441,7 +492,9 @@ def inspect(path) -> None:
 
 
 def accelerate(net: NitroGen) -> NitroGen:
-    """Make a network that only plays as fast as this device allows: torch.compile and CUDA graphs, or packed weights on a CPU."""
+    """Make a network that only plays as fast as this device allows: torch.compile and CUDA graphs,
+    or packed weights on a CPU.
+    """
     device = net.vision.patch.weight.device.type
     if device == "cuda":
         net.context, net.velocity = torch.compile(net.context), torch.compile(net.velocity)

@@ -4,18 +4,20 @@
     python parse.py train [--config tiny|small|paper] [--minutes M] [--init FILE] --out FILE
     python parse.py train --templates DIR --init weights/parse.safetensors --minutes 5 --out FILE      adapt to your own skins
 
-In, per video: the video and DIR/<stem>.overlay.safetensors from extract.py (where the overlay is, the temporal median
-of its crop, the template's looks, and the layout: where each of its buttons and sticks is).
-Out: row i = what frame i shows: buttons float16 [T, 16] probabilities, sticks float32 [T, 4] in grid cells from the
-centre (-5..5; `cells_per_radius` in the metadata), shown bool [20], confidence float16 [T], time float64 [T] s.
-`train` needs no data: it draws the templates of extract.py in random states over random backgrounds.
+In, per video: the video and DIR/<stem>.overlay.safetensors from extract.py (where the overlay is,
+the temporal median of its crop, the template's looks, and the layout: where each of its buttons and
+sticks is). Out: row i = what frame i shows: buttons float16 [T, 16] probabilities, sticks float32
+[T, 4] in grid cells from the centre (-5..5; `cells_per_radius` in the metadata), shown bool [20],
+confidence float16 [T], time float64 [T] s. `train` needs no data: it draws the templates of
+extract.py in random states over random backgrounds.
 
-The network is a SegFormer whose input is two consecutive crops side by side, and what stands still in the video: the
-median, and how the template looks at rest and pressed.  Its head samples the feature map where the template has its
-elements: one logit per button, and an 11 x 11 heat map over the places where a stick's knob can be.
+The network is a SegFormer whose input is two consecutive crops side by side, and what stands still
+in the video: the median, and how the template looks at rest and pressed.  Its head samples the
+feature map where the template has its elements: one logit per button, and an 11 x 11 heat map over
+the places where a stick's knob can be.
 
-Dimensions: B batch, T video frames, N tokens, D width, H heads; t the two frames of a pair, s the two sticks,
-k the GRID * GRID cells of a heat map, h w picture, c channels.
+Dimensions: B batch, T video frames, N tokens, D width, H heads; t the two frames of a pair, s the
+two sticks, k the GRID * GRID cells of a heat map, h w picture, c channels.
 """
 
 from __future__ import annotations
@@ -51,16 +53,19 @@ from model import Packed
 from templates import library, matching, pads, presets, render, scenes, synthetic
 
 PRESS_GAIN = 8.0        # CHOICE: of a button, per unit from rest to pressed
-STILL = 3 + 4 + 4       # channels of what stands still in a video: RGB of the temporal median, RGBA of the template at rest and pressed
+# channels of what stands still in a video: RGB of the temporal median, RGBA of the template at rest
+# and pressed
+STILL = 3 + 4 + 4
 AGREED = 100            # CHOICE: frames of a video, about, in which what was read is drawn and compared
 BATCH = 16              # pairs of frames per pass of the network when parsing
 
 
-# ---- configuration ---------------------------------------------------------------------------------------
+# ---- configuration -------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Config(Many):
-    videos: tuple[str, ...] = ()                    # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
+    # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
+    videos: tuple[str, ...] = ()
     out: str = "data/labels"                        # folder of the overlay artefacts, and of what is written
     weights: str = "weights/parse.safetensors"      # what `train` made
     preview: bool = False                           # also write <stem>.preview.mp4: the crop beside the parsed pad
@@ -80,20 +85,26 @@ class Net:
 
 NETS = {
     "compact": Net(),
-    "b0": Net(widths=(32, 64, 160, 256), depths=(2, 2, 2, 2), heads=(1, 2, 5, 8), decoder=128),     # MiT-B0
+    # MiT-B0
+    "b0": Net(widths=(32, 64, 160, 256), depths=(2, 2, 2, 2), heads=(1, 2, 5, 8), decoder=128),
 }
 
 
 @dataclass(frozen=True)
 class TrainConfig(Common):
-    out: str = "data/parser/parse.safetensors"      # the weights; <stem>.state.safetensors beside it resumes
-    init: str = ""                                  # weights to start from: a parser's, or a published SegFormer encoder (--net b0 for MiT-B0)
-    templates: str = ""                             # folder of your own skins to adapt to: three quarters of the pairs show one
-    everything: bool = False                        # also on the templates that are held out for validation: the last step before shipping
+    # the weights; <stem>.state.safetensors beside it resumes
+    out: str = "data/parser/parse.safetensors"
+    # weights to start from: a parser's, or a published SegFormer encoder (--net b0 for MiT-B0)
+    init: str = ""
+    # folder of your own skins to adapt to: three quarters of the pairs show one
+    templates: str = ""
+    # also on the templates that are held out for validation: the last step before shipping
+    everything: bool = False
     backgrounds: str = ""                           # folder of gameplay videos to use beside the painted pictures
     net: str = "compact"                            # compact or b0
     images: float = 8e6                             # synthetic pairs of frames to see, paper 2.1
-    minutes: float = 0.0                            # stop after so long, if that is sooner (all runs of this command together); 0: no limit
+    # stop after so long, if that is sooner (all runs of this command together); 0: no limit
+    minutes: float = 0.0
     batch: int = 256                                # paper 2.1
     lr: float = 1e-4                                # peak, paper 2.1
     weight_decay: float = 0.1                       # paper 2.1
@@ -105,13 +116,15 @@ class TrainConfig(Common):
 
 
 CONFIGS = {
-    "tiny": TrainConfig(batch=16, lr=8e-4, minutes=30, ema=0.995, threads=1),     # two cores; DEVIATION: smaller batch, higher peak
-    "small": TrainConfig(batch=256, lr=1e-3, images=2e6, minutes=15, workers=12),     # one GPU; DEVIATION: higher peak
+    # two cores; DEVIATION: smaller batch, higher peak
+    "tiny": TrainConfig(batch=16, lr=8e-4, minutes=30, ema=0.995, threads=1),
+    # one GPU; DEVIATION: higher peak
+    "small": TrainConfig(batch=256, lr=1e-3, images=2e6, minutes=15, workers=12),
     "paper": TrainConfig(net="b0", workers=12),
 }
 
 
-# ---- SegFormer encoder: MiT, arXiv 2105.15203 ---------------------------------------------------------------
+# ---- SegFormer encoder: MiT, arXiv 2105.15203 ----------------------------------------------------
 # Tensor names as in transformers; published files carry its older ones.
 
 OLDER = ((r"^segformer\.", ""), (r"^encoder\.(patch_embeddings|layer_norm)\.(\d)\.", r"stages.\2.\1."), (r"^encoder\.block\.(\d)\.", r"stages.\1.blocks."),
@@ -161,7 +174,9 @@ class SequenceReduction(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + softmax(q k^T / sqrt(D / H)) v, with queries from n and keys and values from its reduced sequence."""
+    """x + softmax(q k^T / sqrt(D / H)) v, with queries from n and keys and values from its reduced
+    sequence.
+    """
 
     def __init__(self, width, heads, r):
         super().__init__()
@@ -190,7 +205,9 @@ class DepthwiseConv(nn.Module):
 
 
 class MixFFN(nn.Module):
-    """x + mlp(n).  The 3 x 3 convolution tells tokens where they are: there is no position embedding."""
+    """x + mlp(n).  The 3 x 3 convolution tells tokens where they are: there is no position
+    embedding.
+    """
 
     def __init__(self, width, ratio=4):
         super().__init__()
@@ -231,7 +248,9 @@ class Stage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """image [B, 3, h, w] -> four maps [B, D, h / 4, w / 4] ... [B, D, h / 32, w / 32]; `more` is added to the first patches, before their LayerNorm."""
+    """image [B, 3, h, w] -> four maps [B, D, h / 4, w / 4] ... [B, D, h / 32, w / 32]; `more` is
+    added to the first patches, before their LayerNorm.
+    """
 
     def __init__(self, net: Net):
         super().__init__()
@@ -249,8 +268,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Four maps -> one at 1/4 resolution.
 
-    The published one projects, enlarges, concatenates and mixes by a 1 x 1 convolution.  All of that is linear, so here each
-    map goes straight to the common width at its own size and is added on the way up: a tenth of the work.
+    The published one projects, enlarges, concatenates and mixes by a 1 x 1 convolution.  All of
+    that is linear, so here each map goes straight to the common width at its own size and is added
+    on the way up: a tenth of the work.
     """
 
     def __init__(self, net: Net):
@@ -264,7 +284,7 @@ class Decoder(nn.Module):
         return x
 
 
-# ---- the parser: features read where the template has its elements ------------------------------------------
+# ---- the parser: features read where the template has its elements -------------------------------
 
 def lattice(steps) -> torch.Tensor:
     """[n * n, 2] x, y, row by row."""
@@ -282,11 +302,13 @@ def rings(*spec) -> torch.Tensor:
 
 
 def sample(features, points, around=((0, 0),)):
-    """features [B, c, h, 2 w] at points [b, p, 2] (0..1 in the crop; b = B, or 1 for the whole batch), in both crops: [B, t, p, n c]; or around
-    them, n offsets in pixels, zeros beyond the border."""
+    """features [B, c, h, 2 w] at points [b, p, 2] (0..1 in the crop; b = B, or 1 for the whole
+    batch), in both crops: [B, t, p, n c]; or around them, n offsets in pixels, zeros beyond the
+    border."""
     h, w = features.shape[-2:]
     x, y = points.clamp(0, 1).unbind(-1)
-    at = torch.stack([torch.stack([x, x + 1], 1) / 2 * w, torch.stack([y * h] * 2, 1)], -1) - 0.5            # b t p 2, px
+    # b t p 2, px
+    at = torch.stack([torch.stack([x, x + 1], 1) / 2 * w, torch.stack([y * h] * 2, 1)], -1) - 0.5
     at = torch.minimum(at.clamp(min=0), at.new_tensor([w - 1, h - 1]))
     at = (at[..., None, :] + at.new_tensor(around)).flatten(2, 3)
     at = (2 * at + 1) / at.new_tensor([w, h]) - 1
@@ -295,8 +317,9 @@ def sample(features, points, around=((0, 0),)):
 
 
 class Sampled(nn.Conv2d):
-    """A 3 x 3 convolution read at points, as `sample`: [B, t, p, c].  Interpolation is linear, so convolving the sampled neighbourhoods
-    is the same as sampling the convolved picture, and costs only what is looked at."""
+    """A 3 x 3 convolution read at points, as `sample`: [B, t, p, c].  Interpolation is linear, so
+    convolving the sampled neighbourhoods is the same as sampling the convolved picture, and costs
+    only what is looked at."""
     AROUND = [(dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 
     def forward(self, features, points):
@@ -305,7 +328,9 @@ class Sampled(nn.Conv2d):
 
 
 class Both(nn.Linear):
-    """A linear layer over the features of `points` points in the own frame and in the other: [B, t, (n p), c] -> [B, t, n, out]."""
+    """A linear layer over the features of `points` points in the own frame and in the other: [B, t,
+    (n p), c] -> [B, t, n, out].
+    """
 
     def __init__(self, points, width, out):
         super().__init__(2 * points * width, out)
@@ -322,11 +347,14 @@ class Both(nn.Linear):
 
 
 class Parser(nn.Module):
-    """Two crops side by side -> logits of 16 buttons and 2 heat maps, and whether each of these is to be seen at all, for both of the frames.
+    """Two crops side by side -> logits of 16 buttons and 2 heat maps, and whether each of these is
+    to be seen at all, for both of the frames.
 
-    What stands still is seen too: the temporal median, and how the template looks at rest and with everything pressed, so that a skin
-    never seen before can be read by comparing.  It has convolutions of its own, added to the frames': a video pays for them once.
-    DEVIATION: the paper reads the second frame of a pair; reading both halves the work per frame and doubles what a pair teaches.
+    What stands still is seen too: the temporal median, and how the template looks at rest and with
+    everything pressed, so that a skin never seen before can be read by comparing.  It has
+    convolutions of its own, added to the frames': a video pays for them once. DEVIATION: the paper
+    reads the second frame of a pair; reading both halves the work per frame and doubles what a pair
+    teaches.
     """
 
     def __init__(self, net: Net):
@@ -343,7 +371,8 @@ class Parser(nn.Module):
         self.button_in = nn.Linear(2 * len(self.nine) * (net.decoder + net.detail), net.decoder)
         self.button_name = nn.Parameter(torch.zeros(len(artefact.BUTTONS), net.decoder))
         self.button_knob = nn.Linear(net.head, net.decoder)
-        self.button_match = nn.Linear(3 * matching.MARKS, net.decoder)            # of the own frame, the other, the median
+        # of the own frame, the other, the median
+        self.button_match = nn.Linear(3 * matching.MARKS, net.decoder)
         self.button_out = nn.Linear(net.decoder, 2)                     # pressed, visible
         self.button_trust = nn.Linear(net.decoder, 1)                   # how far to go by the marks
         nn.init.zeros_(self.button_trust.weight)
@@ -351,21 +380,27 @@ class Parser(nn.Module):
         self.stick_near = Both(len(self.near), net.detail, net.head)
         self.stick_far = Both(len(self.far), net.decoder, net.head)
         self.stick_look = Both(len(self.near), net.detail, net.head)
-        self.stick_match = nn.Linear(3 * 9, net.head)                   # likeness at a cell's 3 x 3 places: own frame, other, median
+        # likeness at a cell's 3 x 3 places: own frame, other, median
+        self.stick_match = nn.Linear(3 * 9, net.head)
         self.stick_mix = nn.Conv2d(net.head, net.head, 3, padding=1)
-        self.stick_out = nn.Conv2d(net.head, 3, 3, padding=1)           # what is seen, and how far to go by the likeness, of the frame and of the median
+        # what is seen, and how far to go by the likeness, of the frame and of the median
+        self.stick_out = nn.Conv2d(net.head, 3, 3, padding=1)
         self.stick_seen = nn.Linear(net.head, 1)
         self.gelu = nn.GELU()
 
     def forward(self, x, maps, marks, still, boxes, sticks):
-        """x [B, 3, CROP, 2 CROP] in -1..1; maps [B, t, s, 2, FINE, FINE] and marks [B, t, 16, 2, MARKS] of a MatchedFilter; still [B or 1, STILL,
-        CROP, 2 CROP], see still_input; boxes [B, 16, 4] centre and half size; sticks [B, 2, 6] centre, travel, knob's half size; both as
-        shares of the crop.  Returns logits, per frame: of buttons [B, 2, 16], of heat maps [B, 2, 2, FINE * FINE], and of being visible
-        [B, 2, 18]: 16 buttons, 2 sticks; not behind a menu or a banner, not switched off."""
+        """x [B, 3, CROP, 2 CROP] in -1..1; maps [B, t, s, 2, FINE, FINE] and marks [B, t, 16, 2,
+        MARKS] of a MatchedFilter; still [B or 1, STILL, CROP, 2 CROP], see still_input; boxes [B,
+        16, 4] centre and half size; sticks [B, 2, 6] centre, travel, knob's half size; both as
+        shares of the crop.  Returns logits, per frame: of buttons [B, 2, 16], of heat maps [B, 2,
+        2, FINE * FINE], and of being visible [B, 2, 18]: 16 buttons, 2 sticks; not behind a menu or
+        a banner, not switched off."""
         return self.read(x, maps, marks, *self.prepare(still, boxes, sticks))
 
     def prepare(self, still, boxes, sticks):
-        """What a video needs once: of what stands still, the patches' and the details' share; and where to look, points [b, p, 2]."""
+        """What a video needs once: of what stands still, the patches' and the details' share; and
+        where to look, points [b, p, 2].
+        """
         centre, travel, knob = sticks[:, :, None].split(2, -1)
         candidates = centre + self.cells * travel                                         # b s k 2
         around = lambda at, ring: (at[:, :, :, None] + ring * knob[:, :, :, None]).flatten(1, 3)      # noqa: E731  b (s k p) 2
@@ -378,10 +413,13 @@ class Parser(nn.Module):
         return patches, fine, look, torch.cat([near, nine], 1), torch.cat([far, nine], 1)
 
     def read(self, x, maps, marks, patches, fine, look, near, far):
-        """As forward, of what `prepare` made.  The non-linearity comes after the sampling: it then costs only what is looked at."""
+        """As forward, of what `prepare` made.  The non-linearity comes after the sampling: it then
+        costs only what is looked at.
+        """
         x = x.to(self.button_name.dtype)
         fine = F.gelu(self.detail(x, near) + fine)
-        coarse = F.gelu(sample(self.decoder(self.encoder(x, patches)).float(), far)).to(fine.dtype)      # sampling in bfloat16 is far slower
+        # sampling in bfloat16 is far slower
+        coarse = F.gelu(sample(self.decoder(self.encoder(x, patches)).float(), far)).to(fine.dtype)
         nine = len(artefact.BUTTONS) * len(self.nine)
         (near, fine), (far, coarse) = (f.tensor_split([f.shape[2] - nine], 2) for f in (fine, coarse))
         heat, knobs = self.read_sticks(far, near, look, maps)
@@ -389,9 +427,11 @@ class Parser(nn.Module):
         return buttons, heat, torch.cat([seen, self.stick_seen(knobs)[..., 0]], -1)
 
     def read_sticks(self, far, near, look, maps):
-        """Every place on the grid is compared with how the template draws its knob: `look` at the centre, in learned features, and `maps`.
+        """Every place on the grid is compared with how the template draws its knob: `look` at the
+        centre, in learned features, and `maps`.
 
-        heat = seen + GAIN (1 + b) S + GAIN c S_median, where b and c say how far to go by the matched filter: untrained, it is that alone."""
+        heat = seen + GAIN (1 + b) S + GAIN c S_median, where b and c say how far to go by the
+        matched filter: untrained, it is that alone."""
         f = rearrange(self.stick_near(near) + self.stick_far(far), "B t (s k) c -> B t s k c", s=2)
         cells = rearrange(maps, "B t s p (i u) (j v) -> B t s (i j) p (u v)", u=3, v=3).to(f.dtype)
         own, median = cells.unbind(-2)
@@ -407,9 +447,11 @@ class Parser(nn.Module):
         return heat, knobs
 
     def read_buttons(self, coarse, fine, knobs, marks):
-        """A click shows on the stick's knob, wherever that is: its buttons also get the features found there, knobs [B, 2, 2, head].
+        """A click shows on the stick's knob, wherever that is: its buttons also get the features
+        found there, knobs [B, 2, 2, head].
 
-        logit = seen + PRESS_GAIN (1 + b) (m - PRESSED), where m is the mean of both marks, and b says how far to go by it."""
+        logit = seen + PRESS_GAIN (1 + b) (m - PRESSED), where m is the mean of both marks, and b
+        says how far to go by it."""
         own, median = marks.to(coarse.dtype).unbind(-2)
         match = self.button_match(torch.cat([own, own.flip(1), median], -1))
         f = torch.cat([coarse, coarse.flip(1), fine, fine.flip(1)], -1)
@@ -418,7 +460,8 @@ class Parser(nn.Module):
         clicks = F.pad(self.button_knob(knobs), (0, 0, first, len(artefact.BUTTONS) - first - 2))
         f = F.gelu(self.button_in(f) + self.button_name + clicks + match)
         pressed, seen = self.button_out(f).float().unbind(-1)
-        stands = (marks[..., 0, :2].float().clamp(-0.5, 1.5).mean(-1) - matching.PRESSED) * (marks[..., 0, 3] > 0)       # 0: nothing to compare
+        # 0: nothing to compare
+        stands = (marks[..., 0, :2].float().clamp(-0.5, 1.5).mean(-1) - matching.PRESSED) * (marks[..., 0, 3] > 0)
         return torch.stack([pressed + PRESS_GAIN * (1 + self.button_trust(f)[..., 0].float()) * stands, seen], -1)
 
 
@@ -429,15 +472,18 @@ def beside(x):
 
 
 def still_input(median, looks):
-    """uint8: the median that each frame belongs to [b, 2, CROP, CROP, 3] and how the template looks at rest and pressed
-    [b, 2, CROP, CROP, 4], premultiplied -> floats in -1..1 [b, STILL, CROP, 2 CROP]: median, and twice a look over grey and its opacity."""
+    """uint8: the median that each frame belongs to [b, 2, CROP, CROP, 3] and how the template looks
+    at rest and pressed [b, 2, CROP, CROP, 4], premultiplied -> floats in -1..1 [b, STILL, CROP, 2
+    CROP]: median, and twice a look over grey and its opacity."""
     looks = rearrange(looks.float() / 255, "b k h w c -> b k c h w")
     looks = torch.cat([2 * looks[:, :, :3] - looks[:, :, 3:], 2 * looks[:, :, 3:] - 1], 2).flatten(1, 2)
     return torch.cat([beside(median), looks.repeat(1, 1, 1, 2)], 1).contiguous(memory_format=torch.channels_last)
 
 
 def accelerate(parser: Parser, dtype=None) -> Parser:
-    """Make a network that only reads as fast as this CPU allows: packed weights, in bfloat16 where the hardware multiplies it."""
+    """Make a network that only reads as fast as this CPU allows: packed weights, in bfloat16 where
+    the hardware multiplies it.
+    """
     if parser.button_name.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return parser
     with autocast("cpu"):
@@ -457,7 +503,7 @@ def accelerate(parser: Parser, dtype=None) -> Parser:
     return parser
 
 
-# ---- matched filters: the template, drawn, compared with the crop ---------------------------------------------------
+# ---- matched filters: the template, drawn, compared with the crop --------------------------------
 # Nothing is learned here.  Everything is drawn as faintly as the video shows it, see opacity().  A stick's knob at place p changes the picture
 # of its ground G by d(p) = k(x - p) - alpha(x - p) G(x), where k is the knob's picture, premultiplied, and alpha its opacity.  How much of that
 # a crop shows, less what it shows of the ground, F = crop - SOFT G, is the cosine of their gradients,
@@ -465,10 +511,12 @@ def accelerate(parser: Parser, dtype=None) -> Parser:
 # is two correlations, of -laplace F with k and of -laplace F times G with alpha: all places at once.
 
 
-# ---- training ------------------------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------
 
 def read_batch(parser: Parser, batch: dict, device: str):
-    """A batch of `Synthetic` -> (logits of buttons, heat maps and visibility, the batch on the device)."""
+    """A batch of `Synthetic` -> (logits of buttons, heat maps and visibility, the batch on the
+    device).
+    """
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     median = batch["median"][:, None].expand_as(batch["frames"])
     with autocast(device):
@@ -478,8 +526,9 @@ def read_batch(parser: Parser, batch: dict, device: str):
 
 # ---- yours to change: the loss
 def loss_fn(buttons, heat, seen, batch):
-    """Binary cross-entropy of the visible buttons; cross-entropy to the spread target, less its entropy, of the visible sticks; binary
-    cross-entropy of visibility, of what the template shows."""
+    """Binary cross-entropy of the visible buttons; cross-entropy to the spread target, less its
+    entropy, of the visible sticks; binary cross-entropy of visibility, of what the template
+    shows."""
     visible = batch["visible"]
     press = F.binary_cross_entropy_with_logits(buttons.float(), batch["buttons"].float(), reduction="none")[visible[..., :16]].mean()
     there = visible[..., 16:]
@@ -492,8 +541,9 @@ def loss_fn(buttons, heat, seen, batch):
 
 @torch.no_grad()
 def validate(parser: Parser, batches, families: list, device: str) -> dict:
-    """On batches of a Synthetic, per family, of what is visible: button accuracy, accuracy of silence, recall, F1, stick R2 per axis averaged, mean error in stick
-    radii; and the accuracy of visibility."""
+    """On batches of a Synthetic, per family, of what is visible: button accuracy, accuracy of
+    silence, recall, F1, stick R2 per axis averaged, mean error in stick radii; and the accuracy of
+    visibility."""
     parts = []
     for b in tqdm(batches, "validation", leave=False, delay=5):
         buttons, heat, seen, b = read_batch(parser, b, device)
@@ -609,7 +659,8 @@ def train(cfg: TrainConfig) -> None:
     if own and run.started_from:                                        # a parser, not just an encoder
         start, few = time.perf_counter(), min(cfg.validation, max(16, int(1.5 * drawn * cfg.minutes))) if cfg.minutes else cfg.validation
         before = validate(load(shipped(cfg.init), device), seen := list(batches(test, 0, few, 32)), test.families, device)
-        looks, run.seconds = (lambda: seen), run.seconds + 2 * (time.perf_counter() - start)          # the same pairs again at the end
+        # the same pairs again at the end
+        looks, run.seconds = (lambda: seen), run.seconds + 2 * (time.perf_counter() - start)
         print(f"{cfg.init}, on what it is to adapt to:")
         print_table(before)
     if not run.follow(lambda first, count: batches(data, first, count, cfg.batch, cfg.workers),
@@ -626,10 +677,12 @@ def train(cfg: TrainConfig) -> None:
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
 
 
-# ---- parsing a video -----------------------------------------------------------------------------------------------
+# ---- parsing a video -----------------------------------------------------------------------------
 
 def ahead(items):
-    """The same items, each made in a thread while the one before it is in use: decoding overlaps the network."""
+    """The same items, each made in a thread while the one before it is in use: decoding overlaps
+    the network.
+    """
     items = iter(items)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         future = pool.submit(next, items, None)
@@ -639,13 +692,17 @@ def ahead(items):
 
 
 def with_places(video, overlay: dict):
-    """Yield (seconds, place, frame) in one pass; place: which of the overlay's positions holds then."""
+    """Yield (seconds, place, frame) in one pass; place: which of the overlay's positions holds
+    then.
+    """
     for i, seconds, frame in read_video(video):
         yield seconds, max(int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1, 0), frame
 
 
 def compared(video, overlay: dict, template):
-    """Yield (seconds, place, crop uint8 [CROP, CROP, 3], and what a MatchedFilter makes of it) per frame."""
+    """Yield (seconds, place, crop uint8 [CROP, CROP, 3], and what a MatchedFilter makes of it) per
+    frame.
+    """
     size, filters = np.array(template.size), []
     for median in overlay["median"]:
         a, b = median.shape[1::-1] / size
@@ -656,7 +713,9 @@ def compared(video, overlay: dict, template):
 
 
 def in_pairs(frames, pairs: int):
-    """(chunk of 2 * pairs frames, how many are real); the last is shorter, and if it is odd its last frame stands twice."""
+    """(chunk of 2 * pairs frames, how many are real); the last is shorter, and if it is odd its
+    last frame stands twice.
+    """
     frames = iter(frames)
     while chunk := list(itertools.islice(frames, 2 * pairs)):
         yield chunk + chunk[-1:] * (len(chunk) % 2), len(chunk)
@@ -664,14 +723,17 @@ def in_pairs(frames, pairs: int):
 
 @torch.no_grad()
 def read_actions(parser: Parser, video, overlay: dict, template, device: str = "cpu") -> tuple[dict, dict]:
-    """The tensors of a nitrogen.actions/1 file for one video, and how far what was read agrees with the frames, see Agreement.
+    """The tensors of a nitrogen.actions/1 file for one video, and how far what was read agrees with
+    the frames, see Agreement.
 
     overlay: as artefact.read gives it; template: as render.stored does.
 
-    One pass; of each frame only the answer is kept.  Frames that do not show the overlay: nothing pressed, confidence 0."""
+    One pass; of each frame only the answer is kept.  Frames that do not show the overlay: nothing
+    pressed, confidence 0."""
     boxes, sticks, shown = matching.geometry(layout := render.layout(template))
     out = {"buttons": [], "sticks": [], "alone": [], "confidence": [], "time": []}
-    compare, ways = matching.Agreement(template, 2), ("sticks", "alone")                         # by the network, and by the matched filter alone
+    # by the network, and by the matched filter alone
+    compare, ways = matching.Agreement(template, 2), ("sticks", "alone")
     every = max(1, (count := video_facts(video)["frames"]) // AGREED)
     shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
     medians = np.stack([cv2.resize(m, (synthetic.CROP, synthetic.CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
@@ -696,7 +758,8 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
             cells, mass = matching.locate(heat)
             p, visible = logits.float().sigmoid(), sight.float().sigmoid()
             sure = (visible * torch.cat([(2 * p - 1).abs(), mass], -1))[..., shows].mean(-1)
-            sure *= (visible > 0.5).float()[..., shows].mean(-1) > 0.5                  # most of it hidden: confidence 0
+            # most of it hidden: confidence 0
+            sure *= (visible > 0.5).float()[..., shows].mean(-1) > 0.5
             alone, there = matching.locate(matching.GAIN * maps[..., 0, :, :].flatten(-2))[0], visible[..., 16:, None] > 0.5
             p = p * (visible[..., :16] > 0.5)
             for key, value in (("buttons", p), ("sticks", (cells * there).flatten(-2)), ("alone", (alone * there).flatten(-2)), ("confidence", sure)):
@@ -710,7 +773,8 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
     out = {k: np.concatenate(v) for k, v in out.items()}
     agreement, alone = map(compare.result, range(2))
     for side, axes in (("LEFT", slice(0, 2)), ("RIGHT", slice(2, 4))):
-        if alone.get(side, -1) >= agreement.get(side, 0):                               # the network has met a skin that it cannot read; a tie is the filter's
+        # the network has met a skin that it cannot read; a tie is the filter's
+        if alone.get(side, -1) >= agreement.get(side, 0):
             out["sticks"][:, axes], agreement[side] = out["alone"][:, axes], alone[side]
     there, number = np.zeros(len(out["time"]), bool), np.arange(len(out["time"]))
     for first, last in overlay["span"]:
@@ -724,7 +788,9 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
 
 
 def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
-    """The overlay's crop on the left, what was read from it on the right, drawn by the template, at the video's own rate."""
+    """The overlay's crop on the left, what was read from it on the right, drawn by the template, at
+    the video's own rate.
+    """
     scale = 480 / template.size[0]
     w, h = (round(v * scale) for v in template.size)
     with VideoWriter(path, video_facts(video)["fps"], 2 * w, h + h % 2) as out:
@@ -742,7 +808,9 @@ def loaded(path, device: str) -> Parser:
 
 
 def starting_weights(path) -> dict:
-    """Tensors by our names, of a parser, or of the encoder in a published SegFormer (safetensors, as transformers saves it)."""
+    """Tensors by our names, of a parser, or of the encoder in a published SegFormer (safetensors,
+    as transformers saves it).
+    """
     from safetensors import safe_open
     try:
         with safe_open(path, "pt") as f:
@@ -755,7 +823,9 @@ def starting_weights(path) -> dict:
 
 
 def parse_video(video: str, cfg: Config) -> Path | None:
-    """One video -> its actions file (and preview); None if it has no overlay and others were given too."""
+    """One video -> its actions file (and preview); None if it has no overlay and others were given
+    too.
+    """
     folder, stem = Path(cfg.out), Path(video).stem
     source, target, preview = (folder / f"{stem}.{kind}" for kind in ("overlay.safetensors", "actions.safetensors", "preview.mp4"))
     if not Path(video).is_file():
@@ -779,7 +849,8 @@ def parse_video(video: str, cfg: Config) -> Path | None:
         tqdm.write(f"{target}: finished already")
     else:
         keep_memory()
-        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) - 1))   # one core decodes
+        # one core decodes
+        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) - 1))
         cv2.setNumThreads(1)                                            # small pictures: more threads cost more than they bring
         device, start = pick_device(cfg.device), time.monotonic()
         actions, agreement = read_actions(loaded(weights, device), video, overlay, template, device)
@@ -800,7 +871,8 @@ def parse_video(video: str, cfg: Config) -> Path | None:
 
 def main(cfg: Config) -> None:
     if cfg.videos:
-        info = artefact.read(shipped(cfg.weights), "nitrogen.parser/1")[1]       # fail before the work, not in it
+        # fail before the work, not in it
+        info = artefact.read(shipped(cfg.weights), "nitrogen.parser/1")[1]
         print(f"parse {len(cfg.videos)} video(s) on {f'Ray ({cfg.ray})' if cfg.ray else pick_device(cfg.device)} with {cfg.weights} "
               f"(trained on {info.get('images', 0):,} pairs) -> {cfg.out}/<stem>.actions.safetensors")
     for_each(functools.partial(parse_video, cfg=cfg), cfg.videos, cfg.workers, ray=cfg.ray, gpus=int(cfg.device.startswith("cuda")))

@@ -1,4 +1,5 @@
-"""sim.py: any unmodified game as a Gymnasium environment, stepped frame by frame under a controlled clock.
+"""sim.py: any unmodified game as a Gymnasium environment, stepped frame by frame under a controlled
+clock.
 
 Clock hook, gamepad devices, screens, GameEnv (paper section 2.2); for Linux, Windows and Wine.
 Needs numpy and gymnasium at import; never torch, so it runs wherever a game runs.
@@ -18,7 +19,8 @@ Needs numpy and gymnasium at import; never torch, so it runs wherever a game run
     clock.step(0.5); clock.run(10, speed=0.25)                 half a second on; ten seconds in slow motion;
     clock.detach()                                             and it runs on, also if this program dies
 
-On Windows a game that runs already may be played too, by the name of its executable or its window's title:
+On Windows a game that runs already may be played too, by the name of its executable or its window's
+title:
     python sim.py play --attach game.exe        env = sim.GameEnv([], attach="game.exe")        clock = sim.Clock.attach("game.exe")
 """
 
@@ -67,12 +69,14 @@ import numpy as np
 # ======================================================================================================
 # Part 1: what every stage shares
 # ======================================================================================================
-# ---- the gamepad -------------------------------------------------------------------------------------
-# Positions, not printed letters: SOUTH is the lowest face button on any pad.  Sticks in [-1, 1], y down.
+# ---- the gamepad ---------------------------------------------------------------------------------
+# Positions, not printed letters: SOUTH is the lowest face button on any pad.  Sticks in [-1, 1], y
+# down.
 
 
-# ---- artefacts: safetensors that describe themselves ---------------------------------------------------
-# Per format: tensor name -> (dtype, dimensions, what it is: unit and range).  Equal letters, equal sizes.
+# ---- artefacts: safetensors that describe themselves ---------------------------------------------
+# Per format: tensor name -> (dtype, dimensions, what it is: unit and range).  Equal letters, equal
+# sizes.
 
 
 class GameError(common.Fault):
@@ -83,7 +87,7 @@ class NoFrame(GameError):
     """A game lives and presents nothing."""
 
 
-# ---- the clock hook, Linux x86-64 -------------------------------------------------------------------------
+# ---- the clock hook, Linux x86-64 ----------------------------------------------------------------
 # Time inside the game is a number that we store in a page shared with it.
 #   reading it   the vDSO functions (clock_gettime, gettimeofday, time) are overwritten by jumps to STUB, in that page; a
 #                thread that reads the same moment a thousand times is put to sleep for HOP, so that busy loops end
@@ -108,7 +112,8 @@ STUB = bytes.fromhex(                          # tests/asm/stub.S
 STUB_ENTRY = {b"__vdso_clock_gettime": 0x00, b"__vdso_gettimeofday": 0x50, b"__vdso_time": 0x90}
 CALLS_ENTRY, CALLS_END = 0x110, len(STUB)      # runs the table of calls; the int3 behind them
 PAGE = 4096
-STUB_AT = 0x2F0000000000                       # in the game: STUB, clock and table, spins, scratch memory.  CHOICE: far from
+# in the game: STUB, clock and table, spins, scratch memory.  CHOICE: far from
+STUB_AT = 0x2F0000000000
 CLOCK_AT = STUB_AT + PAGE                      # all that the kernel maps by itself; the filter knows the upper half
 ZERO_AT = CLOCK_AT + 16                        # a struct timespec of zero
 SHORT_AT = CLOCK_AT + 32                       # a short struct timespec, then a struct timeval: for attached programs
@@ -120,7 +125,8 @@ SCRATCH = 64 << 20                             # bytes; only those that are used
 
 NS = 1_000_000_000
 BIRTH = 1000 * NS                              # virtual CLOCK_MONOTONIC at launch
-EPOCH = 1_704_067_200 * NS                     # virtual CLOCK_REALTIME at launch: 2024-01-01 00:00 UTC, and a second per seed
+# virtual CLOCK_REALTIME at launch: 2024-01-01 00:00 UTC, and a second per seed
+EPOCH = 1_704_067_200 * NS
 OFFSET = EPOCH - BIRTH
 YIELD = 50_000                                 # ns that a sleep of 0 lasts (Linux's timer slack), so that loops of them end
 HOP = 1_000_000                                # ns that pass for a thread that spins until the clock moves
@@ -146,8 +152,10 @@ CALLS = ({nr: name for name, nr in (READS | SLEEPS | TIMERS).items()} | {wait[0]
          | {GETRANDOM: "getrandom", SCHED_YIELD: "spin"})
 ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 FUTEX_WAITS = {0: "WAIT", 6: "LOCK_PI", 9: "WAIT_BITSET", 11: "WAIT_REQUEUE_PI", 13: "LOCK_PI2"}
-ASLEEP = {"parked": b"t", "stopped": b"t", "vfork": b"SDZ"}  # what /proc says of a thread that does nothing; else S, Z
-LOOKS = ("schedstat", "stat", "syscall")       # how long and how often it was on a processor; its state; whether it computes
+# what /proc says of a thread that does nothing; else S, Z
+ASLEEP = {"parked": b"t", "stopped": b"t", "vfork": b"SDZ"}
+# how long and how often it was on a processor; its state; whether it computes
+LOOKS = ("schedstat", "stat", "syscall")
 SCHEDSTAT, STAT, SYSCALL = range(3)
 UNCOUNTED = b"0 0 0\n"                         # schedstat of a kernel that does not count
 INTERRUPTED = {-4, -512, -513, -514, -516}     # EINTR and the kernel's inner ERESTART codes
@@ -165,8 +173,9 @@ SIGTRAP = 5                                    # signal.SIGTRAP, which Windows l
 SYSCALL_STOP = SIGTRAP | 0x80
 INT3 = b"\xcc"
 
-# Functions with which a program shows a frame, and those by which it may ask for their addresses.  The first library that presents is the outermost
-# one (SDL calls GLX, not the other way round): its functions stay the gate, those of the others are let go.
+# Functions with which a program shows a frame, and those by which it may ask for their addresses.
+# The first library that presents is the outermost one (SDL calls GLX, not the other way round): its
+# functions stay the gate, those of the others are let go.
 PRESENTS = {"SDL_RenderPresent", "SDL_GL_SwapWindow", "SDL_UpdateWindowSurface", "SDL_UpdateWindowSurfaceRects",
             "glXSwapBuffers", "eglSwapBuffers", "vkQueuePresentKHR"}
 RESOLVERS = {"glXGetProcAddress": "rdi", "glXGetProcAddressARB": "rdi", "eglGetProcAddress": "rdi", "vkGetInstanceProcAddr": "rsi",
@@ -206,16 +215,22 @@ def ptrace(request: str, tid: int, address=0, data=0) -> None:
 
 
 def peek():
-    """The next child or thread of a game of this thread that has stopped or ended, which stays to be reaped; None if there is none."""
+    """The next child or thread of a game of this thread that has stopped or ended, which stays to
+    be reaped; None if there is none.
+    """
     with contextlib.suppress(ChildProcessError):
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT | WALL | NO_THREAD)
 
 
 def seccomp_filter() -> bytes:
-    """BPF program: RET_TRACE for what reads the time or waits with a timeout, ALLOW for all else at full speed."""
+    """BPF program: RET_TRACE for what reads the time or waits with a timeout, ALLOW for all else at
+    full speed.
+    """
     LOAD, EQUAL, AND, RETURN = 0x20, 0x15, 0x54, 0x06
-    ALLOW, TRACE, MISSING = (RETURN, 0x7FFF0000, 0, 0), (RETURN, 0x7FF00000, 0, 0), (RETURN, 0x00050000 | 38, 0, 0)     # 38: ENOSYS
-    number, machine, address = 0, 4, 12        # offsets in struct seccomp_data; arguments from 16 on, 8 bytes each
+    # 38: ENOSYS
+    ALLOW, TRACE, MISSING = (RETURN, 0x7FFF0000, 0, 0), (RETURN, 0x7FF00000, 0, 0), (RETURN, 0x00050000 | 38, 0, 0)
+    # offsets in struct seccomp_data; arguments from 16 on, 8 bytes each
+    number, machine, address = 0, 4, 12
     code = [(LOAD, machine, 0, 0), (EQUAL, 0xC000003E, 1, 0), ALLOW,                  # x86-64 calls only
             (LOAD, address, 0, 0), (EQUAL, STUB_AT >> 32, 0, 4),                      # the stub's own system calls
             (LOAD, number, 0, 0), (EQUAL, SCHED_YIELD, 0, 1), TRACE, ALLOW,
@@ -228,7 +243,8 @@ def seccomp_filter() -> bytes:
             block = [(LOAD, low, 0, 0), (EQUAL, 0, 2, 0), (EQUAL, 0xFFFFFFFF, 1, 0), TRACE, ALLOW]
         else:                                  # nor has a null pointer
             block = [(LOAD, low, 0, 0), (EQUAL, 0, 0, 2), (LOAD, low + 4, 0, 0), (EQUAL, 0, 1, 0), TRACE, ALLOW]
-        if nr == WAITS["futex"][0]:            # futex calls that do not wait may hold anything in that argument
+        # futex calls that do not wait may hold anything in that argument
+        if nr == WAITS["futex"][0]:
             tests = [(EQUAL, op, len(FUTEX_WAITS) - i, 0) for i, op in enumerate(FUTEX_WAITS)]
             block = [(LOAD, 16 + 8, 0, 0), (AND, 0x7F, 0, 0), *tests, ALLOW, *block]
         code += [(EQUAL, nr, 0, len(block)), *block]
@@ -274,12 +290,16 @@ class Process:
     def __init__(self, pid: int, parent: Process | None = None):
         self.pid, self.memory = pid, None
         self.vdso = parent.vdso if parent else ""                    # its patched functions, once the clock is there
-        self.breaks = dict(parent.breaks) if parent else {}          # address of a breakpoint -> (byte under it, what it calls, library)
-        self.libraries = dict(parent.libraries) if parent else {}    # path of a graphics library -> {function: address}
-        self.timers: dict[int, tuple] = {}                           # timer_create's: number -> (clock, signal, thread, value)
+        # address of a breakpoint -> (byte under it, what it calls, library)
+        self.breaks = dict(parent.breaks) if parent else {}
+        # path of a graphics library -> {function: address}
+        self.libraries = dict(parent.libraries) if parent else {}
+        # timer_create's: number -> (clock, signal, thread, value)
+        self.timers: dict[int, tuple] = {}
         self.outermost = parent.outermost if parent else ""          # the library that presents
         self.changed: list[tuple] = []                               # (address, bytes before) in an attached program
-        self.serves = parent.serves if parent else read_text(f"/proc/{pid}/comm").startswith("wineserver")       # asks for the time at each request
+        # asks for the time at each request
+        self.serves = parent.serves if parent else read_text(f"/proc/{pid}/comm").startswith("wineserver")
         self.memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
 
     def read(self, address: int, size: int) -> bytes:
@@ -289,7 +309,9 @@ class Process:
         os.pwrite(self.memory, data, address)
 
     def write_code(self, tid: int, address: int, data: bytes) -> None:
-        """Into pages that the game may not write, copy on write; by ptrace, as kernels may forbid it to /proc/PID/mem."""
+        """Into pages that the game may not write, copy on write; by ptrace, as kernels may forbid
+        it to /proc/PID/mem.
+        """
         data += self.read(address + len(data), -len(data) % 8)
         for i, word in enumerate(struct.unpack(f"<{len(data) // 8}Q", data)):
             ptrace("POKEDATA", tid, address + 8 * i, word)
@@ -315,8 +337,9 @@ def pack_time(value: int, fraction: int = 1) -> bytes:
 
 @dataclass
 class Thread:
-    """One thread of the game.  States: running (or blocked in the kernel, as it likes), parked (held by us in a sleep or at
-    the gate), waiting (in the kernel, in a wait that we end), stopped (by a signal), vfork (until its child has its own memory)."""
+    """One thread of the game.  States: running (or blocked in the kernel, as it likes), parked
+    (held by us in a sleep or at the gate), waiting (in the kernel, in a wait that we end), stopped
+    (by a signal), vfork (until its child has its own memory)."""
 
     tid: int
     process: Process
@@ -328,7 +351,8 @@ class Thread:
     files: tuple = ()                          # what /proc says of it: LOOKS
     rest: bytes = b""                          # its "schedstat" when it was last seen off its processor
     sets: tuple = ()                           # (address, content) of the file descriptor sets of a select that we cut
-    random: np.random.Generator | None = None  # its getrandom: of its own, as threads and processes ask in any order
+    # its getrandom: of its own, as threads and processes ask in any order
+    random: np.random.Generator | None = None
 
     def look(self, what: int) -> bytes:
         """One of LOOKS as /proc says it now; empty once the thread is gone."""
@@ -340,7 +364,9 @@ class Thread:
             return b""
 
     def waits(self) -> bool:
-        """Whether it sleeps, or is about to and has not left its processor; not while it is being woken."""
+        """Whether it sleeps, or is about to and has not left its processor; not while it is being
+        woken.
+        """
         letter = self.look(STAT).rpartition(b")")[2][1:2]
         return letter != b"" and letter in ASLEEP.get(self.state, b"SZ") and not (self.fired and self.deadline is None and self.state == "waiting")
 
@@ -372,10 +398,12 @@ def borrow_file(pid: int, number: int) -> io.FileIO | None:
 
 
 class Clock:
-    """A program, its children and their time.  Frozen at birth; only `step`, `step_frame` and `run` let time pass.
+    """A program, its children and their time.  Frozen at birth; only `step`, `step_frame` and `run`
+    let time pass.
 
-    Every call must come from the thread that made the Clock (ptrace's rule), except close() of a program that it started.  That dies with us.
-    Raises GameError where the hook cannot work; `hook_fault()` says so beforehand.
+    Every call must come from the thread that made the Clock (ptrace's rule), except close() of a
+    program that it started.  That dies with us. Raises GameError where the hook cannot work;
+    `hook_fault()` says so beforehand.
     """
 
     def __init__(self, argv, env: dict | None = None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0, seed: int = 0,
@@ -396,17 +424,21 @@ class Clock:
             raise GameError(f"ptrace: the clock hook needs Linux on x86-64, this is {sys.platform} on {platform.machine()}")
         self.timeout, self.returncode, self.owner = timeout, None, threading.get_ident()
         self.fixed, self.fps, self.tsc = fixed, fps, tsc
-        self.peers = [Thread(pid, types.SimpleNamespace(pid=pid)) for pid in peers]            # the game is not quiet while they run
+        # the game is not quiet while they run
+        self.peers = [Thread(pid, types.SimpleNamespace(pid=pid)) for pid in peers]
         self.random = np.random.default_rng(abs(seed))
         self.threads: dict[int, Thread] = {}
         self.timers: dict[tuple, Timer] = {}
         self.popen, self.attached, self.birth = None, False, BIRTH
-        self.look, self.spin, self.turn = 0.0, 0, 0                 # when to look at the machine's load again; how long to spin; pumps
+        # when to look at the machine's load again; how long to spin; pumps
+        self.look, self.spin, self.turn = 0.0, 0, 0
         self.latest = None                                          # thread that was last let run: if one runs, mostly this one
         self.mask = None                                            # of signals, while we wait for stops, as it was before
-        self.frames, self.gate, self.presented = 0, None, ("", [])  # so far; the thread that presented last, with which call
-        self.sleeps = None                                          # of games that we see not present: the process (0: any) whose main thread's
-                                                                    # sleeps are frames
+        # so far; the thread that presented last, with which call
+        self.frames, self.gate, self.presented = 0, None, ("", [])
+        # of games that we see not present: the process (0: any) whose main thread's sleeps are
+        # frames
+        self.sleeps = None
         self.shown = False                                          # hold frames when they have been shown, not before
         self.started = []                                           # functions(thread, flags) to call after SDL_Init
         self.errands = []                                           # what to do for a thread that we hold, outside of its stop
@@ -416,12 +448,14 @@ class Clock:
         self.page[:len(STUB)] = STUB
         self.words = memoryview(self.page)[PAGE:2 * PAGE].cast("Q")
         self.scratch = memoryview(self.page)[3 * PAGE:]
-        self.offsets = memoryview(self.page)[OFFSETS_AT - STUB_AT:TABLE_AT - STUB_AT].cast("q")      # of each clock from CLOCK_MONOTONIC, ns
+        # of each clock from CLOCK_MONOTONIC, ns
+        self.offsets = memoryview(self.page)[OFFSETS_AT - STUB_AT:TABLE_AT - STUB_AT].cast("q")
         self.words[0] = BIRTH
         for clock in EPOCH_CLOCKS:
             self.offsets[clock] = OFFSET + seed % 10**9 * NS
         SET_TIMERSLACK = 29
-        libc.prctl(SET_TIMERSLACK, 1000)                            # ns: this thread's own short waits are as short as asked for
+        # ns: this thread's own short waits are as short as asked for
+        libc.prctl(SET_TIMERSLACK, 1000)
 
     # -- launch: a shell that stops itself, is seized and prepared, and becomes the program
 
@@ -446,7 +480,9 @@ class Clock:
         self._settle(until=lambda: pid not in self.threads or self.threads[pid].process.vdso)
 
     def _prepare(self, pid):
-        """Let the shell ask for what its successor inherits: one memory layout for all runs, and the filter."""
+        """Let the shell ask for what its successor inherits: one memory layout for all runs, and
+        the filter.
+        """
         code = seccomp_filter()
         below = (self._registers(pid).rsp - 4096) & ~15             # free part of its stack
         self.threads[pid].process.write(below, struct.pack("<HxxxxxxQ", len(code) // 8, below + 16) + code)
@@ -475,7 +511,8 @@ class Clock:
         return result
 
     def _until_trap(self, tid, how: str) -> None:
-        """Let a stopped thread run to its next trap, by CONT or SINGLESTEP; signals wait meanwhile."""
+        """Let a stopped thread run to its next trap, by CONT or SINGLESTEP; signals wait meanwhile.
+        """
         mask, rest = ctypes.c_uint64(), ctypes.c_uint64(ONES ^ 1 << SIGTRAP - 1)
         ptrace("GETSIGMASK", tid, 8, ctypes.addressof(mask))
         ptrace("SETSIGMASK", tid, 8, ctypes.addressof(rest))
@@ -492,13 +529,16 @@ class Clock:
         return 0 if status >> 16 else status >> 8
 
     def _patch(self, thread):
-        """After exec: map the clock, let the vDSO jump to it.  The thread is at the exec call's exit."""
+        """After exec: map the clock, let the vDSO jump to it.  The thread is at the exec call's
+        exit.
+        """
         tid, process = thread.tid, thread.process
         if self._registers(tid).cs != 0x33:
             raise GameError(f"vDSO patch: {os.readlink(f'/proc/{tid}/exe')} is a 32-bit program, and those are not supported")
         self._map_clock(thread)
         auxv = dict(struct.iter_unpack("<QQ", Path(f"/proc/{tid}/auxv").read_bytes()))
-        vdso, loader, random = auxv.get(33), auxv.get(7), auxv.get(25)        # AT_SYSINFO_EHDR (without it all reads are calls),
+        # AT_SYSINFO_EHDR (without it all reads are calls),
+        vdso, loader, random = auxv.get(33), auxv.get(7), auxv.get(25)
         process.vdso = self._patch_vdso(thread, vdso) if vdso else "none"     # AT_BASE, AT_RANDOM
         if self.fixed and random:
             process.write(random, thread.random.bytes(16))
@@ -516,7 +556,8 @@ class Clock:
         process.write(below, path)
         file = self._system_call(tid, 2, below, os.O_RDWR | os.O_CLOEXEC)
         process.write(below, kept)
-        SHARED, PRIVATE, FIXED_NOREPLACE = 1, 2, 0x100000           # private: each process counts its own reads, or runs would differ
+        # private: each process counts its own reads, or runs would differ
+        SHARED, PRIVATE, FIXED_NOREPLACE = 1, 2, 0x100000
         areas = ((STUB_AT, PAGE, 5, SHARED), (CLOCK_AT, PAGE, 3, SHARED), (SPINS_AT, PAGE, 3, PRIVATE), (SCRATCH_AT, SCRATCH, 3, SHARED))
         places = [self._system_call(tid, 9, at, size, access, kind | FIXED_NOREPLACE, file, at - STUB_AT) for at, size, access, kind in areas]
         self._system_call(tid, 3, file)
@@ -537,7 +578,8 @@ class Clock:
                     self.guard.stdin.flush()
                 process.write_code(thread.tid, vdso + address, jump)
                 patched.append(name.decode().removeprefix("__vdso_"))
-            elif name == b"__vdso_getrandom" and self.fixed:        # mov eax, -ENOSYS; ret: libc makes the system call instead
+            # mov eax, -ENOSYS; ret: libc makes the system call instead
+            elif name == b"__vdso_getrandom" and self.fixed:
                 process.write_code(thread.tid, vdso + address, b"\xf3\x0f\x1e\xfa\xb8\xda\xff\xff\xff\xc3")
         return ", ".join(patched) or "none"
 
@@ -554,22 +596,29 @@ class Clock:
     def _go_on(self, thread, signal_number=0):
         """Let a stopped thread run; a waiting one up to the end of its system call."""
         self.latest = thread
-        with contextlib.suppress(ProcessLookupError):               # killed meanwhile: the next pump learns of it
+        # killed meanwhile: the next pump learns of it
+        with contextlib.suppress(ProcessLookupError):
             ptrace("SYSCALL" if thread.state == "waiting" or self.attached else "CONT", thread.tid, 0, signal_number)
 
     def _pump(self, everyone: bool = False) -> bool:
-        """Handle the stops that the threads have reached by now; True if there was one.  everyone: also see who is gone without a word."""
+        """Handle the stops that the threads have reached by now; True if there was one.  everyone:
+        also see who is gone without a word.
+        """
         if not everyone and not (found := peek()):                  # one call where nothing has happened, as mostly
             return False
         self.turn, busy = self.turn + 1, False
-        alone = not everyone and self.turn % 16 and found.si_pid in self.threads      # now and then all, that one cannot keep out the others
-        for thread in [self.threads[found.si_pid]] if alone else list(self.threads.values()):      # by name: never reaps another child
+        # now and then all, that one cannot keep out the others
+        alone = not everyone and self.turn % 16 and found.si_pid in self.threads
+        # by name: never reaps another child
+        for thread in [self.threads[found.si_pid]] if alone else list(self.threads.values()):
             try:
                 got, status = os.waitpid(thread.tid, os.WNOHANG | WALL)
             except ChildProcessError:
-                got, status = thread.tid, 0                         # its own exec or another thread's, or this program ignores SIGCHLD
+                # its own exec or another thread's, or this program ignores SIGCHLD
+                got, status = thread.tid, 0
                 leader = self.threads.get(thread.process.pid)
-                if leader and not leader.waits():                   # it is the leader now, and on its way into another program
+                # it is the leader now, and on its way into another program
+                if leader and not leader.waits():
                     leader.state, leader.deadline = "running", None
             if got:
                 busy = True
@@ -589,7 +638,8 @@ class Clock:
         if event == SECCOMP:
             try:
                 self._on_call(thread)
-            except (OSError, OverflowError, struct.error) as e:     # the game gave an address where nothing is: the kernel tells it so
+            # the game gave an address where nothing is: the kernel tells it so
+            except (OSError, OverflowError, struct.error) as e:
                 if getattr(e, "errno", errno.EIO) != errno.EIO:
                     raise
                 self._go_on(thread)
@@ -605,7 +655,8 @@ class Clock:
             for key in [k for k in self.timers if k[0] == thread.tid]:
                 self.timers[key].process = thread.process
             ptrace("SYSCALL", thread.tid)                           # to the call's exit: before it the kernel would
-            while self._wait(thread.tid) != SYSCALL_STOP:           # overwrite the result of an injected call
+            # overwrite the result of an injected call
+            while self._wait(thread.tid) != SYSCALL_STOP:
                 ptrace("SYSCALL", thread.tid)
             self._patch(thread)
             self._go_on(thread)
@@ -686,7 +737,8 @@ class Clock:
             clock = a[index + 1] & 0xFFFFFFFF
             delay -= self.now + (self.offsets[clock] if clock in VIRTUAL_CLOCKS else 0)
         elif name == "futex" and a[1] & 0x7F:                       # all but WAIT give a moment, not a delay
-            delay -= self.now + (self.offsets[0] if a[1] & 0x100 or a[1] & 0x7F == 6 else 0)     # FUTEX_CLOCK_REALTIME, LOCK_PI
+            # FUTEX_CLOCK_REALTIME, LOCK_PI
+            delay -= self.now + (self.offsets[0] if a[1] & 0x100 or a[1] & 0x7F == 6 else 0)
         elif delay <= 0:
             return self._go_on(thread)
         thread.registers, thread.fired = Registers.from_buffer_copy(registers), False
@@ -701,7 +753,9 @@ class Clock:
         self._go_on(thread)
 
     def _timed(self, name, a) -> bool:
-        """What the filter asks where there is one: whether a call waits, and not for ever; in an attached program, whether we can cut it."""
+        """What the filter asks where there is one: whether a call waits, and not for ever; in an
+        attached program, whether we can cut it.
+        """
         _, index, kind, _ = WAITS[name]
         if kind == "ms":
             return a[index] & 0xFFFFFFFF not in (0, 0xFFFFFFFF)
@@ -727,8 +781,10 @@ class Clock:
         if deadline <= self.now:
             return self._go_on(thread)
         if self.attached and not (thread.call == "clock_nanosleep" and thread.registers.rsi & 1):
-            self._again(thread, registers)                          # let go early, also by our end, it sleeps anew: none is cut short, but those
-            self._set_registers(thread.tid, registers)              # until a moment that the real clock may be far from
+            # let go early, also by our end, it sleeps anew: none is cut short, but those
+            self._again(thread, registers)
+            # until a moment that the real clock may be far from
+            self._set_registers(thread.tid, registers)
         thread.state, thread.deadline = "parked", deadline
         self._slept(thread)
 
@@ -804,7 +860,9 @@ class Clock:
     # -- timers: kept by us, never by the kernel
 
     def _on_timer(self, process, name, a) -> int | None:
-        """Answer a system call about a timer; None leaves it to the kernel (timers that count CPU time)."""
+        """Answer a system call about a timer; None leaves it to the kernel (timers that count CPU
+        time).
+        """
         if name == "timer_create":
             return self._create_timer(process, a)
         kind = "fd" if name.startswith("timerfd") else "posix" if name.startswith("timer_") else "real"
@@ -837,8 +895,10 @@ class Clock:
         if clock not in VIRTUAL_CLOCKS:
             return None
         if a[1]:
-            value, number, notify, tid = struct.unpack("<QiiI", process.read(a[1], 20))        # struct sigevent
-        process.timers[timer] = (clock, number if notify != 1 else 0, tid if notify & 4 else 0, value)      # SIGEV_NONE, SIGEV_THREAD_ID
+            # struct sigevent
+            value, number, notify, tid = struct.unpack("<QiiI", process.read(a[1], 20))
+        # SIGEV_NONE, SIGEV_THREAD_ID
+        process.timers[timer] = (clock, number if notify != 1 else 0, tid if notify & 4 else 0, value)
         process.write(a[2], struct.pack("<i", timer))
         return 0
 
@@ -851,8 +911,10 @@ class Clock:
         self.timers.pop(key, None)
         file = borrow_file(process.pid, key[2]) if key[1] == "fd" else None
         if file is not None:
-            libc.timerfd_settime(file.fileno(), 0, struct.pack("<4q", 0, 0, 0, 0), None)       # also forgets what expired before
-        if moment and (file is not None or key[1] != "fd"):          # a number without a file behind it: nothing to expire
+            # also forgets what expired before
+            libc.timerfd_settime(file.fileno(), 0, struct.pack("<4q", 0, 0, 0, 0), None)
+        # a number without a file behind it: nothing to expire
+        if moment and (file is not None or key[1] != "fd"):
             self.timers[key] = Timer(process, key, max(moment, self.now), interval, file)
 
     def _expire(self, timer):
@@ -864,19 +926,24 @@ class Clock:
             self.timers.pop(timer.key, None)
         with contextlib.suppress(ProcessLookupError):
             if kind == "fd":
-                libc.timerfd_settime(timer.file.fileno(), 1, struct.pack("<4q", 0, 0, 0, 1), None)     # at 1 ns after boot: at once
+                # at 1 ns after boot: at once
+                libc.timerfd_settime(timer.file.fileno(), 1, struct.pack("<4q", 0, 0, 0, 1), None)
             elif kind == "real":
                 os.kill(process.pid, signal.SIGALRM)
                 self._cut_sleep(process, 0, signal.SIGALRM)
             elif process.timers[number][1]:
                 _, what, tid, value = process.timers[number]
-                info = struct.pack("<iiixxxxiiQ96x", what, 0, -2, number, 0, value)                    # siginfo_t, SI_TIMER
-                nr, who = (297, (process.pid, tid)) if tid else (129, (process.pid,))                  # rt_tgsigqueueinfo, rt_sigqueueinfo
+                # siginfo_t, SI_TIMER
+                info = struct.pack("<iiixxxxiiQ96x", what, 0, -2, number, 0, value)
+                # rt_tgsigqueueinfo, rt_sigqueueinfo
+                nr, who = (297, (process.pid, tid)) if tid else (129, (process.pid,))
                 libc.syscall(nr, *who, what, info)
                 self._cut_sleep(process, tid, what)
 
     def _cut_sleep(self, process, tid, number):
-        """A signal was sent: if all who could take it sleep, held by us, the first one's sleep ends with EINTR, as the kernel would."""
+        """A signal was sent: if all who could take it sleep, held by us, the first one's sleep ends
+        with EINTR, as the kernel would.
+        """
         threads = [t for t in self.threads.values() if t.process is process and tid in (0, t.tid)]
         for thread in threads if all(t.state == "parked" for t in threads) else ():
             masks = dict(re.findall(r"^Sig(Blk|Ign):\s*(\w+)", read_text(f"/proc/{thread.tid}/status"), re.M))
@@ -918,7 +985,9 @@ class Clock:
         return True
 
     def _pass_break(self, thread, registers, byte):
-        """Do the instruction under the breakpoint: the usual first ones ourselves, others by a single step."""
+        """Do the instruction under the breakpoint: the usual first ones ourselves, others by a
+        single step.
+        """
         process, at = thread.process, registers.rip
         code = byte + process.read(at + 1, 9)
         if code[:4] == b"\xf3\x0f\x1e\xfa":                         # endbr64
@@ -984,7 +1053,8 @@ class Clock:
         self._hold(thread, name, arguments)
 
     def _hold(self, thread, name, arguments):
-        """At the gate until the next tick of the monitor, as one that waits for its vertical blank."""
+        """At the gate until the next tick of the monitor, as one that waits for its vertical blank.
+        """
         tick = int((self.now - BIRTH) * self.fps // NS) + 1
         thread.state, thread.call, thread.deadline = "parked", "present", max(self.now + 1, BIRTH + int(-(-tick * NS // self.fps)))
         self.frames, self.gate, self.presented, self.sleeps = self.frames + 1, thread, (name, arguments), None
@@ -994,7 +1064,8 @@ class Clock:
         return self.gate is not None and self.gate.tid in self.threads and (self.gate.state, self.gate.call) == ("parked", "present")
 
     def call(self, thread, *calls) -> list[int]:
-        """Run functions of the game, each (address, arguments...), in a thread that we hold at a function call; -> results, 64 bits.
+        """Run functions of the game, each (address, arguments...), in a thread that we hold at a
+        function call; -> results, 64 bits.
 
         A wait in them ends at once.  Raises ProcessLookupError if the thread ends in them."""
         kept, state, deadline, what = self._registers(thread.tid), thread.state, thread.deadline, thread.call
@@ -1023,7 +1094,9 @@ class Clock:
     # -- quiet: no thread of the game runs
 
     def _settle(self, until=None):
-        """Serve the game until it is quiet (or until()).  A thread that is parked costs nothing here."""
+        """Serve the game until it is quiet (or until()).  A thread that is parked costs nothing
+        here.
+        """
         outer, self.mask = self.mask, None
         try:
             self._serve(until)
@@ -1073,18 +1146,22 @@ class Clock:
     def _asleep(self, awake) -> bool:
         """Whether no thread runs, and none is about to.
 
-        Who is away from its processor, and has not been on one since (schedstat), can have woken nobody: if that is true of all, their
-        states, read in between, tell.  syscall is silent on one that is being woken, stat on one that has not left its processor yet."""
+        Who is away from its processor, and has not been on one since (schedstat), can have woken
+        nobody: if that is true of all, their states, read in between, tell.  syscall is silent on
+        one that is being woken, stat on one that has not left its processor yet."""
         if len(self.pids()) > 1:
             awake = self.threads.values()                           # also those that are parked: a process may kill another
         who = [*awake, *self.peers]
-        if any(t is self.latest and not t.waits() for t in who):    # mostly so: the one that was let run still does
+        # mostly so: the one that was let run still does
+        if any(t is self.latest and not t.waits() for t in who):
             return False
         runs = [t.look(SCHEDSTAT) for t in who]
-        fresh = [t for t, run in zip(who, runs) if t.rest != run or run == UNCOUNTED]          # the others are where they were seen
+        # the others are where they were seen
+        fresh = [t for t, run in zip(who, runs) if t.rest != run or run == UNCOUNTED]
         if any(t.computes() for t in fresh) or not all(t.waits() for t in who):
             return False
-        if runs != [t.look(SCHEDSTAT) for t in who]:                # one that was woken meanwhile looks asleep while it goes to sleep again
+        # one that was woken meanwhile looks asleep while it goes to sleep again
+        if runs != [t.look(SCHEDSTAT) for t in who]:
             return False
         for t, run in zip(who, runs):
             t.rest = run
@@ -1123,7 +1200,8 @@ class Clock:
     def _jump(self, due):
         """On to the moment of who is due, or of what comes first there; then the game is quiet."""
         server = next((t for t in self.threads.values() if t.process.serves and t.state == "waiting" and t.deadline is not None), None)
-        if server and due.deadline > self.now:                      # Wine's server writes down the time for its programs whenever it wakes: it
+        # Wine's server writes down the time for its programs whenever it wakes: it
+        if server and due.deadline > self.now:
             self.words[0] = server.deadline = due.deadline          # first, for they would race for it
             due = server
         self._wake(due)
@@ -1150,7 +1228,9 @@ class Clock:
         self._settle()
 
     def step(self, seconds: float) -> None:
-        """Advance by exactly `seconds`: whoever waits on the way is woken at its own moment, one after the other."""
+        """Advance by exactly `seconds`: whoever waits on the way is woken at its own moment, one
+        after the other.
+        """
         self._check_thread()
         target = self.now + round(seconds * NS)
         self._settle()
@@ -1159,10 +1239,11 @@ class Clock:
         self.words[0] = max(self.now, target)
 
     def step_frame(self, presented=None, timeout: float = 60.0, patience: float = 60.0) -> bool:
-        """Jump from deadline to deadline until the count of frames presented() (by default that of the gate) has grown and the game is
-        quiet again.
+        """Jump from deadline to deadline until the count of frames presented() (by default that of
+        the gate) has grown and the game is quiet again.
 
-        False if the program ended instead; NoFrame after `timeout` seconds of real time or `patience` seconds of game time.
+        False if the program ended instead; NoFrame after `timeout` seconds of real time or
+        `patience` seconds of game time.
         """
         self._check_thread()
         presented = presented or (lambda: self.frames)
@@ -1181,7 +1262,9 @@ class Clock:
         return True
 
     def run(self, seconds: float, speed: float = 1.0) -> None:
-        """Let time pass continuously for `seconds` of real time, at `speed` times its pace (math.inf: as fast as the game can); then pause."""
+        """Let time pass continuously for `seconds` of real time, at `speed` times its pace
+        (math.inf: as fast as the game can); then pause.
+        """
         self._check_thread()
         begin, origin = time.perf_counter(), self.now
         while self.threads and (passed := time.perf_counter() - begin) < seconds:
@@ -1201,7 +1284,9 @@ class Clock:
         self.step(0 if speed == math.inf else max(0.0, seconds * speed - (self.now - origin) / NS))
 
     def close(self) -> None:
-        """End the program and all its children; may be called from any thread, more than once.  An attached one is let go, by its own thread."""
+        """End the program and all its children; may be called from any thread, more than once.  An
+        attached one is let go, by its own thread.
+        """
         if self.attached:
             return self.detach()
         while self.threads:
@@ -1234,15 +1319,17 @@ class Clock:
             self.words, self.offsets = list(self.words), list(self.offsets)
             self.file = self.page = self.scratch = None
 
-    # -- attach mode: a program that runs already.  No seccomp, which cannot be taken back: every system call stops instead (slower).
-    # Nothing that the kernel or the guard could not undo without us: waits are cut into short ones, breakpoints are not set.
+    # -- attach mode: a program that runs already.  No seccomp, which cannot be taken back: every
+    # system call stops instead (slower). Nothing that the kernel or the guard could not undo
+    # without us: waits are cut into short ones, breakpoints are not set.
 
     @classmethod
     def attach(cls, pid: int, timeout: float = 60.0) -> Clock:
         """A Clock of a program that runs already, which stands still from now on.
 
-        After detach(), close() or our own end, however it comes, it runs on in real time as if nothing had been.  Its timers stay the
-        kernel's, and there is no frame gate: step(seconds) and run(seconds, speed)."""
+        After detach(), close() or our own end, however it comes, it runs on in real time as if
+        nothing had been.  Its timers stay the kernel's, and there is no frame gate: step(seconds)
+        and run(seconds, speed)."""
         self = cls.__new__(cls)
         self._begin(timeout, fixed=False)
         self.attached, self.pid = True, pid
@@ -1252,12 +1339,14 @@ class Clock:
             self._seize()                                          # only now: none of its clocks goes back, or jumps
             self.words[0] = self.birth = time.monotonic_ns()
             for clock in VIRTUAL_CLOCKS - {1, 6}:
-                exact = {5: 0, 8: 0, 9: 7}.get(clock, clock)       # the coarse one lags behind; those of alarms need a device
+                # the coarse one lags behind; those of alarms need a device
+                exact = {5: 0, 8: 0, 9: 7}.get(clock, clock)
                 self.offsets[clock] = time.clock_gettime_ns(exact) - time.monotonic_ns()
             for thread in self.threads.values():
                 self._leave_vdso(thread)
             main = self.threads[pid]
-            self._system_call(pid, 11, STUB_AT, 3 * PAGE + SCRATCH)           # munmap what an earlier attachment has left
+            # munmap what an earlier attachment has left
+            self._system_call(pid, 11, STUB_AT, 3 * PAGE + SCRATCH)
             self._patch(main)
             for thread in self.threads.values():
                 self._go_on(thread)
@@ -1277,13 +1366,15 @@ class Clock:
         while new := [t for t in map(int, os.listdir(f"/proc/{self.pid}/task")) if t not in self.threads and t not in gone]:
             for tid in new:
                 try:
-                    ptrace("SEIZE", tid)                            # no events yet: whom it begins now is found by the next look
+                    # no events yet: whom it begins now is found by the next look
+                    ptrace("SEIZE", tid)
                     ptrace("INTERRUPT", tid)
                     while number := self._wait(tid):                # a signal was on its way
                         ptrace("CONT", tid, 0, number)
                     ptrace("SETOPTIONS", tid, 0, OPTIONS)
                     self.threads[tid] = Thread(tid, process, "parked")
-                except (ProcessLookupError, PermissionError):       # it has ended meanwhile, or is about to
+                # it has ended meanwhile, or is about to
+                except (ProcessLookupError, PermissionError):
                     if tid == self.pid:
                         raise
                     gone.add(tid)
@@ -1309,7 +1400,8 @@ class Clock:
             thread.process.write(where, data)
 
     def detach(self) -> None:
-        """Let an attached program run on in real time; one that was stepped ahead of that is held until it has caught up, or for 10 s.
+        """Let an attached program run on in real time; one that was stepped ahead of that is held
+        until it has caught up, or for 10 s.
 
         After those, or if we are killed, its clocks go back, which not every program survives."""
         self._check_thread()
@@ -1326,7 +1418,8 @@ class Clock:
                         del self.threads[thread.tid]
                         continue
                     if status >> 16 in (FORK, VFORK, CLONE):
-                        os.waitpid(self._born(thread).tid, WALL)    # ours from its first moment: it is let go too
+                        # ours from its first moment: it is let go too
+                        os.waitpid(self._born(thread).tid, WALL)
                     signals[thread.tid] = 0 if status >> 16 or status >> 8 in (SYSCALL_STOP, SIGTRAP) else status >> 8
                     if thread.state == "waiting":
                         self._restore_wait(thread, status)
@@ -1417,7 +1510,7 @@ def attach_fault() -> str | None:
             sleeper.kill()
 
 
-# ---- where the hook cannot be: the console's own pause -----------------------------------------------------
+# ---- where the hook cannot be: the console's own pause -------------------------------------------
 
 class Unhooked:
     """A program whose time is its own, with its children."""
@@ -1445,7 +1538,9 @@ class Unhooked:
 
 
 class GateClock(Unhooked):
-    """A built-in game stepped by its console: frame i is computed when go > i, and lasts exactly 1 / fps."""
+    """A built-in game stepped by its console: frame i is computed when go > i, and lasts exactly 1
+    / fps.
+    """
 
     environment = {"NITROGEN_GATE": "1"}
 
@@ -1490,10 +1585,12 @@ class GateClock(Unhooked):
             self.step_frame(lambda: self.console.frame, self.timeout)
 
 
-# ---- where the hook cannot be: SIGSTOP ---------------------------------------------------------------------------
+# ---- where the hook cannot be: SIGSTOP -----------------------------------------------------------
 
 class StopClock(Unhooked):
-    """Any program, stopped and continued by signals where ptrace is forbidden: in real time, not reproducible, and without a frame gate."""
+    """Any program, stopped and continued by signals where ptrace is forbidden: in real time, not
+    reproducible, and without a frame gate.
+    """
 
     presented = ("", ())
 
@@ -1541,9 +1638,10 @@ def session_of(pid: int) -> int:
         return -1
 
 
-# ---- around the game: a private folder, an X server ----------------------------------------------------------
+# ---- around the game: a private folder, an X server ----------------------------------------------
 
-MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())    # where the private folders are
+# where the private folders are
+MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
 KEEPER = """
 if [ -n "$2" ]; then Xvfb -displayfd 1 -screen 0 "$2x24" -fbdir "$1" -nolisten tcp -noreset -nocursor -r $3 2> "$1/Xvfb.log" & x=$!; fi
 echo "$x"; exec 1>&-
@@ -1557,8 +1655,9 @@ for i in 1 2 3 4 5 6 7 8 9; do rm -rf "$1" && exit; sleep 0.1; done
 class Stage:
     """A private folder and, if a screen size is given, an X server (Xvfb) for one run of a game.
 
-    Both belong to a small shell that removes them when its input ends: when remove() is called, or when we die, however we do.
-    The X server draws no cursor and repeats no keys (-r), which it would do by its own clock.
+    Both belong to a small shell that removes them when its input ends: when remove() is called, or
+    when we die, however we do. The X server draws no cursor and repeats no keys (-r), which it
+    would do by its own clock.
     """
 
     def __init__(self, screen: str = "", options: str = ""):
@@ -1585,14 +1684,18 @@ class Stage:
         self.display = Display(f":{number}", self.path / "Xvfb_screen0")
 
     def at_our_death(self, what: str, command: str) -> None:
-        """A shell command that the shell runs if we end without remove(); an empty one takes it back."""
+        """A shell command that the shell runs if we end without remove(); an empty one takes it
+        back.
+        """
         self.will[what] = command
         if self.keeper:
             self.keeper.stdin.write(("; ".join(filter(None, self.will.values())) + "\n").encode())
             self.keeper.stdin.flush()
 
     def remove(self) -> None:
-        """End the game, then the X server, and remove the folder; does nothing in a process that was forked from our own."""
+        """End the game, then the X server, and remove the folder; does nothing in a process that
+        was forked from our own.
+        """
         if os.getpid() != self.owner:
             return
         for pad in self.pads:
@@ -1613,7 +1716,9 @@ def last_line(path: Path, otherwise: str) -> str:
 
 
 class Display:
-    """A client of an X server in plain protocol: windows, keys and, where the server's memory is mapped, pixels."""
+    """A client of an X server in plain protocol: windows, keys and, where the server's memory is
+    mapped, pixels.
+    """
 
     def __init__(self, name: str, framebuffer: Path | None = None):
         """name: :0 or the like, on this machine; framebuffer: Xvfb's file"""
@@ -1637,8 +1742,10 @@ class Display:
         if framebuffer:
             with open(framebuffer, "rb") as f:
                 memory = np.memmap(f, np.uint8, "r")
-            header, width, height, line, colours = np.frombuffer(memory[:100], ">u4")[[0, 4, 5, 12, 19]].tolist()      # XWD
-            self.pixels = memory[header + 12 * colours:][:line * height].reshape(height, line // 4, 4)[:, :width]      # BGRX
+            # XWD
+            header, width, height, line, colours = np.frombuffer(memory[:100], ">u4")[[0, 4, 5, 12, 19]].tolist()
+            # BGRX
+            self.pixels = memory[header + 12 * colours:][:line * height].reshape(height, line // 4, 4)[:, :width]
 
     def _read(self, size: int) -> bytes:
         data = b""
@@ -1685,7 +1792,9 @@ class Display:
         return struct.unpack_from("<I", reply, 32)[0] if reply and len(reply) >= 36 else 0
 
     def key(self, name: str, down: bool) -> None:
-        """Press or release a key by its X name (space, Left, a, ...), through XTEST; done when this returns."""
+        """Press or release a key by its X name (space, Left, a, ...), through XTEST; done when this
+        returns.
+        """
         if not self.opcode:
             reply = self._ask(98, 0, struct.pack("<HH", 5, 0) + padded(b"XTEST"))
             if not reply or not reply[8]:
@@ -1730,9 +1839,10 @@ def xauthority(number: str) -> tuple[bytes, bytes]:
     return b"", b""
 
 
-# ---- gamepads and screens -------------------------------------------------------------------------------
-# A gamepad has set(buttons, sticks); a screen has frame (the count of frames presented), picture(), time and score().
-# Both are made from the game's Stage before it starts, and name the environment that the game needs.
+# ---- gamepads and screens ------------------------------------------------------------------------
+# A gamepad has set(buttons, sticks); a screen has frame (the count of frames presented), picture(),
+# time and score(). Both are made from the game's Stage before it starts, and name the environment
+# that the game needs.
 
 class Device:
     """A gamepad or a screen: what most of them leave as it is."""
@@ -1748,7 +1858,9 @@ class Device:
 
 
 class Console:
-    """Gamepad and screen of a built-in game, through one shared file; its layout is told by games/console.py."""
+    """Gamepad and screen of a built-in game, through one shared file; its layout is told by
+    games/console.py.
+    """
 
     HEADER = 4096                              # bytes of JSON that describe the rest; written last
 
@@ -1776,7 +1888,8 @@ class Console:
         header = json.loads(memory[:self.HEADER])
         if header.get("format") != "nitrogen.console/1":
             raise GameError(f"the game's console is {header.get('format')!r}, expected 'nitrogen.console/1'")
-        self.buttons = [header["buttons"].index(name) for name in BUTTONS]            # our order -> the game's
+        # our order -> the game's
+        self.buttons = [header["buttons"].index(name) for name in BUTTONS]
         self.sticks = [header["sticks"].index(name) for name in STICKS]
         self.fps = header["fps"]
         self.fields = {name: np.frombuffer(memory, dtype, int(np.prod(shape)), offset).reshape(shape)
@@ -1809,11 +1922,14 @@ class Console:
 
 
 class VirtualJoystick(Device):
-    """A gamepad plugged into SDL within the game, by calling SDL's own functions at the gate (SDL >= 2.0.14)."""
+    """A gamepad plugged into SDL within the game, by calling SDL's own functions at the gate (SDL
+    >= 2.0.14).
+    """
 
     environment = {"SDL_JOYSTICK_ALLOW_BACKGROUND_EVENTS": "1"}
     BUTTONS = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIGHT_THUMB", "LEFT_SHOULDER", "RIGHT_SHOULDER",
-               "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")                     # SDL's order of a game controller
+               # SDL's order of a game controller
+               "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")
     AXES = (*STICKS, "LEFT_TRIGGER", "RIGHT_TRIGGER")
     JOYSTICK = 0x200 | 0x2000                  # SDL_INIT_JOYSTICK, SDL_INIT_GAMECONTROLLER
 
@@ -1821,7 +1937,9 @@ class VirtualJoystick(Device):
         self.stage, self.joystick, self.state = stage, 0, {}
 
     def attach(self) -> None:
-        """The clock runs: wait for the game to start SDL's joysticks, and plug the pad in before it looks for one."""
+        """The clock runs: wait for the game to start SDL's joysticks, and plug the pad in before it
+        looks for one.
+        """
         self.stage.clock.started.append(self._plug_in)
 
     def _plug_in(self, thread, flags):
@@ -1829,7 +1947,8 @@ class VirtualJoystick(Device):
         if self.joystick or not flags & self.JOYSTICK:
             return
         if find("SDL_JoystickAttachVirtual"):
-            number, = call((find("SDL_JoystickAttachVirtual"), 1, len(self.AXES), len(self.BUTTONS), 0))      # 1: a game controller
+            # 1: a game controller
+            number, = call((find("SDL_JoystickAttachVirtual"), 1, len(self.AXES), len(self.BUTTONS), 0))
             self.joystick, = call((find("SDL_JoystickOpen"), number))
             self.functions = find("SDL_JoystickSetVirtualButton"), find("SDL_JoystickSetVirtualAxis")
         elif find("SDL_AttachVirtualJoystick"):                     # SDL 3: struct SDL_VirtualJoystickDesc
@@ -1867,7 +1986,9 @@ KEYS_UP = "import sys; sys.path.insert(0, sys.argv[1]); import sim; display = si
 
 
 class Keyboard(Device):
-    """The pad as keys, through XTEST: into the game's own X server, or into its focused window on a display that was given."""
+    """The pad as keys, through XTEST: into the game's own X server, or into its focused window on a
+    display that was given.
+    """
 
     PRESSED = 0.5                              # how far a stick must be pushed to be a key
 
@@ -1910,7 +2031,9 @@ class Keyboard(Device):
 
 
 class Readback(Device):
-    """The frame as it lies in the game at the gate, before it is shown: from SDL's renderer, its window surface, or OpenGL."""
+    """The frame as it lies in the game at the gate, before it is shown: from SDL's renderer, its
+    window surface, or OpenGL.
+    """
 
     ARGB = 0x16362004                          # SDL_PIXELFORMAT_ARGB8888
     SIZE_AT, PIXELS_AT = SCRATCH_AT + 64, SCRATCH_AT + PAGE
@@ -2055,15 +2178,19 @@ UINPUT_FIX = "sudo modprobe uinput; sudo chmod a+rw /dev/uinput"
 
 
 class UInput(Device):
-    """A gamepad of the machine itself, an Xbox 360 one by its numbers: any program on it may see it (/dev/uinput)."""
+    """A gamepad of the machine itself, an Xbox 360 one by its numbers: any program on it may see it
+    (/dev/uinput).
+    """
 
     KEYS = {"SOUTH": 0x130, "EAST": 0x131, "WEST": 0x133, "NORTH": 0x134, "LEFT_SHOULDER": 0x136, "RIGHT_SHOULDER": 0x137, "BACK": 0x13A,
             "START": 0x13B, "LEFT_THUMB": 0x13D, "RIGHT_THUMB": 0x13E}                # linux/input-event-codes.h
     AXES = {"LEFT_X": 0, "LEFT_Y": 1, "RIGHT_X": 3, "RIGHT_Y": 4}
     TRIGGERS = {"LEFT_TRIGGER": 2, "RIGHT_TRIGGER": 5}
     HAT = {"DPAD_LEFT": (16, -1), "DPAD_RIGHT": (16, 1), "DPAD_UP": (17, -1), "DPAD_DOWN": (17, 1)}
-    SET_EVENTS, SET_KEY, SET_AXIS = 0x40045564, 0x40045565, 0x40045567               # UI_SET_EVBIT, _KEYBIT, _ABSBIT
-    SETUP, SETUP_AXIS, CREATE = 0x405C5503, 0x401C5504, 0x5501                        # UI_DEV_SETUP, UI_ABS_SETUP, UI_DEV_CREATE
+    # UI_SET_EVBIT, _KEYBIT, _ABSBIT
+    SET_EVENTS, SET_KEY, SET_AXIS = 0x40045564, 0x40045565, 0x40045567
+    # UI_DEV_SETUP, UI_ABS_SETUP, UI_DEV_CREATE
+    SETUP, SETUP_AXIS, CREATE = 0x405C5503, 0x401C5504, 0x5501
 
     def __init__(self, stage: Stage):
         import fcntl
@@ -2095,11 +2222,13 @@ class UInput(Device):
         self.device.close()                                         # the kernel unplugs it
 
 
-# ---- Windows: clock, window, gamepad ---------------------------------------------------------------------------
-# The functions that read the time or sleep are replaced whole, in the game's memory, by WINDOWS_STUB: no DLL is injected, no instruction
-# moved.  Its time runs at a given speed up to a limit and then stands, so that a step is exact, however late we are ourselves.
-# Not in virtual time: rdtsc, the shared page read directly, NtQueryPerformanceCounter itself, QueryInterruptTime, GetSystemTime, waitable
-# timers, timeouts of waits and of messages, timeSetEvent, sound.  A game that paces its frames by these runs on with steps of length 0.
+# ---- Windows: clock, window, gamepad -------------------------------------------------------------
+# The functions that read the time or sleep are replaced whole, in the game's memory, by
+# WINDOWS_STUB: no DLL is injected, no instruction moved.  Its time runs at a given speed up to a
+# limit and then stands, so that a step is exact, however late we are ourselves. Not in virtual
+# time: rdtsc, the shared page read directly, NtQueryPerformanceCounter itself, QueryInterruptTime,
+# GetSystemTime, waitable timers, timeouts of waits and of messages, timeSetEvent, sound.  A game
+# that paces its frames by these runs on with steps of length 0.
 
 WINDOWS_STUB = {                               # bits: tests/asm/windows64.S, windows32.S
     64: bytes.fromhex(
@@ -2126,7 +2255,8 @@ REPLACED = {**{name: name for name in WINDOWS_ENTRY[64]}, "RtlQueryPerformanceCo
             "GetSystemTimePreciseAsFileTime": "GetSystemTimeAsFileTime"}
 SYSTEM_DLLS = ("ntdll.dll", "kernelbase.dll", "kernel32.dll", "winmmbase.dll", "winmm.dll")
 MOMENTS = 10_000_000                           # virtual time counts 100 ns
-PATCHES_AT, BANKS_AT, BANKS = 0x80, 0x400, 96  # in the data page: what was replaced, and the banks of stub.S
+# in the data page: what was replaced, and the banks of stub.S
+PATCHES_AT, BANKS_AT, BANKS = 0x80, 0x400, 96
 ENDLESS = 2**62                                # a limit that is never reached
 JUMP = {64: 14, 32: 5}                         # bytes that replace the beginning of a function
 HANDLES = {"OpenProcess", "OpenThread", "CreateToolhelp32Snapshot", "VirtualAllocEx", "CreateRemoteThread", "CreateJobObjectW", "GetForegroundWindow"}
@@ -2223,7 +2353,9 @@ class WindowsProcess:
         return base + struct.unpack("<I", self.read(base + 0x3C, 4))[0]
 
     def modules(self) -> dict:
-        """Of its own kind (a 32-bit process has some of 64 bits too): name in small letters -> (address, size)."""
+        """Of its own kind (a 32-bit process has some of 64 bits too): name in small letters ->
+        (address, size).
+        """
         ALL, array, needed = 3, (ctypes.c_void_p * 4096)(), ctypes.c_ulong()
         must("K32EnumProcessModulesEx", self.handle, array, ctypes.sizeof(array), ctypes.byref(needed), ALL)
         found, name = {}, ctypes.create_unicode_buffer(260)
@@ -2265,13 +2397,16 @@ class WindowsProcess:
         name, size, flags, control, form, pointers = ("GetThreadContext", 1232, 0x30, 0x100001, "<Q", (0xF8, 0x98)) if self.bits == 64 else \
             ("Wow64GetThreadContext", 716, 0, 0x10001, "<I", (0xB8, 0xC4))
         buffer = ctypes.create_string_buffer(size + 16)
-        context = (ctypes.c_char * size).from_buffer(buffer, -ctypes.addressof(buffer) % 16)        # struct CONTEXT is aligned
+        # struct CONTEXT is aligned
+        context = (ctypes.c_char * size).from_buffer(buffer, -ctypes.addressof(buffer) % 16)
         struct.pack_into("<I", context, flags, control)
         must(name, thread, context)
         return tuple(struct.unpack_from(form, context, at)[0] for at in pointers)
 
     def suspend(self) -> list[tuple[int, int]]:
-        """Let it stand still; -> where each thread does.  Asking for that waits for it: until then it may run on for a moment."""
+        """Let it stand still; -> where each thread does.  Asking for that waits for it: until then
+        it may run on for a moment.
+        """
         windows("NtSuspendProcess", self.handle)
         places, end = [], time.perf_counter() + 5
         for thread in self.threads():
@@ -2301,15 +2436,18 @@ class WindowsProcess:
 
 
 class WindowsClock(StopClock):
-    """As Clock, for a Windows program: frozen at birth; only `step`, `step_frame` and `run` let time pass, in real time (at `pace`).
+    """As Clock, for a Windows program: frozen at birth; only `step`, `step_frame` and `run` let
+    time pass, in real time (at `pace`).
 
-    There is no frame gate: a frame is 1 / fps of game time.  Its children have their own time.  The program dies with us.
+    There is no frame gate: a frame is 1 / fps of game time.  Its children have their own time.  The
+    program dies with us.
     """
 
     def __init__(self, argv, env: dict | None = None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0, fps: float = 60.0,
                  sleep: bool = True, pace: float = 1.0):
-        """sleep: Sleep and SleepEx in game time too; else only the clocks (a frozen game goes on, with steps of length 0)
-        pace: game time per real time of step and step_frame.  The others as Clock's."""
+        """sleep: Sleep and SleepEx in game time too; else only the clocks (a frozen game goes on,
+        with steps of length 0) pace: game time per real time of step and step_frame.  The others as
+        Clock's."""
         self._begin(timeout, fps, pace)
         find_program(argv[0], env, cwd)
         try:
@@ -2363,7 +2501,8 @@ class WindowsClock(StopClock):
 
     @classmethod
     def attach(cls, target: int | str, timeout: float = 60.0, fps: float = 60.0, sleep: bool = True, pace: float = 1.0) -> WindowsClock:
-        """A Clock of a program that runs already, which stands still from now on: by pid, name of its executable, or title of its window.
+        """A Clock of a program that runs already, which stands still from now on: by pid, name of
+        its executable, or title of its window.
 
         After detach(), close() or our own end, however it comes, it runs on in real time."""
         self = cls.__new__(cls)
@@ -2392,7 +2531,8 @@ class WindowsClock(StopClock):
             self._load("winmm.dll")
             modules = process.modules()
         exports = {name: process.exports(modules[name][0]) for name in SYSTEM_DLLS if name in modules}
-        process.call(exports["winmm.dll"]["timeBeginPeriod"], 1)    # sleeps are as short as asked for, ms
+        # sleeps are as short as asked for, ms
+        process.call(exports["winmm.dll"]["timeBeginPeriod"], 1)
         targets = {}
         for dll, functions in exports.items():
             for name in REPLACED.keys() & functions.keys() if sleep else REPLACED.keys() & functions.keys() - {"Sleep", "SleepEx"}:
@@ -2435,7 +2575,9 @@ class WindowsClock(StopClock):
         return b"\xe9" + struct.pack("<I", target - address - 5 & 0xFFFFFFFF)
 
     def _follow(self, what, where, modules, exports) -> int | None:
-        """The code behind an export: past forwarders and jumps, as long as they lead to the system's own DLLs; None where that DLL is not loaded."""
+        """The code behind an export: past forwarders and jumps, as long as they lead to the
+        system's own DLLs; None where that DLL is not loaded.
+        """
         process = self.process
         for _ in range(8):
             if isinstance(where, str):                              # NTDLL.RtlQueryPerformanceCounter
@@ -2469,7 +2611,9 @@ class WindowsClock(StopClock):
         raise GameError(f"{what}: jumps without end")
 
     def _adopt(self, stub) -> bool:
-        """Whether that is a stub of ours, left by an earlier attachment; if so its time is stopped and goes on from there."""
+        """Whether that is a stub of ours, left by an earlier attachment; if so its time is stopped
+        and goes on from there.
+        """
         process = self.process
         if self.bank[0]:
             return stub == self.page + PAGE
@@ -2498,7 +2642,9 @@ class WindowsClock(StopClock):
                 raise GameError(f"{what} is only {room} bytes long in this version of Windows, and {JUMP[self.process.bits]} are needed: please report it")
 
     def _suspend_outside(self, targets):
-        """Suspend the game when no thread is within the bytes that change, or will return into them."""
+        """Suspend the game when no thread is within the bytes that change, or will return into
+        them.
+        """
         process, size = self.process, JUMP[self.process.bits]
         inside = np.array(list(targets))
         end = time.perf_counter() + 2
@@ -2532,14 +2678,18 @@ class WindowsClock(StopClock):
         return value.value
 
     def _clocks(self, date: str) -> tuple[int, int, int, int]:
-        """What the real clocks show: that function's date, performance counter, tick count, multimedia time."""
+        """What the real clocks show: that function's date, performance counter, tick count,
+        multimedia time.
+        """
         moment, ticks = ctypes.c_uint64(), ctypes.WinDLL("kernel32").GetTickCount64
         ticks.restype = ctypes.c_uint64
         windows(date, ctypes.byref(moment))
         return moment.value, self._counter(), ticks(), windows("timeGetTime") & 0xFFFFFFFF
 
     def _lead(self) -> int:
-        """By how much the game's clocks are ahead of the real ones, 100 ns: the furthest, as Windows' own ticks lag by up to 16 ms."""
+        """By how much the game's clocks are ahead of the real ones, 100 ns: the furthest, as
+        Windows' own ticks lag by up to 16 ms.
+        """
         date, counter, ticks, mmticks, scale = struct.unpack("<5Q", self.process.read(self.page + 0x18, 40))
         now, real = self.now, self._clocks("GetSystemTimeAsFileTime")
         late = (mmticks + now // 10000 - real[3] + 2**31) % 2**32 - 2**31       # it has 32 bits
@@ -2547,7 +2697,9 @@ class WindowsClock(StopClock):
                    (ticks + now // 10000 - real[2]) * 10000, late * 10000)
 
     def _set(self, speed, moment, limit):
-        """From now on time goes from `moment` to `limit` at that speed: a bank of its own, then its number, one byte."""
+        """From now on time goes from `moment` to `limit` at that speed: a bank of its own, then its
+        number, one byte.
+        """
         self.slot = (self.slot + 1) % BANKS
         self.bank = self._counter(), int(speed * MOMENTS / self.frequency * 2**32), moment, limit
         self.process.write(self.page + BANKS_AT + 32 * self.slot, struct.pack("<QQqq", *self.bank))
@@ -2602,7 +2754,8 @@ class WindowsClock(StopClock):
     def _advance(self, seconds, speed):
         if self.now < self.bank[3]:
             self.pause()
-        goal = self.goal + max(0.0, seconds) * MOMENTS              # not rounded: 60 steps of 1/60 s are a second
+        # not rounded: 60 steps of 1/60 s are a second
+        goal = self.goal + max(0.0, seconds) * MOMENTS
         if not self.alive:
             return
         self.goal = goal
@@ -2622,7 +2775,9 @@ class WindowsClock(StopClock):
         self._release()
 
     def detach(self) -> None:
-        """Let an attached program run on in real time.  One that is ahead of it keeps its lead (and the stub), as time never goes back."""
+        """Let an attached program run on in real time.  One that is ahead of it keeps its lead (and
+        the stub), as time never goes back.
+        """
         if self.alive and self.bank[0]:
             self.pause()
             while 0 < (lead := self._lead()) < MOMENTS:
@@ -2643,7 +2798,8 @@ class WindowsClock(StopClock):
         self.bank = 0, 0, self.bank[3], self.bank[3]                # the time stays readable
 
 
-HOT_PATCH = {64: (b"\x48\x8d\xa4\x24\0\0\0\0",), 32: (b"\x8b\xff\x55\x8b\xec\x5d", b"\x8b\xff")}      # fillers before a jump
+# fillers before a jump
+HOT_PATCH = {64: (b"\x48\x8d\xa4\x24\0\0\0\0",), 32: (b"\x8b\xff\x55\x8b\xec\x5d", b"\x8b\xff")}
 WINDOWS_GUARD = f"""
 import ctypes, struct, sys, time
 page, pid = 0, int(sys.argv[1])
@@ -2703,7 +2859,9 @@ def denied(e: OSError) -> str:
 
 
 def find_game(target: int | str) -> int:
-    """pid of a running program: by pid, name of its executable, or part of its window's title; of several the one with the largest window."""
+    """pid of a running program: by pid, name of its executable, or part of its window's title; of
+    several the one with the largest window.
+    """
     import difflib
     running, shown = processes(), desktop_windows()
     names, title = {pid: name for pid, (_, name) in running.items()}, str(target).casefold()
@@ -2712,7 +2870,8 @@ def find_game(target: int | str) -> int:
             return int(target)
         raise GameError(f"attach: there is no process {target}")
     found, ours, parent = [pid for pid, name in names.items() if name.casefold() in (title, title + ".exe")], set(), os.getpid()
-    while parent in running and parent not in ours:                 # the console in which this was typed may have such a title
+    # the console in which this was typed may have such a title
+    while parent in running and parent not in ours:
         ours.add(parent)
         parent = running[parent][0]
     found = found or [pid for _, pid, text, *_ in shown if title in text.casefold() and pid not in ours]
@@ -2734,7 +2893,9 @@ def see_true_pixels() -> None:
 
 
 def desktop_windows() -> list[tuple]:
-    """(window, pid, title, x, y, width, height) of the visible windows' client areas in pixels of the desktop, largest first."""
+    """(window, pid, title, x, y, width, height) of the visible windows' client areas in pixels of
+    the desktop, largest first.
+    """
     see_true_pixels()
     found = []
 
@@ -2782,7 +2943,8 @@ class Desktop:
         """Press or release a key by its X name: by its place on the keyboard, as games ask for."""
         KEYBOARD, EXTENDED, UP, SCANCODE, TO_SCANCODE = 1, 1, 2, 8, 0
         code = self.KEYS.get(name) or windows("VkKeyScanW", ord(name)) & 0xFF
-        flags = SCANCODE | (0 if down else UP) | (EXTENDED if 0x21 <= code <= 0x2E else 0)          # arrows and their block
+        # arrows and their block
+        flags = SCANCODE | (0 if down else UP) | (EXTENDED if 0x21 <= code <= 0x2E else 0)
         must("SendInput", 1, struct.pack("<I4xHHII4xQ8x", KEYBOARD, 0, windows("MapVirtualKeyW", code, TO_SCANCODE), flags, 0, 0), 40)
 
     def close(self) -> None:
@@ -2790,7 +2952,9 @@ class Desktop:
 
 
 class DesktopWindow(Window):
-    """The client area of the game's largest window, as it is on the desktop: it must not be covered."""
+    """The client area of the game's largest window, as it is on the desktop: it must not be
+    covered.
+    """
 
     def attach(self) -> None:
         try:
@@ -2823,7 +2987,9 @@ class DesktopWindow(Window):
 
 
 class DXCam(DesktopWindow):
-    """The same by the graphics card (pip install dxcam), which gives nothing while the picture stays the same: the last one is kept."""
+    """The same by the graphics card (pip install dxcam), which gives nothing while the picture
+    stays the same: the last one is kept.
+    """
 
     def attach(self) -> None:
         try:
@@ -2842,9 +3008,12 @@ class DXCam(DesktopWindow):
 
 
 class VGamepad(Device):
-    """An Xbox 360 gamepad of the machine, by vgamepad and the ViGEmBus driver: what XInput and SDL games take."""
+    """An Xbox 360 gamepad of the machine, by vgamepad and the ViGEmBus driver: what XInput and SDL
+    games take.
+    """
 
-    NAMES = {"SOUTH": "A", "EAST": "B", "WEST": "X", "NORTH": "Y"}      # XInput's; the others are called as ours
+    # XInput's; the others are called as ours
+    NAMES = {"SOUTH": "A", "EAST": "B", "WEST": "X", "NORTH": "Y"}
 
     def __init__(self, stage: Stage):
         try:
@@ -2895,7 +3064,9 @@ def platform_fault() -> str | None:
 
 
 def windows_fault(attach: bool) -> str | None:
-    """As hook_fault() and attach_fault(): a small program is moved 1000 s into the future, and asked for the time."""
+    """As hook_fault() and attach_fault(): a small program is moved 1000 s into the future, and
+    asked for the time.
+    """
     ask = [base_python(), "-I", "-S", "-c", "import sys, time; sys.stdin.read(%d); print(int(time.time()))" % attach]
     with tempfile.TemporaryFile() as out, contextlib.ExitStack() as stack:
         try:
@@ -2929,11 +3100,13 @@ SCREENS = {"auto": None, "console": Console,
            **({"window": DesktopWindow, "dxcam": DXCam} if sys.platform == "win32" else {"readback": Readback, "window": Window})}
 
 
-# ---- the environment --------------------------------------------------------------------------------------
+# ---- the environment -----------------------------------------------------------------------------
 
 KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "PATHEXT", "WINEPREFIX", "WINEDLLPATH", "WINEDLLOVERRIDES", "WINEDEBUG", "WINEARCH")
-                                                                      # of our own environment; the rest is fixed
-WINE = {"WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe,services.exe="}      # no services: starts 5 times faster
+                                                                      # of our own environment; the
+                                                                      # rest is fixed
+# no services: starts 5 times faster
+WINE = {"WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe,services.exe="}
 FIXED = {"LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
          "MKL_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 HEADLESS = {"SDL_AUDIODRIVER": "dummy", "ALSOFT_DRIVERS": "null", "SDL_VIDEODRIVER": "x11", "LIBGL_ALWAYS_SOFTWARE": "1", "LP_NUM_THREADS": "0",
@@ -2942,36 +3115,44 @@ SCREEN_SIZE = "1280x960"                                              # of the p
 
 
 class GameEnv(gymnasium.Env):
-    """A game as a Gymnasium environment: one step is exactly one presented frame (times frame_skip).
+    """A game as a Gymnasium environment: one step is exactly one presented frame (times
+    frame_skip).
 
     command: the game's argument list; "{seed}" and "{fps}" in it are replaced.    seconds: truncate at this game time
     reward: callable(info) -> float                                                timeout: real seconds without a frame
-    clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto": hook where it works
-    gamepad: "console", "joystick" (SDL's virtual one), "keys", "uinput", or "auto": the first of them that the game takes, but uinput
-    screen: "console", "readback" (from the game's memory), "window" (what the X server shows), or "auto"
-    fps: refresh rate of the monitor that the game believes to have: a frame lasts 1 / fps, or more if the game is slower
+    clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto":
+    hook where it works gamepad: "console", "joystick" (SDL's virtual one), "keys", "uinput", or
+    "auto": the first of them that the game takes, but uinput screen: "console", "readback" (from
+    the game's memory), "window" (what the X server shows), or "auto" fps: refresh rate of the
+    monitor that the game believes to have: a frame lasts 1 / fps, or more if the game is slower
     tick: "frame", or "time": a step is 1 / fps of game time, however many frames the game presents
     display: ":0" or the like; without one the game gets an X server and a home folder of its own
-    home: folder that the game may take for the user's; without one a private, empty one, so that nobody's saves are touched
+    home: folder that the game may take for the user's; without one a private, empty one, so that
+    nobody's saves are touched
     keys: {button, or stick and direction ("LEFT_X-"): X key name}, on top of KEYS      fixed: no ASLR, getrandom by seed
-    tsc: for games that read the processor's time stamp (rdtsc): in virtual time too, at a fault each
-    attach: Windows: play a game that runs already (pid, name of its executable, or window title); it is let go at the end
+    tsc: for games that read the processor's time stamp (rdtsc): in virtual time too, at a fault
+    each attach: Windows: play a game that runs already (pid, name of its executable, or window
+    title); it is let go at the end
 
-    On Windows the game runs on the user's desktop, with "vgamepad" or "keys"; "window" or "dxcam".  A frame is 1 / fps of game time, for
-    there is no gate: pad, that much time (in real time), picture.
+    On Windows the game runs on the user's desktop, with "vgamepad" or "keys"; "window" or "dxcam".
+    A frame is 1 / fps of game time, for there is no gate: pad, that much time (in real time),
+    picture.
 
-    A Windows game on Linux: ["wine", "game.exe"], with WINEPREFIX in the environment.  Its processes and Wine's server are under one clock.
-    Frames are what it presents by OpenGL or Vulkan (and so by Direct3D), else the sleeps of its main thread; its pad is keys; Wine's
-    services, without which it starts five times faster, are off unless WINEDLLOVERRIDES says otherwise.  Not the same twice to the
-    millisecond: while Wine starts, its processes spin until others are ready, and how often depends on the machine; after that its
-    16 ms ticks, by which it also decides what part of a picture to show, fall differently.  Not tried: Proton, 32-bit Wine.
+    A Windows game on Linux: ["wine", "game.exe"], with WINEPREFIX in the environment.  Its
+    processes and Wine's server are under one clock. Frames are what it presents by OpenGL or Vulkan
+    (and so by Direct3D), else the sleeps of its main thread; its pad is keys; Wine's services,
+    without which it starts five times faster, are off unless WINEDLLOVERRIDES says otherwise.  Not
+    the same twice to the millisecond: while Wine starts, its processes spin until others are ready,
+    and how often depends on the machine; after that its 16 ms ticks, by which it also decides what
+    part of a picture to show, fall differently.  Not tried: Proton, 32-bit Wine.
 
-    Observation: uint8 [256, 256, 3] RGB, the whole picture resized by area.
-    Action: {"buttons": {0, 1} [16] in the order of BUTTONS, "sticks": float [4] in the order of STICKS, clipped to [-1, 1]}.
-    The pad given to step() is in force while that frame is computed: frame i pairs with row i of the actions.  reset()
-    starts the program anew and shows frame 0, computed under an untouched pad; without a seed it keeps the last one.
-    info: time (s of game time), frame (number of the one shown), hash (of its native pixels), score (a built-in game's).
-    terminated: the program ended.  Raises GameError with one line when the game crashes at start or hangs.
+    Observation: uint8 [256, 256, 3] RGB, the whole picture resized by area. Action: {"buttons": {0,
+    1} [16] in the order of BUTTONS, "sticks": float [4] in the order of STICKS, clipped to [-1,
+    1]}. The pad given to step() is in force while that frame is computed: frame i pairs with row i
+    of the actions.  reset() starts the program anew and shows frame 0, computed under an untouched
+    pad; without a seed it keeps the last one. info: time (s of game time), frame (number of the one
+    shown), hash (of its native pixels), score (a built-in game's). terminated: the program ended.
+    Raises GameError with one line when the game crashes at start or hangs.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
@@ -3056,7 +3237,8 @@ class GameEnv(gymnasium.Env):
         self.finalizer = weakref.finalize(self, stage.remove)
         if not console and (here or self.display):
             stage.display = Desktop(stage) if here else Display(self.display)
-        names = [Path(part).stem for part in (*self.command, self.attach)]             # also behind env, nice or wine
+        # also behind env, nice or wine
+        names = [Path(part).stem for part in (*self.command, self.attach)]
         stage.keys = KEYS[""] | next((KEYS[name] for name in names if KEYS.get(name)), {}) | self.keys
         gated = bool(fault) or self.clock_name == "console" or here
         hook = {"seed": self.seed, "fixed": self.fixed, "tsc": self.tsc}
@@ -3111,7 +3293,8 @@ class GameEnv(gymnasium.Env):
         if isinstance(self.pad, Keyboard) and self.stage.server:
             self.pad._focused(self.stage.display)
         elif isinstance(self.view, DesktopWindow) and (found := self.stage.display.windows()):
-            self.stage.display.focus(found[0][0])                   # into the foreground, to be seen and to get the pad
+            # into the foreground, to be seen and to get the pad
+            self.stage.display.focus(found[0][0])
 
     def _next_frame(self) -> bool:
         """Exactly one more frame; False if the game ended instead."""
@@ -3119,7 +3302,8 @@ class GameEnv(gymnasium.Env):
         try:
             if isinstance(self.clock, StopClock) and not before:
                 self._await_window()
-            if self.tick == "time" and before and not isinstance(self.clock, StopClock):        # whose frames are times anyway
+            # whose frames are times anyway
+            if self.tick == "time" and before and not isinstance(self.clock, StopClock):
                 self.clock.step(1 / self.fps)
                 alive = self.clock.alive
             else:
@@ -3133,7 +3317,9 @@ class GameEnv(gymnasium.Env):
         return alive
 
     def _first_frame(self) -> bool:
-        """As Clock.step_frame; a game that shows a window, and does not present in any way that we see, is gated by its sleeps."""
+        """As Clock.step_frame; a game that shows a window, and does not present in any way that we
+        see, is gated by its sleeps.
+        """
         end, windows = time.perf_counter() + self.timeout, []
         while not windows:
             try:
@@ -3151,10 +3337,13 @@ class GameEnv(gymnasium.Env):
         return self.clock.step_frame(None, self.timeout)
 
     def _runs_wine(self) -> bool:
-        """Whether the game is a Windows program: it presents by GDI, which is nothing that we see, or else by OpenGL or Vulkan at once.
+        """Whether the game is a Windows program: it presents by GDI, which is nothing that we see,
+        or else by OpenGL or Vulkan at once.
 
-        GDI gives pictures to the X server in shared memory, and draws on while that still copies them: hence none of it."""
-        words = (Path(word).name for part in self.command for word in part.split())                 # a part may be a line for the shell
+        GDI gives pictures to the X server in shared memory, and draws on while that still copies
+        them: hence none of it."""
+        # a part may be a line for the shell
+        words = (Path(word).name for part in self.command for word in part.split())
         return any(re.fullmatch(r"wine(64)?(-stable|-staging|-devel(opment)?)?|proton", word) for word in words)
 
     def _await_window(self):
@@ -3179,7 +3368,8 @@ class GameEnv(gymnasium.Env):
         return self.resize(self.view.picture())
 
     def _info(self) -> dict:
-        digest = hashlib.sha256(np.ascontiguousarray(self.view.picture())).hexdigest()[:32]        # processors have instructions for it
+        # processors have instructions for it
+        digest = hashlib.sha256(np.ascontiguousarray(self.view.picture())).hexdigest()[:32]
         return {"time": self.view.time, "frame": self.steps - 1, "hash": digest, "score": self.view.score()}
 
     def _name(self) -> str:
@@ -3187,12 +3377,15 @@ class GameEnv(gymnasium.Env):
         return text if len(text) < 80 else "... " + text[-76:]
 
 
-if "NitroGame-v0" not in gymnasium.registry:          # this file may be a command and a module of it at once
+# this file may be a command and a module of it at once
+if "NitroGame-v0" not in gymnasium.registry:
     gymnasium.register("NitroGame-v0", entry_point=lambda cmd, **options: GameEnv(cmd, **options))
 
 
 def check_prefix(prefix: Path) -> None:
-    """Wine's server must be started by the game, to be under its clock, and the prefix be there: it takes minutes to make under the hook."""
+    """Wine's server must be started by the game, to be under its clock, and the prefix be there: it
+    takes minutes to make under the hook.
+    """
     if not (prefix / "system.reg").exists():
         raise GameError(f"wine: {prefix} is no prefix of Wine: make one (WINEPREFIX=$HOME/.wine wineboot -i) and give it, in WINEPREFIX")
     folder = f"server-{prefix.stat().st_dev:x}-{prefix.stat().st_ino:x}"                  # where its server runs
@@ -3208,7 +3401,9 @@ def say_once(line: str) -> None:
 
 
 class Person:
-    """Somebody at the keyboard or gamepad, in front of a window (that of games/console.py; needs pygame)."""
+    """Somebody at the keyboard or gamepad, in front of a window (that of games/console.py; needs
+    pygame).
+    """
 
     def __init__(self, title: str):
         sys.path.insert(0, str(ROOT / "games"))
@@ -3222,7 +3417,9 @@ class Person:
 
 
 class StickyRandom:
-    """A gamepad in the hands of chance: every button and axis is drawn anew and held for 0.1 to 1 s; `menu`: BACK and START too."""
+    """A gamepad in the hands of chance: every button and axis is drawn anew and held for 0.1 to 1
+    s; `menu`: BACK and START too.
+    """
 
     def __init__(self, seed: int, fps: int = 30, menu: bool = True):
         self.rng, self.fps, self.lasts, self.value = np.random.default_rng(abs(seed)), fps, np.zeros(20), np.zeros(20, np.float32)
@@ -3242,12 +3439,14 @@ class StickyRandom:
 class Run(Common):
     """Flags of all that runs a game."""
     fps: int = 60                   # refresh rate of the monitor that the game sees
-    gamepad: str = "auto"           # auto, console, joystick, keys, uinput; on Windows auto, console, vgamepad, keys
+    # auto, console, joystick, keys, uinput; on Windows auto, console, vgamepad, keys
+    gamepad: str = "auto"
     screen: str = "auto"            # auto, console, readback, window; on Windows auto, console, window, dxcam
     timeout: float = 60.0           # seconds of real time without a frame after which the game hangs
     display: str = ""               # :0 or the like; none: an X server of its own
     home: str = ""                  # home folder for the game; none: a private, empty one
-    attach: str = ""                # Windows: play what runs already, by the name of its executable, window title or pid
+    # Windows: play what runs already, by the name of its executable, window title or pid
+    attach: str = ""
     command: tuple[str, ...] = ()   # the game
 
 
@@ -3277,7 +3476,9 @@ class Record(Play):
 
 
 def play(cfg: Play) -> None:
-    """Play, and with --record keep the frames and the pad of each: row i is the pad in force while frame i was drawn."""
+    """Play, and with --record keep the frames and the pad of each: row i is the pad in force while
+    frame i was drawn.
+    """
     if cfg.player not in ("person", "random"):
         raise SystemExit(f"--player {cfg.player}: there is person and random")
     if min(cfg.speed, cfg.seconds, cfg.wait) < 0:
@@ -3314,7 +3515,9 @@ def play(cfg: Play) -> None:
 
 
 def session(env, player, cfg: Play):
-    """Yield (picture, info, the pad in force while it was drawn), until the window is closed, the game ends or its time is up."""
+    """Yield (picture, info, the pad in force while it was drawn), until the window is closed, the
+    game ends or its time is up.
+    """
     untouched = np.zeros(16, np.int8), np.zeros(4, np.float32)
     info, pad, truncated = env.reset(seed=cfg.seed)[1], untouched, False
     begin, origin = time.perf_counter(), info["time"]
@@ -3338,7 +3541,9 @@ def fitted(picture, width, height):
 
 
 def recorded(rows, hashes, fps) -> dict:
-    """Tensors of a nitrogen.actions/1 file, and hash: what env.step's info says of each frame's own pixels."""
+    """Tensors of a nitrogen.actions/1 file, and hash: what env.step's info says of each frame's own
+    pixels.
+    """
     count = len(rows)
     return {"buttons": np.float16([r[0] for r in rows]), "sticks": np.float32([r[1] for r in rows]), "shown": np.ones(20, bool),
             "confidence": np.ones(count, np.float16), "time": np.arange(count) / fps,
@@ -3349,7 +3554,8 @@ def recorded(rows, hashes, fps) -> dict:
 class Replay(Common):
     """Flags of `replay`."""
     pauses: float = 0.0             # chance of a random pause (up to 0.2 s of real time) before a frame
-    videos: tuple[str, ...] = ()    # what `record` wrote: the *.actions.safetensors, or the video beside it
+    # what `record` wrote: the *.actions.safetensors, or the video beside it
+    videos: tuple[str, ...] = ()
     command: tuple[str, ...] = ()   # the game; none: the one that was recorded
 
 
@@ -3437,7 +3643,8 @@ def held_pad(words) -> dict | None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)       # as Ctrl-C: what was recorded is kept, nothing is left behind
+    # as Ctrl-C: what was recorded is kept, nothing is left behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command_line(__doc__, {"doctor": "bench.doctor", "play": (Play, play), "record": (Record, play), "replay": (Replay, replay),
                            "step": (Run, stepper), "bench": "bench.stepping"})
 

@@ -14,8 +14,8 @@ Out:  RUN/model.safetensors          averaged (EMA) weights, with all that is ne
       RUN/log.jsonl, loss.png        one line per --log-every steps; the curve
       RUN/source/                    the code and the command that made it
 
-Everything random about a frame follows from (seed, step, place of its micro-batch in the step), so a resumed run is the
-same run, and so is one over more processes.
+Everything random about a frame follows from (seed, step, place of its micro-batch in the step), so
+a resumed run is the same run, and so is one over more processes.
 """
 
 from __future__ import annotations
@@ -59,9 +59,12 @@ class Config(Common):
     data: str = ""                  # folder of shards; empty: make them from the built-in games first
     out: str = ""                   # run folder (default: runs/NET; runs/finetune with --init)
     net: str = "paper"              # network preset of model.py
-    horizon: int = 0                # actions in a chunk, at most what the shards were cut for (0: as --net or --init says)
-    init: str = ""                  # policy file to go on from: its network replaces --net; chunks are timed as the shards were cut
-    vision: str = ""                # SigLIP tower to start the vision encoder from (safetensors, as transformers saves it)
+    # actions in a chunk, at most what the shards were cut for (0: as --net or --init says)
+    horizon: int = 0
+    # policy file to go on from: its network replaces --net; chunks are timed as the shards were cut
+    init: str = ""
+    # SigLIP tower to start the vision encoder from (safetensors, as transformers saves it)
+    vision: str = ""
     freeze: bool = False            # leave the vision encoder as it was loaded
     steps: int = 200_000            # optimizer steps; CHOICE: not published
     batch: int = 4096               # frames per step, over all processes (the released file's name says 4096)
@@ -72,19 +75,24 @@ class Config(Common):
     decay: float = 0.1              # last share of the steps, linear to 0; CHOICE
     weight_decay: float = 0.001     # AdamW (published)
     clip: float = 1.0               # bound on the gradient's norm; CHOICE
-    ema: float = 0.9999             # decay of the weight average (published); it warms up as (1 + s) / (10 + s)
+    # decay of the weight average (published); it warms up as (1 + s) / (10 + s)
+    ema: float = 0.9999
     jitter: float = 0.2             # brightness, contrast, saturation: factor in 1 +- this; CHOICE
     hue: float = 0.05               # turns, +- this; CHOICE
     rotate: float = 5.0             # degrees, +- this (published)
     crop: float = 0.9               # side of the random crop, at least this share; CHOICE
     minutes: float = 0.0            # stop after this long, to be resumed; 0: never
     resume: bool = True             # go on with an unfinished run of the same config
-    workers: int = 0                # decoding processes per trainer (default: all cores but one), and processes of the data stages (all)
+    # decoding processes per trainer (default: all cores but one), and processes of the data stages
+    # (all)
+    workers: int = 0
     log_every: int = 50             # steps
     save_every: int = 250           # steps
     recompute: bool = False         # activation checkpointing: less memory, a third more work
     compile: bool = True            # torch.compile of the blocks, on a GPU
-    fsdp: bool = False              # under torchrun: share out weights, gradients and optimizer (FSDP2) instead of a copy for each (DDP)
+    # under torchrun: share out weights, gradients and optimizer (FSDP2) instead of a copy for each
+    # (DDP)
+    fsdp: bool = False
     raw: bool = False               # also keep the weights that are not averaged, as raw.safetensors
     tensorboard: bool = False       # also write events for TensorBoard
 
@@ -104,51 +112,62 @@ CONFIGS = {
                        log_every=25),
 }
 BETAS = (0.9, 0.99)      # AdamW; CHOICE
-ANYWAY = {"data", "init", "minutes", "resume", "log_every", "save_every", "raw", "recompute", "compile", "fsdp", "tensorboard"}     # the same run
+# the same run
+ANYWAY = {"data", "init", "minutes", "resume", "log_every", "save_every", "raw", "recompute", "compile", "fsdp", "tensorboard"}
 
 
-# ---- yours to change: augmentation (paper 3: colour, rotation within 5 degrees, random crop) -----------------------
+# ---- yours to change: augmentation (paper 3: colour, rotation within 5 degrees, random crop) -----
 
 def augment(images, side: int, c: Config):
-    """uint8 [B, h, w, 3] -> float [B, 3, side, side] in [-1, 1]; one draw per frame, batched, from torch's global generator."""
+    """uint8 [B, h, w, 3] -> float [B, 3, side, side] in [-1, 1]; one draw per frame, batched, from
+    torch's global generator.
+    """
     B, device = len(images), images.device
     x = rearrange(images, "b h w c -> b c h w").float() / 255
 
     def uniform(lo, hi):
         return torch.rand(B, 1, 1, device=device) * (hi - lo) + lo
 
-    # One affine map per frame: a rotated, shifted square of at least `crop` of the frame (its corners may show the reflected border).
+    # One affine map per frame: a rotated, shifted square of at least `crop` of the frame (its
+    # corners may show the reflected border).
     angle, scale = uniform(-c.rotate, c.rotate) * math.pi / 180, uniform(c.crop, 1)
     dx, dy = uniform(-1, 1) * (1 - scale), uniform(-1, 1) * (1 - scale)
     cos, sin = angle.cos() * scale, angle.sin() * scale
     theta = torch.cat([torch.cat([cos, -sin, dx], 2), torch.cat([sin, cos, dy], 2)], 1)               # [B, 2, 3]
     x = F.grid_sample(x, F.affine_grid(theta, (B, 3, side, side), align_corners=False), padding_mode="reflection", align_corners=False)
 
-    # Colour, as one matrix in YIQ: hue turns the chroma plane, saturation scales it; then contrast and brightness.
+    # Colour, as one matrix in YIQ: hue turns the chroma plane, saturation scales it; then contrast
+    # and brightness.
     yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=device)
     h, s = uniform(-c.hue, c.hue) * 2 * math.pi, uniform(1 - c.jitter, 1 + c.jitter)
     one, zero = torch.ones_like(h), torch.zeros_like(h)
     turn = torch.cat([torch.cat([one, zero, zero], 2), torch.cat([zero, s * h.cos(), -s * h.sin()], 2),
                       torch.cat([zero, s * h.sin(), s * h.cos()], 2)], 1)                              # [B, 3, 3]
     colour, x = yiq.inverse() @ turn @ yiq, x.flatten(2)
-    mean = (colour @ x.mean(2, keepdim=True)).mean(1, keepdim=True)                                    # [B, 1, 1] of the turned picture
+    # [B, 1, 1] of the turned picture
+    mean = (colour @ x.mean(2, keepdim=True)).mean(1, keepdim=True)
     contrast, brightness = uniform(1 - c.jitter, 1 + c.jitter), uniform(1 - c.jitter, 1 + c.jitter)
-    x = torch.baddbmm((brightness - contrast) * mean, contrast * colour, x)                            # contrast (x - mean) + brightness mean
+    # contrast (x - mean) + brightness mean
+    x = torch.baddbmm((brightness - contrast) * mean, contrast * colour, x)
     return x.clamp_(0, 1).mul_(2).sub_(1).view(B, 3, side, side)
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
+# ---- data ----------------------------------------------------------------------------------------
 
 def rows(step: int, n: int, c: Config) -> np.ndarray:
-    """Chunk numbers int64 [batch] of one step: consecutive pieces of one permutation of the n chunks per epoch."""
+    """Chunk numbers int64 [batch] of one step: consecutive pieces of one permutation of the n
+    chunks per epoch.
+    """
     where = np.arange(step * c.batch, (step + 1) * c.batch)
     return np.concatenate([shuffled(where[where // n == e] % n, n, (c.seed, e)) for e in np.unique(where // n)])
 
 
 def shuffled(i: np.ndarray, n: int, key: tuple) -> np.ndarray:
-    """Where a permutation of range(n) takes i: a Feistel network on 2h bits, walked until it lands inside.
+    """Where a permutation of range(n) takes i: a Feistel network on 2h bits, walked until it lands
+    inside.
 
-    Not a table, which for the billions of chunks of the published data would be made and held by every process.
+    Not a table, which for the billions of chunks of the published data would be made and held by
+    every process.
     """
     h = max(1, ((n - 1).bit_length() + 1) // 2)
     low, keys = np.uint64((1 << h) - 1), np.random.default_rng(key).integers(0, 2**63, 8, dtype=np.uint64)
@@ -164,7 +183,9 @@ def shuffled(i: np.ndarray, n: int, key: tuple) -> np.ndarray:
 
 
 class Chunks:
-    """The shards as torch's DataLoader asks for them; item i: image uint8 [side, side, 3], buttons [K, 16], sticks [K, 4], shown [20]."""
+    """The shards as torch's DataLoader asks for them; item i: image uint8 [side, side, 3], buttons
+    [K, 16], sticks [K, 4], shown [20].
+    """
 
     def __init__(self, shards: filter.Shards, side: int):
         self.shards, self.side = shards, side
@@ -188,9 +209,11 @@ def place(shards: filter.Shards, chunks) -> str:
 
 
 def collate(items, names=model.ACTIONS):
-    """images uint8 [B, side, side, 3]; actions [B, K, A] in [0, 1], in the layout `names`; mask [B, 1, A].
+    """images uint8 [B, side, side, 3]; actions [B, K, A] in [0, 1], in the layout `names`; mask [B,
+    1, A].
 
-    What the recordings do not have (GUIDE, virtual directions) never counts in the loss.  Or what is wrong with an item, in words.
+    What the recordings do not have (GUIDE, virtual directions) never counts in the loss.  Or what
+    is wrong with an item, in words.
     """
     if faults := [i for i in items if isinstance(i, str)]:
         return faults[0]
@@ -213,10 +236,12 @@ def worker(_) -> None:
 
 
 def batches(shards, m: model.Config, c: Config, w: World, start: int = 0):
-    """Yield this process's micro-batches on its device, from step `start` on, decoded in processes ahead of the network.
+    """Yield this process's micro-batches on its device, from step `start` on, decoded in processes
+    ahead of the network.
 
-    Processes, not threads, which hold the interpreter's lock: beside 5,500 frames/s from four of them on two cores, the main
-    thread could launch 50,000 operations a second, beside as many from four processes 106,000.
+    Processes, not threads, which hold the interpreter's lock: beside 5,500 frames/s from four of
+    them on two cores, the main thread could launch 50,000 operations a second, beside as many from
+    four processes 106,000.
     """
     def wanted():
         for step in range(start, c.steps):
@@ -225,24 +250,29 @@ def batches(shards, m: model.Config, c: Config, w: World, start: int = 0):
 
     forks = {"num_workers": w.workers(c), "multiprocessing_context": "fork"} if "fork" in multiprocessing.get_all_start_methods() else {}
     for batch in DataLoader(Chunks(shards, m.image), batch_sampler=wanted(), collate_fn=functools.partial(collate, names=m.actions),
-                            worker_init_fn=worker, pin_memory=w.device.type == "cuda", **forks):              # the mapped shards go along for free
+                            # the mapped shards go along for free
+                            worker_init_fn=worker, pin_memory=w.device.type == "cuda", **forks):
         yield on_device(batch, w.device)
 
 
-# ---- schedule and average ------------------------------------------------------------------------------------------------
+# ---- schedule and average ------------------------------------------------------------------------
 
 def learning_rate(step: int, c: Config) -> float:
-    """Warmup-stable-decay: linear up over `warmup` steps, constant, linear to zero over the last `decay` share."""
+    """Warmup-stable-decay: linear up over `warmup` steps, constant, linear to zero over the last
+    `decay` share.
+    """
     tail = max(1, c.decay * c.steps)
     return c.lr * min(1, (step + 1) / max(1, c.warmup), (c.steps - step) / tail)
 
 
 def ema_decay(step: int, c: Config) -> float:
-    """The published 0.9999 averages over 10,000 steps; while young, the average follows (1 + s) / (10 + s)."""
+    """The published 0.9999 averages over 10,000 steps; while young, the average follows (1 + s) /
+    (10 + s).
+    """
     return min(c.ema, (1 + step) / (10 + step))
 
 
-# ---- more than one process: torchrun sets the environment ----------------------------------------------------------------
+# ---- more than one process: torchrun sets the environment ----------------------------------------
 
 @dataclass(frozen=True)
 class World:
@@ -288,7 +318,8 @@ def joined(c: Config):
     """The World of this process; each has a GPU of its own."""
     device, (size, local, place) = torch.device(pick_device(c.device)), (int(os.environ.get(k, d)) for k, d in (
         ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1), ("LOCAL_RANK", 0)))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // (2 * local)))       # the other half decodes; hyperthreads do not help
+    # the other half decodes; hyperthreads do not help
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // (2 * local)))
     torch.set_float32_matmul_precision("high")                               # where autocast leaves float32
     if size == 1:
         yield World(device=device)
@@ -305,10 +336,12 @@ def joined(c: Config):
 
 
 def of_this_start(store, rank: int, size: int):
-    """The part of torchrun's store that is this start's own: the store outlives restarts, and with it the addresses of killed processes.
+    """The part of torchrun's store that is this start's own: the store outlives restarts, and with
+    it the addresses of killed processes.
 
-    Every process leaves a nonce; rank 0 lists those that it finds until each process has confirmed one and the same list.
-    (TORCHELASTIC_RESTART_COUNT would not do: each machine counts its own failures.)
+    Every process leaves a nonce; rank 0 lists those that it finds until each process has confirmed
+    one and the same list. (TORCHELASTIC_RESTART_COUNT would not do: each machine counts its own
+    failures.)
     """
     mine, agreed = os.urandom(8).hex(), ""
     store.set(f"nonce {rank}", mine)
@@ -325,7 +358,9 @@ def of_this_start(store, rank: int, size: int):
 
 
 def spread(net, c: Config, w: World):
-    """What gives the loss: the network; among several, DDP around it, or the network with its weights shared out (FSDP2)."""
+    """What gives the loss: the network; among several, DDP around it, or the network with its
+    weights shared out (FSDP2).
+    """
     if w.size == 1:
         return net
     if not c.fsdp:
@@ -333,7 +368,8 @@ def spread(net, c: Config, w: World):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     mesh = init_device_mesh(w.device.type, (w.size,))
-    for block in (*net.vision.blocks, *net.mixer):        # not the DiT's: `context` and `timing` use their layers from outside
+    # not the DiT's: `context` and `timing` use their layers from outside
+    for block in (*net.vision.blocks, *net.mixer):
         fully_shard(block, mesh=mesh)
     return fully_shard(net, mesh=mesh)
 
@@ -353,10 +389,11 @@ def put(target, array) -> None:
     target.copy_(v)
 
 
-# ---- a step --------------------------------------------------------------------------------------------------------------
+# ---- a step --------------------------------------------------------------------------------------
 
 def update(c: Config, w: World, run, optimizer, average, data, step: int) -> tuple[np.ndarray, float]:
-    """One step of weights and average: the loss of each micro-batch of all processes, in the order of `rows`, and the gradient's norm.
+    """One step of weights and average: the loss of each micro-batch of all processes, in the order
+    of `rows`, and the gradient's norm.
 
     Nothing moves if these are not all finite.
     """
@@ -366,7 +403,8 @@ def update(c: Config, w: World, run, optimizer, average, data, step: int) -> tup
     for k in range(n):
         images, actions, mask = next(data)
         seed = np.random.SeedSequence([c.seed, step, (w.rank * n + k) * w.micro(c)])
-        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))          # augmentation, t, noise and dropout of these frames
+        # augmentation, t, noise and dropout of these frames
+        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
         run.require_backward_grad_sync = k == n - 1                           # DDP: gradients travel once a step
         with autocast(w.device.type):
             loss = run(augment(images, net.c.image, c) if images.dtype == torch.uint8 else images, actions, mask, draws=c.draws)
@@ -384,17 +422,20 @@ def update(c: Config, w: World, run, optimizer, average, data, step: int) -> tup
     return losses, norm
 
 
-# ---- the run ---------------------------------------------------------------------------------------------------------------
+# ---- the run -------------------------------------------------------------------------------------
 
 def fit(c: Config) -> Path:
-    """Train (or go on training) c.run; returns the path of the model.  Ctrl-C, SIGTERM and --minutes leave a resumable run."""
+    """Train (or go on training) c.run; returns the path of the model.  Ctrl-C, SIGTERM and
+    --minutes leave a resumable run.
+    """
     with joined(c) as w, lock(c.run) if w.rank == 0 else contextlib.nullcontext():
         if c.tensorboard and w.rank == 0:
             events(c.run)
         run, optimizer, average, shards = assemble(c, w)
         names = repr([(p.about["name"], len(p["start"])) for s in shards.values() for p in s.parts])
         recipe = {**recipe_of(c, *([c.init] if c.init else [])), "shards": hashlib.sha256(names.encode()).hexdigest()[:16]}
-        recipe = {k: v for k, v in recipe.items() if k not in ANYWAY and (k, v) != ("horizon", 0)}       # as before there was this flag
+        # as before there was this flag
+        recipe = {k: v for k, v in recipe.items() if k not in ANYWAY and (k, v) != ("horizon", 0)}
         about = {"recipe": recipe, "games": shards["train"].games}
         start = restore(c, w, recipe, run, optimizer, average)
         if start >= c.steps:
@@ -416,7 +457,9 @@ def check(c: Config) -> None:
 
 
 def assemble(c: Config, w: World):
-    """(what gives the loss, optimizer, average, shards by split) of step 0, on this process's device."""
+    """(what gives the loss, optimizer, average, shards by split) of step 0, on this process's
+    device.
+    """
     keep_memory()
     check(c)
     w.micro(c)
@@ -428,7 +471,8 @@ def assemble(c: Config, w: World):
     if not len(shards["train"]):
         raise SystemExit(f"{c.data}: no training chunks in these shards: all videos held out (filter.py --validation 0), or all segments null (--min-active 0)")
     describe(c, w, net, shards)
-    if c.compile and w.device.type == "cuda":              # block by block: equal ones compile once; DDP, FSDP2 and checkpointing stay outside
+    # block by block: equal ones compile once; DDP, FSDP2 and checkpointing stay outside
+    if c.compile and w.device.type == "cuda":
         for block in (*net.vision.blocks, *net.mixer, *net.dit):
             block.compile(dynamic=False)
     run = spread(net, c, w)
@@ -437,7 +481,9 @@ def assemble(c: Config, w: World):
 
 
 def network(c: Config) -> model.NitroGen:
-    """A new network, or that of --init with chunks timed as the shards were cut; actions go by name, so any layout will do."""
+    """A new network, or that of --init with chunks timed as the shards were cut; actions go by
+    name, so any layout will do.
+    """
     if c.freeze and not (c.init or c.vision):
         raise SystemExit("--freeze leaves the vision encoder as it was loaded: give --init FILE (or --vision FILE)")
     if c.init.endswith((".pt", ".pth")):
@@ -509,7 +555,9 @@ def train_steps(c, w, about, run, optimizer, average, shards, start, asked):
 
 
 def lost(c, w, shards, step, losses, norm) -> str:
-    """What went wrong in a step, and in which rows: those of the micro-batches whose loss is not finite, else all."""
+    """What went wrong in a step, and in which rows: those of the micro-batches whose loss is not
+    finite, else all.
+    """
     bad = np.flatnonzero(~np.isfinite(losses))
     where = rows(step, len(shards), c).reshape(-1, w.micro(c))[bad if len(bad) else slice(None)].flatten()
     return (f"step {step}: the loss is {losses.mean()}, the gradient's norm {norm}; batch: {place(shards, where)}; the state before it is kept in {c.run}; "
@@ -524,7 +572,9 @@ def averaged(net, average) -> dict:
 
 @torch.no_grad()
 def validate(m: model.Config, weights, shards, device, frames: int = 512) -> dict:
-    """Loss of the averaged weights on held-out videos, over a fixed set of frames, times and noises, in all and by game."""
+    """Loss of the averaged weights on held-out videos, over a fixed set of frames, times and
+    noises, in all and by game.
+    """
     net = model.skeleton(m, len(weights)).eval()
     net.load_state_dict(weights, assign=True)
     torch.manual_seed(0)
@@ -556,11 +606,13 @@ def events(folder: Path):
     return SummaryWriter(str(folder))
 
 
-# ---- run folder ----------------------------------------------------------------------------------------------------------
+# ---- run folder ----------------------------------------------------------------------------------
 
 @contextlib.contextmanager
 def interrupts():
-    """Ctrl-C and SIGTERM become a list that is no longer empty, so that a step under way is finished before the run is saved."""
+    """Ctrl-C and SIGTERM become a list that is no longer empty, so that a step under way is
+    finished before the run is saved.
+    """
     asked, usual = [], {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     mine = [s for s, handler in usual.items() if handler in (signal.default_int_handler, signal.SIG_DFL)]
     mine = mine if threading.current_thread() is threading.main_thread() else []
@@ -587,13 +639,15 @@ def lock(folder: Path):
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise SystemExit(f"{folder}: another process is training this run; give another --out") from None
-        os.register_at_fork(after_in_child=f.close)       # decoding processes outlive a killed trainer by seconds: not with its lock
+        # decoding processes outlive a killed trainer by seconds: not with its lock
+        os.register_at_fork(after_in_child=f.close)
         for part in folder.glob(".*.part"):
             part.unlink()
         try:
             yield
         finally:
-            if list(folder.iterdir()) == [folder / ".lock"]:            # nothing came of it: a wrong flag leaves no trace
+            # nothing came of it: a wrong flag leaves no trace
+            if list(folder.iterdir()) == [folder / ".lock"]:
                 (folder / ".lock").unlink()
                 folder.rmdir()
 
@@ -608,9 +662,11 @@ def room(c: Config, step: int):
 
 
 def save(c, w, about: dict, net, weights, optimizer, average) -> None:
-    """state.safetensors first, then the model: whatever happens in between, the run resumes.  Every process must call.
+    """state.safetensors first, then the model: whatever happens in between, the run resumes.  Every
+    process must call.
 
-    about: what the files tell of themselves: recipe, training chunks by game, step, the line of the log."""
+    about: what the files tell of themselves: recipe, training chunks by game, step, the line of the
+    log."""
     state = {}
     for name, p in learned(net).items():
         s = optimizer.state.get(p, {})
@@ -628,14 +684,18 @@ def save(c, w, about: dict, net, weights, optimizer, average) -> None:
 
 
 def restore(c, w, recipe, run, optimizer, average) -> int:
-    """Load an unfinished run of the same recipe; the step to go on from (0: a new run).  The log loses what came after it."""
+    """Load an unfinished run of the same recipe; the step to go on from (0: a new run).  The log
+    loses what came after it.
+    """
     path, lines = c.run / "state.safetensors", c.run / "log.jsonl"
-    fresh = c.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"              # not what torchrun has started again
+    # not what torchrun has started again
+    fresh = c.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     if fresh or not path.exists():
         if not fresh and (c.run / "model.safetensors").exists():
             raise SystemExit(f"{c.run}: holds a model but no {path.name}; give another --out, or --fresh to replace it")
         if w.rank == 0:
-            for old in (lines, path, c.run / "model.safetensors"):      # else torchrun, starting this again, would go on from them
+            # else torchrun, starting this again, would go on from them
+            for old in (lines, path, c.run / "model.safetensors"):
                 old.unlink(missing_ok=True)
             keep_source(c)
         return 0
@@ -677,7 +737,9 @@ def describe(c: Config, w: World, net, shards) -> None:
 
 
 def estimate(c: Config, w: World, run, steps: int) -> None:
-    """The time that it will take, from a forward and backward pass; the first ones compile and fill caches."""
+    """The time that it will take, from a forward and backward pass; the first ones compile and fill
+    caches.
+    """
     m = bare(run).c
     images, K = torch.zeros(w.micro(c), m.image, m.image, 3, dtype=torch.uint8, device=w.device), (w.micro(c), m.horizon, len(m.actions))
     for _ in range(3):
@@ -692,7 +754,8 @@ def estimate(c: Config, w: World, run, steps: int) -> None:
 
 
 def footprint(c: Config, w: World, net) -> dict:
-    """Bytes on one device, float32 but for activations: what the backward pass keeps, measured on one and on two frames and drawn on.
+    """Bytes on one device, float32 but for activations: what the backward pass keeps, measured on
+    one and on two frames and drawn on.
 
     An estimate: torch.compile keeps less, and the scratch memory of the kernels comes on top.
     """
@@ -718,7 +781,8 @@ def kept(c: Config, w: World, net, B: int) -> int:
 
     images, a = torch.zeros(B, 3, m.image, m.image, device=w.device), torch.zeros(B, m.horizon, len(m.actions), device=w.device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), autocast(w.device.type):
-        loss = net(images, a, torch.ones(1, device=w.device), draws=c.draws)      # held until all is counted
+        # held until all is counted
+        loss = net(images, a, torch.ones(1, device=w.device), draws=c.draws)
     return sum(n for at, n in found.items() if at not in weights)
 
 
@@ -737,7 +801,7 @@ def picture(c: Config) -> None:
     figure.savefig(c.run / "loss.png", dpi=120)
 
 
-# ---- the whole pipe on built-in games -------------------------------------------------------------------------------------
+# ---- the whole pipe on built-in games ------------------------------------------------------------
 
 MINUTES_OF_VIDEO = {"tiny": 10}    # else 60
 PARTS = (  # and the minutes that each took for 10 minutes of video on two cores
@@ -756,7 +820,8 @@ def pipeline(c: Config) -> None:
     for n, (part, what, minutes) in enumerate(PARTS, 1):
         scale = 2 / workers * (video / 10 if part != "play" else 1)
         print(f"  {n} {part:8s} {what:68s}" + (f"about {max(1, minutes * scale):.0f} min" if minutes else "estimated when it starts"))
-    suite = () if c.net == "tiny" else ("--games", "all", "--astray", "0.5")          # ten games are too many for minutes on a CPU
+    # ten games are too many for minutes on a CPU
+    suite = () if c.net == "tiny" else ("--games", "all", "--astray", "0.5")
     many, fresh, net = ("--workers", str(workers)), ("--fresh",) * c.fresh, model.CONFIGS[c.net]
     timing = ("--horizon", str(c.horizon or net.horizon), "--rate", f"{net.rate:g}", "--shift", str(net.shift))
     run_stage("eval.py", "record", "--out", f"{data}/videos", "--minutes", str(video), "--seed", str(c.seed), *many, *suite, *fresh)

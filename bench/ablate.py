@@ -14,7 +14,7 @@ from common.command_line import Many, run_stage
 
 import eval as evaluation
 
-# ---- ablate: what each part is worth --------------------------------------------------------------------------------------
+# ---- ablate: what each part is worth -------------------------------------------------------------
 
 ABLATIONS = {                       # name -> (flags of filter.py, flags of train.py, weights, flags of eval.py play)
     "as published": ("", "", "model", ""),
@@ -45,7 +45,9 @@ class Config(Many):
 
 
 def main(c: Config) -> None:
-    """Run the published commands with one flag changed at a time, skipping what is finished; a table of what the policy then completes."""
+    """Run the published commands with one flag changed at a time, skipping what is finished; a
+    table of what the policy then completes.
+    """
     if not Path(c.data, "labels").is_dir():
         raise SystemExit(f"{c.data}: no videos/ and labels/ there; python train.py --config {c.net} makes them")
     chosen = [name for name in ABLATIONS if c.rows == "all" or any(part in name for part in c.rows.split(","))]

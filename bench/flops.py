@@ -14,7 +14,7 @@ from torch import nn
 
 import model
 
-# ---- bench --------------------------------------------------------------------------------------------------------
+# ---- bench ---------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Bench(Common):
@@ -94,13 +94,16 @@ def peak(device, dtype) -> float:
     return 2e-9 * n**3 / seconds
 
 
-RATED = {  # TFLOP/s of dense bfloat16, from the data sheets; the first name that the device's own contains
+# TFLOP/s of dense bfloat16, from the data sheets; the first name that the device's own contains
+RATED = {
     "B200": 2250, "H100 PCIe": 756, "H100": 989, "H200": 989, "GH200": 989, "A100": 312, "L40S": 362, "A6000": 155, "A10": 125, "L4": 121,
     "RTX 5090": 210, "RTX 4090": 165, "RTX 3090": 71, "MI300X": 1307}
 
 
 def rated(device) -> tuple[float, str]:
-    """TFLOP/s of a device in training, and whose: the data sheet's, else those of a matrix product measured here."""
+    """TFLOP/s of a device in training, and whose: the data sheet's, else those of a matrix product
+    measured here.
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     if known := [(value, f"{part}, data sheet") for part, value in RATED.items() if re.search(rf"\b{part}\b", name)]:
         return known[0]
@@ -110,8 +113,9 @@ def rated(device) -> tuple[float, str]:
 
 
 def gflop(c: model.Config, B: int, S: int = 0, draws: int = 1, freeze: bool = False) -> float:
-    """Floating-point operations of the matrix products (2 per multiply-add) / 1e9: S denoising steps; or, if 0, a training step of B frames
-    with `draws` each, `freeze`: all but the vision encoder's."""
+    """Floating-point operations of the matrix products (2 per multiply-add) / 1e9: S denoising
+    steps; or, if 0, a training step of B frames with `draws` each, `freeze`: all but the vision
+    encoder's."""
     from torch.utils.flop_counter import FlopCounterMode
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         net, pixels, a = model.NitroGen(c), torch.zeros(B, 3, c.image, c.image), torch.zeros(B, c.horizon, len(c.actions))

@@ -1,4 +1,6 @@
-"""Is the overlay found?  240 videos on a fixed grid, clips without one, three rules: python eval.py overlay --stage locate"""
+"""Is the overlay found?  240 videos on a fixed grid, clips without one, three rules: python eval.py
+overlay --stage locate
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,16 @@ from templates import decoys, library, pads, render, xfeat
 SIZE, SECONDS = decoys.SIZE, 10                      # of the grid's videos, at FPS
 WIDTHS, OPACITIES = (0.15, 0.25, 0.35, 0.45), (0.5, 0.7, 0.85, 1.0)      # width: of the frame's
 RATES = (0.1, 0.04, 0.015)                           # bits per pixel: 2.8, 1.1 and 0.4 Mbit/s
-BACKGROUNDS = ("supertux", "freedoom", "games", "hud", "novel")          # two captures, the built-in games, two that are painted here
-RULES = ("locate", "single", "plain")                # extract.py's; single frames, SIFT and XFeat; the paper's, SIFT alone
-SHORTLIST, SPARSE = 12, 40                           # CHOICE: templates that single and plain look at closely, and points by which they are chosen
+# two captures, the built-in games, two that are painted here
+BACKGROUNDS = ("supertux", "freedoom", "games", "hud", "novel")
+# extract.py's; single frames, SIFT and XFeat; the paper's, SIFT alone
+RULES = ("locate", "single", "plain")
+# CHOICE: templates that single and plain look at closely, and points by which they are chosen
+SHORTLIST, SPARSE = 12, 40
 GRAY = 110                                           # behind the templates of single and plain
 SPARE = 7                                            # one in so many clips without an overlay is shown to single and plain, for time
-SWEEP = (0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)                     # other values of extract.SURE; below, scores are rough (extract.HOPE)
+# other values of extract.SURE; below, scores are rough (extract.HOPE)
+SWEEP = (0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 BARS = {"recall": 0.95, "misses": 0.5, "family": 0.99}                   # misses: of the plain rule's, in every cell
 
 
@@ -42,7 +48,9 @@ class Case(typing.NamedTuple):
 
 
 def grid(repeats: int = 1) -> list[Case]:
-    """Every width x opacity x rate x background once per repeat.  Any first part of the list is spread evenly over all of them."""
+    """Every width x opacity x rate x background once per repeat.  Any first part of the list is
+    spread evenly over all of them.
+    """
     cells = [(i, (i + d) % len(OPACITIES)) for d in range(len(OPACITIES)) for i in range(len(WIDTHS))]
     plans = [(n, WIDTHS[i], OPACITIES[j], RATES[(n + i + j) % 3], BACKGROUNDS[(n + i + 2 * j) % 5], (n + i + j) % 2 == 1)
              for n in range(len(RATES) * len(BACKGROUNDS) * repeats) for i, j in cells]
@@ -55,7 +63,9 @@ def nothing(count: int) -> list[Case]:
 
 
 def scene(background: str, rng, numbers):
-    """The frames `numbers` (rising) of ten seconds of a background, uint8 RGB; each seed gives others, captures are mirrored and lit."""
+    """The frames `numbers` (rising) of ten seconds of a background, uint8 RGB; each seed gives
+    others, captures are mirrored and lit.
+    """
     import cv2
     mirrored, light, start = rng.random() < 0.5, rng.uniform(0.75, 1.15), int(rng.integers(1 << 30))
     if background in ("hud", "novel"):
@@ -73,8 +83,8 @@ def scene(background: str, rng, numbers):
 
 
 def hands(rng, frames: int):
-    """What somebody does at a pad: buttons bool [frames, 16], each held for 0.1 to 0.6 s now and then; sticks [frames, 4] that go
-    from place to place, half of the time to their centre."""
+    """What somebody does at a pad: buttons bool [frames, 16], each held for 0.1 to 0.6 s now and
+    then; sticks [frames, 4] that go from place to place, half of the time to their centre."""
     buttons = np.zeros((frames, 16), bool)
     for b in range(16):
         for start in rng.integers(0, frames, rng.poisson(frames / evaluation.FPS * rng.uniform(0, 0.7))):
@@ -85,7 +95,9 @@ def hands(rng, frames: int):
 
 
 def make_case(case: Case, path: Path, pool, seed: int) -> dict:
-    """Write the case's video; returns the truth: template, family, box (x, y, w, h in px), and the bits per pixel that came out."""
+    """Write the case's video; returns the truth: template, family, box (x, y, w, h in px), and the
+    bits per pixel that came out.
+    """
     import extract
     rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
     (W, H), truth = SIZE, {"template": None, "family": None, "box": None}
@@ -143,7 +155,9 @@ def detectors() -> dict:
 
 @functools.lru_cache(4)
 def bank(detect, folder: str):
-    """Points, descriptors and owner (number in the pool) of all templates, and SPARSE of each template's rows, drawn by lot."""
+    """Points, descriptors and owner (number in the pool) of all templates, and SPARSE of each
+    template's rows, drawn by lot.
+    """
     parts = [detect(render.idle(t, GRAY)) for t in library.pool(folder).values()]
     owner, rng = np.concatenate([np.full(len(p), i) for i, (p, _) in enumerate(parts)]), np.random.default_rng(0)
     sparse = np.concatenate([np.flatnonzero(owner == i)[rng.permutation(len(p))[:SPARSE]] for i, (p, _) in enumerate(parts)])
@@ -151,11 +165,13 @@ def bank(detect, folder: str):
 
 
 def single_frames(seen, pairs, folder: str, also, bar: int) -> dict:
-    """The paper's rule: match each template with each frame, fit an affine by RANSAC, accept it from `bar` inliers.
+    """The paper's rule: match each template with each frame, fit an affine by RANSAC, accept it
+    from `bar` inliers.
 
-    Of all that pass in all frames the one with most inliers is taken (the paper leaves this open).  seen: per detector, per frame what it
-    found.  For time the frames are compared with the SHORTLIST templates that match three of them best, and with `also`, the name of the
-    right one: the choice can only help.
+    Of all that pass in all frames the one with most inliers is taken (the paper leaves this open).
+    seen: per detector, per frame what it found.  For time the frames are compared with the
+    SHORTLIST templates that match three of them best, and with `also`, the name of the right one:
+    the choice can only help.
     """
     import cv2
 
@@ -190,7 +206,9 @@ def iou(a, b) -> float:
 
 
 def try_case(case: Case, c) -> dict:
-    """Make the video of a case, let the rules look at it, write what they said as OUT/locate/NAME.json; what is there is kept."""
+    """Make the video of a case, let the rules look at it, write what they said as
+    OUT/locate/NAME.json; what is there is kept.
+    """
     import extract
     path, recipe = Path(c.out) / "locate" / f"{case.name}.json", {"seed": c.seed, "templates": Path(c.templates).name}
     kept = json.loads(path.read_text()) if path.exists() and not c.fresh else {"recipe": recipe, "rules": {}}
@@ -246,10 +264,12 @@ def picture_of(frame, result: dict):
 
 
 def locate_table(results: list) -> dict:
-    """{rule: {"recall": .., "template": .., "family": .., "false": .., "clips": .., "seconds": ..}, "cells": {(column, value): {rule: [misses, n]}}}.
+    """{rule: {"recall": .., "template": .., "family": .., "false": .., "clips": .., "seconds": ..},
+    "cells": {(column, value): {rule: [misses, n]}}}.
 
-    template, family: share of the videos with an overlay in which a rule took some template and that was the right one, or one of the right
-    family; false: clips without an overlay where it took one."""
+    template, family: share of the videos with an overlay in which a rule took some template and
+    that was the right one, or one of the right family; false: clips without an overlay where it
+    took one."""
     rules = [r for r in RULES if any(r in x["rules"] for x in results)]
     table, cells = {}, {}
     for rule in rules:
@@ -270,7 +290,9 @@ def locate_table(results: list) -> dict:
 
 
 def by_bar(results: list) -> list[tuple[float, float, int]]:
-    """(bar, recall at IoU > 0.8, false accepts) if extract.py's own bar, SURE, were another one and all else the same."""
+    """(bar, recall at IoU > 0.8, false accepts) if extract.py's own bar, SURE, were another one and
+    all else the same.
+    """
     mine = [(bool(x["truth"]["box"]), x["rules"]["locate"]) for x in results if "locate" in x["rules"]]
     there, bare = [said for box, said in mine if box], [said for box, said in mine if not box]
     return [(bar, float(np.mean([said["score"] >= bar and said.get("iou", 0) > 0.8 for said in there])) if there else float("nan"),
@@ -306,7 +328,9 @@ def print_table(table: dict) -> None:
 
 
 def locate(c) -> dict:
-    """The benchmark of localization: all cases, the tables, the bars; LOCATE.json and a sheet of the misses beside the cases' folder."""
+    """The benchmark of localization: all cases, the tables, the bars; LOCATE.json and a sheet of
+    the misses beside the cases' folder.
+    """
     import extract
     if set(c.rules.split(",")) - set(RULES) or not 0 < c.share <= 1:
         raise SystemExit(f"--rules are some of {','.join(RULES)}, and --share is above 0 and at most 1")

@@ -21,19 +21,22 @@ import numpy as np
 from bench.locate import locate
 from templates import matching, pads, render
 
-# ---- overlay: extraction against truth ---------------------------------------------------------------------------------
+# ---- overlay: extraction against truth -----------------------------------------------------------
 
 @dataclass(frozen=True)
 class Config(Many):
-    videos: tuple[str, ...] = ()        # recordings, folders of them, patterns in quotes, or @list.txt; none: record fresh ones
+    # recordings, folders of them, patterns in quotes, or @list.txt; none: record fresh ones
+    videos: tuple[str, ...] = ()
     labels: str = "data/overlay/labels" # what extract.py and parse.py wrote
     minutes: float = 6.0                # of fresh recordings, for each of the two tables
     out: str = "data/overlay"           # folder of the fresh recordings
     weights: str = "weights/parse.safetensors"  # the parser
     adapt: float = 0.0                  # then train it so many minutes on the skins, and measure again
     workers: int = os.cpu_count() or 1  # processes; 0: this one; with --ray local its CPUs
-    stage: str = "all"                  # all; or locate: only where the overlay is and which, on a fixed grid of videos
-    templates: str = "assets/skins"     # folder of skins: the second table; with --stage locate every other video shows one of them
+    # all; or locate: only where the overlay is and which, on a fixed grid of videos
+    stage: str = "all"
+    # folder of skins: the second table; with --stage locate every other video shows one of them
+    templates: str = "assets/skins"
     rules: str = "locate,single,plain"  # what looks at the videos
     nothing: int = 200                  # clips without an overlay
     share: float = 1.0                  # of the grid and of those clips, spread evenly
@@ -51,7 +54,8 @@ def main(c: Config) -> dict:
     if c.videos:
         tables["given"] = extraction_table(c.videos, c.labels, c)
     else:
-        another = ("--rate", "0.08") if importlib.util.find_spec("av") else ()      # H.264 where it can be written
+        # H.264 where it can be written
+        another = ("--rate", "0.08") if importlib.util.find_spec("av") else ()
         for name, overlays, how in (("families", ",".join(PAPER), ()), ("skins", c.templates, another)):
             videos, labels, own = f"{c.out}/{name}", f"{c.out}/{name}-labels", ("--templates", c.templates) if name == "skins" else ()
             run_stage("eval.py", "record", "--out", videos, "--minutes", str(c.minutes), "--overlays", overlays, "--player", "mixed",
@@ -76,7 +80,9 @@ COLUMNS = ("accuracy", "silence", "recall", "f1", "press_f1", "r2")
 
 
 def extraction_table(videos, labels, c: Config) -> dict:
-    """Score every recording, print the table by family, and what stands out; the matched filter is the floor."""
+    """Score every recording, print the table by family, and what stands out; the matched filter is
+    the floor.
+    """
     lost = [v for v in videos if not (Path(labels) / f"{Path(v).stem}.actions.safetensors").exists()]
     if lost:
         print(f"no actions for {len(lost)} of {len(videos)} videos (overlay not found, or not parsed yet): {', '.join(Path(v).name for v in lost)}")
@@ -123,7 +129,9 @@ def write_matched(video: str, labels: str, c: Config) -> None:
 
 
 def matched_filter(video: str, overlay: dict, template) -> dict:
-    """The tensors of nitrogen.actions/1 without any learning, the floor of every table: what parse.py's matched filters say by themselves."""
+    """The tensors of nitrogen.actions/1 without any learning, the floor of every table: what
+    parse.py's matched filters say by themselves.
+    """
     import parse
     times, maps, marks = [], [], []
     for seconds, _, _, found, stands, _ in parse.compared(video, overlay, template):
@@ -136,7 +144,9 @@ def matched_filter(video: str, overlay: dict, template) -> dict:
 
 
 def score_video(video: str, labels: str, scale: str = "percentile") -> dict:
-    """Metrics of one recording: final actions (as filter.py --scale makes them) against the recorded truth."""
+    """Metrics of one recording: final actions (as filter.py --scale makes them) against the
+    recorded truth.
+    """
     import filter
     stem = Path(video).stem
     buttons, sticks, tensors, info = filter.final_actions(Path(labels) / f"{stem}.actions.safetensors", scale)
@@ -148,7 +158,9 @@ def score_video(video: str, labels: str, scale: str = "percentile") -> dict:
 
 
 def metrics(buttons, sticks, true_buttons, true_sticks, shown) -> dict:
-    """All [T, 16] and [T, 4]; only what `shown` [20] allows is scored.  nan: nothing to score (no press, no movement)."""
+    """All [T, 16] and [T, 4]; only what `shown` [20] allows is scored.  nan: nothing to score (no
+    press, no movement).
+    """
     shown_buttons = np.flatnonzero(shown[:16])
     p, t = buttons.astype(bool)[:, shown_buttons], true_buttons.astype(bool)[:, shown_buttons]
     hit, used = (p & t).sum(0), t.sum(0) > 0
@@ -163,7 +175,9 @@ def metrics(buttons, sticks, true_buttons, true_sticks, shown) -> dict:
 
 
 def press_f1(p, t, slack: int = 1) -> float:
-    """F1 of press onsets over all buttons; each true onset is matched by at most one within +-slack frames."""
+    """F1 of press onsets over all buttons; each true onset is matched by at most one within +-slack
+    frames.
+    """
     matched = onsets = claims = 0
     for b in range(p.shape[1]):
         mine, true = (list(np.flatnonzero(np.diff(np.r_[False, x[:, b]].astype(int)) == 1)) for x in (p, t))

@@ -1,4 +1,6 @@
-"""The report of the suite: films of the best and the worst episode of each task, plots, one page of HTML."""
+"""The report of the suite: films of the best and the worst episode of each task, plots, one page of
+HTML.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,12 @@ import numpy as np
 import eval as evaluation
 from templates import library, pads, render
 
-# ---- play: films ----------------------------------------------------------------------------------------------------------
+# ---- play: films ---------------------------------------------------------------------------------
 
 def film_suite(records: list[dict], c: evaluation.Play) -> list[dict]:
-    """Films of the policy's best and worst episode of each game (--quick: of each group of games); crashed ones cannot be shown."""
+    """Films of the policy's best and worst episode of each game (--quick: of each group of games);
+    crashed ones cannot be shown.
+    """
     sets = {}
     for r in records:
         if r["player"] == "policy" and not r["crash"]:
@@ -47,7 +51,9 @@ def film_paths(job: evaluation.Job, c: evaluation.Play) -> tuple[Path, Path]:
 
 
 def film(job: evaluation.Job, c: evaluation.Play) -> float:
-    """Play an episode once more, with the pad drawn beside the picture: a video, and a strip of eight frames of it.  Returns the progress."""
+    """Play an episode once more, with the pad drawn beside the picture: a video, and a strip of
+    eight frames of it.  Returns the progress.
+    """
     import cv2
 
     video, strip = film_paths(job, c)
@@ -143,7 +149,9 @@ def png(figure) -> bytes:
 
 
 def plot_cells(report: dict) -> bytes:
-    """Bars as in the paper's figure: completed tasks by group and category with intervals; its own figures and the random pad's as marks."""
+    """Bars as in the paper's figure: completed tasks by group and category with intervals; its own
+    figures and the random pad's as marks.
+    """
     from matplotlib.figure import Figure
     figure = Figure((9, 3.6))
     ax = figure.subplots()

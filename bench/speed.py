@@ -24,14 +24,15 @@ import sim
 from bench import flops, stepping, training
 from templates import library
 
-# ---- speed: every stage on this machine, beside the published job ------------------------------------------------------------------
+# ---- speed: every stage on this machine, beside the published job --------------------------------
 
 HOURS, KEPT, VIDEOS = 71_000, 40_000, 38_739        # the paper's: of raw video; of them kept; videos
 
 
 @dataclass(frozen=True)
 class Config(Common):
-    net: str = "auto"                   # preset that is trained and played: tiny, small or paper; auto: paper on a GPU, tiny without
+    # preset that is trained and played: tiny, small or paper; auto: paper on a GPU, tiny without
+    net: str = "auto"
     clips: int = 6                      # videos of 20 s, recorded for this
     seconds: float = 5.0                # to time the training for: data, network and both
     out: str = "data/speed.json"        # the same figures
@@ -39,7 +40,9 @@ class Config(Common):
 
 
 def main(c: Config) -> list[dict]:
-    """Each stage's own functions on fresh recordings, and what the published job would take this machine."""
+    """Each stage's own functions on fresh recordings, and what the published job would take this
+    machine.
+    """
     import torch
 
     import extract
@@ -60,10 +63,12 @@ def main(c: Config) -> list[dict]:
         extract.bank_of(library.pool(), "sift")                            # made once for all videos, and kept
         for name, workers, fn in (
                 ("locate", c.workers, functools.partial(extract.label, extract.Config(out=labels))),
-                ("parse", 0, functools.partial(parse.parse_video, cfg=parse.Config(out=labels, device=device))),       # all cores as it is
+                # all cores as it is
+                ("parse", 0, functools.partial(parse.parse_video, cfg=parse.Config(out=labels, device=device))),
                 ("filter", c.workers, functools.partial(filter.filter_video, c=filter.Config(labels=labels, out=shards, validation=0)))):
             taken = for_each(functools.partial(stopwatch, fn), videos, workers, f"videos to {name}")
-            seconds[name] = float(np.median(taken)) / max(1, min(workers, len(videos)))         # the median: the first one loads what all need
+            # the median: the first one loads what all need
+            seconds[name] = float(np.median(taken)) / max(1, min(workers, len(videos)))
         rates = training.main(dataclasses.replace(train.CONFIGS[net], data=shards, device=device, seed=c.seed), c.seconds)
     print("policy and simulator", flush=True)
     brain = model.accelerate(model.NitroGen(sizes[net]).to(device).eval())
@@ -88,8 +93,9 @@ def stopwatch(fn, video: str) -> float:
 
 
 def beside_paper(rates: dict, heavier: dict, paper) -> list[dict]:
-    """Per stage, in the order of the data: units a second here, units of the published job, how often as much work each of its units is
-    as the one that was measured (heavier), and so the days that this machine alone would need."""
+    """Per stage, in the order of the data: units a second here, units of the published job, how
+    often as much work each of its units is as the one that was measured (heavier), and so the days
+    that this machine alone would need."""
     play = sum(t.seconds for name in evaluation.game_names() for t in evaluation.game(name).TASKS.values()) * evaluation.Play.seeds * evaluation.FPS
     frames = HOURS * 3600 * evaluation.FPS
     jobs = {"locate": (VIDEOS, "videos", f"{VIDEOS:,} videos, {HOURS:,} h"), "parse": (frames, "frames", f"{HOURS:,} h at {evaluation.FPS} frames/s"),

@@ -41,8 +41,9 @@ def main(cfg: Config) -> None:
 
 
 def time_frames(env: sim.GameEnv, player, cfg: Config) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Seconds for all steps; then, for as many more frames, each one's seconds within the clock, of CPU time of the game and its X server,
-    and of our own: looking these up takes half a millisecond a frame where there are many threads."""
+    """Seconds for all steps; then, for as many more frames, each one's seconds within the clock, of
+    CPU time of the game and its X server, and of our own: looking these up takes half a millisecond
+    a frame where there are many threads."""
     rows = []
 
     def timed(*args):

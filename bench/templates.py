@@ -1,4 +1,6 @@
-"""Overlay images per second, and what localization takes among many templates: python extract.py bench"""
+"""Overlay images per second, and what localization takes among many templates: python extract.py
+bench
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,14 @@ class Config(Common):
     videos: tuple[str, ...] = ()            # also: CPU seconds to look for the overlay of each of these
     size: int = 256                         # px: the overlay is scaled to fit into a square of this side
     images: int = 20                        # random states per template
-    pool: int = len(TEMPLATES)              # templates to look among; beyond the built-in ones, recoloured copies of them
+    # templates to look among; beyond the built-in ones, recoloured copies of them
+    pool: int = len(TEMPLATES)
 
 
 def crowd(n: int) -> library.Pool:
-    """n templates: the built-in ones, then copies of them in other colours: the hardest that there are to tell apart."""
+    """n templates: the built-in ones, then copies of them in other colours: the hardest that there
+    are to tell apart.
+    """
     names, copies = list(TEMPLATES), {}
     for i in range(n - len(names)):
         copy, source = i // len(names) + 1, library.builtin(names[i % len(names)])
@@ -35,7 +40,9 @@ def crowd(n: int) -> library.Pool:
 
 
 def main(cfg: Config) -> float:
-    """Overlay images drawn per second of one core, over all templates: 3 of 16 buttons pressed, sticks anywhere; and what localization takes."""
+    """Overlay images drawn per second of one core, over all templates: 3 of 16 buttons pressed,
+    sticks anywhere; and what localization takes.
+    """
     expect(cfg, size=(8, 4096), images=(1, 1e6), pool=(1, 1e5))
     rng, spent, shown = np.random.default_rng(cfg.seed), 0.0, list(library.templates().values())
     for t in shown:

@@ -8,13 +8,15 @@ import time
 import train
 from bench import flops
 
-# ---- bench -----------------------------------------------------------------------------------------------------------------
+# ---- bench ---------------------------------------------------------------------------------------
 
 Config = train.CONFIGS
 
 
 def main(c: train.Config, seconds: float = 10) -> dict:
-    """Samples per second of the data alone, of the model alone and of both; MFU: the network's arithmetic in the device's peak."""
+    """Samples per second of the data alone, of the model alone and of both; MFU: the network's
+    arithmetic in the device's peak.
+    """
     if not c.data:
         raise SystemExit("bench needs shards: --data DIR")
     c = dataclasses.replace(c, steps=10**9)                # as long as it takes
@@ -24,7 +26,8 @@ def main(c: train.Config, seconds: float = 10) -> dict:
         ready = [[train.augment(images, m.image, c), *rest] for images, *rest in (next(data) for _ in range(c.batch // (w.size * micro)))]
 
         def rate(f, frames: int, first: int = 1) -> float:
-            for _ in range(first):                         # compiles and fills caches; or empties the queue of what was decoded before
+            # compiles and fills caches; or empties the queue of what was decoded before
+            for _ in range(first):
                 f()
             began, calls = w.wait(), 0
             while calls < 3 or not w.any(time.time() - began > seconds)[0]:

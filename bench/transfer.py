@@ -22,7 +22,7 @@ import numpy as np
 import eval as evaluation
 from bench import report
 
-# ---- transfer: is it worth to have seen other games? (paper section 3) -----------------------------------------------------
+# ---- transfer: is it worth to have seen other games? (paper section 3) ---------------------------
 
 @dataclass(frozen=True)
 class Config(Many):
@@ -34,7 +34,9 @@ class Config(Many):
     steps: int = 1500                   # of each training on the held-out game: the same data and compute for both
     repeats: int = 3                    # seeds of each training
     seeds: int = 10                     # episodes per task and training
-    data: str = ""                      # folder of videos/, and labels/ or true actions beside them, to take demonstrations from; empty: record and parse
+    # folder of videos/, and labels/ or true actions beside them, to take demonstrations from;
+    # empty: record and parse
+    data: str = ""
     out: str = "data/transfer"          # folder
     workers: int = os.cpu_count() or 1  # processes; 0: this one; with --ray local its CPUs
 
@@ -43,7 +45,9 @@ ARMS = ("from scratch", "fine-tuned")
 
 
 def main(c: Config) -> dict:
-    """Pretrain on the other games; train on ever more of the held-out one, from there and from scratch; play; draw.  Finished parts are skipped."""
+    """Pretrain on the other games; train on ever more of the held-out one, from there and from
+    scratch; play; draw.  Finished parts are skipped.
+    """
     hours = sorted(float(h) for h in c.hours.split(",") if re.fullmatch(r"\d+\.?\d*|\.\d+", h))
     if not len(set(hours)) == len(c.hours.split(",")) or hours[0] == 0 or c.repeats < 1 or c.seeds < 1:
         raise SystemExit(f"--hours {c.hours} --repeats {c.repeats} --seeds {c.seeds}: expected numbers above 0, as in --hours 0.25,0.5,1 --repeats 3 --seeds 10")
@@ -103,9 +107,11 @@ def played(run: str, c: Config) -> list:
 
 
 def resampled(scores, draws: int = 2000) -> np.ndarray:
-    """[draws, arm, 2]: means of scores [arm, training, task, level, 2] over trainings and levels drawn anew.
+    """[draws, arm, 2]: means of scores [arm, training, task, level, 2] over trainings and levels
+    drawn anew.
 
-    What one training plays is no independent sample, and neither is what is played on one level: both are drawn, the levels for both arms alike.
+    What one training plays is no independent sample, and neither is what is played on one level:
+    both are drawn, the levels for both arms alike.
     """
     rng, (arms, trainings, tasks, levels, _) = np.random.default_rng(0), scores.shape
     training, level = rng.integers(trainings, size=(draws, arms, trainings, 1, 1)), rng.integers(levels, size=(draws, 1, 1, tasks, levels))
@@ -113,13 +119,17 @@ def resampled(scores, draws: int = 2000) -> np.ndarray:
 
 
 def relative(means) -> np.ndarray:
-    """[..., 2]: gain of the second arm over the first, of means [..., arm, 2]; infinite from nothing, 0 from nothing to nothing."""
+    """[..., 2]: gain of the second arm over the first, of means [..., arm, 2]; infinite from
+    nothing, 0 from nothing to nothing.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num(means[..., 1, :] / means[..., 0, :] - 1, nan=0.0, posinf=np.inf)
 
 
 def transfer_curve(results: dict, root: Path, c: Config) -> dict:
-    """Progress and success over hours of data, 95 % intervals over trainings (from one pretraining) and levels: printed, transfer.json, transfer.png."""
+    """Progress and success over hours of data, 95 % intervals over trainings (from one pretraining)
+    and levels: printed, transfer.json, transfer.png.
+    """
     from matplotlib.figure import Figure
     hours, tasks = sorted({h for h, _ in results}), list(evaluation.game(c.held_out).TASKS)
     floor = np.mean([evaluation.within(evaluation.Job("random", c.held_out, t, 10_000 + s))["progress"] for t in tasks for s in range(c.seeds)])

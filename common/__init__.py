@@ -1,4 +1,6 @@
-"""What all stages agree on.  Every stage imports it before numpy, OpenCV and torch, since it sets what these read when they are loaded."""
+"""What all stages agree on.  Every stage imports it before numpy, OpenCV and torch, since it sets
+what these read when they are loaded.
+"""
 
 import os
 import sys
@@ -13,7 +15,9 @@ class Fault(RuntimeError):
 
 
 def ended_by(kind, e, trace) -> None:
-    """What a stage says of Ctrl-C during the seconds of its imports, and of a package that is missing."""
+    """What a stage says of Ctrl-C during the seconds of its imports, and of a package that is
+    missing.
+    """
     if kind is KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     elif kind is ModuleNotFoundError and e.name in PACKAGES:
@@ -30,9 +34,12 @@ def attempt(call) -> tuple:
         return None, e
 
 
-if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == ROOT:       # a stage starts
+# a stage starts
+if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == ROOT:
     sys.excepthook = ended_by
 
-# Threads that spin while they wait take the core from those they wait for: on two shared cores, twenty times slower.
+# Threads that spin while they wait take the core from those they wait for: on two shared cores,
+# twenty times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")             # read once, when torch loads OpenMP
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 25))     # once, when cv2 is loaded: a picture's header may ask for any memory
+# once, when cv2 is loaded: a picture's header may ask for any memory
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 25))

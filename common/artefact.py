@@ -1,8 +1,8 @@
 """What one stage hands to the next: safetensors that describe themselves.
 
-FORMATS says, per format, each tensor's dtype, dimensions, unit and range; SAID what the description in the header holds.
-write() checks and appears whole; read() checks, and says in one line what is wrong and which command makes the file again.
-A new artefact: add it here, and to MAKER.
+FORMATS says, per format, each tensor's dtype, dimensions, unit and range; SAID what the description
+in the header holds. write() checks and appears whole; read() checks, and says in one line what is
+wrong and which command makes the file again. A new artefact: add it here, and to MAKER.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ BUTTONS = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "SOUTH", "EAST", "
            "LEFT_SHOULDER", "RIGHT_SHOULDER", "LEFT_TRIGGER", "RIGHT_TRIGGER",
            "LEFT_THUMB", "RIGHT_THUMB", "BACK", "START")
 STICKS = ("LEFT_X", "LEFT_Y", "RIGHT_X", "RIGHT_Y")
-AGREES = 0.5            # CHOICE: a button or stick is trusted from this agreement of its reading with the frames on, see matching.Agreement
-HELD = 0.9              # CHOICE: a button that is down for more of a video, as few are (an accelerator), must agree better:
+# CHOICE: a button or stick is trusted from this agreement of its reading with the frames on, see
+# matching.Agreement
+AGREES = 0.5
+# CHOICE: a button that is down for more of a video, as few are (an accelerator), must agree better:
+HELD = 0.9
 HELD_AGREES = 0.8
 MENU = [BUTTONS.index("BACK"), BUTTONS.index("START")]
 FRAME = 256                                    # side of the square RGB frame that the policy sees, px
@@ -72,8 +75,9 @@ FORMATS = {
     "nitrogen.features/1": None,
     "nitrogen.state/1": None,                  # what train.py needs to resume
 }
-# And what the description says: a type, (least, most) of a number, [of each], [of the first, of the second, ...], {name: of its value};
-# {"name?": may be missing}, {(names): no others}, {str: any name}.
+# And what the description says: a type, (least, most) of a number, [of each], [of the first, of the
+# second, ...], {name: of its value}; {"name?": may be missing}, {(names): no others}, {str: any
+# name}.
 N, RATE = (-1e9, 1e9), (0.01, 1e4)
 SAID = {
     "nitrogen.overlay/1": {"found?": bool, "template?": str, "family?": str, "reason?": str, "inliers?": N, "score?": N, "nearest?": [N],
@@ -97,7 +101,8 @@ MAKER = {"overlay": "python extract.py VIDEO", "actions": "python parse.py VIDEO
 def write(path, tensors: dict, format: str, **info) -> None:
     """Write numpy tensors and a JSON description atomically: a reader never sees half a file.
 
-    `info` must be JSON-able; dimensions, dtypes and units are added.  The file appears under its name only when complete.
+    `info` must be JSON-able; dimensions, dtypes and units are added.  The file appears under its
+    name only when complete.
     """
     from safetensors.numpy import save_file
     spec = FORMATS[format] or {}
@@ -117,7 +122,9 @@ def write_bytes(path, blob: bytes) -> None:
 
 
 def in_folder(path) -> Path:
-    """A path to write to, in a folder that exists from now on; SystemExit with one line where there can be none."""
+    """A path to write to, in a folder that exists from now on; SystemExit with one line where there
+    can be none.
+    """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -127,7 +134,9 @@ def in_folder(path) -> Path:
 
 @contextlib.contextmanager
 def replacing(path):
-    """A temporary name in the same folder to write to; flushed and renamed to `path` at the end, removed after an error."""
+    """A temporary name in the same folder to write to; flushed and renamed to `path` at the end,
+    removed after an error.
+    """
     path = in_folder(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -161,7 +170,9 @@ def check(tensors: dict, spec: dict) -> str | None:
 
 
 def amiss(value, pattern, where: str = "it") -> str | None:
-    """The first thing in a description that is not as the pattern (see SAID) says, in words, or None."""
+    """The first thing in a description that is not as the pattern (see SAID) says, in words, or
+    None.
+    """
     if isinstance(pattern, tuple):
         fits, wanted = type(value) in (int, float) and pattern[0] <= value <= pattern[1], f"a number in {pattern[0]:g}..{pattern[1]:g}"
     elif isinstance(pattern, list):
@@ -209,8 +220,9 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
 
 
 def doubtful(agreement: dict, pressed) -> list[str]:
-    """What of a parsed video cannot be trusted, buttons and sticks (LEFT, RIGHT) by name: what agrees too little with the frames, and
-    buttons that are down nearly always without a clear sign.  agreement: of the metadata of its actions; pressed: bool [T, 16]."""
+    """What of a parsed video cannot be trusted, buttons and sticks (LEFT, RIGHT) by name: what
+    agrees too little with the frames, and buttons that are down nearly always without a clear sign.
+    agreement: of the metadata of its actions; pressed: bool [T, 16]."""
     down = dict(zip(BUTTONS, pressed.mean(0) if len(pressed) else np.zeros(16)))
     return [name for name, value in agreement.items() if value < (HELD_AGREES if down.get(name, 0) > HELD else AGREES)]
 
@@ -224,8 +236,8 @@ def mapped(path, name: str) -> np.ndarray:
 
 
 def finished(path, format: str, recipe: dict, fresh: bool = False) -> bool:
-    """True if `path` already holds this very result.  A broken file is made anew, and one of another recipe in which nothing was found; else
-    another recipe's is refused."""
+    """True if `path` already holds this very result.  A broken file is made anew, and one of
+    another recipe in which nothing was found; else another recipe's is refused."""
     if fresh or not Path(path).exists():
         return False
     try:

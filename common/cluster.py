@@ -17,15 +17,19 @@ from common.pictures import VIDEOS
 
 
 def start_ray(address: str, workers: int, gpus: int):
-    """The module ray, connected: to a fresh cluster of `workers` CPUs on this machine that only this machine reaches, or to a running one."""
+    """The module ray, connected: to a fresh cluster of `workers` CPUs on this machine that only
+    this machine reaches, or to a running one.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")               # it would report to its makers
     if address == "local":
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"           # read by the import: 127.0.0.1, as by default on Windows and macOS
+        # read by the import: 127.0.0.1, as by default on Windows and macOS
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
     except ImportError:
         raise SystemExit("--ray needs Ray: pip install ray") from None
-    env = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}        # a task holds one CPU; one bar is enough
+    # a task holds one CPU; one bar is enough
+    env = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     options = {"logging_level": "error", "log_to_driver": False, "runtime_env": {"env_vars": env}}
     try:
         if address == "local":
@@ -46,7 +50,9 @@ def start_ray(address: str, workers: int, gpus: int):
 
 
 def over_ray(ray, fn, items, gpus: int):
-    """Yield (item, result, error) as they finish.  What fails, or whose worker dies, runs once more; at most two tasks a CPU are out."""
+    """Yield (item, result, error) as they finish.  What fails, or whose worker dies, runs once
+    more; at most two tasks a CPU are out.
+    """
     from tqdm import tqdm
     call = fn if isinstance(fn, functools.partial) else functools.partial(fn)
     args, named = [portable(v) for v in call.args], {k: portable(v) for k, v in call.keywords.items()}
@@ -75,7 +81,9 @@ def over_ray(ray, fn, items, gpus: int):
 
 
 def by_name(thing) -> tuple[str, str]:
-    """(module, name) of a function or class; of what the running command defines, its file's name, which another process can import."""
+    """(module, name) of a function or class; of what the running command defines, its file's name,
+    which another process can import.
+    """
     main = thing.__module__ == "__main__"
     return Path(sys.modules["__main__"].__file__).stem if main else thing.__module__, thing.__name__
 
@@ -88,7 +96,8 @@ def portable(value):
 def ray_task(folder: str, work: tuple, item) -> tuple:
     """In a Ray worker: (result, error, what was printed) of the named function on an item.
 
-    By name and plain values: Ray's own way copies what the running command defines, and cannot where a function has a cache."""
+    By name and plain values: Ray's own way copies what the running command defines, and cannot
+    where a function has a cache."""
     def unpack(v):
         return getattr(importlib.import_module(v["class"][0]), v["class"][1])(**v["fields"]) if isinstance(v, dict) and "class" in v else v
 
@@ -97,4 +106,5 @@ def ray_task(folder: str, work: tuple, item) -> tuple:
         module, name, args, named = work
         return getattr(importlib.import_module(module), name)(*map(unpack, args), item, **{k: unpack(v) for k, v in named.items()})
     with io.StringIO() as said, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        return *attempt(call), said.getvalue()                          # a SystemExit as a value: Ray would take it for the worker's end
+        # a SystemExit as a value: Ray would take it for the worker's end
+        return *attempt(call), said.getvalue()

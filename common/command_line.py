@@ -18,7 +18,7 @@ import common
 from common import ROOT, artefact
 from common.pictures import expand
 
-# ---- command line: generated from a dataclass -----------------------------------------------------------
+# ---- command line: generated from a dataclass ----------------------------------------------------
 
 @dataclass(frozen=True)
 class Common:
@@ -32,7 +32,9 @@ class Common:
 class Many(Common):
     """And those of the stages that work through many items (for_each)."""
     workers: int = 1                # processes; 0: this one, for a debugger; with --ray local its CPUs
-    ray: str = ""                   # host:port or ray://host:port of a Ray cluster (all paths, and this folder, on storage that it shares), or local
+    # host:port or ray://host:port of a Ray cluster (all paths, and this folder, on storage that it
+    # shares), or local
+    ray: str = ""
 
     @property
     def flags(self) -> tuple:
@@ -44,24 +46,28 @@ INCIDENTAL = {"device", "fresh", "videos", "nitrogen", "out", "workers", "ray", 
 
 
 def recipe_of(cfg, *sources) -> dict:
-    """What decides a result: the Config's fields, less those that only say where and how fast, and the inputs."""
+    """What decides a result: the Config's fields, less those that only say where and how fast, and
+    the inputs.
+    """
     return {**{k: v for k, v in dataclasses.asdict(cfg).items() if k not in INCIDENTAL},
             "source": [artefact.source(p) for p in sources]}
 
 
 def expect(cfg, **bounds) -> None:
-    """SystemExit with one line if a number among the Config's fields is not within its (least, most)."""
+    """SystemExit with one line if a number among the Config's fields is not within its (least,
+    most).
+    """
     for name, (least, most) in bounds.items():
         if not least <= (v := getattr(cfg, name)) <= most:                  # NaN is neither
             raise SystemExit(f"--{name.replace('_', '-')} {v:g}: expected " + (f"{least:g} to {most:g}" if most < math.inf else f"at least {least:g}"))
 
 
 def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
-    """Run one of `commands`: name -> (Config class or dict of presets, function(cfg)), or the name of
-    a file that is imported only then, see `opened`; "" is the default.  inspect: for --inspect.
+    """Run one of `commands`: name -> (Config class or dict of presets, function(cfg)), or the name
+    of a file that is imported only then, see `opened`; "" is the default.  inspect: for --inspect.
 
-    Flags come from the dataclass's fields, their help from the trailing comments.  Fields of type tuple[str, ...]
-    are positional, except `command`: what follows `--`.
+    Flags come from the dataclass's fields, their help from the trailing comments.  Fields of type
+    tuple[str, ...] are positional, except `command`: what follows `--`.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     rest = ()
@@ -75,7 +81,8 @@ def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
     name = argv.pop(0) if named else ""
     presets, run = opened(commands.get(name, (Common, None)))
     presets = presets if isinstance(presets, dict) else {"default": presets()}
-    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)                     # --help tells the defaults of the preset that is asked for
+    # --help tells the defaults of the preset that is asked for
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     asked.add_argument("--config", nargs="?")
     first = presets.get(asked.parse_known_args(argv)[0].config, next(iter(presets.values())))
     others = [c for c in commands if c]
@@ -84,7 +91,8 @@ def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
                                      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     wants = any(f.name == "command" for f in dataclasses.fields(first))
     put = "; put -- before the game's command" if wants and not rest else ""
-    parser.error = lambda message: sys.exit(f"{parser.prog}: {message}{put if 'unrecognized' in message else ''} (see --help)")       # one line, status 1
+    # one line, status 1
+    parser.error = lambda message: sys.exit(f"{parser.prog}: {message}{put if 'unrecognized' in message else ''} (see --help)")
     parser.add_argument("--inspect", metavar="FILE", help="print what an artefact is, and stop")
     if len(presets) > 1:
         parser.add_argument("--config", choices=presets, default=next(iter(presets)), help="preset (default: %(default)s)")
@@ -122,7 +130,9 @@ def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
 
 
 def opened(command) -> tuple:
-    """(Config class or presets, function) of a command; "bench.speed" names a file of another folder: its Config and main; "file:name": its Name, or else its Config, and name."""
+    """(Config class or presets, function) of a command; "bench.speed" names a file of another
+    folder: its Config and main; "file:name": its Name, or else its Config, and name.
+    """
     if isinstance(command, tuple):
         return command
     file, _, name = command.partition(":")
@@ -131,18 +141,24 @@ def opened(command) -> tuple:
 
 
 def wing(file: str):
-    """The module of a file that no stage needs but for one of its options: imported when that is asked for."""
+    """The module of a file that no stage needs but for one of its options: imported when that is
+    asked for.
+    """
     return importlib.import_module(file)
 
 
 def about(doc: str, name: str, run) -> str:
-    """What --help says: all of a stage, or of one of its commands what its function says and its lines in the stage's examples."""
+    """What --help says: all of a stage, or of one of its commands what its function says and its
+    lines in the stage's examples.
+    """
     lines = re.findall(rf"^ +python \S+ {name}\b.*$", doc, re.M)
     return doc if not name else "\n\n".join(filter(None, [pyinspect.getdoc(run) or "", "\n".join(lines)]))
 
 
 def field_comments(cls) -> dict:
-    """Field name -> its comment, behind it or in the lines above it, over a dataclass and its bases."""
+    """Field name -> its comment, behind it or in the lines above it, over a dataclass and its
+    bases.
+    """
     out = {}
     for c in reversed(cls.__mro__[:-1]):
         # inspect.getsource of a class would parse its whole file, at every start
@@ -158,7 +174,8 @@ def field_comments(cls) -> dict:
 
 
 def shipped(path: str) -> str:
-    """A path as it was given, or else the same in the project: weights/ is found from any folder."""
+    """A path as it was given, or else the same in the project: weights/ is found from any folder.
+    """
     return str(ROOT / path) if not Path(path).exists() and (ROOT / path).exists() else path
 
 

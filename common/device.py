@@ -38,11 +38,12 @@ def autocast(device: str):
     return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=fast)
 
 
-# ---- faster playing -----------------------------------------------------------------------------------------------
+# ---- faster playing ------------------------------------------------------------------------------
 
 class Packed(nn.Module):
-    """A linear layer or convolution whose weight oneDNN has packed once for this CPU: two to three times as fast as torch's own in float32.
-    gelu: "none" or "tanh": a GELU of this approximation follows, done on the way out."""
+    """A linear layer or convolution whose weight oneDNN has packed once for this CPU: two to three
+    times as fast as torch's own in float32. gelu: "none" or "tanh": a GELU of this approximation
+    follows, done on the way out."""
 
     def __init__(self, weight, bias=None, conv: nn.Conv2d | None = None, gelu: str = ""):
         super().__init__()
@@ -56,12 +57,15 @@ class Packed(nn.Module):
 
 
 def packs(dtype) -> bool:
-    """Whether oneDNN multiplies in this precision on this CPU: bfloat16 needs AVX-512 or its like."""
+    """Whether oneDNN multiplies in this precision on this CPU: bfloat16 needs AVX-512 or its like.
+    """
     return torch.backends.mkldnn.is_available() and (dtype == torch.float32 or dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class Graphed:
-    """CUDA graphs of `denoise`, one per batch size and number of steps: the GPU replays a chunk without waiting for Python."""
+    """CUDA graphs of `denoise`, one per batch size and number of steps: the GPU replays a chunk
+    without waiting for Python.
+    """
 
     def __init__(self, f):
         self.f, self.graphs = f, {}

@@ -11,7 +11,7 @@ from common import artefact, attempt
 import cv2
 import numpy as np
 
-# ---- video files ------------------------------------------------------------------------------------------
+# ---- video files ---------------------------------------------------------------------------------
 
 def open_video(path):
     """cv2.VideoCapture of a readable video; SystemExit with one line otherwise."""
@@ -38,10 +38,12 @@ def video_facts(path) -> dict:
 
 
 def read_video(path, only=None, jump: int = 0):
-    """Yield (index, seconds, RGB uint8 [h, w, 3]) in order, in one pass; `only`: the wanted indices.  seconds: the frame's own time stamp, so
-    that frames may come unevenly; index / frames per second where the file gives none that grow.
+    """Yield (index, seconds, RGB uint8 [h, w, 3]) in order, in one pass; `only`: the wanted
+    indices.  seconds: the frame's own time stamp, so that frames may come unevenly; index / frames
+    per second where the file gives none that grow.
 
-    jump: a wanted frame that lies further ahead is sought, not decoded up to; in files with uneven time stamps it may be a neighbour.
+    jump: a wanted frame that lies further ahead is sought, not decoded up to; in files with uneven
+    time stamps it may be a neighbour.
     """
     import cv2
     video, fps = open_video(path), video_facts(path)["fps"]
@@ -65,7 +67,9 @@ def read_video(path, only=None, jump: int = 0):
 
 
 class VideoWriter:
-    """mp4 file (mp4v, what OpenCV's wheels can write); takes its name only when closed without an error."""
+    """mp4 file (mp4v, what OpenCV's wheels can write); takes its name only when closed without an
+    error.
+    """
 
     def __init__(self, path, fps: float, width: int, height: int, codec: str = "mp4v"):
         import cv2
@@ -102,10 +106,11 @@ class VideoWriter:
 
 
 class RatedWriter(VideoWriter):
-    """mp4 file of so many bits per pixel: H.264 where the package `av` is installed, else OpenCV's VP9 (ten times slower).
+    """mp4 file of so many bits per pixel: H.264 where the package `av` is installed, else OpenCV's
+    VP9 (ten times slower).
 
-    OpenCV has no flag for the rate, but asks for 2^30 bits a second at most: the more frames a second the file declares, the fewer
-    bits for each; `faithful` refuses that.
+    OpenCV has no flag for the rate, but asks for 2^30 bits a second at most: the more frames a
+    second the file declares, the fewer bits for each; `faithful` refuses that.
     """
 
     def __init__(self, path, size, rate: float, faithful: bool = True, fps: int = 30):
@@ -140,15 +145,17 @@ def write_png(path, rgb) -> None:
     artefact.write_bytes(path, cv2.imencode(".png", rgb[..., ::-1])[1].tobytes())
 
 
-# ---- many inputs ------------------------------------------------------------------------------------------
+# ---- many inputs ---------------------------------------------------------------------------------
 
-VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".ts")        # what counts as a video in a folder
+# what counts as a video in a folder
+VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".ts")
 
 
 def expand(paths) -> tuple[str, ...]:
-    """Videos as a user gives them -> files: a file stays, a folder becomes the videos in it (sorted, without the previews of parse.py),
-    a pattern what it matches, @list.txt the lines of that file.  A file that does not exist stays too: for_each names it.
-    Outputs are named after the video: two of one name are refused."""
+    """Videos as a user gives them -> files: a file stays, a folder becomes the videos in it
+    (sorted, without the previews of parse.py), a pattern what it matches, @list.txt the lines of
+    that file.  A file that does not exist stays too: for_each names it. Outputs are named after the
+    video: two of one name are refused."""
     files, named = [], {}
     for p in map(str, paths):
         found = [p]
@@ -185,7 +192,7 @@ def sample(video, n: int):
     return [f for f, _ in got], [i for _, i in got], count
 
 
-# ---- pictures to look at ---------------------------------------------------------------------------------------
+# ---- pictures to look at -------------------------------------------------------------------------
 
 def tile(images, columns, gap=6):
     """RGB images in rows, over dark gray."""

@@ -1,4 +1,6 @@
-"""What the training loops share: a run that can be stopped and goes on, batches from worker processes."""
+"""What the training loops share: a run that can be stopped and goes on, batches from worker
+processes.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ from tqdm import tqdm
 
 
 class Training:
-    """A training run that can be stopped and resumed: parameters by name, their optimizer, and how far it is.  parse.py's is one too.
+    """A training run that can be stopped and resumed: parameters by name, their optimizer, and how
+    far it is.  parse.py's is one too.
 
-    A kind of training adds `step(batch)` -> losses, `rate()`, and in `changing` what else its steps change.
+    A kind of training adds `step(batch)` -> losses, `rate()`, and in `changing` what else its steps
+    change.
     """
 
     def __init__(self, cfg, params: dict, optimizer, steps: float, recipe: dict):
@@ -30,7 +34,8 @@ class Training:
                         for k, p in params.items()}
         optimizer.state.update((p, self.moments[k]) for k, p in params.items())
         self.steps, self.seconds = 0, 0.0
-        free = ("steps", "images", "minutes", "threads", "workers", "validation", "init", "backgrounds")     # may change from call to call; of the last two the path
+        # may change from call to call; of the last two the path
+        free = ("steps", "images", "minutes", "threads", "workers", "validation", "init", "backgrounds")
         self.recipe = json.loads(json.dumps({k: v for k, v in recipe.items() if k not in free}))
 
     def tensors(self) -> dict:
@@ -74,8 +79,9 @@ class Training:
         self.steps += 1
 
     def follow(self, feed, say) -> bool:
-        """Train on the batches that `feed(first item, number of items)` yields, to the end of the run; say(mean losses) is shown beside the
-        bar.  What was learned is saved every minute.  False: this run was finished already."""
+        """Train on the batches that `feed(first item, number of items)` yields, to the end of the
+        run; say(mean losses) is shown beside the bar.  What was learned is saved every minute.
+        False: this run was finished already."""
         if self.share() >= 1 and Path(self.cfg.out).exists():
             print(f"{self.cfg.out}: finished already; more --minutes, --steps or --images go on from there")
             return False
@@ -100,7 +106,8 @@ class Training:
 def batches(data, first: int, count: int, size: int, workers: int = 0):
     """Batches of items first .. first + count - 1, in order, drawn by `workers` processes."""
     import torch
-    more = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}         # forked from a process with threads, a drawer may hang
+    # forked from a process with threads, a drawer may hang
+    more = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}
     loader = torch.utils.data.DataLoader(data, size, sampler=range(first, first + count), num_workers=workers, **more)
     with sigint_held_back():                    # they leave Ctrl-C to us
         return iter(loader)

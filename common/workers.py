@@ -18,10 +18,12 @@ from common.cluster import over_ray, start_ray
 
 
 def for_each(fn, items, workers: int = 0, what: str = "videos", ray: str = "", gpus: int = 0, summary=None) -> list:
-    """[fn(item) for item in items] with one progress bar: over worker processes, over the Ray cluster at `ray`, or here (0 workers, or one item).
+    """[fn(item) for item in items] with one progress bar: over worker processes, over the Ray
+    cluster at `ray`, or here (0 workers, or one item).
 
-    A failure (also a crash of the worker) is reported and does not stop the rest; summary(results of the others) is called before
-    SystemExit names all that failed.  `fn` must be picklable unless it runs here; equal items run once.  gpus: that a task on Ray holds.
+    A failure (also a crash of the worker) is reported and does not stop the rest; summary(results
+    of the others) is called before SystemExit names all that failed.  `fn` must be picklable unless
+    it runs here; equal items run once.  gpus: that a task on Ray holds.
     """
     from tqdm import tqdm
     items = list(dict.fromkeys(items))
@@ -53,8 +55,8 @@ def for_each(fn, items, workers: int = 0, what: str = "videos", ray: str = "", g
 
 
 def over_processes(fn, items, workers: int):
-    """Yield (item, result, error) as they finish.  If a worker dies, what ran just then runs again, each item in a process of its own, and
-    the rest goes on."""
+    """Yield (item, result, error) as they finish.  If a worker dies, what ran just then runs again,
+    each item in a process of its own, and the rest goes on."""
     import multiprocessing
     pool_of = functools.partial(concurrent.futures.ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
     call, todo = functools.partial(interruptible, fn), list(reversed(items))
@@ -67,7 +69,8 @@ def over_processes(fn, items, workers: int):
                 try:
                     while alive and (todo or running):
                         while todo and len(running) < workers:
-                            with sigint_held_back():                    # a process that begins here begins with it held back
+                            # a process that begins here begins with it held back
+                            with sigint_held_back():
                                 future = pool.submit(call, todo[-1])
                             running[future] = todo.pop()
                         for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
@@ -92,12 +95,15 @@ def over_processes(fn, items, workers: int):
 
 @contextlib.contextmanager
 def sigint_held_back():
-    """Ctrl-C reaches this thread at the end, and a process that is started here only if it lets it through (not on Windows)."""
+    """Ctrl-C reaches this thread at the end, and a process that is started here only if it lets it
+    through (not on Windows).
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing import resource_tracker
-    resource_tracker.ensure_running()                                   # else it begins with the first process, and lets signals through again
+    # else it begins with the first process, and lets signals through again
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -109,7 +115,9 @@ interrupted = threading.Event()                                         # in a w
 
 
 def begin_worker() -> None:
-    """In a process that works for another (`over_processes`): a terminal sends Ctrl-C to it too, and between two items that must not end in a traceback."""
+    """In a process that works for another (`over_processes`): a terminal sends Ctrl-C to it too,
+    and between two items that must not end in a traceback.
+    """
     signal.signal(signal.SIGINT, lambda *_: interrupted.set())
     end_with_parent()                                                   # its thread leaves Ctrl-C to this one, which still holds it back
     if hasattr(signal, "pthread_sigmask"):
@@ -117,14 +125,17 @@ def begin_worker() -> None:
 
 
 def end_with_parent() -> None:
-    """In a process that multiprocessing began: it ends when the one that began it has, however (kill -9, no memory left).  Else a worker
-    waits for more for ever: it holds the other end of its own queue."""
+    """In a process that multiprocessing began: it ends when the one that began it has, however
+    (kill -9, no memory left).  Else a worker waits for more for ever: it holds the other end of its
+    own queue."""
     import multiprocessing
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def interruptible(fn, item):
-    """fn(item) in such a process: Ctrl-C raises KeyboardInterrupt here and nowhere else, at once if it came before."""
+    """fn(item) in such a process: Ctrl-C raises KeyboardInterrupt here and nowhere else, at once if
+    it came before.
+    """
     idle = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if interrupted.is_set():

@@ -2,8 +2,8 @@
 
     python games/cavern.py [--task wisps|doors|shards] [--seed N]
 
-Left stick or d-pad: walk; down: drop through a ledge. SOUTH: jump, and once more in the air. RIGHT_SHOULDER: dash.
-WEST: the blade of frost. NORTH: the blade of flame.
+Left stick or d-pad: walk; down: drop through a ledge. SOUTH: jump, and once more in the air.
+RIGHT_SHOULDER: dash. WEST: the blade of frost. NORTH: the blade of flame.
 """
 
 import console
@@ -35,8 +35,10 @@ TASKS = {
     "shards": Task("Shatter thirteen crystals by dashing through them.", "specific", 26),
 }
 CAVES, WISPS, SHARDS = 7, 13, 13
-ROWS, COLUMNS, FLOOR, BALCONY = 9, 17, 7, 4                     # tiles: the size of a cave, the rows at which its doors stand
-RUN, JUMP, AGAIN, GRAVITY = 165, 410, 380, 1000                 # px and seconds from here on; both jumps together: 155 px high
+# tiles: the size of a cave, the rows at which its doors stand
+ROWS, COLUMNS, FLOOR, BALCONY = 9, 17, 7, 4
+# px and seconds from here on; both jumps together: 155 px high
+RUN, JUMP, AGAIN, GRAVITY = 165, 410, 380, 1000
 DASH, DASHING, REST = 430, 0.2, 0.45                            # speed, how long, and until the next
 WISP_HP, HEAL, DRIFT = 2, 2.0, 55                               # hits; seconds after which a wounded wisp is well; speed
 PAUSE = 0.3                                                     # until the next wisp or crystal appears
@@ -86,7 +88,9 @@ WISP_ICON, SHARD_ICON = (tuple(cv2.resize(part, (25, 30), interpolation=cv2.INTE
 # ---- levels
 
 class Cave:
-    """Ledges at three places; two doors, each (side -1 | 1, the row on which it stands), a key and perhaps a pool of acid."""
+    """Ledges at three places; two doors, each (side -1 | 1, the row on which it stands), a key and
+    perhaps a pool of acid.
+    """
 
     def __init__(self, rng, enter=None, leave=None):
         self.enter, self.leave, self.key, self.acid = enter, leave, None, None
@@ -100,7 +104,8 @@ class Cave:
             if row == BALCONY:
                 self.tiles[row, slice(1, 3) if side < 0 else slice(-3, -1)] = LEDGE
         if leave:
-            row, column, wide = ledges[1 if rng.random() < 0.5 else 1 - enter[0]]           # not the ledge at the entrance
+            # not the ledge at the entrance
+            row, column, wide = ledges[1 if rng.random() < 0.5 else 1 - enter[0]]
             self.key = [(column + wide / 2) * TILE, row * TILE]                             # x, the ledge below it
             if rng.random() < 0.7:
                 self.acid = int(rng.integers(5, 9))
@@ -182,7 +187,8 @@ class Game(World):
         self.jump = 0.12 if "SOUTH" in fresh else self.jump - dt
         self.float = 0.08 if hero.ground else self.float - dt
         self.again = self.again or hero.ground
-        if self.jump > 0 and (self.float > 0 or self.again):    # from the ground, or once more in the air
+        # from the ground, or once more in the air
+        if self.jump > 0 and (self.float > 0 or self.again):
             hero.vy = -JUMP if self.float > 0 else -AGAIN
             self.again, self.jump, self.float = self.float > 0, 0.0, 0.0
             self.sparks.burst(self.rng, hero.x, hero.y, (160, 220, 220), 5, 80)
@@ -271,7 +277,9 @@ class Game(World):
             self.done(SHARDS, (255, 120, 240))
 
     def target(self):
-        """Where to go: the key, the open door, the wisp or the crystal; [x, the y at which to stand], from the hero."""
+        """Where to go: the key, the open door, the wisp or the crystal; [x, the y at which to
+        stand], from the hero.
+        """
         if self.thing:
             at = self.thing["x"], self.thing["y"] + 20
         elif self.task == "doors":
@@ -350,11 +358,14 @@ class Game(World):
 
 
 class Expert:
-    """Walks to the target, jumps (twice) where it is higher, drops where it is lower; over acid it jumps and dashes."""
+    """Walks to the target, jumps (twice) where it is higher, drops where it is lower; over acid it
+    jumps and dashes.
+    """
 
     def __init__(self, seed):
         self.hands = Hands(seed)
-        self.edge = self.hands.rng.uniform(22, 34)              # px before acid or the end of a ledge at which it jumps
+        # px before acid or the end of a ledge at which it jumps
+        self.edge = self.hands.rng.uniform(22, 34)
         self.near = self.hands.rng.uniform(60, 75)              # px aside from which it jumps up
         self.reach = self.hands.rng.uniform(52, 60)             # px that it keeps from wisps
         self.far = self.hands.rng.uniform(150, 190)             # px from which on it dashes

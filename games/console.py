@@ -1,28 +1,31 @@
-"""The tiny console under the built-in games: clock, gamepad, screen, and the few things all games share.
+"""The tiny console under the built-in games: clock, gamepad, screen, and the few things all games
+share.
 
-A game is an ordinary program. It reads the system clock, moves its world by the elapsed time, reads a gamepad and draws
-480 x 270 RGB frames:
+A game is an ordinary program. It reads the system clock, moves its world by the elapsed time, reads
+a gamepad and draws 480 x 270 RGB frames:
 
     python games/ridge.py [--task NAME] [--seed N] [--fps 60]       a window for a person (pip install pygame)
     NITROGEN_CONSOLE=FILE python games/ridge.py ...                 headless: pad in, picture and score out through FILE
 
-FILE exists already; the game sizes and maps it. Its first 4096 bytes are a JSON header, written last and padded with
-spaces: {"format": "nitrogen.console/1", "width", "height", "fps", "game", "buttons", "sticks", "fields": {name: [offset,
-dtype, shape]}}. The other side writes pad_buttons, pad_sticks and go; the game writes the rest:
+FILE exists already; the game sizes and maps it. Its first 4096 bytes are a JSON header, written
+last and padded with spaces: {"format": "nitrogen.console/1", "width", "height", "fps", "game",
+"buttons", "sticks", "fields": {name: [offset, dtype, shape]}}. The other side writes pad_buttons,
+pad_sticks and go; the game writes the rest:
 
     pad_buttons u1 [16]    0 or 1, in the order of BUTTONS      frame   <u8 [1]            frames presented so far
     pad_sticks  <f4 [4]    [-1, 1], y down                      time    <f8 [1]            game seconds since the start
     gate        <u4 [1]    1: frames wait for `go`              score   u1 [8192]          JSON, padded with zero bytes
     go          <u8 [1]    frame i is computed when go > i      picture u1 [270, 480, 3]   RGB
 
-Frame i: wait for tick i, read the pad, move, draw, write picture, score and time, and last of all set frame = i + 1.
-With gate 0 the clock is time.monotonic() and every frame makes exactly one time.sleep(), so that whoever controls the
-clock controls the game. With gate 1 (for where the clock cannot be controlled) each frame lasts 1 / fps.
-NITROGEN_GATE=1 closes the gate before the first frame.
+Frame i: wait for tick i, read the pad, move, draw, write picture, score and time, and last of all
+set frame = i + 1. With gate 0 the clock is time.monotonic() and every frame makes exactly one
+time.sleep(), so that whoever controls the clock controls the game. With gate 1 (for where the clock
+cannot be controlled) each frame lasts 1 / fps. NITROGEN_GATE=1 closes the gate before the first
+frame.
 
-A game file has TASKS: {name: Task}; Game(task, seed), a World; Expert(seed), called with the score 30 times a second;
-and ends in console.main(Game, TASKS, __doc__). Games in three dimensions look through a Camera; where a hero on foot is
-seen from behind, Game is an Adventure.
+A game file has TASKS: {name: Task}; Game(task, seed), a World; Expert(seed), called with the score
+30 times a second; and ends in console.main(Game, TASKS, __doc__). Games in three dimensions look
+through a Camera; where a hero on foot is seen from behind, Game is an Adventure.
 """
 
 import argparse
@@ -54,7 +57,8 @@ TILE, ROCK, LEDGE = 32, 1, 2                  # px a side; kinds of tile for Bod
 # ---- the gamepad
 
 class Pad:
-    """One reading of the gamepad: pad["SOUTH"] is a bool, pad["LEFT_X"] a float in [-1, 1], y down."""
+    """One reading of the gamepad: pad["SOUTH"] is a bool, pad["LEFT_X"] a float in [-1, 1], y down.
+    """
 
     def __init__(self, buttons=(0,) * 16, sticks=(0,) * 4):
         self.state = {name: bool(value) for name, value in zip(BUTTONS, buttons)}
@@ -65,7 +69,8 @@ class Pad:
         return self.state[name]
 
     def left(self):
-        """(x, y) of the left stick, or of the d-pad where that is pressed; within the unit circle."""
+        """(x, y) of the left stick, or of the d-pad where that is pressed; within the unit circle.
+        """
         x = self["DPAD_RIGHT"] - self["DPAD_LEFT"] or self["LEFT_X"]
         y = self["DPAD_DOWN"] - self["DPAD_UP"] or self["LEFT_Y"]
         return unit(x, y, at_most=1)
@@ -91,20 +96,27 @@ class Task:
 
 
 class World:
-    """A task, a seed, the time, hearts and progress. A game adds move(pad, dt), paint() and state()."""
+    """A task, a seed, the time, hearts and progress. A game adds move(pad, dt), paint() and
+    state().
+    """
 
-    name, genre, tasks, icons = "", "", {}, {}          # icons: the sprite in the corner that shows the goal, by task
+    # icons: the sprite in the corner that shows the goal, by task
+    name, genre, tasks, icons = "", "", {}, {}
 
     def __init__(self, task, seed):
         self.task, self.limit = task, self.tasks[task].seconds
         self.rng = np.random.default_rng([abs(seed), list(self.tasks).index(task)])
         self.time, self.progress, self.over = 0.0, 0.0, False
-        self.hearts, self.stun, self.safe = HEARTS, 0.0, 0.0    # stun, safe: seconds left dazed, unhurtable
+        # stun, safe: seconds left dazed, unhurtable
+        self.hearts, self.stun, self.safe = HEARTS, 0.0, 0.0
         self.sparks, self.before, self.fresh = Sparks(), Pad(), set()
 
     def step(self, pad, dt):
-        """Move the world by dt seconds, in slices of about 1/60 s so that the frame rate hardly matters."""
-        self.fresh = {name for name in BUTTONS if pad[name] and not self.before[name]}      # pressed just now
+        """Move the world by dt seconds, in slices of about 1/60 s so that the frame rate hardly
+        matters.
+        """
+        # pressed just now
+        self.fresh = {name for name in BUTTONS if pad[name] and not self.before[name]}
         self.before, slices = pad, max(1, round(dt * 60))
         for _ in range(slices):
             self.sparks.step(dt / slices)
@@ -119,7 +131,9 @@ class World:
         self.progress = min(1.0, max(self.progress, float(progress)))
 
     def hurt(self):
-        """Lose a heart; without hearts, lie dazed for a while and get up with new ones: a mistake costs time."""
+        """Lose a heart; without hearts, lie dazed for a while and get up with new ones: a mistake
+        costs time.
+        """
         if self.safe <= 0:
             self.hearts -= 1
             self.stun, self.safe = (0.35, 1.2) if self.hearts else (1.5, 2.5)
@@ -148,8 +162,8 @@ class World:
 
 
 class Body:
-    """A box that runs and falls among tiles, uint8 [rows, columns]: ROCK stops it, a LEDGE only from above.
-    x at its middle, y at its feet, in px and px/s."""
+    """A box that runs and falls among tiles, uint8 [rows, columns]: ROCK stops it, a LEDGE only
+    from above. x at its middle, y at its feet, in px and px/s."""
 
     def __init__(self, x, y, half, tall):
         self.x, self.y, self.half, self.tall, self.vx, self.vy, self.ground = x, y, half, tall, 0.0, 0.0, True
@@ -177,15 +191,20 @@ class Body:
 
 
 class Hands:
-    """What an expert wants -> what thumbs do: sticks move by a low-pass, presses last a few frames; some style by seed."""
+    """What an expert wants -> what thumbs do: sticks move by a low-pass, presses last a few frames;
+    some style by seed.
+    """
 
     def __init__(self, seed):
         self.rng = np.random.default_rng([abs(seed), 99])
-        self.quick, self.least = self.rng.uniform(0.4, 0.6), int(self.rng.integers(3, 5))   # per frame; frames
+        # per frame; frames
+        self.quick, self.least = self.rng.uniform(0.4, 0.6), int(self.rng.integers(3, 5))
         self.buttons, self.age, self.sticks = np.zeros(16, np.uint8), np.full(16, 99), np.zeros(4, np.float32)
 
     def __call__(self, left=(0, 0), right=(0, 0), hold=(), tap=()):
-        """hold: buttons to keep down. tap: buttons to press and let go, again and again. -> u8 [16], float32 [4]."""
+        """hold: buttons to keep down. tap: buttons to press and let go, again and again. -> u8
+        [16], float32 [4].
+        """
         self.sticks += np.float32(self.quick) * (np.float32([*left, *right]).clip(-1, 1) - self.sticks)
         for i, name in enumerate(BUTTONS):
             want = name in hold or name in tap and not self.buttons[i]
@@ -198,8 +217,8 @@ class Hands:
 # ---- drawing
 
 def sprite(width, height, *shapes):
-    """A small picture and its mask, from shapes painted one over the other, in pixels:
-    (colour, x, y, rx, ry) an ellipse, (colour, [(x, y), ...]) a polygon. -> uint8 [h, w, 3], uint8 [h, w]."""
+    """A small picture and its mask, from shapes painted one over the other, in pixels: (colour, x,
+    y, rx, ry) an ellipse, (colour, [(x, y), ...]) a polygon. -> uint8 [h, w, 3], uint8 [h, w]."""
     big = np.zeros((height * 4, width * 4, 4), np.uint8)
     for colour, *shape in shapes:
         if len(shape) == 1:
@@ -207,7 +226,8 @@ def sprite(width, height, *shapes):
         else:
             x, y, rx, ry = (int(v * 4) for v in shape)
             cv2.ellipse(big, (x, y), (rx, ry), 0, 0, 360, (*colour, 255), -1)
-    small = cv2.resize(big, (width, height), interpolation=cv2.INTER_AREA)      # black shines through: a dark outline
+    # black shines through: a dark outline
+    small = cv2.resize(big, (width, height), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(small[..., :3]), np.ascontiguousarray((small[..., 3] > 100).astype(np.uint8))
 
 
@@ -242,7 +262,9 @@ def gradient(width, height, *colours):
 
 
 def noise(rng, height, width, cell, wrap=False):
-    """Smooth noise in [0, 1], float32 [height, width], features about `cell` pixels; `wrap`: the edges fit together."""
+    """Smooth noise in [0, 1], float32 [height, width], features about `cell` pixels; `wrap`: the
+    edges fit together.
+    """
     grid = rng.random((-(-height // cell), -(-width // cell)), dtype=np.float32)
     grid = np.pad(grid, 2, mode="wrap" if wrap else "edge")
     large = cv2.resize(grid, (grid.shape[1] * cell, grid.shape[0] * cell), interpolation=cv2.INTER_CUBIC)
@@ -250,7 +272,9 @@ def noise(rng, height, width, cell, wrap=False):
 
 
 def lit(picture, ambient, lights):
-    """The picture under a dim light of that colour and round lights [(x, y, radius, colour), ...]; 210 is as it was painted."""
+    """The picture under a dim light of that colour and round lights [(x, y, radius, colour), ...];
+    210 is as it was painted.
+    """
     y, x = np.ogrid[2:HEIGHT + 2:4, 2:WIDTH:4]                  # a quarter of the size is enough
     light = np.full((y.size, x.size, 3), ambient, np.float32)
     for cx, cy, radius, colour in lights:
@@ -261,7 +285,9 @@ def lit(picture, ambient, lights):
 
 
 def flakes(picture, points, x, y, colour, tall=2):
-    """Snow, dust, leaves or rain: points [n, 3] hold x, y and nearness in [0, 1]; x, y: how far the near ones have drifted."""
+    """Snow, dust, leaves or rain: points [n, 3] hold x, y and nearness in [0, 1]; x, y: how far the
+    near ones have drifted.
+    """
     drift = 0.4 + 0.6 * points[:, 2]
     columns, rows = np.int32((points[:, 0] + x * drift) % (WIDTH - 1)), np.int32((points[:, 1] + y * drift) % (HEIGHT - tall))
     for i in range(tall):
@@ -275,7 +301,9 @@ def stars(picture, x, y, wide, time):
 
 
 def maze(rng, grid, steps):
-    """A path through a grid of rooms that never meets itself, as [(row, column), ...], steps + 1 of them."""
+    """A path through a grid of rooms that never meets itself, as [(row, column), ...], steps + 1 of
+    them.
+    """
     while True:
         path = [tuple(rng.integers(0, grid, 2).tolist())]
         while len(path) <= steps:
@@ -310,7 +338,9 @@ class Sparks:
 
 
 def pointer(picture, angle, colour):
-    """A large arrow at the edge of the picture towards what lies at that angle (rad, right is positive) out of sight."""
+    """A large arrow at the edge of the picture towards what lies at that angle (rad, right is
+    positive) out of sight.
+    """
     x, d = (WIDTH - 14, -30) if angle > 0 else (14, 30)
     points = np.int32([(x, 130), (x + d, 98), (x + d, 162)])
     cv2.fillPoly(picture, [points], colour)
@@ -328,8 +358,8 @@ def turn(angle):
 
 
 class Camera:
-    """An eye over flat ground. view: rad from the left to the right edge; horizon: the row at the height of the eye;
-    haze: the colour into which all fades, half of it at `far`."""
+    """An eye over flat ground. view: rad from the left to the right edge; horizon: the row at the
+    height of the eye; haze: the colour into which all fades, half of it at `far`."""
 
     def __init__(self, view, horizon, haze, far):
         self.focal, self.horizon = WIDTH / 2 / np.tan(view / 2), horizon
@@ -343,7 +373,9 @@ class Camera:
         return (x - self.x) * self.c + (y - self.y) * self.s
 
     def project(self, x, y, z=0.0):
-        """-> pixel x, y and pixels per metre there; what is behind the eye is brought just before it."""
+        """-> pixel x, y and pixels per metre there; what is behind the eye is brought just before
+        it.
+        """
         scale = self.focal / max(self.depth(x, y), 0.2)
         aside = (y - self.y) * self.c - (x - self.x) * self.s
         return WIDTH / 2 + aside * scale, self.horizon + (self.z - z) * scale, scale
@@ -357,19 +389,23 @@ class Camera:
         return int(2 * np.pi * self.focal)
 
     def sky(self, picture, panorama):
-        """What is above the horizon; panorama: uint8 [rows, around, 3], its last row at the horizon."""
+        """What is above the horizon; panorama: uint8 [rows, around, 3], its last row at the
+        horizon.
+        """
         top, left = min(HEIGHT, int(self.horizon) + 1), int(self.heading * self.focal) % panorama.shape[1]
         rows, first = panorama[len(panorama) - top:], panorama.shape[1] - left
         picture[:top, :first] = rows[:, left:left + WIDTH]
         picture[:top, first:] = rows[:, :max(0, WIDTH - first)]
 
     def ground(self, picture, texture, cell, margin=0):
-        """The ground below the horizon; texture: from above, uint8 [y / cell, x / cell, 3]. It repeats for the eye, and has
-        `margin` cells more on each side, wrapped around, to be seen; beyond them all is haze."""
+        """The ground below the horizon; texture: from above, uint8 [y / cell, x / cell, 3]. It
+        repeats for the eye, and has `margin` cells more on each side, wrapped around, to be seen;
+        beyond them all is haze."""
         top, bend, edge = max(0, int(self.horizon) + 1), self.z * self.focal, margin * cell
         wide, high = WIDTH // 2, (HEIGHT - top + 1) // 2        # at half the size, for speed
         x, y = (at % (n * cell - 2 * edge) + edge for at, n in ((self.x, texture.shape[1]), (self.y, texture.shape[0])))
-        rows = np.array([[-self.s * self.z, x, 0], [self.c * self.z, y, 0], [0, cell, 0]]) / cell               # of u, v, 1
+        # of u, v, 1
+        rows = np.array([[-self.s * self.z, x, 0], [self.c * self.z, y, 0], [0, cell, 0]]) / cell
         rows[:, 2] = np.array([bend * self.c / cell, bend * self.s / cell, 0]) - rows[:, 0] * (WIDTH / 2 - 0.5)
         rows[:, 2] += rows[:, 1] * (top + 0.5 - self.horizon)
         rows[:, :2] *= 2
@@ -386,7 +422,8 @@ class Camera:
             draw(picture)
 
     def billboard(self, picture, sprite, x, y, z, tall):
-        """A sprite that stands at x, y with its lower edge z above the ground, `tall` metres high."""
+        """A sprite that stands at x, y with its lower edge z above the ground, `tall` metres high.
+        """
         px, py, scale = self.project(x, y, z)
         high = int(tall * scale)
         high -= high % (1 + high // 24)                         # a few sizes only
@@ -397,7 +434,9 @@ class Camera:
             stamp(picture, self.scaled[id(sprite), high][1], px, py - high / 2)
 
     def figure(self, picture, parts):
-        """Balls and limbs: [(colour, radius, point) or (colour, radius, point, point), ...], in metres: round, lit, with a dark rim."""
+        """Balls and limbs: [(colour, radius, point) or (colour, radius, point, point), ...], in
+        metres: round, lit, with a dark rim.
+        """
         for colour, radius, a, *b in sorted(parts, key=lambda part: -self.depth(*part[2][:2]) - self.depth(*part[-1][:2])):
             x0, y0, scale = self.project(*a)
             x1, y1, other = self.project(*b[0]) if b else (x0, y0, scale)
@@ -440,7 +479,9 @@ def posed(parts, x, y, facing, z=0.0):
 
 
 def person(step, coat, legs, face, left=(0.15, -0.42, 0.85), right=(0.15, 0.42, 0.85), low=0.0):
-    """Somebody about 1.9 m tall; step: phase of the stride; left, right: the hands; low: how far the body is bent."""
+    """Somebody about 1.9 m tall; step: phase of the stride; left, right: the hands; low: how far
+    the body is bent.
+    """
     swing, hip, neck = 0.38 * np.sin(step), 0.85 - 0.5 * low, (0.35 * low, 0.0, 1.38 - 0.6 * low)
     hand = lambda p, side: (p[0] + side * 0.5 * swing, p[1], p[2] - 0.4 * low)
     return [(legs, 0.12, (0, -0.13, hip), (swing, -0.15, 0.1)), (legs, 0.12, (0, 0.13, hip), (-swing, 0.15, 0.1)),
@@ -449,10 +490,12 @@ def person(step, coat, legs, face, left=(0.15, -0.42, 0.85), right=(0.15, 0.42, 
 
 
 class Adventure(World):
-    """A hero on foot, seen from behind: where he is, faces and looks, stamina and rolls; an open land that repeats, with
-    props standing about. A game adds its rules, pictures, and prop(picture, i, x, y)."""
+    """A hero on foot, seen from behind: where he is, faces and looks, stamina and rolls; an open
+    land that repeats, with props standing about. A game adds its rules, pictures, and prop(picture,
+    i, x, y)."""
 
-    yard, pixels, margin = 63.0, 1024, 480                      # metres and pixels of the land, pixels seen beyond its edge
+    # metres and pixels of the land, pixels seen beyond its edge
+    yard, pixels, margin = 63.0, 1024, 480
     back, aside, eye = 6.0, 1.0, 3.6                            # the camera, from the hero
     pace, dash, rolling = 4.2, 8.5, 0.4                         # m/s of a walk and a roll, seconds of a roll
     cost = {"roll": 0.22, "sprint": 0.12}                       # of stamina; per second for a sprint
@@ -497,7 +540,8 @@ class Adventure(World):
             self.roll, self.way = self.rolling, unit(*wish) if np.hypot(*wish) > 0.3 else (np.cos(self.facing), np.sin(self.facing))
 
     def walk(self, wish, pace, rest, dt, facing=None):
-        """Move the hero. rest: stamina won per second; facing: where he turns, else where he goes."""
+        """Move the hero. rest: stamina won per second; facing: where he turns, else where he goes.
+        """
         self.roll, self.stamina = self.roll - dt, float(np.clip(self.stamina + rest * dt, 0, 1))
         self.speed += (pace * wish - self.speed) * min(1, 10 * dt)
         step = np.array(self.way) * self.dash if self.roll > 0 else self.speed
@@ -556,7 +600,9 @@ class Adventure(World):
         self.camera.ground(picture, self.ground, self.yard / self.pixels, self.margin)
 
     def standing(self, goal=None):
-        """The props in sight as things of a scene, but for those that would hide the hero or the goal."""
+        """The props in sight as things of a scene, but for those that would hide the hero or the
+        goal.
+        """
         camera, things = self.camera, []
         limit, column = (camera.depth(goal["x"], goal["y"]) + 0.5, camera.project(goal["x"], goal["y"])[0]) if goal else (0, 0)
         places = self.near(self.x, self.y) + [self.x, self.y]
@@ -615,7 +661,9 @@ class SharedFile:
         self.frame[0] += 1
 
     def alive(self, frame):
-        """False when the file has been removed or the parent process has gone; looks every 60 frames."""
+        """False when the file has been removed or the parent process has gone; looks every 60
+        frames.
+        """
         return frame % 60 > 0 or os.path.exists(self.path) and os.getppid() == self.parent
 
 
@@ -627,7 +675,8 @@ class Window:
             "f": "LEFT_THUMB", "g": "RIGHT_THUMB", "i": "DPAD_UP", "j": "DPAD_LEFT", "k": "DPAD_DOWN", "l": "DPAD_RIGHT",
             "backspace": "BACK", "return": "START"}
     PAD = ("SOUTH", "EAST", "WEST", "NORTH", "LEFT_SHOULDER", "RIGHT_SHOULDER", "BACK", "START",
-           *([""] if sys.platform == "linux" else []), "LEFT_THUMB", "RIGHT_THUMB")               # Linux has the guide button there
+           # Linux has the guide button there
+           *([""] if sys.platform == "linux" else []), "LEFT_THUMB", "RIGHT_THUMB")
 
     def __init__(self, title, doc):
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -638,7 +687,8 @@ class Window:
             raise SystemExit("a window needs pygame: pip install pygame (or play headless through NITROGEN_CONSOLE)") from None
         except pygame.error as e:
             raise SystemExit(f"no window can be opened here: {e}") from None
-        if pygame.display.get_driver() in ("offscreen", "dummy") and "SDL_VIDEODRIVER" not in os.environ:        # SDL's last resort, which nobody sees
+        # SDL's last resort, which nobody sees
+        if pygame.display.get_driver() in ("offscreen", "dummy") and "SDL_VIDEODRIVER" not in os.environ:
             raise SystemExit("no window can be opened here: there is no display (DISPLAY or WAYLAND_DISPLAY)")
         self.pygame, self.open = pygame, True
         pygame.joystick.init()
@@ -705,13 +755,16 @@ def play(game, screen, fps):
         if not screen.alive(frame):
             return
         if screen.gated(frame):
-            dt = round((frame + 1) / fps, 6) - round(frame / fps, 6)            # as the clock below would tell it
+            # as the clock below would tell it
+            dt = round((frame + 1) / fps, 6) - round(frame / fps, 6)
             start, tick, last = time.monotonic(), 0, 0.0
         else:
             now = time.monotonic() - start
-            tick = max(tick + 1, int(now * fps) + 1)            # a late frame skips ticks; the sleep is always positive
+            # a late frame skips ticks; the sleep is always positive
+            tick = max(tick + 1, int(now * fps) + 1)
             time.sleep(tick / fps - now)
-            now = round(time.monotonic() - start, 6)            # whole microseconds: the same wherever the clock began
+            # whole microseconds: the same wherever the clock began
+            now = round(time.monotonic() - start, 6)
             dt, last = min(now - last, SLOWEST), now
         seconds += dt
         game.step(screen.pad(), dt)

@@ -156,7 +156,9 @@ class Game(World):
             self.seen = np.array([self.thing["x"] - self.x, self.thing["y"] - self.y])
 
     def slide(self, dx, dy):
-        """Move, along the walls where they are in the way, and around the corner of a pillar or a door."""
+        """Move, along the walls where they are in the way, and around the corner of a pillar or a
+        door.
+        """
         for ax, ay, other in ((float(dx), 0.0, dy), (0.0, float(dy), dx)):
             if not self.blocked(self.x + ax, self.y + ay):
                 self.x, self.y = self.x + ax, self.y + ay
@@ -172,7 +174,8 @@ class Game(World):
         monster = self.thing
         away = np.array([monster["x"] - self.x, monster["y"] - self.y])
         far = np.hypot(*away) + 1e-6
-        sway = away[::-1] * [-1, 1] * (np.sin(2 * self.time) if monster["kind"] else 0)     # bats do not fly straight
+        # bats do not fly straight
+        sway = away[::-1] * [-1, 1] * (np.sin(2 * self.time) if monster["kind"] else 0)
         monster["x"] += float((0.6 * sway - away)[0] / far * 48 * dt)
         monster["y"] += float((0.6 * sway - away)[1] / far * 48 * dt)
         monster["well"] -= dt
@@ -215,7 +218,9 @@ class Game(World):
         self.reached(self.door / (ROOMS + 0.5))
 
     def target(self):
-        """What to walk to, relative to the hero: a gem, a monster, the stairs, or the lit door: its middle line, then through."""
+        """What to walk to, relative to the hero: a gem, a monster, the stairs, or the lit door: its
+        middle line, then through.
+        """
         here = np.array([self.x, self.y])
         if self.task != "stairs":
             return self.seen
@@ -290,7 +295,9 @@ class Game(World):
 
 
 class Expert:
-    """Walks to the gem or through the door, rolling when it is far; keeps its distance from a monster and shoots it."""
+    """Walks to the gem or through the door, rolling when it is far; keeps its distance from a
+    monster and shoots it.
+    """
 
     def __init__(self, seed):
         self.hands = Hands(seed)

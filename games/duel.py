@@ -2,8 +2,9 @@
 
     python games/duel.py [--task knights|gates|spirits] [--seed N]
 
-Left stick: walk. Right stick: turn the camera. RIGHT_THUMB: lock on, or off. RIGHT_SHOULDER: light cut. RIGHT_TRIGGER: heavy
-cut. LEFT_SHOULDER, held: block; raised at the last moment it parries. EAST: roll. LEFT_THUMB, held: sprint.
+Left stick: walk. Right stick: turn the camera. RIGHT_THUMB: lock on, or off. RIGHT_SHOULDER: light
+cut. RIGHT_TRIGGER: heavy cut. LEFT_SHOULDER, held: block; raised at the last moment it parries.
+EAST: roll. LEFT_THUMB, held: sprint.
 """
 
 import console
@@ -37,7 +38,8 @@ KNIGHTS, GATES, SPIRITS = 5, 8, 10
 # metres and seconds from here on
 SPRINT, LOOK, HORIZON = 6.0, 2.4, 56                            # m/s, rad/s of the camera, its row of the horizon
 SWING = 0.5                                                     # rad by which a locked camera looks past the target
-LIGHT, HEAVY, REACH = (0.34, 0.12), (0.66, 0.4), 2.3            # seconds a cut lasts, until it lands; how far it goes
+# seconds a cut lasts, until it lands; how far it goes
+LIGHT, HEAVY, REACH = (0.34, 0.12), (0.66, 0.4), 2.3
 HP, HEAL = 4, 2.5                                               # hits; seconds after which a wounded knight is well
 PARRY, FLIGHT = 0.32, 7.0                                        # seconds after raising the guard, speed of a fire
 RING, DOOR = 3.2, 1.3                                           # radius of the fire around a gate, half its width
@@ -253,7 +255,9 @@ class Game(Adventure):
     # ---- the picture
 
     def scenery(self, rng):
-        """The ground from above: slabs, moss, light around the lamps, leaves under the maples; the night sky."""
+        """The ground from above: slabs, moss, light around the lamps, leaves under the maples; the
+        night sky.
+        """
         n, pixel = self.pixels, np.arange(self.pixels)
         ground = np.float32([70, 88, 112]) + 50 * (noise(rng, n, n, 64, wrap=True) + noise(rng, n, n, 8, wrap=True) - 1)[..., None]
         slab = np.kron(rng.uniform(-9, 9, (32, 32)), np.ones((32, 32)))[..., None]
@@ -372,7 +376,9 @@ class Game(Adventure):
 
 
 class Expert:
-    """Turns the camera to the target, locks on, and answers what it sees: a red blade, a blue shield, an opening, a fire near by."""
+    """Turns the camera to the target, locks on, and answers what it sees: a red blade, a blue
+    shield, an opening, a fire near by.
+    """
 
     def __init__(self, seed):
         self.hands = Hands(seed)
@@ -397,7 +403,8 @@ class Expert:
         if task == "spirits":
             hold |= {"LEFT_SHOULDER"} if state["fire"] < self.late else set()
             return self.hands(left=0.25 * way, right=look, hold=hold, tap=tap)
-        walk = way * np.clip((far - 1.5) / 0.6, -0.5, 1) + 0.35 * way[::-1] * [-1, 1]       # around the knight
+        # around the knight
+        walk = way * np.clip((far - 1.5) / 0.6, -0.5, 1) + 0.35 * way[::-1] * [-1, 1]
         if far < 3.2 and mood == "wind":
             hold.add("LEFT_SHOULDER")
         elif far < REACH - 0.1 and stamina > 0.25:

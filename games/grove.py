@@ -2,8 +2,9 @@
 
     python games/grove.py [--task trail|hunt|feed] [--seed N]
 
-Left stick: walk. EAST: roll. LEFT_THUMB, held: sneak. Right stick: aim. RIGHT_TRIGGER: hold to draw the bow, let go to shoot.
-LEFT_TRIGGER, held: shield. RIGHT_SHOULDER: throw a bomb. D-pad: take one of four foods in hand. NORTH: give it.
+Left stick: walk. EAST: roll. LEFT_THUMB, held: sneak. Right stick: aim. RIGHT_TRIGGER: hold to draw
+the bow, let go to shoot. LEFT_TRIGGER, held: shield. RIGHT_SHOULDER: throw a bomb. D-pad: take one
+of four foods in hand. NORTH: give it.
 """
 
 import console
@@ -32,11 +33,14 @@ TASKS = {
 }
 HUNTED, FED = 12, 12
 WALK, SNEAK, SHIELDED, ROLL = 150, 75, 60, 340                  # px and seconds from here on
-DRAW, SHOT, ARROW = 0.4, 520, 230                               # seconds to draw the bow; speed of the hero's and of the goblins' arrows
-HP, HEAL, TAKE_AIM = 2, 2.5, 0.7                                # hits; seconds after which the wounded are well; a goblin's warning
+# seconds to draw the bow; speed of the hero's and of the goblins' arrows
+DRAW, SHOT, ARROW = 0.4, 520, 230
+# hits; seconds after which the wounded are well; a goblin's warning
+HP, HEAL, TAKE_AIM = 2, 2.5, 0.7
 FUSE, BLAST, SHY = 0.6, 75, 95                                  # a bomb's seconds and radius; how near one can walk to an animal
 STEPS, STRIDE, HALF_TRAIL = 36, 64, 48                          # the trail: bends, px from bend to bend
-RIM, CELL, PAUSE = 300, 8, 0.3                                  # forest around it all; px a cell of the collision map; until the next target
+# forest around it all; px a cell of the collision map; until the next target
+RIM, CELL, PAUSE = 300, 8, 0.3
 
 # ---- sprites
 
@@ -95,7 +99,9 @@ SHRINE_ICON, GOBLIN_ICON = (tuple(cv2.resize(part, (28, 30), interpolation=cv2.I
 # ---- levels
 
 def winding(rng):
-    """The trail: points 8 px apart on a winding line that never comes near itself, float [n, 2]; the forest around starts at 0, 0."""
+    """The trail: points 8 px apart on a winding line that never comes near itself, float [n, 2];
+    the forest around starts at 0, 0.
+    """
     while True:
         points, heading = [np.zeros(2)], rng.uniform(0, 2 * np.pi)
         for _ in range(STEPS):
@@ -146,7 +152,8 @@ class Game(World):
             x, y = self.x + far * np.cos(angle), self.y + far * np.sin(angle)
             way = [(self.x + f * (x - self.x), self.y + f * (y - self.y)) for f in (0.25, 0.5, 0.75, 1, 1.2)]
             dx, dy = x - self.x, y - self.y
-            seen = abs(dy) < 100 if self.task == "hunt" else -65 < dy < 100 and (dx > -120 or -30 < dy < 10)     # not behind bars and foods
+            # not behind bars and foods
+            seen = abs(dy) < 100 if self.task == "hunt" else -65 < dy < 100 and (dx > -120 or -30 < dy < 10)
             if seen and not any(self.blocked(*at) for at in way):
                 return {"x": float(x), "y": float(y), "kind": int(self.rng.integers(2)), "hp": HP, "well": 0.0, "clock": 0.0,
                         "mood": "", "wish": str(self.rng.choice(list(FOOD))), "sway": self.rng.choice([-1, 1])}
@@ -331,7 +338,8 @@ class Game(World):
         else:
             cv2.ellipse(free, (w // 2, h // 2), (w // 2 - RIM + 60, h // 2 - RIM + 80), 0, 0, 360, 1, -1)
         for x, y, i in np.column_stack([rng.integers(0, w, 900), rng.integers(0, h, 900), rng.integers(0, 4, 900)]).tolist():
-            colour = ((230, 90, 30), (245, 180, 50), (190, 40, 40), (150, 170, 70))[i]     # leaves and tufts
+            # leaves and tufts
+            colour = ((230, 90, 30), (245, 180, 50), (190, 40, 40), (150, 170, 70))[i]
             cv2.ellipse(self.ground, (x, y), (4, 2), 40 * i, 0, 360, colour, -1)
         for x, y, i in np.column_stack([rng.integers(40, w - 40, 150), rng.integers(40, h - 40, 150), rng.integers(0, 3, 150)]).tolist():
             if self.task != "trail" or not free[y, x]:
@@ -443,7 +451,9 @@ class Game(World):
 
 
 class Expert:
-    """Follows the trail, rolls over logs, bombs boulders; keeps its distance, draws and lets go; sneaks up with the right food."""
+    """Follows the trail, rolls over logs, bombs boulders; keeps its distance, draws and lets go;
+    sneaks up with the right food.
+    """
 
     def __init__(self, seed):
         self.hands = Hands(seed)

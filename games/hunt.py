@@ -2,9 +2,10 @@
 
     python games/hunt.py [--task beast|crystals|trail] [--seed N]
 
-Left stick: walk. Right stick: look. LEFT_THUMB, held: sprint. EAST: roll. SOUTH: jump. WEST: cut. NORTH: leap and strike.
-DPAD_UP, held: drink. LEFT_SHOULDER, held: keep the beast in view. LEFT_TRIGGER, held: aim the bow. RIGHT_TRIGGER, held: draw,
-and loose at full draw. DPAD_LEFT, DPAD_RIGHT: blue or red arrows.
+Left stick: walk. Right stick: look. LEFT_THUMB, held: sprint. EAST: roll. SOUTH: jump. WEST: cut.
+NORTH: leap and strike. DPAD_UP, held: drink. LEFT_SHOULDER, held: keep the beast in view.
+LEFT_TRIGGER, held: aim the bow. RIGHT_TRIGGER, held: draw, and loose at full draw. DPAD_LEFT,
+DPAD_RIGHT: blue or red arrows.
 """
 
 import console
@@ -35,7 +36,8 @@ TASKS = {
 }
 HP, CRYSTALS, TRAIL = 22, 14, 110                               # cuts, crystals, metres
 # metres and seconds from here on
-SPRINT, LOOK, NOD, HORIZON, SWING = 6.2, 2.4, 0.8, 52, 0.35     # m/s, rad/s, slope/s, row, rad that a fixed view looks past the beast
+# m/s, rad/s, slope/s, row, rad that a fixed view looks past the beast
+SPRINT, LOOK, NOD, HORIZON, SWING = 6.2, 2.4, 0.8, 52, 0.35
 CUT, CUT_LANDS, LEAP, LEAP_LANDS, REACH = 0.32, 0.12, 0.6, 0.4, 3.3
 LEAPING = 7.0                                                   # m/s
 JUMP, GRAVITY = 4.6, 15.0                                       # m/s, m/s^2: 0.6 s in the air
@@ -43,7 +45,8 @@ DRINK, DRAW = 0.7, 0.45                                         # seconds
 CHARGE, LANE, SLAM = 13.0, 15.0, 4.2                            # speed, length of the lane, radius of the blow
 HEAL = 6.0                                                      # seconds unhurt after which the beast gains strength
 SPIT = 9.0                                                      # m/s
-OFF, STREAM, LEAD = 2.6, 1.5, 3                                 # m beside the track that count as on it, width of a stream, prints ahead
+# m beside the track that count as on it, width of a stream, prints ahead
+OFF, STREAM, LEAD = 2.6, 1.5, 3
 CROSS = 104                                                     # row of the cross-hair
 
 # ---- colours and sprites
@@ -72,7 +75,8 @@ PRINT = sprite(28, 28, (GREEN, 14, 19, 8, 7), (GREEN, 5, 10, 3, 4), (GREEN, 12, 
 LAIR = sprite(120, 90, ((60, 52, 60), [(2, 88), (10, 40), (36, 10), (70, 2), (104, 26), (118, 88)]),
               ((104, 92, 96), [(10, 86), (18, 42), (40, 16), (70, 8), (60, 30), (30, 50), (24, 86)]),
               ((14, 10, 20), [(30, 88), (36, 52), (58, 34), (82, 50), (92, 88)]), (RED, 54, 62, 4, 3), (RED, 68, 62, 4, 3))
-HUMPS = ((1.3, 0.0, 2.5), (0.5, 0.0, 2.75), (-0.4, 0.0, 2.7), (-1.2, 0.0, 2.4))             # where crystals grow, in its own metres
+# where crystals grow, in its own metres
+HUMPS = ((1.3, 0.0, 2.5), (0.5, 0.0, 2.75), (-0.4, 0.0, 2.7), (-1.2, 0.0, 2.4))
 
 
 class Game(Adventure):
@@ -204,7 +208,9 @@ class Game(Adventure):
             self.shove(beast, 3)
 
     def roam(self, pad, dt):
-        """The beast walks around the hero and spits; arrows take the crystal that glows, if they have its colour."""
+        """The beast walks around the hero and spits; arrows take the crystal that glows, if they
+        have its colour.
+        """
         beast, far = self.beast, self.far(self.beast)
         toward = self.bearing(beast) + np.pi
         beast["left"], beast["next"] = beast["left"] - dt, beast["next"] - dt
@@ -404,7 +410,9 @@ class Game(Adventure):
             stars(picture, x, y, 24, self.time)
 
     def paint_bow(self, picture):
-        """The arrow in hand, and when aiming the bow and the cross-hair: it closes as the bow is drawn."""
+        """The arrow in hand, and when aiming the bow and the cross-hair: it closes as the bow is
+        drawn.
+        """
         colour, part = (BLUE, RED)[self.arrow], self.drawn / DRAW
         cv2.rectangle(picture, (8, 46), (38, 76), (16, 16, 24), -1)
         cv2.line(picture, (13, 71), (33, 51), colour, 5)
@@ -441,7 +449,9 @@ class Game(Adventure):
 
 
 class Expert:
-    """Keeps the beast in view, rolls aside when it charges, strikes while it is dazed; aims at the crystal; runs along the tracks."""
+    """Keeps the beast in view, rolls aside when it charges, strikes while it is dazed; aims at the
+    crystal; runs along the tracks.
+    """
 
     def __init__(self, seed):
         self.hands = Hands(seed)

@@ -2,8 +2,8 @@
 
     python games/puck.py [--task goals|checks|slalom] [--seed N]
 
-Left stick or d-pad: skate. LEFT_TRIGGER, held: faster. LEFT_SHOULDER, held: brake. SOUTH: pass the way you face. RIGHT_TRIGGER:
-shoot; the right stick, up or down, picks the corner. EAST: body check.
+Left stick or d-pad: skate. LEFT_TRIGGER, held: faster. LEFT_SHOULDER, held: brake. SOUTH: pass the
+way you face. RIGHT_TRIGGER: shoot; the right stick, up or down, picks the corner. EAST: body check.
 """
 
 import console
@@ -34,8 +34,10 @@ TASKS = {
 GOALS, CHECKS, GATES = 7, 7, 14
 # metres and seconds from here on; x to the right, y towards the viewer
 LEFT, TOP, RIGHT, BOTTOM = 6.0, 8.0, 44.0, 27.0                 # the boards
-GOAL_X, GOAL_Y, MOUTH, GOALIE = 41.0, 17.5, 1.6, 0.85           # the goal line, half the width of the goal and of the goalie
-PUSH, GLIDE, FASTER, BRAKE = 11.0, 1.7, 1.35, 5.0               # acceleration, drag, times the push, drag of the brake
+# the goal line, half the width of the goal and of the goalie
+GOAL_X, GOAL_Y, MOUTH, GOALIE = 41.0, 17.5, 1.6, 0.85
+# acceleration, drag, times the push, drag of the brake
+PUSH, GLIDE, FASTER, BRAKE = 11.0, 1.7, 1.35, 5.0
 LUNGE, LUNGING, REST = 10.0, 0.28, 0.45                         # speed and seconds of a check, seconds until the next
 SHOT, PASS, RANGE = 20.0, 13.0, 10.0                            # speeds of the puck, how far off one may shoot
 BALANCE, HEAL = 2, 2.5                                          # checks that fell a rival; seconds until he is steady again
@@ -370,7 +372,9 @@ class Game(World):
 
 
 class Expert:
-    """Skates to the target, faces the mate before it passes, shoots into the corner that the goalie leaves open, checks when near."""
+    """Skates to the target, faces the mate before it passes, shoots into the corner that the goalie
+    leaves open, checks when near.
+    """
 
     def __init__(self, seed):
         self.hands = Hands(seed)

@@ -21,7 +21,8 @@ MAP, CELL = 1024, 0.5                                           # cells a side, 
 TOP, GRASS, GAS, TURN = 25, 7, 16, 1.5                          # speed on road and on grass beside it, acceleration, rad/s
 HALF_ROAD = 7
 BACK, EYE = 8.5, 4.6                                            # the camera: behind the car, above the ground
-LOCK, AIM, FAR = 0.5, 0.11, 42                                  # s of beam that burst a balloon, rad that count as aimed, its distance
+# s of beam that burst a balloon, rad that count as aimed, its distance
+LOCK, AIM, FAR = 0.5, 0.11, 42
 HALF_GATE = 7
 
 # ---- the eye: half-size columns and the distances at which the land is sampled, near to far
@@ -67,7 +68,9 @@ def pack(rgb):
 
 
 def loop(rng):
-    """The road: points about 1 m apart on a winding closed curve, in metres [n, 2], and the direction along them [n]."""
+    """The road: points about 1 m apart on a winding closed curve, in metres [n, 2], and the
+    direction along them [n].
+    """
     a = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
     radius = 165 + sum(size * np.sin(waves * a + rng.uniform(0, 6.28)) for waves, size in ((9, 12), (5, 9), (14, 4)))
     points = np.stack([256 + radius * np.cos(a), 256 + radius * np.sin(a)], 1)[::int(rng.choice([-1, 1]))]
@@ -97,7 +100,9 @@ class Game(World):
         self.scenery(np.random.default_rng(abs(seed)))
 
     def spawn(self):
-        """A balloon or a gate ahead, well aside of the straight way: {bearing, phase} or {x, y, facing}."""
+        """A balloon or a gate ahead, well aside of the straight way: {bearing, phase} or {x, y,
+        facing}.
+        """
         bearing = self.heading + float(self.rng.uniform(0.3, 0.5) * self.rng.choice([-1, 1]))
         if self.task == "drones":
             return {"bearing": bearing, "phase": self.rng.uniform(0, 6.28)}
@@ -132,7 +137,8 @@ class Game(World):
         if self.off_road < HALF_ROAD + 1:
             half = len(self.points) // 2
             step = (self.nearest - self.index + half) % len(self.points) - half
-            self.driven += step if abs(step) < 60 else 0        # a short cut across country does not count
+            # a short cut across country does not count
+            self.driven += step if abs(step) < 60 else 0
             self.index = self.nearest
         self.reached(self.driven / ROAD)
 
@@ -164,7 +170,9 @@ class Game(World):
             self.target, self.lost = self.spawn(), 0.0
 
     def aim(self):
-        """(angle to the right, distance) of what to steer for: the balloon, the gate, or the road some way ahead."""
+        """(angle to the right, distance) of what to steer for: the balloon, the gate, or the road
+        some way ahead.
+        """
         if self.task == "drones":
             return turn(self.target["bearing"] + 0.07 * np.sin(1.5 * self.time + self.target["phase"]) - self.heading), float(FAR)
         ahead = self.points[(self.nearest + 10 + int(self.speed * 0.3)) % len(self.points)]
@@ -184,7 +192,8 @@ class Game(World):
         shade = noise(rng, MAP, MAP, 16, wrap=True) + 0.6 * noise(rng, MAP, MAP, 4, wrap=True) - 0.8
         colour = np.float32([86, 150, 62]) + shade[..., None] * np.float32([60, 50, 40])
         colour += (hills[..., None] - 9) * np.float32([5, 2, 1])
-        colour += (np.roll(hills, 3, 1) - hills)[..., None] * np.float32([60, 60, 40])          # the sun is low
+        # the sun is low
+        colour += (np.roll(hills, 3, 1) - hills)[..., None] * np.float32([60, 60, 40])
         self.height = hills.copy()
         if self.task == "road":
             line = [np.int32(self.points / CELL * 16)]
@@ -194,7 +203,8 @@ class Game(World):
                 cv2.line(colour, *(tuple(np.int32(self.points[(i + k) % len(self.points)] / CELL).tolist()) for k in (0, 3)), YELLOW, 2)
         free = np.ones((MAP, MAP), np.uint8)
         cv2.polylines(free, [np.int32(self.points / CELL)], True, 0, 60)
-        for y, x in rng.integers(4, MAP - 4, (700, 2)).tolist():    # trees by the road, bushes in the open
+        # trees by the road, bushes in the open
+        for y, x in rng.integers(4, MAP - 4, (700, 2)).tolist():
             if free[y, x]:
                 r, tall = (3, 5.5) if self.task == "road" else (2, 0.9)
                 self.height[y - r:y + r, x - r:x + r] += tall
@@ -219,8 +229,10 @@ class Game(World):
         cell = (y.astype(np.int32) & (MAP - 1)) * MAP + (x.astype(np.int32) & (MAP - 1))
         row = HORIZON + (np.float32(self.eye) - self.height[cell]) * (np.float32(FOCAL) / DEPTH)
         row = np.minimum.accumulate(row.astype(np.int32).clip(0, ROWS), axis=0)
-        row[1:][row[1:] == row[:-1]] = ROWS                     # hidden behind something nearer: into a row that is cut off
-        # what rises into sight marks its uppermost row with its depth; the rows below, down to the next mark, show the same
+        # hidden behind something nearer: into a row that is cut off
+        row[1:][row[1:] == row[:-1]] = ROWS
+        # what rises into sight marks its uppermost row with its depth; the rows below, down to the
+        # next mark, show the same
         depth = np.full((ROWS + 1, COLUMNS), len(DEPTH), np.uint8)
         depth[row, np.arange(COLUMNS)] = np.arange(len(DEPTH), dtype=np.uint8)[:, None]
         depth = np.minimum.accumulate(depth[:ROWS], axis=0)
@@ -243,7 +255,9 @@ class Game(World):
         return picture
 
     def project(self, x, y, z):
-        """A point of the land -> pixel (x, y) and pixels per metre; what is behind the eye is brought just before it."""
+        """A point of the land -> pixel (x, y) and pixels per metre; what is behind the eye is
+        brought just before it.
+        """
         c, s = np.cos(self.heading), np.sin(self.heading)
         dx, dy = x - self.x + BACK * c, y - self.y + BACK * s
         depth = max(dx * c + dy * s, 0.5)
@@ -283,7 +297,9 @@ class Game(World):
 
 
 class Expert:
-    """Steers for the target in proportion to its angle, gas down; brakes before sharp bends, fires when aimed."""
+    """Steers for the target in proportion to its angle, gas down; brakes before sharp bends, fires
+    when aimed.
+    """
 
     def __init__(self, seed):
         self.hands = Hands(seed)

@@ -2,7 +2,8 @@
 
     python games/ridge.py [--task reach|slimes|coins] [--seed N]
 
-Left stick or d-pad: run. SOUTH: jump (press anew for each jump). WEST: sword. RIGHT_SHOULDER, held: sprint.
+Left stick or d-pad: run. SOUTH: jump (press anew for each jump). WEST: sword. RIGHT_SHOULDER, held:
+sprint.
 """
 
 import console
@@ -17,7 +18,8 @@ TASKS = {
 }
 SLIMES, COINS = 12, 14
 TILE = 32                                                       # px; everything below in px and seconds
-RUN, SPRINT, JUMP, VAULT, GRAVITY = 170, 215, 390, 290, 1000    # a jump: 76 px high, 0.78 s, 133 px far
+# a jump: 76 px high, 0.78 s, 133 px far
+RUN, SPRINT, JUMP, VAULT, GRAVITY = 170, 215, 390, 290, 1000
 SLIME_HP, HEAL = 2, 2.0                                         # hits; seconds after which a wounded slime is well
 PAUSE = 0.3                                                     # until the next slime or coin appears
 COIN_HEIGHT = 92                                                # above the ground: only a jump reaches it
@@ -119,7 +121,8 @@ class Game(World):
         return HEIGHT - TILE * height if height else HEIGHT + 200
 
     def spawn(self):
-        """The next slime or coin: left or right of the hero, in view, on the ground of the arena."""
+        """The next slime or coin: left or right of the hero, in view, on the ground of the arena.
+        """
         low, high = 9 * TILE, TILE * (len(self.height) - 9)
         choices = [x for side in (-1, 1) for x in [self.hero.x + side * self.rng.uniform(110, 200)] if low < x < high]
         x = (float(self.rng.choice(choices)) // TILE + 0.5) * TILE
@@ -133,7 +136,8 @@ class Game(World):
         hero, dazed = self.hero, self.stun > 0
         stick = 0.0 if dazed else pad.left()[0]
         self.swing -= dt
-        self.jump = 0.15 if "SOUTH" in self.fresh else self.jump - dt                      # a press shortly before landing counts
+        # a press shortly before landing counts
+        self.jump = 0.15 if "SOUTH" in self.fresh else self.jump - dt
         self.float = 0.08 if hero.ground else self.float - dt                              # and one shortly after the edge
         if self.time > self.next_wind:
             self.wind, self.next_wind = self.rng.uniform(15, 32) * self.rng.choice([-1, 1]), self.time + self.rng.uniform(1.5, 3)
@@ -210,7 +214,9 @@ class Game(World):
             self.target, self.pause = None, PAUSE
 
     def edge(self, side):
-        """Distance to the next thing to jump over on that side (a step up, lava, spikes), up to 300 px."""
+        """Distance to the next thing to jump over on that side (a step up, lava, spikes), up to 300
+        px.
+        """
         column = int(self.hero.x // TILE)
         ground = self.height[column]
         for step in range(0 if ground else 1, 10):
@@ -284,7 +290,9 @@ class Game(World):
 
 
 class Expert:
-    """Runs to the target, jumps when an edge or the coin is near, strikes when the slime is in reach."""
+    """Runs to the target, jumps when an edge or the coin is near, strikes when the slime is in
+    reach.
+    """
 
     def __init__(self, seed):
         self.hands = Hands(seed)

@@ -2,8 +2,8 @@
 
     python games/ruins.py [--task wraiths|path|braziers] [--seed N]
 
-Left stick: walk. Right stick: look. LEFT_THUMB, held: run. RIGHT_TRIGGER, held: throw light. LEFT_TRIGGER, held: open the
-lantern. SOUTH, held: break a seal.
+Left stick: walk. Right stick: look. LEFT_THUMB, held: run. RIGHT_TRIGGER, held: throw light.
+LEFT_TRIGGER, held: open the lantern. SOUTH, held: break a seal.
 """
 
 import console
@@ -90,7 +90,9 @@ def square(rng):
 
 
 def rooms(rng):
-    """A winding route from room to room -> walls, the doors on the route [(middle, way), ...], first and last room's middle."""
+    """A winding route from room to room -> walls, the doors on the route [(middle, way), ...],
+    first and last room's middle.
+    """
     route = maze(rng, GRID, ROOMS)
     walls, doors = np.zeros((GRID * PITCH + 1, GRID * PITCH + 1), int), []
     walls[::PITCH] = walls[:, ::PITCH] = STONE
@@ -234,7 +236,9 @@ class Game(World):
         self.reached((self.count + 0.5 * self.work) / BRAZIERS)
 
     def beacon(self):
-        """Where the wisp hovers: before the door in its middle line, and once the door is open behind it."""
+        """Where the wisp hovers: before the door in its middle line, and once the door is open
+        behind it.
+        """
         if self.count == len(self.doors):
             return self.goal
         middle, way = self.doors[self.count]
@@ -242,7 +246,9 @@ class Game(World):
         return middle + way * (0.9 if not self.walls[int(middle[1]), int(middle[0])] and aside < 0.25 else -0.95)
 
     def target(self):
-        """(angle to the right, slope up, distance) of the wraith, the brazier, the wisp or the seal in reach."""
+        """(angle to the right, slope up, distance) of the wraith, the brazier, the wisp or the seal
+        in reach.
+        """
         x, y, z = (*self.beacon(), EYE) if self.task == "path" else (self.thing["x"], self.thing["y"], self.thing["z"])
         far = float(np.hypot(x - self.x, y - self.y))
         return turn(float(np.arctan2(y - self.y, x - self.x)) - self.heading), (z - EYE) / (far + 1e-6) - self.slope, far
@@ -262,10 +268,13 @@ class Game(World):
     # ---- the picture
 
     def scenery(self, rng):
-        """Textures of the walls at every step of haze, side by side; the floor from above; the sky all around."""
+        """Textures of the walls at every step of haze, side by side; the floor from above; the sky
+        all around.
+        """
         texture = np.zeros((5, CELL, CELL, 3), np.float32)
         texture[:] = SAND + 46 * (noise(rng, CELL, CELL, 8) + 0.6 * noise(rng, CELL, CELL, 2) - 0.8)[..., None]
-        for row in range(0, CELL, 16):                          # blocks, each of its own tone, a lit upper and a dark lower edge
+        # blocks, each of its own tone, a lit upper and a dark lower edge
+        for row in range(0, CELL, 16):
             for x in range(-16 + row % 32, CELL, 32):
                 block = texture[:, row:row + 16, max(0, x):x + 32]
                 block *= rng.uniform(0.8, 1.05)
@@ -305,7 +314,9 @@ class Game(World):
         self.sky[np.arange(rows)[:, None] > crest] = (216, 170, 140)
 
     def cast(self):
-        """For each column: the depth of the first wall, its texture, the place on it in [0, 1), whether it lies in the shade."""
+        """For each column: the depth of the first wall, its texture, the place on it in [0, 1),
+        whether it lies in the shade.
+        """
         camera = self.camera
         side = (np.arange(1, WIDTH, 2) - WIDTH / 2) / camera.focal                          # two columns a ray
         ways, eye, found = (camera.c - camera.s * side, camera.s + camera.c * side), (camera.x, camera.y), []
@@ -332,7 +343,8 @@ class Game(World):
         crest = camera.horizon - (WALL - EYE) * camera.focal / self.depth
         first, last = max(0, int(crest.min())), min(HEIGHT, int(camera.horizon + EYE * camera.focal / self.depth.min()) + 1)
         row = np.arange(first, last, dtype=np.float32)[:, None] - np.float32(crest)
-        row *= np.float32(self.depth * (CELL / (WALL * camera.focal)))                      # outside the texture: transparent
+        # outside the texture: transparent
+        row *= np.float32(self.depth * (CELL / (WALL * camera.focal)))
         cv2.remap(self.atlas, np.tile(column, (last - first, 1)), row, cv2.INTER_NEAREST, picture[first:last], cv2.BORDER_TRANSPARENT)
         self.paint_things(picture)
         self.paint_hands(picture)
@@ -384,7 +396,9 @@ class Game(World):
 
 
 class Expert:
-    """Turns to the target and walks there; throws light at a wraith in the cross-hair, opens the lantern or breaks the seal within reach."""
+    """Turns to the target and walks there; throws light at a wraith in the cross-hair, opens the
+    lantern or breaks the seal within reach.
+    """
 
     def __init__(self, seed):
         self.hands = Hands(seed)

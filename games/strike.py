@@ -2,8 +2,8 @@
 
     python games/strike.py [--task run|raid|bombs] [--seed N]
 
-Left stick: run. SOUTH: jump. LEFT_TRIGGER, held: crouch. Right stick: aim. RIGHT_TRIGGER, held: fire. LEFT_SHOULDER: grenade.
-RIGHT_THUMB: kick in a door. D-pad: the code of a bomb.
+Left stick: run. SOUTH: jump. LEFT_TRIGGER, held: crouch. Right stick: aim. RIGHT_TRIGGER, held:
+fire. LEFT_SHOULDER: grenade. RIGHT_THUMB: kick in a door. D-pad: the code of a bomb.
 """
 
 import console
@@ -35,12 +35,14 @@ TASKS = {
     "bombs": Task("Disarm nine bombs with the arrows that they show.", "specific", 30),
 }
 MACHINES, BOMBS, CODE = 16, 9, 2
-ROWS, FLOOR, GANTRY, WALL = 9, 6, 4, 8                          # tiles: the world's height, the rows to stand on, the ends of an arena
+# tiles: the world's height, the rows to stand on, the ends of an arena
+ROWS, FLOOR, GANTRY, WALL = 9, 6, 4, 8
 RUN, CRAWL, JUMP, GRAVITY = 175, 120, 390, 1000                 # px and seconds from here on
 TALL, LOW = 44, 28                                              # the hero, upright and crouching
 BULLET, RELOAD, PLASMA = 540, 0.11, 130
 DRONE_HP, HEAL = 4, 1.0                                         # hits; seconds after which a wounded drone is well
-THROW, FALL, BLAST, RELIEF = (215, -170), 700, 46, 0.7          # a grenade: its speed, gravity, radius; seconds to the next
+# a grenade: its speed, gravity, radius; seconds to the next
+THROW, FALL, BLAST, RELIEF = (215, -170), 700, 46, 0.7
 PAUSE, BLINK = 0.3, 0.3                                         # until the next machine or bomb, or the next arrow of a code
 ARROWS = {"DPAD_UP": (0, -1), "DPAD_DOWN": (0, 1), "DPAD_LEFT": (-1, 0), "DPAD_RIGHT": (1, 0)}
 
@@ -134,7 +136,8 @@ class Game(World):
         self.goal = self.wide - 8.5 * TILE
         self.hero, self.face, self.aim, self.stride = Body(self.start, FLOOR * TILE, 11, TALL), 1, (1.0, 0.0), 0.0
         self.reload, self.relief, self.jump, self.kick = 0.0, 0.0, 0.0, 0.0
-        self.bullets, self.grenades, self.balls, self.bangs = [], [], [], []        # [x, y, vx, vy, seconds left]; bangs: [x, y, seconds left]
+        # [x, y, vx, vy, seconds left]; bangs: [x, y, seconds left]
+        self.bullets, self.grenades, self.balls, self.bangs = [], [], [], []
         self.gust, self.next_gust, self.blown, self.count, self.pause = 0.0, 2.0, 0.0, 0, 0.0
         self.thing = None if task == "run" else self.spawn()
         self.scenery(np.random.default_rng(abs(seed)))
@@ -157,7 +160,8 @@ class Game(World):
         hero, free = self.hero, self.stun <= 0
         stick, aim = (pad["LEFT_X"], pad.right()) if free else (0.0, (0.0, 0.0))
         self.reload, self.relief, self.kick, self.pause = self.reload - dt, self.relief - dt, self.kick - dt, self.pause - dt
-        low = pad["LEFT_TRIGGER"] and hero.ground or hero.blocked(self.tiles, hero.x, hero.y, TALL)     # no getting up under a press
+        # no getting up under a press
+        low = pad["LEFT_TRIGGER"] and hero.ground or hero.blocked(self.tiles, hero.x, hero.y, TALL)
         hero.tall = LOW if low else TALL
         if self.time > self.next_gust:
             self.gust, self.next_gust = float(self.rng.uniform(20, 40) * self.rng.choice([-1, 1])), self.time + self.rng.uniform(1.5, 3)
@@ -301,7 +305,9 @@ class Game(World):
     # ---- the picture
 
     def scenery(self, rng):
-        """Sky, mountains (a fifth as fast), huts and masts (half as fast) and the base itself, drawn once; the snow."""
+        """Sky, mountains (a fifth as fast), huts and masts (half as fast) and the base itself,
+        drawn once; the snow.
+        """
         self.sky = gradient(WIDTH, HEIGHT, (88, 132, 178), (140, 180, 212), (206, 226, 238), (232, 240, 246))
         y = np.arange(HEIGHT)[:, None]
         wide = self.wide // 5 + WIDTH
@@ -411,7 +417,9 @@ class Game(World):
 
 
 class Expert:
-    """Jumps, crouches or kicks at the next obstacle; keeps its distance from machines; reads the bomb's arrow."""
+    """Jumps, crouches or kicks at the next obstacle; keeps its distance from machines; reads the
+    bomb's arrow.
+    """
 
     def __init__(self, seed):
         self.hands = Hands(seed)

@@ -24,7 +24,9 @@ class Local:
         self.about = {name: getattr(self.net.c, name) for name in ("rate", "shift", "horizon", "actions")}
 
     def think(self, frame):
-        """uint8 [256, 256, 3] -> float32 [K, 20]: probabilities of BUTTONS, then STICKS in [-1, 1], y down."""
+        """uint8 [256, 256, 3] -> float32 [K, 20]: probabilities of BUTTONS, then STICKS in [-1, 1],
+        y down.
+        """
         import torch
         c = self.net.c
         raw = self.net.sample(frame[None], torch.randn(1, c.horizon, len(c.actions), generator=self.rng), self.steps)[0].cpu().numpy()
@@ -77,7 +79,8 @@ class Remote:
 
     def reconnect(self, why, patience: float):
         self.unanswered += 1
-        if self.unanswered == 4:                                # it is there, but each time it says nothing for as long as we wait
+        # it is there, but each time it says nothing for as long as we wait
+        if self.unanswered == 4:
             raise SystemExit(f"--remote {self.address}: connected again three times, and no chunk came ({why}); is the policy there too slow? "
                              "Fewer --steps or a faster --device there, or no --realtime here")
         print(f"lost the connection to {self.address} ({why}): the pad is released and the game stands still; trying for {patience:g} s", file=sys.stderr)

@@ -1,8 +1,9 @@
 """What the two sides say to each other.
 
-A message is its length (4 bytes, big-endian) and a safetensors file: JSON in its metadata, arrays.  The server begins: version and nonce;
-the client proves that it has the token (HMAC-SHA256 of the nonce: the token itself never travels); then a chunk per frame.  It is not
-encrypted: ssh -L, or a network of your own.
+A message is its length (4 bytes, big-endian) and a safetensors file: JSON in its metadata, arrays.
+The server begins: version and nonce; the client proves that it has the token (HMAC-SHA256 of the
+nonce: the token itself never travels); then a chunk per frame.  It is not encrypted: ssh -L, or a
+network of your own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 
 PROTOCOL = "nitrogen.play/1"                                    # of both sides; another one is refused
 SAME = "use one version of this project on both sides"
-MESSAGE, HELLO, CLIENTS = 1 << 20, 1 << 12, 8                   # at most: bytes of a message, and of one from somebody unproven; clients
+# at most: bytes of a message, and of one from somebody unproven; clients
+MESSAGE, HELLO, CLIENTS = 1 << 20, 1 << 12, 8
 
 
 def send(peer, tensors=None, **about) -> None:

@@ -24,7 +24,8 @@ from live import pilot
 
 NUMBER = (-1e12, 1e12)
 TASK = {"goal": str, "command": [str], "seconds": (0.1, 1e6), "score": dict, "install?": str, "fps?": (1, 1000), "gamepad?": str, "screen?": str,
-        "keys?": {str: str}, "files?": dict, "start?": list, "end?": list}                       # as artefact.amiss reads it
+        # as artefact.amiss reads it
+        "keys?": {str: str}, "files?": dict, "start?": list, "end?": list}
 SCORES = ({"stderr": str, "goal": NUMBER, "from?": NUMBER}, {"file": str, "struct": str, "goal": NUMBER, "from?": NUMBER}, {"exit": (0, 255)},
           {"picture": str, "like?": (0, 1)})
 REAL_PLAYERS = ("policy", "random", "none")
@@ -94,7 +95,9 @@ def read_picture(path: Path):
 
 
 def open_suite(c) -> dict:
-    """The policy, chance and an untouched pad at real games: completed tasks and progress, printed and in OUT/open.json."""
+    """The policy, chance and an untouched pad at real games: completed tasks and progress, printed
+    and in OUT/open.json.
+    """
     table, folder = open_table(c.suite)
     wanted = list(table) if c.tasks == "all" else c.tasks.split(",")
     if unknown := set(wanted) - set(table):

@@ -34,7 +34,9 @@ def key_map(text: str) -> dict:
 
 
 class Plan:
-    """The actions to come.  A chunk's action k is meant for `seen` + (shift + k) / rate, s of game time, and holds until the next."""
+    """The actions to come.  A chunk's action k is meant for `seen` + (shift + k) / rate, s of game
+    time, and holds until the next.
+    """
 
     def __init__(self, rate: float, shift: int):
         self.rate, self.shift, self.start, self.rows = rate, shift, 0.0, np.zeros((0, 20), np.float32)
@@ -48,7 +50,9 @@ class Plan:
         return math.floor((when - self.start) * self.rate + 1e-6)
 
     def add(self, chunk, seen: float, now: float, fade: int) -> int:
-        """Take over to a chunk that was planned from the picture of `seen`, over `fade` actions; what lies before `now` is cut.  How many are left."""
+        """Take over to a chunk that was planned from the picture of `seen`, over `fade` actions;
+        what lies before `now` is cut.  How many are left.
+        """
         new = Plan(self.rate, self.shift)
         new.start, new.rows = seen + self.shift / self.rate, chunk.copy()
         late = max(0, new._steps(now))
@@ -62,13 +66,16 @@ class Plan:
 
 
 class Pilot:
-    """The policy as a player: one chunk follows another, thought out while the game waits or, in real time, beside it."""
+    """The policy as a player: one chunk follows another, thought out while the game waits or, in
+    real time, beside it.
+    """
 
     def __init__(self, brain, c):
         if not 1 <= c.execute <= brain.about["horizon"]:
             raise SystemExit(f"--execute {c.execute}: this policy's chunks hold {brain.about['horizon']} actions; give 1 to {brain.about['horizon']}")
         self.brain, self.c, self.pool = brain, c, concurrent.futures.ThreadPoolExecutor(1)
-        self.latency, self.frames, self.empty, self.late = [], 0, 0, 0          # s per chunk; frames, those without a plan, those shown late
+        # s per chunk; frames, those without a plan, those shown late
+        self.latency, self.frames, self.empty, self.late = [], 0, 0, 0
         self.forget()
 
     def forget(self):
@@ -102,7 +109,9 @@ class Pilot:
                                 f"fewer --steps, a faster --device, --speed {0.5 * lasts / seconds:.2g}, or no --realtime, so that the game waits")
 
     def report(self) -> dict:
-        """Print and return what it did; latency of all chunks but the first, for which the game waits in any case."""
+        """Print and return what it did; latency of all chunks but the first, for which the game
+        waits in any case.
+        """
         ms = 1e3 * np.array(self.latency[1:] or [math.nan])
         out = {"frames": self.frames, "without_plan": self.empty / max(1, self.frames), "late": self.late / max(1, self.frames),
                "chunks": len(self.latency), **dict(zip(("median", "p90", "p99", "most"), np.percentile(ms, [50, 90, 99, 100]).tolist()))}
@@ -115,7 +124,9 @@ class Pilot:
 
 
 class Takeover:
-    """A person at a window: the pad is his from his first touch until he has let go of it for a while."""
+    """A person at a window: the pad is his from his first touch until he has let go of it for a
+    while.
+    """
 
     def __init__(self, person, idle: float):
         self.person, self.idle, self.touched, self.playing, self.clock = person, idle, -math.inf, False, time.perf_counter
@@ -125,7 +136,8 @@ class Takeover:
         theirs = self.person(picture)
         if theirs is None:
             return None
-        if theirs[0].any() or np.abs(theirs[1]).max() > 0.3:    # CHOICE: farther than a worn stick rests
+        # CHOICE: farther than a worn stick rests
+        if theirs[0].any() or np.abs(theirs[1]).max() > 0.3:
             self.touched = self.clock()
         if self.playing != (self.clock() - self.touched < self.idle):
             self.playing = not self.playing
@@ -134,7 +146,9 @@ class Takeover:
 
 
 def frames(env, agent, c, person=None, start=()):
-    """A game from its start, after a macro `agent` or the person at the pad: yields the info of every frame, for --seconds of game time."""
+    """A game from its start, after a macro `agent` or the person at the pad: yields the info of
+    every frame, for --seconds of game time.
+    """
     frame, info = env.reset(seed=c.seed)
     frame, _, ended, _, info = press(env, start, c.fps) or (frame, 0.0, False, False, info)
     if isinstance(agent, Pilot):
@@ -176,7 +190,9 @@ def check_layout(pad, actions) -> None:
 
 
 def press(env, macro, fps: int):
-    """Play a macro: seconds to wait, buttons and X keys to press for a tenth of a second.  What env.step says at its end, or None."""
+    """Play a macro: seconds to wait, buttons and X keys to press for a tenth of a second.  What
+    env.step says at its end, or None.
+    """
     last = None
     for part in macro:
         key = isinstance(part, str) and part not in artefact.BUTTONS

@@ -1,4 +1,6 @@
-"""The policy plays: your own game, a table of tasks in real games, or the built-in suite: python eval.py play"""
+"""The policy plays: your own game, a table of tasks in real games, or the built-in suite: python
+eval.py play
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,15 @@ from live import open_games, pilot
 
 @dataclass(frozen=True)
 class Config(evaluation.Play, sim.Run):
-    realtime: bool = False              # on your own game: it runs at its normal speed and does not wait for the policy
+    # on your own game: it runs at its normal speed and does not wait for the policy
+    realtime: bool = False
     speed: float = 1.0                  # of game time, with --realtime
-    video: str = ""                     # also write a film; of the suite, the best and the worst episodes are filmed anyway
+    # also write a film; of the suite, the best and the worst episodes are filmed anyway
+    video: str = ""
     seconds: float = 60.0               # of game time; 0: until the game or you end it
     menu: bool = False                  # the policy may press START and BACK
-    window: bool = False                # show the game in a window; touch a key or pad there to play yourself (pip install pygame)
+    # show the game in a window; touch a key or pad there to play yourself (pip install pygame)
+    window: bool = False
     idle: float = 2.0                   # seconds of letting go until the policy plays on
     keys: str = ""                      # for a game that takes keys, on top of sim.KEYS: SOUTH=z,LEFT_X-=a,...
     suite: str = ""                     # open: free Linux games; or a table of your own, as assets/open.json

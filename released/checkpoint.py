@@ -21,7 +21,9 @@ import model
 
 
 def load_vision(net: model.NitroGen, path) -> None:
-    """Take the vision encoder from a SigLIP or SigLIP-2 tower as transformers saves it (`vision_model.*` in a safetensors file)."""
+    """Take the vision encoder from a SigLIP or SigLIP-2 tower as transformers saves it
+    (`vision_model.*` in a safetensors file).
+    """
     from safetensors import safe_open
     try:
         with safe_open(path, "pt") as f:
@@ -79,7 +81,9 @@ def theirs(name: str, tensor) -> dict:
 
 
 def dead(c: model.Config) -> dict:
-    """Shapes of the released tensors whose values never reach an action: SigLIP's pooling head, and the fixed position tables."""
+    """Shapes of the released tensors whose values never reach an action: SigLIP's pooling head, and
+    the fixed position tables.
+    """
     C, M = c.context, round(c.vision_mlp * c.context)
     head = {"probe": [1, 1, C], "attention.in_proj_weight": [3 * C, C], "attention.in_proj_bias": [3 * C], "attention.out_proj.weight": [C, C],
             "attention.out_proj.bias": [C], "layernorm.weight": [C], "layernorm.bias": [C], "mlp.fc1.weight": [M, C], "mlp.fc1.bias": [M],
@@ -94,7 +98,9 @@ RELEASED_RATE = 60.0    # actions per second of all released checkpoints
 
 
 def released_config(about: dict, shapes: dict) -> model.Config:
-    """model.Config of a released checkpoint, from its `ckpt_config` and, as that does not describe the vision encoder, its shapes."""
+    """model.Config of a released checkpoint, from its `ckpt_config` and, as that does not describe
+    the vision encoder, its shapes.
+    """
     m, tokenizer, modality = about["model_cfg"], about["tokenizer_cfg"], about["modality_cfg"]
     dit, mixer = m["diffusion_model_cfg"], m["vl_self_attention_cfg"]
     C, _, patch, _ = shapes["vision_encoder.embeddings.patch_embedding.weight"]
@@ -130,7 +136,9 @@ def released_config(about: dict, shapes: dict) -> model.Config:
 
 
 def checkpoint_config(c: model.Config) -> dict:
-    """The `ckpt_config` of a network that was trained here: what `released_config` reads, and the constants beside it."""
+    """The `ckpt_config` of a network that was trained here: what `released_config` reads, and the
+    constants beside it.
+    """
     if c.predict != "velocity" or c.actions not in (model.RELEASED, model.CARD):
         raise ValueError("the released layout has no place for predict='action' nor for this action layout; train from --net released")
     block = {"dropout": c.dropout, "attention_bias": True, "activation_fn": "gelu-approximate", "num_embeds_ada_norm": 1000, "upcast_attention": False,
@@ -153,11 +161,14 @@ def checkpoint_config(c: model.Config) -> dict:
                           "old_layout": False},
         "modality_cfg": {"frame_per_sample": 1, "frame_spacing": c.horizon, "action_per_chunk": c.horizon, "action_shift": c.shift,
                          "action_interleaving": False, "token_set": "new"}
-        | ({"action_rate": c.rate} if c.rate != RELEASED_RATE else {})}                  # it has no place for that: ours to read
+        # it has no place for that: ours to read
+        | ({"action_rate": c.rate} if c.rate != RELEASED_RATE else {})}
 
 
 def unpack(path):
-    """A released checkpoint, checked: (model.Config, tensors by our names, metadata).  Nothing in it is executed."""
+    """A released checkpoint, checked: (model.Config, tensors by our names, metadata).  Nothing in
+    it is executed.
+    """
     if not Path(path).is_file():
         raise SystemExit(f"{path}: no such file")
     try:
@@ -188,7 +199,9 @@ class Config(Common):
 
 @dataclass(frozen=True)
 class Export(Config):
-    figures: str = ""               # report.json that eval.py play wrote about the policy: kept in the description of FILE.safetensors
+    # report.json that eval.py play wrote about the policy: kept in the description of
+    # FILE.safetensors
+    figures: str = ""
 
 
 def pair(c: Config) -> tuple[str, Path]:
@@ -208,7 +221,9 @@ def convert(c: Config) -> None:
 
 
 def export(c: Export) -> None:
-    """A policy file -> FILE.pt: the released layout; FILE.safetensors: the same policy in float16, for shipping."""
+    """A policy file -> FILE.pt: the released layout; FILE.safetensors: the same policy in float16,
+    for shipping.
+    """
     source, target = pair(c)
     to_half(source, target, c.figures) if target.suffix == ".safetensors" else to_released(source, target)
 

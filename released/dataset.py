@@ -1,4 +1,6 @@
-"""The released labels, nothing but labels: thousands of chunks of 20 s in a tar -> *.actions.safetensors of your copies of the videos."""
+"""The released labels, nothing but labels: thousands of chunks of 20 s in a tar ->
+*.actions.safetensors of your copies of the videos.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,18 @@ import numpy as np
 
 import filter
 
-# ---- the released dataset: labels only, 20 s a chunk, thousands of chunks in a tar ------------------------------------------
+# ---- the released dataset: labels only, 20 s a chunk, thousands of chunks in a tar ---------------
 
 MOST = 1 << 24                      # bytes of a member and of a column: an honest chunk's actions are about 50 kB
-RELEASED = (*(name.lower() for name in artefact.BUTTONS), "j_left", "j_right")       # columns; there is also guide, which our pad has not
+# columns; there is also guide, which our pad has not
+RELEASED = (*(name.lower() for name in artefact.BUTTONS), "j_left", "j_right")
 MEMBER = re.compile(r"(?:.*/)?([^/]+/[^/]+)/(actions_raw\.parquet|actions_processed\.parquet|metadata\.json)")
 
 
 class Plain(tarfile.TarInfo):
-    """A tar header as tarfile reads it, but for those that ask it for more memory than any honest one."""
+    """A tar header as tarfile reads it, but for those that ask it for more memory than any honest
+    one.
+    """
 
     def _proc_member(self, tar):
         if self.type == tarfile.GNUTYPE_SPARSE or self.size < 0 or self.type in b"xgXLK" and self.size > 1 << 16:
@@ -43,7 +48,8 @@ class Plain(tarfile.TarInfo):
 def members(archive):
     """Yield (folder, file name, bytes; None if too large) of the chunks' files, in one pass.
 
-    Nothing is extracted: names are only compared, links and whatever else is in there is passed over."""
+    Nothing is extracted: names are only compared, links and whatever else is in there is passed
+    over."""
     try:
         with tarfile.open(archive, "r|*", tarinfo=Plain) as tar:
             while (member := tar.next()) is not None:
@@ -56,13 +62,17 @@ def members(archive):
 
 @functools.cache
 def parquet_reader():
-    """A process of its own: on some broken files pyarrow does not raise, but ends the program that it is in."""
+    """A process of its own: on some broken files pyarrow does not raise, but ends the program that
+    it is in.
+    """
     atexit.register(parquet_reader.cache_clear)                     # not later, when half of Python is gone
     return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin_worker)
 
 
 def read_parquet(blob: bytes) -> dict:
-    """Column -> float32 [rows], or [rows, 2] for sticks, of those that this pad has too; ValueError if it is not a chunk's actions."""
+    """Column -> float32 [rows], or [rows, 2] for sticks, of those that this pad has too; ValueError
+    if it is not a chunk's actions.
+    """
     if not importlib.util.find_spec("pyarrow"):
         raise SystemExit("the released dataset is in parquet files: pip install pyarrow")
     try:
@@ -100,7 +110,9 @@ def number(v, low: float = 0.0, high: float = 1e9):
 
 
 def chunk_facts(blob: bytes | None) -> dict:
-    """What a metadata.json says, checked; boxes in shares of the frame, as the copy at hand may have another resolution.  ValueError in words."""
+    """What a metadata.json says, checked; boxes in shares of the frame, as the copy at hand may
+    have another resolution.  ValueError in words.
+    """
     try:
         meta = json.loads(blob or b"")
         source = meta["original_video"]
@@ -121,7 +133,9 @@ def chunk_facts(blob: bytes | None) -> dict:
 
 
 def chunk_actions(files: dict, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(buttons float16 [rows, 16], sticks float32 [rows, 4], shown bool [20]): the processed actions, else the raw ones.  ValueError in words."""
+    """(buttons float16 [rows, 16], sticks float32 [rows, 4], shown bool [20]): the processed
+    actions, else the raw ones.  ValueError in words.
+    """
     fault = "no actions in it, or too large ones"
     for name in ("actions_processed.parquet", "actions_raw.parquet"):
         try:
@@ -137,7 +151,9 @@ def chunk_actions(files: dict, size: int) -> tuple[np.ndarray, np.ndarray, np.nd
 
 
 def released_videos(archive):
-    """Yield (video id, [(facts, files)], [what is wrong, in words]) per video, as its chunks come by; only one video's are held at a time."""
+    """Yield (video id, [(facts, files)], [what is wrong, in words]) per video, as its chunks come
+    by; only one video's are held at a time.
+    """
     def one(folder, files):
         try:
             return chunk_facts(files.get("metadata.json")), files
@@ -151,7 +167,9 @@ def released_videos(archive):
 
 
 def with_actions(known: list, broken: list, archive) -> list:
-    """[(facts, actions)] in the order of time; a chunk whose actions cannot be read is added to `broken`, in words."""
+    """[(facts, actions)] in the order of time; a chunk whose actions cannot be read is added to
+    `broken`, in words.
+    """
     out = []
     for facts, files in sorted(known, key=lambda chunk: chunk[0]["start"]):
         try:
@@ -162,7 +180,9 @@ def with_actions(known: list, broken: list, archive) -> list:
 
 
 def import_released(c: filter.Config) -> tuple[str, ...]:
-    """Write LABELS/<stem>.actions.safetensors for each of c.videos that the archives have labels of; returns those videos."""
+    """Write LABELS/<stem>.actions.safetensors for each of c.videos that the archives have labels
+    of; returns those videos.
+    """
     from tqdm import tqdm
     videos, done, missing, broken = {Path(v).stem: v for v in c.videos}, {}, {}, []
     if not videos:
@@ -207,18 +227,23 @@ def write_released(path, known: list, recipe: dict) -> None:
 
 
 def frame_numbers(chunk: dict, rows: int, fps: float) -> np.ndarray:
-    """int64 [rows]: the video's frame at each row of a chunk: rows are spread evenly over its frames, whatever either rate is.
+    """int64 [rows]: the video's frame at each row of a chunk: rows are spread evenly over its
+    frames, whatever either rate is.
 
-    Frames are the published ones, scaled where the copy at hand has another rate; where there are none, they follow from the time."""
+    Frames are the published ones, scaled where the copy at hand has another rate; where there are
+    none, they follow from the time."""
     begin, end = chunk["frames"] or (chunk["start"] * fps, (chunk["start"] + chunk["seconds"]) * fps)
     scale = fps * chunk["seconds"] / (end - begin)
     scale = 1 if abs(scale - 1) < 0.01 else scale                                               # 59.94 and 60
-    span = chunk["size"] if abs(end - begin - chunk["size"]) <= 1 else end - begin              # a row per frame: the last one counted or not
+    # a row per frame: the last one counted or not
+    span = chunk["size"] if abs(end - begin - chunk["size"]) <= 1 else end - begin
     return np.floor(scale * (begin + np.arange(rows) * span / chunk["size"]) + 1e-6).astype(np.int64)
 
 
 def released_labels(facts: dict, buttons, sticks, shown, chunks: list, game: str, area: tuple, c: filter.Config) -> filter.Labels:
-    """Chunks laid out on one line of time at the labels' rate; a chunk is a segment, what lies between them is not known."""
+    """Chunks laid out on one line of time at the labels' rate; a chunk is a segment, what lies
+    between them is not known.
+    """
     rate = float(np.median([chunk["size"] / chunk["seconds"] for chunk in chunks]))
     T = int(max(0, facts["frames"]) / facts["fps"] * rate)
     out = filter.Labels(np.zeros((T, 16), np.uint8), np.zeros((T, 4), np.float32), np.zeros(T, bool), np.zeros(T, np.int64), np.zeros(T, np.int64),
@@ -229,7 +254,8 @@ def released_labels(facts: dict, buttons, sticks, shown, chunks: list, game: str
         frame = frame_numbers(chunk, b - a, facts["fps"])
         begin = round(frame[0] / facts["fps"] * rate)
         begin = end if abs(begin - end) <= 2 else begin                                         # it goes on where the last one ended
-        n = min(int((frame < facts["frames"] - facts["fps"] / 2).sum()), T - begin)             # the container may count a few frames too many
+        # the container may count a few frames too many
+        n = min(int((frame < facts["frames"] - facts["fps"] / 2).sum()), T - begin)
         scaled = lambda box: [v * side for v, side in zip(box, (facts["width"], facts["height"]) * 2)]          # noqa: E731
         x0, y0, x1, y1 = inner = filter.clamped(scaled(chunk["area"]), facts) if chunk["area"] and not c.area else area
         boxes = [filter.clamped(scaled(box), facts, filter.GROW, 2) for box in chunk["boxes"]] if c.mask else []
@@ -246,7 +272,9 @@ def released_labels(facts: dict, buttons, sticks, shown, chunks: list, game: str
 
 
 def inspect_archive(path: Path) -> None:
-    """The released labels alone: per video what there is and what the 50 % rule would keep; a piano roll of the first minutes."""
+    """The released labels alone: per video what there is and what the 50 % rule would keep; a piano
+    roll of the first minutes.
+    """
     if not path.is_file():
         raise SystemExit(f"{path}: no such file")
     roll, total, kept = [], 0.0, 0.0

@@ -1,7 +1,9 @@
-"""templates/decoys.py: what streams show beside a game and is no controller overlay, and two kinds of games made mostly of it.
+"""templates/decoys.py: what streams show beside a game and is no controller overlay, and two kinds
+of games made mostly of it.
 
-The localization benchmark of eval.py draws them: under overlays, and alone in clips in which nothing may be found.
-A decoy paints on a part of the picture, uint8 [h, w, 3] RGB, as it is at frame t; `rng` is the same at every t.
+The localization benchmark of eval.py draws them: under overlays, and alone in clips in which
+nothing may be found. A decoy paints on a part of the picture, uint8 [h, w, 3] RGB, as it is at
+frame t; `rng` is the same at every t.
 """
 
 from __future__ import annotations
@@ -155,7 +157,9 @@ def hud(rng):
 
 
 def novel(rng):
-    """A visual novel: a still picture, a speaker, text that is typed; no median takes this away.  Frame number -> picture."""
+    """A visual novel: a still picture, a speaker, text that is typed; no median takes this away.
+    Frame number -> picture.
+    """
     W, H = SIZE
     still = cv2.resize(rng.integers(60, 255, (2, 2, 3)).astype(np.uint8), SIZE)
     for x in range(-40, W, 90):

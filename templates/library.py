@@ -24,7 +24,9 @@ def wild(seed: int) -> render.Template:
 
 
 class Pool(Mapping):
-    """Templates by name: `own` ones, then built-in ones, each of which is drawn when it is first asked for."""
+    """Templates by name: `own` ones, then built-in ones, each of which is drawn when it is first
+    asked for.
+    """
 
     def __init__(self, names, own=()):
         self.own, self.indices = dict(own), {}

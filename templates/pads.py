@@ -1,8 +1,10 @@
-"""templates/pads.py: the 315 built-in controller overlays, drawn by code in the form in which streamers' own skins come.
+"""templates/pads.py: the 315 built-in controller overlays, drawn by code in the form in which
+streamers' own skins come.
 
-`pieces(name)` gives a template's canvas and, per element, what it is, where it is and a picture of each of its states; extract.py packs
-them into an atlas, and from there on they are a skin like any other.  A name is a controller (LAYOUTS: where things are) and a
-style (STYLES: how they are drawn), as in "ps4-neon".
+`pieces(name)` gives a template's canvas and, per element, what it is, where it is and a picture of
+each of its states; extract.py packs them into an atlas, and from there on they are a skin like any
+other.  A name is a controller (LAYOUTS: where things are) and a style (STYLES: how they are drawn),
+as in "ps4-neon".
 
 All is in px of the canvas, x right, y down; angles in degrees; colours are "#rrggbb".
 """
@@ -18,10 +20,11 @@ import numpy as np
 SUPER = 4               # supersampling of the drawn shapes
 PAD = 3                 # px around each drawn element: room for glow, and for its own anti-aliasing
 WAYS = ((-1, 0), (1, 0), (0, -1), (0, 1))                                       # x, y: left, right, up, down
-DPAD_STATES = ((0, 0), *WAYS, (-1, -1), (1, -1), (-1, 1), (1, 1))               # x, y: the order of a d-pad's pictures, as in OBS presets
+# x, y: the order of a d-pad's pictures, as in OBS presets
+DPAD_STATES = ((0, 0), *WAYS, (-1, -1), (1, -1), (-1, 1), (1, 1))
 
 
-# ---- shapes, polygons [N, 2] in px, and what paints them, anti-aliased -----------------------------------------
+# ---- shapes, polygons [N, 2] in px, and what paints them, anti-aliased ---------------------------
 
 def disc(cx, cy, r):
     t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
@@ -84,13 +87,17 @@ def darker(color, k=0.45):
 
 
 class Picture:
-    """Premultiplied RGBA float32 [h, w, 4], 0..1, to paint on, in blocks of the style's `unit` px and with what its `look` does."""
+    """Premultiplied RGBA float32 [h, w, 4], 0..1, to paint on, in blocks of the style's `unit` px
+    and with what its `look` does.
+    """
 
     def __init__(self, w, h, style):
         self.px, self.unit, self.look = np.zeros((h, w, 4), np.float32), style.unit, style.look
 
     def paint(self, polygons, color, alpha=1.0, width=None, closed=True, shade=0.0, blur=0.0):
-        """Fill the polygons, or stroke them `width` px wide; `shade` lightens the top; `blur` (px) makes a glow."""
+        """Fill the polygons, or stroke them `width` px wide; `shade` lightens the top; `blur` (px)
+        makes a glow.
+        """
         (h, w), p, u = self.px.shape[:2], np.concatenate([np.asarray(q, float) for q in polygons]), self.unit
         margin = 1 + (width or 0) / 2 + 3 * blur
         x0, y0 = (np.clip(np.floor(p.min(0) - margin), 0, (w, h)) // u * u).astype(int)
@@ -160,11 +167,13 @@ class Picture:
         return np.round(255 * np.concatenate([self.px[..., :3] / np.maximum(a, 1e-6), a], 2)).clip(0, 255).astype(np.uint8)
 
 
-# ---- layouts: where things are on each controller ----------------------------------------------------------
+# ---- layouts: where things are on each controller ------------------------------------------------
 
 @dataclass(frozen=True)
 class Layout:
-    """Centres in px on a canvas of `size`; None: not there.  The right half of the top edge mirrors the left."""
+    """Centres in px on a canvas of `size`; None: not there.  The right half of the top edge mirrors
+    the left.
+    """
     size: tuple = (320, 220)
     left: tuple | None = (72, 84)
     right: tuple | None = (202, 134)
@@ -285,11 +294,14 @@ LAYOUTS = {
         ("RIGHT_TRIGGER", 238, 90, 30, "RT"), ("LEFT_TRIGGER", 276, 98, 30, "LT"))),
     "xboxseries": Layout(body=SERIES, left=(68, 86), face=(252, 86), face_step=26, face_side=24,
                          back=(139, 84, 14, 12), start=(181, 84, 14, 12), small=" =", dpad_side=50),
-    "gamecube": Layout(     # A, the large one, is SOUTH; the C stick is the right stick; Z is the right shoulder
+    # A, the large one, is SOUTH; the C stick is the right stick; Z is the right shoulder
+    "gamecube": Layout(
         body=CUBE, left=(68, 92), right=(201, 156), dpad=(116, 154), dpad_side=44, face=None, start=(160, 90, 16, 16), small="  ", cap=26,
         shoulder=(72, 34, 56, 11), tops=("", "Z", "L", "R"), trigger=(66, 13, 60, 20), absent=("BACK", "LEFT_SHOULDER", "LEFT_THUMB", "RIGHT_THUMB"),
         spots=(("SOUTH", 250, 98, 38, "A"), ("WEST", 217, 113, 22, "B"), ("EAST", 284, 92, 24, "X"), ("NORTH", 244, 62, 24, "Y"))),
-    "n64": Layout(          # A is SOUTH and B, to the left of it, WEST; Z is the left trigger; the C buttons are no action of ours: never lit
+    # A is SOUTH and B, to the left of it, WEST; Z is the left trigger; the C buttons are no action
+    # of ours: never lit
+    "n64": Layout(
         body=TRIDENT, left=(160, 148), right=None, dpad=(62, 96), dpad_side=52, face=None, travel=20, cap=26, start=(160, 86, 18, 18), small="  ",
         shoulder=(66, 26, 84, 18), tops=("L", "R", "", ""), trigger=None, absent=("BACK", "LEFT_THUMB"),
         spots=(("SOUTH", 238, 128, 26, "A"), ("WEST", 214, 104, 26, "B"), ("LEFT_TRIGGER", 160, 198, 20, "Z"))),
@@ -308,7 +320,7 @@ LAYOUTS = {
         ("LEFT_THUMB", 62, 150, 24, "L"), ("RIGHT_THUMB", 102, 150, 24, "R"))),
 }
 
-# ---- styles: how a controller is drawn ---------------------------------------------------------------------
+# ---- styles: how a controller is drawn -----------------------------------------------------------
 
 DIM = "#606060"         # what darkens where a button is transparent
 XBOX_HUES = {"SOUTH": "#6cc24a", "EAST": "#e0443e", "WEST": "#3f8ae0", "NORTH": "#f2c230"}
@@ -369,10 +381,11 @@ STYLES = {
     "lcd": Style(body="#b4c44c", edge="#1c2a12", key="#cfdc7c", ink="#1c2a12", lit="#1c2a12", press="recolour", look="lcd", unit=4, width=4,
                  labels=False, stick="ring", panel=True),
 }
-HELD_OUT = ("chrome", "sketch", "lcd")  # looks that only the templates of these styles have; never trained or tuned on
+# looks that only the templates of these styles have; never trained or tuned on
+HELD_OUT = ("chrome", "sketch", "lcd")
 
 
-# ---- elements: a picture of each state, uint8 [h, w, 4] RGBA ---------------------------------------------------
+# ---- elements: a picture of each state, uint8 [h, w, 4] RGBA -------------------------------------
 
 def room(style):
     """px around an element: PAD, in whole blocks."""
@@ -395,7 +408,9 @@ def symbol(p, label, cx, cy, size, color, width):
 
 
 def key_picture(shape, w, h, label, hue, size, style, pressed):
-    """A button, shoulder or trigger.  shape: function (cx, cy, w, h) -> polygon; hue: its own colour, or ""; size: the label's, px."""
+    """A button, shoulder or trigger.  shape: function (cx, cy, w, h) -> polygon; hue: its own
+    colour, or ""; size: the label's, px.
+    """
     pad = room(style)
     p, cx, cy = Picture(w + 2 * pad, h + 2 * pad, style), w / 2 + pad, h / 2 + pad
     body, edge, ink, lit = style.key, style.edge, hue or style.ink, hue or style.lit
@@ -501,7 +516,9 @@ def body_picture(L, style, trim):
 
 
 def decorate(p, trim, mark, thin):
-    """Ops of `trim` (TRIMS), split by "|": o circle, b box, l polyline, t text; capitals fill; a colour may follow, else `mark`."""
+    """Ops of `trim` (TRIMS), split by "|": o circle, b box, l polyline, t text; capitals fill; a
+    colour may follow, else `mark`.
+    """
     for op in filter(None, (t.split() for t in trim.split("|"))):
         color = op.pop() if op[-1][0] == "#" else mark
         word = op.pop(1).replace("_", " ") if op[0] == "t" else ""
@@ -517,7 +534,7 @@ def decorate(p, trim, mark, thin):
             p.fill(shape, color) if op[0] in "OB" else p.line(shape, color, thin)
 
 
-# ---- yours to change: the templates.  name: (layout, style, what differs from the style) ----------------------
+# ---- yours to change: the templates.  name: (layout, style, what differs from the style) ---------
 
 TEMPLATES = {
     "xbox360-light": ("xbox360", "light", dict(hues=XBOX_HUES)),
@@ -561,7 +578,9 @@ TEMPLATES = {
 
 
 CORE = tuple(TEMPLATES)                 # the hand-picked ones, fewer and quicker to draw than all
-FAMILIES = {    # layout, the family's colours (see Style), and how the generated templates of it differ from the style
+# layout, the family's colours (see Style), and how the generated templates of it differ from the
+# style
+FAMILIES = {
     "xbox360": ("xbox360", dict(accent="#7ac943", hot="#ffd23f", shell="#e6e8ec", plastic="#3a3f48", pale="#dff2d2", deep="#3f7a2a"), XBOX_HUES, {}),
     "xboxone": ("xboxone", dict(accent="#2fbf4a", hot="#ff8a30", shell="#2a2d33", plastic="#15171b", pale="#d5e8f5", deep="#1f4a7a"), XBOX_HUES, {}),
     "xboxseries": ("xboxseries", dict(accent="#35d0c0", hot="#e8ff3f", shell="#f2f2f0", plastic="#22252a", pale="#f5ead5", deep="#8a4a1f"),
@@ -592,11 +611,12 @@ TEMPLATES |= {f"{family}-{style}": (layout, style, {**RECOLOR.get(style, {}), **
               for family, (layout, _, _, changes) in FAMILIES.items() for style in STYLES if f"{family}-{style}" not in CORE}
 
 
-# ---- templates: layout x style -> pieces -----------------------------------------------------------------------
+# ---- templates: layout x style -> pieces ---------------------------------------------------------
 
 def held_out(name: str) -> bool:
-    """Is this built-in template one to validate on?  A seventh of them, three of every family, none of CORE.  XFeat never sees them in
-    training; the parser does in its last step (`parse.py train --everything`)."""
+    """Is this built-in template one to validate on?  A seventh of them, three of every family, none
+    of CORE.  XFeat never sees them in training; the parser does in its last step (`parse.py train
+    --everything`)."""
     return name.rpartition("-")[2] in HELD_OUT
 
 
@@ -609,7 +629,8 @@ def two_sticks(name: str) -> bool:
 def pieces(name: str):
     """((w, h) of the canvas, its elements in drawing order); the same on every machine.
 
-    An element: (fields of render.Element by name, rows of pictures uint8 [h, w, 4] RGBA: idle, pressed; of a d-pad one row of nine).
+    An element: (fields of render.Element by name, rows of pictures uint8 [h, w, 4] RGBA: idle,
+    pressed; of a d-pad one row of nine).
     """
     layout, style, changes = TEMPLATES[name]
     _, colors, hues, _ = FAMILIES[name.split("-")[0]]
@@ -641,7 +662,9 @@ def elements(L, style, trim):
 
 
 def keys(L, hues):
-    """Buttons, shoulders and triggers: id, shape, centre x, y, w, h, label, own colour or "", label's size (0: by the key's)."""
+    """Buttons, shoulders and triggers: id, shape, centre x, y, w, h, label, own colour or "",
+    label's size (0: by the key's).
+    """
     pill = lambda cx, cy, w, h: box(cx, cy, w, h, min(w, h) * 0.32)
     coin = lambda cx, cy, w, h: disc(cx, cy, w / 2)
     for kind, place, labels in (("TRIGGER", L.trigger, L.tops[2:]), ("SHOULDER", L.shoulder, L.tops[:2])):

@@ -18,26 +18,33 @@ import numpy as np
 
 from templates import render
 
-# ---- your own skins: any OBS input-overlay preset, or pictures with boxes (docs/presets.md) ----------------
+# ---- your own skins: any OBS input-overlay preset, or pictures with boxes (docs/presets.md) ------
 
-SIDE_LIMIT, PIXELS, FILE_BYTES = 8192, 1 << 24, 1 << 26  # of pictures: px, px x px, bytes; nothing is trusted
+# of pictures: px, px x px, bytes; nothing is trusted
+SIDE_LIMIT, PIXELS, FILE_BYTES = 8192, 1 << 24, 1 << 26
 SMALL, LARGE = 240, 960     # CHOICE: px; smaller skins are enlarged in whole steps, larger ones shrunk
 FAR = 512                   # CHOICE: px, or the canvas's larger side: an element farther outside is a slip
 SDL = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIGHT_THUMB", "LEFT_SHOULDER",
-       "RIGHT_SHOULDER", *render.DPAD, *[""] * 11)     # SDL_GamepadButton; "": guide, share, touchpad: no actions
+       # SDL_GamepadButton; "": guide, share, touchpad: no actions
+       "RIGHT_SHOULDER", *render.DPAD, *[""] * 11)
 OLD = (*SDL[:4], *SDL[9:11], "BACK", "START", "", *SDL[7:9], *render.DPAD[2:], *render.DPAD[:2])
-CODES = {**dict(enumerate(SDL)), **{0xEC00 + i: name for i, name in enumerate(OLD)},         # 0xEC00: of old versions,
+# 0xEC00: of old versions,
+CODES = {**dict(enumerate(SDL)), **{0xEC00 + i: name for i, name in enumerate(OLD)},
          **{0xEC10 + i: name for i, name in enumerate(OLD[10:])}}                           # and of their web tool
-OLD_KINDS = {0: "texture", 1: "button", 4: "stick", 5: "trigger", 6: "texture", 7: "dpad"}  # before version 5
-RAW_CUBE = {1: "EAST", 2: "SOUTH", 3: "WEST", 4: "NORTH", 8: "RIGHT_SHOULDER", 16: "START"}    # of GameCubes
+# before version 5
+OLD_KINDS = {0: "texture", 1: "button", 4: "stick", 5: "trigger", 6: "texture", 7: "dpad"}
+# of GameCubes
+RAW_CUBE = {1: "EAST", 2: "SOUTH", 3: "WEST", 4: "NORTH", 8: "RIGHT_SHOULDER", 16: "START"}
 
 
 def read_skins(folder) -> dict[str, render.Template]:
-    """The skins below `folder` by name; what cannot be read is named, with the reason, and left out.
+    """The skins below `folder` by name; what cannot be read is named, with the reason, and left
+    out.
 
-    An OBS input-overlay preset is FILE.json and its PNGs beside it, each of which is a skin (`pictures`); or
-    pictures with a list of boxes.  A button's code says which it is, its id never does; four face buttons in
-    a diamond are named by their places; nitrogen.json beside it may say otherwise.  docs/presets.md has all.
+    An OBS input-overlay preset is FILE.json and its PNGs beside it, each of which is a skin
+    (`pictures`); or pictures with a list of boxes.  A button's code says which it is, its id never
+    does; four face buttons in a diamond are named by their places; nitrogen.json beside it may say
+    otherwise.  docs/presets.md has all.
     """
     return dict(load_skins(str(Path(folder).resolve())))
 
@@ -94,7 +101,8 @@ def inside(root, path):
 
 def read_json(root, path):
     try:
-        data = json.loads(inside(root, path).read_bytes())  # UTF-8 or UTF-16, also with a byte order mark
+        # UTF-8 or UTF-16, also with a byte order mark
+        data = json.loads(inside(root, path).read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
         raise ValueError(f"{path.name} is not JSON ({e})") from None
     if not isinstance(data, dict):
@@ -144,7 +152,8 @@ def cut(picture, x, y, w, h, what):
 
 
 def read_skin(root, path, name, lists, seen, said) -> dict[str, render.Template]:
-    """The skins of one of the `lists` of a folder, path: data; `seen`: what is known of its PNGs."""
+    """The skins of one of the `lists` of a folder, path: data; `seen`: what is known of its PNGs.
+    """
     data, folder, found = lists[path], path.parent, {}
     if "idle" in data:
         return {name: picture_skin(name, data, lambda file: read_png(root, folder / str(file)))}
@@ -162,9 +171,11 @@ def read_skin(root, path, name, lists, seen, said) -> dict[str, render.Template]
 
 
 def pictures(root, path, lists, size, best):
-    """The PNGs of a list: each of the folder goes with the list that it fits best, by size or by name.
+    """The PNGs of a list: each of the folder goes with the list that it fits best, by size or by
+    name.
 
-    Left aside are previews, and what is too small for the list's boxes if another picture is not."""
+    Left aside are previews, and what is too small for the list's boxes if another picture is
+    not."""
     kinds = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
     beside = sorted(p for p in path.parent.iterdir() if p.suffix.lower() in kinds)
     pngs = [p for p in beside if p.suffix.lower() == ".png"]
@@ -225,12 +236,15 @@ def preset(name, data, more, atlas, said) -> render.Template:
 
 
 def preset_pieces(elements, more, atlas, canvas):
-    """The elements that can be used, as `pack` takes them; why the others cannot; whether there are keys."""
+    """The elements that can be used, as `pack` takes them; why the others cannot; whether there are
+    keys.
+    """
     elements = [e if isinstance(e, dict) else {} for e in elements]
     codes = [int(number(e.get("code")) or 0) for e in elements]     # missing: 0, as in the plugin
     types = [number(e.get("type", 0)) for e in elements]
     old = any(t == 1 and c in range(0xEC00, 0xEC20) for t, c in zip(types, codes))
-    kinds = [(OLD_KINDS if old else render.KINDS).get(t) for t in types]   # None: a keyboard's, mouse's, or unknown
+    # None: a keyboard's, mouse's, or unknown
+    kinds = [(OLD_KINDS if old else render.KINDS).get(t) for t in types]
     names = button_names({c for c, kind in zip(codes, kinds) if kind == "button"}, more)
     pieces, left, used = [], [], 0
     for i, (e, kind, code) in enumerate(zip(elements, kinds, codes)):
@@ -273,7 +287,9 @@ def piece(e, kind, id, atlas, canvas):
         raise ValueError(f"pos {pos[0]}, {pos[1]} is far outside the canvas of {canvas[0]:g} x {canvas[1]:g}")
 
     def state(across, down):
-        """Beyond the atlas its last column and row repeat, as in OBS; beyond all of it: the idle picture."""
+        """Beyond the atlas its last column and row repeat, as in OBS; beyond all of it: the idle
+        picture.
+        """
         u, v = x + across * (w + render.GAP), y + down * (h + render.GAP)
         u, v = (u, v) if u < W and v < H else (x, y)
         return atlas[np.ix_(np.arange(v, v + h).clip(0, H - 1), np.arange(u, u + w).clip(0, W - 1))]
@@ -284,22 +300,26 @@ def piece(e, kind, id, atlas, canvas):
     if kind == "stick":
         (travel,) = numbers([e.get("stick_radius", 0)], 1, "stick_radius", 0, 1024)
         id = "RIGHT" if side else "LEFT"
-        kind, id = (kind, id) if travel else ("button", f"{id}_THUMB")     # it stands, but may show its click
+        # it stands, but may show its click
+        kind, id = (kind, id) if travel else ("button", f"{id}_THUMB")
     elif kind == "trigger":
         id = {0: "LEFT_TRIGGER", 1: "RIGHT_TRIGGER"}.get(side)
-        if e.get("trigger_mode") is not True and (pressed != idle).any():   # the whole travel, over idle
+        # the whole travel, over idle
+        if e.get("trigger_mode") is not True and (pressed != idle).any():
             pressed = stack(idle, pressed)
-            idle = idle if number(e.get("direction")) in (1, 2, 3, 4) else pressed     # without: always drawn
+            # without: always drawn
+            idle = idle if number(e.get("direction")) in (1, 2, 3, 4) else pressed
     if kind == "texture" or not id:                         # no action: the guide button, the player's number
         return render.Element("texture", "", pos), [[idle]]
     return render.Element(kind, id, pos, radius=float(travel)), [[idle], [pressed]]
 
 
 def by_place(pieces):
-    """Face buttons named by where they are, since some skins carry codes by letter; and what to say.
+    """Face buttons named by where they are, since some skins carry codes by letter; and what to
+    say.
 
-    Only where the four make a clear diamond; elsewhere, and with "positions": "codes" in nitrogen.json, the
-    codes stand."""
+    Only where the four make a clear diamond; elsewhere, and with "positions": "codes" in
+    nitrogen.json, the codes stand."""
     face = {e.id: (e.pos[0] + rows[0][0].shape[1] / 2, e.pos[1] + rows[0][0].shape[0] / 2)
             for e, rows in pieces if e.id in ("SOUTH", "EAST", "WEST", "NORTH")}
     if len(face) < 4:
@@ -317,7 +337,9 @@ def by_place(pieces):
 
 
 def picture_skin(name, data, load) -> render.Template:
-    """A template from pictures, which `load` reads, and boxes: the knobs are cut out of the idle one, and what is under them is filled in."""
+    """A template from pictures, which `load` reads, and boxes: the knobs are cut out of the idle
+    one, and what is under them is filled in.
+    """
     idle, pieces = load(data["idle"]), []
     canvas = idle.shape[1::-1]
     if "pressed" in data:
@@ -360,8 +382,8 @@ def stack(below, above):
 
 
 def finish(name, family, canvas, pieces) -> render.Template:
-    """What every skin goes through: a button that never changes is not shown, empty rims go, the canvas holds everything, and its
-    size is one that is convenient to match."""
+    """What every skin goes through: a button that never changes is not shown, empty rims go, the
+    canvas holds everything, and its size is one that is convenient to match."""
     out = []
     for e, rows in pieces:
         states = [render.premultiplied(p) for r in rows for p in r]
@@ -370,7 +392,8 @@ def finish(name, family, canvas, pieces) -> render.Template:
             e, rows = replace(e, click=not still), rows[:1 if still else 2]
         elif still:
             e, rows = replace(e, kind="texture", id=""), [rows[0][:1]]
-        if e.kind in ("button", "trigger"):                 # four arrows may each come in a picture of the whole d-pad
+        # four arrows may each come in a picture of the whole d-pad
+        if e.kind in ("button", "trigger"):
             ys, xs = np.nonzero(np.max([p[..., 3] for r in rows for p in r], 0))
             y0, y1, x0, x1 = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
             e, rows = replace(e, pos=(e.pos[0] + int(x0), e.pos[1] + int(y0))), [[p[y0:y1, x0:x1] for p in r] for r in rows]
@@ -398,7 +421,8 @@ def resized(e, rows, low, scale):
         if scale >= 1:
             return picture.repeat(int(scale), 0).repeat(int(scale), 1)
         part = render.premultiplied(picture)
-        for (a, b), x in zip(spans, at):                    # each output px: the integral over its width, by differences of the running sum
+        # each output px: the integral over its width, by differences of the running sum
+        for (a, b), x in zip(spans, at):
             part = part.swapaxes(0, 1)
             sums = np.concatenate([np.zeros((1, *part.shape[1:])), np.cumsum(part, 0, float)])
             edges = np.clip((np.arange(math.ceil(b) - x + 1) - (a - x)) / scale, 0, len(part) - 1e-6)

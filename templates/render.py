@@ -1,4 +1,6 @@
-"""The one renderer: any template, built in or yours, in any state; and how a frame is cut where it lies."""
+"""The one renderer: any template, built in or yours, in any state; and how a frame is cut where it
+lies.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,14 @@ INDEX = {name: i for i, name in enumerate(artefact.BUTTONS)}
 
 @dataclass(frozen=True)
 class Element:
-    """One thing on the canvas.  Its pressed picture lies GAP px below the idle one in the atlas; a d-pad's nine
-    states lie to the right: centre, left, right, up, down, up-left, up-right, down-left, down-right."""
+    """One thing on the canvas.  Its pressed picture lies GAP px below the idle one in the atlas; a
+    d-pad's nine states lie to the right: centre, left, right, up, down, up-left, up-right,
+    down-left, down-right."""
     kind: str                               # texture, button, stick, trigger or dpad
     id: str                                 # a name of artefact.BUTTONS; LEFT or RIGHT for sticks; "" for the rest
     pos: tuple[int, int]                    # x, y on the canvas, px
-    mapping: tuple[int, int, int, int] = (0, 0, 0, 0)   # x, y, w, h of the idle picture in the atlas, px
+    # x, y, w, h of the idle picture in the atlas, px
+    mapping: tuple[int, int, int, int] = (0, 0, 0, 0)
     radius: float = 0.0                     # stick travel, px
     click: bool = True                      # of a stick: its click is shown
     trail: tuple = ()                       # of a stick: a line from its centre to the knob, ("#rrggbb", width in px)
@@ -41,10 +45,12 @@ class Template:
     elements: tuple[Element, ...]           # in drawing order
 
 
-# ---- templates, from pieces: elements and rows of pictures of their states, uint8 [h, w, 4] RGBA ------------------
+# ---- templates, from pieces: elements and rows of pictures of their states, uint8 [h, w, 4] RGBA -
 
 def pack(pieces):
-    """(atlas, elements): pieces in rows from left to right, each with its states below or to the right of it."""
+    """(atlas, elements): pieces in rows from left to right, each with its states below or to the
+    right of it.
+    """
     spots, x, y, row = [], 0, 0, 0
     width = max(720, *(len(rows[0]) * (rows[0][0].shape[1] + GAP) for _, rows in pieces))
     for _, rows in pieces:
@@ -63,7 +69,9 @@ def pack(pieces):
 
 
 def stored(tensors: dict, info: dict) -> Template:
-    """The template that an overlay artefact holds, as artefact.read gives it; ValueError if it cannot be drawn."""
+    """The template that an overlay artefact holds, as artefact.read gives it; ValueError if it
+    cannot be drawn.
+    """
     height, width = tensors["atlas"].shape[:2]
     elements = [Element(**{k: tuple(v) if isinstance(v, list) else v for k, v in e.items()}) for e in info["elements"]]
     for e in elements:
@@ -84,7 +92,8 @@ def without_sticks(template: Template) -> Template:
 @functools.lru_cache(128)
 def stick_alone(template: Template, side: str) -> Template:
     return replace(template, elements=tuple(e for e in template.elements if (e.kind, e.id) == ("stick", side)))
-KINDS = {0: "texture", 2: "button", 5: "stick", 6: "trigger", 7: "texture", 8: "dpad"}  # by an element's type
+# by an element's type
+KINDS = {0: "texture", 2: "button", 5: "stick", 6: "trigger", 7: "texture", 8: "dpad"}
 
 
 def premultiplied(picture):
@@ -94,13 +103,15 @@ def premultiplied(picture):
     return out
 
 
-# ---- the renderer: any template in any state --------------------------------------------------------------
+# ---- the renderer: any template in any state -----------------------------------------------------
 
 @functools.lru_cache(512)
 def sprites(template: Template, scale: float):
-    """(still, moving): the canvas up to the last leading texture, and for each later element its pictures at `scale`.
+    """(still, moving): the canvas up to the last leading texture, and for each later element its
+    pictures at `scale`.
 
-    still: uint8 [h, w, 4] premultiplied.  moving: list of (element, x, y, [picture, 255 - its alpha] per state).
+    still: uint8 [h, w, 4] premultiplied.  moving: list of (element, x, y, [picture, 255 - its
+    alpha] per state).
     """
     w, h = (round(v * scale) for v in template.size)
     still, moving = np.zeros((h, w, 4), np.uint8), []
@@ -121,7 +132,9 @@ def sprites(template: Template, scale: float):
 
 
 def resample(picture, placed, w, h):
-    """picture drawn with scale (sx, sy) and its corner at (x, y) of a w x h tile; anti-aliased when it shrinks."""
+    """picture drawn with scale (sx, sy) and its corner at (x, y) of a w x h tile; anti-aliased when
+    it shrinks.
+    """
     sx, sy, x, y = placed
     k = max(1, math.ceil(1 / min(sx, sy) - 0.01)) * 2
     m = np.array([[sx * k, 0, x * k + sx * k / 2 - 0.5], [0, sy * k, y * k + sy * k / 2 - 0.5]])
@@ -130,7 +143,9 @@ def resample(picture, placed, w, h):
 
 
 def over(canvas, picture, rest, x, y):
-    """Premultiplied `picture` over `canvas` at (x, y), in place, clipped; rest = 255 - alpha, in four channels."""
+    """Premultiplied `picture` over `canvas` at (x, y), in place, clipped; rest = 255 - alpha, in
+    four channels.
+    """
     (h, w), (H, W) = picture.shape[:2], canvas.shape[:2]
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, W), min(y + h, H)
     if x0 < x1 and y0 < y1:
@@ -143,8 +158,9 @@ def over(canvas, picture, rest, x, y):
 def draw(template: Template, buttons, sticks, scale: float = 1.0) -> np.ndarray:
     """The overlay in one state.
 
-    buttons: [16] bool, in the order of artefact.BUTTONS (opposite d-pad directions cancel on a d-pad, not on separate keys);
-    sticks: [4] in [-1, 1], y down.  Returns uint8 [round(h * scale), round(w * scale), 4] RGBA, premultiplied.
+    buttons: [16] bool, in the order of artefact.BUTTONS (opposite d-pad directions cancel on a
+    d-pad, not on separate keys); sticks: [4] in [-1, 1], y down.  Returns uint8 [round(h * scale),
+    round(w * scale), 4] RGBA, premultiplied.
     """
     still, moving = sprites(template, float(scale))
     canvas, on = still.copy(), (np.asarray(buttons) > 0.5).tolist()
@@ -170,7 +186,8 @@ def draw(template: Template, buttons, sticks, scale: float = 1.0) -> np.ndarray:
 
 
 def streak(canvas, e, scale, dx, dy):
-    """The trail of a stick at rest + (dx, dy) px, in place: round-ended, anti-aliased over one px."""
+    """The trail of a stick at rest + (dx, dy) px, in place: round-ended, anti-aliased over one px.
+    """
     color, width = e.trail
     cx, cy = ((p + m / 2) * scale for p, m in zip(e.pos, e.mapping[2:]))
     x0, y0 = (math.floor(min(c, c + d) - width * scale) for c, d in ((cx, dx), (cy, dy)))
@@ -183,7 +200,9 @@ def streak(canvas, e, scale, dx, dy):
 
 
 def composite(frame, overlay, x: int, y: int, opacity: float = 1.0) -> None:
-    """Blend a premultiplied RGBA overlay onto an RGB uint8 frame at (x, y), in place, clipped at its borders."""
+    """Blend a premultiplied RGBA overlay onto an RGB uint8 frame at (x, y), in place, clipped at
+    its borders.
+    """
     (h, w), (H, W) = overlay.shape[:2], frame.shape[:2]
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, W), min(y + h, H)
     if x0 < x1 and y0 < y1:
@@ -196,7 +215,8 @@ def composite(frame, overlay, x: int, y: int, opacity: float = 1.0) -> None:
 def layout(template: Template) -> dict:
     """Where each thing is, on the canvas, px; for the overlay's metadata.
 
-    {"size": [w, h], "buttons": {NAME: [x, y, w, h]}, "sticks": {"LEFT": [cx, cy, travel, w, h], "RIGHT": ...}}
+    {"size": [w, h], "buttons": {NAME: [x, y, w, h]}, "sticks": {"LEFT": [cx, cy, travel, w, h],
+    "RIGHT": ...}}
     """
     out = {"size": list(template.size), "buttons": {}, "sticks": {}}
     for e in template.elements:
@@ -221,10 +241,11 @@ def region(box) -> tuple:
 
 
 def looks(boxes: dict, show) -> np.ndarray:
-    """How a template looks at rest and with everything pressed: uint8 [2, h, w, 4] RGBA, premultiplied.
+    """How a template looks at rest and with everything pressed: uint8 [2, h, w, 4] RGBA,
+    premultiplied.
 
-    boxes: the buttons of its layout; show(buttons bool [16]) draws it.  A d-pad cannot show opposite directions at once: its lower and
-    right arm come from another picture."""
+    boxes: the buttons of its layout; show(buttons bool [16]) draws it.  A d-pad cannot show
+    opposite directions at once: its lower and right arm come from another picture."""
     up_left, down_right = np.ones((2, 16), bool)
     up_left[[INDEX["DPAD_DOWN"], INDEX["DPAD_RIGHT"]]] = down_right[[INDEX["DPAD_UP"], INDEX["DPAD_LEFT"]]] = False
     pressed, other = show(up_left).copy(), show(down_right)
@@ -235,7 +256,9 @@ def looks(boxes: dict, show) -> np.ndarray:
 
 @functools.lru_cache(256)
 def sampling(affine, size, out_w: int, out_h: int, frame_w: int, frame_h: int):
-    """How `crop` samples: (kx, ky samples per px, their affine, the part of the frame that they lie in); a video asks for it frame after frame."""
+    """How `crop` samples: (kx, ky samples per px, their affine, the part of the frame that they lie
+    in); a video asks for it frame after frame.
+    """
     a = np.reshape(affine, (2, 3)).astype(float)
     shown = np.hypot(*a[:, 0]) * size[0], np.hypot(*a[:, 1]) * size[1]          # displayed w, h in frame px
     kx, ky = (max(1, round(s / o)) for s, o in zip(shown, (out_w, out_h)))
@@ -250,7 +273,8 @@ def sampling(affine, size, out_w: int, out_h: int, frame_w: int, frame_h: int):
 
 
 def crop(frame, affine, size, out_w: int, out_h: int) -> np.ndarray:
-    """The template's canvas cut out of a frame: uint8 [out_h, out_w, channels], anti-aliased when it shrinks.
+    """The template's canvas cut out of a frame: uint8 [out_h, out_w, channels], anti-aliased when
+    it shrinks.
 
     frame: uint8 [h, w, channels]; affine: [2, 3] canvas px -> frame px; size: canvas (w, h).
     """
@@ -273,7 +297,9 @@ def idle(template, ground, scale=1.0):
 
 
 def blurred(picture, sigma, step: int = 1):
-    """By a Gaussian; if step > 1 nearly so, at 1 / step of the resolution: the box of the one resize and the tent of the other blur, too."""
+    """By a Gaussian; if step > 1 nearly so, at 1 / step of the resolution: the box of the one
+    resize and the tent of the other blur, too.
+    """
     small = cv2.resize(picture, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA) if step > 1 else picture
     small = cv2.GaussianBlur(small, (0, 0), (sigma ** 2 / step ** 2 - (step > 1) / 4) ** 0.5)
     return cv2.resize(small, picture.shape[1::-1]) if step > 1 else small
@@ -285,10 +311,12 @@ def band(picture, step: int = 1):
 
 
 def expected(seen, drawn, step: int = 1, without=0):
-    """The band of a crop, float32 [h, w, 3], if it were the template over what shines through; drawn: RGBA float32, premultiplied.
+    """The band of a crop, float32 [h, w, 3], if it were the template over what shines through;
+    drawn: RGBA float32, premultiplied.
 
     without=1: what the template adds to the band of what is behind it.
     """
     clear = 1.001 - drawn[..., 3] / 255
-    soft, clear = (cv2.merge([v] * 3) for v in (blurred(clear, 6.0, step), clear))          # NumPy is slow where [h, w, 1] meets [h, w, 3]
+    # NumPy is slow where [h, w, 1] meets [h, w, 3]
+    soft, clear = (cv2.merge([v] * 3) for v in (blurred(clear, 6.0, step), clear))
     return band(cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB) + (clear - without) * (blurred(seen * clear, 6.0, step) / soft), step)

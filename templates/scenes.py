@@ -9,10 +9,12 @@ from common.pictures import VIDEOS, sample
 import cv2
 import numpy as np
 
-# ---- XFeat: training pairs, drawn ------------------------------------------------------------------------------
+# ---- XFeat: training pairs, drawn ----------------------------------------------------------------
 
 def paint(rng, w=720, h=512):
-    """One procedural game picture: noise, gradients, shapes, and the text, bars and round icons of a HUD."""
+    """One procedural game picture: noise, gradients, shapes, and the text, bars and round icons of
+    a HUD.
+    """
     def color():
         return rng.integers(0, 256, 3).tolist()
     corners = np.array([[color(), color()], [color(), color()]], np.float32)

@@ -20,15 +20,18 @@ WILD = 0.5              # CHOICE: share of the training's films whose skin is of
 WILD_TRAINED = 1_000_000                # their seeds are below; those of validation begin here
 
 
-# ---- synthetic overlay frames (paper 2.1) ----------------------------------------------------------------------
+# ---- synthetic overlay frames (paper 2.1) --------------------------------------------------------
 
 def random_states(rng, shown, n: int = 2):
-    """(buttons bool [n, 16], sticks f32 [n, 4]): consecutive states of a pad, from resting to everything at once."""
+    """(buttons bool [n, 16], sticks f32 [n, 4]): consecutive states of a pad, from resting to
+    everything at once.
+    """
     buttons = [rng.random(16) < rng.choice([0.0, 0.08, 0.2, 0.45], p=[0.15, 0.35, 0.35, 0.15])]
     sticks, flips = [random_sticks(rng)], rng.choice([0.0, 0.05, 0.3])
     for _ in range(n - 1):
         buttons.append(buttons[-1] ^ (rng.random(16) < flips))
-        step = np.repeat(rng.choice(3, size=2, p=[0.35, 0.4, 0.25]), 2)      # each stick holds still, moves on, or jumps
+        # each stick holds still, moves on, or jumps
+        step = np.repeat(rng.choice(3, size=2, p=[0.35, 0.4, 0.25]), 2)
         sticks.append(np.choose(step, (sticks[-1], sticks[-1] + rng.normal(0, 0.2, 4), random_sticks(rng))))
     return np.stack([without_opposites(rng, b) for b in buttons]) & shown[:16], np.stack(sticks).clip(-1, 1).astype(np.float32)
 
@@ -42,7 +45,9 @@ def without_opposites(rng, buttons):
 
 
 def random_sticks(rng):
-    """[4] in [-1, 1]: at rest, drifting, in one of eight directions, on the rim, anywhere, or where only square pads reach."""
+    """[4] in [-1, 1]: at rest, drifting, in one of eight directions, on the rim, anywhere, or where
+    only square pads reach.
+    """
     out = np.zeros((2, 2))
     for stick, kind in enumerate(rng.choice(6, size=2, p=[0.25, 0.1, 0.25, 0.15, 0.2, 0.05])):
         angle = rng.integers(8) * np.pi / 4 + rng.normal(0, 0.04) if kind == 2 else rng.uniform(0, 2 * np.pi)
@@ -52,7 +57,8 @@ def random_sticks(rng):
 
 
 def through_codec(rng, frames: list) -> list:
-    """RGB frames of an even size as a video shows them: through a real encoder and back, at a random rate.
+    """RGB frames of an even size as a video shows them: through a real encoder and back, at a
+    random rate.
 
     With `av`: x264, MPEG-4, VP8, VP9; without it, what OpenCV can write: MPEG-4."""
     try:
@@ -72,8 +78,10 @@ def through_codec(rng, frames: list) -> list:
     if name == "libx264":
         coder.options = {"crf": str(rng.integers(18, 42)), "preset": str(rng.choice(["superfast", "veryfast", "medium"])), "tune": "zerolatency"}
     else:
-        coder.bit_rate = int(np.exp(rng.uniform(*np.log((0.04, 0.5)))) * 30 * coder.width * coder.height)        # bits per pixel
-        speed = "-8" if name == "libvpx" else "8"                               # VP8 takes a positive one as leave to follow the clock
+        # bits per pixel
+        coder.bit_rate = int(np.exp(rng.uniform(*np.log((0.04, 0.5)))) * 30 * coder.width * coder.height)
+        # VP8 takes a positive one as leave to follow the clock
+        speed = "-8" if name == "libvpx" else "8"
         coder.options = {"deadline": "realtime", "cpu-used": speed, "lag-in-frames": "0"} if "vpx" in name else {}
     packets = []
     for i, f in enumerate(frames):
@@ -93,8 +101,9 @@ def covered(box, by) -> float:
 
 
 class Skin:
-    """A template as it is; or, if `remade`, often a new look made of it: other colours, fainter presses, presses that darken or lighten,
-    buttons whose two looks have changed places.  What is read then has to come from its looks, not from memory."""
+    """A template as it is; or, if `remade`, often a new look made of it: other colours, fainter
+    presses, presses that darken or lighten, buttons whose two looks have changed places.  What is
+    read then has to come from its looks, not from memory."""
 
     def __init__(self, rng, template, remade: bool = True, scale: float = 1.0):
         self.template, self.scale = template, scale
@@ -112,7 +121,9 @@ class Skin:
         return all(rest[render.region(box)][..., 3].mean() > 100 for box in self.boxes.values())
 
     def pressed(self, template, buttons, sticks):
-        """As render.draw, or with what is pressed darker where it is light and lighter where it is dark."""
+        """As render.draw, or with what is pressed darker where it is light and lighter where it is
+        dark.
+        """
         if not self.tone:
             return render.draw(template, buttons, sticks, self.scale)
         out = render.draw(template, buttons & self.clicks, sticks, self.scale)
@@ -144,7 +155,9 @@ def crop_looks(looks):
 
 
 def disguise(rng, item: dict) -> dict:
-    """Now and then the mirror image, or buttons that go by each other's names (not the sticks' clicks): places and names mean little on an unknown pad."""
+    """Now and then the mirror image, or buttons that go by each other's names (not the sticks'
+    clicks): places and names mean little on an unknown pad.
+    """
     item = dict(item)
     if rng.random() < 0.15:
         for key in ("frames", "median", "looks"):
@@ -163,21 +176,27 @@ def disguise(rng, item: dict) -> dict:
 
 
 class Synthetic(torch.utils.data.Dataset):
-    """Pairs of consecutive crops with the median that goes with them; item i follows from (seed, i // PAIRS) alone.
+    """Pairs of consecutive crops with the median that goes with them; item i follows from (seed, i
+    // PAIRS) alone.
 
-    A dict: frames uint8 [2, CROP, CROP, 3], median uint8 [CROP, CROP, 3], looks uint8 [2, CROP, CROP, 4], boxes, sticks, shown (see geometry),
-    maps float16 and marks float32 of a MatchedFilter for both frames, buttons bool [2, 16], cells f32 [2, 2, 2] (frame, stick, axis: where the knob is *in this crop*, in cells, so that
-    a crop that is slightly off teaches no wrong place), visible bool [2, 18], family int64.
+    A dict: frames uint8 [2, CROP, CROP, 3], median uint8 [CROP, CROP, 3], looks uint8 [2, CROP,
+    CROP, 4], boxes, sticks, shown (see geometry), maps float16 and marks float32 of a MatchedFilter
+    for both frames, buttons bool [2, 16], cells f32 [2, 2, 2] (frame, stick, axis: where the knob
+    is *in this crop*, in cells, so that a crop that is slightly off teaches no wrong place),
+    visible bool [2, 18], family int64.
     """
     PAIRS = 4                                       # of one film, which shows one overlay: what it takes to draw a template is shared
     SCENES, REPAINT = 64, 1024                      # game pictures in use; films until new ones are painted
-    TURN, SKINS = 256, 40                           # films until other skins of no known hand are drawn; how many of them at a time
+    # films until other skins of no known hand are drawn; how many of them at a time
+    TURN, SKINS = 256, 40
     WIDTH = np.log((130, 560))                      # px, of the overlay as displayed
-    DRAWN = (0.25, 0.375, 0.5, 0.75, 1.0)           # scales at which templates are drawn: the least that is not smaller than displayed
+    # scales at which templates are drawn: the least that is not smaller than displayed
+    DRAWN = (0.25, 0.375, 0.5, 0.75, 1.0)
 
     def __init__(self, seed: int, templates: list | None = None, own: list = (), photos: list = (), remade: bool = True, wild: float = WILD):
-        """own: the user's skins, three quarters of the films, drawn as they are; photos: frames of games, RGB, beside the painted ones;
-        remade: new looks are made of the other templates; wild: the share of the others that no known hand has drawn."""
+        """own: the user's skins, three quarters of the films, drawn as they are; photos: frames of
+        games, RGB, beside the painted ones; remade: new looks are made of the other templates;
+        wild: the share of the others that no known hand has drawn."""
         known = [t for name, t in library.templates().items() if not pads.held_out(name)] if templates is None else templates
         self.seed, self.own, self.templates, self.photos, self.remade, self.wild = seed, list(own), list(known), photos, remade, wild
         self.families = sorted({t.family for t in (*self.own, *self.templates)} | {"wild"})
@@ -196,7 +215,9 @@ class Synthetic(torch.utils.data.Dataset):
         return self.scenes[rng.integers(self.SCENES)]
 
     def backgrounds(self, rng, group, w, h, n):
-        """The game behind n consecutive frames, and its temporal median: mostly washed out, sharp if the game stood still."""
+        """The game behind n consecutive frames, and its temporal median: mostly washed out, sharp
+        if the game stood still.
+        """
         (picture, thumb), (other, blur) = self.scene(rng, group), self.scene(rng, group)
         w0, h0 = min(w, picture.shape[1]), min(h, picture.shape[0])
         drift, cut, behind = rng.normal(0, rng.choice([0, 3, 12]), 2), rng.integers(1, n) if rng.random() < 0.4 else n, []
@@ -214,8 +235,9 @@ class Synthetic(torch.utils.data.Dataset):
 
     @staticmethod
     def usual(rng, skin):
-        """The overlay as a temporal median shows it: at rest, or the median of three states of a player who holds some buttons
-        most of the time: "unlike the median" must not come to mean "pressed"."""
+        """The overlay as a temporal median shows it: at rest, or the median of three states of a
+        player who holds some buttons most of the time: "unlike the median" must not come to mean
+        "pressed"."""
         if rng.random() < 0.35:
             return skin.draw(skin.template, np.zeros(16, bool), np.zeros(4))
         held, favourite = np.where(rng.random(16) < 0.2, 0.8, 0.1), random_sticks(rng)
@@ -224,8 +246,9 @@ class Synthetic(torch.utils.data.Dataset):
         return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
     def hide(self, rng, group, pictures, bare, boxes):
-        """What may lie over the overlay: nothing, mostly; a banner or a window of the game; or the overlay itself is switched off.
-        Paints it in place and returns visible bool [n, len(boxes[0])]; boxes [n][i] = x, y, w, h in px of the n pictures."""
+        """What may lie over the overlay: nothing, mostly; a banner or a window of the game; or the
+        overlay itself is switched off. Paints it in place and returns visible bool [n,
+        len(boxes[0])]; boxes [n][i] = x, y, w, h in px of the n pictures."""
         visible, kind = np.ones((len(pictures), len(boxes[0])), bool), rng.random()
         since = int(rng.integers(len(pictures))) if rng.random() < 0.6 else 0
         if kind < 0.05:
@@ -250,7 +273,9 @@ class Synthetic(torch.utils.data.Dataset):
         return self.clip[1][int(index) % self.PAIRS]
 
     def choose(self, rng, group):
-        """(template, is it to be remade): one of the user's own, a drawn one of no known hand, or a built-in one."""
+        """(template, is it to be remade): one of the user's own, a drawn one of no known hand, or a
+        built-in one.
+        """
         if self.own and rng.random() < 0.75:
             return self.own[rng.integers(len(self.own))], False
         if rng.random() < self.wild:
@@ -268,7 +293,8 @@ class Synthetic(torch.utils.data.Dataset):
         damage = rng.choice(["none", "jpeg", "codec"], p=[0.25, 0.3, 0.45])
         states = [random_states(rng, shown) for _ in range(self.PAIRS)]
         buttons, positions = (np.concatenate(v) for v in zip(*states))
-        size, edge = np.array(template.size), rng.integers(4, 17, 2)                  # px around it; the codec's blocks lie anywhere
+        # px around it; the codec's blocks lie anywhere
+        size, edge = np.array(template.size), rng.integers(4, 17, 2)
         h = round(w * size[1] / size[0])
         room = (np.array([w, h]) + edge + 5) // 2 * 2
         behind, median = self.backgrounds(rng, group, *room.tolist(), len(buttons))
@@ -285,10 +311,12 @@ class Synthetic(torch.utils.data.Dataset):
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 96))]
             pictures = [cv2.imdecode(cv2.imencode(".jpg", p, quality)[1], cv2.IMREAD_COLOR) for p in pictures]
         elif damage == "codec":
-            pictures = through_codec(rng, [*pictures[:2], *pictures])[2:]             # its first frames are better than those that follow
+            # its first frames are better than those that follow
+            pictures = through_codec(rng, [*pictures[:2], *pictures])[2:]
         off = rng.uniform(-0.5, 0.5, 2) / CROP * size                                 # localization error, template px
         stretch = 1 + rng.uniform(-0.004, 0.004, 2)
-        believed = np.stack([*np.diag(scale * stretch), edge + scale * off], 1)       # what the localizer says
+        # what the localizer says
+        believed = np.stack([*np.diag(scale * stretch), edge + scale * off], 1)
         crops = np.stack([render.crop(p, believed, template.size, CROP, CROP) for p in (*pictures, median)])
         compare = matching.MatchedFilter(template, median, believed, skin.draw, fine)
         maps, marks, _ = map(np.stack, zip(*[compare(p, believed) for p in pictures]))
@@ -308,7 +336,9 @@ class Synthetic(torch.utils.data.Dataset):
 
     @staticmethod
     def places(layout, positions, scale, edge):
-        """Where the 16 buttons and the two knobs are in a picture, x, y, w, h px; far outside what the template does not show."""
+        """Where the 16 buttons and the two knobs are in a picture, x, y, w, h px; far outside what
+        the template does not show.
+        """
         out = [[-99.0, -99.0, 1.0, 1.0]] * 18
         for name, box in layout["buttons"].items():
             out[artefact.BUTTONS.index(name)] = [*(box[:2] * scale + edge), *(box[2:] * scale)]

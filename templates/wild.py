@@ -1,12 +1,15 @@
-"""templates/wild.py: synthetic controller skins of many hands, to train the parser on what streamers publish.
+"""templates/wild.py: synthetic controller skins of many hands, to train the parser on what
+streamers publish.
 
-`pieces(seed)` gives a canvas and its elements exactly as pads.pieces(name) does, the same for the same seed.
-No skin is a copy: where things are, how they are drawn, and how a press shows are each drawn at random.
-Weights were trained on these skins: to change the order of the draws is to change the data.
+`pieces(seed)` gives a canvas and its elements exactly as pads.pieces(name) does, the same for the
+same seed. No skin is a copy: where things are, how they are drawn, and how a press shows are each
+drawn at random. Weights were trained on these skins: to change the order of the draws is to change
+the data.
 
-First come groups of parts, in hundredths of a pad's width, that are pushed apart (`arrange`); then a Style;
-then pictures, in px of the canvas or, for pixel art, in dots of `unit` px that are enlarged at the end.
-x right, y down; colours are (r, g, b), 0..255; pictures are RGBA uint8, premultiplied until handed out.
+First come groups of parts, in hundredths of a pad's width, that are pushed apart (`arrange`); then
+a Style; then pictures, in px of the canvas or, for pixel art, in dots of `unit` px that are
+enlarged at the end. x right, y down; colours are (r, g, b), 0..255; pictures are RGBA uint8,
+premultiplied until handed out.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ DIAMOND = {"SOUTH": (0, 1), "WEST": (-1, 0), "EAST": (1, 0), "NORTH": (0, -1)}
 FACES = {"diamond": list(DIAMOND.values()), "row": [(1.1 * i - 1.65, 0) for i in range(4)],
          "square": [(0.66 * x, 0.66 * y) for y in (1, -1) for x in (-1, 1)]}
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-LEAST = 20      # of 255: a press that changes its button's box by less on average is drawn anew, plainly
+# of 255: a press that changes its button's box by less on average is drawn anew, plainly
+LEAST = 20
 
 
 class Dice:
@@ -78,7 +82,7 @@ def tint(c, k):
     return tuple(min(255, int(v * k)) for v in c)
 
 
-# ---- parts, and where they are, in hundredths of a pad's width ------------------------------------------
+# ---- parts, and where they are, in hundredths of a pad's width -----------------------------------
 
 @dataclass
 class Part:
@@ -109,7 +113,8 @@ def move(parts, dx, dy):
 
 def apart(groups, between):
     """Push groups of parts until their boxes no longer overlap, each pair along the shorter way."""
-    boxes = [[*extent(g).tolist(), 0, 0] for g in groups]   # x0, y0, x1, y1, and how far it has moved
+    # x0, y0, x1, y1, and how far it has moved
+    boxes = [[*extent(g).tolist(), 0, 0] for g in groups]
     pairs = [(i, j) for i in range(len(groups)) for j in range(i)]
     still = 0
     for i, j in pairs * 120:
@@ -128,7 +133,8 @@ def apart(groups, between):
 
 
 def knob_size(d):
-    """Diameter and travel: most published knobs are 2 to 4 travels wide; dots and wide caps occur."""
+    """Diameter and travel: most published knobs are 2 to 4 travels wide; dots and wide caps occur.
+    """
     while True:
         travel, ratio = d.log(2.6, 9.5), 2.6 * math.exp(0.62 * d.rng.standard_normal())
         if 0.6 <= ratio <= 7 and 4 <= travel * ratio <= 21:
@@ -173,7 +179,8 @@ def menu(d, x, y):
 
 
 def tops(d, box):
-    """Shoulders and triggers over what is in `box`, stacked or in a row, or triggers at its sides."""
+    """Shoulders and triggers over what is in `box`, stacked or in a row, or triggers at its sides.
+    """
     x0, y0, x1, y1 = box
     half = (x1 - x0) / 2
     form, have = d.pick(stack=6, row=1.5, flank=1), d.pick(both=8, SHOULDER=1, TRIGGER=0.6)
@@ -289,7 +296,7 @@ def arrange(d):
     return parts + (tops(d, box) if make != arcade and d.chance(0.86) else []), box, make
 
 
-# ---- shapes, and what paints them -----------------------------------------------------------------------
+# ---- shapes, and what paints them ----------------------------------------------------------------
 
 T = np.linspace(0, math.pi, 14)[:, None]
 CIRCLE = pads.ngon(0, 0, 1, 40)
@@ -340,7 +347,9 @@ class Art:
         self.style = style
 
     def paint(self, shape, color, alpha=1.0, width=0.0, closed=True, blur=0.0):
-        """Fill a polygon, or stroke it `width` px wide; blur (px): a glow or a shadow; no color: nothing."""
+        """Fill a polygon, or stroke it `width` px wide; blur (px): a glow or a shadow; no color:
+        nothing.
+        """
         if not color:
             return
         s = self.style
@@ -391,7 +400,8 @@ class Art:
             self.lay(mask, color, alpha)
 
     def light(self, k, gleam=0.0):
-        """Shade what is there: a gradient, a rounded edge or bands, k times the style's; and grain."""
+        """Shade what is there: a gradient, a rounded edge or bands, k times the style's; and grain.
+        """
         s = self.style
         if not s.shading and s.grain is None:
             return
@@ -423,16 +433,19 @@ def over(below, above):
     return cv2.add(cv2.multiply(below, cv2.merge([cv2.bitwise_not(above[..., 3])] * 4), scale=1 / 255), above)
 
 
-# ---- styles: how things are drawn -----------------------------------------------------------------------
+# ---- styles: how things are drawn ----------------------------------------------------------------
 
-# How one state of a button or knob is drawn.  fill, edge, glow: colours or None; ink: of the label, and of
-# what is inside a knob; alpha: of the fill; shift: px; mark: a sign over it all; line: widens the edge
+# How one state of a button or knob is drawn.  fill, edge, glow: colours or None; ink: of the label,
+# and of what is inside a knob; alpha: of the fill; shift: px; mark: a sign over it all; line:
+# widens the edge
 Look = namedtuple("Look", "fill edge ink alpha size shift glow light opacity mark line",
                   defaults=(None, None, WHITE, 1.0, 1.0, (0, 0), None, 1.0, 1.0, "", 1.0))
 
 
 def surface(d):
-    """A texture that tiles, uint8 [96, 96], 100: no change: grain, brushed metal, weave, or blotches."""
+    """A texture that tiles, uint8 [96, 96], 100: no change: grain, brushed metal, weave, or
+    blotches.
+    """
     form = d.pick(grain=4, brushed=1, weave=1, blotch=1.5)
     n = d.rng.standard_normal((96, 96)).astype(np.float32)
     v, u = np.indices((96, 96)) * (math.pi / 4)
@@ -499,7 +512,8 @@ class Style:
         self.grain = surface(d) if self.photo and d.chance(0.6) else None
         self.labels = d.chance(0.7)
         self.hues = {id: d.color(1) for id in DIAMOND} if d.chance(0.3) else {}         # of face buttons
-        self.printed = d.chance(0.3) and "vanish" not in self.press     # idle buttons: in the body's picture
+        # idle buttons: in the body's picture
+        self.printed = d.chance(0.3) and "vanish" not in self.press
         self.unseen = d.chance(0.05)                                    # ... or in none
         self.font, self.heavy = d.pick(0, 0, 1, 2, 3, 4, 6), d.u(0.6, 1.8)      # of letters and signs
         self.wobble = d.u(0.5, 1.6) if fine and d.chance(0.12) else 0.0         # of a trembling hand, px
@@ -529,7 +543,7 @@ class Style:
         return look if "vanish" in effects else look._replace(opacity=1.0)
 
 
-# ---- elements: a picture of each state ------------------------------------------------------------------
+# ---- elements: a picture of each state -----------------------------------------------------------
 
 # of a stick's form: the radii of what is inside, and its sign with the size of that
 INNER = {"cap": (0.72,), "hollow": (0.55,), "notched": (0.66,), "rings": (0.66, 0.33)}
@@ -669,7 +683,7 @@ def dpad_states(d, p, s, under):
     return pictures
 
 
-# ---- what never changes ---------------------------------------------------------------------------------
+# ---- what never changes --------------------------------------------------------------------------
 
 HALVES = (pads.XBOX, pads.ONE, pads.DUAL, pads.SENSE, pads.PRO, pads.SERIES, pads.CUBE)
 BODIES = {gamepad: dict(grips=5, slab=1), retro: dict(slab=3, bone=1.5, grips=1)}
@@ -720,7 +734,8 @@ def wells(art, d, sticks):
 
 
 def details(art, d, x0, y0, x1, y1):
-    """A touchpad, a logo, a name, seams, vents: near the body's colour, in ink, or in what is lit."""
+    """A touchpad, a logo, a name, seams, vents: near the body's colour, in ink, or in what is lit.
+    """
     s = art.style
     cx, w, h = (x0 + x1) / 2, x1 - x0, y1 - y0
     alpha = d.u(0.3, 1)
@@ -769,7 +784,7 @@ def ground(d, s, size, hull, parts):
     return layers
 
 
-# ---- a skin ---------------------------------------------------------------------------------------------
+# ---- a skin --------------------------------------------------------------------------------------
 
 def finish(px, unit):
     """A picture as it is handed out: dots enlarged, colours no longer premultiplied."""
@@ -778,7 +793,9 @@ def finish(px, unit):
 
 
 def trimmed(pictures, even):
-    """The pictures without their common empty rim, and its width at the left and top; even: all around."""
+    """The pictures without their common empty rim, and its width at the left and top; even: all
+    around.
+    """
     seen = np.maximum.reduce([p[..., 3] for p in pictures])
     x, y, w, h = cv2.boundingRect(cv2.threshold(seen, 12, 255, cv2.THRESH_BINARY)[1])
     x1, y1 = max(x + w, 1), max(y + h, 1)
@@ -789,7 +806,9 @@ def trimmed(pictures, even):
 
 
 def to_pixels(d, parts, hull, side, unit):
-    """Scale and move the parts and the outline onto a canvas of `side` px; its size and the outline, dots."""
+    """Scale and move the parts and the outline onto a canvas of `side` px; its size and the
+    outline, dots.
+    """
     margin = d.u(1, 5)
     shown = np.concatenate([extent(parts).reshape(2, 2), hull])
     low, high = shown.min(0) - margin, shown.max(0) + margin
@@ -844,7 +863,9 @@ def drawn(d, parts, s, art):
 
 
 def pieces(seed: int):
-    """((w, h), [(fields of an Element, rows of pictures: idle, pressed; of a d-pad one row of nine)])."""
+    """((w, h), [(fields of an Element, rows of pictures: idle, pressed; of a d-pad one row of
+    nine)]).
+    """
     d = Dice(seed)
     parts, box, make = arrange(d)
     side = d.log(250, 700)

@@ -24,14 +24,19 @@ XFEAT = {
     "keypoint_head": ((64, 64, 1, 1), (64, 64, 1, 1), (64, 64, 1, 1)),
 }
 LAST = {"skip1.1": (24, 1, 1, 1), "block_fusion.2": (64, 64, 1, 1), "heatmap_head.2": (1, 64, 1, 1), "keypoint_head.3": (65, 64, 1, 1)}
-MATCHER = {0: (512, 128), 3: (512, 512), 6: (512, 512), 9: (512, 512), 12: (64, 512)}       # of the official file; not used by sparse matching
+# of the official file; not used by sparse matching
+MATCHER = {0: (512, 128), 3: (512, 512), 6: (512, 512), 9: (512, 512), 12: (64, 512)}
 CELL = 8                # px, side of a cell of the feature map
-XFEAT_THRESHOLD = 0.02  # CHOICE: least probability of a keypoint; 0.05 in the official code, with its weights
-XFEAT_WIDTHS = (130, 200, 310, 480)          # CHOICE: px, template widths to match with: the features bear about a factor of 1.5 in scale
+# CHOICE: least probability of a keypoint; 0.05 in the official code, with its weights
+XFEAT_THRESHOLD = 0.02
+# CHOICE: px, template widths to match with: the features bear about a factor of 1.5 in scale
+XFEAT_WIDTHS = (130, 200, 310, 480)
 
 
 def xfeat_shapes(matcher: bool = False) -> dict:
-    """Name -> shape of the network's tensors; `matcher`: also those of the official file that only dense matching needs."""
+    """Name -> shape of the network's tensors; `matcher`: also those of the official file that only
+    dense matching needs.
+    """
     shapes = {}
     for block, layers in XFEAT.items():
         for i, (cin, cout, k, _) in enumerate(layers):
@@ -46,10 +51,12 @@ def xfeat_shapes(matcher: bool = False) -> dict:
 
 
 def xfeat_net(w: dict, x, train: bool = False):
-    """The network, on weights `w` by name (see `load_xfeat`, `fold`); train: BatchNorm by, and its averages from, this batch.
+    """The network, on weights `w` by name (see `load_xfeat`, `fold`); train: BatchNorm by, and its
+    averages from, this batch.
 
-    x: [B, channels, H, W] in 0..1, H and W multiples of 32.  Returns features [B, 64, H/8, W/8], not normalised; keypoint
-    logits [B, 65, H/8, W/8], one per pixel of the 8 x 8 cell and one for "none here"; reliability [B, 1, H/8, W/8] in 0..1.
+    x: [B, channels, H, W] in 0..1, H and W multiples of 32.  Returns features [B, 64, H/8, W/8],
+    not normalised; keypoint logits [B, 65, H/8, W/8], one per pixel of the 8 x 8 cell and one for
+    "none here"; reliability [B, 1, H/8, W/8] in 0..1.
     """
     import torch
     import torch.nn.functional as F
@@ -74,12 +81,15 @@ def xfeat_net(w: dict, x, train: bool = False):
     x4, x5 = (F.interpolate(y, x3.shape[-2:], mode="bilinear") for y in (x4, x5))
     features = last(block(x3 + x4 + x5, "block_fusion"), "block_fusion.2")
     reliability = torch.sigmoid(last(block(features, "heatmap_head"), "heatmap_head.2"))
-    logits = last(block(F.pixel_unshuffle(x, CELL), "keypoint_head"), "keypoint_head.3")    # sees the pixels of its cell only
+    # sees the pixels of its cell only
+    logits = last(block(F.pixel_unshuffle(x, CELL), "keypoint_head"), "keypoint_head.3")
     return features, logits, reliability
 
 
 def load_xfeat(path) -> dict:
-    """Weights by name, float32, from a file of `train` or from the official xfeat.pt; SystemExit with one line if it is neither."""
+    """Weights by name, float32, from a file of `train` or from the official xfeat.pt; SystemExit
+    with one line if it is neither.
+    """
     import torch
     if Path(path).suffix in (".pt", ".pth"):
         try:
@@ -101,7 +111,9 @@ def load_xfeat(path) -> dict:
 
 
 def fold(w: dict, device: str = "cpu") -> dict:
-    """The same network with each BatchNorm in its convolution's weight and bias: faster, not to be trained on."""
+    """The same network with each BatchNorm in its convolution's weight and bias: faster, not to be
+    trained on.
+    """
     import torch
     out = {k: v for k, v in w.items() if ".layer." not in k}
     for name in [k for k in w if k.endswith("layer.0.weight")]:
@@ -113,14 +125,17 @@ def fold(w: dict, device: str = "cpu") -> dict:
 
 @functools.lru_cache(1)
 def xfeat(path: str = XFEAT_WEIGHTS, device: str = "cpu") -> dict:
-    """Folded weights of a file, read once per process; the shipped ones are found from any folder."""
+    """Folded weights of a file, read once per process; the shipped ones are found from any folder.
+    """
     return fold(load_xfeat(shipped(path)), device)
 
 
 def at_points(maps, points, size, mode="bilinear"):
-    """maps [B, C, h, w] of a picture of `size` (W, H), read at points [B, n, 2] px (pixel numbers): [B, n, C].
+    """maps [B, C, h, w] of a picture of `size` (W, H), read at points [B, n, 2] px (pixel numbers):
+    [B, n, C].
 
-    Normalises by the picture's size less one, yet does not align corners: up to a sixteenth of a cell off, as in the official code.
+    Normalises by the picture's size less one, yet does not align corners: up to a sixteenth of a
+    cell off, as in the official code.
     """
     import torch.nn.functional as F
     grid = 2 * points / (points.new_tensor(size) - 1) - 1
@@ -128,9 +143,11 @@ def at_points(maps, points, size, mode="bilinear"):
 
 
 def strongest(heat, reliability, top_k, threshold):
-    """Keypoints of one picture, float32 [n, 2], pixel numbers, the best first: the highest of their 5 x 5 pixels, above the threshold.
+    """Keypoints of one picture, float32 [n, 2], pixel numbers, the best first: the highest of their
+    5 x 5 pixels, above the threshold.
 
-    heat: probability of a keypoint [1, 1, H, W]; reliability [1, 1, H/8, W/8], both 0..1: the score is their product.
+    heat: probability of a keypoint [1, 1, H, W]; reliability [1, 1, H/8, W/8], both 0..1: the score
+    is their product.
     """
     import torch
     picture, size = heat[0, 0].cpu().numpy(), heat.shape[:1:-1]
@@ -142,8 +159,8 @@ def strongest(heat, reliability, top_k, threshold):
 
 
 def detect(images, w: dict | None = None, top_k: int = 4096, threshold: float = XFEAT_THRESHOLD):
-    """XFeat keypoints of RGB uint8 images [h, w, 3] or [B, h, w, 3]: points float32 [n, 2] px, the best first, and their unit
-    descriptors float32 [n, 64]; for a batch, a list of such pairs.
+    """XFeat keypoints of RGB uint8 images [h, w, 3] or [B, h, w, 3]: points float32 [n, 2] px, the
+    best first, and their unit descriptors float32 [n, 64]; for a batch, a list of such pairs.
 
     w: see `xfeat`; threshold: least probability of a keypoint.
     """

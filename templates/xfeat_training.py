@@ -19,7 +19,9 @@ from templates.pads import held_out
 
 
 def corners(rgb):
-    """The teacher of the keypoint head: Shi-Tomasi corners, float32 [n, 2] px.  DEVIATION: the paper's is ALIKE."""
+    """The teacher of the keypoint head: Shi-Tomasi corners, float32 [n, 2] px.  DEVIATION: the
+    paper's is ALIKE.
+    """
     found = cv2.goodFeaturesToTrack(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), 500, 0.01, 4)
     return np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2) + 0.5
 
@@ -40,14 +42,17 @@ def random_state(rng):
 class Pairs:
     """Pairs of pictures with points known in both; item i follows from (seed, i) alone.
 
-    Most show a template over a plain ground, and the same template over a game, or as the temporal median shows it: sharp
-    over a washed-out game.  The others show a game picture twice, under a homography.
-    A dict: images uint8 [2, SIDE, SIDE], gray; points float32 [2, POINTS, 2] px; corners int64 [2, SIDE / 8, SIDE / 8], see `cells`.
+    Most show a template over a plain ground, and the same template over a game, or as the temporal
+    median shows it: sharp over a washed-out game.  The others show a game picture twice, under a
+    homography. A dict: images uint8 [2, SIDE, SIDE], gray; points float32 [2, POINTS, 2] px;
+    corners int64 [2, SIDE / 8, SIDE / 8], see `cells`.
     """
-    SIDE, POINTS, SCENES, REPAINT = 224, 160, 48, 2048          # px; per pair; game pictures in use; items until new ones are painted
+    # px; per pair; game pictures in use; items until new ones are painted
+    SIDE, POINTS, SCENES, REPAINT = 224, 160, 48, 2048
 
     def __init__(self, seed: int, pool: list, photos=()):
-        self.seed, self.pool, self.photos = seed, pool, photos  # photos: frames of games, RGB, beside the painted ones
+        # photos: frames of games, RGB, beside the painted ones
+        self.seed, self.pool, self.photos = seed, pool, photos
         self.era, self.scenes = None, []
 
     def window(self, rng, index, side):
@@ -71,7 +76,9 @@ class Pairs:
         return cv2.resize(cv2.addWeighted(small[0], 0.5, small[1], 0.5, 0), (side, side), interpolation=cv2.INTER_CUBIC)
 
     def overlay_pair(self, rng, index):
-        """(shown, clean, warp, where): two pictures as seen and undamaged, the way from one to the other [3, 3], where the template is."""
+        """(shown, clean, warp, where): two pictures as seen and undamaged, the way from one to the
+        other [3, 3], where the template is.
+        """
         side, template = self.SIDE, self.pool[rng.integers(len(self.pool))]
         size = np.array(template.size)
         first = np.exp(rng.uniform(*np.log((90, 420))))                                  # px, its width in the first picture
@@ -99,7 +106,9 @@ class Pairs:
         return shown, clean, warp, where
 
     def warped_pair(self, rng, index):
-        """The same of a game picture: a square of it, and a slightly turned, scaled and skewed quadrilateral."""
+        """The same of a game picture: a square of it, and a slightly turned, scaled and skewed
+        quadrilateral.
+        """
         side = self.SIDE
         big = self.window(rng, index, side * 3 // 2)
         square, ways = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32), []
@@ -108,7 +117,8 @@ class Pairs:
             rotate = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * grow
             quad = ((square - 0.5) @ rotate + 0.75 + rng.uniform(-0.15, 0.15, 2) + loose * rng.uniform(-0.06, 0.06, (4, 2))) * side
             ways.append(cv2.getPerspectiveTransform(quad.astype(np.float32), square * side))
-        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])          # OpenCV counts from the pixel's centre
+        # OpenCV counts from the pixel's centre
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         clean = [cv2.warpPerspective(big, np.linalg.inv(half) @ m @ half, (side, side), borderMode=cv2.BORDER_REFLECT) for m in ways]
         return [scenes.degrade(rng, c) for c in clean], clean, ways[1] @ np.linalg.inv(ways[0]), np.ones((side, side), bool)
 
@@ -117,7 +127,8 @@ class Pairs:
         while True:
             shown, clean, warp, where = (self.overlay_pair if rng.random() < 0.75 else self.warped_pair)(rng, index)
             found = [corners(c) for c in clean]
-            sure = found[0][where[tuple(found[0].astype(int).T[::-1])]]                   # corners whose place in the other is known
+            # corners whose place in the other is known
+            sure = found[0][where[tuple(found[0].astype(int).T[::-1])]]
             rows, columns = np.nonzero(where)
             pick = rng.integers(len(rows), size=2 * self.POINTS) if len(rows) else []
             spread = np.stack([columns[pick], rows[pick]], 1) + rng.random((len(pick), 2))
@@ -132,14 +143,16 @@ class Pairs:
                 "corners": np.stack([cells(found[0], side), cells(np.concatenate([found[1], carried]), side)])}
 
 
-# ---- XFeat: training ------------------------------------------------------------------------------------------------
+# ---- XFeat: training -----------------------------------------------------------------------------
 
 # ---- yours to change: the loss
 def xfeat_loss(w: dict, batch: dict, train: bool = True):
-    """(loss, descriptor part, keypoint part, share of points found among all others), as in the paper less the fine matcher.
+    """(loss, descriptor part, keypoint part, share of points found among all others), as in the
+    paper less the fine matcher.
 
-    DEVIATION: descriptors are compared by cosine, as they are when matching, and read where the point truly is; a point has
-    to be told not only from the other points but from every cell of the other picture that is more than a cell away.
+    DEVIATION: descriptors are compared by cosine, as they are when matching, and read where the
+    point truly is; a point has to be told not only from the other points but from every cell of the
+    other picture that is more than a cell away.
     """
     import torch
     import torch.nn.functional as F
@@ -172,7 +185,8 @@ class Config(Common):
     init: str = ""                          # weights to start from: ours, or the official xfeat.pt
     backgrounds: str = ""                   # folder of gameplay videos to use beside the painted pictures
     steps: int = 160_000                    # of the paper; the learning rate falls over them
-    minutes: float = 0.0                    # stop after so long, if that is sooner (all runs of this command together); 0: no limit
+    # stop after so long, if that is sooner (all runs of this command together); 0: no limit
+    minutes: float = 0.0
     batch: int = 6                          # pairs of pictures per step; the paper: 10
     lr: float = 1e-3                        # peak, of Adam; DEVIATION: 3e-4 in the paper, for far more steps
     validation: int = 200                   # pairs of held-out templates for the figure at the end
@@ -181,7 +195,8 @@ class Config(Common):
 
 
 def random_weights(seed: int) -> dict:
-    """Weights to start from: He's for what a ReLU follows; the last layers smaller, their biases 0."""
+    """Weights to start from: He's for what a ReLU follows; the last layers smaller, their biases 0.
+    """
     import torch
     dice, out = torch.Generator().manual_seed(seed), {}
     for name, shape in xfeat.xfeat_shapes().items():
@@ -203,7 +218,9 @@ class XFeatTraining(Training):
         self.resume()
 
     def rate(self) -> float:
-        """A short warm-up, then half a cosine down to 2 % of the peak.  DEVIATION: the paper halves it every 30,000 steps."""
+        """A short warm-up, then half a cosine down to 2 % of the peak.  DEVIATION: the paper halves
+        it every 30,000 steps.
+        """
         return self.cfg.lr * min((self.steps + 1) / 100, 0.51 + 0.49 * math.cos(math.pi * min(self.share(), 1)))
 
     def step(self, batch: dict):
@@ -215,7 +232,9 @@ class XFeatTraining(Training):
 
 
 def held_out_points(w: dict, data: Pairs, count: int) -> float:
-    """Share of points that are found among all others and all cells of the other picture, over `count` pairs."""
+    """Share of points that are found among all others and all cells of the other picture, over
+    `count` pairs.
+    """
     import torch
     device, hits = w["skip1.1.bias"].device, []
     with torch.no_grad():

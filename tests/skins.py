@@ -1,4 +1,5 @@
-"""Draws the skins in assets/skins: OBS input-overlay presets by code that shares nothing with extract.py's.
+"""Draws the skins in assets/skins: OBS input-overlay presets by code that shares nothing with
+extract.py's.
 
     python tests/skins.py [FOLDER [SHEET.png]]          FOLDER/<family>/<name>.png and .json; SHEET: all of them, idle and pressed
 """
@@ -20,7 +21,9 @@ WAYS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, -1), (-1, 1), (1
 
 
 def mask(w, h, *shapes, k=S):
-    """Union of shapes in px: ("e", x0, y0, x1, y1), ("r", x0, y0, x1, y1, radius), ("p", x, y, x, y, ...)."""
+    """Union of shapes in px: ("e", x0, y0, x1, y1), ("r", x0, y0, x1, y1, radius), ("p", x, y, x,
+    y, ...).
+    """
     out = Image.new("L", (round(w * k), round(h * k)))
     d = ImageDraw.Draw(out)
     for kind, *v in shapes:
@@ -83,7 +86,9 @@ def label(picture, text, color, size, k=S):
 
 
 class Skin:
-    """One preset under construction.  `look` says how things are drawn: line, flat, photo, neon, pixel or bare."""
+    """One preset under construction.  `look` says how things are drawn: line, flat, photo, neon,
+    pixel or bare.
+    """
 
     def __init__(self, name, size, look, ink, lit, hues=(), k=S):
         self.name, self.size, self.look, self.ink, self.lit, self.hues, self.k, self.elements = name, size, look, ink, lit, dict(hues), k, []
@@ -173,7 +178,9 @@ class Skin:
         self.add(5, cx, cy, states, id=f"{side.lower()}_stick", side=int(side == "RIGHT"), stick_radius=travel)
 
     def dpad(self, cx, cy, side, arm, gap=0.0):
-        """Nine states of one element: four arms, `gap` px from the middle, and the middle where there is no gap."""
+        """Nine states of one element: four arms, `gap` px from the middle, and the middle where
+        there is no gap.
+        """
         e = EDGE if self.k > 1 else 0
         n, c, s, a = side + 2 * e, side / 2 + e, side / 2, arm / 2
         arms = {(-1, 0): ("r", c - s, c - a, c - gap, c + a, arm * 0.2), (1, 0): ("r", c + gap, c - a, c + s, c + a, arm * 0.2),

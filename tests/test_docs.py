@@ -1,6 +1,8 @@
-"""README.md and docs/: every command parses with the real parsers, every file that they name is there, and the front page stays one.
+"""README.md and docs/: every command parses with the real parsers, every file that they name is
+there, and the front page stays one.
 
-Nothing that a command would do is done.  A command is a line of a fenced bash block, or a code span that starts like one.
+Nothing that a command would do is done.  A command is a line of a fenced bash block, or a code span
+that starts like one.
 """
 
 import importlib
@@ -19,10 +21,12 @@ import sim
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STAGES = ("extract", "parse", "filter", "model", "train", "sim", "eval")
-MODULES = [importlib.import_module(name) for name in STAGES]                   # before command_line is replaced: they keep the true one
+# before command_line is replaced: they keep the true one
+MODULES = [importlib.import_module(name) for name in STAGES]
 FIRST = "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt && python train.py --config tiny"
 SECOND = "python -m pytest tests"
-HANDLED = {"python", "python3", "torchrun", "pip", "sudo", "ssh", ".", "chrt", "grep"}          # programs that a page may start
+# programs that a page may start
+HANDLED = {"python", "python3", "torchrun", "pip", "sudo", "ssh", ".", "chrt", "grep"}
 
 
 def text(page: Path) -> str:
@@ -38,7 +42,9 @@ def spans(page: Path) -> list[str]:
 
 
 def in_page(page: Path) -> list[str]:
-    """Its commands, one a line, and those in its tables: "python FILE ..." with what is optional taken out of its [brackets]."""
+    """Its commands, one a line, and those in its tables: "python FILE ..." with what is optional
+    taken out of its [brackets].
+    """
     lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line.strip() and not line.startswith("#")] + [
         re.sub(r"[\[\]]", "", span) for span in spans(page) if re.match(r"(python3?|torchrun|pip|sudo) ", span)]
@@ -63,7 +69,9 @@ def words(line: str) -> list[list[str]]:
 
 
 def check(argv: list[str], config) -> None:
-    """Parse one simple command; SystemExit or ValueError, in words, for what it could not be run with."""
+    """Parse one simple command; SystemExit or ValueError, in words, for what it could not be run
+    with.
+    """
     program, *rest = argv
     if program not in HANDLED:
         raise ValueError(f"{program}: a program that tests/test_docs.py does not know")
@@ -103,7 +111,9 @@ def python(rest: list[str], config) -> None:
 
 
 def pytest_line(rest: list[str], config) -> None:
-    """Options that pytest knows, also those of conftest.py; files that are there.  -k names what some test is called."""
+    """Options that pytest knows, also those of conftest.py; files that are there.  -k names what
+    some test is called.
+    """
     while rest:
         word, *rest = rest
         if not word.startswith("-"):
@@ -116,7 +126,9 @@ def pytest_line(rest: list[str], config) -> None:
 
 
 def stage(name: str, argv: list[str]) -> None:
-    """What `python NAME.py ARGV` does up to the moment where it would run; SystemExit is the parser's own message."""
+    """What `python NAME.py ARGV` does up to the moment where it would run; SystemExit is the
+    parser's own message.
+    """
     done = []
 
     def parse(doc, commands, argv=None, inspect=None):
@@ -126,7 +138,8 @@ def stage(name: str, argv: list[str]) -> None:
     real = command_line
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("common.command_line.command_line", parse)
-        patch.setattr("common.command_line.expand", lambda videos: tuple(videos))           # the videos need not be there
+        # the videos need not be there
+        patch.setattr("common.command_line.expand", lambda videos: tuple(videos))
         patch.setattr(sim.signal, "signal", lambda *a: None)
         patch.setattr(sys, "argv", [f"{name}.py", *argv])
         try:
@@ -191,7 +204,9 @@ def test_what_is_misspelt_is_found(line, why, pytestconfig, capsys):
 
 
 def test_a_command_stands_alone():
-    """No prose behind a command: that goes into a comment of its own, above or below.  And no command outside of a bash block."""
+    """No prose behind a command: that goes into a comment of its own, above or below.  And no
+    command outside of a bash block.
+    """
     for page in PAGES:
         for block in blocks(page, "bash"):
             for line in block.splitlines():
@@ -217,7 +232,9 @@ def test_links_lead_somewhere():
 
 
 def test_named_files_are_there():
-    """Files and folders of this repository in code spans; what a command makes or what is the reader's own is not of them."""
+    """Files and folders of this repository in code spans; what a command makes or what is the
+    reader's own is not of them.
+    """
     for page in PAGES:
         for span in spans(page):
             if re.fullmatch(r"(assets|bench|common|docs|games|live|released|templates|tests|weights|\.ci)/[\w./-]*", span) or re.fullmatch(r"[a-z]+\.py|[A-Z]+(\.md)?", span) and "." in span:

@@ -1,4 +1,6 @@
-"""eval.py: metrics by hand, players, recordings that repeat to the byte; and, marked slow, the whole pipe."""
+"""eval.py: metrics by hand, players, recordings that repeat to the byte; and, marked slow, the
+whole pipe.
+"""
 
 import json
 import os
@@ -56,7 +58,9 @@ def test_metrics_by_hand():
 
 
 def test_both_scales_of_a_stick_are_measured(tmp_path):
-    """One that never goes beyond half way: right by the template's radius, little too far by the published percentile, which heeds it."""
+    """One that never goes beyond half way: right by the template's radius, little too far by the
+    published percentile, which heeds it.
+    """
     x = 0.5 * np.sin(np.arange(600) / 9) * (np.arange(600) % 200 < 150)
     true = np.stack([x] * 4, 1).astype(np.float32)
     common = {"buttons": np.zeros((600, 16), np.float16), "shown": np.ones(20, bool), "confidence": np.ones(600, np.float16), "time": np.arange(600) / 30}
@@ -145,7 +149,9 @@ def test_undrawn_worlds_move_as_processes_do(name, task):
 
 
 def fake(monkeypatch, crashes=()):
-    """Episodes without games: the expert succeeds, the policy with even seeds; a list of what was played."""
+    """Episodes without games: the expert succeeds, the policy with even seeds; a list of what was
+    played.
+    """
     played = []
     succeeds = lambda job: job.player == "expert" or job.player == "policy" and job.seed % 2 == 0
 
@@ -167,7 +173,9 @@ def fake(monkeypatch, crashes=()):
 
 
 def test_play_resumes_and_grows(policy, tmp_path, monkeypatch, capsys):
-    """Finished episodes are not played again, more seeds play only the new ones, other settings are refused, crashes count and are tried again."""
+    """Finished episodes are not played again, more seeds play only the new ones, other settings are
+    refused, crashes count and are tried again.
+    """
     out, crash = tmp_path / "out", evaluation.Job("policy", "crypt", "slay", 10_001)
     played = fake(monkeypatch, [crash])
     first = evaluation.play(player(policy, out, games="crypt,ridge", tasks="combat,reach", seeds=2))
@@ -177,7 +185,8 @@ def test_play_resumes_and_grows(policy, tmp_path, monkeypatch, capsys):
     assert first["crashes"][0]["crash"] == "the game ended with status 139" and "navigation" not in first["cells"]["2D top-down"]
     assert first["cells"]["all"]["all"]["expert"]["success"][0] == 1 and first["cells"]["2D side-scroller"]["navigation"]["random"]["progress"][0] == 0.25
     assert [f["what"] for f in first["films"]] == ["best of crypt", "worst of crypt", "best of ridge", "worst of ridge"]
-    assert [f["seed"] for f in first["films"]][:2] == [10_000, 10_000]                  # crypt: one that did not crash
+    # crypt: one that did not crash
+    assert [f["seed"] for f in first["films"]][:2] == [10_000, 10_000]
     played = fake(monkeypatch)
     second = evaluation.play(player(policy, out, games="crypt,ridge", tasks="combat,reach", seeds=3))
     assert [j for j in played if j.seed < 10_002] == [crash] and len(played) == 1 + 3 * 5 and second["crashes"] == []
@@ -193,7 +202,8 @@ def test_report_is_one_file_that_loads_nothing(policy, tmp_path, monkeypatch):
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
     assert not re.search(r"(src|href)=\"(?!data:|films/)", page) and "http" not in page and "@import" not in page
     assert page.count("data:image/png;base64,") == 2 and page.count("data:image/jpeg;base64,") == 2
-    assert "2 episodes per task and player; the policy was trained on crypt, ridge" in page and "50 [9, 91]" in page and "61.2" not in page and "44.8" in page               # ridge is a side-scroller: of the paper only that row
+    # ridge is a side-scroller: of the paper only that row
+    assert "2 episodes per task and player; the policy was trained on crypt, ridge" in page and "50 [9, 91]" in page and "61.2" not in page and "44.8" in page
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert [t["task"] for t in report["tasks"]] == ["reach"] and len(report["episodes"]) == 10
 
@@ -242,7 +252,9 @@ def test_a_crash_of_a_real_game_is_a_failure(policy, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_ctrl_c_loses_nothing_and_same_seeds_give_same_numbers(policy, tmp_path):
-    """The real command, stopped when the policy's episode is there; then again to the end, and once more elsewhere with two workers."""
+    """The real command, stopped when the policy's episode is there; then again to the end, and once
+    more elsewhere with two workers.
+    """
     flags = ["eval.py", "play", "--policy", policy, "--games", "crypt", "--tasks", "stairs", "--seeds", "1", "--execute", "16", "--steps", "1"]
     run = subprocess.Popen([sys.executable, *flags, "--workers", "1", "--out", str(tmp_path / "a")], cwd=ROOT, stderr=subprocess.PIPE, text=True,
                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), start_new_session=True)
@@ -273,7 +285,9 @@ def test_bad_input():
 
 @pytest.mark.slow
 def test_recording_repeats_to_the_byte(tmp_path):
-    """Same seed: the same game frames (hashes of every frame's pixels) and actions; another seed: others."""
+    """Same seed: the same game frames (hashes of every frame's pixels) and actions; another seed:
+    others.
+    """
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         command("eval.py", "record", "--out", str(tmp_path / name), "--minutes", "0.05", "--seconds", "3", "--seed", str(seed), "--games", "ridge")
     a, b, c = (artefact.read(tmp_path / n / "ridge-000.truth.safetensors") for n in "abc")
@@ -286,7 +300,9 @@ def test_recording_repeats_to_the_byte(tmp_path):
 
 
 def test_the_way_back_is_filmed_not_the_way_astray(tmp_path, monkeypatch):
-    """record --astray: chance moves the game, no frame of that is in the video, and every row is the expert's."""
+    """record --astray: chance moves the game, no frame of that is in the video, and every row is
+    the expert's.
+    """
     lapses = []
 
     class Marked:
@@ -335,7 +351,8 @@ def test_the_way_back_is_filmed_not_the_way_astray(tmp_path, monkeypatch):
 
 @pytest.fixture
 def brief(monkeypatch):
-    """Videos of one second; frames are a flat gray where the test asks for the background "flat"."""
+    """Videos of one second; frames are a flat gray where the test asks for the background "flat".
+    """
     real = locate.scene
     monkeypatch.setattr(locate, "SECONDS", 1)
     monkeypatch.setattr(locate, "scene", lambda background, rng, numbers: (
@@ -348,7 +365,9 @@ def skins_and_all():
 
 
 def test_grid_of_the_localization_benchmark():
-    """Every combination once; the first part of it shows every cell, rate, background and kind of template about equally often."""
+    """Every combination once; the first part of it shows every cell, rate, background and kind of
+    template about equally often.
+    """
     cases = locate.grid()
     assert len({c[1:5] for c in cases}) == len({c.name for c in cases}) == len(cases) == 4 * 4 * 3 * 5
     first = cases[:48]
@@ -374,7 +393,9 @@ def test_truth_of_the_localization_benchmark(brief, tmp_path):
 
 
 def test_skins_of_other_drawing_code(tmp_path):
-    """tests/skins.py draws the presets that are shipped; each is read, with a known family and its buttons in different places."""
+    """tests/skins.py draws the presets that are shipped; each is read, with a known family and its
+    buttons in different places.
+    """
     done = subprocess.run([sys.executable, "tests/skins.py", str(tmp_path)], cwd=ROOT)
     own = presets.read_skins(ROOT / "assets/skins")
     assert done.returncode == 0 and set(presets.read_skins(tmp_path)) == set(own) and len(own) >= 8
@@ -392,7 +413,9 @@ def test_matchers_by_hand():
 
 
 def test_plain_rule(monkeypatch):
-    """The right template and its box on frames that show it, nothing on frames that do not; a second detector adds its matches."""
+    """The right template and its box on frames that show it, nothing on frames that do not; a
+    second detector adds its matches.
+    """
     import extract
     pool, rng = library.Pool(("xbox360-dark", "ps4-dark", "snes-dark")), np.random.default_rng(0)
     monkeypatch.setattr(library, "pool", lambda folder: pool)
@@ -410,7 +433,8 @@ def test_plain_rule(monkeypatch):
     monkeypatch.setattr(locate, "mutual", lambda a, b: np.full(len(a), -1))
     pairs = locate.detectors()["single"]
     two = rule([*seen, *seen], pairs)
-    assert len(pairs) == 2 and two["template"] == "ps4-dark" and two["inliers"] == one["inliers"]       # the second matched nothing
+    # the second matched nothing
+    assert len(pairs) == 2 and two["template"] == "ps4-dark" and two["inliers"] == one["inliers"]
     locate.bank.cache_clear()
 
 
@@ -433,7 +457,9 @@ def test_clips_with_nothing_show_no_template(brief, tmp_path, monkeypatch):
 
 
 def test_localization_resumes(brief, tmp_path, monkeypatch):
-    """A case that is finished is kept; a rule that is asked for later is added; another seed is refused."""
+    """A case that is finished is kept; a rule that is asked for later is added; another seed is
+    refused.
+    """
     import dataclasses
 
     import extract
@@ -480,7 +506,9 @@ def test_localization_table_by_hand():
 
 
 def test_other_bars_by_hand():
-    """Two right, one of them below the bar; one wrong; one clip without an overlay, nearly taken for one."""
+    """Two right, one of them below the bar; one wrong; one clip without an overlay, nearly taken
+    for one.
+    """
     case = lambda box, score, iou: {"truth": {"box": box}, "rules": {"locate": {"score": score, "iou": iou}}}           # noqa: E731
     rows = {bar: (recall, false) for bar, recall, false in locate.by_bar(
         [case([1], 0.4, 0.95), case([1], 0.12, 0.9), case([1], 0.9, 0.1), case([1], 0.0, 0), case(None, 0.09, 0), case(None, 0.0, 0)])}
@@ -506,7 +534,9 @@ def test_overlays_by_family_or_folder(tmp_path):
 
 
 def test_the_floor(tmp_path):
-    """The matched filter, on an opaque overlay over a quiet game: nearly right without any learning."""
+    """The matched filter, on an opaque overlay over a quiet game: nearly right without any
+    learning.
+    """
     template, rng = library.templates()["ps4-flat"], np.random.default_rng(0)
     w, h = template.size
     buttons, sticks = locate.hands(rng, 90)
@@ -526,7 +556,9 @@ def test_the_floor(tmp_path):
 
 
 def test_ablations_are_published_commands(tmp_path, monkeypatch, capsys):
-    """Each row changes one thing: its commands are parsed by the stages themselves; what several rows share runs once."""
+    """Each row changes one thing: its commands are parsed by the stages themselves; what several
+    rows share runs once.
+    """
     import filter
     import train
     ran = []
@@ -539,7 +571,8 @@ def test_ablations_are_published_commands(tmp_path, monkeypatch, capsys):
             artefact.write_bytes(Path(ran[-1].out) / "report.json", json.dumps({"cells": {"all": {"all": {"policy": s}}}}).encode())
 
     monkeypatch.setattr(ablate, "run_stage", step)
-    monkeypatch.setattr("common.command_line.field_comments", lambda cls: {})              # the help texts: a second for each command
+    # the help texts: a second for each command
+    monkeypatch.setattr("common.command_line.field_comments", lambda cls: {})
     c = ablate.Config(data=str(tmp_path), out=str(tmp_path / "out"), steps=9, seeds=2)
     with pytest.raises(SystemExit, match="no videos/ and labels/ there"):
         ablate.main(c)
@@ -555,13 +588,16 @@ def test_ablations_are_published_commands(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_overlay_is_read_well(tmp_path):
-    """Bars of the extraction benchmark, on fresh recordings: built-in overlays, and skins that other code drew, which it was not trained on."""
+    """Bars of the extraction benchmark, on fresh recordings: built-in overlays, and skins that
+    other code drew, which it was not trained on.
+    """
     command("eval.py", "overlay", "--minutes", "2", "--out", str(tmp_path))
     tables = json.loads((tmp_path / "overlay.json").read_text())
     mine, skins = tables["families"]["all"], tables["skins"]["all"]
     assert mine["accuracy"] >= 0.98 and mine["press_f1"] >= 0.9 and mine["r2"] >= 0.95, mine
     assert mine["accuracy"] > mine["silence"] + 0.05 and mine["press_f1"] > mine["matched"]["press_f1"], mine
-    assert mine["r2"] > mine["matched"]["r2"] - 0.005, mine                         # the filter is a part of the parser, and as good on sticks
+    # the filter is a part of the parser, and as good on sticks
+    assert mine["r2"] > mine["matched"]["r2"] - 0.005, mine
     assert skins["r2"] >= 0.8 and skins["videos"] == 6, skins
 
 
@@ -590,7 +626,9 @@ def test_the_whole_pipe(tmp_path):
 # ---- speed
 
 def test_machine_days_by_hand(capsys):
-    """71,000 h at 30 frames/s are 7.668e9 frames: at 1,000 a second 88.75 days; 8.192e8 samples, each 50 times the work, at 4,000 a second 118.5."""
+    """71,000 h at 30 frames/s are 7.668e9 frames: at 1,000 a second 88.75 days; 8.192e8 samples,
+    each 50 times the work, at 4,000 a second 118.5.
+    """
     import train
     rows = speed.beside_paper({"locate": 1.0, "parse": 1000.0, "filter": 2000.0, "train": 4000.0, "policy": 50.0, "simulator": 500.0},
                                    {"train": 50.0, "policy": 2.0}, train.CONFIGS["paper"])
@@ -607,15 +645,19 @@ def test_machine_days_by_hand(capsys):
 
 @pytest.mark.slow
 def test_speed_measures_every_stage(tmp_path, monkeypatch, capsys):
-    """The real command: the stages' rates are those of work that was done, and nothing stays behind."""
+    """The real command: the stages' rates are those of work that was done, and nothing stays
+    behind.
+    """
     import tempfile
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     evaluation.main(["speed", "--clips", "2", "--seconds", "1", "--device", "cpu", "--out", str(tmp_path / "speed.json")])
     said = json.loads((tmp_path / "speed.json").read_text())
-    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(("pymp", "torchinductor"))] == ["speed.json"]       # Python's and torch's own
+    # Python's and torch's own
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(("pymp", "torchinductor"))] == ["speed.json"]
     rates, out = {r["stage"]: r["rate"] for r in said["stages"]}, capsys.readouterr().out
     assert said["net"] == "tiny" and list(rates) == ["locate", "parse", "filter", "train", "policy", "simulator"]
-    told = [float(v.replace(",", "")) for v in re.findall(r"600 frames in [\d.]+ s \(([\d,]+)/s\)", out)]             # as parse.py itself says
+    # as parse.py itself says
+    told = [float(v.replace(",", "")) for v in re.findall(r"600 frames in [\d.]+ s \(([\d,]+)/s\)", out)]
     assert len(told) == 2 and 0.5 * min(told) < rates["parse"] < 1.5 * max(told)
     assert float(re.search(r"both +([\d.]+) samples/s", out)[1]) == pytest.approx(rates["train"], abs=0.06)
     assert all(r["days"] == pytest.approx(r["amount"] * r["heavier"] / r["rate"] / 86400) for r in said["stages"])

@@ -1,4 +1,6 @@
-"""extract.py: templates and renderer, then localization on synthetic videos, then what a user can do wrong."""
+"""extract.py: templates and renderer, then localization on synthetic videos, then what a user can
+do wrong.
+"""
 
 import itertools
 import json
@@ -37,7 +39,9 @@ PAD = pads.PAD
 
 
 def play(rng, n):
-    """A pad in use: buttons held for a while, sticks that wander and rest.  [n, 16] bool, [n, 4] in [-1, 1]."""
+    """A pad in use: buttons held for a while, sticks that wander and rest.  [n, 16] bool, [n, 4] in
+    [-1, 1].
+    """
     buttons, sticks = np.zeros((n, 16), bool), np.zeros((n, 4))
     for b in range(16):
         for start in np.flatnonzero(rng.random(n) < 0.02):
@@ -49,7 +53,9 @@ def play(rng, n):
 
 
 def game(rng, n, w=960, h=540):
-    """n frames of a world that scrolls, with shapes, text and things that move; uint8 RGB [h, w, 3]."""
+    """n frames of a world that scrolls, with shapes, text and things that move; uint8 RGB [h, w,
+    3].
+    """
     W = w + 600
     world = cv2.resize(rng.integers(40, 200, (h // 60, W // 60, 3)).astype(np.uint8), (W, h), interpolation=cv2.INTER_CUBIC)
     for _ in range(90):
@@ -78,7 +84,9 @@ def game(rng, n, w=960, h=540):
 
 
 def film(path, name=None, width=0.33, opacity=0.9, corner=3, seed=0, n=60, spans=None):
-    """A video of a game with the overlay `name`; returns the true affine [2, 3], or None.  spans: (first, last, corner), if not always there."""
+    """A video of a game with the overlay `name`; returns the true affine [2, 3], or None.  spans:
+    (first, last, corner), if not always there.
+    """
     rng = np.random.default_rng(seed)
     truth, (buttons, sticks) = None, play(rng, n)
     with VideoWriter(path, 30, 960, 540) as video:
@@ -94,7 +102,7 @@ def film(path, name=None, width=0.33, opacity=0.9, corner=3, seed=0, n=60, spans
     return truth and truth[corner]
 
 
-# ---- templates and renderer ---------------------------------------------------------------------------------------
+# ---- templates and renderer ----------------------------------------------------------------------
 
 def changed_much(template, buttons, sticks, idle):
     """Number of pixels that differ from `idle` by more than 32 of 255."""
@@ -156,14 +164,18 @@ MEANS = """138.30 68.90 39.50 23.85 69.94 139.06 39.04 51.13 73.39 69.65 34.51 2
 
 
 def test_first_templates_look_as_they_did():
-    """The pictures that weights/parse.safetensors was trained on: their mean value, idle and everything pressed, as recorded then."""
+    """The pictures that weights/parse.safetensors was trained on: their mean value, idle and
+    everything pressed, as recorded then.
+    """
     for name, mean in zip(pads.CORE, MEANS.split(), strict=True):
         states = [render.draw(library.templates()[name], np.full(16, on), np.full(4, 0.3)) for on in (0, 1)]
         assert abs(np.mean(states) - float(mean)) < 0.05, (name, np.mean(states))
 
 
 def slow_draw(template, buttons, sticks, scale):
-    """The overlay composed element by element in float, straight from the atlas: what draw() must give."""
+    """The overlay composed element by element in float, straight from the atlas: what draw() must
+    give.
+    """
     H, W = (round(v * scale) for v in template.size[::-1])
     canvas, margin = np.zeros((H + 400, W + 400, 4)), 200
     on = dict(zip(artefact.BUTTONS, buttons))
@@ -288,7 +300,7 @@ def test_crop_undoes_composite():
     assert render.crop(frame, affine, template.size, 96, 66).shape == (66, 96, 3)
 
 
-# ---- users' own skins -----------------------------------------------------------------------------------------------
+# ---- users' own skins ----------------------------------------------------------------------------
 
 CODES = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "GUIDE", "START", "LEFT_THUMB", "RIGHT_THUMB", "LEFT_SHOULDER", "RIGHT_SHOULDER",
          "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")
@@ -325,7 +337,9 @@ def read(folder):
 
 
 def small(*elements, w=300, h=200, **changes):
-    """(atlas, preset) of w x h px: a gray body, and buttons (code, x, y) of 20 x 20 px, black at rest and white when pressed."""
+    """(atlas, preset) of w x h px: a gray body, and buttons (code, x, y) of 20 x 20 px, black at
+    rest and white when pressed.
+    """
     atlas = np.zeros((h + 60, w, 4), np.uint8)
     atlas[:h] = (120, 120, 120, 255)
     atlas[h + 3:h + 23, :20], atlas[h + 26:h + 46, :20] = (0, 0, 0, 255), (255, 255, 255, 255)
@@ -352,13 +366,15 @@ def test_preset_is_read_as_the_template_that_it_was_written_from(tmp_path, name)
 
 
 def test_buttons_go_by_their_places_where_codes_follow_the_letters(tmp_path, capsys):
-    letters = (0, 240, 90), (1, 210, 120), (2, 210, 60), (3, 180, 90)         # A right, B below, X above, Y left: a Switch skin
+    # A right, B below, X above, Y left: a Switch skin
+    letters = (0, 240, 90), (1, 210, 120), (2, 210, 60), (3, 180, 90)
     where = lambda: {k: tuple(v[:2]) for k, v in render.layout(*read(tmp_path).values())["buttons"].items()}       # noqa: E731
     preset(tmp_path, *small(*letters))
     assert where() == {"EAST": (240, 90), "SOUTH": (210, 120), "NORTH": (210, 60), "WEST": (180, 90)} and "places" in capsys.readouterr().out
     preset(tmp_path, *small(*letters), more={"positions": "codes"})
     assert where() == {"SOUTH": (240, 90), "EAST": (210, 120), "WEST": (210, 60), "NORTH": (180, 90)}
-    preset(tmp_path, *small((0, 180, 90), (1, 210, 90), (2, 240, 90), (3, 270, 90)), more={})         # in a row: no places to go by
+    # in a row: no places to go by
+    preset(tmp_path, *small((0, 180, 90), (1, 210, 90), (2, 240, 90), (3, 270, 90)), more={})
     assert where()["SOUTH"] == (180, 90) and where()["NORTH"] == (270, 90)
 
 
@@ -369,7 +385,8 @@ def test_joystick_numbers_old_codes_and_codes_of_ones_own(tmp_path):
     assert names() == {"EAST", "SOUTH", "WEST", "NORTH", "RIGHT_SHOULDER", "START"}
     preset(tmp_path, *small((0xEC00, 10, 10), (0xEC07, 60, 10), (0xEC0B, 10, 60)))
     assert names() == {"SOUTH", "START", "DPAD_LEFT"}
-    preset(tmp_path, *small((0, 10, 10), (5, 60, 10), (20, 10, 60), (6, 60, 60)), more={"codes": {"20": "BACK"}})   # 5 is the guide button
+    # 5 is the guide button
+    preset(tmp_path, *small((0, 10, 10), (5, 60, 10), (20, 10, 60), (6, 60, 60)), more={"codes": {"20": "BACK"}})
     assert names() == {"SOUTH", "BACK", "START"}
 
 
@@ -384,8 +401,10 @@ def test_ids_say_nothing_and_order_decides(tmp_path):
 
 def test_triggers_sticks_player_number_and_what_never_changes(tmp_path):
     atlas, data = small((0, 10, 10), (1, 10, 60))
-    atlas[203:223, 40:60], atlas[226:246, 40:60] = (0, 0, 200, 255), (200, 0, 0, 128)       # a trigger: half of the idle picture shines through
-    atlas[203:223, 80:100], atlas[226:246, 80:100] = (9, 9, 9, 255), (9, 9, 9, 255)         # pressed as idle
+    # a trigger: half of the idle picture shines through
+    atlas[203:223, 40:60], atlas[226:246, 40:60] = (0, 0, 200, 255), (200, 0, 0, 128)
+    # pressed as idle
+    atlas[203:223, 80:100], atlas[226:246, 80:100] = (9, 9, 9, 255), (9, 9, 9, 255)
     for x in range(4):
         atlas[203:213, 120 + 13 * x:130 + 13 * x] = (50 * x, 0, 0, 255)
     data["elements"] += [
@@ -454,7 +473,8 @@ def test_pictures_with_boxes(tmp_path):
     where = render.layout(mine)
     assert mine.family == "mine" and mine.size == (300, 160)
     assert where["buttons"] == {"SOUTH": [200, 20, 20, 20]} and where["sticks"] == {"LEFT": [60.5, 80.5, 12, 33, 33]}
-    for want, on in ((idle, 0), (pressed, 1)):                  # inside areas, exactly; at their edges the renderer is a little soft
+    # inside areas, exactly; at their edges the renderer is a little soft
+    for want, on in ((idle, 0), (pressed, 1)):
         apart = np.abs(render.draw(mine, np.full(16, on), NONE[1]).astype(int) - want).max(2)
         assert (apart[22:38, 202:218] == 0).all() and apart.max() <= 64 and (apart > 1).mean() < 0.05
     moved = render.draw(mine, NONE[0], np.array([1, 0, 0, 0])).astype(int)
@@ -540,7 +560,7 @@ def test_skins_come_first_and_on_the_sheet(tmp_path):
         assert done.returncode == 1 and words in done.stderr and done.stderr.strip().count("\n") == 0
 
 
-# ---- localization ---------------------------------------------------------------------------------------------------
+# ---- localization --------------------------------------------------------------------------------
 
 def run(*args, cwd):
     return subprocess.run([sys.executable, str(ROOT / "extract.py"), *map(str, args)], cwd=cwd, capture_output=True, text=True)
@@ -574,7 +594,9 @@ def test_overlay_is_found_to_a_fraction_of_a_pixel(tmp_path, name, width, opacit
                          ids=["late", "moves", "goes and comes"])
 @pytest.mark.parametrize("names", [pads.CORE, pytest.param(pads.TEMPLATES, marks=pytest.mark.slow)], ids=["few", "all"])
 def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, monkeypatch, names, spans):
-    """Each stretch is found, with its own place, and its ends to a few frames: compression leaves ghosts."""
+    """Each stretch is found, with its own place, and its ends to a few frames: compression leaves
+    ghosts.
+    """
     monkeypatch.setattr(library, "pool", lambda folder: library.templates(names))
     film(tmp_path / "a.mp4", "ps4-dark", 0.33, 0.9, n=100, spans=spans)
     extract.label(extract.Config(out=str(tmp_path), sheet=True), str(tmp_path / "a.mp4"))
@@ -611,7 +633,9 @@ def test_a_frame_of_one_colour_hides_the_overlay_only_itself():
 
 
 def test_the_index_is_kept(tmp_path, monkeypatch):
-    """Made once, read the next time; another pool or another way to draw, another index; a folder that cannot be written changes nothing."""
+    """Made once, read the next time; another pool or another way to draw, another index; a folder
+    that cannot be written changes nothing.
+    """
     monkeypatch.setattr(extract, "ROOT", tmp_path)
     a, again = (extract.bank_of(library.templates(pads.CORE[:2]), "sift") for _ in range(2))
     assert len(list((tmp_path / "data/index").iterdir())) == 1 and all(np.array_equal(a[k], again[k]) for k in a)
@@ -623,7 +647,8 @@ def test_the_index_is_kept(tmp_path, monkeypatch):
     used = {p: p.stat().st_mtime_ns for p in (tmp_path / "data/index").iterdir()}
     monkeypatch.setattr(extract, "INDICES", 2)
     extract.bank_of(library.templates(pads.CORE[:2]), "sift")
-    extract.bank_of(library.templates(pads.CORE[:4]), "sift")              # of the four, the new one and the one used last stay
+    # of the four, the new one and the one used last stay
+    extract.bank_of(library.templates(pads.CORE[:4]), "sift")
     assert [p.stat().st_mtime_ns > used.get(p, 0) for p in (tmp_path / "data/index").iterdir()] == [True, True]
     monkeypatch.setattr(extract, "ROOT", tmp_path / "file")
     (tmp_path / "file").write_text("")
@@ -632,7 +657,9 @@ def test_the_index_is_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
 def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monkeypatch):
-    """The index is the same to the bit whether SIFT's are kept, with or without a skin, or not; XFeat's are made anew."""
+    """The index is the same to the bit whether SIFT's are kept, with or without a skin, or not;
+    XFeat's are made anew.
+    """
     monkeypatch.setattr(extract, "ROOT", tmp_path)
     real, seen, mine = extract.described, [], library.templates()["ps4-dark"]
     monkeypatch.setattr(extract, "described", lambda pool, names, *args: (seen.append(len(names)), real(pool, names, *args))[1])
@@ -648,14 +675,17 @@ def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monk
     afresh = made(mine)
     assert all(np.array_equal(second[k], afresh[k]) and second[k].dtype == afresh[k].dtype for k in afresh) and set(afresh["owner"]) == {0, 1, 2, 3}
     assert afresh["sizes"].tolist() == [list(t.size) for t in (mine, *library.templates(pads.CORE[:3]).values())]
-    alone = extract.bank_of(library.templates(["ps4-dark"]), detector)         # the same pictures in a pool of their own: the same rows
+    # the same pictures in a pool of their own: the same rows
+    alone = extract.bank_of(library.templates(["ps4-dark"]), detector)
     rows = lambda bank, i: set(map(bytes, np.hstack([bank["points"], bank["descriptors"]])[bank["owner"] == i].astype(np.float32)))   # noqa: E731
     assert rows(alone, 0) == rows(second, 0)
 
 
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
 def test_a_descriptor_finds_its_like(detector):
-    """The index looks into few cells and still finds most of the pairs that a search through everything finds, and no other."""
+    """The index looks into few cells and still finds most of the pairs that a search through
+    everything finds, and no other.
+    """
     bank = extract.bank_of(library.templates(pads.CORE[:12]), detector)
     _, descriptors = extract.detectors(xfeat.XFEAT_WEIGHTS)[detector](render.idle(library.templates()["xbox360-dark"], 90, 0.8))
     least = extract.ALIKE[detector]
@@ -665,7 +695,9 @@ def test_a_descriptor_finds_its_like(detector):
 
 
 def test_one_ring_that_fits_is_no_controller():
-    """A game's own round control in the place of a stick: the whole picture is alike, its other buttons are not there."""
+    """A game's own round control in the place of a stick: the whole picture is alike, its other
+    buttons are not there.
+    """
     template, rng = library.templates()["arcade-bare"], np.random.default_rng(0)
     ring = replace(template, elements=tuple(e for e in template.elements if e.kind == "stick"))
     for shown, low, high in ((template, 0.8, 1), (ring, -1, 0.4)):
@@ -677,7 +709,9 @@ def test_one_ring_that_fits_is_no_controller():
 
 @pytest.mark.parametrize("near", ["searched", "nothing", "something"])
 def test_a_plain_game_shows_none_of_a_few(tmp_path, monkeypatch, near):
-    """What was nearest, if anything was, is in the file, in px of the frame: 1.5 times those of the picture that is searched."""
+    """What was nearest, if anything was, is in the file, in px of the frame: 1.5 times those of the
+    picture that is searched.
+    """
     film(tmp_path / "plain.mp4", seed=7)
     monkeypatch.setattr(library, "pool", lambda folder: library.templates(pads.CORE))
     monkeypatch.setattr(extract, "WORK_WIDTH", 640)
@@ -687,7 +721,8 @@ def test_a_plain_game_shows_none_of_a_few(tmp_path, monkeypatch, near):
     extract.label(extract.Config(out=str(tmp_path), sheet=True), str(tmp_path / "plain.mp4"))
     tensors, info = artefact.read(tmp_path / "plain.overlay.safetensors", "nitrogen.overlay/1")
     assert info["found"] is False and not tensors and (tmp_path / "plain.overlay.png").exists() and info["score"] < extract.SURE
-    extract.label(extract.Config(out=str(tmp_path), frames=12), str(tmp_path / "plain.mp4"))              # tried again in another way: not refused
+    # tried again in another way: not refused
+    extract.label(extract.Config(out=str(tmp_path), frames=12), str(tmp_path / "plain.mp4"))
     if near == "something":
         w, h = library.templates()["ps4-dark"].size
         assert info["nearest"] == pytest.approx([30, 60, 0.75 * w, 0.75 * h], abs=0.06) and "ps4-dark with 9 inliers" in info["reason"]
@@ -702,7 +737,7 @@ def test_plain_game_has_no_overlay(tmp_path):
     assert info["found"] is False and info["reason"] and not tensors
 
 
-# ---- the command, and what a user can do wrong --------------------------------------------------------------------
+# ---- the command, and what a user can do wrong ---------------------------------------------------
 
 def test_command_writes_skips_refuses_and_names_what_failed(tmp_path):
     film(tmp_path / "a.mp4", "ps4-light", 0.3, 0.9, n=40)
@@ -738,10 +773,11 @@ def test_template_sheet(tmp_path):
     assert done.returncode == 0 and cv2.imread(str(tmp_path / "sheet.png")).shape[0] > 1000
 
 
-# ---- XFeat -------------------------------------------------------------------------------------------------
+# ---- XFeat ---------------------------------------------------------------------------------------
 
-# The official network on weights made from their names (see fill), on 192 x 256 px of noise: per output its shape, mean,
-# standard deviation, and the first 8 channels at the corner and at [H // 2, W // 2].
+# The official network on weights made from their names (see fill), on 192 x 256 px of noise: per
+# output its shape, mean, standard deviation, and the first 8 channels at the corner and at [H // 2,
+# W // 2].
 GOLDEN_XFEAT = [
     ([1, 64, 24, 32], 0.04404463795669757, 0.9374807936582176,
      [0.0427364, -0.1483355, -0.4172991, -0.272434, -0.3126107, -0.2043465, 0.2963886, 0.311541],
@@ -781,7 +817,9 @@ def test_xfeat_parameters():
 
 
 def test_at_points_by_hand():
-    """A ramp over 4 x 3 cells of a 32 x 24 picture, read as the official code reads it: x * 4 / 31 - 0.5."""
+    """A ramp over 4 x 3 cells of a 32 x 24 picture, read as the official code reads it: x * 4 / 31
+    - 0.5.
+    """
     ramp = torch.arange(4.0).expand(1, 1, 3, 4)
     points = torch.tensor([[[12.0, 10.0], [8.0, 12.0]]])
     found = xfeat.at_points(ramp, points, (32, 24))[0, :, 0]
@@ -789,7 +827,9 @@ def test_at_points_by_hand():
 
 
 def test_detect_step_by_step():
-    """Every keypoint is the highest of its 5 x 5 pixels and above the threshold, and none is missing."""
+    """Every keypoint is the highest of its 5 x 5 pixels and above the threshold, and none is
+    missing.
+    """
     image = cv2.GaussianBlur(np.random.default_rng(4).integers(0, 256, (96, 128, 3), dtype=np.uint8), (0, 0), 1.5)
     w = xfeat.fold(filled())
     points, descriptors = xfeat.detect(image, w, threshold=0.0155)
@@ -797,7 +837,8 @@ def test_detect_step_by_step():
     heat = np.zeros((96, 128))
     for i, j in np.ndindex(12, 16):
         heat[8 * i:8 * i + 8, 8 * j:8 * j + 8] = logits[:, i, j].softmax(0)[:64].reshape(8, 8)
-    wanted = {(x + 0.5, y + 0.5) for y, x in np.ndindex(95, 127)                  # the last row and column read beyond the picture
+    # the last row and column read beyond the picture
+    wanted = {(x + 0.5, y + 0.5) for y, x in np.ndindex(95, 127)
               if heat[y, x] > 0.0155 and heat[y, x] == heat[max(y - 2, 0):y + 3, max(x - 2, 0):x + 3].max()}
     assert len(wanted) > 50 and set(map(tuple, points.tolist())) == wanted
     assert descriptors.shape == (len(points), 64) and np.allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
@@ -859,14 +900,17 @@ def test_unreadable_weights(tmp_path):
 
 
 def test_pairs_show_the_same_points():
-    """The second picture, undamaged, taken back through the warp is like the first, where the template is: 1.5 px aside less so."""
+    """The second picture, undamaged, taken back through the warp is like the first, where the
+    template is: 1.5 px aside less so.
+    """
     data, exact = xfeat_training.Pairs(3, list(itertools.islice(library.templates().values(), 4))), []
     for i in range(8):
         for make in (data.overlay_pair, data.warped_pair):
             _, (first, second), warp, where = make(np.random.default_rng([3, i]), i)
             likeness = {}
             for aside in np.ndindex(3, 3):
-                off = np.array([[1, 0, 1.5 * aside[0] - 1], [0, 1, 1.5 * aside[1] - 1], [0, 0, 1]])         # 0.5 of it: the pixel's centre
+                # 0.5 of it: the pixel's centre
+                off = np.array([[1, 0, 1.5 * aside[0] - 1], [0, 1, 1.5 * aside[1] - 1], [0, 0, 1]])
                 m = np.linalg.inv([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]) @ warp @ off
                 back = cv2.warpPerspective(second, m, where.shape, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT)
                 likeness[aside] = np.corrcoef(first[where].ravel(), back[where].ravel())[0, 1]
@@ -913,7 +957,9 @@ def test_xfeat_train_command(tmp_path, capsys):
 
 
 def test_shipped_xfeat_weights():
-    """They are small, and tell the points of templates that they never saw from all others of the picture."""
+    """They are small, and tell the points of templates that they never saw from all others of the
+    picture.
+    """
     path = ROOT / "weights/xfeat.safetensors"
     assert path.stat().st_size < 2e6
     unseen = [t for name, t in library.templates().items() if pads.held_out(name)]

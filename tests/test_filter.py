@@ -1,4 +1,6 @@
-"""filter.py: sticks, idle segments and chunks by hand; shards end to end from a small video; bad input."""
+"""filter.py: sticks, idle segments and chunks by hand; shards end to end from a small video; bad
+input.
+"""
 
 import io
 import json
@@ -20,7 +22,9 @@ FPS, T = 30, 90
 
 
 def test_neutral_point_and_scale_by_hand():
-    """Rest at (0.3, -0.2), full deflection 4 cells: after refinement rest is 0, and 4 cells are 1 by either scale."""
+    """Rest at (0.3, -0.2), full deflection 4 cells: after refinement rest is 0, and 4 cells are 1
+    by either scale.
+    """
     rng = np.random.default_rng(0)
     sticks = np.zeros((1000, 4), np.float32)
     sticks[:, 0], sticks[:, 1] = 0.3, -0.2
@@ -28,7 +32,8 @@ def test_neutral_point_and_scale_by_hand():
     angle = rng.uniform(0, 2 * np.pi, 1000)
     sticks[moved, 0] += 4 * np.cos(angle[moved])
     sticks[moved, 1] += 4 * np.sin(angle[moved])
-    for scale, radius in (("radius", 4.0), ("percentile", 4.2)):               # drawn for 4.2, it reaches 4 of them
+    # drawn for 4.2, it reaches 4 of them
+    for scale, radius in (("radius", 4.0), ("percentile", 4.2)):
         out = filter.normalize(sticks, scale, radius=radius)
         assert np.abs(out[~moved, :2]).max() < 1e-6
         assert np.abs(out[moved, 0] - np.cos(angle[moved])).max() < 0.01
@@ -36,7 +41,9 @@ def test_neutral_point_and_scale_by_hand():
 
 
 def test_a_stick_held_half_way_is_neither_rest_nor_full_deflection():
-    """60 % of the time at 1.2 cells of 4: rest stays rest, and the percentile does not take 1.2 cells for the end."""
+    """60 % of the time at 1.2 cells of 4: rest stays rest, and the percentile does not take 1.2
+    cells for the end.
+    """
     sticks = np.zeros((1000, 4), np.float32)
     sticks[:600, 0], sticks[:, 1] = 1.2, 0.1
     for scale, end in (("radius", 4.0), ("percentile", 0.95 * 4.0)):
@@ -48,27 +55,35 @@ def test_a_stick_held_half_way_is_neither_rest_nor_full_deflection():
 def test_an_axis_that_never_moves_is_not_blown_up():
     noise = np.random.default_rng(0).normal(0, 0.1, (500, 4)).astype(np.float32)
     for scale in ("radius", "percentile"):
-        assert np.abs(filter.normalize(noise, scale)).max() < 0.15          # 5 cells are full deflection, not 0.1
+        # 5 cells are full deflection, not 0.1
+        assert np.abs(filter.normalize(noise, scale)).max() < 0.15
 
 
 def test_single_frames_are_not_presses():
     pressed = np.zeros((12, 16), bool)
     pressed[2, 0] = pressed[5:7, 0] = pressed[8:12, 0] = pressed[:3, 1] = pressed[4:6, 1] = True
     out = filter.steady(np.where(pressed, 0.8, 0.2))
-    assert np.flatnonzero(out[:, 0]).tolist() == list(range(5, 12))           # the blip at 2 goes, the gap at 7 closes; edges stay
+    # the blip at 2 goes, the gap at 7 closes; edges stay
+    assert np.flatnonzero(out[:, 0]).tolist() == list(range(5, 12))
     assert np.flatnonzero(out[:, 1]).tolist() == [0, 1, 2, 3, 4, 5]             # the gap at 3 closes
     assert filter.steady(pressed[:1] * 0.8).shape == (1, 16)
-    assert (filter.steady(np.where(pressed, 0.99, 0.01)) == pressed).all()      # what the parser is sure of stays
-    assert not filter.steady(np.where(pressed, 0.6, 0.05))[5:7, 0].any()        # two hesitant frames in a row are not a press either
-    assert (filter.steady(np.where(pressed, 0.85, 0.05))[4:, 0] == pressed[4:, 0]).all()        # two that are less so are, and no frame later
+    # what the parser is sure of stays
+    assert (filter.steady(np.where(pressed, 0.99, 0.01)) == pressed).all()
+    # two hesitant frames in a row are not a press either
+    assert not filter.steady(np.where(pressed, 0.6, 0.05))[5:7, 0].any()
+    # two that are less so are, and no frame later
+    assert (filter.steady(np.where(pressed, 0.85, 0.05))[4:, 0] == pressed[4:, 0]).all()
     slow = np.r_[[0.02] * 4, 0.3, 0.45, 0.55, 0.9, [0.98] * 4][:, None]
-    assert np.flatnonzero(filter.steady(slow)[:, 0]).tolist() == list(range(6, 12))     # the change is where the odds turn: no lag
+    # the change is where the odds turn: no lag
+    assert np.flatnonzero(filter.steady(slow)[:, 0]).tolist() == list(range(6, 12))
 
 
 def test_what_a_player_does_with_a_button_decides_how_clearly_a_press_must_be_seen():
-    """20 s.  0: eight presses and two flashes of one sure frame; 1: the same flashes where the player taps all the time, single frames too;
-    2: weak, but down as often as usual; 3: as weak, now and then; 4: never down, one flash; 5: held, with a gap of a sure frame;
-    6: an even .9 throughout, which is no finger, but for a press that is SURE; 7: the same, for a third of the time."""
+    """20 s.  0: eight presses and two flashes of one sure frame; 1: the same flashes where the
+    player taps all the time, single frames too; 2: weak, but down as often as usual; 3: as weak,
+    now and then; 4: never down, one flash; 5: held, with a gap of a sure frame; 6: an even .9
+    throughout, which is no finger, but for a press that is SURE; 7: the same, for a third of the
+    time."""
     p, rows = np.full((600, 16), 0.02), np.arange(600)
     presses, taps = rows % 70 < 10, rows % 4 == 0
     p[presses, 0] = p[taps, 1] = 0.99
@@ -83,7 +98,9 @@ def test_what_a_player_does_with_a_button_decides_how_clearly_a_press_must_be_se
 
 
 def test_a_rare_press_in_a_long_video_stays():
-    """Ten minutes, one press of ten frames at .95, one of three at .99, and a flash of one frame at .99: however rare, a press is a press."""
+    """Ten minutes, one press of ten frames at .95, one of three at .99, and a flash of one frame at
+    .99: however rare, a press is a press.
+    """
     p = np.full((18_000, 16), 0.02)
     p[9000:9010, 0], p[12_000:12_003, 0], p[15_000, 0] = 0.95, 0.99, 0.99
     assert np.flatnonzero(filter.steady(p)[:, 0]).tolist() == [*range(9000, 9010), *range(12_000, 12_003)]
@@ -95,7 +112,9 @@ def test_usual_player_is_the_one_that_the_parser_learned_from():
 
 
 def test_rows_without_the_overlay_say_nothing_of_the_player(tmp_path):
-    """A button that is weak, but down a third of the time: the same whether the overlay is shown throughout or a tenth of the time."""
+    """A button that is weak, but down a third of the time: the same whether the overlay is shown
+    throughout or a tenth of the time.
+    """
     for share in (1, 10):
         p, confidence = np.zeros((300 * share, 16), np.float16), np.zeros(300 * share, np.float16)
         p[:300, 0], confidence[:300] = np.where(np.arange(300) % 60 < 20, 0.7, 0.02), 1
@@ -123,11 +142,14 @@ def labels(buttons, sticks, known, seconds=1):
 
 
 def test_rows_without_the_overlay_do_not_count():
-    """Shown from the last third of a segment on, and busy half of that: kept, as far as it was shown."""
+    """Shown from the last third of a segment on, and busy half of that: kept, as far as it was
+    shown.
+    """
     buttons, known = np.zeros((T, 16), np.uint8), np.arange(T) >= 20
     buttons[25:30], known[60:] = 1, False
     keep, stays = filter.kept_rows(labels(buttons, np.zeros((T, 4), np.float32), known), 0.5)
-    assert np.flatnonzero(keep).tolist() == list(range(20, 30)) and stays.tolist() == [True, False]        # the third: nobody knows
+    # the third: nobody knows
+    assert np.flatnonzero(keep).tolist() == list(range(20, 30)) and stays.tolist() == [True, False]
 
 
 def test_idle_segments_go_and_chunks_stay_whole():
@@ -140,14 +162,17 @@ def test_idle_segments_go_and_chunks_stay_whole():
     assert keep.tolist() == [True] * 30 + [False] * 30 + [True] * 30 and stays.tolist() == [True, False, True]
     starts = filter.chunk_starts(keep, FPS, config())           # row i needs rows i .. i + 4
     assert starts.tolist() == [*range(0, 26), *range(60, 86)]
-    assert filter.chunk_starts(keep, 60, config()).tolist() == [*range(0, 22 + 1), *range(60, 82 + 1)]      # stride 2: i .. i + 7
+    # stride 2: i .. i + 7
+    assert filter.chunk_starts(keep, 60, config()).tolist() == [*range(0, 22 + 1), *range(60, 82 + 1)]
     with pytest.raises(SystemExit, match="whole multiple"):
         filter.chunk_starts(keep, 45, config())
 
 
 @pytest.fixture
 def clip(tmp_path):
-    """A white 3-second video with its labels: an overlay box at (100, 60), right stick pushed, SOUTH in turns."""
+    """A white 3-second video with its labels: an overlay box at (100, 60), right stick pushed,
+    SOUTH in turns.
+    """
     with VideoWriter(tmp_path / "clip-000.mp4", FPS, 320, 200) as out:
         for i in range(T):
             out.write(np.full((200, 320, 3), 250, np.uint8))
@@ -173,7 +198,9 @@ def shard(folder, out="shards", **changes):
 
 
 def test_what_cannot_be_trusted_is_masked_or_left_out(clip, capsys):
-    """An element whose reading does not agree with the frames, and one that is held without a clear sign, are not learned from; nor is a video of these."""
+    """An element whose reading does not agree with the frames, and one that is held without a clear
+    sign, are not learned from; nor is a video of these.
+    """
     path = clip / "clip-000.actions.safetensors"
     tensors, _ = artefact.read(path)
     tensors["shown"][:], tensors["sticks"][::3, 0] = True, 5
@@ -191,7 +218,9 @@ def test_what_cannot_be_trusted_is_masked_or_left_out(clip, capsys):
 
 
 def test_rows_without_the_overlay_are_left_out_and_every_place_is_painted(clip):
-    """An overlay that comes late and then moves: nobody knows what was pressed before, and the policy must not see either box."""
+    """An overlay that comes late and then moves: nobody knows what was pressed before, and the
+    policy must not see either box.
+    """
     path = clip / "clip-000.actions.safetensors"
     tensors, info = artefact.read(path)
     tensors["confidence"][:30] = 0
@@ -217,9 +246,12 @@ def test_shards_end_to_end(clip, capsys):
     jpeg, buttons, sticks, mask, game = data[10]
     image = filter.decode(jpeg, 256)
     assert image.shape == (256, 256, 3)
-    assert np.abs(image[60 * 256 // 200 + 3:118 * 256 // 200, 82:158].astype(int) - 127).max() < 6      # painted out
-    assert image[:60].min() > 230 and image[170:].min() > 230 and image[:, :60].min() > 230             # and nothing else
-    assert buttons[:, 4].tolist() == [0, 1, 1, 0] and buttons[:, 5].max() == 0                          # rows 11, 12, 13, 14
+    # painted out
+    assert np.abs(image[60 * 256 // 200 + 3:118 * 256 // 200, 82:158].astype(int) - 127).max() < 6
+    # and nothing else
+    assert image[:60].min() > 230 and image[170:].min() > 230 and image[:, :60].min() > 230
+    # rows 11, 12, 13, 14
+    assert buttons[:, 4].tolist() == [0, 1, 1, 0] and buttons[:, 5].max() == 0
     assert np.allclose(sticks[:, 2], [1, 0, 1, 1], atol=0.01) and not mask[15] and mask.sum() == 19
     assert filter.decode(jpeg, 128).shape == (128, 128, 3)
 
@@ -273,7 +305,8 @@ def test_video_without_overlay(clip):
     tensors, _ = artefact.read(clip / "clip-000.actions.safetensors")
     (clip / "clip-000.actions.safetensors").unlink()
     artefact.write(clip / "clip-000.truth.safetensors", tensors | {"sticks": tensors["sticks"] / 5}, "nitrogen.actions/1", unit="normalized")
-    assert artefact.read(shard(clip))[1]["counts"]["kept"] == 90                          # what a recorder wrote needs no overlay
+    # what a recorder wrote needs no overlay
+    assert artefact.read(shard(clip))[1]["counts"]["kept"] == 90
 
 
 # ---- looking at it, and what is in a folder
@@ -307,10 +340,13 @@ def test_a_shard_can_be_looked_at(clip, capsys):
     filter.main(["--inspect", str(shard(clip))])
     assert "nitrogen.shard/1" in capsys.readouterr().out
     picture = cv2.imread(str(clip / "shards/clip-000-000.png"))[..., ::-1]
-    colours = [picture[-8, 100 + x].tolist() for x in (200, 590, 980)]                # the lowest lane, in each third
-    assert [max(range(3), key=c.__getitem__) for c in colours] == [1, 0, 1]            # kept green, dropped red
+    # the lowest lane, in each third
+    colours = [picture[-8, 100 + x].tolist() for x in (200, 590, 980)]
+    # kept green, dropped red
+    assert [max(range(3), key=c.__getitem__) for c in colours] == [1, 0, 1]
     frame = picture[:160, :160].astype(int)
-    assert np.abs(frame[50:94, 52:98] - 127).max() < 8 and frame[:40].min() > 230      # the painted box, the white game
+    # the painted box, the white game
+    assert np.abs(frame[50:94, 52:98] - 127).max() < 8 and frame[:40].min() > 230
     south = picture[160 + 13 * 4 + 7, 100:]                                          # SOUTH: pressed half of the time while kept
     assert 0.3 < (south[:390, 1] > 200).mean() < 0.7 and (south[400:780, 1] < 100).all()
 
@@ -324,14 +360,17 @@ def test_part_of_the_frame(clip):
     """--area: what lies outside is cut away, after the overlay was painted out."""
     data = filter.Shards(shard(clip, area="60,60,80,60").parent, "train", 4, 30, 1)
     image = filter.decode(data[0][0], 256).astype(int)
-    assert image[:, :90].min() > 230 and np.abs(image[:, 160:] - 127).max() < 8        # the box begins at x = 100 - 8: 32 of 80 px in
+    # the box begins at x = 100 - 8: 32 of 80 px in
+    assert image[:, :90].min() > 230 and np.abs(image[:, 160:] - 127).max() < 8
     for area in ("300,0,40,40", "a", "0,0,0,9"):
         with pytest.raises(SystemExit, match=f"--area {area}: should be x,y,w,h in px within the video's 320 x 200"):
             shard(clip, "other", area=area)
 
 
 def test_a_recorders_true_actions_need_no_overlay(clip):
-    """record, filter: no parse.py, no overlay file; what a demonstration had drawn in is painted out."""
+    """record, filter: no parse.py, no overlay file; what a demonstration had drawn in is painted
+    out.
+    """
     tensors, _ = artefact.read(clip / "clip-000.actions.safetensors")
     tensors["sticks"] = tensors["sticks"] / 5 * 0.5
     for f in clip.glob("clip-000.*.safetensors"):
@@ -347,7 +386,9 @@ def test_a_recorders_true_actions_need_no_overlay(clip):
 
 
 def test_frames_that_come_unevenly_by_hand():
-    """Frames at 0, 1, 2, 5, 6, 6.5 thirtieths: rows every thirtieth show the last frame that had come, none the one in between."""
+    """Frames at 0, 1, 2, 5, 6, 6.5 thirtieths: rows every thirtieth show the last frame that had
+    come, none the one in between.
+    """
     times = np.array([0, 1, 2, 5, 6, 6.5]) / 30
     assert filter.uneven(times) and not filter.uneven(np.round(np.arange(90) / 30, 3)) and not filter.uneven(np.zeros(9))
     frame, even, fps = filter.evened(times, 30)
@@ -357,7 +398,9 @@ def test_frames_that_come_unevenly_by_hand():
 
 @pytest.mark.parametrize("gone", ["frames are dropped", "the rate changes"])
 def test_chunks_of_an_uneven_video_are_cut_by_time(clip, capsys, gone):
-    """A button goes down and up five times in two seconds: so it does in the shard, though many frames never came."""
+    """A button goes down and up five times in two seconds: so it does in the shard, though many
+    frames never came.
+    """
     path, rng = clip / "clip-000.actions.safetensors", np.random.default_rng(0)
     tensors, _ = artefact.read(path)
     came = np.flatnonzero(rng.random(4 * T) > 0.2) if gone == "frames are dropped" else np.r_[np.arange(60), np.arange(60, 4 * T, 3)]
@@ -382,7 +425,8 @@ def test_two_videos_of_one_name(tmp_path):
     with pytest.raises(SystemExit, match=r"a/clip.mp4 and .*b/clip.mp4: one name"):
         filter.main([str(tmp_path / "a"), str(tmp_path / "b")])
     one = str(tmp_path / "a/clip.mp4")
-    assert expand([one, f"{tmp_path}/b/../a/clip.mp4"]) == (one, f"{tmp_path}/b/../a/clip.mp4")      # the same file twice is no harm
+    # the same file twice is no harm
+    assert expand([one, f"{tmp_path}/b/../a/clip.mp4"]) == (one, f"{tmp_path}/b/../a/clip.mp4")
 
 
 def test_shards_travel_to_another_process(clip):
@@ -395,7 +439,9 @@ def test_shards_travel_to_another_process(clip):
 # ---- when the picture answers
 
 def play(seconds, delay, seed=0, answers=True):
-    """Actions [T, 20] and motion [T, 3] of a game whose camera follows the left stick, and that flashes on SOUTH; labels `delay` frames late."""
+    """Actions [T, 20] and motion [T, 3] of a game whose camera follows the left stick, and that
+    flashes on SOUTH; labels `delay` frames late.
+    """
     rng, n = np.random.default_rng(seed), seconds * FPS
     actions = np.zeros((n, 20), np.float32)
     for t in range(0, n, 12):
@@ -420,7 +466,9 @@ def test_no_lag_is_made_up():
 
 
 def test_delayed_labels_of_a_real_video(tmp_path):
-    """A camera over a picture, moved by the stick, through the whole stage: labels three and eight frames late differ by five."""
+    """A camera over a picture, moved by the stick, through the whole stage: labels three and eight
+    frames late differ by five.
+    """
     import cv2
     rng = np.random.default_rng(0)
     actions, _ = play(24, 0)
@@ -447,7 +495,9 @@ NAMES = ("back dpad_down dpad_left dpad_right dpad_up east guide left_shoulder l
 
 
 def parquet(rows=120, pressed=lambda r: r % 2 == 0, x=0.5, **columns):
-    """A chunk's actions: SOUTH as `pressed` says, the left stick at (x, -x), GUIDE always, which our pad has not."""
+    """A chunk's actions: SOUTH as `pressed` says, the left stick at (x, -x), GUIDE always, which
+    our pad has not.
+    """
     pa = pytest.importorskip("pyarrow", reason="no pyarrow (pip install pyarrow)")
     import pyarrow.parquet as pq
     table = {n: [n == "guide" or n == "south" and bool(pressed(r)) for r in range(rows)] for n in NAMES}
@@ -459,7 +509,9 @@ def parquet(rows=120, pressed=lambda r: r % 2 == 0, x=0.5, **columns):
 
 
 def metadata(video="vidA", k=0, size=120, seconds=2.0, **changes):
-    """Chunk k of a video of 60 frames/s, 640 x 400, whose overlay's box runs past the frame at the lower right."""
+    """Chunk k of a video of 60 frames/s, 640 x 400, whose overlay's box runs past the frame at the
+    lower right.
+    """
     source = {"resolution": [400, 640], "video_id": video, "source": "youtube", "url": f"https://example.org/{video}", "start_time": k * seconds,
               "end_time": (k + 1) * seconds, "duration": seconds, "start_frame": k * 60 * seconds, "end_frame": (k + 1) * 60 * seconds}
     meta = {"uuid": f"{video}-{k}", "chunk_id": f"{k:04d}", "chunk_size": size, "original_video": source, "game": "Some Game", "controller_type": "xbox",
@@ -504,7 +556,9 @@ def importing(folder, videos=None, **changes):
 
 
 def test_released_labels(released, capsys):
-    """60 rows/s over a copy of 30 frames/s and half the size: chunk 0 idle, 1 processed, 2 raw, 3 of nobody's video."""
+    """60 rows/s over a copy of 30 frames/s and half the size: chunk 0 idle, 1 processed, 2 raw, 3
+    of nobody's video.
+    """
     idle = parquet(pressed=lambda r: r < 50, x=0.0)
     archive(released / "SHARD_0000.tar.gz", chunk(k=0, raw=idle) + chunk(k=2, raw=parquet(x=-0.25)) + chunk(k=1, raw=idle, processed=parquet())
             + chunk("vidB") + chunk("vidB", 1))
@@ -515,15 +569,18 @@ def test_released_labels(released, capsys):
     assert "kept 240 of 480 rows (50 %), 2 of 3 segments" in said.out
     tensors, info = artefact.read(released / "shards/vidA-000.safetensors")
     assert tensors["frame"].tolist() == [60 + r // 2 for r in range(240)] and np.allclose(tensors["time"], 2 + np.arange(240) / 60)
-    assert (np.diff(tensors["offset"]) > 0).tolist() == [True, False] * 120            # a frame that two rows show is stored once
+    # a frame that two rows show is stored once
+    assert (np.diff(tensors["offset"]) > 0).tolist() == [True, False] * 120
     assert tensors["start"].tolist() == list(range(0, 236, 2))
     assert info["videos"] == [{"name": "vidA", "game": "Some Game", "fps": 60.0, "split": "train"}]
     for i in (0, 30, 90):
         jpeg, buttons, sticks, mask, game = data[i]
         image = filter.decode(jpeg, 256).astype(int)
         assert abs(np.median(image[:100]) - (60 + i)) <= 3                             # the frame of that row
-        assert np.abs(image[195:, 200:] - 127).max() < 8 and np.abs(image[195:, 100:170] - (60 + i)).max() < 8     # halved, clamped, painted
-        assert buttons[:, artefact.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1] and buttons.sum() == 2 and mask.all()     # rows 2 i + 1 ...
+        # halved, clamped, painted
+        assert np.abs(image[195:, 200:] - 127).max() < 8 and np.abs(image[195:, 100:170] - (60 + i)).max() < 8
+        # rows 2 i + 1 ...
+        assert buttons[:, artefact.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1] and buttons.sum() == 2 and mask.all()
         assert np.allclose(sticks, [[0.5, -0.5, 0, 0] if 2 * i < 115 else [-0.25, 0.25, 0, 0]] * 4)
     before = (released / "shards/vidA-000.safetensors").stat().st_mtime_ns
     importing(released)
@@ -536,7 +593,8 @@ def test_rows_to_frames_by_hand():
     at = lambda rows, fps, **other: dataset.frame_numbers(chunk | other, 1200, fps)[rows].tolist()               # noqa: E731
     assert at([0, 1, 1199], 60) == [2400, 2401, 3599]
     assert at([0, 1, 2, 1199], 30) == [1200, 1200, 1201, 1799]                         # half as many frames
-    assert at([0, 1, 1199], 59.94) == [2400, 2401, 3599]                               # nominal against true rate: the published numbers count
+    # nominal against true rate: the published numbers count
+    assert at([0, 1, 1199], 59.94) == [2400, 2401, 3599]
     assert at([0, 1, 1199], 60, frames=[2400, 3599]) == [2400, 2401, 3599]             # last frame counted in
     assert at([0, 2, 599], 30, size=600, frames=[1200, 1800]) == [1200, 1202, 1799]    # 30 rows/s
     assert at([0, 1, 599], 60, size=600) == [2400, 2402, 3598]
@@ -544,19 +602,24 @@ def test_rows_to_frames_by_hand():
 
 
 def test_chunks_that_overlap_or_lie_outside():
-    """A chunk that begins a frame early goes on where the last one ended, and no frame comes before the one before it."""
+    """A chunk that begins a frame early goes on where the last one ended, and no frame comes before
+    the one before it.
+    """
     piece = {"size": 120, "seconds": 2.0, "start": 0.0, "boxes": [[0.5, 0.5, 0.1, 0.1]], "area": None}
     chunks = [piece | {"frames": f, "rows": [120 * i, 120 * i + 120], "size": n} for i, (f, n) in enumerate(
         [([0, 120], 120), ([119, 239], 120), ([180, 300], 120), ([300, 420], 60), ([540, 660], 120), ([9000, 9120], 120)])]
     facts = {"frames": 600, "fps": 60.0, "width": 100, "height": 50}
     out = dataset.released_labels(facts, np.ones((720, 16), np.uint8), np.zeros((720, 4)), np.ones(20, bool), chunks, "g", (0, 0, 100, 50), config())
-    assert np.flatnonzero(out.known).tolist() == [*range(240), *range(540, 570)]        # the 3rd overlaps, the 4th has another rate, the last is outside
+    # the 3rd overlaps, the 4th has another rate, the last is outside
+    assert np.flatnonzero(out.known).tolist() == [*range(240), *range(540, 570)]
     assert out.frame[:240].tolist() == [*range(120), *range(119, 239)] and np.unique(out.segment[out.known]).tolist() == [0, 1, 4]
     assert "3 chunks outside" in out.about and out.views[1] == ([(48, 23, 62, 32)], (0, 0, 100, 50))
 
 
 def test_missing_columns_and_odd_values(released):
-    """A column that is missing is not shown; NaN and what is out of range do no harm; a game's area is cut out."""
+    """A column that is missing is not shown; NaN and what is out of range do no harm; a game's area
+    is cut out.
+    """
     actions = parquet(j_right=[[float("nan"), 7.0]] * 120)
     files = {"metadata.json": metadata(), "actions_raw.parquet": actions}
     buttons, sticks, shown = dataset.chunk_actions(files, 120)
@@ -568,7 +631,8 @@ def test_missing_columns_and_odd_values(released):
     assert [name for name, s in zip((*artefact.BUTTONS, *artefact.STICKS), shown) if not s] == ["NORTH", "RIGHT_X", "RIGHT_Y"]
     archive(released / "SHARD_0000.tar.gz", chunk(bbox_game_area=[320, 200, 320, 200], bbox_others=[[0, 0, 64, 64]]))
     image = filter.decode(importing(released)[0][0], 256).astype(int)
-    assert np.abs(image[140:, 140:] - 127).max() < 8 and image[:100, :100].max() < 8    # of the lower right quarter, the box is the lower right
+    # of the lower right quarter, the box is the lower right
+    assert np.abs(image[140:, 140:] - 127).max() < 8 and image[:100, :100].max() < 8
 
 
 def header(name, kind=tarfile.REGTYPE, size=0, link=""):
@@ -578,7 +642,9 @@ def header(name, kind=tarfile.REGTYPE, size=0, link=""):
 
 
 def test_hostile_archive(released, tmp_path, capsys):
-    """Paths that lead out, links, devices, a member and a header of a gigabyte, broken JSON and parquet: passed over, named, and the rest is read."""
+    """Paths that lead out, links, devices, a member and a header of a gigabyte, broken JSON and
+    parquet: passed over, named, and the rest is read.
+    """
     zeros = b"\0" * ((1 << 24) + 1)
     many = parquet(rows=1)
     deep = b"[" * 100_000

@@ -1,9 +1,11 @@
-"""Broken and hostile input: seeded mutations of every kind of file that the stages read, in child processes with bounded time and memory.
+"""Broken and hostile input: seeded mutations of every kind of file that the stages read, in child
+processes with bounded time and memory.
 
     python tests/test_fuzz.py KIND SEED COUNT       one child; what it was reading when it died lies in the file `input`
 
-Each input must be read, or end in SystemExit with one clear line (ValueError where a function says so); whatever a library makes of it, a
-crash of the process included, is a failure.  Nothing may be written but below the folder that was given, and memory stays within bounds.
+Each input must be read, or end in SystemExit with one clear line (ValueError where a function says
+so); whatever a library makes of it, a crash of the process included, is a failure.  Nothing may be
+written but below the folder that was given, and memory stays within bounds.
 """
 
 import contextlib
@@ -33,14 +35,16 @@ ROOM = 700                                      # MB that a child may take beyon
 PATIENCE = 60                                   # s per input, on a loaded machine
 
 
-# ---- mutations --------------------------------------------------------------------------------------------------------
+# ---- mutations -----------------------------------------------------------------------------------
 
 HOSTILE = (None, True, -1, 0, 1, 3, 1e308, -1e308, float("nan"), float("inf"), 2**31, 2**63, -2**63, 10**400, "", "x" * 1000, "../../escaped", "\0", "é\ud800", [],
            {}, [[]], [None] * 3, [1, 2], {"": None}, {"x": {"y": []}}, ["a"] * 300)
 
 
 def mutated(rng, blob: bytes) -> bytes:
-    """One to four of: other bytes, numbers at their limits, slices that are cut out, doubled, moved, zeroed or random; half of it near the start."""
+    """One to four of: other bytes, numbers at their limits, slices that are cut out, doubled,
+    moved, zeroed or random; half of it near the start.
+    """
     out = bytearray(blob)
     for _ in range(rng.integers(1, 5)):
         if not out:
@@ -94,7 +98,9 @@ def mutated_json(rng, value):
 
 
 def header_mutated(rng, blob: bytes) -> bytes:
-    """A safetensors file whose header says something else, in its tensors or in its description, and is well formed."""
+    """A safetensors file whose header says something else, in its tensors or in its description,
+    and is well formed.
+    """
     n = int.from_bytes(blob[:8], "little")
     header, data = json.loads(blob[8:8 + n]), blob[8 + n:]
     if rng.random() < 0.5:
@@ -109,7 +115,7 @@ def either(rng, blob: bytes) -> bytes:
     return header_mutated(rng, blob) if rng.random() < 0.6 else mutated(rng, blob)
 
 
-# ---- the kinds of files: what is whole, how it is mutated, who reads it -----------------------------------------------------
+# ---- the kinds of files: what is whole, how it is mutated, who reads it --------------------------
 
 def pad_rows(T=12):
     rng = np.random.default_rng(0)
@@ -213,7 +219,8 @@ class Jpegs:
 
     def make(self, rng, i):
         blob = bytearray(self.whole[i % len(self.whole)] if i % 3 else self.whole[0])
-        for marker in (b"\xff\xc0", b"\xff\xc2") if rng.random() < 0.3 else ():         # a size that takes gigabytes
+        # a size that takes gigabytes
+        for marker in (b"\xff\xc0", b"\xff\xc2") if rng.random() < 0.3 else ():
             if (at := blob.find(marker)) > 0:
                 blob[at + 5:at + 9] = (b"\xff\xff\xff\xff", b"\x40\x00\x40\x00", b"\xff\x00\x01\x00")[rng.integers(3)]
         return mutated(rng, bytes(blob))
@@ -281,7 +288,8 @@ class Parquet:
 
     def make(self, rng, i):
         blob = self.whole[i % len(self.whole)]
-        cut = len(blob) - int.from_bytes(blob[-8:-4], "little") - 8                     # the footer, which says how to read the rest
+        # the footer, which says how to read the rest
+        cut = len(blob) - int.from_bytes(blob[-8:-4], "little") - 8
         return blob[:cut] + mutated(rng, blob[cut:-8]) + blob[-8:] if rng.random() < 0.4 else mutated(rng, blob)
 
     def read(self, blob):
@@ -306,7 +314,9 @@ class Metadata:
 
 
 class Archives:
-    """tar.gz: honest members among hostile ones, then mutated inside and outside of the compression; inspected and imported."""
+    """tar.gz: honest members among hostile ones, then mutated inside and outside of the
+    compression; inspected and imported.
+    """
 
     def __init__(self):
         film("clip.mp4")
@@ -336,7 +346,9 @@ class Archives:
 
 
 class Videos:
-    """MPEG-4 in mp4, VP8 in webm, MJPEG in avi: counted, read to the end, and sampled as extract.py does."""
+    """MPEG-4 in mp4, VP8 in webm, MJPEG in avi: counted, read to the end, and sampled as extract.py
+    does.
+    """
 
     def __init__(self):
         import cv2
@@ -351,7 +363,8 @@ class Videos:
     def make(self, rng, i):
         self.suffix = list(self.whole)[i % len(self.whole)]
         blob = self.whole[self.suffix]
-        if self.suffix == ".mp4" and rng.random() < 0.6 and (at := blob.find(b"moov")) > 0:             # its header lies at the end
+        # its header lies at the end
+        if self.suffix == ".mp4" and rng.random() < 0.6 and (at := blob.find(b"moov")) > 0:
             return blob[:at] + mutated(rng, blob[at:])
         return mutated(rng, blob)
 
@@ -364,7 +377,9 @@ class Videos:
 
 
 class Lists:
-    """What people and runs leave beside the data: manifest.json, @list.txt, a table of tasks, report.json."""
+    """What people and runs leave beside the data: manifest.json, @list.txt, a table of tasks,
+    report.json.
+    """
 
     def __init__(self):
         from live import open_games
@@ -394,7 +409,7 @@ class Lists:
 KINDS = {kind.__name__.lower(): kind for kind in (Artefacts, Networks, Jpegs, Skins, Parquet, Metadata, Archives, Videos, Lists)}
 
 
-# ---- the child ------------------------------------------------------------------------------------------------------------
+# ---- the child -----------------------------------------------------------------------------------
 
 def child(kind: str, seed: int, count: int) -> None:
     reader, read, slowest = KINDS[kind](), 0, (0.0, 0)
@@ -428,7 +443,8 @@ def fuzz(kind: str, seed: int, count: int, folder: Path, timeout: float) -> dict
     run = subprocess.run([sys.executable, __file__, kind, str(seed), str(count)], cwd=inside, capture_output=True, text=True, errors="replace", timeout=timeout,
                          env={**os.environ, "PYTHONPATH": f"{ROOT}", "OMP_NUM_THREADS": "1", "OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "OFF"})
     assert run.returncode == 0, f"{kind}: status {run.returncode}; the input: {inside}/input\n{run.stderr[-3000:]}"
-    assert sorted(p.name for p in folder.iterdir()) == ["canary", "inside"] and (folder / "canary").read_text() == "whole"      # nothing outside
+    # nothing outside
+    assert sorted(p.name for p in folder.iterdir()) == ["canary", "inside"] and (folder / "canary").read_text() == "whole"
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -440,7 +456,8 @@ def test_broken_input_ends_in_one_line(kind, tmp_path):
     if kind in ("parquet", "archives"):
         pytest.importorskip("pyarrow")
     found = fuzz(kind, 1, COUNTS[kind], tmp_path, 600)
-    assert found["inputs"] == COUNTS[kind] and 0.01 < found["read"] / found["inputs"] < 0.97, found       # neither refuses all, nor takes all
+    # neither refuses all, nor takes all
+    assert found["inputs"] == COUNTS[kind] and 0.01 < found["read"] / found["inputs"] < 0.97, found
 
 
 @pytest.mark.slow
@@ -452,7 +469,7 @@ def test_much_broken_input_ends_in_one_line(kind, tmp_path):
     print(kind, found)
 
 
-# ---- what a description must say, and flags that cannot be ----------------------------------------------------------------------
+# ---- what a description must say, and flags that cannot be ---------------------------------------
 
 def test_descriptions_by_hand():
     shard = {"videos": [{"name": "a", "game": "g", "fps": 30.0, "split": "train"}], "rate": 30.0, "horizon": 16, "shift": 1}
@@ -504,14 +521,16 @@ def test_a_missing_package_is_one_line(stage, tmp_path):
 
 
 def test_a_video_that_does_not_fit_is_none(tmp_path):
-    """A limit on the size of files stands for a full disk, of which OpenCV says nothing: no broken video takes the name of a whole one."""
+    """A limit on the size of files stands for a full disk, of which OpenCV says nothing: no broken
+    video takes the name of a whole one.
+    """
     code = ("import resource\nfrom common.pictures import VideoWriter\nimport numpy as np\nresource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
             "with VideoWriter('a.mp4', 30, 320, 240) as out:\n    for i in range(20): out.write(np.random.default_rng(i).integers(0, 255, (240, 320, 3), dtype=np.uint8))")
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert run.returncode == 1 and run.stderr.splitlines()[-1] == "a.mp4: could not be written to its end; is the disk full?" and not list(tmp_path.iterdir())
 
 
-# ---- kill -9 at any moment, and the same command again ---------------------------------------------------------------------
+# ---- kill -9 at any moment, and the same command again -------------------------------------------
 
 RUNS = [    # stage, its command, what it makes
     ("record", "eval.py record --out videos --games ridge --minutes 0.15 --seconds 3 --workers 2", ["videos/*.mp4", "videos/*.truth.safetensors"]),
@@ -555,8 +574,8 @@ def alive(session: int) -> list:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_run_again(tmp_path):
-    """Each stage undisturbed in one folder; in another killed three times, alone or with all its processes, and run to the end: the same
-    files, and no process is left over."""
+    """Each stage undisturbed in one folder; in another killed three times, alone or with all its
+    processes, and run to the end: the same files, and no process is left over."""
     whole, killed, rng = tmp_path / "whole", tmp_path / "killed", np.random.default_rng(int(os.environ.get("SEED", 0)))
     whole.mkdir(), killed.mkdir()
     for stage, command, made in RUNS:
@@ -574,7 +593,9 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
             while alive(run.pid) and time.monotonic() < deadline:
                 time.sleep(0.1)
             assert not alive(run.pid), (stage, alive(run.pid))
-            if deaths[-1] == 0:             # it ended sooner (the first had the index of templates to make): from nothing again, by its time
+            # it ended sooner (the first had the index of templates to make): from nothing again, by
+            # its time
+            if deaths[-1] == 0:
                 took = time.monotonic() - began
                 for path in [path for pattern in made for path in killed.glob(pattern)]:
                     path.unlink()

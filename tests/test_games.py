@@ -1,4 +1,5 @@
-"""The built-in games: experts finish their tasks, mindless play does not, and a game process keeps the console's protocol.
+"""The built-in games: experts finish their tasks, mindless play does not, and a game process keeps
+the console's protocol.
 
     python -m pytest tests/test_games.py
 """
@@ -97,7 +98,8 @@ def mindless(seed):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_mindless_play_gets_nowhere(name):
-    """Random play, in the first task of each game; all tasks, other players and more seeds below."""
+    """Random play, in the first task of each game; all tasks, other players and more seeds below.
+    """
     scores = [episode(name, next(iter(MODULES[name].TASKS)), seed, Sticky(seed), fps=30) for seed in range(3)]
     assert not any(score["success"] for score in scores) and np.mean([score["progress"] for score in scores]) < 0.25
 
@@ -105,7 +107,9 @@ def test_mindless_play_gets_nowhere(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, task", ALL)
 def test_over_many_seeds(name, task, request):
-    """Experts complete at least 95 %; neither random play nor one state of the pad for ever completes anything."""
+    """Experts complete at least 95 %; neither random play nor one state of the pad for ever
+    completes anything.
+    """
     seeds = range(200, 200 + request.config.getoption("--episodes"))
     expert = [episode(name, task, seed, MODULES[name].Expert(seed), fps=30) for seed in seeds]
     failed = [seed for seed, score in zip(seeds, expert) if not score["success"]]
@@ -190,7 +194,9 @@ def test_a_frame_is_cheap():
 
 @pytest.mark.parametrize("heading, x, y", [(0.0, 20.0, 20.0), (1.1, 5.0, 33.0), (-2.6, 38.5, 1.5)])
 def test_the_ground_and_what_stands_on_it_agree(heading, x, y):
-    """A dot painted on the land is seen where the camera says that it is, also beyond the edge where the land repeats."""
+    """A dot painted on the land is seen where the camera says that it is, also beyond the edge
+    where the land repeats.
+    """
     camera, margin = console.Camera(np.radians(70), 60, (0, 0, 0), 1e9), 300
     camera.place(x, y, 3.0, heading)
     for ahead, aside in ((6, 0), (8, 2), (11, -4)):
@@ -199,7 +205,8 @@ def test_the_ground_and_what_stands_on_it_agree(heading, x, y):
         cv2.circle(land, tuple(round(v % 40 * 20) for v in dot), 5, (255, 255, 255), -1)
         picture = np.zeros((270, 480, 3), np.uint8)
         camera.ground(picture, cv2.copyMakeBorder(land, *[margin] * 4, cv2.BORDER_WRAP), 0.05, margin)
-        seen = np.median(np.argwhere(picture[..., 0] > 100), 0)[::-1]         # its copy far away is smaller
+        # its copy far away is smaller
+        seen = np.median(np.argwhere(picture[..., 0] > 100), 0)[::-1]
         assert np.allclose(seen, camera.project(*dot)[:2], atol=2)
 
 

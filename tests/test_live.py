@@ -1,4 +1,6 @@
-"""eval.py play on your own game: plans that overlap, real time, a person at the pad, a policy on another machine, and what may go wrong."""
+"""eval.py play on your own game: plans that overlap, real time, a person at the pad, a policy on
+another machine, and what may go wrong.
+"""
 
 import contextlib
 import dataclasses
@@ -36,7 +38,8 @@ hooked = pytest.mark.skipif(bool(sim.hook_fault()), reason=str(sim.hook_fault())
 
 
 class Scripted:
-    """A policy that says chunk after chunk what the test wants, after `delay` seconds of thought."""
+    """A policy that says chunk after chunk what the test wants, after `delay` seconds of thought.
+    """
 
     about = {"rate": RATE, "shift": 1, "horizon": 16, "actions": artefact.BUTTONS + artefact.STICKS}
 
@@ -98,7 +101,8 @@ def test_a_plan_follows_the_clock():
     plan = pilot.Plan(30.0, 1)
     assert plan.at(0.0) is None
     assert plan.add(rows(1, 2, 3), seen=10.0, now=10.0 + 1 / 30, fade=0) == 3
-    moments = 10 + np.array([1, 1.5, 2, 3, 3.9, 4]) / 30              # at 60 frames a second each action holds for two
+    # at 60 frames a second each action holds for two
+    moments = 10 + np.array([1, 1.5, 2, 3, 3.9, 4]) / 30
     assert [None if plan.at(t) is None else plan.at(t)[0] for t in moments] == [1, 1, 2, 3, 3, None]
     assert plan.at(10.0 + 0.5 / 30)[0] == 1                           # the frame before its moment: there is nothing better
 
@@ -106,10 +110,13 @@ def test_a_plan_follows_the_clock():
 def test_late_chunks_are_cut_to_the_present_and_fade_in():
     plan = pilot.Plan(30.0, 1)
     plan.add(rows(*[0] * 16), seen=0.0, now=1 / 30, fade=0)
-    assert plan.add(rows(*[8] * 16), seen=8 / 30, now=12 / 30, fade=3) == 13        # actions for 9, 10 and 11 are over
-    assert [float(plan.at(k / 30)[0]) for k in range(12, 19)] == [2, 4, 6, 8, 8, 8, 8]   # a quarter, a half, three quarters, all of it
+    # actions for 9, 10 and 11 are over
+    assert plan.add(rows(*[8] * 16), seen=8 / 30, now=12 / 30, fade=3) == 13
+    # a quarter, a half, three quarters, all of it
+    assert [float(plan.at(k / 30)[0]) for k in range(12, 19)] == [2, 4, 6, 8, 8, 8, 8]
     assert plan.at(24 / 30)[0] == 8 and plan.at(25 / 30) is None
-    assert plan.add(rows(1, 1), seen=0.0, now=20 / 30, fade=3) == 0 and plan.at(20 / 30)[0] == 8      # too late altogether: as it was
+    # too late altogether: as it was
+    assert plan.add(rows(1, 1), seen=0.0, now=20 / 30, fade=3) == 0 and plan.at(20 / 30)[0] == 8
 
 
 def test_old_actions_beyond_the_old_plan_are_not_blended():
@@ -127,7 +134,8 @@ def test_the_game_waits_and_the_menu_is_locked():
     with playing(brain, seconds=1.0) as (env, agent, steps):
         pads = [pad_of(env) for _ in steps][1:]
     assert len(pads) == 30 and all(p == ({"SOUTH"}, {"LEFT_X": 0.5, "LEFT_Y": 0, "RIGHT_X": 0, "RIGHT_Y": 0}) for p in pads)
-    assert len(brain.seen) == 4 and brain.seen[0].shape == (256, 256, 3) and agent.empty == 0      # at frames 0, 8, 16, 24
+    # at frames 0, 8, 16, 24
+    assert len(brain.seen) == 4 and brain.seen[0].shape == (256, 256, 3) and agent.empty == 0
     with playing(brain, seconds=0.1, menu=True) as (env, agent, steps):
         assert [pad_of(env)[0] for _ in steps][1:] == [{"SOUTH", "START", "BACK"}] * 3
 
@@ -142,8 +150,10 @@ def test_real_time_does_not_wait(speed, capsys):
         begin = time.perf_counter()
         held = [pad_of(env)[0] for _ in steps]
         spent = time.perf_counter() - begin
-    assert len(held) == 90 and spent >= 0.95 * 3 / speed              # never faster; how much slower depends on this machine
-    assert held.count({"SOUTH"}) > 60 and 3 <= len(brain.seen) <= 12  # it thought back to back, and not frame by frame
+    # never faster; how much slower depends on this machine
+    assert len(held) == 90 and spent >= 0.95 * 3 / speed
+    # it thought back to back, and not frame by frame
+    assert held.count({"SOUTH"}) > 60 and 3 <= len(brain.seen) <= 12
     report = agent.report()
     assert 290 / speed <= report["median"] <= report["p90"] <= report["p99"] <= report["most"] and "of the frames came late" in capsys.readouterr().out
 
@@ -213,7 +223,8 @@ def test_closing_the_window_ends_the_game():
 @hooked
 @pytest.mark.skipif(not importlib.util.find_spec("pygame") or not shutil.which("Xvfb"), reason="needs pygame and Xvfb (pip install pygame; sudo apt install xvfb)")
 def test_a_person_at_the_real_window(policy):
-    """Keys that the X server sends to the window of `play --window`, as if somebody pressed them."""
+    """Keys that the X server sends to the window of `play --window`, as if somebody pressed them.
+    """
     with contextlib.ExitStack() as stack:
         stage = sim.Stage("1000x600")
         stack.callback(stage.remove)
@@ -237,7 +248,9 @@ def test_a_person_at_the_real_window(policy):
 
 @pytest.fixture
 def served(monkeypatch):
-    """A server in this process: (its address, its brain, its open connections, the lines that it says)."""
+    """A server in this process: (its address, its brain, its open connections, the lines that it
+    says).
+    """
     brain, said = Scripted("SOUTH", LEFT_X=-0.5), []
     listener, peers, threads = socket.create_server(("127.0.0.1", 0)), [], []
     # Its threads may speak between two phases of a test, when what pytest captures with is closed.
@@ -362,7 +375,8 @@ def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
                 assert pad_of(env)[0] == {"SOUTH"}
                 peers[0].shutdown(socket.SHUT_RDWR)
     (pad, frame), after = seen[0]
-    assert pad == (set(), dict.fromkeys(artefact.STICKS, 0.0)) and after == (pad, frame) and frame < 30      # at once, and nothing moved
+    # at once, and nothing moved
+    assert pad == (set(), dict.fromkeys(artefact.STICKS, 0.0)) and after == (pad, frame) and frame < 30
     assert i == 60 and len(peers) == 2 and len(brain.seen) >= 8                                          # then it was played to its end
     said = capfd.readouterr().err
     assert re.match(r"lost the connection to 127.0.0.1:\d+ \(the other side has gone\): the pad is released and the game stands still[^\n]*\nconnected again\n$", said), said
@@ -397,8 +411,11 @@ def test_a_full_server_says_so(policy, tmp_path):
 @pytest.mark.slow
 @hooked
 def test_two_machines_by_their_commands(policy, tmp_path):
-    """serve and play as a user runs them: Ctrl-C ends with the report; then the server is killed for good."""
-    token, ctrl_c = tmp_path / "token", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)        # background jobs ignore it
+    """serve and play as a user runs them: Ctrl-C ends with the report; then the server is killed
+    for good.
+    """
+    # background jobs ignore it
+    token, ctrl_c = tmp_path / "token", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"), cwd=ROOT, stdout=subprocess.PIPE,
                           text=True) as server:
         line = server.stdout.readline()
@@ -437,7 +454,9 @@ def test_tokens_that_others_can_read_are_refused(tmp_path):
 
 @hooked
 def test_the_same_play_twice(policy, tmp_path):
-    """The game waits, so play is exact: the same film to the byte, and the first chunk is the network's own."""
+    """The game waits, so play is exact: the same film to the byte, and the first chunk is the
+    network's own.
+    """
     films = []
     for name in "ab":
         play.main(config(policy=policy, device="cpu", video=str(tmp_path / f"{name}.mp4"), seed=3))
@@ -542,7 +561,8 @@ def test_the_table_in_the_docs(tmp_path):
 
 
 def test_files_for_the_game(tmp_path):
-    """Text, another file with a part replaced, and a copy of one that is no text: a savegame, say."""
+    """Text, another file with a part replaced, and a copy of one that is no text: a savegame, say.
+    """
     (tmp_path / "level").write_text("goal goal")
     (tmp_path / "save").write_bytes(bytes(range(256)))
     open_games.fill(tmp_path / "home", {"a/b.txt": "text", "c.txt": {"of": str(tmp_path / "level"), "find": "goal", "put": "end"}, "d": {"of": str(tmp_path / "save")}})
@@ -553,7 +573,9 @@ def test_files_for_the_game(tmp_path):
 
 @hooked
 def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
-    """A built-in game as somebody's own: command, start macro, success picture; three players, a table, and a line about what is missing."""
+    """A built-in game as somebody's own: command, start macro, success picture; three players, a
+    table, and a line about what is missing.
+    """
     import cv2
     command = [sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}"]
     with sim.launch(config(command=tuple(command))) as env:
@@ -563,18 +585,21 @@ def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
         cv2.imwrite(str(tmp_path / "won.png"), env.render()[60:220, 200:400, ::-1])
     path = table(tmp_path, command=command, fps=30, start=[0.2, "WEST"], score={"picture": "won.png", "like": 0.95})
     held = evaluation.Held
-    monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))                          # "none" runs to the right here, and gets there
+    # "none" runs to the right here, and gets there
+    monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))
     out = play.main(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=0, out=str(tmp_path)))
     assert out["a"]["none"]["success"][0] == out["a"]["none"]["progress"][0] == 1 and set(out["a"]) == {"policy", "random", "none"}
     assert json.loads((tmp_path / "open.json").read_text()) == json.loads(json.dumps(out))
     said = capsys.readouterr().out
     assert "3 episodes, 0 are there" in said and re.search(r"^a  .* 100 \[21, 100\] \(1.00\)   a goal$", said, re.M)
     real, again = open_games.in_real_game, lambda *a: pytest.fail("played again")
-    monkeypatch.setattr(open_games, "in_real_game", again)                               # what has been played is not played again
+    # what has been played is not played again
+    monkeypatch.setattr(open_games, "in_real_game", again)
     assert play.main(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=0, out=str(tmp_path))) == out
     assert "3 episodes, 3 are there" in capsys.readouterr().out
     monkeypatch.setattr(open_games, "in_real_game", real)
-    fast = config(suite=table(tmp_path, command=command, fps=30, score={"exit": 0}), realtime=True, speed=1e6)        # only the policy has to be in time
+    # only the policy has to be in time
+    fast = config(suite=table(tmp_path, command=command, fps=30, score={"exit": 0}), realtime=True, speed=1e6)
     assert open_games.in_real_game(evaluation.Job("random", "", "a", 0), fast)["time"] == pytest.approx(1, abs=0.05)
     with pytest.raises(sim.GameError, match="^the macro's 'Return' is a key, and the game has no window to press it in$"):
         open_games.in_real_game(evaluation.Job("none", "", "a", 0), config(suite=table(tmp_path, command=command, fps=30, start=["Return"], score={"exit": 0})))
@@ -593,7 +618,9 @@ def real(name):
 
 @real("tux-reach")
 def test_supertux_says_how_far_it_came(monkeypatch):
-    """By the number that the game itself writes: nothing at the start, something after a second and a half to the right."""
+    """By the number that the game itself writes: nothing at the start, something after a second and
+    a half to the right.
+    """
     seen, real, held = [], open_games.task_score, evaluation.Held
     monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))
     monkeypatch.setattr(open_games, "task_score", lambda *a: (seen.append(real(*a)), seen[-1])[1])
@@ -606,7 +633,9 @@ def test_supertux_says_how_far_it_came(monkeypatch):
 # ---- transfer
 
 def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
-    """Its commands: pretraining without the held-out game, nested data, equal steps; then the curve by hand, and nothing played twice."""
+    """Its commands: pretraining without the held-out game, nested data, equal steps; then the curve
+    by hand, and nothing played twice.
+    """
     import extract
     import filter
     import parse
@@ -618,7 +647,8 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
     def step(*args):
         flag, (name, known) = dict(zip(args, args[1:])), flags[args[0]]
         if (kind := (args[0], *(a for a in args if a.startswith("--")))) not in checked:
-            command_line("", {name: (known, lambda c: None)}, list(args[1:]))         # refuses what the stage would refuse
+            # refuses what the stage would refuse
+            command_line("", {name: (known, lambda c: None)}, list(args[1:]))
             checked.add(kind)
         ran.append(args)
         folder = Path(flag["--out"])
@@ -675,12 +705,15 @@ def test_bad_transfers(options):
 def test_intervals_are_over_trainings_and_levels():
     """Scores [arm, training, task, level, (progress, success)] whose spread is known."""
     rng = np.random.default_rng(1)
-    by_training = np.broadcast_to(np.array([0.0, 1.0]).reshape(1, 2, 1, 1, 1), (2, 2, 3, 50, 2))        # 150 episodes, but two trainings
+    # 150 episodes, but two trainings
+    by_training = np.broadcast_to(np.array([0.0, 1.0]).reshape(1, 2, 1, 1, 1), (2, 2, 3, 50, 2))
     draws = transfer.resampled(by_training)
     assert draws.shape == (2000, 2, 2) and np.percentile(draws[:, 0, 0], [2.5, 97.5]).tolist() == [0, 1]
-    by_level = np.broadcast_to(rng.random((1, 1, 3, 8, 1)), (2, 4, 3, 8, 2))                             # whoever plays, a level is easy or hard
+    # whoever plays, a level is easy or hard
+    by_level = np.broadcast_to(rng.random((1, 1, 3, 8, 1)), (2, 4, 3, 8, 2))
     draws = transfer.resampled(by_level)
-    assert draws[:, 0].std() > 0.03 and np.ptp(transfer.relative(draws)) == 0                          # both arms play the same ones
+    # both arms play the same ones
+    assert draws[:, 0].std() > 0.03 and np.ptp(transfer.relative(draws)) == 0
     independent = rng.random((2, 40, 1, 40, 2))
     assert transfer.resampled(independent)[:, 0, 0].std() == pytest.approx((1 / 12 / 1600) ** 0.5, rel=0.8)
     assert transfer.relative(np.array([[[0, 0.5], [0, 1]], [[0.5, 0], [0.25, 1]]])).tolist() == [[0, 1], [-0.5, float("inf")]]
@@ -711,7 +744,9 @@ def test_an_hour_in_real_time(policy, request):
 @real("doom-kills")
 @pytest.mark.parametrize("name, warp, value", [("doom-kills", "1", 1 / 3), ("doom-exit", "2", 1.0)])
 def test_doom_says_what_was_done(name, warp, value):
-    """By the savegame that the end macro makes: one kill of three, by a walk that is the same each time; and the level that it is in."""
+    """By the savegame that the end macro makes: one kill of three, by a walk that is the same each
+    time; and the level that it is in.
+    """
     task = open_games.open_table("open")[0][name]
     with tempfile.TemporaryDirectory() as home:
         command = [warp if i and task["command"][i - 2] == "-warp" else part for i, part in enumerate(task["command"])]

@@ -1,4 +1,6 @@
-"""extract.py on skins with few features, as a d-pad alone or thin lines: they are found by how they look."""
+"""extract.py on skins with few features, as a d-pad alone or thin lines: they are found by how they
+look.
+"""
 
 import json
 import sys
@@ -46,7 +48,9 @@ def disc(d, color, width, lit):
 
 
 def save(folder, name, size, parts):
-    """An OBS input-overlay preset of (type, x, y, pictures of its states, what else its element says)."""
+    """An OBS input-overlay preset of (type, x, y, pictures of its states, what else its element
+    says).
+    """
     x, elements, atlas = 0, [], np.zeros((400, 4000, 4), np.uint8)
     for kind, left, top, states, more in parts:
         h, w = states[0].shape[:2]
@@ -192,7 +196,9 @@ def test_built_in_templates_are_left_to_the_features(pool, blind):
 
 
 def test_edges_by_hand():
-    """Light on dark as dark on light, faint as strong; upright (1, 0), level (-1, 0), slanted (0, 1)."""
+    """Light on dark as dark on light, faint as strong; upright (1, 0), level (-1, 0), slanted (0,
+    1).
+    """
     bar = np.zeros((40, 40, 3), np.uint8)
     bar[:, 20:] = 100
     ramp = 3 * np.add.outer(np.arange(40), np.arange(40))
@@ -206,7 +212,8 @@ def test_edges_by_hand():
 
 
 def test_lines_as_bright_as_what_is_behind_them_are_seen_by_their_stillness(pool):
-    """In the median they are not there; where they are, the picture changes less than around them."""
+    """In the median they are not there; where they are, the picture changes less than around them.
+    """
     rng, template, at = np.random.default_rng(0), pool["lines"], (150, 90)
     template = replace(template, atlas=np.where(np.arange(4) < 3, 128, template.atlas).astype(np.uint8))
     frames = [rng.integers(28, 229, (9, 16, 3), np.uint8).repeat(40, 0).repeat(40, 1) for _ in range(25)]

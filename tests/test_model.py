@@ -1,4 +1,6 @@
-"""model.py: parity with the released network on weights made by formula, its checkpoints, the maths by hand, speed, bad input."""
+"""model.py: parity with the released network on weights made by formula, its checkpoints, the maths
+by hand, speed, bad input.
+"""
 
 import copy
 import dataclasses
@@ -26,7 +28,8 @@ import model
 from bench import flops
 from released import checkpoint
 
-GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())       # outputs of the reference, on weights filled by formula
+# outputs of the reference, on weights filled by formula
+GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 POLICIES = list(GOLDEN["policies"])
 
 
@@ -60,7 +63,9 @@ def golden_net(name, dtype=torch.float64):
 
 @functools.cache
 def compatible_exp(values):
-    """float32 exponentials by the code that MKL runs on every CPU, in a process of its own: elsewhere the last bit differs from CPU to CPU."""
+    """float32 exponentials by the code that MKL runs on every CPU, in a process of its own:
+    elsewhere the last bit differs from CPU to CPU.
+    """
     code = f"import torch; print(torch.tensor({list(values)}).exp().tolist())"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"MKL_CBWR": "COMPATIBLE"}, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
@@ -68,7 +73,9 @@ def compatible_exp(values):
 
 @pytest.fixture
 def reference_exp(monkeypatch):
-    """The reference's time embedding, to the last bit: a thousand times a frequency that is off by one is off by a thousand."""
+    """The reference's time embedding, to the last bit: a thousand times a frequency that is off by
+    one is off by a thousand.
+    """
     monkeypatch.setattr(torch, "exp", lambda x: torch.tensor(compatible_exp(tuple(x.tolist()))))
 
 
@@ -78,7 +85,9 @@ def golden_inputs(c):
 
 
 def parity(net, name):
-    """Largest difference from the reference's actions, which have 7 decimals; float64 all the way where the network is."""
+    """Largest difference from the reference's actions, which have 7 decimals; float64 all the way
+    where the network is.
+    """
     image, noise = golden_inputs(net.c)
     with torch.no_grad():
         out = net.denoise(net.pixels(torch.from_numpy(image)), torch.from_numpy(noise).to(net.dtype), net.c.steps)[0].numpy()
@@ -90,8 +99,11 @@ def parity(net, name):
 @pytest.mark.usefixtures("reference_exp")
 @pytest.mark.parametrize("name", POLICIES)
 def test_parity_of_the_sampler(name):
-    """Euler steps of the reference: the released switches; padding that is attended to; sinusoidal, not interleaved, two widths."""
-    assert parity(golden_net(name), name) < (5e-7 if name == "sinusoidal" else 2e-7)     # the reference's own table is float32
+    """Euler steps of the reference: the released switches; padding that is attended to; sinusoidal,
+    not interleaved, two widths.
+    """
+    # the reference's own table is float32
+    assert parity(golden_net(name), name) < (5e-7 if name == "sinusoidal" else 2e-7)
     assert parity(golden_net(name, torch.float32), name) < 2e-5
 
 
@@ -125,7 +137,9 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_every_known_mistake_is_seen(mistake, monkeypatch):
-    """The bound is tight enough: each slip that people made when they rebuilt the network breaks the parity."""
+    """The bound is tight enough: each slip that people made when they rebuilt the network breaks
+    the parity.
+    """
     net = golden_net("released-small")
     MISTAKES[mistake](net, monkeypatch)
     assert parity(net, "released-small") > 2e-7                      # the bound of the test above
@@ -215,7 +229,8 @@ def test_half_precision_checkpoints_come_back_as_they_were(tmp_path):
 
 
 def test_export_of_a_network_trained_here(tmp_path):
-    """What never had a pooling head gets one of zeros; the way there and back changes nothing else."""
+    """What never had a pooling head gets one of zeros; the way there and back changes nothing else.
+    """
     c = dataclasses.replace(model.CONFIGS["released"], width=64, head_width=16, vision_layers=1, mixer_layers=1, dit_layers=2, rate=30.0)
     net, ours, pt = model.NitroGen(c).eval(), tmp_path / "m.safetensors", tmp_path / "m.pt"
     model.save(ours, net.state_dict(), net, step=5)
@@ -231,7 +246,9 @@ def test_export_of_a_network_trained_here(tmp_path):
 
 
 def test_half_precision_for_shipping(tmp_path):
-    """Half the bytes, the same play but for rounding; who made it, of what, and how well it plays, in the file."""
+    """Half the bytes, the same play but for rounding; who made it, of what, and how well it plays,
+    in the file.
+    """
     source, target, report = tmp_path / "m.safetensors", tmp_path / "half.safetensors", tmp_path / "report.json"
     net = tiny()
     model.save(source, net.state_dict(), net, recipe={"seed": 3}, games={"ridge": 9})
@@ -327,7 +344,9 @@ def test_other_files_are_refused(tmp_path, monkeypatch):
 # ---- actions and pictures
 
 def test_actions_go_by_name():
-    """Whatever the order of a layout, and whatever it has beside the pad's names, decode finds them; encode is its inverse."""
+    """Whatever the order of a layout, and whatever it has beside the pad's names, decode finds
+    them; encode is its inverse.
+    """
     r = np.random.default_rng(0)
     buttons, sticks = r.random((3, 5, 16)) < 0.5, r.uniform(-1, 1, (3, 5, 4)).astype(np.float32)
     for names in (model.ACTIONS, model.RELEASED, model.CARD, model.RELEASED[-4:] + model.RELEASED[:-4]):
@@ -339,7 +358,8 @@ def test_actions_go_by_name():
         act = net.decode(raw.numpy())
         assert (act["buttons"] == buttons).all() and np.abs(act["sticks"] - sticks).max() < 1e-6
     few = tiny(actions=("SOUTH", "LEFT_X"))
-    act = few.decode(np.array([[[0.5, 9.0]], [[0.51, 0.25]]], np.float32))             # strictly above; clamped
+    # strictly above; clamped
+    act = few.decode(np.array([[[0.5, 9.0]], [[0.51, 0.25]]], np.float32))
     assert act["buttons"].sum() == 1 and act["buttons"][1, 0, artefact.BUTTONS.index("SOUTH")]
     assert act["sticks"].tolist() == [[[1.0, 0, 0, 0]], [[-0.5, 0, 0, 0]]]
 
@@ -369,7 +389,9 @@ def test_save_and_load(tmp_path):
 
 
 def test_learns_one_batch():
-    """A tiny network learns two pictures and their actions by heart: forward, loss, gradients and sampler fit together, and it goes by the picture."""
+    """A tiny network learns two pictures and their actions by heart: forward, loss, gradients and
+    sampler fit together, and it goes by the picture.
+    """
     net = tiny()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
     images, actions = torch.tensor([0, 240], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 128, 128, 3), (torch.rand(2, 16, 20) > 0.5).float()
@@ -378,9 +400,11 @@ def test_learns_one_batch():
         loss = net.loss(images, actions, torch.ones(1), draws=4)
         optimizer.zero_grad(), loss.backward(), optimizer.step()
         losses.append(loss.item())
-    assert np.mean(losses[-10:]) < 0.15 * np.mean(losses[:5])               # knowing the actions' spread, and not which they are: 0.35
+    # knowing the actions' spread, and not which they are: 0.35
+    assert np.mean(losses[-10:]) < 0.15 * np.mean(losses[:5])
     right = [((net.eval().sample(pictures, torch.randn(2, 16, 20)) > 0.5) == (actions > 0.5)).float().mean() for pictures in (images, images.flip(0))]
-    assert right[0] > 0.95 and right[1] < 0.65                              # by the other picture they would be right half the time
+    # by the other picture they would be right half the time
+    assert right[0] > 0.95 and right[1] < 0.65
 
 
 def test_masked_entries_do_not_count():
@@ -397,7 +421,9 @@ def test_masked_entries_do_not_count():
 
 
 def test_predicting_the_action_is_the_same_flow():
-    """With predict="action" the last layer's output x gives v = (x - a_t) / (1 - t): one whole step from t = 0 lands on x."""
+    """With predict="action" the last layer's output x gives v = (x - a_t) / (1 - t): one whole step
+    from t = 0 lands on x.
+    """
     net = tiny(predict="action").eval()
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
     noise = torch.randn(1, 16, 20)
@@ -414,7 +440,9 @@ def test_predicting_the_action_is_the_same_flow():
 # ---- speed
 
 def official_order(net, pixels, a, S):
-    """The order of the released code: vision once, then mixer, keys, values, time embeddings and modulations anew in each step."""
+    """The order of the released code: vision once, then mixer, keys, values, time embeddings and
+    modulations anew in each step.
+    """
     x = rearrange(net.vision.patch(pixels.to(net.dtype)), "b d h w -> b (h w) d") + net.vision.position.weight
     for block in net.vision.blocks:
         x = block(x)
@@ -438,7 +466,9 @@ def test_computed_once_is_computed_right():
 
 @pytest.mark.slow
 def test_arithmetic_of_the_released_preset():
-    """251 GFLOP for a chunk of 16 steps, 2.87 times less than in the official order; 589 for a training step of the paper's, three times forward."""
+    """251 GFLOP for a chunk of 16 steps, 2.87 times less than in the official order; 589 for a
+    training step of the paper's, three times forward.
+    """
     from torch.utils.flop_counter import FlopCounterMode
     c = model.CONFIGS["released"]
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -453,7 +483,9 @@ def test_arithmetic_of_the_released_preset():
 @pytest.mark.speed
 @pytest.mark.parametrize("dtype, bar", [(torch.float32, 2.5), (torch.bfloat16, 3.0)])
 def test_speed_against_the_official_order(dtype, bar):
-    """`released`, batch 1, 16 steps, two CPU threads, in turns; in bfloat16 the official code runs float32 weights under autocast."""
+    """`released`, batch 1, 16 steps, two CPU threads, in turns; in bfloat16 the official code runs
+    float32 weights under autocast.
+    """
     if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
         pytest.skip("no bfloat16 arithmetic in this CPU")
     keep_memory()
@@ -476,7 +508,8 @@ def test_speed_against_the_official_order(dtype, bar):
                     times.setdefault(name, []).append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(before)
-    ratio = np.median(np.divide(times["official"], times["fast"]))          # within a turn: other work on the machine slows both
+    # within a turn: other work on the machine slows both
+    ratio = np.median(np.divide(times["official"], times["fast"]))
     print(f"\n{dtype}: " + ", ".join(f"{k} {min(v):.2f} s" for k, v in times.items()) + f"; {ratio:.2f} times as fast")
     assert ratio > bar
 
@@ -484,7 +517,9 @@ def test_speed_against_the_official_order(dtype, bar):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bench_works_in_the_precision_asked_for(dtype, monkeypatch, capsys):
-    """16 frames forward and backward (and once more, to count the arithmetic), then five ways to play; each is said to take half a second here."""
+    """16 frames forward and backward (and once more, to count the arithmetic), then five ways to
+    play; each is said to take half a second here.
+    """
     monkeypatch.setattr(flops, "timed", lambda f, device: (f(), 0.5)[1])
     monkeypatch.setattr(flops, "peak", lambda device, dtype: 100.0)
     real, seen = model.NitroGen.loss, []
@@ -504,7 +539,9 @@ def test_bench_works_in_the_precision_asked_for(dtype, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_paper_preset_trains():
-    """In bfloat16 where the CPU multiplies it.  Forward and backward of all 481 million parameters, with and without recomputing activations: the same loss, finite gradients."""
+    """In bfloat16 where the CPU multiplies it.  Forward and backward of all 481 million parameters,
+    with and without recomputing activations: the same loss, finite gradients.
+    """
     torch.manual_seed(0)
     net = model.NitroGen(dataclasses.replace(model.CONFIGS["paper"], dropout=0.0))
     images, actions = torch.randint(0, 256, (1, 256, 256, 3), dtype=torch.uint8), torch.rand(1, 16, 20)

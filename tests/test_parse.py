@@ -1,4 +1,6 @@
-"""parse.py: SegFormer parity, heat maps, synthetic frames, training and resuming, the shipped weights, parsing a video, bad input."""
+"""parse.py: SegFormer parity, heat maps, synthetic frames, training and resuming, the shipped
+weights, parsing a video, bad input.
+"""
 
 import dataclasses
 import shutil
@@ -37,10 +39,10 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-# ---- the network -------------------------------------------------------------------------------------------
+# ---- the network ---------------------------------------------------------------------------------
 
-# transformers' MiT-B0 on weights made from their names (see fill): per stage its shape, mean, standard deviation, and the
-# first 8 channels at the corner and at [H // 2, W // 2].
+# transformers' MiT-B0 on weights made from their names (see fill): per stage its shape, mean,
+# standard deviation, and the first 8 channels at the corner and at [H // 2, W // 2].
 MIT_B0 = [
     ([1, 32, 64, 128], -0.015100446420788477, 1.0043701817939361,
      [-1.585381, 0.157133, -0.0206062, 1.3587032, -0.7566308, 0.3368883, 0.0712534, -0.453016],
@@ -130,7 +132,8 @@ def test_shapes_and_size():
     looks[:, 1, ..., :3] = 51
     x, still = parse.beside(frames), parse.still_input(frames + 255, looks)
     assert x.shape == (3, 3, 128, 256) and still.shape == (3, parse.STILL, 128, 256) and (x == -1).all() and (still[:, :3] == 1).all()
-    assert torch.allclose(still[0, 3:, 5, 200], torch.tensor([0, 0, 0, -1, 0.2, 0.2, 0.2, -0.6]))    # over grey, which is 0
+    # over grey, which is 0
+    assert torch.allclose(still[0, 3:, 5, 200], torch.tensor([0, 0, 0, -1, 0.2, 0.2, 0.2, -0.6]))
     buttons, heat, seen = parser(x, *compared(3), still, torch.full((3, 16, 4), 0.3), torch.full((3, 2, 6), 0.3))
     assert buttons.shape == (3, 2, 16) and heat.shape == (3, 2, 2, 33 * 33) and seen.shape == (3, 2, 18)
 
@@ -148,7 +151,9 @@ def test_what_stands_still_is_shared_by_a_batch():
 
 
 def test_features_are_read_where_they_are():
-    """A map whose two channels hold x and y of each pixel's centre, in pixels of the two crops side by side."""
+    """A map whose two channels hold x and y of each pixel's centre, in pixels of the two crops side
+    by side.
+    """
     y, x = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(64) + 0.5, indexing="ij")
     points = torch.tensor([[[0.5, 0.25], [0.75, 1.0]]])
     own_x, own_y = parse.sample(torch.stack([x, y])[None], points)[0].unbind(-1)
@@ -161,7 +166,9 @@ def test_features_are_read_where_they_are():
 
 
 def test_convolving_what_is_sampled_is_sampling_what_is_convolved():
-    """Up to the border and beyond it, across the seam between the two crops, and of points that the batch shares."""
+    """Up to the border and beyond it, across the seam between the two crops, and of points that the
+    batch shares.
+    """
     torch.manual_seed(0)
     layer, picture, points = parse.Sampled(3, 5, 3), torch.randn(2, 3, 16, 40), torch.rand(1, 300, 2) * 1.4 - 0.2
     points[0, :4] = torch.tensor([[0, 0], [1, 1], [1, 0.5], [0, 1.0]])
@@ -175,7 +182,9 @@ def test_convolving_what_is_sampled_is_sampling_what_is_convolved():
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.5)])
 def test_the_fast_network_says_the_same(dtype, tolerance):
-    """The shipped weights, packed for this CPU and given what stands still once, against the plain network in float32, on frames as they occur."""
+    """The shipped weights, packed for this CPU and given what stands still once, against the plain
+    network in float32, on frames as they occur.
+    """
     if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
         pytest.skip("no bfloat16 arithmetic in this CPU")
     plain, fast = parse.load(WEIGHTS), parse.accelerate(parse.load(WEIGHTS), dtype)
@@ -193,7 +202,8 @@ def test_the_fast_network_says_the_same(dtype, tolerance):
 
 
 def test_heat_map_by_hand():
-    heat = matching.spread(torch.tensor([0.25, -1.5])).view(33, 33)                      # three places a cell: x at 16.75, y at 11.5
+    # three places a cell: x at 16.75, y at 11.5
+    heat = matching.spread(torch.tensor([0.25, -1.5])).view(33, 33)
     assert heat[11, 17] == heat[12, 17] == 0.375 and heat[11, 16] == heat[12, 16] == 0.125 and heat.sum() == 1
     at, mass = matching.locate(heat.flatten().log())
     assert torch.allclose(at, torch.tensor([0.25, -1.5]), atol=1e-6) and mass == pytest.approx(1)
@@ -214,10 +224,12 @@ def test_geometry_by_hand():
     assert np.flatnonzero(shown).tolist() == [4, 18, 19] and not boxes[:4].any() and not sticks[0].any()
 
 
-# ---- matched filters ----------------------------------------------------------------------------------------
+# ---- matched filters -----------------------------------------------------------------------------
 
 def filmed(template, states, opacity=1.0, seed=0):
-    """(frames of a moving game with the overlay in these states at 30, 20 and .8 of its size, the affine, their temporal median)"""
+    """(frames of a moving game with the overlay in these states at 30, 20 and .8 of its size, the
+    affine, their temporal median)
+    """
     rng = np.random.default_rng(seed)
     game, frames = cv2.resize(scenes.paint(rng), (900, 620)), []
     for i, state in enumerate(states):
@@ -229,7 +241,9 @@ def filmed(template, states, opacity=1.0, seed=0):
 
 @pytest.mark.parametrize("name", ["xbox360-outline", "ps4-dark", "gamecube-flat", "wild-1000007", "wild-1000012"])
 def test_the_template_alone_says_where_the_knob_is_and_what_is_pressed(name):
-    """Nothing learned: places within a tenth of the travel, buttons from what their pictures change."""
+    """Nothing learned: places within a tenth of the travel, buttons from what their pictures
+    change.
+    """
     template, rng = library.wild(int(name[5:])) if name.startswith("wild") else library.templates()[name], np.random.default_rng(3)
     layout = render.layout(template)
     buttons, sticks = play(rng, 40, matching.geometry(layout)[2][:16])
@@ -283,7 +297,7 @@ def test_agreement_falls_with_a_wrong_reading_and_with_a_wrong_template():
     assert artefact.doubtful({"START": 0.75, "BACK": 0.75}, held) == ["START"], "held all the time: it must agree better"
 
 
-# ---- synthetic frames ----------------------------------------------------------------------------------------
+# ---- synthetic frames ----------------------------------------------------------------------------
 
 def test_synthetic_frames_follow_from_the_seed():
     a, b, other = synthetic.Synthetic(3), synthetic.Synthetic(3), synthetic.Synthetic(4)
@@ -322,7 +336,9 @@ def test_without_the_optional_encoder_opencv_does_it(monkeypatch):
 
 @pytest.mark.parametrize("name", ["xbox360-flat", "ps4-dark", "nes-chrome", "hitbox-neon", "keys-neon"])
 def test_new_looks_of_a_template_are_what_is_drawn(name):
-    """Whatever Skin makes of a template: at rest it looks as its first look, and each pressed button as in its second."""
+    """Whatever Skin makes of a template: at rest it looks as its first look, and each pressed
+    button as in its second.
+    """
     template = library.templates()[name]
     boxes = render.layout(template)["buttons"]
     rest, full = looks_of(template)
@@ -336,7 +352,8 @@ def test_new_looks_of_a_template_are_what_is_drawn(name):
     for skin in made:
         rest, full = skin.looks()
         assert (skin.draw(template, np.zeros(16, bool), np.zeros(4)) == rest).all() or skin.flip.any()
-        inner = {n: render.region((x + w / 4, y + h / 4, w / 2, h / 2)) for n, (x, y, w, h) in boxes.items()}      # elements may touch
+        # elements may touch
+        inner = {n: render.region((x + w / 4, y + h / 4, w / 2, h / 2)) for n, (x, y, w, h) in boxes.items()}
         for n in names:
             drawn = skin.draw(template, np.array([b == n for b in artefact.BUTTONS]), np.zeros(4))
             for other in names:
@@ -381,7 +398,9 @@ def test_covered_elements_are_labelled_invisible():
 
 
 def test_labels_say_where_the_knob_is_drawn():
-    """A white knob on a black pad: its centroid in the crop is where `cells` says, whatever the localization error."""
+    """A white knob on a black pad: its centroid in the crop is where `cells` says, whatever the
+    localization error.
+    """
     atlas = np.zeros((290, 320, 4), np.uint8)
     atlas[..., 3] = 255
     atlas[223:] = 0
@@ -397,9 +416,11 @@ def test_labels_say_where_the_knob_is_drawn():
         for frame, cells, seen in zip(item["frames"], item["cells"][:, 0], item["visible"][:, 16]):
             light = frame[4:-4, 4:-4].min(-1)
             y, x = np.nonzero(light > (light.max() / 2 + np.median(light) / 2))
-            if seen and 0.8 * blob < len(x) < 1.2 * blob and max(np.ptp(x), np.ptp(y)) < 18:          # the knob, and nothing of the game
+            # the knob, and nothing of the game
+            if seen and 0.8 * blob < len(x) < 1.2 * blob and max(np.ptp(x), np.ptp(y)) < 18:
                 at = (np.array([x.mean(), y.mean()]) + 4.5) / 128
-                errors.append(abs((at - centre) / travel * matching.UNIT - cells).max())                 # cells; one is 4 px here
+                # cells; one is 4 px here
+                errors.append(abs((at - centre) / travel * matching.UNIT - cells).max())
     assert len(errors) > 30 and np.median(errors) < 0.08 and np.percentile(errors, 90) < 0.25, errors
 
 
@@ -412,7 +433,7 @@ def test_states_cover_the_pad():
     assert 0.15 < (sticks[:, :2] == 0).all(1).mean() < 0.6
 
 
-# ---- training ------------------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------
 
 def test_steps_lower_the_loss(tmp_path):
     keep_memory()
@@ -457,7 +478,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.tensors().values(), rest.tensors().values()))
 
 
-# ---- the shipped weights ---------------------------------------------------------------------------------------
+# ---- the shipped weights -------------------------------------------------------------------------
 
 def test_shipped_weights_on_fresh_frames():
     parser = parse.load(WEIGHTS)
@@ -469,7 +490,7 @@ def test_shipped_weights_on_fresh_frames():
     assert WEIGHTS.stat().st_size <= 4 * 2 ** 20
 
 
-# ---- a video with known actions ----------------------------------------------------------------------------------
+# ---- a video with known actions ------------------------------------------------------------------
 
 def play(rng, frames, shown):
     """Buttons held for a few frames each, sticks moving smoothly between positions."""
@@ -485,7 +506,9 @@ def play(rng, frames, shown):
 
 @pytest.fixture(scope="module", params=["ps4-dark", pytest.param("xbox360-outline", marks=pytest.mark.slow)])
 def clip(request, tmp_path_factory):
-    """A folder with clip.mp4 (960 x 540, mp4v) and clip.overlay.safetensors, and the true buttons, sticks and what is shown."""
+    """A folder with clip.mp4 (960 x 540, mp4v) and clip.overlay.safetensors, and the true buttons,
+    sticks and what is shown.
+    """
     folder, rng = tmp_path_factory.mktemp("clip"), np.random.default_rng(7)
     template, frames, x, y, scale = library.templates()[request.param], 91, 37, 211, 1.05
     layout = render.layout(template)
@@ -498,7 +521,8 @@ def clip(request, tmp_path_factory):
             frame = np.ascontiguousarray(scene[dy:dy + 540, dx:dx + 960])
             render.composite(frame, render.draw(template, buttons[i], sticks[i], scale), x, y, 0.85)
             out.write(frame)
-    affine = np.array([[scale, 0, x + 0.4], [0, scale, y - 0.3]], np.float32)         # half a pixel off, as a localizer would be
+    # half a pixel off, as a localizer would be
+    affine = np.array([[scale, 0, x + 0.4], [0, scale, y - 0.3]], np.float32)
     crops = [render.crop(f, affine, (w, h), w, h) for _, _, f in read_video(folder / "clip.mp4", only=range(0, frames, 4))]
     corners = np.array([[0, 0], [w, 0], [w, h], [0, h]], np.float32) * scale + affine[:, 2]
     artefact.write(folder / "clip.overlay.safetensors",
@@ -540,7 +564,8 @@ def test_parses_a_video(clip):
         cells, value = found["sticks"][:, axis], sticks[:, axis]
         line = np.polyval(np.polyfit(cells, value, 1), cells)
         assert 1 - ((line - value) ** 2).mean() / value.var() >= 0.95
-    assert abs(found["sticks"] / matching.UNIT - sticks).mean() < 0.1                    # already in stick radii, before any fit
+    # already in stick radii, before any fit
+    assert abs(found["sticks"] / matching.UNIT - sticks).mean() < 0.1
     assert found["time"] == pytest.approx(np.arange(91) / 30) and found["confidence"].min() > 0
     assert video_facts(folder / "clip.preview.mp4")["frames"] == 91
     assert "finished already" in command(folder / "clip.mp4", "--out", folder)
@@ -591,9 +616,11 @@ class Published(torch.nn.Module):
 @pytest.mark.speed
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_faster_than_the_published_segformer(precision):
-    """Side by side on its own input of 512 x 256, and on the 256 x 128 that is enough for ours; what stands still is paid for once a video.
+    """Side by side on its own input of 512 x 256, and on the 256 x 128 that is enough for ours;
+    what stands still is paid for once a video.
 
-    Other work on the machine slows single rounds down: many short ones in turn, about as long as each other, and of each network the best."""
+    Other work on the machine slows single rounds down: many short ones in turn, about as long as
+    each other, and of each network the best."""
     keep_memory()
     torch.set_num_threads(2)
     if precision == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
@@ -663,7 +690,8 @@ def test_a_hidden_overlay_is_not_read():
 
 
 def test_adapting_to_your_own_skins(tmp_path, capsys):
-    """The command's path: tables before and after, and the weights say what they were adapted to."""
+    """The command's path: tables before and after, and the weights say what they were adapted to.
+    """
     out = str(tmp_path / "mine.safetensors")
     skins = tmp_path / "skins"
     shutil.copytree(ROOT / "assets/skins/snes", skins / "snes")
@@ -678,7 +706,7 @@ def test_adapting_to_your_own_skins(tmp_path, capsys):
             parse.train(dataclasses.replace(parse.CONFIGS["tiny"], templates=str(tmp_path / wrong), out=out))
 
 
-# ---- bad input -----------------------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------
 
 def test_bad_input(tmp_path):
     overlay = {"affine": np.float32([[[1, 0, 0], [0, 1, 0]]]), "corners": np.zeros((1, 4, 2), np.float32), "bbox": np.zeros((1, 4), np.int32),
@@ -712,6 +740,7 @@ def test_bad_input(tmp_path):
     assert "no template matched" in line()
     assert not list(tmp_path.glob("*.actions.*")) and not list(tmp_path.glob(".*part*"))
     there.write_bytes(whole)
-    parse.main(parse.Config(videos=(str(video),), out=str(tmp_path), preview=True))    # a skin that is not built in, one frame, no sticks
+    # a skin that is not built in, one frame, no sticks
+    parse.main(parse.Config(videos=(str(video),), out=str(tmp_path), preview=True))
     found = artefact.read(tmp_path / "clip.actions.safetensors", "nitrogen.actions/1")[0]
     assert found["shown"].nonzero()[0].tolist() == [4] and not found["sticks"].any() and len(found["time"]) == 1

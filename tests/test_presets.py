@@ -1,4 +1,6 @@
-"""extract.py reads OBS input-overlay presets as the program does: small ones, each with what a file has."""
+"""extract.py reads OBS input-overlay presets as the program does: small ones, each with what a file
+has.
+"""
 
 import json
 import sys
@@ -53,7 +55,9 @@ def save(path, picture):
 
 
 def preset(path, elements, picture=None, png=None, body=True, **more):
-    """FILE.json and its PNG: a body, and red buttons that are blue when pressed at 0, 203 of the atlas."""
+    """FILE.json and its PNG: a body, and red buttons that are blue when pressed at 0, 203 of the
+    atlas.
+    """
     if picture is None:
         paint(picture := atlas(), 0, 203, 20, 20, RED, BLUE)
     save(path.with_name(png or f"{path.stem}.png"), picture)
@@ -111,7 +115,8 @@ def test_what_passes_the_atlas_repeats_its_edge_and_the_rest_is_used(tmp_path, c
     preset(tmp_path / "pad.json", elements, picture, body=False)
     mine = one(tmp_path)
     assert mine.size == (300, 200) and shown(mine) == {"SOUTH", "START"} and not capsys.readouterr().out
-    assert colour(mine, 297, 100) == GREEN and colour(mine, 298, 100) == GREEN  # column 300 is 299 again
+    # column 300 is 299 again
+    assert colour(mine, 297, 100) == GREEN and colour(mine, 298, 100) == GREEN
     assert colour(mine, 90, 57, ALL) == BLUE and colour(mine, 90, 50) == RED
 
 
@@ -310,8 +315,10 @@ def test_triggers_go_by_mode_direction_and_side(tmp_path, capsys):
         )
         mine = one(tmp_path)
         assert shown(mine) == {"LEFT_TRIGGER", "RIGHT_TRIGGER"} and colour(mine, 50, 50) == RED
-        assert np.abs(np.subtract(colour(mine, 50, 50, ALL), (100, 0, 100, 255))).max() <= 2  # over it
-        assert np.abs(np.subtract(colour(mine, 90, 50, ALL), (45, 45, 145, 255))).max() <= 2  # instead
+        # over it
+        assert np.abs(np.subtract(colour(mine, 50, 50, ALL), (100, 0, 100, 255))).max() <= 2
+        # instead
+        assert np.abs(np.subtract(colour(mine, 90, 50, ALL), (45, 45, 145, 255))).max() <= 2
     assert not capsys.readouterr().out
     preset(tmp_path / "pad.json", [*FACE, trigger(40, 0), trigger(80, 2, trigger_mode=True)], picture)
     mine = one(tmp_path)  # without a direction both are always drawn
@@ -337,7 +344,8 @@ def test_sticks_order_duplicates_and_what_lies_outside(tmp_path):
     preset(tmp_path / "pad.json", elements, picture)
     mine = one(tmp_path)
     where = render.layout(mine)
-    assert mine.size == (315, 210) and where["buttons"]["LEFT_SHOULDER"] == [0, 0, 20, 20]  # all of it
+    # all of it
+    assert mine.size == (315, 210) and where["buttons"]["LEFT_SHOULDER"] == [0, 0, 20, 20]
     assert where["sticks"] == {"LEFT": [75, 110, 10, 20, 20], "RIGHT": [175, 110, 10, 20, 20]}
     assert colour(mine, 175, 110) == GREEN  # in the list's order, whatever z_level says
     assert colour(mine, 75, 110) == RED and colour(mine, 75, 110, press("LEFT_THUMB")) == BLUE

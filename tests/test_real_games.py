@@ -1,4 +1,5 @@
-"""Unmodified games under sim.py: frozen when paused, one step one frame, any speed, the same twice, and the pad moves the hero.
+"""Unmodified games under sim.py: frozen when paused, one step one frame, any speed, the same twice,
+and the pad moves the hero.
 
     apt install supertux chocolate-doom freedoom chromium-bsu xvfb
     python -m pytest tests/test_real_games.py              pictures are left in data/real_games
@@ -178,7 +179,8 @@ def test_a_running_game_is_attached_to_and_runs_on_when_we_are_killed(name):
             before = shown()
             time.sleep(2)
             assert shown() == before
-            seen = [(step(0.25), shown() != before) for _ in range(8)]       # what it animates may look the same again later
+            # what it animates may look the same again later
+            seen = [(step(0.25), shown() != before) for _ in range(8)]
             assert [when for when, _ in seen] == [0.75 + 0.25 * i for i in range(8)] and any(other for _, other in seen)
             owner.kill()
         assert all(moves() for _ in range(4)) and game.poll() is None and "TracerPid:\t0" in sim.read_text(f"/proc/{game.pid}/status")
@@ -195,7 +197,8 @@ def test_vulkan_is_gated_where_it_presents():
         env.reset()
         assert env.clock.presented[0] == "vkQueuePresentKHR" and type(env.view) is sim.Window
         infos = [env.step(NEUTRAL)[4] for _ in range(6)]
-        assert env.render().shape == (150, 200, 3) and len({info["hash"] for info in infos}) == 6        # the cube turns
+        # the cube turns
+        assert env.render().shape == (150, 200, 3) and len({info["hash"] for info in infos}) == 6
         assert np.diff([info["time"] for info in infos]) == pytest.approx(1 / 30)
 
 

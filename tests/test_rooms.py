@@ -1,4 +1,6 @@
-"""The house: seven stages, what they are made of, what they agree on; imports go down only, and in no circle."""
+"""The house: seven stages, what they are made of, what they agree on; imports go down only, and in
+no circle.
+"""
 
 import ast
 from graphlib import TopologicalSorter
@@ -7,7 +9,8 @@ from pathlib import Path
 from common import ROOT
 
 STAGES = ("extract", "parse", "filter", "model", "train", "sim", "eval")
-FLOORS = ({"common"}, {"templates", "games"}, set(STAGES), {"bench", "live", "released"})       # from the ground up
+# from the ground up
+FLOORS = ({"common"}, {"templates", "games"}, set(STAGES), {"bench", "live", "released"})
 
 
 def files() -> dict[str, Path]:

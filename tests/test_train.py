@@ -41,7 +41,8 @@ def test_augmentation():
     images = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
     off = train.Config(jitter=0, hue=0, rotate=0, crop=1)
     plain = images.permute(0, 3, 1, 2).float() / 127.5 - 1
-    assert (train.augment(images, 64, off) - plain).abs().max() < 1e-4                     # nothing asked, nothing done
+    # nothing asked, nothing done
+    assert (train.augment(images, 64, off) - plain).abs().max() < 1e-4
     out = train.augment(images, 32, train.Config())
     assert out.shape == (4, 3, 32, 32) and out.min() >= -1 and out.max() <= 1
     gray = torch.full((64, 16, 16, 3), 100, dtype=torch.uint8)
@@ -102,13 +103,16 @@ def test_shuffle_is_a_permutation_that_mixes():
         assert sorted(train.shuffled(np.arange(n), n, (0, 0))) == list(range(n))
     x = train.shuffled(np.arange(100000), 100000, (0, 1))
     assert abs(np.corrcoef(x[:-1], x[1:])[0, 1]) < 0.02 and abs(np.corrcoef(x, np.arange(100000))[0, 1]) < 0.02
-    assert np.abs(np.bincount(x[:10000] // 1000, minlength=100) - 100).max() < 45         # the first tenth comes from everywhere
+    # the first tenth comes from everywhere
+    assert np.abs(np.bincount(x[:10000] // 1000, minlength=100) - 100).max() < 45
     far = train.shuffled(np.arange(1000), 10**12, (0, 1))
     assert len(set(far)) == 1000 and far.max() < 10**12 and far.max() > 9 * 10**11
 
 
 def test_same_order_for_any_number_of_processes(shards):
-    """The processes' micro-batches, put side by side, are the step's rows: decoded frames, in order."""
+    """The processes' micro-batches, put side by side, are the step's rows: decoded frames, in
+    order.
+    """
     c, data = config(batch=8, micro=2, steps=3), filter.Shards("shards", "train", 16, 30, 1)
     alone = [torch.cat([next(pieces)[0] for _ in range(4)]) for pieces in [train.batches(data, MICRO, c, ALONE)] for _ in range(3)]
     ranks = [train.batches(data, MICRO, c, train.World(r, 2)) for r in range(2)]
@@ -118,7 +122,9 @@ def test_same_order_for_any_number_of_processes(shards):
 
 
 def test_other_layouts_go_by_name():
-    """What a layout has and the recordings do not (GUIDE, virtual directions) never counts; the rest lies where its name says."""
+    """What a layout has and the recordings do not (GUIDE, virtual directions) never counts; the
+    rest lies where its name says.
+    """
     shown = np.ones(20, bool)
     shown[model.ACTIONS.index("NORTH")] = False
     buttons, sticks = np.eye(16, dtype=np.uint8), np.full((16, 4), -0.5, np.float32)
@@ -169,7 +175,9 @@ def command(c, *launcher, **env):
 
 
 def test_resume_is_exact(shards):
-    """10 steps == 5, kill -9 in the eighth, and the rest: bit for bit, weights, average, optimizer and log."""
+    """10 steps == 5, kill -9 in the eighth, and the rest: bit for bit, weights, average, optimizer
+    and log.
+    """
     train.fit(config(out="whole", steps=10, save_every=5, log_every=1))
     c = config(steps=10, save_every=5, log_every=1)
     assert command(c, KILL="0:8").returncode == -signal.SIGKILL
@@ -183,7 +191,9 @@ def test_resume_is_exact(shards):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_finishes_the_step(shards, monkeypatch, number):
-    """A signal in the middle of a step, after the weights have moved: the step counts, and the resumed run is the same run."""
+    """A signal in the middle of a step, after the weights have moved: the step counts, and the
+    resumed run is the same run.
+    """
     train.fit(config(out="whole"))
     usual, real, calls = signal.signal(signal.SIGINT, signal.default_int_handler), train.update, []
 
@@ -208,7 +218,9 @@ def test_ctrl_c_finishes_the_step(shards, monkeypatch, number):
 
 
 def test_sigterm_to_all_processes(shards):
-    """As clusters end a job: also the decoding processes get the signal, two steps before the batch is there."""
+    """As clusters end a job: also the decoding processes get the signal, two steps before the batch
+    is there.
+    """
     done = command(config(), TERM="4")
     assert done.returncode == 1 and "interrupted; finished work is kept" in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
     assert artefact.read("run/state.safetensors")[1]["step"] == 4
@@ -218,7 +230,9 @@ def test_sigterm_to_all_processes(shards):
 
 
 def test_accumulation_is_the_same_step(shards, monkeypatch):
-    """One step in micro batches of 4 or 8: the same gradient but for rounding (no dropout, no augmentation, given noise)."""
+    """One step in micro batches of 4 or 8: the same gradient but for rounding (no dropout, no
+    augmentation, given noise).
+    """
     monkeypatch.setitem(model.CONFIGS, "micro", dataclasses.replace(MICRO, dropout=0.0))
     monkeypatch.setattr(train, "augment", lambda images, side, c: images.permute(0, 3, 1, 2).float() / 127.5 - 1)
     monkeypatch.setattr(train, "autocast", lambda device: contextlib.nullcontext())
@@ -248,9 +262,11 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("flags, env", [({}, {}), ({"fsdp": True}, {}), ({}, {"KILL": "1:4"})], ids=["ddp", "fsdp", "restart"])
 def test_two_processes_are_the_same_run(shards, flags, env):
-    """torchrun, two processes over gloo: the steps of one process but for rounding, dropout and augmentation included; one writes.
+    """torchrun, two processes over gloo: the steps of one process but for rounding, dropout and
+    augmentation included; one writes.
 
-    Also if the second is killed in the fourth step: torchrun starts both again, and they go on from the second."""
+    Also if the second is killed in the fourth step: torchrun starts both again, and they go on from
+    the second."""
     train.fit(config(out="one", steps=4))
     done = command(config(out="two", steps=4, **flags), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", **env)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -260,7 +276,8 @@ def test_two_processes_are_the_same_run(shards, flags, env):
     for key in one:
         assert np.allclose(one[key], two[key], rtol=1e-3, atol=2e-4), key
     first = states_after(config(steps=4))
-    assert max(np.abs(one[k] - first[k[4:]]).max() for k in one if k.startswith("raw.")) > 1e-3          # and that is far from where it began
+    # and that is far from where it began
+    assert max(np.abs(one[k] - first[k[4:]]).max() for k in one if k.startswith("raw.")) > 1e-3
     logs = [[json.loads(line) for line in open(f"{r}/log.jsonl")] for r in ("one", "two")]
     assert [r["step"] for r in logs[1]] == [2, 4] and math.isclose(logs[0][1]["val"], logs[1][1]["val"], rel_tol=1e-2)
 
@@ -272,13 +289,16 @@ def states_after(c):
 
 
 def test_nan_names_the_batch_and_keeps_the_state(shards, monkeypatch):
-    """One micro-batch of the fourth step gives NaN: nothing moves, the state of three steps is kept, its rows are named."""
+    """One micro-batch of the fourth step gives NaN: nothing moves, the state of three steps is
+    kept, its rows are named.
+    """
     train.fit(config(out="whole", steps=6, minutes=0))
     real, calls = train.augment, []
 
     def poisoned(images, side, c):
         calls.append(0)
-        return real(images, side, c) * (float("nan") if len(calls) == 3 + 2 * 3 + 2 else 1)             # describe's three, three steps of two
+        # describe's three, three steps of two
+        return real(images, side, c) * (float("nan") if len(calls) == 3 + 2 * 3 + 2 else 1)
 
     monkeypatch.setattr(train, "augment", poisoned)
     rows = train.rows(3, 43, config())[4:]
@@ -294,7 +314,8 @@ def test_disk_full_keeps_the_checkpoint(shards):
     train.fit(config(minutes=1e-9))
     before = [open(f"run/{name}.safetensors", "rb").read() for name in ("state", "model")]
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before[0]) // 2, usual[1]))                           # a write beyond it fails, as on a full disk
+    # a write beyond it fails, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before[0]) // 2, usual[1]))
     try:
         with pytest.raises(SystemExit, match="run: step 2 could not be saved .*the checkpoint before it is whole"):
             train.fit(config())
@@ -316,7 +337,9 @@ def test_it_learns_what_the_colour_says(shards):
     net = model.load("run/model.safetensors", "cpu")
     frames = np.stack([np.full((256, 256, 3), v, np.uint8) for v in (200, 40)] * 8)
     x = net.act(frames, torch.randn(16, 16, 20, generator=torch.Generator().manual_seed(0)))["sticks"].mean(axis=(1, 2))
-    assert x[::2].mean() < -0.15 and x[1::2].mean() > 0.4            # five seeds gave -0.40 .. -0.28 and 0.56 .. 0.62; the first half turns right, too, in its last 16 frames
+    # five seeds gave -0.40 .. -0.28 and 0.56 .. 0.62; the first half turns right, too, in its last
+    # 16 frames
+    assert x[::2].mean() < -0.15 and x[1::2].mean() > 0.4
     rows = [json.loads(line) for line in open("run/log.jsonl")]
     assert rows[-1]["loss"] < 0.6 * rows[0]["loss"] and rows[-1]["val"] < rows[0]["loss"]
     info = artefact.read("run/model.safetensors")[1]
@@ -345,7 +368,8 @@ def test_guards(shards, monkeypatch, capsys):
         train.fit(config(out="other", freeze=True))
     with pytest.raises(SystemExit, match="convert it first: python model.py convert ng.pt ng.safetensors"):
         train.fit(config(out="other", init="ng.pt"))
-    assert not train.Path("other").exists() and train.Path("run/.lock").exists()                 # a wrong flag leaves no folder, and takes none
+    # a wrong flag leaves no folder, and takes none
+    assert not train.Path("other").exists() and train.Path("run/.lock").exists()
     state = open("run/state.safetensors", "rb").read()
     open("run/state.safetensors", "wb").write(state[:1000])
     with pytest.raises(SystemExit, match="not a readable safetensors"):
@@ -353,7 +377,9 @@ def test_guards(shards, monkeypatch, capsys):
 
 
 def test_shorter_chunks(shards):
-    """--horizon 4 on shards that were cut for 16: the policy plans 4 actions; longer than they were cut for is refused."""
+    """--horizon 4 on shards that were cut for 16: the policy plans 4 actions; longer than they were
+    cut for is refused.
+    """
     train.fit(config(horizon=4, steps=2))
     net = model.load("run/model.safetensors", "cpu")
     assert net.c.horizon == 4 and net.sample(np.zeros((1, 64, 64, 3), np.uint8)).shape == (1, 4, 20)
@@ -372,7 +398,7 @@ def test_minutes_leave_a_run_to_go_on_with(shards, capsys):
     assert artefact.read("run/state.safetensors")[1]["step"] == 6
 
 
-# ---- fine-tuning -----------------------------------------------------------------------------------------------------------
+# ---- fine-tuning ---------------------------------------------------------------------------------
 
 @pytest.fixture
 def policy(shards):
@@ -389,7 +415,9 @@ def tuning(**changes):
 
 
 def test_finetune(policy, capsys):
-    """Timing follows the shards, actions go by name, the vision encoder stays, the rest learns; what shards lack is not trained."""
+    """Timing follows the shards, actions go by name, the vision encoder stays, the rest learns;
+    what shards lack is not trained.
+    """
     train.fit(tuning())
     tuned, info = artefact.read("run/model.safetensors")
     net = model.load("run/model.safetensors", "cpu")
@@ -431,7 +459,9 @@ def test_finetune_guards(policy, monkeypatch):
 
 
 def test_footprint(policy):
-    """By hand where it can be; the activations, drawn on from one and two frames, against six measured."""
+    """By hand where it can be; the activations, drawn on from one and two frames, against six
+    measured.
+    """
     count, vision = (sum(p.numel() for p in part.parameters()) for part in (policy, policy.vision))
     plain = train.footprint(config(micro=8), ALONE, policy)
     assert (plain["parameters"], plain["gradients"], plain["optimizer"], plain["average"]) == (4 * count, 4 * count, 8 * count, 4 * count)
@@ -444,7 +474,7 @@ def test_footprint(policy):
     assert frozen["activations"] < 0.8 * plain["activations"] and again["activations"] < 0.8 * plain["activations"]
 
 
-# ---- speed and logs ---------------------------------------------------------------------------------------------------------
+# ---- speed and logs ------------------------------------------------------------------------------
 
 def test_bench(shards, capsys, monkeypatch):
     monkeypatch.setattr(flops, "peak", lambda device, dtype: 500.0)                       # GFLOP/s
@@ -459,12 +489,16 @@ def test_bench(shards, capsys, monkeypatch):
 
 
 def test_arithmetic_is_counted():
-    """By hand: freezing the vision encoder saves its backward pass, twice its forward pass less the gradient of the picture."""
+    """By hand: freezing the vision encoder saves its backward pass, twice its forward pass less the
+    gradient of the picture.
+    """
     tokens, D = MICRO.tokens, MICRO.width
-    patches, block = 2 * tokens * 3 * MICRO.patch**2 * D, 2 * tokens * D * 12 * D + 4 * tokens * tokens * D      # qkv, out and mlp; scores and values
+    # qkv, out and mlp; scores and values
+    patches, block = 2 * tokens * 3 * MICRO.patch**2 * D, 2 * tokens * D * 12 * D + 4 * tokens * tokens * D
     assert math.isclose(1e9 * (flops.gflop(MICRO, 1) - flops.gflop(MICRO, 1, freeze=True)), 2 * block + patches, rel_tol=1e-6)
     one, two, three = (flops.gflop(MICRO, 1, draws=n) for n in (1, 2, 3))
-    assert math.isclose(three - two, two - one) and three < 2 * one                       # the vision encoder serves all draws
+    # the vision encoder serves all draws
+    assert math.isclose(three - two, two - one) and three < 2 * one
 
 
 def test_tensorboard_is_optional(shards, monkeypatch):

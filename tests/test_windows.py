@@ -1,4 +1,5 @@
-"""sim.py on real PE processes under Wine: real Win32 calls, real machine code, a real Windows Python; not Microsoft's Windows.
+"""sim.py on real PE processes under Wine: real Win32 calls, real machine code, a real Windows
+Python; not Microsoft's Windows.
 
     python tests/windows.py                     fetches what they need
     python -m pytest tests/test_windows.py -m "slow or not slow"          pictures are left in data/windows/out
@@ -115,7 +116,8 @@ def wine():
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
             return done.stdout
         quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen([*python, "-c", "input()"], env=environment, **quiet) as keeper:       # Wine's own processes start once
+        # Wine's own processes start once
+        with subprocess.Popen([*python, "-c", "input()"], env=environment, **quiet) as keeper:
             yield call
             keeper.communicate(b"\n")
         windows.stop()
@@ -131,7 +133,9 @@ def victim(bits):
 
 
 def near(clocks, ms):
-    """Each of the six clocks has moved on by that much: to the microsecond, or to the tick where it counts milliseconds."""
+    """Each of the six clocks has moved on by that much: to the microsecond, or to the tick where it
+    counts milliseconds.
+    """
     return all(abs(moved - ms) < (1 if i in (1, 2, 3) else 1e-3) for i, moved in enumerate(clocks))
 
 
@@ -139,7 +143,8 @@ def near(clocks, ms):
 @pytest.mark.parametrize("bits", BITS)
 def test_launched_frozen_stepped_and_at_any_speed(wine, bits):
     seen = scenario(wine, "launch", victim(bits))
-    assert seen["bits"] == bits and seen["born"][0] > 10 and seen["born"][1] == 0            # a second of frames, all at the same moment
+    # a second of frames, all at the same moment
+    assert seen["bits"] == bits and seen["born"][0] > 10 and seen["born"][1] == 0
     assert near(seen["steps"], 1000 / 6) and seen["frozen"] == [0.0] * 6
     assert near(seen["speeds"]["0.25"], 250) and near(seen["speeds"]["1.0"], 500) and near(seen["speeds"]["4.0"], 2000) and near(seen["speeds"]["8.0"], 2000)
     assert near(seen["sixty"], 1000) and seen["now"] == round(1e7 * (1 / 6 + 0.25 + 0.5 + 2 + 2 + 1))
@@ -150,10 +155,12 @@ def test_launched_frozen_stepped_and_at_any_speed(wine, bits):
 @pytest.mark.parametrize("bits", BITS)
 def test_sleeps_are_in_game_time_unless_switched_off(wine, bits):
     seen = scenario(wine, "sleeper", victim(bits))
-    passed = {how: np.array(found["passed"]) / 1e4 for how, found in seen.items()}           # ms, when the last frame began
+    # ms, when the last frame began
+    passed = {how: np.array(found["passed"]) / 1e4 for how, found in seen.items()}
     assert all(found["dt"] == 0 for found in seen.values()) and near(passed["sleep False"], 200) and near(passed["wait True"], 200)
     assert seen["sleep True"]["frozen"] == 1 and 2 <= seen["sleep True"]["frames"] <= 21 and 50 < passed["sleep True"].min() <= 200
-    assert seen["sleep False"]["frozen"] > 5 and seen["wait True"]["frozen"] > 5              # these wait in real time
+    # these wait in real time
+    assert seen["sleep False"]["frozen"] > 5 and seen["wait True"]["frozen"] > 5
 
 
 @pytest.mark.slow
@@ -195,13 +202,16 @@ def test_faults_name_the_fix(wine):
 @needs_wine
 @pytest.mark.slow
 def test_as_the_official_dll(wine):
-    """Of the functions that it replaces: QueryPerformanceCounter, GetTickCount, GetTickCount64, timeGetTime."""
+    """Of the functions that it replaces: QueryPerformanceCounter, GetTickCount, GetTickCount64,
+    timeGetTime.
+    """
     folder = windows.PYTHON / "Lib" / "site-packages" / "xspeedhack" / "bin"
     seen = scenario(wine, "official", victim(64), folder / "injector64.exe", folder / "speedhack64.dll")
     for speed in ("0", "4", "1"):
         theirs, ours = seen["official"][speed]["clocks"][:4], seen["ours"][speed]["clocks"][:4]
         assert np.allclose(theirs, 1000 * float(speed), rtol=0.2, atol=1) and np.allclose(ours, theirs, rtol=0.2, atol=1), (speed, theirs, ours)
-    assert seen["official"]["0"]["clocks"][4] > 500 and seen["ours"]["0"]["clocks"] == [0.0] * 6       # dates, which it does not replace
+    # dates, which it does not replace
+    assert seen["official"]["0"]["clocks"][4] > 500 and seen["ours"]["0"]["clocks"] == [0.0] * 6
 
 
 @needs_wine
@@ -214,7 +224,8 @@ def test_a_real_game_is_played(wine):
     assert seen["frozen"] == 0 and seen["stepped"] > 1000 and seen["played"] > 1000 and seen["idle"] < seen["played"]
     assert seen["step"] < 1e-6 and abs(seen["seconds"] - 1) < 1e-6
     (x, y, *size), (x2, y2, *size2) = seen["places"]
-    assert (x, y) != (x2, y2) and size == size2 and 0 < seen["moved"] < 100_000       # the picture is that of the game, not of the place
+    # the picture is that of the game, not of the place
+    assert (x, y) != (x2, y2) and size == size2 and 0 < seen["moved"] < 100_000
 
 
 @needs_wine
@@ -232,7 +243,8 @@ def test_doctor_play_record_and_bench(wine):
     out = "data/windows/out/record.mp4"
     game = "--fps", "20", "--seconds", "0.5", "--gamepad", "keys", "--", str(windows.PYTHON / "python.exe"), "-m", "pygame.examples.aliens"
     said = wine("sim.py", "play", *game)
-    assert re.search(r"^ +space +SOUTH", said, re.M)                # the person's window tells its keys; and it ended by itself
+    # the person's window tells its keys; and it ended by itself
+    assert re.search(r"^ +space +SOUTH", said, re.M)
     said = wine("sim.py", "record", "--player", "random", "--fresh", "--record", out, *game)
     tensors, info = artefact.read(out.replace(".mp4", ".actions.safetensors"), "nitrogen.actions/1")
     assert len(tensors["buttons"]) == int(re.match(r"(\d+) frames", said)[1]) and info["gamepad"] == "keys"
@@ -281,7 +293,8 @@ def test_on_linux_all_clocks_and_waits_are_one_time(prefix, tmp_path):
 @needs_hook
 @pytest.mark.slow
 def test_on_linux_a_windows_game_is_played_frame_by_frame(prefix):
-    """pygame's aliens.  Its Windows Python wants pipes for its input and output, hence the shell."""
+    """pygame's aliens.  Its Windows Python wants pipes for its input and output, hence the shell.
+    """
     command = ["sh", "-c", f"echo | wine {windows.PYTHON}/python.exe -m pygame.examples.aliens 2>&1 | cat"]
     with contextlib.closing(sim.GameEnv(command, fps=20, gamepad="keys", timeout=500)) as env:
         def played():
@@ -295,7 +308,8 @@ def test_on_linux_a_windows_game_is_played_frame_by_frame(prefix):
         assert seen == first                                                  # two runs: the same pictures, at the same times
         assert pictures[0].shape == (480, 640, 3) and env.clock.presented[0] == "sleep" and len({info["hash"] for info in seen}) > 20
         assert [info["frame"] for info in seen] == list(range(31))
-        assert np.abs(np.diff([info["time"] for info in seen]) - 0.025).max() < 0.002        # it runs at 40 fps
+        # it runs at 40 fps
+        assert np.abs(np.diff([info["time"] for info in seen]) - 0.025).max() < 0.002
         ground = [picture[400:] for picture in pictures]
         assert (ground[15] != ground[30]).any(-1).sum() > 1000                # the hero drives
         time.sleep(1)

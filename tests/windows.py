@@ -1,11 +1,13 @@
-"""What tests/test_windows.py needs: Wine with a prefix of its own, and in it a Windows Python with what sim.py imports.
+"""What tests/test_windows.py needs: Wine with a prefix of its own, and in it a Windows Python with
+what sim.py imports.
 
     apt install wine gcc-mingw-w64-x86-64 gcc-mingw-w64-i686 xvfb
     python tests/windows.py                                    fetches and assembles all in data/windows, once: a minute, 1.2 GB
 
-The Windows Python is made of the interpreter's DLLs in panda3d's wheel (python.org's build), the standard library of the Python that
-runs this (so their minor versions are the same), and a python.exe of six lines.  32-bit programs run where apt gives libwine:i386.
-Nothing of it is installed; the wheels are those of windows.txt, by their hashes.
+The Windows Python is made of the interpreter's DLLs in panda3d's wheel (python.org's build), the
+standard library of the Python that runs this (so their minor versions are the same), and a
+python.exe of six lines.  32-bit programs run where apt gives libwine:i386. Nothing of it is
+installed; the wheels are those of windows.txt, by their hashes.
 """
 
 import contextlib
@@ -101,13 +103,16 @@ def assemble_python():
     (HOME / "random.c").write_text(RANDOM)
     run("x86_64-w64-mingw32-gcc", "-shared", "-o", PYTHON / "bcryptprimitives.dll", HOME / "random.c", "-ladvapi32")
     exports = re.findall(r"\] (?:.* )?(_?Py\w+)$", run("x86_64-w64-mingw32-objdump", "-p", PYTHON / dll), re.M)
-    forwards = "".join(f"    {name} = {Path(dll).stem}.{name}\n" for name in exports)     # what extensions for any version link to
+    # what extensions for any version link to
+    forwards = "".join(f"    {name} = {Path(dll).stem}.{name}\n" for name in exports)
     (HOME / "python3.def").write_text(f"LIBRARY python3.dll\nEXPORTS\n{forwards}")
     run("x86_64-w64-mingw32-gcc", "-shared", "-nostdlib", "-o", PYTHON / "python3.dll", HOME / "python3.def")
 
 
 def fetch_win32():
-    """What a 32-bit program needs of Wine's 32-bit DLLs, in the prefix too: the 64-bit build runs such programs with them.  apt's own lists stay."""
+    """What a 32-bit program needs of Wine's 32-bit DLLs, in the prefix too: the 64-bit build runs
+    such programs with them.  apt's own lists stay.
+    """
     lists, unpacked, system = HOME / "apt", HOME / "unpacked", PREFIX / "drive_c" / "windows" / "syswow64"
     for folder in (lists / "partial", unpacked, WIN32 / "i386-windows", system):
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +125,8 @@ def fetch_win32():
         package, = HOME.glob("libwine_*i386.deb")
         run("sh", "-c", f"dpkg-deb --fsys-tarfile '{package}' | tar x -C '{unpacked}' --strip-components=5 --wildcards '*/i386-windows/*.dll'")
         package.unlink()
-        places = (unpacked / "i386-windows", Path("/usr/lib/x86_64-linux-gnu/wine/i386-windows"))       # there libwine's zlib1.dll for both
+        # there libwine's zlib1.dll for both
+        places = (unpacked / "i386-windows", Path("/usr/lib/x86_64-linux-gnu/wine/i386-windows"))
         todo, taken = ["kernel32.dll", "winmm.dll", "msvcrt.dll"], set()
         while todo:
             name = todo.pop().lower()

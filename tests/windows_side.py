@@ -73,7 +73,9 @@ def passed(out, call) -> list[float]:
 
 
 def resting(out) -> np.ndarray:
-    """What the clocks show to a victim that goes on without time: three equal rows, all of them new."""
+    """What the clocks show to a victim that goes on without time: three equal rows, all of them
+    new.
+    """
     count, end = len(out.rows()), time.perf_counter() + 30
     while time.perf_counter() < end:
         time.sleep(0.02)
@@ -96,7 +98,9 @@ def backward(out) -> list:
 
 
 def launch(victim):
-    """Born paused, ten steps, frozen, speeds, sixty steps; of a victim that goes on when time stands."""
+    """Born paused, ten steps, frozen, speeds, sixty steps; of a victim that goes on when time
+    stands.
+    """
     with started(victim, "wait", "2") as (clock, out):
         rests = [resting(out)]
         time.sleep(1)
@@ -115,7 +119,9 @@ def launch(victim):
 
 
 def sleeper(victim):
-    """Sleep in game time: 20 frames of 10 ms in 0.2 s; without the switch, or in a wait, a frozen game goes on with steps of 0."""
+    """Sleep in game time: 20 frames of 10 ms in 0.2 s; without the switch, or in a wait, a frozen
+    game goes on with steps of 0.
+    """
     found = {}
     for how, sleep in (("sleep", True), ("sleep", False), ("wait", True)):
         with started(victim, how, "10", sleep=sleep, pace=0.1) as (clock, out):
@@ -143,7 +149,9 @@ def million(victim):
 
 
 def attach(victim):
-    """By pid, frozen and stepped, undone; with another attachment after that; the bytes are as before, the victim lives."""
+    """By pid, frozen and stepped, undone; with another attachment after that; the bytes are as
+    before, the victim lives.
+    """
     with running(victim, "wait", "5") as (popen, out):
         with contextlib.closing(sim.Clock.attach(popen.pid)) as clock:
             frozen = passed(out, lambda: time.sleep(0.5))
@@ -157,7 +165,8 @@ def attach(victim):
         before = len(out.rows())
         time.sleep(0.5)
         running_frames, name = len(out.rows()) - before, os.path.basename(victim)
-        with contextlib.closing(sim.Clock.attach(name)) as clock:                     # ahead of real time, so that the stub stays
+        # ahead of real time, so that the stub stays
+        with contextlib.closing(sim.Clock.attach(name)) as clock:
             clock.pace = 100
             ahead = passed(out, lambda: clock.step(5))
         out.wait(len(out.rows()) + 5)
@@ -203,7 +212,8 @@ def faults(victim):
         winmm = process.exports(modules["winmm.dll"][0])["timeGetTime"]
         kept = process.read(winmm, 14)
         process.suspend()
-        process.write_code(winmm, b"\xff\x25\0\0\0\0" + process.allocate(4096).to_bytes(8, "little"))       # as an overlay would
+        # as an overlay would
+        process.write_code(winmm, b"\xff\x25\0\0\0\0" + process.allocate(4096).to_bytes(8, "little"))
         say("replaced", lambda: sim.Clock.attach(popen.pid))
         process.write_code(winmm, kept)
         process.resume()
@@ -237,7 +247,9 @@ def faults(victim):
 
 
 def official(victim, injector, dll):
-    """The DLL of the official release and ours on the same victim: ms that each clock shows in a second of speed 0, 4 and 1."""
+    """The DLL of the official release and ours on the same victim: ms that each clock shows in a
+    second of speed 0, 4 and 1.
+    """
     import ctypes
     found = {}
     with running(victim, "wait", "2") as (popen, out):
@@ -254,7 +266,8 @@ def official(victim, injector, dll):
 
 def over_a_second(out, change) -> dict:
     change()
-    out.wait(len(out.rows()) + 3)                   # a row that was begun before the change, perhaps half printed, says nothing about it
+    # a row that was begun before the change, perhaps half printed, says nothing about it
+    out.wait(len(out.rows()) + 3)
     first, begin = out.rows()[-1], time.perf_counter()
     time.sleep(1)
     last, seconds = out.rows()[-1], time.perf_counter() - begin
@@ -262,7 +275,9 @@ def over_a_second(out, change) -> dict:
 
 
 def at_rest(env) -> np.ndarray:
-    """The picture once it is the same for 3 s: Wine shows the last one up to a second late, and later on a busy machine."""
+    """The picture once it is the same for 3 s: Wine shows the last one up to a second late, and
+    later on a busy machine.
+    """
     picture, since = env.render(), time.perf_counter()
     while time.perf_counter() - since < 3:
         time.sleep(0.1)
@@ -273,7 +288,9 @@ def at_rest(env) -> np.ndarray:
 
 
 def aliens(out):
-    """pygame's example game as it is: frozen, stepped, played by keys; pictures into the folder `out`."""
+    """pygame's example game as it is: frozen, stepped, played by keys; pictures into the folder
+    `out`.
+    """
     import cv2
     command = [sys.executable, "-m", "pygame.examples.aliens"]
     neutral = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
@@ -290,7 +307,8 @@ def aliens(out):
             observation, _, terminated, _, info = env.step(right)
         pictures.append(env.render())
         hwnd, x, y, width, height = env.stage.display.windows()[0]
-        sim.windows("SetWindowPos", hwnd, 0, 37, 53, 0, 0, 0x4015)              # moved when it next looks, neither resized nor raised
+        # moved when it next looks, neither resized nor raised
+        sim.windows("SetWindowPos", hwnd, 0, 37, 53, 0, 0, 0x4015)
         env.step(neutral)
         place = env.stage.display.windows()[0][1:]
         pictures.append(env.render())
@@ -305,7 +323,9 @@ def aliens(out):
 
 
 def by_title():
-    """A running game that is found by its window's title alone: its client area, and how much of the picture is its own."""
+    """A running game that is found by its window's title alone: its client area, and how much of
+    the picture is its own.
+    """
     code = ("import pygame; pygame.display.init(); screen = pygame.display.set_mode((320, 240)); pygame.display.set_caption('Red Game 7')\n"
             "clock = pygame.time.Clock()\nwhile True: pygame.event.get(); screen.fill((255, 0, 0)); pygame.display.flip(); clock.tick(50)")
     with subprocess.Popen([sys.executable, "-c", code]) as game:
