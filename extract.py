@@ -47,17 +47,17 @@ from tqdm import tqdm
 from templates import library, pads, render, scenes, xfeat
 from templates.pads import FAMILIES
 
-MIN_INLIERS = 20        # paper 2.1
-FRAMES = 25             # paper 2.1
-WORK_WIDTH = 1280       # CHOICE: wider frames are searched at this width, and refined at their own
-GROUNDS = (60, 150)     # CHOICE: grays behind the templates when their descriptors are taken
-SCALES = (1.0, 0.5)     # CHOICE: of the templates then; SIFT bridges what lies between
-WIDTHS = (0.08, 0.9)    # CHOICE: of an overlay, in widths of the frame
-PROBES = 5              # cells of the index that a search looks into
-ALIKE = {"sift": 0.88, "xfeat": 0.8}        # CHOICE: cosine of descriptors that may show the same thing
-MOST = 1000             # CHOICE: keypoints of one picture of a template
-INDICES = 8             # CHOICE: kept in data/index, and in data/descriptors, those used last
-MIN_VOTES = 5           # CHOICE: matches that make a candidate; it must still be verified
+MIN_INLIERS = 20  # paper 2.1
+FRAMES = 25  # paper 2.1
+WORK_WIDTH = 1280  # CHOICE: wider frames are searched at this width, and refined at their own
+GROUNDS = (60, 150)  # CHOICE: grays behind the templates when their descriptors are taken
+SCALES = (1.0, 0.5)  # CHOICE: of the templates then; SIFT bridges what lies between
+WIDTHS = (0.08, 0.9)  # CHOICE: of an overlay, in widths of the frame
+PROBES = 5  # cells of the index that a search looks into
+ALIKE = {"sift": 0.88, "xfeat": 0.8}  # CHOICE: cosine of descriptors that may show the same thing
+MOST = 1000  # CHOICE: keypoints of one picture of a template
+INDICES = 8  # CHOICE: kept in data/index, and in data/descriptors, those used last
+MIN_VOTES = 5  # CHOICE: matches that make a candidate; it must still be verified
 # CHOICE: a place is accepted from inliers x likeness^2 = this x the paper's bar of inliers
 # (docs/results.md: a table)
 SURE = 0.15
@@ -66,28 +66,28 @@ SURE = 0.15
 HOPE = 0.25
 # CHOICE: px: side of a square as large as a swept template; of the largest picture, the longer
 SWEPT = (110, 900)
-STEP = 1.07             # CHOICE: from the width of that picture to the next
-FAINT = 2.0             # CHOICE: gray levels a px: an edge of this slope counts half
+STEP = 1.07  # CHOICE: from the width of that picture to the next
+FAINT = 2.0  # CHOICE: gray levels a px: an edge of this slope counts half
 # CHOICE: likeness below which no number of inliers is enough: of 52 pictures turned by 90 degrees
 # with a built-in overlay four were accepted, with 25 to 46 inliers of likeness 0.27 to 0.39
 LIKE = 0.45
 # CHOICE: agreement of edges x likeness^8 x likeness of what it adds, from which a swept template is
 # there
 AGREED = 0.001
-THERE = 0.4             # CHOICE: a frame shows the overlay from this share of the better frames' likeness
-MIN_STRETCH = 4         # CHOICE: sampled frames that an overlay stays at one place, at least
+THERE = 0.4  # CHOICE: a frame shows the overlay from this share of the better frames' likeness
+MIN_STRETCH = 4  # CHOICE: sampled frames that an overlay stays at one place, at least
 
 
 @dataclass(frozen=True)
 class Config(Many):
     # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
     videos: tuple[str, ...] = ()
-    out: str = "data/labels"                # folder of the *.overlay.safetensors
-    sheet: bool = False                     # also write DIR/<stem>.overlay.png to look at
-    min_inliers: int = MIN_INLIERS          # matches that agree on the place (paper 2.1: 20)
-    frames: int = FRAMES                    # frames sampled over the video (paper 2.1: 25)
-    templates: str = ""                     # folder of your own skins (OBS input-overlay presets): they come first
-    xfeat: str = xfeat.XFEAT_WEIGHTS              # weights of XFeat: ours, or the official xfeat.pt
+    out: str = "data/labels"  # folder of the *.overlay.safetensors
+    sheet: bool = False  # also write DIR/<stem>.overlay.png to look at
+    min_inliers: int = MIN_INLIERS  # matches that agree on the place (paper 2.1: 20)
+    frames: int = FRAMES  # frames sampled over the video (paper 2.1: 25)
+    templates: str = ""  # folder of your own skins (OBS input-overlay presets): they come first
+    xfeat: str = xfeat.XFEAT_WEIGHTS  # weights of XFeat: ours, or the official xfeat.pt
 
 
 # ---- XFeat: learned features (arXiv 2404.19174) --------------------------------------------------
@@ -105,7 +105,7 @@ def posed(template, width: float, ground=110):
     return picture, np.array([[scale, 0, rim], [0, scale, rim]])
 
 
-# ---- localization (paper 2.1): frames, their median, SIFT; the best verified template, registered 
+# ---- localization (paper 2.1): frames, their median, SIFT; the best verified template, registered
 # DEVIATION: the paper matches single frames with template after template and fits affines.  The
 # overlay stands still and the game does not, so the temporal median of the frames shows it best;
 # and each SIFT match already says how large and where the template would be, so all templates are
@@ -123,14 +123,17 @@ def middle(images):
     # a white one makes an even number odd
     odd = [*images, *[np.full_like(result, 255)] * (1 - len(images) % 2)]
     for y in range(0, len(result), 8):
-        rows = [image[y:y + 8] for image in odd]
+        rows = [image[y : y + 8] for image in odd]
         kept, rest = rows[:n], rows[n:]
         while len(kept) > 1:
             # the greatest goes to the end, then the least to the front
             for i in [*range(len(kept) - 1), *range(len(kept) - 3, -1, -1)]:
-                kept[i], kept[i + 1] = np.minimum(kept[i], kept[i + 1]), np.maximum(kept[i], kept[i + 1])
+                kept[i], kept[i + 1] = (
+                    np.minimum(kept[i], kept[i + 1]),
+                    np.maximum(kept[i], kept[i + 1]),
+                )
             kept, rest = kept[1:-1] + rest[:1], rest[1:]
-        result[y:y + 8] = kept[0]
+        result[y : y + 8] = kept[0]
     return result
 
 
@@ -138,10 +141,14 @@ def sift(rgb):
     """SIFT of an RGB image: (x, y, size in px, angle in degrees) float32 [n, 4]; descriptors uint8
     [n, 128].
     """
-    found, descriptors = cv2.SIFT_create(8000, contrastThreshold=0.02).detectAndCompute(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None)
+    found, descriptors = cv2.SIFT_create(8000, contrastThreshold=0.02).detectAndCompute(
+        cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None
+    )
     if not found:
         return np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8)
-    return np.array([(k.pt[0] + 0.5, k.pt[1] + 0.5, k.size, k.angle) for k in found], np.float32), descriptors.astype(np.uint8)
+    return np.array(
+        [(k.pt[0] + 0.5, k.pt[1] + 0.5, k.size, k.angle) for k in found], np.float32
+    ), descriptors.astype(np.uint8)
 
 
 def root(descriptors):
@@ -163,7 +170,9 @@ def learned(rgb, weights: str):
     angles: 1 px and 0 degrees.
     """
     points, descriptors = xfeat.detect(rgb, xfeat.xfeat(weights))
-    return np.column_stack([points, np.ones(len(points)), np.zeros(len(points))]).astype(np.float32), descriptors
+    return np.column_stack([points, np.ones(len(points)), np.zeros(len(points))]).astype(
+        np.float32
+    ), descriptors
 
 
 def detectors(weights: str) -> dict:
@@ -176,7 +185,11 @@ def poses(template, detector: str):
     """
     if detector == "xfeat":
         return [posed(template, width) for width in xfeat.XFEAT_WIDTHS]
-    return [(render.idle(template, ground, scale), np.array([[scale, 0, 0], [0, scale, 0]])) for ground in GROUNDS for scale in SCALES]
+    return [
+        (render.idle(template, ground, scale), np.array([[scale, 0, 0], [0, scale, 0]]))
+        for ground in GROUNDS
+        for scale in SCALES
+    ]
 
 
 def described(pool: library.Pool, names: list, detector: str, weights: str) -> dict:
@@ -189,18 +202,37 @@ def described(pool: library.Pool, names: list, detector: str, weights: str) -> d
         template, found = pool[name], []
         for picture, affine in poses(template, detector):
             points, descriptors = find(picture)
-            found.append((((points - (*affine[:, 2], 0, 0)) / (*[affine[0, 0]] * 3, 1))[:MOST].astype(np.float32), descriptors[:MOST]))
+            found.append(
+                (
+                    ((points - (*affine[:, 2], 0, 0)) / (*[affine[0, 0]] * 3, 1))[:MOST].astype(
+                        np.float32
+                    ),
+                    descriptors[:MOST],
+                )
+            )
         return template.size, *map(np.concatenate, zip(*found))
 
     # In threads it is 1.3 to 1.5 times as fast on two cores: OpenCV runs beside Python, in which
     # templates are drawn.  PyTorch uses all cores by itself.
     threads = concurrent.futures.ThreadPoolExecutor(os.cpu_count() if detector == "sift" else 1)
     try:
-        sizes, points, descriptors = zip(*tqdm(threads.map(one, names), "templates described, once", len(names), leave=False, mininterval=2))
+        sizes, points, descriptors = zip(
+            *tqdm(
+                threads.map(one, names),
+                "templates described, once",
+                len(names),
+                leave=False,
+                mininterval=2,
+            )
+        )
     finally:
-        threads.shutdown(cancel_futures=True)                      # Ctrl-C: what has not begun does not begin
-    return {"points": np.concatenate(points), "descriptors": np.concatenate(descriptors), "sizes": np.array(sizes, np.float32),
-            "owner": np.repeat(np.arange(len(names), dtype=np.int32), list(map(len, points)))}
+        threads.shutdown(cancel_futures=True)  # Ctrl-C: what has not begun does not begin
+    return {
+        "points": np.concatenate(points),
+        "descriptors": np.concatenate(descriptors),
+        "sizes": np.array(sizes, np.float32),
+        "owner": np.repeat(np.arange(len(names), dtype=np.int32), list(map(len, points))),
+    }
 
 
 def kept(folder: str, digest: str, make, **facts) -> dict:
@@ -208,16 +240,18 @@ def kept(folder: str, digest: str, make, **facts) -> dict:
     there, the ones used last stay.
     """
     path, form = ROOT / "data" / folder / f"{digest}.safetensors", f"nitrogen.{folder}/1"
-    with contextlib.suppress(SystemExit):                          # not there, or broken: made anew
+    with contextlib.suppress(SystemExit):  # not there, or broken: made anew
         tensors = artefact.read(path, form)[0]
         with contextlib.suppress(OSError):
-            os.utime(path)                                         # it is in use
+            os.utime(path)  # it is in use
         return tensors
     tensors = make()
     # a folder that cannot be written costs time, nothing else
     with contextlib.suppress(OSError, SystemExit):
         artefact.write(path, tensors, form, **facts)
-        for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-INDICES]:
+        for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[
+            :-INDICES
+        ]:
             old.unlink(missing_ok=True)
     return tensors
 
@@ -240,8 +274,14 @@ def index(pool: library.Pool, detector: str, weights: str):
     # all that the descriptors follow from
     drawing = "".join(map(inspect.getsource, (pads, render, sift, root, learned, poses, described)))
     drawing += repr((GROUNDS, SCALES, MOST, xfeat.XFEAT_WIDTHS))
-    network = b"".join(v.numpy().tobytes() for v in xfeat.xfeat(weights).values()) if detector == "xfeat" else b""
-    digest = lambda names, more=b"": hashlib.sha256((drawing + repr((detector, names))).encode() + network + more).hexdigest()[:16]   # noqa: E731
+    network = (
+        b"".join(v.numpy().tobytes() for v in xfeat.xfeat(weights).values())
+        if detector == "xfeat"
+        else b""
+    )
+    digest = lambda names, more=b"": hashlib.sha256(
+        (drawing + repr((detector, names))).encode() + network + more
+    ).hexdigest()[:16]  # noqa: E731
     own, names = list(pool.own), [name for name in pool if name not in pool.own]
 
     def builtin_ones():
@@ -251,18 +291,42 @@ def index(pool: library.Pool, detector: str, weights: str):
         # A person adds or changes own templates and tries again: the built-in ones are not
         # described anew then.  XFeat's descriptors would take four times the room, and are asked
         # for only where SIFT shows nothing.
-        parts = [kept("descriptors", digest(names), builtin_ones, templates=names) if detector == "sift" else builtin_ones()]
+        parts = [
+            kept("descriptors", digest(names), builtin_ones, templates=names)
+            if detector == "sift"
+            else builtin_ones()
+        ]
         if own:
-            parts = [described(pool, own, detector, weights), {**parts[0], "owner": parts[0]["owner"] + len(own)}]
-        points, descriptors, owner, sizes = (np.concatenate([part[key] for part in parts]) for key in ("points", "descriptors", "owner", "sizes"))
+            parts = [
+                described(pool, own, detector, weights),
+                {**parts[0], "owner": parts[0]["owner"] + len(own)},
+            ]
+        points, descriptors, owner, sizes = (
+            np.concatenate([part[key] for part in parts])
+            for key in ("points", "descriptors", "owner", "sizes")
+        )
         descriptors = root(descriptors) if detector == "sift" else descriptors
-        centers = descriptors[np.random.default_rng(0).permutation(len(points))[:max(1, min(len(points) // 128, 8192))]]
-        cell = np.concatenate([(descriptors[i:i + 8192] @ centers.T).argmax(1) for i in range(0, len(points), 8192)])
+        centers = descriptors[
+            np.random.default_rng(0).permutation(len(points))[
+                : max(1, min(len(points) // 128, 8192))
+            ]
+        ]
+        cell = np.concatenate(
+            [(descriptors[i : i + 8192] @ centers.T).argmax(1) for i in range(0, len(points), 8192)]
+        )
         order = np.argsort(cell, kind="stable")
-        return {"points": points[order], "descriptors": (descriptors[order] * 254).clip(-127, 127).astype(np.int8), "owner": owner[order],
-                "centers": centers, "start": np.searchsorted(cell[order], np.arange(len(centers) + 1)), "sizes": sizes}
+        return {
+            "points": points[order],
+            "descriptors": (descriptors[order] * 254).clip(-127, 127).astype(np.int8),
+            "owner": owner[order],
+            "centers": centers,
+            "start": np.searchsorted(cell[order], np.arange(len(centers) + 1)),
+            "sizes": sizes,
+        }
 
-    skins = b"".join(t.atlas.tobytes() + repr((t.size, t.elements)).encode() for t in pool.own.values())
+    skins = b"".join(
+        t.atlas.tobytes() + repr((t.size, t.elements)).encode() for t in pool.own.values()
+    )
     return kept("index", digest(list(pool), skins), make, templates=list(pool))
 
 
@@ -271,15 +335,30 @@ def match(descriptors, bank, least: float):
     there, row in the bank), int [m] each.
     """
     import torch
+
     probes = min(PROBES, len(bank["centers"]))
-    cell = torch.topk(torch.from_numpy(descriptors @ bank["centers"].T), probes, sorted=False)[1].numpy().ravel()
+    cell = (
+        torch.topk(torch.from_numpy(descriptors @ bank["centers"].T), probes, sorted=False)[1]
+        .numpy()
+        .ravel()
+    )
     order = np.argsort(cell, kind="stable")
-    row, edges, pairs = (np.arange(len(cell)) // probes)[order], np.searchsorted(cell[order], np.arange(len(bank["centers"]) + 1)), []
+    row, edges, pairs = (
+        (np.arange(len(cell)) // probes)[order],
+        np.searchsorted(cell[order], np.arange(len(bank["centers"]) + 1)),
+        [],
+    )
     for c in np.unique(cell):
-        here, there = row[edges[c]:edges[c + 1]], slice(bank["start"][c], bank["start"][c + 1])
-        a, b = np.nonzero(descriptors[here] @ bank["descriptors"][there].astype(np.float32).T > least * 254)
+        here, there = row[edges[c] : edges[c + 1]], slice(bank["start"][c], bank["start"][c + 1])
+        a, b = np.nonzero(
+            descriptors[here] @ bank["descriptors"][there].astype(np.float32).T > least * 254
+        )
         pairs.append((here[a], b + there.start))
-    return tuple(np.concatenate(column) for column in zip(*pairs)) if pairs else (np.zeros(0, int), np.zeros(0, int))
+    return (
+        tuple(np.concatenate(column) for column in zip(*pairs))
+        if pairs
+        else (np.zeros(0, int), np.zeros(0, int))
+    )
 
 
 def vote(points, pairs, bank, frame_w, keep=12):
@@ -292,7 +371,10 @@ def vote(points, pairs, bank, frame_w, keep=12):
     """
     a, b = pairs
     owner, scale = bank["owner"][b], points[a, 2] / bank["points"][b, 2]
-    width, turn = scale * bank["sizes"][owner, 0] / frame_w, (points[a, 3] - bank["points"][b, 3] + 180) % 360 - 180
+    width, turn = (
+        scale * bank["sizes"][owner, 0] / frame_w,
+        (points[a, 3] - bank["points"][b, 3] + 180) % 360 - 180,
+    )
     ok = (np.abs(turn) < 25) & (width > 0.7 * WIDTHS[0]) & (width < 1.4 * WIDTHS[1])
     a, b, owner, scale = a[ok], b[ok], owner[ok], scale[ok]
     centre = points[a, :2] + scale[:, None] * (bank["sizes"][owner] / 2 - bank["points"][b, :2])
@@ -305,7 +387,11 @@ def vote(points, pairs, bank, frame_w, keep=12):
         # a keypoint has one vote in a bin
         _, one = np.unique(key * len(points) + a, return_index=True)
         _, which, count = np.unique(key[one], return_inverse=True, return_counts=True)
-        bins += [(int(count[k]), one[which == k]) for k in np.argsort(-count, kind="stable")[:4 * keep] if count[k] >= MIN_VOTES]
+        bins += [
+            (int(count[k]), one[which == k])
+            for k in np.argsort(-count, kind="stable")[: 4 * keep]
+            if count[k] >= MIN_VOTES
+        ]
     found = {}
     for votes, rows in sorted(bins, key=lambda v: -v[0]):
         number = int(owner[rows[0]])
@@ -314,7 +400,9 @@ def vote(points, pairs, bank, frame_w, keep=12):
             i, j = np.triu_indices(min(len(rows), 80), 1)
             far = np.linalg.norm(source[i] - source[j], axis=1)
             if (far > 20).sum() >= 3:
-                size = np.median((np.linalg.norm(target[i] - target[j], axis=1) / far.clip(1))[far > 20])
+                size = np.median(
+                    (np.linalg.norm(target[i] - target[j], axis=1) / far.clip(1))[far > 20]
+                )
                 x, y = np.median(target - size * source, axis=0)
                 if WIDTHS[0] < size * bank["sizes"][number, 0] / frame_w < WIDTHS[1]:
                     found[number] = votes, number, np.array([[size, 0, x], [0, size, y]])
@@ -325,7 +413,12 @@ def count_inliers(points, pairs, bank, number: int, affine, tolerance=3.0) -> in
     """Keypoints that a template's own ones fall on, within `tolerance` px."""
     mine = bank["owner"][pairs[1]] == number
     a, b = pairs[0][mine], pairs[1][mine]
-    near = np.linalg.norm(bank["points"][b, :2] * np.diag(affine[:, :2]) + affine[:, 2] - points[a, :2], axis=1) < tolerance
+    near = (
+        np.linalg.norm(
+            bank["points"][b, :2] * np.diag(affine[:, :2]) + affine[:, 2] - points[a, :2], axis=1
+        )
+        < tolerance
+    )
     return len(np.unique(a[near]))
 
 
@@ -350,14 +443,14 @@ def refine(image, template, affine, widest=1000, steps=25):
     scale = min(max(32, round(w * a[0, 0])), widest) / w
     drawn = render.draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32)
     rows, cols = drawn.shape[:2]
-    size = cols / scale, rows / scale                       # what the drawn pixels cover, canvas px
+    size = cols / scale, rows / scale  # what the drawn pixels cover, canvas px
     near = cv2.dilate(drawn[..., 3], np.ones((5, 5))) / 255
-    on = np.flatnonzero(near > 0.3)                         # the overlay's pixels and a rim around them
+    on = np.flatnonzero(near > 0.3)  # the overlay's pixels and a rim around them
     v, u = (np.repeat((m + 0.5).astype(np.float32) / scale, 3) for m in np.divmod(on, cols))
     robust = weight = np.repeat(near.ravel()[on], 3)
     # a row per unknown: scale and shift in x, in y, gain, bias
     system = -np.ones((6, 3 * len(on)), np.float32)
-    there = lambda picture: picture.reshape(-1, 3)[on].ravel()                          # noqa: E731
+    there = lambda picture: picture.reshape(-1, 3)[on].ravel()  # noqa: E731
     for step in range(steps):
         seen = render.crop(image, a, size, cols, rows).astype(np.float32)
         if step == 0:
@@ -373,10 +466,14 @@ def refine(image, template, affine, widest=1000, steps=25):
         d = np.linalg.lstsq(weighted @ system.T, -weighted @ seen, rcond=None)[0]
         residual = seen + d.astype(np.float32) @ system
         # a fifth says it as well
-        robust = weight / (1 + (residual / (1.5 * np.median(np.abs(residual[::5])) + 1e-3))**2)
+        robust = weight / (1 + (residual / (1.5 * np.median(np.abs(residual[::5])) + 1e-3)) ** 2)
         a += np.array([[d[0], 0, d[1]], [0, d[2], d[3]]])
-        if not np.isfinite(a).all() or np.abs((a - start) @ (w, h, 1)).max() > 0.1 * w * start[0, 0] or min(a[0, 0], a[1, 1]) < 0.05:
-            return start, 0.0                               # ran away: nothing to register on
+        if (
+            not np.isfinite(a).all()
+            or np.abs((a - start) @ (w, h, 1)).max() > 0.1 * w * start[0, 0]
+            or min(a[0, 0], a[1, 1]) < 0.05
+        ):
+            return start, 0.0  # ran away: nothing to register on
         if np.abs(d[:4] * (w, 1, h, 1)).max() < 0.01:
             break
     # a frame of one colour shows nothing
@@ -395,7 +492,11 @@ def confirmed(image, template, affine, widest=400, whole=False, without=0):
     scale = min(max(32, round(template.size[0] * affine[0, 0])), widest) / template.size[0]
     drawn = render.draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32)
     rows, cols = drawn.shape[:2]
-    seen, likes, share = render.crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32), [], 1.0
+    seen, likes, share = (
+        render.crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32),
+        [],
+        1.0,
+    )
     model = render.expected(seen, drawn, without=without)
     if without:
         # over black and over white, at half opacity
@@ -404,7 +505,10 @@ def confirmed(image, template, affine, widest=400, whole=False, without=0):
     seen = render.band(seen) - without * (render.expected(seen, drawn) - model)
     for e in template.elements:
         (x, y), (w, h), r = e.pos, e.mapping[2:], e.radius * whole
-        part = tuple(slice(max(0, int((a - r) * scale)), math.ceil((a + n + r) * scale)) for a, n in ((y, h), (x, w)))
+        part = tuple(
+            slice(max(0, int((a - r) * scale)), math.ceil((a + n + r) * scale))
+            for a, n in ((y, h), (x, w))
+        )
         a, b = seen[part].ravel(), model[part].ravel()
         if (whole or e.kind != "texture") and a.size and a.std() > 0 and b.std() > 0:
             # 0.5: of noise
@@ -414,13 +518,14 @@ def confirmed(image, template, affine, widest=400, whole=False, without=0):
 
 class Found(typing.NamedTuple):
     """A template, registered on a picture."""
+
     # inliers x likeness^2, in units of the paper's bar; `swept`: see there.  It is there from SURE
     # on
     score: float = 0.0
     inliers: int = 0
-    likeness: float = 0.0       # -1..1
-    template: str = ""          # "": nothing fits anywhere
-    affine: typing.Any = None   # float64 [2, 3], template px -> picture px
+    likeness: float = 0.0  # -1..1
+    template: str = ""  # "": nothing fits anywhere
+    affine: typing.Any = None  # float64 [2, 3], template px -> picture px
 
 
 def search(image, pool, cfg: Config) -> Found:
@@ -432,12 +537,23 @@ def search(image, pool, cfg: Config) -> Found:
     """
     names, best = list(pool), Found()
     for detector, describe in detectors(cfg.xfeat).items():
-        bank, candidates, (points, descriptors) = bank_of(pool, detector, cfg.xfeat), [], describe(image)
+        bank, candidates, (points, descriptors) = (
+            bank_of(pool, detector, cfg.xfeat),
+            [],
+            describe(image),
+        )
         pairs = match(descriptors, bank, ALIKE[detector])
         for _, number, affine in vote(points, pairs, bank, image.shape[1]):
             if count_inliers(points, pairs, bank, number, affine, 8.0) >= MIN_VOTES:
                 affine, like = refine(image, pool[names[number]], affine, widest=160, steps=10)
-                candidates.append((count_inliers(points, pairs, bank, number, affine) * max(like, 0)**2, number, affine, like))
+                candidates.append(
+                    (
+                        count_inliers(points, pairs, bank, number, affine) * max(like, 0) ** 2,
+                        number,
+                        affine,
+                        like,
+                    )
+                )
         for value, number, affine, like in sorted(candidates, key=lambda f: -f[0])[:3]:
             # else it can only be the nearest place, as it is
             if value >= HOPE * SURE * cfg.min_inliers:
@@ -445,9 +561,11 @@ def search(image, pool, cfg: Config) -> Found:
                 like = min(like, confirmed(image, pool[names[number]], affine))
             inliers = count_inliers(points, pairs, bank, number, affine)
             if plausible(affine, pool[names[number]].size, *image.shape[1::-1]):
-                score = inliers * max(like, 0)**2 / cfg.min_inliers
+                score = inliers * max(like, 0) ** 2 / cfg.min_inliers
                 score = score if like >= LIKE else min(score, HOPE * SURE)
-                best = max(best, Found(score, inliers, like, names[number], affine), key=lambda f: f.score)
+                best = max(
+                    best, Found(score, inliers, like, names[number], affine), key=lambda f: f.score
+                )
         if best.score >= SURE:
             break
     return best
@@ -455,6 +573,7 @@ def search(image, pool, cfg: Config) -> Found:
 
 # Skins with few features: a d-pad alone, thin lines.  They are yours and few, so each is laid on
 # the picture everywhere.
+
 
 def edges(pictures):
     """Where pictures of one size have edges and which way these run: float32 [h, w, 2], vectors at
@@ -466,7 +585,9 @@ def edges(pictures):
     along, across, strength = 0, 0, FAINT**2
     for picture in pictures:
         soft = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.8)
-        x, y = (np.atleast_3d(cv2.Sobel(soft, cv2.CV_32F, *d, scale=0.125)) for d in ((1, 0), (0, 1)))
+        x, y = (
+            np.atleast_3d(cv2.Sobel(soft, cv2.CV_32F, *d, scale=0.125)) for d in ((1, 0), (0, 1))
+        )
         along, across = along + (x * x - y * y).sum(2), across + 2 * (x * y).sum(2)
         strength = strength + (x * x + y * y).sum(2)
     return cv2.merge([along / strength, across / strength])
@@ -475,7 +596,9 @@ def edges(pictures):
 def spectrum(field, w: int, h: int):
     """Fourier transform of what `edges` gives, as complex numbers, on a sheet of at least w x h."""
     w, h = cv2.getOptimalDFTSize(w), cv2.getOptimalDFTSize(h)
-    sheet = cv2.copyMakeBorder(field, 0, h - field.shape[0], 0, w - field.shape[1], cv2.BORDER_CONSTANT)
+    sheet = cv2.copyMakeBorder(
+        field, 0, h - field.shape[0], 0, w - field.shape[1], cv2.BORDER_CONSTANT
+    )
     return cv2.dft(sheet, flags=cv2.DFT_COMPLEX_OUTPUT, nonzeroRows=field.shape[0])
 
 
@@ -492,7 +615,9 @@ def layers(median, frames):
     spread = np.std([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in small], axis=0, dtype=np.float32)
     for k in range(int(math.log(widest / SWEPT[0], STEP))):
         w, h = (round(v / STEP**k) for v in size)
-        still, moving = (edges([cv2.resize(p, (w, h), interpolation=cv2.INTER_AREA)]) for p in (median, spread))
+        still, moving = (
+            edges([cv2.resize(p, (w, h), interpolation=cv2.INTER_AREA)]) for p in (median, spread)
+        )
         out.append((w, h, spectrum((still + moving) / 2, w, h)))
     return out
 
@@ -506,20 +631,34 @@ def sweep(layers, template, frame_w: int, keep=2):
     (w, h), rim, found, best = template.size, 3, [], []
     scale = SWEPT[0] * min(math.sqrt(w / h), 1.8) / w
     margin = (rim, rim), (rim, rim), (0, 0)
-    mine = edges([np.pad(render.idle(template, g, scale), margin, constant_values=g) for g in (40, 215)])
+    mine = edges(
+        [np.pad(render.idle(template, g, scale), margin, constant_values=g) for g in (40, 215)]
+    )
     (rows, cols), weight = mine.shape[:2], np.hypot(*np.moveaxis(mine, 2, 0)).sum()
     for across, down, seen in layers:
-        if rows <= down and cols <= across and weight > 1:             # a skin may be nothing at rest
+        if rows <= down and cols <= across and weight > 1:  # a skin may be nothing at rest
             both = cv2.mulSpectrums(seen, spectrum(mine, across, down), 0, conjB=True)
-            agree = cv2.dft(both, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)[:down - rows + 1, :across - cols + 1, 0] / weight
+            agree = (
+                cv2.dft(both, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)[
+                    : down - rows + 1, : across - cols + 1, 0
+                ]
+                / weight
+            )
             for _ in range(keep):
                 _, value, _, (x, y) = cv2.minMaxLoc(agree)
                 k, r = frame_w / across, max(2, cols // 12)
-                found.append((value, np.array([[scale * k, 0, (x + rim) * k], [0, scale * k, (y + rim) * k]])))
-                agree[max(0, y - r):y + r + 1, max(0, x - r):x + r + 1] = -1
+                found.append(
+                    (
+                        value,
+                        np.array([[scale * k, 0, (x + rim) * k], [0, scale * k, (y + rim) * k]]),
+                    )
+                )
+                agree[max(0, y - r) : y + r + 1, max(0, x - r) : x + r + 1] = -1
     for value, a in sorted(found, key=lambda f: -f[0]):
         # a corner is elsewhere
-        far = [np.abs((a - b) @ [[w, 0], [h, 0], [1, 1]]).max() > 0.1 * w * a[0, 0] for _, b in best]
+        far = [
+            np.abs((a - b) @ [[w, 0], [h, 0], [1, 1]]).max() > 0.1 * w * a[0, 0] for _, b in best
+        ]
         if all(far) and len(best) < keep:
             best.append((value, a))
     return best
@@ -543,10 +682,18 @@ def swept(frames, median, pool, names) -> Found:
         parts, adds = (confirmed(median, pool[name], affine, whole=True, without=k) for k in (0, 1))
         like = min(like, parts)
         if plausible(affine, pool[name].size, *median.shape[1::-1]):
-            found.append(Found(SURE * agree * max(like, 0)**8 * max(adds, 0) / AGREED, 0, like, name, affine))
+            found.append(
+                Found(
+                    SURE * agree * max(like, 0) ** 8 * max(adds, 0) / AGREED, 0, like, name, affine
+                )
+            )
     there = [f for f in found if f.score >= SURE]
     side = lambda f: math.sqrt(math.prod(pool[f.template].size) * f.affine[0, 0] * f.affine[1, 1])
-    return max(there, key=lambda f: f.likeness * side(f)) if there else max(found, key=lambda f: f.score)
+    return (
+        max(there, key=lambda f: f.likeness * side(f))
+        if there
+        else max(found, key=lambda f: f.score)
+    )
 
 
 def likeness(frames, template, affine):
@@ -559,7 +706,10 @@ def shown(frames, template, affine):
     together, against the better half.
     """
     like = likeness(frames, template, affine)
-    return np.convolve(np.pad(like, 1, mode="edge"), np.ones(3) / 3, "valid") > THERE * np.sort(like)[len(like) // 2:].mean()
+    return (
+        np.convolve(np.pad(like, 1, mode="edge"), np.ones(3) / 3, "valid")
+        > THERE * np.sort(like)[len(like) // 2 :].mean()
+    )
 
 
 def runs(values):
@@ -584,13 +734,19 @@ def places(frames, pool, cfg: Config):
         some = [frames[i] for i in rows]
         median = middle(some)
         result = search(median, pool, cfg)
-        names = [n for n in (pool.own if len(rows) == len(frames) else [best.template] if affines else []) if n in pool.own]
+        names = [
+            n
+            for n in (pool.own if len(rows) == len(frames) else [best.template] if affines else [])
+            if n in pool.own
+        ]
         if names and result.score < SURE:
             result = max(result, swept(some, median, pool, names), key=lambda f: f.score)
         if result.score < SURE:
             if len(rows) == len(frames):
                 best, thirds = result, len(rows) // 3
-                todo = [range(k * thirds, (k + 1) * thirds) for k in range(3) if thirds >= MIN_STRETCH]
+                todo = [
+                    range(k * thirds, (k + 1) * thirds) for k in range(3) if thirds >= MIN_STRETCH
+                ]
         elif not affines or result.template == best.template:
             best, free = best if affines else result, np.flatnonzero(place < 0)
             here = free[shown([frames[i] for i in free], pool[result.template], result.affine)]
@@ -598,9 +754,9 @@ def places(frames, pool, cfg: Config):
             affines.append(result.affine)
             stretches = [range(a, b + 1) for a, b, value in runs(place) if value < 0]
             todo = [r for r in stretches if len(r) >= MIN_STRETCH and r not in tried]
-    for a, b, value in runs(place):                         # a short gap is a glare, not an absence
+    for a, b, value in runs(place):  # a short gap is a glare, not an absence
         if value < 0 and b - a + 1 < MIN_STRETCH and affines:
-            place[a:b + 1] = place[a - 1] if a else place[b + 1]
+            place[a : b + 1] = place[a - 1] if a else place[b + 1]
     return best, [(a, b, affines[value]) for a, b, value in runs(place) if value >= 0]
 
 
@@ -610,9 +766,9 @@ def edge(video, inside: int, outside: int, template, affine):
         asked = np.unique(np.linspace(inside, outside, 18).round().astype(int))
         like = likeness([f for _, _, f in read_video(video, asked, JUMP)], template, affine)
         asked, like = (asked, like) if inside < outside else (asked[::-1], like[::-1])
-        n = np.arange(1, len(like))                         # where to cut, so that the two sides differ most
+        n = np.arange(1, len(like))  # where to cut, so that the two sides differ most
         before, after = np.cumsum(like)[:-1] / n, np.cumsum(like[::-1])[-2::-1] / n[::-1]
-        k = int(np.argmax(np.sign(before - after) * (before - after)**2 * n * n[::-1]))
+        k = int(np.argmax(np.sign(before - after) * (before - after) ** 2 * n * n[::-1]))
         inside, outside = int(asked[k]), int(asked[k + 1])
     return inside
 
@@ -624,50 +780,97 @@ def locate(video, pool, cfg: Config):
     frames, numbers, count = sample(video, cfg.frames)
     frame_h, frame_w = frames[0].shape[:2]
     shrink = min(1.0, WORK_WIDTH / frame_w)
-    small = [cv2.resize(f, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) for f in frames] if shrink < 1 else frames
+    small = (
+        [cv2.resize(f, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) for f in frames]
+        if shrink < 1
+        else frames
+    )
     best, found = places(small, pool, cfg)
     about = dict(found=bool(found), inliers=best.inliers, score=round(best.score, 3))
     if not found:
         about["reason"] = "no template fits anywhere"
         if best.template:
-            about["reason"] = f"nearest: {best.template} with {best.inliers} inliers of likeness {best.likeness:.2f}"
-            about["nearest"] = [round(float(v) / shrink, 1) for v in (*best.affine[:, 2], *np.diag(best.affine) * pool[best.template].size)]
+            about["reason"] = (
+                f"nearest: {best.template} with {best.inliers} inliers of likeness {best.likeness:.2f}"
+            )
+            about["nearest"] = [
+                round(float(v) / shrink, 1)
+                for v in (*best.affine[:, 2], *np.diag(best.affine) * pool[best.template].size)
+            ]
         return {}, about, frames
     template, rows = pool[best.template], []
     w, h = template.size
     for first, last, affine in found:
         affine, margin = affine / shrink, 8
         x0, y0 = (max(0, int(v) - margin) for v in affine[:, 2])
-        part = middle([f[y0:, x0:][:math.ceil(h * affine[1, 1]) + 2 * margin, :math.ceil(w * affine[0, 0]) + 2 * margin] for f in frames[first:last + 1]])
+        part = middle(
+            [
+                f[y0:, x0:][
+                    : math.ceil(h * affine[1, 1]) + 2 * margin,
+                    : math.ceil(w * affine[0, 0]) + 2 * margin,
+                ]
+                for f in frames[first : last + 1]
+            ]
+        )
         offset = np.array([[0, 0, x0], [0, 0, y0]])
         affine, like = refine(part, template, affine - offset)
-        size = (round(w * affine[0, 0]), round(h * affine[1, 1])) if not rows else rows[0][3].shape[1::-1]
+        size = (
+            (round(w * affine[0, 0]), round(h * affine[1, 1]))
+            if not rows
+            else rows[0][3].shape[1::-1]
+        )
         still = render.crop(part, affine, (w, h), *size)
         affine = affine + offset
         begin = edge(video, numbers[first], numbers[first - 1], template, affine) if first else 0
-        end = edge(video, numbers[last], numbers[last + 1], template, affine) if last + 1 < len(numbers) else count - 1
+        end = (
+            edge(video, numbers[last], numbers[last + 1], template, affine)
+            if last + 1 < len(numbers)
+            else count - 1
+        )
         rows.append((affine, (begin, end), like, still))
     affines, spans, likes, stills = (list(column) for column in zip(*rows))
-    corners = np.stack([np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ a.T for a in affines])
-    low, high = np.floor(corners.min(1)).clip(0), np.ceil(corners.max(1)).clip(0, (frame_w, frame_h))
-    tensors = {"affine": np.stack(affines).astype(np.float32), "corners": corners.astype(np.float32),
-               "bbox": np.concatenate([low, high - low], 1).astype(np.int32), "span": np.array(spans, np.int64), "median": np.stack(stills),
-               "atlas": template.atlas}
-    info = dict(**about, template=best.template, family=template.family, layout=render.layout(template), elements=[asdict(e) for e in template.elements],
-                votes=sum(b - a + 1 for a, b, _ in found), sampled=numbers, likeness=round(float(np.mean(likes)), 3), frame_size=[frame_w, frame_h])
+    corners = np.stack(
+        [np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ a.T for a in affines]
+    )
+    low, high = (
+        np.floor(corners.min(1)).clip(0),
+        np.ceil(corners.max(1)).clip(0, (frame_w, frame_h)),
+    )
+    tensors = {
+        "affine": np.stack(affines).astype(np.float32),
+        "corners": corners.astype(np.float32),
+        "bbox": np.concatenate([low, high - low], 1).astype(np.int32),
+        "span": np.array(spans, np.int64),
+        "median": np.stack(stills),
+        "atlas": template.atlas,
+    }
+    info = dict(
+        **about,
+        template=best.template,
+        family=template.family,
+        layout=render.layout(template),
+        elements=[asdict(e) for e in template.elements],
+        votes=sum(b - a + 1 for a, b, _ in found),
+        sampled=numbers,
+        likeness=round(float(np.mean(likes)), 3),
+        frame_size=[frame_w, frame_h],
+    )
     return tensors, info, frames
 
 
 def video_sheet(path, frames, tensors, info, pool):
-    """Six of the sampled frames with the box; the median crop and the template beside each other.
-    """
+    """Six of the sampled frames with the box; the median crop and the template beside each other."""
     shown = []
     for k in range(0, len(frames), max(1, len(frames) // 6))[:6]:
         f = frames[k].copy()
-        for corners, (first, last) in zip(tensors["corners"], tensors["span"]) if info["found"] else ():
+        for corners, (first, last) in (
+            zip(tensors["corners"], tensors["span"]) if info["found"] else ()
+        ):
             if first <= info["sampled"][k] <= last:
                 cv2.polylines(f, [np.round(corners).astype(np.int32)], True, (255, 60, 60), 2)
-        shown.append(cv2.resize(f, (480, round(480 * f.shape[0] / f.shape[1])), interpolation=cv2.INTER_AREA))
+        shown.append(
+            cv2.resize(f, (480, round(480 * f.shape[0] / f.shape[1])), interpolation=cv2.INTER_AREA)
+        )
     if info["found"]:
         still, template = tensors["median"][0], pool[info["template"]]
         drawn = render.idle(template, (90, 90, 90), still.shape[1] / template.size[0])
@@ -680,9 +883,9 @@ def video_sheet(path, frames, tensors, info, pool):
 
 @dataclass(frozen=True)
 class SheetConfig(Common):
-    out: str = "data/templates.png"         # picture to write
-    templates: str = ""                     # folder of your own skins: they come first
-    family: str = ""                        # only this family, larger
+    out: str = "data/templates.png"  # picture to write
+    templates: str = ""  # folder of your own skins: they come first
+    family: str = ""  # only this family, larger
 
 
 def template_sheet(cfg: SheetConfig):
@@ -697,7 +900,7 @@ def template_sheet(cfg: SheetConfig):
         for state in ((np.zeros(16), np.zeros(4)), (rng.random(16) < 0.4, rng.uniform(-1, 1, 4))):
             picture = render.draw(t, *state, scale)
             ground = np.full((picture.shape[0] + 8, width + 10, 3), (66, 104, 78), np.uint8)
-            ground[:, ground.shape[1] // 2:] = (200, 190, 170)
+            ground[:, ground.shape[1] // 2 :] = (200, 190, 170)
             render.composite(ground, picture, (ground.shape[1] - picture.shape[1]) // 2, 4)
             pictures.append(caption(ground, t.name))
     write_png(cfg.out, tile(pictures, 6 if cfg.family else 14))
@@ -706,16 +909,29 @@ def template_sheet(cfg: SheetConfig):
 
 # ---- many videos ---------------------------------------------------------------------------------
 
+
 def label(cfg: Config, video: str) -> dict:
-    """Localize one video and write its artefact; returns the metadata.  A finished output is kept.
-    """
+    """Localize one video and write its artefact; returns the metadata.  A finished output is kept."""
     path = Path(cfg.out) / f"{Path(video).stem}.overlay.safetensors"
     video_facts(video)
     recipe = recipe_of(cfg, video, *scenes.files_in(cfg.templates))
-    kept, picture = artefact.finished(path, "nitrogen.overlay/1", recipe, cfg.fresh), path.with_suffix(".png")
-    tensors, info, frames = (*artefact.read(path, "nitrogen.overlay/1"), None) if kept else locate(video, library.pool(cfg.templates), cfg)
+    kept, picture = (
+        artefact.finished(path, "nitrogen.overlay/1", recipe, cfg.fresh),
+        path.with_suffix(".png"),
+    )
+    tensors, info, frames = (
+        (*artefact.read(path, "nitrogen.overlay/1"), None)
+        if kept
+        else locate(video, library.pool(cfg.templates), cfg)
+    )
     if cfg.sheet and not (kept and picture.exists()):
-        video_sheet(picture, sample(video, cfg.frames)[0] if kept else frames, tensors, info, library.pool(cfg.templates))
+        video_sheet(
+            picture,
+            sample(video, cfg.frames)[0] if kept else frames,
+            tensors,
+            info,
+            library.pool(cfg.templates),
+        )
     if not kept:
         artefact.write(path, tensors, "nitrogen.overlay/1", recipe=recipe, **info)
     if info["found"]:
@@ -727,19 +943,33 @@ def label(cfg: Config, video: str) -> dict:
 def main(cfg: Config):
     if cfg.frames < 3 or cfg.min_inliers < 4:
         raise SystemExit("--frames must be at least 3 and --min-inliers at least 4")
-    print(f"{len(cfg.videos)} videos -> {cfg.out}: {len(library.pool(cfg.templates))} templates, {cfg.frames} frames each, "
-          f"bar {cfg.min_inliers} inliers; a few seconds a video")
+    print(
+        f"{len(cfg.videos)} videos -> {cfg.out}: {len(library.pool(cfg.templates))} templates, {cfg.frames} frames each, "
+        f"bar {cfg.min_inliers} inliers; a few seconds a video"
+    )
     if cfg.videos:
-        bank_of(library.pool(cfg.templates), "sift")                   # made here, once; the workers find it on disk
+        bank_of(library.pool(cfg.templates), "sift")  # made here, once; the workers find it on disk
     for_each(functools.partial(label, cfg), cfg.videos, cfg.workers, ray=cfg.ray, summary=summary)
 
 
 def summary(done: list) -> None:
-    absent = [f"{d['video']}: no overlay found ({d['reason']}) -> {d['path']}" for d in done if not d["found"]]
+    absent = [
+        f"{d['video']}: no overlay found ({d['reason']}) -> {d['path']}"
+        for d in done
+        if not d["found"]
+    ]
     if len(done) == 1 and absent:
         raise SystemExit(absent[0])
     print("\n".join(absent + [f"overlay found in {len(done) - len(absent)} of {len(done)} videos"]))
 
 
 if __name__ == "__main__":
-    command_line(__doc__, {"": (Config, main), "templates": (SheetConfig, template_sheet), "bench": "bench.templates", "train": "templates.xfeat_training"})
+    command_line(
+        __doc__,
+        {
+            "": (Config, main),
+            "templates": (SheetConfig, template_sheet),
+            "bench": "bench.templates",
+            "train": "templates.xfeat_training",
+        },
+    )

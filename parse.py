@@ -52,35 +52,37 @@ from tqdm import tqdm
 from model import Packed
 from templates import library, matching, pads, presets, render, scenes, synthetic
 
-PRESS_GAIN = 8.0        # CHOICE: of a button, per unit from rest to pressed
+PRESS_GAIN = 8.0  # CHOICE: of a button, per unit from rest to pressed
 # channels of what stands still in a video: RGB of the temporal median, RGBA of the template at rest
 # and pressed
 STILL = 3 + 4 + 4
-AGREED = 100            # CHOICE: frames of a video, about, in which what was read is drawn and compared
-BATCH = 16              # pairs of frames per pass of the network when parsing
+AGREED = 100  # CHOICE: frames of a video, about, in which what was read is drawn and compared
+BATCH = 16  # pairs of frames per pass of the network when parsing
 
 
 # ---- configuration -------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Config(Many):
     # videos, folders of them, patterns in quotes, or @list.txt: a file that names one per line
     videos: tuple[str, ...] = ()
-    out: str = "data/labels"                        # folder of the overlay artefacts, and of what is written
-    weights: str = "weights/parse.safetensors"      # what `train` made
-    preview: bool = False                           # also write <stem>.preview.mp4: the crop beside the parsed pad
+    out: str = "data/labels"  # folder of the overlay artefacts, and of what is written
+    weights: str = "weights/parse.safetensors"  # what `train` made
+    preview: bool = False  # also write <stem>.preview.mp4: the crop beside the parsed pad
 
 
 @dataclass(frozen=True)
 class Net:
     """Sizes of the network.  Strides are 4, 2, 2, 2 and patch kernels 7, 3, 3, 3 (MiT)."""
+
     widths: tuple = (32, 64, 96, 128)
     depths: tuple = (1, 1, 2, 2)
     heads: tuple = (1, 2, 3, 4)
-    reduce: tuple = (8, 4, 2, 1)                    # side of the patches that keys and values are pooled from
-    decoder: int = 64                               # width of the 1/4-resolution feature map
-    detail: int = 24                                # channels of the full-resolution features
-    head: int = 48                                  # width of the stick head
+    reduce: tuple = (8, 4, 2, 1)  # side of the patches that keys and values are pooled from
+    decoder: int = 64  # width of the 1/4-resolution feature map
+    detail: int = 24  # channels of the full-resolution features
+    head: int = 48  # width of the stick head
 
 
 NETS = {
@@ -100,19 +102,19 @@ class TrainConfig(Common):
     templates: str = ""
     # also on the templates that are held out for validation: the last step before shipping
     everything: bool = False
-    backgrounds: str = ""                           # folder of gameplay videos to use beside the painted pictures
-    net: str = "compact"                            # compact or b0
-    images: float = 8e6                             # synthetic pairs of frames to see, paper 2.1
+    backgrounds: str = ""  # folder of gameplay videos to use beside the painted pictures
+    net: str = "compact"  # compact or b0
+    images: float = 8e6  # synthetic pairs of frames to see, paper 2.1
     # stop after so long, if that is sooner (all runs of this command together); 0: no limit
     minutes: float = 0.0
-    batch: int = 256                                # paper 2.1
-    lr: float = 1e-4                                # peak, paper 2.1
-    weight_decay: float = 0.1                       # paper 2.1
-    warmup: float = 0.03                            # share of the run over which the rate rises; CHOICE
-    ema: float = 0.999                              # decay of the averaged weights, which are what is kept; CHOICE
-    validation: int = 2048                          # pairs that the final table is measured on
-    workers: int = 1                                # processes that draw
-    threads: int = 0                                # CPU threads of the network; 0: as torch likes
+    batch: int = 256  # paper 2.1
+    lr: float = 1e-4  # peak, paper 2.1
+    weight_decay: float = 0.1  # paper 2.1
+    warmup: float = 0.03  # share of the run over which the rate rises; CHOICE
+    ema: float = 0.999  # decay of the averaged weights, which are what is kept; CHOICE
+    validation: int = 2048  # pairs that the final table is measured on
+    workers: int = 1  # processes that draw
+    threads: int = 0  # CPU threads of the network; 0: as torch likes
 
 
 CONFIGS = {
@@ -127,10 +129,18 @@ CONFIGS = {
 # ---- SegFormer encoder: MiT, arXiv 2105.15203 ----------------------------------------------------
 # Tensor names as in transformers; published files carry its older ones.
 
-OLDER = ((r"^segformer\.", ""), (r"^encoder\.(patch_embeddings|layer_norm)\.(\d)\.", r"stages.\2.\1."), (r"^encoder\.block\.(\d)\.", r"stages.\1.blocks."),
-         ("layer_norm_1", "layernorm_before"), ("layer_norm_2", "layernorm_after"), (r"attention\.self\.([qkv])[a-z]+", r"attention.\1_proj"),
-         (r"attention\.output\.dense", "attention.o_proj"), (r"attention\.self\.sr", "attention.sequence_reduction.sequence_reduction"),
-         (r"attention\.self\.layer_norm", "attention.sequence_reduction.layer_norm"), (r"mlp\.dense", "mlp.fc"))
+OLDER = (
+    (r"^segformer\.", ""),
+    (r"^encoder\.(patch_embeddings|layer_norm)\.(\d)\.", r"stages.\2.\1."),
+    (r"^encoder\.block\.(\d)\.", r"stages.\1.blocks."),
+    ("layer_norm_1", "layernorm_before"),
+    ("layer_norm_2", "layernorm_after"),
+    (r"attention\.self\.([qkv])[a-z]+", r"attention.\1_proj"),
+    (r"attention\.output\.dense", "attention.o_proj"),
+    (r"attention\.self\.sr", "attention.sequence_reduction.sequence_reduction"),
+    (r"attention\.self\.layer_norm", "attention.sequence_reduction.layer_norm"),
+    (r"mlp\.dense", "mlp.fc"),
+)
 
 
 def as_image(x, size):
@@ -181,17 +191,21 @@ class Attention(nn.Module):
     def __init__(self, width, heads, r):
         super().__init__()
         self.heads = heads
-        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(width, width) for _ in range(4))
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            nn.Linear(width, width) for _ in range(4)
+        )
         self.sequence_reduction = SequenceReduction(width, r) if r > 1 else None
 
     def forward(self, x, n, size):
-        m = self.sequence_reduction(n, size) if self.sequence_reduction else n          # B N / r^2 D
-        q, k, v = (rearrange(p, "B N (H D) -> B H N D", H=self.heads)
-                   for p in (self.q_proj(n), self.k_proj(m), self.v_proj(m)))
+        m = self.sequence_reduction(n, size) if self.sequence_reduction else n  # B N / r^2 D
+        q, k, v = (
+            rearrange(p, "B N (H D) -> B H N D", H=self.heads)
+            for p in (self.q_proj(n), self.k_proj(m), self.v_proj(m))
+        )
         if x.is_cuda or not torch.is_grad_enabled():
             y = F.scaled_dot_product_attention(q, k, v)
-        else:                                                   # on a CPU the formula itself has the faster backward pass
-            y = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v                         # weights: B H N N / r^2
+        else:  # on a CPU the formula itself has the faster backward pass
+            y = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v  # weights: B H N N / r^2
         return add(x, self.o_proj, rearrange(y, "B H N D -> B N (H D)"))
 
 
@@ -254,8 +268,18 @@ class Encoder(nn.Module):
 
     def __init__(self, net: Net):
         super().__init__()
-        self.stages = nn.ModuleList(map(Stage, (3, *net.widths[:3]), net.widths, net.depths, net.heads,
-                                        net.reduce, (7, 3, 3, 3), (4, 2, 2, 2)))
+        self.stages = nn.ModuleList(
+            map(
+                Stage,
+                (3, *net.widths[:3]),
+                net.widths,
+                net.depths,
+                net.heads,
+                net.reduce,
+                (7, 3, 3, 3),
+                (4, 2, 2, 2),
+            )
+        )
 
     def forward(self, x, more=0.0):
         first, *others = self.stages
@@ -286,6 +310,7 @@ class Decoder(nn.Module):
 
 # ---- the parser: features read where the template has its elements -------------------------------
 
+
 def lattice(steps) -> torch.Tensor:
     """[n * n, 2] x, y, row by row."""
     steps = torch.as_tensor(steps, dtype=torch.float32)
@@ -312,7 +337,9 @@ def sample(features, points, around=((0, 0),)):
     at = torch.minimum(at.clamp(min=0), at.new_tensor([w - 1, h - 1]))
     at = (at[..., None, :] + at.new_tensor(around)).flatten(2, 3)
     at = (2 * at + 1) / at.new_tensor([w, h]) - 1
-    own = F.grid_sample(features, at.to(features.dtype).expand(len(features), -1, -1, -1), align_corners=False)
+    own = F.grid_sample(
+        features, at.to(features.dtype).expand(len(features), -1, -1, -1), align_corners=False
+    )
     return rearrange(own, "B c t (p n) -> B t p (n c)", n=len(around)).contiguous()
 
 
@@ -320,11 +347,14 @@ class Sampled(nn.Conv2d):
     """A 3 x 3 convolution read at points, as `sample`: [B, t, p, c].  Interpolation is linear, so
     convolving the sampled neighbourhoods is the same as sampling the convolved picture, and costs
     only what is looked at."""
+
     AROUND = [(dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 
     def forward(self, features, points):
         f = sample(features.float(), points, self.AROUND)
-        return F.linear(f.to(self.weight.dtype), rearrange(self.weight, "o c h w -> o (h w c)"), self.bias)
+        return F.linear(
+            f.to(self.weight.dtype), rearrange(self.weight, "o c h w -> o (h w c)"), self.bias
+        )
 
 
 class Both(nn.Linear):
@@ -342,7 +372,9 @@ class Both(nn.Linear):
         return rearrange(self.weight, "o (p f c) -> (f o) (p c)", p=self.points, f=2)
 
     def forward(self, f):
-        own, other = self.product(rearrange(f, "B t (n p) c -> B t n (p c)", p=self.points)).chunk(2, -1)
+        own, other = self.product(rearrange(f, "B t (n p) c -> B t n (p c)", p=self.points)).chunk(
+            2, -1
+        )
         return own + other.flip(1) + self.bias
 
 
@@ -365,16 +397,20 @@ class Parser(nn.Module):
         self.detail = Sampled(3, net.detail, 3)
         self.still_patches = nn.Conv2d(STILL, net.widths[0], 7, 4, 3, bias=False)
         self.still_detail = Sampled(STILL, net.detail, 3, bias=False)
-        for name, points in (("cells", lattice(torch.linspace(-matching.REACH, matching.REACH, matching.GRID))), ("nine", lattice([-0.67, 0, 0.67])),
-                             ("near", rings((0.6, 4, 0), (1.0, 8, 0), (1.25, 4, 0.5))), ("far", rings((1.0, 4, 0)))):
+        for name, points in (
+            ("cells", lattice(torch.linspace(-matching.REACH, matching.REACH, matching.GRID))),
+            ("nine", lattice([-0.67, 0, 0.67])),
+            ("near", rings((0.6, 4, 0), (1.0, 8, 0), (1.25, 4, 0.5))),
+            ("far", rings((1.0, 4, 0))),
+        ):
             self.register_buffer(name, points, persistent=False)
         self.button_in = nn.Linear(2 * len(self.nine) * (net.decoder + net.detail), net.decoder)
         self.button_name = nn.Parameter(torch.zeros(len(artefact.BUTTONS), net.decoder))
         self.button_knob = nn.Linear(net.head, net.decoder)
         # of the own frame, the other, the median
         self.button_match = nn.Linear(3 * matching.MARKS, net.decoder)
-        self.button_out = nn.Linear(net.decoder, 2)                     # pressed, visible
-        self.button_trust = nn.Linear(net.decoder, 1)                   # how far to go by the marks
+        self.button_out = nn.Linear(net.decoder, 2)  # pressed, visible
+        self.button_trust = nn.Linear(net.decoder, 1)  # how far to go by the marks
         nn.init.zeros_(self.button_trust.weight)
         nn.init.zeros_(self.button_trust.bias)
         self.stick_near = Both(len(self.near), net.detail, net.head)
@@ -402,12 +438,19 @@ class Parser(nn.Module):
         where to look, points [b, p, 2].
         """
         centre, travel, knob = sticks[:, :, None].split(2, -1)
-        candidates = centre + self.cells * travel                                         # b s k 2
-        around = lambda at, ring: (at[:, :, :, None] + ring * knob[:, :, :, None]).flatten(1, 3)      # noqa: E731  b (s k p) 2
+        candidates = centre + self.cells * travel  # b s k 2
+        around = lambda at, ring: (at[:, :, :, None] + ring * knob[:, :, :, None]).flatten(1, 3)  # noqa: E731  b (s k p) 2
         nine = (boxes[:, :, None, :2] + self.nine * boxes[:, :, None, 2:]).flatten(1, 2)
-        near, far, home = around(candidates, self.near), around(candidates, self.far), around(centre, self.near)
+        near, far, home = (
+            around(candidates, self.near),
+            around(candidates, self.far),
+            around(centre, self.near),
+        )
         still = still.to(self.button_name.dtype)
-        patches, still = self.still_patches(still), still.expand(max(len(still), len(boxes)), -1, -1, -1)
+        patches, still = (
+            self.still_patches(still),
+            still.expand(max(len(still), len(boxes)), -1, -1, -1),
+        )
         fine, look = (self.still_detail(still, at) for at in (torch.cat([near, nine], 1), home))
         look = rearrange(self.stick_look(F.gelu(look)), "b t s c -> b t s 1 c")
         return patches, fine, look, torch.cat([near, nine], 1), torch.cat([far, nine], 1)
@@ -421,7 +464,9 @@ class Parser(nn.Module):
         # sampling in bfloat16 is far slower
         coarse = F.gelu(sample(self.decoder(self.encoder(x, patches)).float(), far)).to(fine.dtype)
         nine = len(artefact.BUTTONS) * len(self.nine)
-        (near, fine), (far, coarse) = (f.tensor_split([f.shape[2] - nine], 2) for f in (fine, coarse))
+        (near, fine), (far, coarse) = (
+            f.tensor_split([f.shape[2] - nine], 2) for f in (fine, coarse)
+        )
         heat, knobs = self.read_sticks(far, near, look, maps)
         buttons, seen = self.read_buttons(coarse, fine, knobs, marks).unbind(-1)
         return buttons, heat, torch.cat([seen, self.stick_seen(knobs)[..., 0]], -1)
@@ -438,12 +483,28 @@ class Parser(nn.Module):
         f = f + look + self.stick_match(torch.cat([own, own.flip(1), median], -1))
         f = rearrange(F.gelu(f), "B t s (i j) c -> (B t s) c i j", i=matching.GRID)
         f = self.gelu(self.stick_mix(f))
-        seen, trust, still = F.interpolate(self.stick_out(f).float(), (matching.FINE, matching.FINE), mode="bilinear", align_corners=False).unbind(1)
+        seen, trust, still = F.interpolate(
+            self.stick_out(f).float(),
+            (matching.FINE, matching.FINE),
+            mode="bilinear",
+            align_corners=False,
+        ).unbind(1)
         likeness, standing = rearrange(maps.float(), "B t s p i j -> p (B t s) i j")
-        heat = rearrange(seen + matching.GAIN * ((1 + trust) * likeness + still * standing), "(B t s) i j -> B t s (i j)", t=2, s=2)
-        there = rearrange(heat.detach().softmax(-1), "B t s (i u j v) -> B t s (i j) (u v)", i=matching.GRID, j=matching.GRID, u=3).sum(-1)
+        heat = rearrange(
+            seen + matching.GAIN * ((1 + trust) * likeness + still * standing),
+            "(B t s) i j -> B t s (i j)",
+            t=2,
+            s=2,
+        )
+        there = rearrange(
+            heat.detach().softmax(-1),
+            "B t s (i u j v) -> B t s (i j) (u v)",
+            i=matching.GRID,
+            j=matching.GRID,
+            u=3,
+        ).sum(-1)
         f = rearrange(f, "(B t s) c i j -> B t s (i j) c", t=2, s=2)
-        knobs = (there.to(f.dtype)[..., None, :] @ f)[..., 0, :]                                        # B t s c
+        knobs = (there.to(f.dtype)[..., None, :] @ f)[..., 0, :]  # B t s c
         return heat, knobs
 
     def read_buttons(self, coarse, fine, knobs, marks):
@@ -461,13 +522,17 @@ class Parser(nn.Module):
         f = F.gelu(self.button_in(f) + self.button_name + clicks + match)
         pressed, seen = self.button_out(f).float().unbind(-1)
         # 0: nothing to compare
-        stands = (marks[..., 0, :2].float().clamp(-0.5, 1.5).mean(-1) - matching.PRESSED) * (marks[..., 0, 3] > 0)
-        return torch.stack([pressed + PRESS_GAIN * (1 + self.button_trust(f)[..., 0].float()) * stands, seen], -1)
+        stands = (marks[..., 0, :2].float().clamp(-0.5, 1.5).mean(-1) - matching.PRESSED) * (
+            marks[..., 0, 3] > 0
+        )
+        return torch.stack(
+            [pressed + PRESS_GAIN * (1 + self.button_trust(f)[..., 0].float()) * stands, seen], -1
+        )
 
 
 def beside(x):
     """uint8 [B, 2, CROP, CROP, 3] -> [B, 3, CROP, 2 CROP] in -1..1"""
-    x = rearrange(x, "B t h w c -> B h (t w) c").float()                 # moved as bytes; channels last
+    x = rearrange(x, "B t h w c -> B h (t w) c").float()  # moved as bytes; channels last
     return rearrange(x.div_(127.5).sub_(1), "B h w c -> B c h w")
 
 
@@ -476,8 +541,12 @@ def still_input(median, looks):
     at rest and pressed [b, 2, CROP, CROP, 4], premultiplied -> floats in -1..1 [b, STILL, CROP, 2
     CROP]: median, and twice a look over grey and its opacity."""
     looks = rearrange(looks.float() / 255, "b k h w c -> b k c h w")
-    looks = torch.cat([2 * looks[:, :, :3] - looks[:, :, 3:], 2 * looks[:, :, 3:] - 1], 2).flatten(1, 2)
-    return torch.cat([beside(median), looks.repeat(1, 1, 1, 2)], 1).contiguous(memory_format=torch.channels_last)
+    looks = torch.cat([2 * looks[:, :, :3] - looks[:, :, 3:], 2 * looks[:, :, 3:] - 1], 2).flatten(
+        1, 2
+    )
+    return torch.cat([beside(median), looks.repeat(1, 1, 1, 2)], 1).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def accelerate(parser: Parser, dtype=None) -> Parser:
@@ -497,9 +566,18 @@ def accelerate(parser: Parser, dtype=None) -> Parser:
             elif type(child) is nn.Linear:
                 setattr(module, name, Packed(child.weight, child.bias))
             elif type(child) is nn.Conv2d:
-                setattr(module, name, Packed(child.weight, child.bias, child, gelu="none" if name in ("dwconv", "stick_mix") else ""))
+                setattr(
+                    module,
+                    name,
+                    Packed(
+                        child.weight,
+                        child.bias,
+                        child,
+                        gelu="none" if name in ("dwconv", "stick_mix") else "",
+                    ),
+                )
         if hasattr(module, "gelu"):
-            module.gelu = nn.Identity()                                  # the convolution before it does it on the way out
+            module.gelu = nn.Identity()  # the convolution before it does it on the way out
     return parser
 
 
@@ -513,6 +591,7 @@ def accelerate(parser: Parser, dtype=None) -> Parser:
 
 # ---- training ------------------------------------------------------------------------------------
 
+
 def read_batch(parser: Parser, batch: dict, device: str):
     """A batch of `Synthetic` -> (logits of buttons, heat maps and visibility, the batch on the
     device).
@@ -521,7 +600,14 @@ def read_batch(parser: Parser, batch: dict, device: str):
     median = batch["median"][:, None].expand_as(batch["frames"])
     with autocast(device):
         still = still_input(median, batch["looks"])
-        return *parser(beside(batch["frames"]), batch["maps"], batch["marks"], still, batch["boxes"], batch["sticks"]), batch
+        return *parser(
+            beside(batch["frames"]),
+            batch["maps"],
+            batch["marks"],
+            still,
+            batch["boxes"],
+            batch["sticks"],
+        ), batch
 
 
 # ---- yours to change: the loss
@@ -530,12 +616,22 @@ def loss_fn(buttons, heat, seen, batch):
     entropy, of the visible sticks; binary cross-entropy of visibility, of what the template
     shows."""
     visible = batch["visible"]
-    press = F.binary_cross_entropy_with_logits(buttons.float(), batch["buttons"].float(), reduction="none")[visible[..., :16]].mean()
+    press = F.binary_cross_entropy_with_logits(
+        buttons.float(), batch["buttons"].float(), reduction="none"
+    )[visible[..., :16]].mean()
     there = visible[..., 16:]
     target, log_p = matching.spread(batch["cells"])[there], heat[there].float().log_softmax(-1)
-    place = (torch.special.xlogy(target, target) - target * log_p).sum(-1).mean() if len(target) else heat.sum() * 0
-    shown = torch.cat([batch["shown"][:, :16], batch["shown"][:, 16::2]], 1)[:, None].expand_as(seen)
-    sight = F.binary_cross_entropy_with_logits(seen.float(), visible.float(), reduction="none")[shown].mean()
+    place = (
+        (torch.special.xlogy(target, target) - target * log_p).sum(-1).mean()
+        if len(target)
+        else heat.sum() * 0
+    )
+    shown = torch.cat([batch["shown"][:, :16], batch["shown"][:, 16::2]], 1)[:, None].expand_as(
+        seen
+    )
+    sight = F.binary_cross_entropy_with_logits(seen.float(), visible.float(), reduction="none")[
+        shown
+    ].mean()
     return 4 * press + place + sight, press.detach(), place.detach(), sight.detach()
 
 
@@ -548,7 +644,21 @@ def validate(parser: Parser, batches, families: list, device: str) -> dict:
     for b in tqdm(batches, "validation", leave=False, delay=5):
         buttons, heat, seen, b = read_batch(parser, b, device)
         shown = torch.cat([b["shown"][:, :16], b["shown"][:, 16::2]], 1)[:, None].expand_as(seen)
-        parts.append([v.cpu().numpy() for v in (b["family"], shown, b["visible"], seen > 0, buttons > 0, b["buttons"], matching.locate(heat)[0], b["cells"])])
+        parts.append(
+            [
+                v.cpu().numpy()
+                for v in (
+                    b["family"],
+                    shown,
+                    b["visible"],
+                    seen > 0,
+                    buttons > 0,
+                    b["buttons"],
+                    matching.locate(heat)[0],
+                    b["cells"],
+                )
+            ]
+        )
     family, shown, visible, seen, said, true, cells, where = map(np.concatenate, zip(*parts))
     table = {}
     for name in [*families, "all"]:
@@ -558,10 +668,19 @@ def validate(parser: Parser, batches, families: list, device: str) -> dict:
         m, there = visible[mine, :, :16], visible[mine, :, 16:]
         s, t, hit = said[mine][m], true[mine][m], (said[mine][m] & true[mine][m]).sum()
         x, y = cells[mine][there] / matching.UNIT, where[mine][there] / matching.UNIT
-        table[name] = {"frames": 2 * int(mine.sum()), "accuracy": (s == t).mean(), "silence": (~t).mean(), "recall": hit / max(t.sum(), 1),
-                       "f1": 2 * hit / max(s.sum() + t.sum(), 1), "visible": (seen == visible)[mine][shown[mine]].mean()}
+        table[name] = {
+            "frames": 2 * int(mine.sum()),
+            "accuracy": (s == t).mean(),
+            "silence": (~t).mean(),
+            "recall": hit / max(t.sum(), 1),
+            "f1": 2 * hit / max(s.sum() + t.sum(), 1),
+            "visible": (seen == visible)[mine][shown[mine]].mean(),
+        }
         if len(y) > 20:
-            table[name] |= {"r2": (1 - ((x - y) ** 2).mean(0) / y.var(0)).mean(), "error": np.abs(x - y).mean()}
+            table[name] |= {
+                "r2": (1 - ((x - y) ** 2).mean(0) / y.var(0)).mean(),
+                "error": np.abs(x - y).mean(),
+            }
     return {k: {a: round(float(b), 5) for a, b in v.items()} for k, v in table.items()}
 
 
@@ -569,18 +688,25 @@ def print_table(table: dict) -> None:
     columns = ("frames", "accuracy", "silence", "recall", "f1", "r2", "error", "visible")
     print("family    " + "".join(f"{c:>10s}" for c in columns))
     for name, row in table.items():
-        print(f"{name:10s}{row['frames']:10.0f}" + "".join(f"{row.get(c, math.nan):10.4f}" for c in columns[1:]))
+        print(
+            f"{name:10s}{row['frames']:10.0f}"
+            + "".join(f"{row.get(c, math.nan):10.4f}" for c in columns[1:])
+        )
 
 
 def load(path, device: str = "cpu") -> Parser:
     """The parser in a weights file; SystemExit with one line if the file is not one."""
     tensors, info = artefact.read(path, "nitrogen.parser/1")
     try:
-        parser = Parser(Net(**{k: tuple(v) if isinstance(v, list) else v for k, v in info["net"].items()}))
+        parser = Parser(
+            Net(**{k: tuple(v) if isinstance(v, list) else v for k, v in info["net"].items()})
+        )
         parser.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as e:
         fault = str(e).partition("\n")[0][:100]
-        raise SystemExit(f"{path}: does not fit this network ({fault}); make it anew: {artefact.MAKER['parser']}") from None
+        raise SystemExit(
+            f"{path}: does not fit this network ({fault}); make it anew: {artefact.MAKER['parser']}"
+        ) from None
     return parser.to(device, memory_format=torch.channels_last).eval()
 
 
@@ -593,18 +719,42 @@ class ParserTraining(Training):
         self.parser, self.started_from = Parser(NETS[cfg.net]), {}
         if cfg.init:
             fresh = self.parser.state_dict()
-            fits = {k: v for k, v in starting_weights(shipped(cfg.init)).items() if k in fresh and v.shape == fresh[k].shape}
+            fits = {
+                k: v
+                for k, v in starting_weights(shipped(cfg.init)).items()
+                if k in fresh and v.shape == fresh[k].shape
+            }
             self.parser.load_state_dict(fresh | fits)
-            with contextlib.suppress(SystemExit):                       # a published encoder does not say
-                self.started_from = {k: v for k, v in artefact.read(shipped(cfg.init))[1].items() if k in ("recipe", "images", "minutes", "figures", "started_from")}
-            print(f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}" + ("" if len(fits) == len(fresh) else "; the others start at random"))
+            with contextlib.suppress(SystemExit):  # a published encoder does not say
+                self.started_from = {
+                    k: v
+                    for k, v in artefact.read(shipped(cfg.init))[1].items()
+                    if k in ("recipe", "images", "minutes", "figures", "started_from")
+                }
+            print(
+                f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}"
+                + ("" if len(fits) == len(fresh) else "; the others start at random")
+            )
         self.parser.to(device, memory_format=torch.channels_last)
         params = dict(self.parser.named_parameters())
-        groups = [{"params": [p for p in params.values() if p.ndim > 1], "weight_decay": cfg.weight_decay},
-                  {"params": [p for p in params.values() if p.ndim < 2], "weight_decay": 0.0}]
+        groups = [
+            {
+                "params": [p for p in params.values() if p.ndim > 1],
+                "weight_decay": cfg.weight_decay,
+            },
+            {"params": [p for p in params.values() if p.ndim < 2], "weight_decay": 0.0},
+        ]
         start = [shipped(cfg.init)] if cfg.init else []
-        recipe = recipe_of(cfg, *start, *scenes.files_in(cfg.backgrounds), *scenes.files_in(cfg.templates))
-        super().__init__(cfg, params, torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True), cfg.images / cfg.batch, recipe)
+        recipe = recipe_of(
+            cfg, *start, *scenes.files_in(cfg.backgrounds), *scenes.files_in(cfg.templates)
+        )
+        super().__init__(
+            cfg,
+            params,
+            torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True),
+            cfg.images / cfg.batch,
+            recipe,
+        )
         self.average = {k: p.detach().clone() for k, p in params.items()}
         self.changing = {f"average.{k}": v for k, v in self.average.items()}
         self.resume()
@@ -618,8 +768,11 @@ class ParserTraining(Training):
     def step(self, batch: dict):
         losses = loss_fn(*read_batch(self.parser, batch, self.device))
         self.descend(losses[0])
-        torch._foreach_lerp_([*self.average.values()], [p.detach() for p in self.params.values()],
-                             1 - min(self.cfg.ema, self.steps / (self.steps + 10)))
+        torch._foreach_lerp_(
+            [*self.average.values()],
+            [p.detach() for p in self.params.values()],
+            1 - min(self.cfg.ema, self.steps / (self.steps + 10)),
+        )
         return [v.item() for v in losses]
 
     def averaged(self) -> Parser:
@@ -633,7 +786,18 @@ def train(cfg: TrainConfig) -> None:
     keep_memory()
     if cfg.net not in NETS:
         raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(NETS)}")
-    expect(cfg, images=(1, 1e15), minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3), warmup=(1e-6, 0.99), ema=(0, 1), validation=(1, 1e9), workers=(0, 4096), threads=(0, 4096))
+    expect(
+        cfg,
+        images=(1, 1e15),
+        minutes=(0, math.inf),
+        batch=(1, 1e6),
+        lr=(0, 1e3),
+        warmup=(1e-6, 0.99),
+        ema=(0, 1),
+        validation=(1, 1e9),
+        workers=(0, 4096),
+        threads=(0, 4096),
+    )
     for folder in (cfg.backgrounds, cfg.templates):
         if folder and not Path(folder).is_dir():
             raise SystemExit(f"{folder}: no such folder")
@@ -643,41 +807,89 @@ def train(cfg: TrainConfig) -> None:
     photos = scenes.film_frames(cfg.backgrounds) if cfg.backgrounds else []
     held_out = [t for name, t in library.templates().items() if pads.held_out(name)]
     own = list(presets.read_skins(cfg.templates).values()) if cfg.templates else []
-    data = synthetic.Synthetic(cfg.seed, list(library.templates().values()) if cfg.everything else None, own, photos)
-    test = synthetic.Synthetic(cfg.seed + 1_000_003, own or held_out, photos=photos, remade=False, wild=0 if own else synthetic.WILD)
+    data = synthetic.Synthetic(
+        cfg.seed, list(library.templates().values()) if cfg.everything else None, own, photos
+    )
+    test = synthetic.Synthetic(
+        cfg.seed + 1_000_003,
+        own or held_out,
+        photos=photos,
+        remade=False,
+        wild=0 if own else synthetic.WILD,
+    )
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
-    print(f"train parser {cfg.net} on {device}: {len(own) + len(data.templates)} templates, {f'{len(own)} of them to adapt to' if own else f'{0 if cfg.everything else len(held_out)} held out'}, "
-          f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}")
-    data[0]                                                             # paints the games
+    print(
+        f"train parser {cfg.net} on {device}: {len(own) + len(data.templates)} templates, {f'{len(own)} of them to adapt to' if own else f'{0 if cfg.everything else len(held_out)} held out'}, "
+        f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}"
+    )
+    data[0]  # paints the games
     start = time.perf_counter()
     for i in range(1, 17):
         data[i]
     drawn = 16 / (time.perf_counter() - start)
-    print(f"one process draws {drawn:.0f} pairs of frames a second; {max(cfg.workers, 1)} of them {cfg.images:,.0f} in "
-          f"{cfg.images / drawn / max(cfg.workers, 1) / 3600:.1f} h")
-    run, before, looks = ParserTraining(cfg, device), {}, lambda: batches(test, 0, cfg.validation, 32, cfg.workers)
-    if own and run.started_from:                                        # a parser, not just an encoder
-        start, few = time.perf_counter(), min(cfg.validation, max(16, int(1.5 * drawn * cfg.minutes))) if cfg.minutes else cfg.validation
-        before = validate(load(shipped(cfg.init), device), seen := list(batches(test, 0, few, 32)), test.families, device)
+    print(
+        f"one process draws {drawn:.0f} pairs of frames a second; {max(cfg.workers, 1)} of them {cfg.images:,.0f} in "
+        f"{cfg.images / drawn / max(cfg.workers, 1) / 3600:.1f} h"
+    )
+    run, before, looks = (
+        ParserTraining(cfg, device),
+        {},
+        lambda: batches(test, 0, cfg.validation, 32, cfg.workers),
+    )
+    if own and run.started_from:  # a parser, not just an encoder
+        start, few = (
+            time.perf_counter(),
+            min(cfg.validation, max(16, int(1.5 * drawn * cfg.minutes)))
+            if cfg.minutes
+            else cfg.validation,
+        )
+        before = validate(
+            load(shipped(cfg.init), device),
+            seen := list(batches(test, 0, few, 32)),
+            test.families,
+            device,
+        )
         # the same pairs again at the end
         looks, run.seconds = (lambda: seen), run.seconds + 2 * (time.perf_counter() - start)
         print(f"{cfg.init}, on what it is to adapt to:")
         print_table(before)
-    if not run.follow(lambda first, count: batches(data, first, count, cfg.batch, cfg.workers),
-                      lambda v: f"loss {v[0]:.4f} (buttons {v[1]:.4f}, sticks {v[2]:.3f}, visibility {v[3]:.3f})"):
+    if not run.follow(
+        lambda first, count: batches(data, first, count, cfg.batch, cfg.workers),
+        lambda v: f"loss {v[0]:.4f} (buttons {v[1]:.4f}, sticks {v[2]:.3f}, visibility {v[3]:.3f})",
+    ):
         return
     table = validate(run.averaged(), looks(), test.families, device)
-    whose = "the same now" if before else "what it adapted to" if own else f"{len(held_out)} templates that were {'seen too' if cfg.everything else 'held out'}"
+    whose = (
+        "the same now"
+        if before
+        else "what it adapted to"
+        if own
+        else f"{len(held_out)} templates that were {'seen too' if cfg.everything else 'held out'}"
+    )
     print(f"on {whose}, other states and games:")
     print_table(table)
-    artefact.write(cfg.out, {k: v.cpu().half().numpy() for k, v in run.average.items()}, "nitrogen.parser/1", net=dataclasses.asdict(run.parser.net),
-              recipe=run.recipe, images=run.steps * cfg.batch, minutes=round(run.seconds / 60, 1), machine=machine(device),
-              templates=len(own) + len(data.templates), held_out=0 if own or cfg.everything else len(held_out), figures=table, before=before,
-              started_from=run.started_from)
-    print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
+    artefact.write(
+        cfg.out,
+        {k: v.cpu().half().numpy() for k, v in run.average.items()},
+        "nitrogen.parser/1",
+        net=dataclasses.asdict(run.parser.net),
+        recipe=run.recipe,
+        images=run.steps * cfg.batch,
+        minutes=round(run.seconds / 60, 1),
+        machine=machine(device),
+        templates=len(own) + len(data.templates),
+        held_out=0 if own or cfg.everything else len(held_out),
+        figures=table,
+        before=before,
+        started_from=run.started_from,
+    )
+    print(
+        f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}"
+    )
 
 
 # ---- parsing a video -----------------------------------------------------------------------------
+
 
 def ahead(items):
     """The same items, each made in a thread while the one before it is in use: decoding overlaps
@@ -709,7 +921,12 @@ def compared(video, overlay: dict, template):
         filters.append(matching.MatchedFilter(template, median, np.array([[a, 0, 0], [0, b, 0]])))
     for seconds, place, frame in with_places(video, overlay):
         affine = overlay["affine"][place]
-        yield seconds, place, render.crop(frame, affine, template.size, synthetic.CROP, synthetic.CROP), *filters[place](frame, affine)
+        yield (
+            seconds,
+            place,
+            render.crop(frame, affine, template.size, synthetic.CROP, synthetic.CROP),
+            *filters[place](frame, affine),
+        )
 
 
 def in_pairs(frames, pairs: int):
@@ -722,7 +939,9 @@ def in_pairs(frames, pairs: int):
 
 
 @torch.no_grad()
-def read_actions(parser: Parser, video, overlay: dict, template, device: str = "cpu") -> tuple[dict, dict]:
+def read_actions(
+    parser: Parser, video, overlay: dict, template, device: str = "cpu"
+) -> tuple[dict, dict]:
     """The tensors of a nitrogen.actions/1 file for one video, and how far what was read agrees with
     the frames, see Agreement.
 
@@ -736,7 +955,12 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
     compare, ways = matching.Agreement(template, 2), ("sticks", "alone")
     every = max(1, (count := video_facts(video)["frames"]) // AGREED)
     shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
-    medians = np.stack([cv2.resize(m, (synthetic.CROP, synthetic.CROP), interpolation=cv2.INTER_AREA) for m in overlay["median"]])
+    medians = np.stack(
+        [
+            cv2.resize(m, (synthetic.CROP, synthetic.CROP), interpolation=cv2.INTER_AREA)
+            for m in overlay["median"]
+        ]
+    )
     looks = render.looks(layout["buttons"], lambda on: render.draw(template, on, np.zeros(4)))
     looks = torch.from_numpy(synthetic.crop_looks(looks))[None].to(device)
     at = [torch.from_numpy(a)[None].to(device) for a in (boxes, sticks)]
@@ -746,28 +970,46 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
         """What frames that show the overlay at these places share, in pairs [b, 2]."""
         median = torch.from_numpy(medians[np.array(places)]).to(device)
         return parser.prepare(still_input(median, looks.expand(len(median), -1, -1, -1, -1)), *at)
+
     with tqdm(total=count, desc=Path(video).name, unit="frame", leave=False) as bar:
         for chunk, real in ahead(in_pairs(compared(video, overlay, template), BATCH)):
             *seen, wide = zip(*chunk)
             seconds, place, *seen = map(np.stack, seen)
-            frames, maps, marks = (torch.from_numpy(rearrange(v, "(B t) ... -> B t ...", t=2)).to(device) for v in seen)
+            frames, maps, marks = (
+                torch.from_numpy(rearrange(v, "(B t) ... -> B t ...", t=2)).to(device) for v in seen
+            )
             place = place.reshape(-1, 2)
             with contextlib.nullcontext() if device == "cpu" else autocast(device):
-                fixed = prepared(tuple(map(tuple, place[:1] if (place == place[0, 0]).all() else place)))
+                fixed = prepared(
+                    tuple(map(tuple, place[:1] if (place == place[0, 0]).all() else place))
+                )
                 logits, heat, sight = parser.read(beside(frames), maps, marks, *fixed)
             cells, mass = matching.locate(heat)
             p, visible = logits.float().sigmoid(), sight.float().sigmoid()
             sure = (visible * torch.cat([(2 * p - 1).abs(), mass], -1))[..., shows].mean(-1)
             # most of it hidden: confidence 0
             sure *= (visible > 0.5).float()[..., shows].mean(-1) > 0.5
-            alone, there = matching.locate(matching.GAIN * maps[..., 0, :, :].flatten(-2))[0], visible[..., 16:, None] > 0.5
+            alone, there = (
+                matching.locate(matching.GAIN * maps[..., 0, :, :].flatten(-2))[0],
+                visible[..., 16:, None] > 0.5,
+            )
             p = p * (visible[..., :16] > 0.5)
-            for key, value in (("buttons", p), ("sticks", (cells * there).flatten(-2)), ("alone", (alone * there).flatten(-2)), ("confidence", sure)):
+            for key, value in (
+                ("buttons", p),
+                ("sticks", (cells * there).flatten(-2)),
+                ("alone", (alone * there).flatten(-2)),
+                ("confidence", sure),
+            ):
                 out[key].append(value.flatten(0, 1)[:real].cpu().numpy())
             first = sum(map(len, out["time"]))
             for i in range(-first % every, real, every):
                 if out["confidence"][-1][i] > 0:
-                    compare.add(wide[i], seen[2][i], out["buttons"][-1][i] > 0.5, *((out[way][-1][i] / matching.UNIT).clip(-1, 1) for way in ways))
+                    compare.add(
+                        wide[i],
+                        seen[2][i],
+                        out["buttons"][-1][i] > 0.5,
+                        *((out[way][-1][i] / matching.UNIT).clip(-1, 1) for way in ways),
+                    )
             out["time"].append(seconds[:real])
             bar.update(real)
     out = {k: np.concatenate(v) for k, v in out.items()}
@@ -779,12 +1021,16 @@ def read_actions(parser: Parser, video, overlay: dict, template, device: str = "
     there, number = np.zeros(len(out["time"]), bool), np.arange(len(out["time"]))
     for first, last in overlay["span"]:
         there[(first <= number) & (number <= last)] = True
-    if 0 < count <= overlay["span"][-1, 1] + 1:                                         # the container may have counted too few
-        there[overlay["span"][-1, 0]:] = True
+    if 0 < count <= overlay["span"][-1, 1] + 1:  # the container may have counted too few
+        there[overlay["span"][-1, 0] :] = True
     there = (there & (out["confidence"] > 0))[:, None]
-    return {"buttons": np.where(shown[:16] & there, out["buttons"], 0).astype(np.float16),
-            "sticks": np.where(shown[16:] & there, out["sticks"], 0).astype(np.float32), "shown": shown,
-            "confidence": (out["confidence"] * there[:, 0]).astype(np.float16), "time": out["time"]}, agreement
+    return {
+        "buttons": np.where(shown[:16] & there, out["buttons"], 0).astype(np.float16),
+        "sticks": np.where(shown[16:] & there, out["sticks"], 0).astype(np.float32),
+        "shown": shown,
+        "confidence": (out["confidence"] * there[:, 0]).astype(np.float16),
+        "time": out["time"],
+    }, agreement
 
 
 def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
@@ -795,10 +1041,22 @@ def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
     w, h = (round(v * scale) for v in template.size)
     with VideoWriter(path, video_facts(video)["fps"], 2 * w, h + h % 2) as out:
         frames = tqdm(with_places(video, overlay), "preview", len(actions["time"]), leave=False)
-        for (_, place, frame), buttons, sticks in zip(frames, actions["buttons"], actions["sticks"]):
-            crop, pad = render.crop(frame, overlay["affine"][place], template.size, w, h), np.full((h, w, 3), 60, np.uint8)
-            render.composite(pad, render.draw(template, buttons > 0.5, (sticks / matching.UNIT).clip(-1, 1), scale), 0, 0)
-            out.write(cv2.copyMakeBorder(np.hstack([crop, pad]), 0, h % 2, 0, 0, cv2.BORDER_REPLICATE))
+        for (_, place, frame), buttons, sticks in zip(
+            frames, actions["buttons"], actions["sticks"]
+        ):
+            crop, pad = (
+                render.crop(frame, overlay["affine"][place], template.size, w, h),
+                np.full((h, w, 3), 60, np.uint8),
+            )
+            render.composite(
+                pad,
+                render.draw(template, buttons > 0.5, (sticks / matching.UNIT).clip(-1, 1), scale),
+                0,
+                0,
+            )
+            out.write(
+                cv2.copyMakeBorder(np.hstack([crop, pad]), 0, h % 2, 0, 0, cv2.BORDER_REPLICATE)
+            )
 
 
 @functools.lru_cache(1)
@@ -812,13 +1070,24 @@ def starting_weights(path) -> dict:
     as transformers saves it).
     """
     from safetensors import safe_open
+
     try:
         with safe_open(path, "pt") as f:
-            found = {functools.reduce(lambda name, rule: re.sub(*rule, name), OLDER, k): f.get_tensor(k).float() for k in f.keys()}
+            found = {
+                functools.reduce(lambda name, rule: re.sub(*rule, name), OLDER, k): f.get_tensor(
+                    k
+                ).float()
+                for k in f.keys()
+            }
     except Exception as e:
-        raise SystemExit(f"{path}: not a readable safetensors file ({str(e).splitlines()[0][:120]})") from None
+        raise SystemExit(
+            f"{path}: not a readable safetensors file ({str(e).splitlines()[0][:120]})"
+        ) from None
     if not any(k.startswith("stages.") for k in found):
-        return {k: torch.from_numpy(v).float() for k, v in artefact.read(path, "nitrogen.parser/1")[0].items()}
+        return {
+            k: torch.from_numpy(v).float()
+            for k, v in artefact.read(path, "nitrogen.parser/1")[0].items()
+        }
     return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}
 
 
@@ -827,11 +1096,16 @@ def parse_video(video: str, cfg: Config) -> Path | None:
     too.
     """
     folder, stem = Path(cfg.out), Path(video).stem
-    source, target, preview = (folder / f"{stem}.{kind}" for kind in ("overlay.safetensors", "actions.safetensors", "preview.mp4"))
+    source, target, preview = (
+        folder / f"{stem}.{kind}"
+        for kind in ("overlay.safetensors", "actions.safetensors", "preview.mp4")
+    )
     if not Path(video).is_file():
         raise SystemExit(f"{video}: no such video")
     if not source.exists():
-        raise SystemExit(f"{source}: no such file; first: python extract.py {video} --out {cfg.out}")
+        raise SystemExit(
+            f"{source}: no such file; first: python extract.py {video} --out {cfg.out}"
+        )
     overlay, info = artefact.read(source, "nitrogen.overlay/1")
     if info.get("found") is False:
         line = f"{video}: skipped, no overlay was found in it ({info.get('reason', 'no reason given')})"
@@ -842,26 +1116,45 @@ def parse_video(video: str, cfg: Config) -> Path | None:
     try:
         template = render.stored(overlay, info)
     except ValueError as e:
-        raise SystemExit(f"{source}: {e}; make it anew: {artefact.MAKER['overlay']} --fresh") from None
+        raise SystemExit(
+            f"{source}: {e}; make it anew: {artefact.MAKER['overlay']} --fresh"
+        ) from None
     recipe = recipe_of(cfg, video, source, weights)
-    del recipe["weights"]                                               # its hash is among the sources
+    del recipe["weights"]  # its hash is among the sources
     if artefact.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
         tqdm.write(f"{target}: finished already")
     else:
         keep_memory()
         # one core decodes
-        torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) - 1))
-        cv2.setNumThreads(1)                                            # small pictures: more threads cost more than they bring
+        torch.set_num_threads(
+            max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) - 1)
+        )
+        cv2.setNumThreads(1)  # small pictures: more threads cost more than they bring
         device, start = pick_device(cfg.device), time.monotonic()
         actions, agreement = read_actions(loaded(weights, device), video, overlay, template, device)
-        artefact.write(target, actions, "nitrogen.actions/1", unit="grid", cells_per_radius=matching.UNIT, fps=video_facts(video)["fps"], agreement=agreement,
-                  **{k: info[k] for k in ("template", "family", "layout")}, recipe=recipe)
+        artefact.write(
+            target,
+            actions,
+            "nitrogen.actions/1",
+            unit="grid",
+            cells_per_radius=matching.UNIT,
+            fps=video_facts(video)["fps"],
+            agreement=agreement,
+            **{k: info[k] for k in ("template", "family", "layout")},
+            recipe=recipe,
+        )
         frames, seconds = len(actions["time"]), time.monotonic() - start
-        tqdm.write(f"{target}: {frames:,} frames in {seconds:.1f} s ({frames / seconds:.0f}/s), {info['template']}, "
-                   f"confidence {actions['confidence'].astype(np.float32).mean():.3f}, agreement {np.median([*agreement.values()]):.2f}")
-        if doubts := artefact.doubtful(agreement, actions["buttons"][actions["confidence"] > 0] > 0.5):
-            tqdm.write(f"{video}: do not trust {' '.join(doubts)} as read with {info['template']} (filter.py masks them); is that its skin?  Give the "
-                       "skin to extract.py (--templates DIR), or adapt the parser to it (parse.py train --templates DIR)")
+        tqdm.write(
+            f"{target}: {frames:,} frames in {seconds:.1f} s ({frames / seconds:.0f}/s), {info['template']}, "
+            f"confidence {actions['confidence'].astype(np.float32).mean():.3f}, agreement {np.median([*agreement.values()]):.2f}"
+        )
+        if doubts := artefact.doubtful(
+            agreement, actions["buttons"][actions["confidence"] > 0] > 0.5
+        ):
+            tqdm.write(
+                f"{video}: do not trust {' '.join(doubts)} as read with {info['template']} (filter.py masks them); is that its skin?  Give the "
+                "skin to extract.py (--templates DIR), or adapt the parser to it (parse.py train --templates DIR)"
+            )
         preview.unlink(missing_ok=True)
     if cfg.preview and not preview.exists():
         write_preview(video, artefact.read(target)[0], overlay, template, preview)
@@ -873,9 +1166,17 @@ def main(cfg: Config) -> None:
     if cfg.videos:
         # fail before the work, not in it
         info = artefact.read(shipped(cfg.weights), "nitrogen.parser/1")[1]
-        print(f"parse {len(cfg.videos)} video(s) on {f'Ray ({cfg.ray})' if cfg.ray else pick_device(cfg.device)} with {cfg.weights} "
-              f"(trained on {info.get('images', 0):,} pairs) -> {cfg.out}/<stem>.actions.safetensors")
-    for_each(functools.partial(parse_video, cfg=cfg), cfg.videos, cfg.workers, ray=cfg.ray, gpus=int(cfg.device.startswith("cuda")))
+        print(
+            f"parse {len(cfg.videos)} video(s) on {f'Ray ({cfg.ray})' if cfg.ray else pick_device(cfg.device)} with {cfg.weights} "
+            f"(trained on {info.get('images', 0):,} pairs) -> {cfg.out}/<stem>.actions.safetensors"
+        )
+    for_each(
+        functools.partial(parse_video, cfg=cfg),
+        cfg.videos,
+        cfg.workers,
+        ray=cfg.ray,
+        gpus=int(cfg.device.startswith("cuda")),
+    )
 
 
 if __name__ == "__main__":

@@ -101,55 +101,78 @@ class NoFrame(GameError):
 # sysinfo, adjtimex, the dates of files, rdtsc (unless asked for), 32-bit programs, anything that happens outside the game (network,
 # sound card, a foreign X server); a signal from outside reaches a sleeping thread when its sleep ends.
 
-STUB = bytes.fromhex(                          # tests/asm/stub.S
+STUB = bytes.fromhex(  # tests/asm/stub.S
     "f30f1efa83ff0b7730b8f30b00000fa3f87326e8a800000089ff488d151f100000480304fa31d2b900ca9a3b48f7f14889064889560831c0"
     "c3b8e40000000f05c366662e0f1f8400000000000f1f4000f30f1efa4885f6740748c706000000004885ff7427e856000000480305cf0f00"
     "0031d2b9e803000048f7f131d2b940420f0048f7f14889074889570831c0c390f30f1efae827000000480305a00f000031d2b900ca9a3b48"
     "f7f14885ff7403488907c366662e0f1f8400000000006690488b05390f0000488d15321f00004889e148c1e90c81e1f00f00004801ca4839"
     "02751cff4208817a08e8030000721ac7420800000000b8180000000f05ebc1488902c7420800000000c3660f1f440000f30f1efa488d1de5"
     "0f00004c8b1b4d85db7431488b7b08488b7310488b5318488b4b204c8b43284c8b4b30ff7338ff733831c041ffd34883c410488943384883"
-    "c340ebc7cc")
+    "c340ebc7cc"
+)
 STUB_ENTRY = {b"__vdso_clock_gettime": 0x00, b"__vdso_gettimeofday": 0x50, b"__vdso_time": 0x90}
-CALLS_ENTRY, CALLS_END = 0x110, len(STUB)      # runs the table of calls; the int3 behind them
+CALLS_ENTRY, CALLS_END = 0x110, len(STUB)  # runs the table of calls; the int3 behind them
 PAGE = 4096
 # in the game: STUB, clock and table, spins, scratch memory.  CHOICE: far from
 STUB_AT = 0x2F0000000000
-CLOCK_AT = STUB_AT + PAGE                      # all that the kernel maps by itself; the filter knows the upper half
-ZERO_AT = CLOCK_AT + 16                        # a struct timespec of zero
-SHORT_AT = CLOCK_AT + 32                       # a short struct timespec, then a struct timeval: for attached programs
-OFFSETS_AT = CLOCK_AT + 64                     # of the twelve clocks from CLOCK_MONOTONIC
+CLOCK_AT = STUB_AT + PAGE  # all that the kernel maps by itself; the filter knows the upper half
+ZERO_AT = CLOCK_AT + 16  # a struct timespec of zero
+SHORT_AT = CLOCK_AT + 32  # a short struct timespec, then a struct timeval: for attached programs
+OFFSETS_AT = CLOCK_AT + 64  # of the twelve clocks from CLOCK_MONOTONIC
 TABLE_AT = CLOCK_AT + 256
 SPINS_AT = STUB_AT + 2 * PAGE
-SCRATCH_AT = STUB_AT + 3 * PAGE                # for results of calls: pixels, numbers
-SCRATCH = 64 << 20                             # bytes; only those that are used take memory
+SCRATCH_AT = STUB_AT + 3 * PAGE  # for results of calls: pixels, numbers
+SCRATCH = 64 << 20  # bytes; only those that are used take memory
 
 NS = 1_000_000_000
-BIRTH = 1000 * NS                              # virtual CLOCK_MONOTONIC at launch
+BIRTH = 1000 * NS  # virtual CLOCK_MONOTONIC at launch
 # virtual CLOCK_REALTIME at launch: 2024-01-01 00:00 UTC, and a second per seed
 EPOCH = 1_704_067_200 * NS
 OFFSET = EPOCH - BIRTH
-YIELD = 50_000                                 # ns that a sleep of 0 lasts (Linux's timer slack), so that loops of them end
-HOP = 1_000_000                                # ns that pass for a thread that spins until the clock moves
-TSC_HZ = 2_000_000_000                         # of the virtual rdtsc
-COARSE = 10_000_000                            # ns, at most, by which the coarse clocks lag behind
-CATCH_UP = 10 * NS                             # that a program which is let go may be held for
+YIELD = 50_000  # ns that a sleep of 0 lasts (Linux's timer slack), so that loops of them end
+HOP = 1_000_000  # ns that pass for a thread that spins until the clock moves
+TSC_HZ = 2_000_000_000  # of the virtual rdtsc
+COARSE = 10_000_000  # ns, at most, by which the coarse clocks lag behind
+CATCH_UP = 10 * NS  # that a program which is let go may be held for
 VIRTUAL_CLOCKS = {0, 1, 4, 5, 6, 7, 8, 9, 11}  # all but CPU time; as in stub.S
 EPOCH_CLOCKS = {0, 5, 8, 11}
 
-READS = {"clock_gettime": 228, "gettimeofday": 96, "time": 201}               # x86-64 system call numbers
+READS = {"clock_gettime": 228, "gettimeofday": 96, "time": 201}  # x86-64 system call numbers
 SLEEPS = {"nanosleep": 35, "clock_nanosleep": 230}
-WAITS = {                                      # name: number, which argument is the timeout, its kind, result when it ends
-    "poll": (7, 2, "ms", 0), "epoll_wait": (232, 3, "ms", 0), "epoll_pwait": (281, 3, "ms", 0),
-    "select": (23, 4, "timeval", 0), "pselect6": (270, 4, "timespec", 0), "ppoll": (271, 2, "timespec", 0),
-    "epoll_pwait2": (441, 3, "timespec", 0), "rt_sigtimedwait": (128, 2, "timespec", -11), "semtimedop": (220, 3, "timespec", -11),
-    "futex": (202, 3, "timespec", -110), "futex_waitv": (449, 3, "moment", -110), "futex_wait": (455, 4, "moment", -110),
-    "mq_timedsend": (242, 4, "date", -110), "mq_timedreceive": (243, 4, "date", -110),
+WAITS = {  # name: number, which argument is the timeout, its kind, result when it ends
+    "poll": (7, 2, "ms", 0),
+    "epoll_wait": (232, 3, "ms", 0),
+    "epoll_pwait": (281, 3, "ms", 0),
+    "select": (23, 4, "timeval", 0),
+    "pselect6": (270, 4, "timespec", 0),
+    "ppoll": (271, 2, "timespec", 0),
+    "epoll_pwait2": (441, 3, "timespec", 0),
+    "rt_sigtimedwait": (128, 2, "timespec", -11),
+    "semtimedop": (220, 3, "timespec", -11),
+    "futex": (202, 3, "timespec", -110),
+    "futex_waitv": (449, 3, "moment", -110),
+    "futex_wait": (455, 4, "moment", -110),
+    "mq_timedsend": (242, 4, "date", -110),
+    "mq_timedreceive": (243, 4, "date", -110),
 }
-TIMERS = {"setitimer": 38, "getitimer": 36, "alarm": 37, "timerfd_settime": 286, "timerfd_gettime": 287,
-          "timer_create": 222, "timer_settime": 223, "timer_gettime": 224, "timer_getoverrun": 225, "timer_delete": 226}
+TIMERS = {
+    "setitimer": 38,
+    "getitimer": 36,
+    "alarm": 37,
+    "timerfd_settime": 286,
+    "timerfd_gettime": 287,
+    "timer_create": 222,
+    "timer_settime": 223,
+    "timer_gettime": 224,
+    "timer_getoverrun": 225,
+    "timer_delete": 226,
+}
 GETRANDOM, SCHED_YIELD, IO_URING_SETUP = 318, 24, 425
-CALLS = ({nr: name for name, nr in (READS | SLEEPS | TIMERS).items()} | {wait[0]: name for name, wait in WAITS.items()}
-         | {GETRANDOM: "getrandom", SCHED_YIELD: "spin"})
+CALLS = (
+    {nr: name for name, nr in (READS | SLEEPS | TIMERS).items()}
+    | {wait[0]: name for name, wait in WAITS.items()}
+    | {GETRANDOM: "getrandom", SCHED_YIELD: "spin"}
+)
 ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 FUTEX_WAITS = {0: "WAIT", 6: "LOCK_PI", 9: "WAIT_BITSET", 11: "WAIT_REQUEUE_PI", 13: "LOCK_PI2"}
 # what /proc says of a thread that does nothing; else S, Z
@@ -157,40 +180,72 @@ ASLEEP = {"parked": b"t", "stopped": b"t", "vfork": b"SDZ"}
 # how long and how often it was on a processor; its state; whether it computes
 LOOKS = ("schedstat", "stat", "syscall")
 SCHEDSTAT, STAT, SYSCALL = range(3)
-UNCOUNTED = b"0 0 0\n"                         # schedstat of a kernel that does not count
-INTERRUPTED = {-4, -512, -513, -514, -516}     # EINTR and the kernel's inner ERESTART codes
+UNCOUNTED = b"0 0 0\n"  # schedstat of a kernel that does not count
+INTERRUPTED = {-4, -512, -513, -514, -516}  # EINTR and the kernel's inner ERESTART codes
 
-PTRACE = {"POKEDATA": 5, "CONT": 7, "SINGLESTEP": 9, "GETREGS": 12, "SETREGS": 13, "DETACH": 17, "SYSCALL": 24,
-          "SETOPTIONS": 0x4200, "GETEVENTMSG": 0x4201, "SEIZE": 0x4206, "INTERRUPT": 0x4207, "LISTEN": 0x4208, "GETSIGMASK": 0x420A, "SETSIGMASK": 0x420B,
-          "GET_SYSCALL_INFO": 0x420E}
-FORK, VFORK, CLONE, EXEC, VFORK_DONE, SECCOMP, STOP = 1, 2, 3, 4, 5, 7, 128   # ptrace events
-OPTIONS = 1 | 2 | 4 | 8 | 16 | 32 | 128        # TRACESYSGOOD and those events
+PTRACE = {
+    "POKEDATA": 5,
+    "CONT": 7,
+    "SINGLESTEP": 9,
+    "GETREGS": 12,
+    "SETREGS": 13,
+    "DETACH": 17,
+    "SYSCALL": 24,
+    "SETOPTIONS": 0x4200,
+    "GETEVENTMSG": 0x4201,
+    "SEIZE": 0x4206,
+    "INTERRUPT": 0x4207,
+    "LISTEN": 0x4208,
+    "GETSIGMASK": 0x420A,
+    "SETSIGMASK": 0x420B,
+    "GET_SYSCALL_INFO": 0x420E,
+}
+FORK, VFORK, CLONE, EXEC, VFORK_DONE, SECCOMP, STOP = 1, 2, 3, 4, 5, 7, 128  # ptrace events
+OPTIONS = 1 | 2 | 4 | 8 | 16 | 32 | 128  # TRACESYSGOOD and those events
 EXITKILL = 1 << 20
-WALL = 0x40000000                              # waitpid: threads too
-NO_THREAD = 0x20000000                         # but not another thread's children (__WNOTHREAD)
-ONES = 2**64 - 1                               # -1 in a register
-SIGTRAP = 5                                    # signal.SIGTRAP, which Windows lacks
+WALL = 0x40000000  # waitpid: threads too
+NO_THREAD = 0x20000000  # but not another thread's children (__WNOTHREAD)
+ONES = 2**64 - 1  # -1 in a register
+SIGTRAP = 5  # signal.SIGTRAP, which Windows lacks
 SYSCALL_STOP = SIGTRAP | 0x80
 INT3 = b"\xcc"
 
 # Functions with which a program shows a frame, and those by which it may ask for their addresses.
 # The first library that presents is the outermost one (SDL calls GLX, not the other way round): its
 # functions stay the gate, those of the others are let go.
-PRESENTS = {"SDL_RenderPresent", "SDL_GL_SwapWindow", "SDL_UpdateWindowSurface", "SDL_UpdateWindowSurfaceRects",
-            "glXSwapBuffers", "eglSwapBuffers", "vkQueuePresentKHR"}
-RESOLVERS = {"glXGetProcAddress": "rdi", "glXGetProcAddressARB": "rdi", "eglGetProcAddress": "rdi", "vkGetInstanceProcAddr": "rsi",
-             "vkGetDeviceProcAddr": "rsi"}     # which argument is the name
-STARTS = {"SDL_Init", "SDL_InitSubSystem"}     # after which a gamepad may be plugged in
+PRESENTS = {
+    "SDL_RenderPresent",
+    "SDL_GL_SwapWindow",
+    "SDL_UpdateWindowSurface",
+    "SDL_UpdateWindowSurfaceRects",
+    "glXSwapBuffers",
+    "eglSwapBuffers",
+    "vkQueuePresentKHR",
+}
+RESOLVERS = {
+    "glXGetProcAddress": "rdi",
+    "glXGetProcAddressARB": "rdi",
+    "eglGetProcAddress": "rdi",
+    "vkGetInstanceProcAddr": "rsi",
+    "vkGetDeviceProcAddr": "rsi",
+}  # which argument is the name
+STARTS = {"SDL_Init", "SDL_InitSubSystem"}  # after which a gamepad may be plugged in
 GRAPHICS = re.compile(r"/lib(SDL2|SDL3|GLX|GL|EGL|OpenGL|GLESv2|vulkan)[-.][^/]*$")
 
 libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 if libc:
-    libc.ptrace.argtypes, libc.ptrace.restype = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p], ctypes.c_long
+    libc.ptrace.argtypes, libc.ptrace.restype = (
+        [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p],
+        ctypes.c_long,
+    )
 
 
 def find_program(name: str, env: dict | None = None, cwd=None) -> None:
     """GameError if there is no such program."""
-    if not shutil.which(os.path.join(cwd or "", name) if os.path.dirname(name) else name, path=(env or os.environ).get("PATH")):
+    if not shutil.which(
+        os.path.join(cwd or "", name) if os.path.dirname(name) else name,
+        path=(env or os.environ).get("PATH"),
+    ):
         raise GameError(f"{name}: no such program")
 
 
@@ -200,9 +255,11 @@ def read_text(path: str) -> str:
 
 
 class Registers(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_ulonglong) for name in
-                "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
-                "fs_base gs_base ds es fs gs".split()]
+    _fields_ = [
+        (name, ctypes.c_ulonglong)
+        for name in "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
+        "fs_base gs_base ds es fs gs".split()
+    ]
 
     def arguments(self) -> list[int]:
         return [getattr(self, name) for name in ARGUMENTS]
@@ -219,7 +276,9 @@ def peek():
     be reaped; None if there is none.
     """
     with contextlib.suppress(ChildProcessError):
-        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT | WALL | NO_THREAD)
+        return os.waitid(
+            os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT | WALL | NO_THREAD
+        )
 
 
 def seccomp_filter() -> bytes:
@@ -228,21 +287,42 @@ def seccomp_filter() -> bytes:
     """
     LOAD, EQUAL, AND, RETURN = 0x20, 0x15, 0x54, 0x06
     # 38: ENOSYS
-    ALLOW, TRACE, MISSING = (RETURN, 0x7FFF0000, 0, 0), (RETURN, 0x7FF00000, 0, 0), (RETURN, 0x00050000 | 38, 0, 0)
+    ALLOW, TRACE, MISSING = (
+        (RETURN, 0x7FFF0000, 0, 0),
+        (RETURN, 0x7FF00000, 0, 0),
+        (RETURN, 0x00050000 | 38, 0, 0),
+    )
     # offsets in struct seccomp_data; arguments from 16 on, 8 bytes each
     number, machine, address = 0, 4, 12
-    code = [(LOAD, machine, 0, 0), (EQUAL, 0xC000003E, 1, 0), ALLOW,                  # x86-64 calls only
-            (LOAD, address, 0, 0), (EQUAL, STUB_AT >> 32, 0, 4),                      # the stub's own system calls
-            (LOAD, number, 0, 0), (EQUAL, SCHED_YIELD, 0, 1), TRACE, ALLOW,
-            (LOAD, number, 0, 0), (EQUAL, IO_URING_SETUP, 0, 1), MISSING]
+    code = [
+        (LOAD, machine, 0, 0),
+        (EQUAL, 0xC000003E, 1, 0),
+        ALLOW,  # x86-64 calls only
+        (LOAD, address, 0, 0),
+        (EQUAL, STUB_AT >> 32, 0, 4),  # the stub's own system calls
+        (LOAD, number, 0, 0),
+        (EQUAL, SCHED_YIELD, 0, 1),
+        TRACE,
+        ALLOW,
+        (LOAD, number, 0, 0),
+        (EQUAL, IO_URING_SETUP, 0, 1),
+        MISSING,
+    ]
     for nr in (*(READS | SLEEPS | TIMERS).values(), GETRANDOM):
         code += [(EQUAL, nr, 0, 1), TRACE]
     for nr, index, kind, _ in WAITS.values():
         low = 16 + 8 * index
-        if kind == "ms":                       # a timeout of 0 or -1 has nothing to do with time
+        if kind == "ms":  # a timeout of 0 or -1 has nothing to do with time
             block = [(LOAD, low, 0, 0), (EQUAL, 0, 2, 0), (EQUAL, 0xFFFFFFFF, 1, 0), TRACE, ALLOW]
-        else:                                  # nor has a null pointer
-            block = [(LOAD, low, 0, 0), (EQUAL, 0, 0, 2), (LOAD, low + 4, 0, 0), (EQUAL, 0, 1, 0), TRACE, ALLOW]
+        else:  # nor has a null pointer
+            block = [
+                (LOAD, low, 0, 0),
+                (EQUAL, 0, 0, 2),
+                (LOAD, low + 4, 0, 0),
+                (EQUAL, 0, 1, 0),
+                TRACE,
+                ALLOW,
+            ]
         # futex calls that do not wait may hold anything in that argument
         if nr == WAITS["futex"][0]:
             tests = [(EQUAL, op, len(FUTEX_WAITS) - i, 0) for i, op in enumerate(FUTEX_WAITS)]
@@ -253,22 +333,24 @@ def seccomp_filter() -> bytes:
 
 def elf_symbols(image: bytes) -> dict:
     """Dynamic symbols of an ELF64 image: name -> (address, size)."""
-    table, = struct.unpack_from("<Q", image, 40)
+    (table,) = struct.unpack_from("<Q", image, 40)
     width, count = struct.unpack_from("<HH", image, 58)
     sections = [struct.unpack_from("<IIQQQQIIQQ", image, table + width * i) for i in range(count)]
     found = {}
     for _, kind, _, _, offset, size, link, *_ in sections:
-        for at in range(offset, offset + size, 24) if kind == 11 else ():             # SHT_DYNSYM
+        for at in range(offset, offset + size, 24) if kind == 11 else ():  # SHT_DYNSYM
             name, _, _, _, value, length = struct.unpack_from("<IBBHQQ", image, at)
             start = sections[link][4] + name
             if value:
-                found[image[start:image.index(b"\0", start)]] = (value, length)
+                found[image[start : image.index(b"\0", start)]] = (value, length)
     return found
 
 
 def mapped_files(pid: int) -> dict:
     """Files in a process's memory: path -> address of their first byte."""
-    lines = re.findall(r"^([0-9a-f]+)-\S+ \S+ 0+ \S+ [1-9]\d* +(/.*)$", read_text(f"/proc/{pid}/maps"), re.M)
+    lines = re.findall(
+        r"^([0-9a-f]+)-\S+ \S+ 0+ \S+ [1-9]\d* +(/.*)$", read_text(f"/proc/{pid}/maps"), re.M
+    )
     return {path: int(address, 16) for address, path in reversed(lines)}
 
 
@@ -281,7 +363,9 @@ def located(pid: int, path: str) -> tuple[str, float]:
 @functools.lru_cache(maxsize=64)
 def library_symbols(path: str, mtime: float) -> dict:
     """Dynamic symbols of a library: name -> address from its start."""
-    return {name.decode(): value for name, (value, _) in elf_symbols(Path(path).read_bytes()).items()}
+    return {
+        name.decode(): value for name, (value, _) in elf_symbols(Path(path).read_bytes()).items()
+    }
 
 
 class Process:
@@ -289,17 +373,19 @@ class Process:
 
     def __init__(self, pid: int, parent: Process | None = None):
         self.pid, self.memory = pid, None
-        self.vdso = parent.vdso if parent else ""                    # its patched functions, once the clock is there
+        self.vdso = parent.vdso if parent else ""  # its patched functions, once the clock is there
         # address of a breakpoint -> (byte under it, what it calls, library)
         self.breaks = dict(parent.breaks) if parent else {}
         # path of a graphics library -> {function: address}
         self.libraries = dict(parent.libraries) if parent else {}
         # timer_create's: number -> (clock, signal, thread, value)
         self.timers: dict[int, tuple] = {}
-        self.outermost = parent.outermost if parent else ""          # the library that presents
-        self.changed: list[tuple] = []                               # (address, bytes before) in an attached program
+        self.outermost = parent.outermost if parent else ""  # the library that presents
+        self.changed: list[tuple] = []  # (address, bytes before) in an attached program
         # asks for the time at each request
-        self.serves = parent.serves if parent else read_text(f"/proc/{pid}/comm").startswith("wineserver")
+        self.serves = (
+            parent.serves if parent else read_text(f"/proc/{pid}/comm").startswith("wineserver")
+        )
         self.memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
 
     def read(self, address: int, size: int) -> bytes:
@@ -344,13 +430,13 @@ class Thread:
     tid: int
     process: Process
     state: str = "running"
-    deadline: int | None = None                # of its sleep or wait, virtual ns
-    fired: bool = False                        # the wait's deadline has come, the interrupt is on its way
-    call: str = ""                             # name of the sleep or wait
-    registers: Registers | None = None         # with which the game made it
-    files: tuple = ()                          # what /proc says of it: LOOKS
-    rest: bytes = b""                          # its "schedstat" when it was last seen off its processor
-    sets: tuple = ()                           # (address, content) of the file descriptor sets of a select that we cut
+    deadline: int | None = None  # of its sleep or wait, virtual ns
+    fired: bool = False  # the wait's deadline has come, the interrupt is on its way
+    call: str = ""  # name of the sleep or wait
+    registers: Registers | None = None  # with which the game made it
+    files: tuple = ()  # what /proc says of it: LOOKS
+    rest: bytes = b""  # its "schedstat" when it was last seen off its processor
+    sets: tuple = ()  # (address, content) of the file descriptor sets of a select that we cut
     # its getrandom: of its own, as threads and processes ask in any order
     random: np.random.Generator | None = None
 
@@ -358,7 +444,13 @@ class Thread:
         """One of LOOKS as /proc says it now; empty once the thread is gone."""
         try:
             if not self.files:
-                self.files = tuple(os.open(f"/proc/{self.process.pid}/task/{self.tid}/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in LOOKS)
+                self.files = tuple(
+                    os.open(
+                        f"/proc/{self.process.pid}/task/{self.tid}/{name}",
+                        os.O_RDONLY | os.O_CLOEXEC,
+                    )
+                    for name in LOOKS
+                )
             return os.pread(self.files[what], 64, 0)
         except OSError:
             return b""
@@ -368,7 +460,11 @@ class Thread:
         woken.
         """
         letter = self.look(STAT).rpartition(b")")[2][1:2]
-        return letter != b"" and letter in ASLEEP.get(self.state, b"SZ") and not (self.fired and self.deadline is None and self.state == "waiting")
+        return (
+            letter != b""
+            and letter in ASLEEP.get(self.state, b"SZ")
+            and not (self.fired and self.deadline is None and self.state == "waiting")
+        )
 
     def computes(self) -> bool:
         """Whether it is on a processor; also of one that waits to be woken this says nothing."""
@@ -384,10 +480,10 @@ class Timer:
     """A timer that the game has set, and that the kernel knows nothing of."""
 
     process: Process
-    key: tuple                                 # process id; real, fd or posix; number
-    deadline: int                              # virtual ns
-    interval: int                              # ns; 0: it expires once
-    file: io.FileIO | None                     # the game's timerfd
+    key: tuple  # process id; real, fd or posix; number
+    deadline: int  # virtual ns
+    interval: int  # ns; 0: it expires once
+    file: io.FileIO | None  # the game's timerfd
 
 
 def borrow_file(pid: int, number: int) -> io.FileIO | None:
@@ -406,8 +502,20 @@ class Clock:
     `hook_fault()` says so beforehand.
     """
 
-    def __init__(self, argv, env: dict | None = None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0, seed: int = 0,
-                 fixed: bool = True, fps: float = 0, peers=(), tsc: bool = False):
+    def __init__(
+        self,
+        argv,
+        env: dict | None = None,
+        cwd=None,
+        stdout=None,
+        stderr=None,
+        timeout: float = 60.0,
+        seed: int = 0,
+        fixed: bool = True,
+        fps: float = 0,
+        peers=(),
+        tsc: bool = False,
+    ):
         """timeout: seconds of real time that the program may compute before it counts as hanging     seed: of clock and getrandom
         fixed: no ASLR, getrandom by seed    fps: of the monitor behind the frame gate; 0: no gate    peers: pids that work for the game
         tsc: rdtsc too (by a fault at each)"""
@@ -421,7 +529,9 @@ class Clock:
 
     def _begin(self, timeout=60.0, seed=0, fixed=True, fps=0.0, peers=(), tsc=False):
         if sys.platform != "linux" or platform.machine() != "x86_64":
-            raise GameError(f"ptrace: the clock hook needs Linux on x86-64, this is {sys.platform} on {platform.machine()}")
+            raise GameError(
+                f"ptrace: the clock hook needs Linux on x86-64, this is {sys.platform} on {platform.machine()}"
+            )
         self.timeout, self.returncode, self.owner = timeout, None, threading.get_ident()
         self.fixed, self.fps, self.tsc = fixed, fps, tsc
         # the game is not quiet while they run
@@ -432,24 +542,24 @@ class Clock:
         self.popen, self.attached, self.birth = None, False, BIRTH
         # when to look at the machine's load again; how long to spin; pumps
         self.look, self.spin, self.turn = 0.0, 0, 0
-        self.latest = None                                          # thread that was last let run: if one runs, mostly this one
-        self.mask = None                                            # of signals, while we wait for stops, as it was before
+        self.latest = None  # thread that was last let run: if one runs, mostly this one
+        self.mask = None  # of signals, while we wait for stops, as it was before
         # so far; the thread that presented last, with which call
         self.frames, self.gate, self.presented = 0, None, ("", [])
         # of games that we see not present: the process (0: any) whose main thread's sleeps are
         # frames
         self.sleeps = None
-        self.shown = False                                          # hold frames when they have been shown, not before
-        self.started = []                                           # functions(thread, flags) to call after SDL_Init
-        self.errands = []                                           # what to do for a thread that we hold, outside of its stop
+        self.shown = False  # hold frames when they have been shown, not before
+        self.started = []  # functions(thread, flags) to call after SDL_Init
+        self.errands = []  # what to do for a thread that we hold, outside of its stop
         self.file = os.memfd_create("clock")
         os.ftruncate(self.file, 3 * PAGE + SCRATCH)
         self.page = mmap.mmap(self.file, 3 * PAGE + SCRATCH)
-        self.page[:len(STUB)] = STUB
-        self.words = memoryview(self.page)[PAGE:2 * PAGE].cast("Q")
-        self.scratch = memoryview(self.page)[3 * PAGE:]
+        self.page[: len(STUB)] = STUB
+        self.words = memoryview(self.page)[PAGE : 2 * PAGE].cast("Q")
+        self.scratch = memoryview(self.page)[3 * PAGE :]
         # of each clock from CLOCK_MONOTONIC, ns
-        self.offsets = memoryview(self.page)[OFFSETS_AT - STUB_AT:TABLE_AT - STUB_AT].cast("q")
+        self.offsets = memoryview(self.page)[OFFSETS_AT - STUB_AT : TABLE_AT - STUB_AT].cast("q")
         self.words[0] = BIRTH
         for clock in EPOCH_CLOCKS:
             self.offsets[clock] = OFFSET + seed % 10**9 * NS
@@ -460,8 +570,15 @@ class Clock:
     # -- launch: a shell that stops itself, is seized and prepared, and becomes the program
 
     def _launch(self, argv, env, cwd, stdout, stderr):
-        self.popen = subprocess.Popen(["/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "sh", *argv], env=env, cwd=cwd,
-                                      stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
+        self.popen = subprocess.Popen(
+            ["/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "sh", *argv],
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
         self.pid = pid = self.popen.pid
         part = "ptrace"
         try:
@@ -469,13 +586,15 @@ class Clock:
             ptrace("SEIZE", pid, 0, OPTIONS | EXITKILL)
             self.threads[pid] = Thread(pid, Process(pid), random=self.random)
             os.kill(pid, signal.SIGCONT)
-            while self._wait(pid) != signal.SIGCONT:               # past the stops of being seized and continued
+            while self._wait(pid) != signal.SIGCONT:  # past the stops of being seized and continued
                 ptrace("CONT", pid)
             part = "seccomp"
             self._prepare(pid)
         except OSError as e:
-            raise GameError(f"{part}: not permitted here ({e}); in a container, start it with "
-                            "--cap-add=SYS_PTRACE --security-opt seccomp=unconfined") from None
+            raise GameError(
+                f"{part}: not permitted here ({e}); in a container, start it with "
+                "--cap-add=SYS_PTRACE --security-opt seccomp=unconfined"
+            ) from None
         ptrace("CONT", pid)
         self._settle(until=lambda: pid not in self.threads or self.threads[pid].process.vdso)
 
@@ -484,12 +603,24 @@ class Clock:
         the filter.
         """
         code = seccomp_filter()
-        below = (self._registers(pid).rsp - 4096) & ~15             # free part of its stack
-        self.threads[pid].process.write(below, struct.pack("<HxxxxxxQ", len(code) // 8, below + 16) + code)
+        below = (self._registers(pid).rsp - 4096) & ~15  # free part of its stack
+        self.threads[pid].process.write(
+            below, struct.pack("<HxxxxxxQ", len(code) // 8, below + 16) + code
+        )
         personality, prctl, seccomp = 135, 157, 317
-        ADDR_NO_RANDOMIZE, NO_NEW_PRIVS, SET_TSC, TSC_SIGSEGV, SET_MODE_FILTER = 0x40000, 38, 26, 2, 1
-        for nr, *args in (*[(personality, ADDR_NO_RANDOMIZE)] * self.fixed, *[(prctl, SET_TSC, TSC_SIGSEGV)] * self.tsc,
-                          (prctl, NO_NEW_PRIVS, 1), (seccomp, SET_MODE_FILTER, 0, below)):
+        ADDR_NO_RANDOMIZE, NO_NEW_PRIVS, SET_TSC, TSC_SIGSEGV, SET_MODE_FILTER = (
+            0x40000,
+            38,
+            26,
+            2,
+            1,
+        )
+        for nr, *args in (
+            *[(personality, ADDR_NO_RANDOMIZE)] * self.fixed,
+            *[(prctl, SET_TSC, TSC_SIGSEGV)] * self.tsc,
+            (prctl, NO_NEW_PRIVS, 1),
+            (seccomp, SET_MODE_FILTER, 0, below),
+        ):
             result = self._system_call(pid, nr, *args)
             if result < 0:
                 raise OSError(-result, f"system call {nr}: {os.strerror(-result)}")
@@ -498,9 +629,9 @@ class Clock:
         """Run one system call in a stopped thread."""
         process, before = self.threads[tid].process, self._registers(tid)
         code = process.read(before.rip, 8)
-        process.write_code(tid, before.rip, b"\x0f\x05\xcc" + code[3:])               # syscall; int3
+        process.write_code(tid, before.rip, b"\x0f\x05\xcc" + code[3:])  # syscall; int3
         now = Registers.from_buffer_copy(before)
-        now.rax, now.orig_rax = nr, ONES                            # -1: the kernel restarts nothing
+        now.rax, now.orig_rax = nr, ONES  # -1: the kernel restarts nothing
         for name, value in zip(ARGUMENTS, (*args, 0, 0, 0, 0, 0)):
             setattr(now, name, value)
         self._set_registers(tid, now)
@@ -511,8 +642,7 @@ class Clock:
         return result
 
     def _until_trap(self, tid, how: str) -> None:
-        """Let a stopped thread run to its next trap, by CONT or SINGLESTEP; signals wait meanwhile.
-        """
+        """Let a stopped thread run to its next trap, by CONT or SINGLESTEP; signals wait meanwhile."""
         mask, rest = ctypes.c_uint64(), ctypes.c_uint64(ONES ^ 1 << SIGTRAP - 1)
         ptrace("GETSIGMASK", tid, 8, ctypes.addressof(mask))
         ptrace("SETSIGMASK", tid, 8, ctypes.addressof(rest))
@@ -534,15 +664,17 @@ class Clock:
         """
         tid, process = thread.tid, thread.process
         if self._registers(tid).cs != 0x33:
-            raise GameError(f"vDSO patch: {os.readlink(f'/proc/{tid}/exe')} is a 32-bit program, and those are not supported")
+            raise GameError(
+                f"vDSO patch: {os.readlink(f'/proc/{tid}/exe')} is a 32-bit program, and those are not supported"
+            )
         self._map_clock(thread)
         auxv = dict(struct.iter_unpack("<QQ", Path(f"/proc/{tid}/auxv").read_bytes()))
         # AT_SYSINFO_EHDR (without it all reads are calls),
         vdso, loader, random = auxv.get(33), auxv.get(7), auxv.get(25)
-        process.vdso = self._patch_vdso(thread, vdso) if vdso else "none"     # AT_BASE, AT_RANDOM
+        process.vdso = self._patch_vdso(thread, vdso) if vdso else "none"  # AT_BASE, AT_RANDOM
         if self.fixed and random:
             process.write(random, thread.random.bytes(16))
-        if self.fps and loader:                                     # the dynamic loader calls it whenever it has loaded something
+        if self.fps and loader:  # the dynamic loader calls it whenever it has loaded something
             path = next((path for path, at in mapped_files(tid).items() if at == loader), "")
             state = library_symbols(*located(tid, path)).get("_dl_debug_state") if path else None
             if state:
@@ -558,29 +690,49 @@ class Clock:
         process.write(below, kept)
         # private: each process counts its own reads, or runs would differ
         SHARED, PRIVATE, FIXED_NOREPLACE = 1, 2, 0x100000
-        areas = ((STUB_AT, PAGE, 5, SHARED), (CLOCK_AT, PAGE, 3, SHARED), (SPINS_AT, PAGE, 3, PRIVATE), (SCRATCH_AT, SCRATCH, 3, SHARED))
-        places = [self._system_call(tid, 9, at, size, access, kind | FIXED_NOREPLACE, file, at - STUB_AT) for at, size, access, kind in areas]
+        areas = (
+            (STUB_AT, PAGE, 5, SHARED),
+            (CLOCK_AT, PAGE, 3, SHARED),
+            (SPINS_AT, PAGE, 3, PRIVATE),
+            (SCRATCH_AT, SCRATCH, 3, SHARED),
+        )
+        places = [
+            self._system_call(tid, 9, at, size, access, kind | FIXED_NOREPLACE, file, at - STUB_AT)
+            for at, size, access, kind in areas
+        ]
         self._system_call(tid, 3, file)
         if places != [at for at, *_ in areas]:
-            raise GameError(f"vDSO patch: the clock could not be mapped into {os.readlink(f'/proc/{tid}/exe')} (open {file}, "
-                            f"mmap {places}); it must run as the same user and see the same /proc")
+            raise GameError(
+                f"vDSO patch: the clock could not be mapped into {os.readlink(f'/proc/{tid}/exe')} (open {file}, "
+                f"mmap {places}); it must run as the same user and see the same /proc"
+            )
 
     def _patch_vdso(self, thread, vdso) -> str:
         """Let its functions jump to ours; -> their names."""
         process, patched = thread.process, []
         for name, (address, size) in elf_symbols(process.read(vdso, 4 * PAGE)).items():
-            if name in STUB_ENTRY:                                  # endbr64; movabs rax, entry; jmp rax
-                jump = b"\xf3\x0f\x1e\xfa\x48\xb8" + struct.pack("<Q", STUB_AT + STUB_ENTRY[name]) + b"\xff\xe0"
-                assert len(jump) <= size, f"{name.decode()} of this kernel's vDSO is only {size} bytes long"
+            if name in STUB_ENTRY:  # endbr64; movabs rax, entry; jmp rax
+                jump = (
+                    b"\xf3\x0f\x1e\xfa\x48\xb8"
+                    + struct.pack("<Q", STUB_AT + STUB_ENTRY[name])
+                    + b"\xff\xe0"
+                )
+                assert len(jump) <= size, (
+                    f"{name.decode()} of this kernel's vDSO is only {size} bytes long"
+                )
                 if self.attached:
                     process.changed.append((vdso + address, process.read(vdso + address, 16)))
-                    self.guard.stdin.write(f"{process.pid} {vdso + address} {process.changed[-1][1].hex()}\n")
+                    self.guard.stdin.write(
+                        f"{process.pid} {vdso + address} {process.changed[-1][1].hex()}\n"
+                    )
                     self.guard.stdin.flush()
                 process.write_code(thread.tid, vdso + address, jump)
                 patched.append(name.decode().removeprefix("__vdso_"))
             # mov eax, -ENOSYS; ret: libc makes the system call instead
             elif name == b"__vdso_getrandom" and self.fixed:
-                process.write_code(thread.tid, vdso + address, b"\xf3\x0f\x1e\xfa\xb8\xda\xff\xff\xff\xc3")
+                process.write_code(
+                    thread.tid, vdso + address, b"\xf3\x0f\x1e\xfa\xb8\xda\xff\xff\xff\xc3"
+                )
         return ", ".join(patched) or "none"
 
     # -- the game's stops
@@ -598,13 +750,18 @@ class Clock:
         self.latest = thread
         # killed meanwhile: the next pump learns of it
         with contextlib.suppress(ProcessLookupError):
-            ptrace("SYSCALL" if thread.state == "waiting" or self.attached else "CONT", thread.tid, 0, signal_number)
+            ptrace(
+                "SYSCALL" if thread.state == "waiting" or self.attached else "CONT",
+                thread.tid,
+                0,
+                signal_number,
+            )
 
     def _pump(self, everyone: bool = False) -> bool:
         """Handle the stops that the threads have reached by now; True if there was one.  everyone:
         also see who is gone without a word.
         """
-        if not everyone and not (found := peek()):                  # one call where nothing has happened, as mostly
+        if not everyone and not (found := peek()):  # one call where nothing has happened, as mostly
             return False
         self.turn, busy = self.turn + 1, False
         # now and then all, that one cannot keep out the others
@@ -625,7 +782,7 @@ class Clock:
                 try:
                     self._on_stop(thread, status)
                 except (ProcessLookupError, ChildProcessError, FileNotFoundError):
-                    pass                                            # killed while stopped
+                    pass  # killed while stopped
         return busy
 
     def _on_stop(self, thread, status):
@@ -649,12 +806,14 @@ class Clock:
             else:
                 self._on_result(thread)
         elif event == EXEC:
-            self.threads[thread.tid] = thread = Thread(thread.tid, Process(thread.tid), random=thread.random)
+            self.threads[thread.tid] = thread = Thread(
+                thread.tid, Process(thread.tid), random=thread.random
+            )
             for key in [k for k in self.timers if k[:2] == (thread.tid, "posix")]:
-                del self.timers[key]                                # timer_create's end here; the others stay
+                del self.timers[key]  # timer_create's end here; the others stay
             for key in [k for k in self.timers if k[0] == thread.tid]:
                 self.timers[key].process = thread.process
-            ptrace("SYSCALL", thread.tid)                           # to the call's exit: before it the kernel would
+            ptrace("SYSCALL", thread.tid)  # to the call's exit: before it the kernel would
             # overwrite the result of an injected call
             while self._wait(thread.tid) != SYSCALL_STOP:
                 ptrace("SYSCALL", thread.tid)
@@ -665,19 +824,29 @@ class Clock:
         elif event == VFORK_DONE:
             thread.state = "running"
             self._go_on(thread)
-        elif event == STOP and number in (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+        elif event == STOP and number in (
+            signal.SIGSTOP,
+            signal.SIGTSTP,
+            signal.SIGTTIN,
+            signal.SIGTTOU,
+        ):
             thread.state = "stopped"
             ptrace("LISTEN", thread.tid)
-        elif event == 0 and (number == SIGTRAP and self._on_break(thread) or number == signal.SIGSEGV and self._on_rdtsc(thread)):
+        elif event == 0 and (
+            number == SIGTRAP
+            and self._on_break(thread)
+            or number == signal.SIGSEGV
+            and self._on_rdtsc(thread)
+        ):
             pass
-        else:                                                       # a signal on its way, or the echo of an interrupt
+        else:  # a signal on its way, or the echo of an interrupt
             if thread.state == "stopped":
                 thread.state = "running"
             self._go_on(thread, 0 if event else number)
 
     def _enters(self, tid) -> bool:
         """Whether a system call stop is at the entry."""
-        info = ctypes.create_string_buffer(88)                      # struct ptrace_syscall_info
+        info = ctypes.create_string_buffer(88)  # struct ptrace_syscall_info
         ptrace("GET_SYSCALL_INFO", tid, len(info), ctypes.addressof(info))
         return info.raw[0] == 1
 
@@ -695,8 +864,11 @@ class Clock:
         status = Path(f"/proc/{tid}/status").read_text()
         pid = int(re.search(r"^Tgid:\s*(\d+)", status, re.M)[1])
         own = pid != thread.process.pid
-        self.threads[tid] = Thread(tid, Process(pid, thread.process) if own else thread.process,
-                                   random=thread.random.spawn(1)[0] if thread.random else None)
+        self.threads[tid] = Thread(
+            tid,
+            Process(pid, thread.process) if own else thread.process,
+            random=thread.random.spawn(1)[0] if thread.random else None,
+        )
         return self.threads[tid]
 
     # -- system calls that read the time or wait
@@ -705,8 +877,14 @@ class Clock:
         """One of CALLS, about to be made."""
         registers, process = self._registers(thread.tid), thread.process
         name, a = CALLS.get(registers.orig_rax), registers.arguments()
-        if not process.vdso or not name or self.attached and (name in TIMERS or name == "getrandom") or \
-                name == "spin" and (registers.rip >> 32 != STUB_AT >> 32 or process.serves):
+        if (
+            not process.vdso
+            or not name
+            or self.attached
+            and (name in TIMERS or name == "getrandom")
+            or name == "spin"
+            and (registers.rip >> 32 != STUB_AT >> 32 or process.serves)
+        ):
             return self._go_on(thread)
         thread.call = name
         if name in WAITS:
@@ -715,8 +893,14 @@ class Clock:
             return self._on_sleep(thread, registers, name, a)
         if name == "spin":
             return self._park(thread, registers, self.now + HOP)
-        result = self._read_clock(process, name, a) if name in READS else self._on_timer(process, name, a) if name in TIMERS else self._random(thread, a)
-        if result is not None:                                      # in the kernel's place
+        result = (
+            self._read_clock(process, name, a)
+            if name in READS
+            else self._on_timer(process, name, a)
+            if name in TIMERS
+            else self._random(thread, a)
+        )
+        if result is not None:  # in the kernel's place
             self._skip(thread, registers, result)
         self._go_on(thread)
 
@@ -730,13 +914,13 @@ class Clock:
         else:
             delay = read_time(process, a[index], 1000 if kind == "timeval" else 1)
         if (name == "select" and not (a[1] or a[2] or a[3])) or (name == "poll" and not a[1]):
-            return self._park(thread, registers, self.now + (delay or YIELD))         # a sleep in disguise
+            return self._park(thread, registers, self.now + (delay or YIELD))  # a sleep in disguise
         if kind == "date":
             delay -= self.now + self.offsets[0]
         elif kind == "moment":
             clock = a[index + 1] & 0xFFFFFFFF
             delay -= self.now + (self.offsets[clock] if clock in VIRTUAL_CLOCKS else 0)
-        elif name == "futex" and a[1] & 0x7F:                       # all but WAIT give a moment, not a delay
+        elif name == "futex" and a[1] & 0x7F:  # all but WAIT give a moment, not a delay
             # FUTEX_CLOCK_REALTIME, LOCK_PI
             delay -= self.now + (self.offsets[0] if a[1] & 0x100 or a[1] & 0x7F == 6 else 0)
         elif delay <= 0:
@@ -747,7 +931,11 @@ class Clock:
         setattr(registers, ARGUMENTS[index], ONES if kind == "ms" else 0 if delay > 0 else ZERO_AT)
         if self.attached and delay > 0:
             size = (a[0] + 63) // 64 * 8
-            thread.sets = tuple((at, process.read(at, size)) for at in a[1:4] if at) if "select" in name else ()
+            thread.sets = (
+                tuple((at, process.read(at, size)) for at in a[1:4] if at)
+                if "select" in name
+                else ()
+            )
             self._cut_wait(thread, registers, index, kind)
         self._set_registers(thread.tid, registers)
         self._go_on(thread)
@@ -759,7 +947,9 @@ class Clock:
         _, index, kind, _ = WAITS[name]
         if kind == "ms":
             return a[index] & 0xFFFFFFFF not in (0, 0xFFFFFFFF)
-        if name == "futex" and (a[1] & 0x7F not in (0, 9) or a[1] & 0x7F == 9 and a[5] & 0xFFFFFFFF != 0xFFFFFFFF):
+        if name == "futex" and (
+            a[1] & 0x7F not in (0, 9) or a[1] & 0x7F == 9 and a[5] & 0xFFFFFFFF != 0xFFFFFFFF
+        ):
             return False
         return a[index] != 0 and kind not in ("moment", "date") and name != "rt_sigtimedwait"
 
@@ -790,7 +980,11 @@ class Clock:
 
     def _slept(self, thread):
         """The last resort for a frame gate."""
-        if self.sleeps in (0, thread.process.pid) and thread.tid == thread.process.pid and thread.call != "spin":
+        if (
+            self.sleeps in (0, thread.process.pid)
+            and thread.tid == thread.process.pid
+            and thread.call != "spin"
+        ):
             self.frames, self.gate, self.presented = self.frames + 1, thread, ("sleep", [])
 
     def _skip(self, thread, registers, result):
@@ -823,23 +1017,28 @@ class Clock:
         """Entry (which follows the seccomp stop) or exit of a wait that we made endless."""
         registers = self._registers(thread.tid)
         result = ctypes.c_longlong(registers.rax).value
-        if thread.state != "waiting" or result == -38:              # -ENOSYS: the entry
+        if thread.state != "waiting" or result == -38:  # -ENOSYS: the entry
             return self._go_on(thread)
-        if self.attached and not thread.fired and thread.deadline is not None and result == WAITS[thread.call][3]:
+        if (
+            self.attached
+            and not thread.fired
+            and thread.deadline is not None
+            and result == WAITS[thread.call][3]
+        ):
             self._cut_wait(thread, registers, *WAITS[thread.call][1:3])
             self._again(thread, registers)
             self._set_registers(thread.tid, registers)
             return self._go_on(thread)
-        for name in ("rsi", "rdx", "r10", "r8"):                           # system calls keep their arguments
+        for name in ("rsi", "rdx", "r10", "r8"):  # system calls keep their arguments
             setattr(registers, name, getattr(thread.registers, name))
         if thread.fired and result in INTERRUPTED:
             registers.rax, registers.orig_rax = WAITS[thread.call][3] & ONES, ONES
-            if thread.call in ("select", "pselect6"):               # nothing is ready
+            if thread.call in ("select", "pselect6"):  # nothing is ready
                 size = (registers.rdi + 63) // 64 * 8
                 for where in filter(None, (registers.rsi, registers.rdx, registers.r10)):
                     thread.process.write(where, bytes(size))
-        elif result == -516:                                        # a signal: begin the call anew with its own timeout,
-            registers.rax = -514 & ONES                             # not the kernel's continuation of the endless one
+        elif result == -516:  # a signal: begin the call anew with its own timeout,
+            registers.rax = -514 & ONES  # not the kernel's continuation of the endless one
         self._set_registers(thread.tid, registers)
         thread.state, thread.deadline, thread.sets = "running", None, ()
         self._go_on(thread)
@@ -851,7 +1050,11 @@ class Clock:
         size = 2 if code[:2] == b"\x0f\x31" else 3 if code == b"\x0f\x01\xf9" else 0
         if size:
             ticks = self.now * TSC_HZ // NS
-            registers.rax, registers.rdx, registers.rip = ticks & 0xFFFFFFFF, ticks >> 32, registers.rip + size
+            registers.rax, registers.rdx, registers.rip = (
+                ticks & 0xFFFFFFFF,
+                ticks >> 32,
+                registers.rip + size,
+            )
             registers.rcx = 0 if size == 3 else registers.rcx
             self._set_registers(thread.tid, registers)
             self._go_on(thread)
@@ -865,10 +1068,20 @@ class Clock:
         """
         if name == "timer_create":
             return self._create_timer(process, a)
-        kind = "fd" if name.startswith("timerfd") else "posix" if name.startswith("timer_") else "real"
-        if kind == "posix" and a[0] not in process.timers or name in ("setitimer", "getitimer") and a[0] != 0:
+        kind = (
+            "fd" if name.startswith("timerfd") else "posix" if name.startswith("timer_") else "real"
+        )
+        if (
+            kind == "posix"
+            and a[0] not in process.timers
+            or name in ("setitimer", "getitimer")
+            and a[0] != 0
+        ):
             return None
-        key, fraction = (process.pid, kind, a[0] if kind != "real" else 0), 1000 if kind == "real" else 1
+        key, fraction = (
+            (process.pid, kind, a[0] if kind != "real" else 0),
+            1000 if kind == "real" else 1,
+        )
         old = self.timers.get(key)
         left, interval = (max(1, old.deadline - self.now), old.interval) if old else (0, 0)
         if name in ("timer_delete", "timer_getoverrun"):
@@ -878,8 +1091,10 @@ class Clock:
         if name == "alarm":
             self._set_timer(process, key, a[0] and self.now + a[0] * NS, 0)
             return -(-left // NS)
-        new, where = (0, a[1]) if "get" in name else (a[1], a[2]) if kind == "real" else (a[2], a[3])
-        if new:                                                     # struct itimerval or itimerspec: interval, value
+        new, where = (
+            (0, a[1]) if "get" in name else (a[1], a[2]) if kind == "real" else (a[2], a[3])
+        )
+        if new:  # struct itimerval or itimerspec: interval, value
             value, absolute = read_time(process, new + 16, fraction), kind != "real" and a[1] & 1
             moment = value and (value if absolute else value + self.now)
             if moment and absolute:
@@ -890,7 +1105,11 @@ class Clock:
         return 0
 
     def _create_timer(self, process, a) -> int | None:
-        clock, number, timer = ctypes.c_int(a[0] & 0xFFFFFFFF).value, signal.SIGALRM, max(process.timers, default=1 << 20) + 1
+        clock, number, timer = (
+            ctypes.c_int(a[0] & 0xFFFFFFFF).value,
+            signal.SIGALRM,
+            max(process.timers, default=1 << 20) + 1,
+        )
         value, notify, tid = timer, 0, 0
         if clock not in VIRTUAL_CLOCKS:
             return None
@@ -898,14 +1117,21 @@ class Clock:
             # struct sigevent
             value, number, notify, tid = struct.unpack("<QiiI", process.read(a[1], 20))
         # SIGEV_NONE, SIGEV_THREAD_ID
-        process.timers[timer] = (clock, number if notify != 1 else 0, tid if notify & 4 else 0, value)
+        process.timers[timer] = (
+            clock,
+            number if notify != 1 else 0,
+            tid if notify & 4 else 0,
+            value,
+        )
         process.write(a[2], struct.pack("<i", timer))
         return 0
 
     def _timer_clock(self, process, kind, number) -> int:
         if kind == "posix":
             return process.timers[number][0]
-        return int(re.search(r"clockid: (\d+)", read_text(f"/proc/{process.pid}/fdinfo/{number}"))[1])
+        return int(
+            re.search(r"clockid: (\d+)", read_text(f"/proc/{process.pid}/fdinfo/{number}"))[1]
+        )
 
     def _set_timer(self, process, key, moment, interval):
         self.timers.pop(key, None)
@@ -921,8 +1147,12 @@ class Clock:
         """Let it come true in the game."""
         timer.deadline = max(timer.deadline, self.now) + timer.interval
         process, kind, number = timer.process, *timer.key[1:]
-        if not timer.interval or not os.path.exists(f"/proc/{process.pid}") or \
-                kind == "fd" and not os.path.exists(f"/proc/{process.pid}/fd/{number}"):
+        if (
+            not timer.interval
+            or not os.path.exists(f"/proc/{process.pid}")
+            or kind == "fd"
+            and not os.path.exists(f"/proc/{process.pid}/fd/{number}")
+        ):
             self.timers.pop(timer.key, None)
         with contextlib.suppress(ProcessLookupError):
             if kind == "fd":
@@ -946,8 +1176,12 @@ class Clock:
         """
         threads = [t for t in self.threads.values() if t.process is process and tid in (0, t.tid)]
         for thread in threads if all(t.state == "parked" for t in threads) else ():
-            masks = dict(re.findall(r"^Sig(Blk|Ign):\s*(\w+)", read_text(f"/proc/{thread.tid}/status"), re.M))
-            if thread.call in SLEEPS and not any(int(mask, 16) >> number - 1 & 1 for mask in masks.values()):
+            masks = dict(
+                re.findall(r"^Sig(Blk|Ign):\s*(\w+)", read_text(f"/proc/{thread.tid}/status"), re.M)
+            )
+            if thread.call in SLEEPS and not any(
+                int(mask, 16) >> number - 1 & 1 for mask in masks.values()
+            ):
                 registers, a = self._registers(thread.tid), thread.registers.arguments()
                 left = a[1] if thread.call == "nanosleep" else 0 if a[1] & 1 else a[3]
                 if left:
@@ -990,12 +1224,14 @@ class Clock:
         """
         process, at = thread.process, registers.rip
         code = byte + process.read(at + 1, 9)
-        if code[:4] == b"\xf3\x0f\x1e\xfa":                         # endbr64
+        if code[:4] == b"\xf3\x0f\x1e\xfa":  # endbr64
             registers.rip = at + 4
-        elif code[:2] == b"\xff\x25":                               # jmp [rip + offset]: SDL's table of functions
-            registers.rip, = struct.unpack("<Q", process.read(at + 6 + struct.unpack_from("<i", code, 2)[0], 8))
-        elif code[:1] == b"\xc3":                                   # ret
-            registers.rip, = struct.unpack("<Q", process.read(registers.rsp, 8))
+        elif code[:2] == b"\xff\x25":  # jmp [rip + offset]: SDL's table of functions
+            (registers.rip,) = struct.unpack(
+                "<Q", process.read(at + 6 + struct.unpack_from("<i", code, 2)[0], 8)
+            )
+        elif code[:1] == b"\xc3":  # ret
+            (registers.rip,) = struct.unpack("<Q", process.read(registers.rsp, 8))
             registers.rsp += 8
         else:
             self._set_registers(thread.tid, registers)
@@ -1012,32 +1248,61 @@ class Clock:
                 names = library_symbols(*located(process.pid, path))
                 process.libraries[path] = {name: base + at for name, at in names.items()}
                 for name in PRESENTS & set(names) if process.outermost in ("", path) else ():
-                    self._set_break(thread, base + names[name], functools.partial(self._on_present, name, path), path)
+                    self._set_break(
+                        thread,
+                        base + names[name],
+                        functools.partial(self._on_present, name, path),
+                        path,
+                    )
                 for name in RESOLVERS.keys() & set(names) if process.outermost == "" else ():
-                    self._set_break(thread, base + names[name], functools.partial(self._on_resolve, RESOLVERS[name], path), path)
+                    self._set_break(
+                        thread,
+                        base + names[name],
+                        functools.partial(self._on_resolve, RESOLVERS[name], path),
+                        path,
+                    )
                 for name in STARTS & set(names):
                     self._set_break(thread, base + names[name], self._on_start)
 
     def _on_resolve(self, argument, library, thread, registers):
         """The program asks for a function by name: if it presents, a breakpoint on what it gets."""
-        name = thread.process.read(getattr(registers, argument), 32).split(b"\0")[0].decode(errors="replace")
+        name = (
+            thread.process.read(getattr(registers, argument), 32)
+            .split(b"\0")[0]
+            .decode(errors="replace")
+        )
         if name in PRESENTS:
-            self._on_return(thread, registers, lambda thread, after: after.rax and self._set_break(
-                thread, after.rax, functools.partial(self._on_present, name, library), library))
+            self._on_return(
+                thread,
+                registers,
+                lambda thread, after: (
+                    after.rax
+                    and self._set_break(
+                        thread,
+                        after.rax,
+                        functools.partial(self._on_present, name, library),
+                        library,
+                    )
+                ),
+            )
 
     def _on_return(self, thread, registers, call):
         """At the entry of a function: call(thread, registers) once, when it returns."""
+
         def returned(thread, after):
             self._clear_break(thread, back)
             call(thread, after)
-        back, = struct.unpack("<Q", thread.process.read(registers.rsp, 8))
+
+        (back,) = struct.unpack("<Q", thread.process.read(registers.rsp, 8))
         self._set_break(thread, back, returned)
 
     def _on_start(self, thread, registers):
         """SDL_Init or SDL_InitSubSystem: hold the thread again when it returns."""
+
         def started(thread, _):
             thread.state = "parked"
             self.errands.append((thread, lambda: [call(thread, flags) for call in self.started]))
+
         flags = registers.rdi & 0xFFFFFFFF
         self._on_return(thread, registers, started)
 
@@ -1046,29 +1311,50 @@ class Clock:
         process, arguments = thread.process, registers.arguments()
         if not process.outermost:
             process.outermost = library
-            for address in [at for at, (_, _, other) in process.breaks.items() if other not in ("", library)]:
+            for address in [
+                at for at, (_, _, other) in process.breaks.items() if other not in ("", library)
+            ]:
                 self._clear_break(thread, address)
         if self.shown:
-            return self._on_return(thread, registers, lambda thread, _: self._hold(thread, name, arguments))
+            return self._on_return(
+                thread, registers, lambda thread, _: self._hold(thread, name, arguments)
+            )
         self._hold(thread, name, arguments)
 
     def _hold(self, thread, name, arguments):
-        """At the gate until the next tick of the monitor, as one that waits for its vertical blank.
-        """
+        """At the gate until the next tick of the monitor, as one that waits for its vertical blank."""
         tick = int((self.now - BIRTH) * self.fps // NS) + 1
-        thread.state, thread.call, thread.deadline = "parked", "present", max(self.now + 1, BIRTH + int(-(-tick * NS // self.fps)))
-        self.frames, self.gate, self.presented, self.sleeps = self.frames + 1, thread, (name, arguments), None
+        thread.state, thread.call, thread.deadline = (
+            "parked",
+            "present",
+            max(self.now + 1, BIRTH + int(-(-tick * NS // self.fps))),
+        )
+        self.frames, self.gate, self.presented, self.sleeps = (
+            self.frames + 1,
+            thread,
+            (name, arguments),
+            None,
+        )
 
     def gated(self) -> bool:
         """Whether a thread is held at the frame gate."""
-        return self.gate is not None and self.gate.tid in self.threads and (self.gate.state, self.gate.call) == ("parked", "present")
+        return (
+            self.gate is not None
+            and self.gate.tid in self.threads
+            and (self.gate.state, self.gate.call) == ("parked", "present")
+        )
 
     def call(self, thread, *calls) -> list[int]:
         """Run functions of the game, each (address, arguments...), in a thread that we hold at a
         function call; -> results, 64 bits.
 
         A wait in them ends at once.  Raises ProcessLookupError if the thread ends in them."""
-        kept, state, deadline, what = self._registers(thread.tid), thread.state, thread.deadline, thread.call
+        kept, state, deadline, what = (
+            self._registers(thread.tid),
+            thread.state,
+            thread.deadline,
+            thread.call,
+        )
         table = (TABLE_AT - CLOCK_AT) // 8
         for i, (function, *arguments) in enumerate(calls):
             row = [function, *(a & ONES for a in arguments), *[0] * (7 - len(arguments))]
@@ -1081,7 +1367,13 @@ class Clock:
         thread.state, thread.deadline = "running", None
         self._go_on(thread)
         while thread.state != "called":
-            self._settle(until=lambda: thread.state == "called" or thread.deadline is not None or thread.tid not in self.threads)
+            self._settle(
+                until=lambda: (
+                    thread.state == "called"
+                    or thread.deadline is not None
+                    or thread.tid not in self.threads
+                )
+            )
             if thread.tid not in self.threads:
                 raise ProcessLookupError("the game ended in a function that it was made to call")
             if thread.state != "called":
@@ -1107,8 +1399,11 @@ class Clock:
 
     def _serve(self, until):
         now = time.perf_counter()
-        if now > self.look:                                         # on a quiet machine spinning is faster than sleeping and waking up
-            self.look, self.spin = now + 1, 30 if os.getloadavg()[0] < (os.cpu_count() or 1) + 1 else 0
+        if now > self.look:  # on a quiet machine spinning is faster than sleeping and waking up
+            self.look, self.spin = (
+                now + 1,
+                30 if os.getloadavg()[0] < (os.cpu_count() or 1) + 1 else 0,
+            )
         end, idle = now + self.timeout, 0
         while self.threads:
             busy = self._pump(everyone=idle % 64 == 60)
@@ -1124,10 +1419,14 @@ class Clock:
                     return
                 continue
             awake = [t for t in self.threads.values() if t.state != "parked"]
-            if not until and (not awake and not self.peers or idle % 4 == 0 and self._asleep(awake)):
+            if not until and (
+                not awake and not self.peers or idle % 4 == 0 and self._asleep(awake)
+            ):
                 return
             if time.perf_counter() > end:
-                raise GameError(f"the game computed for {self.timeout:g} s without waiting for anything: it hangs")
+                raise GameError(
+                    f"the game computed for {self.timeout:g} s without waiting for anything: it hangs"
+                )
             idle += 1 if idle < 4 * self.spin else 4
             if idle <= 4 * self.spin:
                 os.sched_yield()
@@ -1136,12 +1435,12 @@ class Clock:
 
     def _rest(self, seconds):
         """Wait for a thread to stop, at most this long: some fall asleep without a word."""
-        if self.mask is None:                                       # from here on the SIGCHLD that each stop sends is kept for us
+        if self.mask is None:  # from here on the SIGCHLD that each stop sends is kept for us
             self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         elif signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN):
             signal.sigtimedwait({signal.SIGCHLD}, seconds)
         else:
-            time.sleep(seconds)                                     # this program wants these signals for itself
+            time.sleep(seconds)  # this program wants these signals for itself
 
     def _asleep(self, awake) -> bool:
         """Whether no thread runs, and none is about to.
@@ -1150,7 +1449,7 @@ class Clock:
         nobody: if that is true of all, their states, read in between, tell.  syscall is silent on
         one that is being woken, stat on one that has not left its processor yet."""
         if len(self.pids()) > 1:
-            awake = self.threads.values()                           # also those that are parked: a process may kill another
+            awake = self.threads.values()  # also those that are parked: a process may kill another
         who = [*awake, *self.peers]
         # mostly so: the one that was let run still does
         if any(t is self.latest and not t.waits() for t in who):
@@ -1189,8 +1488,10 @@ class Clock:
 
     def _check_thread(self):
         if threading.get_ident() != self.owner:
-            raise GameError("a game must be stepped by the thread that started it (a rule of ptrace); for several games "
-                            "at once use one process each: gymnasium.vector.AsyncVectorEnv")
+            raise GameError(
+                "a game must be stepped by the thread that started it (a rule of ptrace); for several games "
+                "at once use one process each: gymnasium.vector.AsyncVectorEnv"
+            )
 
     def _next(self) -> Thread | Timer | None:
         """The timer or thread that is due first; of equals the oldest."""
@@ -1199,10 +1500,17 @@ class Clock:
 
     def _jump(self, due):
         """On to the moment of who is due, or of what comes first there; then the game is quiet."""
-        server = next((t for t in self.threads.values() if t.process.serves and t.state == "waiting" and t.deadline is not None), None)
+        server = next(
+            (
+                t
+                for t in self.threads.values()
+                if t.process.serves and t.state == "waiting" and t.deadline is not None
+            ),
+            None,
+        )
         # Wine's server writes down the time for its programs whenever it wakes: it
         if server and due.deadline > self.now:
-            self.words[0] = server.deadline = due.deadline          # first, for they would race for it
+            self.words[0] = server.deadline = due.deadline  # first, for they would race for it
             due = server
         self._wake(due)
         self._settle()
@@ -1217,7 +1525,7 @@ class Clock:
                 self._skip(due, due.registers, 0)
             due.state = "running"
             self._go_on(due)
-        else:                                                       # interrupt its wait; _on_result sees the end of it
+        else:  # interrupt its wait; _on_result sees the end of it
             due.fired = True
             with contextlib.suppress(ProcessLookupError):
                 ptrace("INTERRUPT", due.tid)
@@ -1257,7 +1565,7 @@ class Clock:
             if due := self._next():
                 self._jump(due)
             else:
-                time.sleep(0.0005)                                  # it waits for something outside
+                time.sleep(0.0005)  # it waits for something outside
                 self._settle()
         return True
 
@@ -1290,7 +1598,10 @@ class Clock:
         if self.attached:
             return self.detach()
         while self.threads:
-            for kill, pid in [(os.killpg, self.pid), *((os.kill, t.process.pid) for t in self.threads.values())]:
+            for kill, pid in [
+                (os.killpg, self.pid),
+                *((os.kill, t.process.pid) for t in self.threads.values()),
+            ]:
                 with contextlib.suppress(ProcessLookupError):
                     kill(pid, signal.SIGKILL)
             for tid in list(self.threads):
@@ -1302,14 +1613,14 @@ class Clock:
                         self.returncode = os.waitstatus_to_exitcode(status)
                 del self.threads[tid]
             time.sleep(0.0002)
-        self.gate = self.latest = None                              # they and these hold files of the game open
+        self.gate = self.latest = None  # they and these hold files of the game open
         for held in (self.timers, self.peers, self.started, self.errands):
             held.clear()
         if self.popen and self.popen.returncode is None:
-            if self.returncode is None:                             # never seized
+            if self.returncode is None:  # never seized
                 self.popen.kill()
                 self.returncode = self.popen.wait()
-            self.popen.returncode = self.returncode                 # reaped by us
+            self.popen.returncode = self.returncode  # reaped by us
         self._leave_page()
 
     def _leave_page(self):
@@ -1333,10 +1644,15 @@ class Clock:
         self = cls.__new__(cls)
         self._begin(timeout, fixed=False)
         self.attached, self.pid = True, pid
-        self.words[0] = 0                                          # not ahead of real time, should this end in detach()
-        self.guard = subprocess.Popen([sys.executable, "-I", "-S", "-c", GUARD], stdin=subprocess.PIPE, start_new_session=True, text=True)
+        self.words[0] = 0  # not ahead of real time, should this end in detach()
+        self.guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", GUARD],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+        )
         try:
-            self._seize()                                          # only now: none of its clocks goes back, or jumps
+            self._seize()  # only now: none of its clocks goes back, or jumps
             self.words[0] = self.birth = time.monotonic_ns()
             for clock in VIRTUAL_CLOCKS - {1, 6}:
                 # the coarse one lags behind; those of alarms need a device
@@ -1352,24 +1668,30 @@ class Clock:
                 self._go_on(thread)
                 thread.state = "running"
             self._settle()
-        except BaseException as e:                                  # it runs on
+        except BaseException as e:  # it runs on
             self.close()
             if not isinstance(e, OSError):
                 raise
-            raise GameError(f"attach: process {pid}: {e.strerror or e}; it must be yours, and kernel.yama.ptrace_scope 0 (sudo sysctl "
-                            "kernel.yama.ptrace_scope=0), or you root") from None
+            raise GameError(
+                f"attach: process {pid}: {e.strerror or e}; it must be yours, and kernel.yama.ptrace_scope 0 (sudo sysctl "
+                "kernel.yama.ptrace_scope=0), or you root"
+            ) from None
         return self
 
     def _seize(self):
         """All its threads, also those that are born meanwhile; they are stopped."""
         process, gone = Process(self.pid), set()
-        while new := [t for t in map(int, os.listdir(f"/proc/{self.pid}/task")) if t not in self.threads and t not in gone]:
+        while new := [
+            t
+            for t in map(int, os.listdir(f"/proc/{self.pid}/task"))
+            if t not in self.threads and t not in gone
+        ]:
             for tid in new:
                 try:
                     # no events yet: whom it begins now is found by the next look
                     ptrace("SEIZE", tid)
                     ptrace("INTERRUPT", tid)
-                    while number := self._wait(tid):                # a signal was on its way
+                    while number := self._wait(tid):  # a signal was on its way
                         ptrace("CONT", tid, 0, number)
                     ptrace("SETOPTIONS", tid, 0, OPTIONS)
                     self.threads[tid] = Thread(tid, process, "parked")
@@ -1381,16 +1703,26 @@ class Clock:
 
     def _leave_vdso(self, thread):
         """Step a thread out of the code that is about to change."""
-        vdso = dict(struct.iter_unpack("<QQ", Path(f"/proc/{thread.tid}/auxv").read_bytes())).get(33, 0)
+        vdso = dict(struct.iter_unpack("<QQ", Path(f"/proc/{thread.tid}/auxv").read_bytes())).get(
+            33, 0
+        )
         while vdso <= self._registers(thread.tid).rip < vdso + 4 * PAGE:
             self._until_trap(thread.tid, "SINGLESTEP")
 
     def _cut_wait(self, thread, registers, index, kind):
         """Let the kernel wait for a moment only; _on_result makes it wait on."""
-        short = 10                                                  # ms
-        self.words[4:8] = memoryview(struct.pack("<4Q", 0, short * 1_000_000, 0, short * 1000)).cast("B").cast("Q")
-        setattr(registers, ARGUMENTS[index], short if kind == "ms" else SHORT_AT + (16 if kind == "timeval" else 0))
-        if thread.call == "futex":                                  # WAIT_BITSET takes a moment, WAIT a delay
+        short = 10  # ms
+        self.words[4:8] = (
+            memoryview(struct.pack("<4Q", 0, short * 1_000_000, 0, short * 1000))
+            .cast("B")
+            .cast("Q")
+        )
+        setattr(
+            registers,
+            ARGUMENTS[index],
+            short if kind == "ms" else SHORT_AT + (16 if kind == "timeval" else 0),
+        )
+        if thread.call == "futex":  # WAIT_BITSET takes a moment, WAIT a delay
             registers.rsi = registers.rsi & ~0x17F
 
     def _again(self, thread, registers) -> None:
@@ -1405,7 +1737,7 @@ class Clock:
 
         After those, or if we are killed, its clocks go back, which not every program survives."""
         self._check_thread()
-        signals = {}                                                # on their way to a thread just now
+        signals = {}  # on their way to a thread just now
         for thread in self.threads.values():
             if thread.state != "parked":
                 with contextlib.suppress(ProcessLookupError):
@@ -1420,10 +1752,12 @@ class Clock:
                     if status >> 16 in (FORK, VFORK, CLONE):
                         # ours from its first moment: it is let go too
                         os.waitpid(self._born(thread).tid, WALL)
-                    signals[thread.tid] = 0 if status >> 16 or status >> 8 in (SYSCALL_STOP, SIGTRAP) else status >> 8
+                    signals[thread.tid] = (
+                        0 if status >> 16 or status >> 8 in (SYSCALL_STOP, SIGTRAP) else status >> 8
+                    )
                     if thread.state == "waiting":
                         self._restore_wait(thread, status)
-        for thread in self.threads.values():                        # all stand still now
+        for thread in self.threads.values():  # all stand still now
             with contextlib.suppress(OSError):
                 self._leave_vdso(thread)
                 for address, code in thread.process.changed:
@@ -1436,7 +1770,7 @@ class Clock:
                 ptrace("DETACH", tid, 0, signals.get(tid, 0))
             del self.threads[tid]
         if not self.guard.stdin.closed:
-            self.guard.stdin.write("0 0 00\n")                      # nothing is left to be done
+            self.guard.stdin.write("0 0 00\n")  # nothing is left to be done
             self.guard.stdin.close()
             self.guard.wait()
         self._leave_page()
@@ -1447,7 +1781,7 @@ class Clock:
         result = ctypes.c_longlong(registers.rax).value
         for name in ("rsi", "rdx", "r10", "r8"):
             setattr(registers, name, getattr(thread.registers, name))
-        if status >> 8 & 0xFF != SYSCALL_STOP or result != -38:     # not at its entry
+        if status >> 8 & 0xFF != SYSCALL_STOP or result != -38:  # not at its entry
             if result == WAITS[thread.call][3]:
                 self._again(thread, registers)
             elif result == -516:
@@ -1473,7 +1807,7 @@ for restore in todo:
         os.pwrite(*restore)
     except OSError:
         pass
-"""                                            # a process of its own: puts back what attach() changed, when we end in any way
+"""  # a process of its own: puts back what attach() changed, when we end in any way
 
 
 @functools.cache
@@ -1512,12 +1846,21 @@ def attach_fault() -> str | None:
 
 # ---- where the hook cannot be: the console's own pause -------------------------------------------
 
+
 class Unhooked:
     """A program whose time is its own, with its children."""
 
     def __init__(self, argv, env=None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0):
         find_program(argv[0], env, cwd)
-        self.popen = subprocess.Popen(list(argv), env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
+        self.popen = subprocess.Popen(
+            list(argv),
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
         self.pid, self.timeout = self.popen.pid, timeout
 
     @property
@@ -1545,7 +1888,7 @@ class GateClock(Unhooked):
     environment = {"NITROGEN_GATE": "1"}
 
     def __init__(self, argv, console: Console, **options):
-        self.console, self.owed = console, 0.0                      # of a frame, by step()
+        self.console, self.owed = console, 0.0  # of a frame, by step()
         super().__init__(argv, **options)
 
     @property
@@ -1564,7 +1907,7 @@ class GateClock(Unhooked):
             if polls % 50 == 0:
                 if not self.alive:
                     return presented() > before
-                self.console.open_gate(before + 1)                  # the console may have appeared only now
+                self.console.open_gate(before + 1)  # the console may have appeared only now
                 if time.perf_counter() > end:
                     raise GameError(f"no frame in {timeout:g} s")
             time.sleep(0.0001)
@@ -1586,6 +1929,7 @@ class GateClock(Unhooked):
 
 
 # ---- where the hook cannot be: SIGSTOP -----------------------------------------------------------
+
 
 class StopClock(Unhooked):
     """Any program, stopped and continued by signals where ptrace is forbidden: in real time, not
@@ -1664,10 +2008,22 @@ class Stage:
         """screen: WIDTHxHEIGHT in pixels; empty: none    options: of the X server"""
         self.path, self.owner = Path(tempfile.mkdtemp(prefix="nitro-", dir=MEMORY)), os.getpid()
         (self.path / "home").mkdir()
-        self.keeper, self.clock, self.display, self.server, self.pads, self.will = None, None, None, 0, [], {}
+        self.keeper, self.clock, self.display, self.server, self.pads, self.will = (
+            None,
+            None,
+            None,
+            0,
+            [],
+            {},
+        )
         if os.name == "posix":
-            self.keeper = subprocess.Popen(["sh", "-c", KEEPER, "sh", str(self.path), screen, options], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                           stderr=subprocess.DEVNULL, start_new_session=True)
+            self.keeper = subprocess.Popen(
+                ["sh", "-c", KEEPER, "sh", str(self.path), screen, options],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         try:
             if screen:
                 self._start_server()
@@ -1677,8 +2033,13 @@ class Stage:
 
     def _start_server(self):
         if not shutil.which("Xvfb"):
-            raise GameError("Xvfb: not installed; sudo apt install xvfb, or give the display on which the game may run")
-        self.server, number = int(self.keeper.stdout.readline()), self.keeper.stdout.readline().decode().strip()
+            raise GameError(
+                "Xvfb: not installed; sudo apt install xvfb, or give the display on which the game may run"
+            )
+        self.server, number = (
+            int(self.keeper.stdout.readline()),
+            self.keeper.stdout.readline().decode().strip(),
+        )
         if not number:
             raise GameError(f"Xvfb: {last_line(self.path / 'Xvfb.log', 'it did not start')}")
         self.display = Display(f":{number}", self.path / "Xvfb_screen0")
@@ -1730,22 +2091,32 @@ class Display:
         except OSError as e:
             raise GameError(f"display {name}: {e.strerror}") from None
         kind, cookie = xauthority(number) if framebuffer is None else (b"", b"")
-        self.socket.sendall(struct.pack("<BxHHHHxx", ord("l"), 11, 0, len(kind), len(cookie)) + padded(kind) + padded(cookie))
+        self.socket.sendall(
+            struct.pack("<BxHHHHxx", ord("l"), 11, 0, len(kind), len(cookie))
+            + padded(kind)
+            + padded(cookie)
+        )
         fine, length = struct.unpack("<B5xH", self._read(8))
         setup = self._read(4 * length)
         if fine != 1:
-            raise GameError(f"display {name}: refused us ({setup.rstrip(bytes(4)).decode(errors='replace').strip()})")
+            raise GameError(
+                f"display {name}: refused us ({setup.rstrip(bytes(4)).decode(errors='replace').strip()})"
+            )
         vendor, formats = struct.unpack_from("<16xH3xB", setup)
-        self.root, = struct.unpack_from("<I", setup, 32 + -(-vendor // 4) * 4 + 8 * formats)
-        self.first, self.last = setup[26], setup[27]                # key codes
+        (self.root,) = struct.unpack_from("<I", setup, 32 + -(-vendor // 4) * 4 + 8 * formats)
+        self.first, self.last = setup[26], setup[27]  # key codes
         self.pixels = None
         if framebuffer:
             with open(framebuffer, "rb") as f:
                 memory = np.memmap(f, np.uint8, "r")
             # XWD
-            header, width, height, line, colours = np.frombuffer(memory[:100], ">u4")[[0, 4, 5, 12, 19]].tolist()
+            header, width, height, line, colours = np.frombuffer(memory[:100], ">u4")[
+                [0, 4, 5, 12, 19]
+            ].tolist()
             # BGRX
-            self.pixels = memory[header + 12 * colours:][:line * height].reshape(height, line // 4, 4)[:, :width]
+            self.pixels = memory[header + 12 * colours :][: line * height].reshape(
+                height, line // 4, 4
+            )[:, :width]
 
     def _read(self, size: int) -> bytes:
         data = b""
@@ -1757,7 +2128,9 @@ class Display:
         return data
 
     def _send(self, opcode: int, detail: int = 0, body: bytes = b"") -> None:
-        self.socket.sendall(struct.pack("<BBH", opcode, detail, 1 + -(-len(body) // 4)) + padded(body))
+        self.socket.sendall(
+            struct.pack("<BBH", opcode, detail, 1 + -(-len(body) // 4)) + padded(body)
+        )
 
     def _ask(self, opcode: int, detail: int = 0, body: bytes = b"") -> bytes | None:
         """The reply, from its first byte on; None after an error.  Events are passed over."""
@@ -1773,22 +2146,29 @@ class Display:
         """(number, x, y, width, height) of the visible windows on the root, largest first."""
         tree, found = self._ask(15, 0, struct.pack("<I", self.root)), []
         for window in struct.unpack_from(f"<{struct.unpack_from('<H', tree, 16)[0]}I", tree, 32):
-            shown, place = self._ask(3, 0, struct.pack("<I", window)), self._ask(14, 0, struct.pack("<I", window))
-            if shown and place and shown[26] == 2:                  # viewable
+            shown, place = (
+                self._ask(3, 0, struct.pack("<I", window)),
+                self._ask(14, 0, struct.pack("<I", window)),
+            )
+            if shown and place and shown[26] == 2:  # viewable
                 found.append((window, *struct.unpack_from("<hhHH", place, 12)))
         return sorted(found, key=lambda w: -w[3] * w[4])
 
     def focus(self, window: int | None = None) -> int:
         """The window that gets the keys; with a number, first give them to that one."""
         if window:
-            self._send(42, 2, struct.pack("<II", window, 0))        # SetInputFocus, revert to parent
+            self._send(42, 2, struct.pack("<II", window, 0))  # SetInputFocus, revert to parent
         return struct.unpack_from("<I", self._ask(43), 8)[0]
 
     def owner(self, window: int) -> int:
         """The process behind a window, as it says itself (_NET_WM_PID); 0 if it does not say."""
         name = b"_NET_WM_PID"
-        atom, = struct.unpack_from("<I", self._ask(16, 0, struct.pack("<HH", len(name), 0) + padded(name)), 8)
-        reply = self._ask(20, 0, struct.pack("<IIIII", window, atom, 0, 0, 1)) if window > 1 else None
+        (atom,) = struct.unpack_from(
+            "<I", self._ask(16, 0, struct.pack("<HH", len(name), 0) + padded(name)), 8
+        )
+        reply = (
+            self._ask(20, 0, struct.pack("<IIIII", window, atom, 0, 0, 1)) if window > 1 else None
+        )
         return struct.unpack_from("<I", reply, 32)[0] if reply and len(reply) >= 36 else 0
 
     def key(self, name: str, down: bool) -> None:
@@ -1798,26 +2178,52 @@ class Display:
         if not self.opcode:
             reply = self._ask(98, 0, struct.pack("<HH", 5, 0) + padded(b"XTEST"))
             if not reply or not reply[8]:
-                raise GameError(f"display {self.name}: its X server has no XTEST extension, which keys need")
+                raise GameError(
+                    f"display {self.name}: its X server has no XTEST extension, which keys need"
+                )
             self.opcode = reply[9]
-            table = self._ask(101, 0, struct.pack("<BBH", self.first, self.last - self.first + 1, 0))
+            table = self._ask(
+                101, 0, struct.pack("<BBH", self.first, self.last - self.first + 1, 0)
+            )
             symbols = struct.unpack_from(f"<{(len(table) - 32) // 4}I", table, 32)
             for i, symbol in reversed(list(enumerate(symbols))):
                 self.codes[symbol] = self.first + i // table[1]
         symbol = KEYSYMS[name] if name in KEYSYMS else ord(name)
         if symbol not in self.codes:
             raise GameError(f"key {name!r}: display {self.name} has no such key")
-        self._send(self.opcode, 2, struct.pack("<BBxxII8xhh8x", 2 if down else 3, self.codes[symbol], 0, self.root, 0, 0))
-        self.focus()                                                # its reply comes after the key
+        self._send(
+            self.opcode,
+            2,
+            struct.pack("<BBxxII8xhh8x", 2 if down else 3, self.codes[symbol], 0, self.root, 0, 0),
+        )
+        self.focus()  # its reply comes after the key
 
     def close(self) -> None:
         self.socket.close()
         self.pixels = None
 
 
-KEYSYMS = {"space": 0x20, "BackSpace": 0xFF08, "Tab": 0xFF09, "Return": 0xFF0D, "Escape": 0xFF1B, "Left": 0xFF51, "Up": 0xFF52, "Right": 0xFF53,
-           "Down": 0xFF54, "Prior": 0xFF55, "Next": 0xFF56, "Home": 0xFF50, "End": 0xFF57, "Insert": 0xFF63, "Delete": 0xFFFF,
-           "Shift_L": 0xFFE1, "Control_L": 0xFFE3, "Alt_L": 0xFFE9, **{f"F{i}": 0xFFBD + i for i in range(1, 13)}}
+KEYSYMS = {
+    "space": 0x20,
+    "BackSpace": 0xFF08,
+    "Tab": 0xFF09,
+    "Return": 0xFF0D,
+    "Escape": 0xFF1B,
+    "Left": 0xFF51,
+    "Up": 0xFF52,
+    "Right": 0xFF53,
+    "Down": 0xFF54,
+    "Prior": 0xFF55,
+    "Next": 0xFF56,
+    "Home": 0xFF50,
+    "End": 0xFF57,
+    "Insert": 0xFF63,
+    "Delete": 0xFFFF,
+    "Shift_L": 0xFFE1,
+    "Control_L": 0xFFE3,
+    "Alt_L": 0xFFE9,
+    **{f"F{i}": 0xFFBD + i for i in range(1, 13)},
+}
 
 
 def padded(data: bytes) -> bytes:
@@ -1830,9 +2236,9 @@ def xauthority(number: str) -> tuple[bytes, bytes]:
     data = path.read_bytes() if path.is_file() else b""
     while at < len(data):
         at, parts = at + 2, []
-        for _ in range(4):                                          # address, number, name, value
-            size, = struct.unpack_from(">H", data, at)
-            parts.append(data[at + 2:at + 2 + size])
+        for _ in range(4):  # address, number, name, value
+            (size,) = struct.unpack_from(">H", data, at)
+            parts.append(data[at + 2 : at + 2 + size])
             at += 2 + size
         if parts[1] in (b"", number.encode()):
             return parts[2], parts[3]
@@ -1844,11 +2250,12 @@ def xauthority(number: str) -> tuple[bytes, bytes]:
 # time and score(). Both are made from the game's Stage before it starts, and name the environment
 # that the game needs.
 
+
 class Device:
     """A gamepad or a screen: what most of them leave as it is."""
 
     environment: dict = {}
-    ready = True                               # of a gamepad: the game has taken it
+    ready = True  # of a gamepad: the game has taken it
 
     def attach(self) -> None:
         """The clock runs."""
@@ -1862,7 +2269,7 @@ class Console:
     games/console.py.
     """
 
-    HEADER = 4096                              # bytes of JSON that describe the rest; written last
+    HEADER = 4096  # bytes of JSON that describe the rest; written last
 
     def __init__(self, stage: Stage):
         self.path, self.fields, self.fps = stage.path / "console", None, 0.0
@@ -1880,20 +2287,24 @@ class Console:
         if self.fields is None and self.path.stat().st_size > self.HEADER:
             with open(self.path, "r+b") as f:
                 memory = mmap.mmap(f.fileno(), 0)
-            if memory[:1] == b"{" and memory[self.HEADER - 1:self.HEADER] in b" }":
+            if memory[:1] == b"{" and memory[self.HEADER - 1 : self.HEADER] in b" }":
                 self._map(memory)
         return self.fields is not None
 
     def _map(self, memory):
-        header = json.loads(memory[:self.HEADER])
+        header = json.loads(memory[: self.HEADER])
         if header.get("format") != "nitrogen.console/1":
-            raise GameError(f"the game's console is {header.get('format')!r}, expected 'nitrogen.console/1'")
+            raise GameError(
+                f"the game's console is {header.get('format')!r}, expected 'nitrogen.console/1'"
+            )
         # our order -> the game's
         self.buttons = [header["buttons"].index(name) for name in BUTTONS]
         self.sticks = [header["sticks"].index(name) for name in STICKS]
         self.fps = header["fps"]
-        self.fields = {name: np.frombuffer(memory, dtype, int(np.prod(shape)), offset).reshape(shape)
-                       for name, (offset, dtype, shape) in header["fields"].items()}
+        self.fields = {
+            name: np.frombuffer(memory, dtype, int(np.prod(shape)), offset).reshape(shape)
+            for name, (offset, dtype, shape) in header["fields"].items()
+        }
 
     @property
     def frame(self) -> int:
@@ -1927,11 +2338,26 @@ class VirtualJoystick(Device):
     """
 
     environment = {"SDL_JOYSTICK_ALLOW_BACKGROUND_EVENTS": "1"}
-    BUTTONS = ("SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIGHT_THUMB", "LEFT_SHOULDER", "RIGHT_SHOULDER",
-               # SDL's order of a game controller
-               "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")
+    BUTTONS = (
+        "SOUTH",
+        "EAST",
+        "WEST",
+        "NORTH",
+        "BACK",
+        "",
+        "START",
+        "LEFT_THUMB",
+        "RIGHT_THUMB",
+        "LEFT_SHOULDER",
+        "RIGHT_SHOULDER",
+        # SDL's order of a game controller
+        "DPAD_UP",
+        "DPAD_DOWN",
+        "DPAD_LEFT",
+        "DPAD_RIGHT",
+    )
     AXES = (*STICKS, "LEFT_TRIGGER", "RIGHT_TRIGGER")
-    JOYSTICK = 0x200 | 0x2000                  # SDL_INIT_JOYSTICK, SDL_INIT_GAMECONTROLLER
+    JOYSTICK = 0x200 | 0x2000  # SDL_INIT_JOYSTICK, SDL_INIT_GAMECONTROLLER
 
     def __init__(self, stage: Stage):
         self.stage, self.joystick, self.state = stage, 0, {}
@@ -1948,14 +2374,24 @@ class VirtualJoystick(Device):
             return
         if find("SDL_JoystickAttachVirtual"):
             # 1: a game controller
-            number, = call((find("SDL_JoystickAttachVirtual"), 1, len(self.AXES), len(self.BUTTONS), 0))
-            self.joystick, = call((find("SDL_JoystickOpen"), number))
-            self.functions = find("SDL_JoystickSetVirtualButton"), find("SDL_JoystickSetVirtualAxis")
-        elif find("SDL_AttachVirtualJoystick"):                     # SDL 3: struct SDL_VirtualJoystickDesc
-            self.stage.clock.scratch[:136] = struct.pack("<I8H116x", 136, 1, 0, 0, 0, len(self.AXES), len(self.BUTTONS), 0, 0)
-            number, = call((find("SDL_AttachVirtualJoystick"), SCRATCH_AT))
-            self.joystick, = call((find("SDL_OpenJoystick"), number))
-            self.functions = find("SDL_SetJoystickVirtualButton"), find("SDL_SetJoystickVirtualAxis")
+            (number,) = call(
+                (find("SDL_JoystickAttachVirtual"), 1, len(self.AXES), len(self.BUTTONS), 0)
+            )
+            (self.joystick,) = call((find("SDL_JoystickOpen"), number))
+            self.functions = (
+                find("SDL_JoystickSetVirtualButton"),
+                find("SDL_JoystickSetVirtualAxis"),
+            )
+        elif find("SDL_AttachVirtualJoystick"):  # SDL 3: struct SDL_VirtualJoystickDesc
+            self.stage.clock.scratch[:136] = struct.pack(
+                "<I8H116x", 136, 1, 0, 0, 0, len(self.AXES), len(self.BUTTONS), 0, 0
+            )
+            (number,) = call((find("SDL_AttachVirtualJoystick"), SCRATCH_AT))
+            (self.joystick,) = call((find("SDL_OpenJoystick"), number))
+            self.functions = (
+                find("SDL_SetJoystickVirtualButton"),
+                find("SDL_SetJoystickVirtualAxis"),
+            )
 
     @property
     def ready(self) -> bool:
@@ -1966,19 +2402,47 @@ class VirtualJoystick(Device):
         pressed = dict(zip(BUTTONS, map(int, buttons)))
         values = {(0, i): pressed.get(name, 0) for i, name in enumerate(self.BUTTONS)}
         values |= {(1, i): round(32767 * float(v)) for i, v in enumerate(sticks)}
-        values |= {(1, i): 32767 if pressed[name] else -32768 for i, name in enumerate(self.AXES) if name in pressed}
-        changes = [(self.functions[kind], self.joystick, i, value) for (kind, i), value in values.items() if self.state.get((kind, i)) != value]
+        values |= {
+            (1, i): 32767 if pressed[name] else -32768
+            for i, name in enumerate(self.AXES)
+            if name in pressed
+        }
+        changes = [
+            (self.functions[kind], self.joystick, i, value)
+            for (kind, i), value in values.items()
+            if self.state.get((kind, i)) != value
+        ]
         if changes and self.stage.clock.gated():
             self.stage.clock.call(self.stage.clock.gate, *changes)
             self.state = values
 
 
-KEYS = {                                       # what a keyboard-only game gets for the pad; GameEnv(keys=...) changes some of them
-    "": {"DPAD_UP": "Up", "DPAD_DOWN": "Down", "DPAD_LEFT": "Left", "DPAD_RIGHT": "Right", "LEFT_X-": "Left", "LEFT_X+": "Right",
-         "LEFT_Y-": "Up", "LEFT_Y+": "Down", "SOUTH": "space", "EAST": "Control_L", "WEST": "Shift_L", "NORTH": "Alt_L",
-         "BACK": "Escape", "START": "Return"},
-    "chocolate-doom": {"SOUTH": "Control_L", "EAST": "space", "LEFT_SHOULDER": ",", "RIGHT_SHOULDER": ".", "LEFT_TRIGGER": "Tab",
-                       "RIGHT_X-": "Left", "RIGHT_X+": "Right"},
+KEYS = {  # what a keyboard-only game gets for the pad; GameEnv(keys=...) changes some of them
+    "": {
+        "DPAD_UP": "Up",
+        "DPAD_DOWN": "Down",
+        "DPAD_LEFT": "Left",
+        "DPAD_RIGHT": "Right",
+        "LEFT_X-": "Left",
+        "LEFT_X+": "Right",
+        "LEFT_Y-": "Up",
+        "LEFT_Y+": "Down",
+        "SOUTH": "space",
+        "EAST": "Control_L",
+        "WEST": "Shift_L",
+        "NORTH": "Alt_L",
+        "BACK": "Escape",
+        "START": "Return",
+    },
+    "chocolate-doom": {
+        "SOUTH": "Control_L",
+        "EAST": "space",
+        "LEFT_SHOULDER": ",",
+        "RIGHT_SHOULDER": ".",
+        "LEFT_TRIGGER": "Tab",
+        "RIGHT_X-": "Left",
+        "RIGHT_X+": "Right",
+    },
 }
 
 
@@ -1990,26 +2454,40 @@ class Keyboard(Device):
     display that was given.
     """
 
-    PRESSED = 0.5                              # how far a stick must be pushed to be a key
+    PRESSED = 0.5  # how far a stick must be pushed to be a key
 
     def __init__(self, stage: Stage):
         self.stage, self.down, self.keys = stage, set(), stage.keys
         for name, key in self.keys.items():
             if len(key) != 1 and key not in KEYSYMS:
-                raise GameError(f"keys: {key!r} for {name}: there is no such key (there are single characters, {', '.join(KEYSYMS)})")
+                raise GameError(
+                    f"keys: {key!r} for {name}: there is no such key (there are single characters, {', '.join(KEYSYMS)})"
+                )
             if name not in BUTTONS and name[:-1] not in STICKS:
-                raise GameError(f"keys: {name!r} is no button and no direction of a stick ({', '.join(BUTTONS)}, {STICKS[0]}-, {STICKS[0]}+, ...)")
+                raise GameError(
+                    f"keys: {name!r} is no button and no direction of a stick ({', '.join(BUTTONS)}, {STICKS[0]}-, {STICKS[0]}+, ...)"
+                )
 
     def set(self, buttons, sticks) -> None:
         display, held = self.stage.display, {name for name, b in zip(BUTTONS, buttons) if b}
-        held |= {name + sign for name, v in zip(STICKS, sticks) for sign, there in (("-", v < -self.PRESSED), ("+", v > self.PRESSED)) if there}
+        held |= {
+            name + sign
+            for name, v in zip(STICKS, sticks)
+            for sign, there in (("-", v < -self.PRESSED), ("+", v > self.PRESSED))
+            if there
+        }
         keys = {self.keys[name] for name in held if name in self.keys}
         if keys == self.down:
             return
         if keys - self.down and not self._focused(display):
-            keys &= self.down                                       # only releases go out
-        if not self.stage.server:                                   # a person's: their keyboard must not stay as we leave it
-            self.stage.at_our_death("keys", shlex.join([sys.executable, "-c", KEYS_UP, str(ROOT), display.name, *keys]) if keys else "")
+            keys &= self.down  # only releases go out
+        if not self.stage.server:  # a person's: their keyboard must not stay as we leave it
+            self.stage.at_our_death(
+                "keys",
+                shlex.join([sys.executable, "-c", KEYS_UP, str(ROOT), display.name, *keys])
+                if keys
+                else "",
+            )
         for key in sorted(self.down ^ keys):
             display.key(key, key in keys)
         self.down = keys
@@ -2020,7 +2498,9 @@ class Keyboard(Device):
             windows = display.windows()
             return bool(windows) and display.focus(windows[0][0]) > 1
         fine = display.owner(display.focus()) in self.stage.clock.pids()
-        return fine or say_once(f"sim: display {display.name}: the game's window has not the focus, so keys are not sent to it")
+        return fine or say_once(
+            f"sim: display {display.name}: the game's window has not the focus, so keys are not sent to it"
+        )
 
     def close(self) -> None:
         """All keys up."""
@@ -2035,7 +2515,7 @@ class Readback(Device):
     window surface, or OpenGL.
     """
 
-    ARGB = 0x16362004                          # SDL_PIXELFORMAT_ARGB8888
+    ARGB = 0x16362004  # SDL_PIXELFORMAT_ARGB8888
     SIZE_AT, PIXELS_AT = SCRATCH_AT + 64, SCRATCH_AT + PAGE
 
     def __init__(self, stage: Stage):
@@ -2057,30 +2537,39 @@ class Readback(Device):
         if self.seen != self.frame and self.stage.clock.gated():
             name, arguments = self.stage.clock.presented
             if name not in self.READERS:
-                raise GameError(f"{name or 'sleeping'}: a frame that is shown in this way cannot be read back; use screen='window'")
+                raise GameError(
+                    f"{name or 'sleeping'}: a frame that is shown in this way cannot be read back; use screen='window'"
+                )
             self.last, self.seen = self.READERS[name](self, *arguments[:2]), self.frame
         return self.last
 
     def _find(self, name) -> int:
         address = self.stage.clock.gate.process.find(name)
         if not address:
-            raise GameError(f"{name}: not in the game, so that its frames cannot be read back; use screen='window'")
+            raise GameError(
+                f"{name}: not in the game, so that its frames cannot be read back; use screen='window'"
+            )
         return address
 
     def _calls(self, *calls) -> list[int]:
         """Call functions in the game, each (name, arguments...)."""
         clock = self.stage.clock
-        return clock.call(clock.gate, *((self._find(name), *arguments) for name, *arguments in calls))
+        return clock.call(
+            clock.gate, *((self._find(name), *arguments) for name, *arguments in calls)
+        )
 
     def _size(self) -> tuple[int, int]:
         return struct.unpack_from("<ii", self.stage.clock.scratch, self.SIZE_AT - SCRATCH_AT)
 
     def _pixels(self, width, height, code) -> np.ndarray:
         import cv2
+
         if not 0 < 4 * width * height <= SCRATCH - PAGE:
             raise GameError(f"a frame of {width} x {height} cannot be read back")
         at = self.PIXELS_AT - SCRATCH_AT
-        pixels = np.frombuffer(self.stage.clock.scratch[at:at + 4 * width * height], np.uint8).reshape(height, width, 4)
+        pixels = np.frombuffer(
+            self.stage.clock.scratch[at : at + 4 * width * height], np.uint8
+        ).reshape(height, width, 4)
         return cv2.cvtColor(pixels, getattr(cv2, code))
 
     def _sdl3(self) -> bool:
@@ -2088,8 +2577,8 @@ class Readback(Device):
 
     def _renderer(self, renderer, _) -> np.ndarray:
         """SDL_RenderPresent(renderer)."""
-        if self._sdl3():                                            # makes a surface
-            surface, = self._calls(("SDL_RenderReadPixels", renderer, 0))
+        if self._sdl3():  # makes a surface
+            (surface,) = self._calls(("SDL_RenderReadPixels", renderer, 0))
             picture = self._surface_at(surface)
             self._calls(("SDL_DestroySurface", surface))
             return picture
@@ -2097,9 +2586,11 @@ class Readback(Device):
         if not self.seen:
             self._calls(size)
         width, height = self._size()
-        self._calls(size, ("SDL_RenderReadPixels", renderer, 0, self.ARGB, self.PIXELS_AT, 4 * width))
+        self._calls(
+            size, ("SDL_RenderReadPixels", renderer, 0, self.ARGB, self.PIXELS_AT, 4 * width)
+        )
         if self._size() != (width, height):
-            return self._renderer(renderer, 0)                      # it was resized
+            return self._renderer(renderer, 0)  # it was resized
         return self._pixels(width, height, "COLOR_BGRA2RGB")
 
     def _surface(self, window, _) -> np.ndarray:
@@ -2109,38 +2600,81 @@ class Readback(Device):
     def _surface_at(self, surface) -> np.ndarray:
         """Of a struct SDL_Surface with 4 bytes a pixel: int width, height, pitch; void *pixels."""
         import cv2
-        read, (size, pixels) = self.stage.clock.gate.process.read, (8, 24) if self._sdl3() else (16, 32)
-        (width, height, pitch), (at,) = struct.unpack("<iii", read(surface + size, 12)), struct.unpack("<Q", read(surface + pixels, 8))
-        rows = np.frombuffer(read(at, pitch * height), np.uint8).reshape(height, pitch)[:, :4 * width]
+
+        read, (size, pixels) = (
+            self.stage.clock.gate.process.read,
+            (8, 24) if self._sdl3() else (16, 32),
+        )
+        (width, height, pitch), (at,) = (
+            struct.unpack("<iii", read(surface + size, 12)),
+            struct.unpack("<Q", read(surface + pixels, 8)),
+        )
+        rows = np.frombuffer(read(at, pitch * height), np.uint8).reshape(height, pitch)[
+            :, : 4 * width
+        ]
         return cv2.cvtColor(rows.reshape(height, width, 4), cv2.COLOR_BGRA2RGB)
 
     def _opengl(self, *size) -> np.ndarray:
         """size: calls that store width and height of the window."""
-        FRAME_BINDING, FRAME_BUFFER, PACK_BINDING, PACK_BUFFER, RGBA, BYTE = 0x8CAA, 0x8CA8, 0x88ED, 0x88EB, 0x1908, 0x1401
+        FRAME_BINDING, FRAME_BUFFER, PACK_BINDING, PACK_BUFFER, RGBA, BYTE = (
+            0x8CAA,
+            0x8CA8,
+            0x88ED,
+            0x88EB,
+            0x1908,
+            0x1401,
+        )
         bound = self.SIZE_AT + 8
-        self._calls(*size, ("glGetIntegerv", FRAME_BINDING, bound), ("glGetIntegerv", PACK_BINDING, bound + 4))
+        self._calls(
+            *size,
+            ("glGetIntegerv", FRAME_BINDING, bound),
+            ("glGetIntegerv", PACK_BINDING, bound + 4),
+        )
         width, height = self._size()
         frame, pack = struct.unpack_from("<II", self.stage.clock.scratch, bound - SCRATCH_AT)
-        bind = lambda frame, pack: [("glBindFramebuffer", FRAME_BUFFER, frame), ("glBindBuffer", PACK_BUFFER, pack)]
-        self._calls(*(bind(0, 0) if frame or pack else ()), ("glReadPixels", 0, 0, width, height, RGBA, BYTE, self.PIXELS_AT),
-                    *(bind(frame, pack) if frame or pack else ()))
+        bind = lambda frame, pack: [
+            ("glBindFramebuffer", FRAME_BUFFER, frame),
+            ("glBindBuffer", PACK_BUFFER, pack),
+        ]
+        self._calls(
+            *(bind(0, 0) if frame or pack else ()),
+            ("glReadPixels", 0, 0, width, height, RGBA, BYTE, self.PIXELS_AT),
+            *(bind(frame, pack) if frame or pack else ()),
+        )
         return self._pixels(width, height, "COLOR_RGBA2RGB")[::-1]
 
     def _sdl_gl(self, window, _) -> np.ndarray:
-        return self._opengl(("SDL_GetWindowSizeInPixels" if self._sdl3() else "SDL_GL_GetDrawableSize", window, self.SIZE_AT, self.SIZE_AT + 4))
+        return self._opengl(
+            (
+                "SDL_GetWindowSizeInPixels" if self._sdl3() else "SDL_GL_GetDrawableSize",
+                window,
+                self.SIZE_AT,
+                self.SIZE_AT + 4,
+            )
+        )
 
     def _glx(self, display, drawable) -> np.ndarray:
         GLX_WIDTH, GLX_HEIGHT = 0x801D, 0x801E
-        return self._opengl(("glXQueryDrawable", display, drawable, GLX_WIDTH, self.SIZE_AT),
-                            ("glXQueryDrawable", display, drawable, GLX_HEIGHT, self.SIZE_AT + 4))
+        return self._opengl(
+            ("glXQueryDrawable", display, drawable, GLX_WIDTH, self.SIZE_AT),
+            ("glXQueryDrawable", display, drawable, GLX_HEIGHT, self.SIZE_AT + 4),
+        )
 
     def _egl(self, display, surface) -> np.ndarray:
         EGL_HEIGHT, EGL_WIDTH = 0x3056, 0x3057
-        return self._opengl(("eglQuerySurface", display, surface, EGL_WIDTH, self.SIZE_AT),
-                            ("eglQuerySurface", display, surface, EGL_HEIGHT, self.SIZE_AT + 4))
+        return self._opengl(
+            ("eglQuerySurface", display, surface, EGL_WIDTH, self.SIZE_AT),
+            ("eglQuerySurface", display, surface, EGL_HEIGHT, self.SIZE_AT + 4),
+        )
 
-    READERS = {"SDL_RenderPresent": _renderer, "SDL_UpdateWindowSurface": _surface, "SDL_UpdateWindowSurfaceRects": _surface,
-               "SDL_GL_SwapWindow": _sdl_gl, "glXSwapBuffers": _glx, "eglSwapBuffers": _egl}
+    READERS = {
+        "SDL_RenderPresent": _renderer,
+        "SDL_UpdateWindowSurface": _surface,
+        "SDL_UpdateWindowSurfaceRects": _surface,
+        "SDL_GL_SwapWindow": _sdl_gl,
+        "glXSwapBuffers": _glx,
+        "eglSwapBuffers": _egl,
+    }
 
 
 class Window(Readback):
@@ -2151,25 +2685,31 @@ class Window(Readback):
 
     def picture(self) -> np.ndarray:
         import cv2
+
         windows = self.stage.display.windows() if self.seen != self.frame else ()
         if windows:
             part = self._grab(*windows[0][1:])
             if part.size:
-                self.last, self.seen = cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_BGRA2RGB), self.frame
+                self.last, self.seen = (
+                    cv2.cvtColor(np.ascontiguousarray(part), cv2.COLOR_BGRA2RGB),
+                    self.frame,
+                )
         return self.last
 
     def _grab(self, x, y, width, height) -> np.ndarray:
         """A part of the screen, BGRA."""
         shot = self.stage.display.pixels
         shot = self._shot() if shot is None else shot
-        return shot[max(0, y):max(0, y + height), max(0, x):max(0, x + width)]
+        return shot[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)]
 
     def _shot(self) -> np.ndarray:
         """The whole screen of a display that was given, BGRA."""
         try:
             import mss
         except ImportError:
-            raise GameError("capturing a window of a display that was given needs mss: pip install mss") from None
+            raise GameError(
+                "capturing a window of a display that was given needs mss: pip install mss"
+            ) from None
         with mss.MSS(display=self.stage.display.name) as screen:
             return np.array(screen.grab(screen.monitors[0]))
 
@@ -2182,8 +2722,18 @@ class UInput(Device):
     (/dev/uinput).
     """
 
-    KEYS = {"SOUTH": 0x130, "EAST": 0x131, "WEST": 0x133, "NORTH": 0x134, "LEFT_SHOULDER": 0x136, "RIGHT_SHOULDER": 0x137, "BACK": 0x13A,
-            "START": 0x13B, "LEFT_THUMB": 0x13D, "RIGHT_THUMB": 0x13E}                # linux/input-event-codes.h
+    KEYS = {
+        "SOUTH": 0x130,
+        "EAST": 0x131,
+        "WEST": 0x133,
+        "NORTH": 0x134,
+        "LEFT_SHOULDER": 0x136,
+        "RIGHT_SHOULDER": 0x137,
+        "BACK": 0x13A,
+        "START": 0x13B,
+        "LEFT_THUMB": 0x13D,
+        "RIGHT_THUMB": 0x13E,
+    }  # linux/input-event-codes.h
     AXES = {"LEFT_X": 0, "LEFT_Y": 1, "RIGHT_X": 3, "RIGHT_Y": 4}
     TRIGGERS = {"LEFT_TRIGGER": 2, "RIGHT_TRIGGER": 5}
     HAT = {"DPAD_LEFT": (16, -1), "DPAD_RIGHT": (16, 1), "DPAD_UP": (17, -1), "DPAD_DOWN": (17, 1)}
@@ -2194,32 +2744,57 @@ class UInput(Device):
 
     def __init__(self, stage: Stage):
         import fcntl
+
         try:
             self.device = io.FileIO(os.open("/dev/uinput", os.O_WRONLY | os.O_CLOEXEC), "w")
         except OSError as e:
             raise GameError(f"/dev/uinput: {e.strerror}; {UINPUT_FIX}") from None
-        ranges = {**{a: (-32768, 32767) for a in self.AXES.values()}, **{a: (0, 255) for a in self.TRIGGERS.values()}, 16: (-1, 1), 17: (-1, 1)}
-        for request, value in [(self.SET_EVENTS, 1), (self.SET_EVENTS, 3), *((self.SET_KEY, k) for k in self.KEYS.values()),
-                               *((self.SET_AXIS, a) for a in ranges)]:
+        ranges = {
+            **{a: (-32768, 32767) for a in self.AXES.values()},
+            **{a: (0, 255) for a in self.TRIGGERS.values()},
+            16: (-1, 1),
+            17: (-1, 1),
+        }
+        for request, value in [
+            (self.SET_EVENTS, 1),
+            (self.SET_EVENTS, 3),
+            *((self.SET_KEY, k) for k in self.KEYS.values()),
+            *((self.SET_AXIS, a) for a in ranges),
+        ]:
             fcntl.ioctl(self.device, request, value)
-        for axis, (low, high) in ranges.items():                    # struct uinput_abs_setup
-            fcntl.ioctl(self.device, self.SETUP_AXIS, struct.pack("<Hxx6i", axis, 0, low, high, 0, 0, 0))
-        fcntl.ioctl(self.device, self.SETUP, struct.pack("<4H80sI", 3, 0x045E, 0x028E, 0x0114, b"Microsoft X-Box 360 pad", 0))
+        for axis, (low, high) in ranges.items():  # struct uinput_abs_setup
+            fcntl.ioctl(
+                self.device, self.SETUP_AXIS, struct.pack("<Hxx6i", axis, 0, low, high, 0, 0, 0)
+            )
+        fcntl.ioctl(
+            self.device,
+            self.SETUP,
+            struct.pack("<4H80sI", 3, 0x045E, 0x028E, 0x0114, b"Microsoft X-Box 360 pad", 0),
+        )
         fcntl.ioctl(self.device, self.CREATE)
 
     def set(self, buttons, sticks) -> None:
-        self.device.write(self.events(dict(zip(BUTTONS, map(bool, buttons))), dict(zip(STICKS, map(float, sticks)))))
+        self.device.write(
+            self.events(
+                dict(zip(BUTTONS, map(bool, buttons))), dict(zip(STICKS, map(float, sticks)))
+            )
+        )
 
     def events(self, pressed: dict, sticks: dict) -> bytes:
         """struct input_event [], with the synchronization at their end."""
-        axes = {self.AXES[name]: round(32767 * v) for name, v in sticks.items()} | {a: 255 * pressed[n] for n, a in self.TRIGGERS.items()}
+        axes = {self.AXES[name]: round(32767 * v) for name, v in sticks.items()} | {
+            a: 255 * pressed[n] for n, a in self.TRIGGERS.items()
+        }
         for name, (axis, way) in self.HAT.items():
             axes[axis] = axes.get(axis, 0) + way * pressed[name]
         keys = [(1, code, int(pressed[name])) for name, code in self.KEYS.items()]
-        return b"".join(struct.pack("<16xHHi", *event) for event in [*keys, *((3, a, v) for a, v in axes.items()), (0, 0, 0)])
+        return b"".join(
+            struct.pack("<16xHHi", *event)
+            for event in [*keys, *((3, a, v) for a, v in axes.items()), (0, 0, 0)]
+        )
 
     def close(self) -> None:
-        self.device.close()                                         # the kernel unplugs it
+        self.device.close()  # the kernel unplugs it
 
 
 # ---- Windows: clock, window, gamepad -------------------------------------------------------------
@@ -2230,14 +2805,15 @@ class UInput(Device):
 # GetSystemTime, waitable timers, timeouts of waits and of messages, timeSetEvent, sound.  A game
 # that paces its frames by these runs on with steps of length 0.
 
-WINDOWS_STUB = {                               # bits: tests/asm/windows64.S, windows32.S
+WINDOWS_STUB = {  # bits: tests/asm/windows64.S, windows32.S
     64: bytes.fromhex(
         "4883ec38488d4c242831d2ff15f7efffff440fb605e7efffff41c1e0054c8d0ddcf3ffff4d01c131d2488b442428492b01480f48c249f7610848"
         "0facd02049034110493b4118490f4f41184883c438c3534883ec204889cbe8a3ffffff48f725d4efffff480facd020480305b0efffff488903b8"
         "010000004883c4205bc366904883ec28e82c00000048030598efffff4883c428c366662e0f1f8400000000004883ec28e80c00000048030580ef"
         "ffff4883c428c34883ec28e842ffffff31d2b91027000048f7f14883c428c30f1f00534883ec204889cbe823ffffff48030534efffff48890348"
         "83c4205bc30f1f0031d25356574883ec3089d748bbffffffffffffff7f83f9ff741989ce4869f610270000e8e8feffff488d1c3031c04885f674"
-        "0748c7c078ecffff488944242889f9488d542428ff15d4eeffff85ff74073dc0000000740ce8b4feffff4839d87cd231c04883c4305f5e5bc3"),
+        "0748c7c078ecffff488944242889f9488d542428ff15d4eeffff85ff74073dc0000000740ce8b4feffff4839d87cd231c04883c4305f5e5bc3"
+    ),
     32: bytes.fromhex(
         "5783ec0889e06a0050ff9308f0ffff0fb6bb00f0ffffc1e7058dbc1f00f4ffff585a2b071b5704790431c031d28d4f08e8180000000347101357"
         "143947188b4f1c19d17d068b47188b571c5fc356575589c689d7f72189d589f8f761045089f0f7610401c511142489f8f72101e8131424595d5f"
@@ -2246,22 +2822,50 @@ WINDOWS_STUB = {                               # bits: tests/asm/windows64.S, wi
         "000000038330f0ffff5bc3e808ffffff56be1027000089c189d031d2f7f691f7f689ca5ec38d760053e860ffffffe8e5feffff038318f0ffff13"
         "931cf0ffff8b4c240889018951045bc204008db426000000008d742600906a00ff742408e805000000c20400669053565783ec08e81bffffff83"
         "ceffbfffffff7f8b44241883f8ff741db910270000f7e189c689d7e884feffff9687d789c109d1740901c611d7b978ecffff89c8998904248954"
-        "240489e050ff742420ff9310f0ffff837c241c0074073dc0000000740de848feffff39f019fa7ccb31c083c4085f5e5bc20800")}
-WINDOWS_ENTRY = {64: {"QueryPerformanceCounter": 0x50, "GetTickCount": 0x80, "timeGetTime": 0xA0, "GetSystemTimeAsFileTime": 0xD0, "Sleep": 0xF0,
-                      "SleepEx": 0xF2},
-                 32: {"QueryPerformanceCounter": 0x80, "GetTickCount": 0xC0, "timeGetTime": 0xE0, "GetSystemTimeAsFileTime": 0x110, "Sleep": 0x140,
-                      "SleepEx": 0x150}}
-REPLACED = {**{name: name for name in WINDOWS_ENTRY[64]}, "RtlQueryPerformanceCounter": "QueryPerformanceCounter", "GetTickCount64": "GetTickCount",
-            "GetSystemTimePreciseAsFileTime": "GetSystemTimeAsFileTime"}
+        "240489e050ff742420ff9310f0ffff837c241c0074073dc0000000740de848feffff39f019fa7ccb31c083c4085f5e5bc20800"
+    ),
+}
+WINDOWS_ENTRY = {
+    64: {
+        "QueryPerformanceCounter": 0x50,
+        "GetTickCount": 0x80,
+        "timeGetTime": 0xA0,
+        "GetSystemTimeAsFileTime": 0xD0,
+        "Sleep": 0xF0,
+        "SleepEx": 0xF2,
+    },
+    32: {
+        "QueryPerformanceCounter": 0x80,
+        "GetTickCount": 0xC0,
+        "timeGetTime": 0xE0,
+        "GetSystemTimeAsFileTime": 0x110,
+        "Sleep": 0x140,
+        "SleepEx": 0x150,
+    },
+}
+REPLACED = {
+    **{name: name for name in WINDOWS_ENTRY[64]},
+    "RtlQueryPerformanceCounter": "QueryPerformanceCounter",
+    "GetTickCount64": "GetTickCount",
+    "GetSystemTimePreciseAsFileTime": "GetSystemTimeAsFileTime",
+}
 SYSTEM_DLLS = ("ntdll.dll", "kernelbase.dll", "kernel32.dll", "winmmbase.dll", "winmm.dll")
-MOMENTS = 10_000_000                           # virtual time counts 100 ns
+MOMENTS = 10_000_000  # virtual time counts 100 ns
 # in the data page: what was replaced, and the banks of stub.S
 PATCHES_AT, BANKS_AT, BANKS = 0x80, 0x400, 96
-ENDLESS = 2**62                                # a limit that is never reached
-JUMP = {64: 14, 32: 5}                         # bytes that replace the beginning of a function
-HANDLES = {"OpenProcess", "OpenThread", "CreateToolhelp32Snapshot", "VirtualAllocEx", "CreateRemoteThread", "CreateJobObjectW", "GetForegroundWindow"}
-ACCESS_DENIED, ELEVATION_REQUIRED = 5, 740     # Windows error codes
-ALL_ACCESS = 0x1FFFFF                          # to a process or thread: PROCESS_ALL_ACCESS, THREAD_ALL_ACCESS
+ENDLESS = 2**62  # a limit that is never reached
+JUMP = {64: 14, 32: 5}  # bytes that replace the beginning of a function
+HANDLES = {
+    "OpenProcess",
+    "OpenThread",
+    "CreateToolhelp32Snapshot",
+    "VirtualAllocEx",
+    "CreateRemoteThread",
+    "CreateJobObjectW",
+    "GetForegroundWindow",
+}
+ACCESS_DENIED, ELEVATION_REQUIRED = 5, 740  # Windows error codes
+ALL_ACCESS = 0x1FFFFF  # to a process or thread: PROCESS_ALL_ACCESS, THREAD_ALL_ACCESS
 
 
 @functools.cache
@@ -2274,7 +2878,12 @@ def windows_function(name: str):
 
 def windows(name: str, *arguments) -> int:
     """Call a function of Windows: whole numbers go as 64 bits."""
-    return windows_function(name)(*(ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments)) or 0
+    return (
+        windows_function(name)(
+            *(ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments)
+        )
+        or 0
+    )
 
 
 def must(name: str, *arguments) -> int:
@@ -2288,7 +2897,11 @@ def must(name: str, *arguments) -> int:
 def snapshot(kind: int, form: str) -> list[tuple]:
     """Rows of a toolhelp table: 2 processes, 4 threads."""
     which = {2: "Process32%sW", 4: "Thread32%s"}[kind]
-    table, row, rows = windows("CreateToolhelp32Snapshot", kind, 0), ctypes.create_string_buffer(struct.calcsize(form)), []
+    table, row, rows = (
+        windows("CreateToolhelp32Snapshot", kind, 0),
+        ctypes.create_string_buffer(struct.calcsize(form)),
+        [],
+    )
     struct.pack_into("<I", row, 0, len(row))
     more = windows(which % "First", table, row)
     while more:
@@ -2300,14 +2913,16 @@ def snapshot(kind: int, form: str) -> list[tuple]:
 
 def processes() -> dict:
     """pid -> (pid of the parent, name of the executable)"""
-    rows = snapshot(2, "<8xI20xI8x520s4x")                          # PROCESSENTRY32W
+    rows = snapshot(2, "<8xI20xI8x520s4x")  # PROCESSENTRY32W
     return {pid: (parent, name.decode("utf-16-le").split("\0")[0]) for pid, parent, name in rows}
 
 
 def family(pid: int) -> set[int]:
     """A process and its descendants."""
     parents, found = {child: parent for child, (parent, _) in processes().items()}, {pid}
-    while more := {child for child, parent in parents.items() if parent in found and child not in found}:
+    while more := {
+        child for child, parent in parents.items() if parent in found and child not in found
+    }:
         found |= more
     return found
 
@@ -2317,10 +2932,12 @@ class WindowsProcess:
 
     def __init__(self, pid: int):
         self.pid, self.handle = pid, must("OpenProcess", ALL_ACCESS, 0, pid)
-        machine, = struct.unpack("<H", self.read(self.header(self.image()) + 4, 2))
+        (machine,) = struct.unpack("<H", self.read(self.header(self.image()) + 4, 2))
         self.bits = {0x8664: 64, 0x14C: 32}.get(machine)
         if not self.bits:
-            raise GameError(f"process {pid} is a program for machine {machine:#x}; there is x64 and x86")
+            raise GameError(
+                f"process {pid} is a program for machine {machine:#x}; there is x64 and x86"
+            )
 
     def read(self, address: int, size: int) -> bytes:
         data = ctypes.create_string_buffer(size)
@@ -2332,9 +2949,18 @@ class WindowsProcess:
 
     def write_code(self, address: int, data: bytes) -> None:
         READ_WRITE_EXECUTE, before = 0x40, ctypes.c_ulong()
-        must("VirtualProtectEx", self.handle, address, len(data), READ_WRITE_EXECUTE, ctypes.byref(before))
+        must(
+            "VirtualProtectEx",
+            self.handle,
+            address,
+            len(data),
+            READ_WRITE_EXECUTE,
+            ctypes.byref(before),
+        )
         self.write(address, data)
-        must("VirtualProtectEx", self.handle, address, len(data), before.value, ctypes.byref(before))
+        must(
+            "VirtualProtectEx", self.handle, address, len(data), before.value, ctypes.byref(before)
+        )
         windows("FlushInstructionCache", self.handle, address, len(data))
 
     def allocate(self, size: int) -> int:
@@ -2357,10 +2983,17 @@ class WindowsProcess:
         (address, size).
         """
         ALL, array, needed = 3, (ctypes.c_void_p * 4096)(), ctypes.c_ulong()
-        must("K32EnumProcessModulesEx", self.handle, array, ctypes.sizeof(array), ctypes.byref(needed), ALL)
+        must(
+            "K32EnumProcessModulesEx",
+            self.handle,
+            array,
+            ctypes.sizeof(array),
+            ctypes.byref(needed),
+            ALL,
+        )
         found, name = {}, ctypes.create_unicode_buffer(260)
-        for base in array[:needed.value // 8]:
-            with contextlib.suppress(OSError):                      # unloaded meanwhile
+        for base in array[: needed.value // 8]:
+            with contextlib.suppress(OSError):  # unloaded meanwhile
                 header = self.header(base)
                 machine, size = struct.unpack("<4xH74xI", self.read(header, 84))
                 must("K32GetModuleBaseNameW", self.handle, base, name, len(name))
@@ -2370,32 +3003,49 @@ class WindowsProcess:
 
     def exports(self, base: int) -> dict:
         """Of a module: name -> address, or "dll.name" where it is another one's."""
-        at, size = struct.unpack("<II", self.read(self.header(base) + (0x88 if self.bits == 64 else 0x78), 8))
+        at, size = struct.unpack(
+            "<II", self.read(self.header(base) + (0x88 if self.bits == 64 else 0x78), 8)
+        )
         table = self.read(base + at, size)
-        text = lambda rva: table[rva - at:table.index(b"\0", rva - at)].decode("latin-1")
+        text = lambda rva: table[rva - at : table.index(b"\0", rva - at)].decode("latin-1")
         count, functions, names, ordinals = struct.unpack_from("<4xIIII", table, 20)
         found = {}
-        for name, ordinal in zip(struct.unpack_from(f"<{count}I", table, names - at), struct.unpack_from(f"<{count}H", table, ordinals - at)):
-            rva, = struct.unpack_from("<I", table, functions - at + 4 * ordinal)
+        for name, ordinal in zip(
+            struct.unpack_from(f"<{count}I", table, names - at),
+            struct.unpack_from(f"<{count}H", table, ordinals - at),
+        ):
+            (rva,) = struct.unpack_from("<I", table, functions - at + 4 * ordinal)
             found[text(name)] = text(rva) if at <= rva < at + size else base + rva
         return found
 
     def starts(self, base: int) -> np.ndarray:
         """Where functions begin, as far as a module says: its table of exceptions (x64 only)."""
-        at, size = struct.unpack("<II", self.read(self.header(base) + 0xA0, 8)) if self.bits == 64 else (0, 0)
-        return base + np.frombuffer(self.read(base + at, size), "<u4").reshape(-1, 3)[:, 0].astype(np.int64) if size else np.zeros(0, np.int64)
+        at, size = (
+            struct.unpack("<II", self.read(self.header(base) + 0xA0, 8))
+            if self.bits == 64
+            else (0, 0)
+        )
+        return (
+            base
+            + np.frombuffer(self.read(base + at, size), "<u4").reshape(-1, 3)[:, 0].astype(np.int64)
+            if size
+            else np.zeros(0, np.int64)
+        )
 
     def threads(self):
         """Handles of its threads; to be used at once."""
-        for tid, owner in snapshot(4, "<8xII12x"):                  # THREADENTRY32
+        for tid, owner in snapshot(4, "<8xII12x"):  # THREADENTRY32
             if owner == self.pid and (handle := windows("OpenThread", ALL_ACCESS, 0, tid)):
                 yield handle
                 windows("CloseHandle", handle)
 
     def place(self, thread: int) -> tuple[int, int]:
         """A suspended thread's instruction and stack pointer."""
-        name, size, flags, control, form, pointers = ("GetThreadContext", 1232, 0x30, 0x100001, "<Q", (0xF8, 0x98)) if self.bits == 64 else \
-            ("Wow64GetThreadContext", 716, 0, 0x10001, "<I", (0xB8, 0xC4))
+        name, size, flags, control, form, pointers = (
+            ("GetThreadContext", 1232, 0x30, 0x100001, "<Q", (0xF8, 0x98))
+            if self.bits == 64
+            else ("Wow64GetThreadContext", 716, 0, 0x10001, "<I", (0xB8, 0xC4))
+        )
         buffer = ctypes.create_string_buffer(size + 16)
         # struct CONTEXT is aligned
         context = (ctypes.c_char * size).from_buffer(buffer, -ctypes.addressof(buffer) % 16)
@@ -2410,11 +3060,11 @@ class WindowsProcess:
         windows("NtSuspendProcess", self.handle)
         places, end = [], time.perf_counter() + 5
         for thread in self.threads():
-            while windows("WaitForSingleObject", thread, 0):        # until it has ended
+            while windows("WaitForSingleObject", thread, 0):  # until it has ended
                 try:
                     places.append(self.place(thread))
                     break
-                except OSError:                                     # on a busy machine it may take its time
+                except OSError:  # on a busy machine it may take its time
                     if time.perf_counter() > end:
                         self.resume()
                         raise
@@ -2443,8 +3093,18 @@ class WindowsClock(StopClock):
     program dies with us.
     """
 
-    def __init__(self, argv, env: dict | None = None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0, fps: float = 60.0,
-                 sleep: bool = True, pace: float = 1.0):
+    def __init__(
+        self,
+        argv,
+        env: dict | None = None,
+        cwd=None,
+        stdout=None,
+        stderr=None,
+        timeout: float = 60.0,
+        fps: float = 60.0,
+        sleep: bool = True,
+        pace: float = 1.0,
+    ):
         """sleep: Sleep and SleepEx in game time too; else only the clocks (a frozen game goes on,
         with steps of length 0) pace: game time per real time of step and step_frame.  The others as
         Clock's."""
@@ -2473,19 +3133,38 @@ class WindowsClock(StopClock):
 
     def _launch(self, argv, env, cwd, stdout, stderr, sleep):
         SUSPENDED, KILL_ON_CLOSE, LIMITS = 4, 0x2000, 9
-        self.popen = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, creationflags=SUSPENDED)
+        self.popen = subprocess.Popen(
+            argv,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            creationflags=SUSPENDED,
+        )
         self.pid, self.job = self.popen.pid, must("CreateJobObjectW", None, None)
-        must("SetInformationJobObject", self.job, LIMITS, struct.pack("<16xI124x", KILL_ON_CLOSE), 144)
+        must(
+            "SetInformationJobObject",
+            self.job,
+            LIMITS,
+            struct.pack("<16xI124x", KILL_ON_CLOSE),
+            144,
+        )
         must("AssignProcessToJobObject", self.job, int(self.popen._handle))
         self.process = process = WindowsProcess(self.pid)
-        entry = process.image() + struct.unpack("<I", process.read(process.header(process.image()) + 40, 4))[0]
+        entry = (
+            process.image()
+            + struct.unpack("<I", process.read(process.header(process.image()) + 40, 4))[0]
+        )
         kept, end = process.read(entry, 2), time.perf_counter() + self.timeout
-        process.write_code(entry, b"\xeb\xfe")                      # jmp to itself
+        process.write_code(entry, b"\xeb\xfe")  # jmp to itself
         process.resume()
         while entry not in self._pointers():
             if not self.alive or time.perf_counter() > end:
-                raise GameError(f"{argv[0]} ended (status {self.returncode}), or hangs, before its first instruction: a DLL that it needs may be missing")
-            time.sleep(0.01)                                        # each look suspends it, in the midst of its loader
+                raise GameError(
+                    f"{argv[0]} ended (status {self.returncode}), or hangs, before its first instruction: a DLL that it needs may be missing"
+                )
+            time.sleep(0.01)  # each look suspends it, in the midst of its loader
         self._install(sleep)
         process.suspend()
         process.write_code(entry, kept)
@@ -2500,7 +3179,14 @@ class WindowsClock(StopClock):
     # -- attach
 
     @classmethod
-    def attach(cls, target: int | str, timeout: float = 60.0, fps: float = 60.0, sleep: bool = True, pace: float = 1.0) -> WindowsClock:
+    def attach(
+        cls,
+        target: int | str,
+        timeout: float = 60.0,
+        fps: float = 60.0,
+        sleep: bool = True,
+        pace: float = 1.0,
+    ) -> WindowsClock:
         """A Clock of a program that runs already, which stands still from now on: by pid, name of
         its executable, or title of its window.
 
@@ -2510,8 +3196,12 @@ class WindowsClock(StopClock):
         self.pid, NO_WINDOW = find_game(target), 0x08000000
         try:
             self.process = WindowsProcess(self.pid)
-            self.guard = subprocess.Popen([base_python(), "-I", "-S", "-c", WINDOWS_GUARD, str(self.pid)], stdin=subprocess.PIPE, text=True,
-                                          creationflags=NO_WINDOW)    # nor our console's Ctrl-C
+            self.guard = subprocess.Popen(
+                [base_python(), "-I", "-S", "-c", WINDOWS_GUARD, str(self.pid)],
+                stdin=subprocess.PIPE,
+                text=True,
+                creationflags=NO_WINDOW,
+            )  # nor our console's Ctrl-C
             self._install(sleep)
         except OSError as e:
             self.close()
@@ -2527,32 +3217,61 @@ class WindowsClock(StopClock):
         """Freeze the time: allocate stub and data, and let the functions jump there."""
         process = self.process
         modules = process.modules()
-        if "winmm.dll" not in modules:                              # the game may load it later, and ask it for the time
+        if "winmm.dll" not in modules:  # the game may load it later, and ask it for the time
             self._load("winmm.dll")
             modules = process.modules()
-        exports = {name: process.exports(modules[name][0]) for name in SYSTEM_DLLS if name in modules}
+        exports = {
+            name: process.exports(modules[name][0]) for name in SYSTEM_DLLS if name in modules
+        }
         # sleeps are as short as asked for, ms
         process.call(exports["winmm.dll"]["timeBeginPeriod"], 1)
         targets = {}
         for dll, functions in exports.items():
-            for name in REPLACED.keys() & functions.keys() if sleep else REPLACED.keys() & functions.keys() - {"Sleep", "SleepEx"}:
+            for name in (
+                REPLACED.keys() & functions.keys()
+                if sleep
+                else REPLACED.keys() & functions.keys() - {"Sleep", "SleepEx"}
+            ):
                 if address := self._follow(f"{dll} {name}", functions[name], modules, exports):
                     targets.setdefault(address, (f"{dll} {name}", REPLACED[name]))
-        if self.bank[0]:                                            # _follow found a stub of ours
+        if self.bank[0]:  # _follow found a stub of ours
             return
         self._check_room(targets, modules, exports)
         ntdll = exports["ntdll.dll"]
         self.page = process.allocate(2 * PAGE)
         process.write_code(self.page + PAGE, WINDOWS_STUB[process.bits])
         READ_EXECUTE, before = 0x20, ctypes.c_ulong()
-        must("VirtualProtectEx", process.handle, self.page + PAGE, PAGE, READ_EXECUTE, ctypes.byref(before))
-        jumps = {address: self._jump(address, self.page + PAGE + WINDOWS_ENTRY[process.bits][entry]) for address, (_, entry) in targets.items()}
-        table = b"".join(struct.pack("<Q16s", address, process.read(address, len(jump))) for address, jump in jumps.items())
-        process.write(self.page + PATCHES_AT, struct.pack("<II", len(jumps), JUMP[process.bits]) + table)
+        must(
+            "VirtualProtectEx",
+            process.handle,
+            self.page + PAGE,
+            PAGE,
+            READ_EXECUTE,
+            ctypes.byref(before),
+        )
+        jumps = {
+            address: self._jump(address, self.page + PAGE + WINDOWS_ENTRY[process.bits][entry])
+            for address, (_, entry) in targets.items()
+        }
+        table = b"".join(
+            struct.pack("<Q16s", address, process.read(address, len(jump)))
+            for address, jump in jumps.items()
+        )
+        process.write(
+            self.page + PATCHES_AT, struct.pack("<II", len(jumps), JUMP[process.bits]) + table
+        )
         self._suspend_outside(targets)
         try:
-            process.write(self.page + 8, struct.pack("<7Q", ntdll["NtQueryPerformanceCounter"], ntdll["NtDelayExecution"],
-                                                     *self._clocks("GetSystemTimePreciseAsFileTime"), (self.frequency << 32) // MOMENTS))
+            process.write(
+                self.page + 8,
+                struct.pack(
+                    "<7Q",
+                    ntdll["NtQueryPerformanceCounter"],
+                    ntdll["NtDelayExecution"],
+                    *self._clocks("GetSystemTimePreciseAsFileTime"),
+                    (self.frequency << 32) // MOMENTS,
+                ),
+            )
             self._set(0.0, 0, 0)
             self._tell_guard()
             for address, jump in jumps.items():
@@ -2580,33 +3299,63 @@ class WindowsClock(StopClock):
         """
         process = self.process
         for _ in range(8):
-            if isinstance(where, str):                              # NTDLL.RtlQueryPerformanceCounter
+            if isinstance(where, str):  # NTDLL.RtlQueryPerformanceCounter
                 dll, _, name = where.rpartition(".")
-                known = [exports.get(dll.lower() + ".dll", {})] if not dll.lower().startswith(("api-", "ext-")) else exports.values()
-                where = next((functions[name] for functions in known if isinstance(functions.get(name), int)), None)
+                known = (
+                    [exports.get(dll.lower() + ".dll", {})]
+                    if not dll.lower().startswith(("api-", "ext-"))
+                    else exports.values()
+                )
+                where = next(
+                    (
+                        functions[name]
+                        for functions in known
+                        if isinstance(functions.get(name), int)
+                    ),
+                    None,
+                )
                 if where is None:
                     return None
             code = process.read(where, 32)
-            skip = next((len(p) for p in HOT_PATCH[process.bits] if code.startswith(p) and code[len(p):len(p) + 1] in (b"\xff", b"\x48", b"\xe9")), 0)
+            skip = next(
+                (
+                    len(p)
+                    for p in HOT_PATCH[process.bits]
+                    if code.startswith(p)
+                    and code[len(p) : len(p) + 1] in (b"\xff", b"\x48", b"\xe9")
+                ),
+                0,
+            )
             at, code = where + skip, code[skip:]
             if code[:3] == b"\x48\xff\x25":
                 at, code = at + 1, code[1:]
             if code[:2] == b"\xff\x25":
-                place, = struct.unpack_from("<i" if process.bits == 64 else "<I", code, 2)
+                (place,) = struct.unpack_from("<i" if process.bits == 64 else "<I", code, 2)
                 form = "<Q" if process.bits == 64 else "<I"
-                to, = struct.unpack(form, process.read(place + (at + 6 if process.bits == 64 else 0), struct.calcsize(form)))
+                (to,) = struct.unpack(
+                    form,
+                    process.read(
+                        place + (at + 6 if process.bits == 64 else 0), struct.calcsize(form)
+                    ),
+                )
             elif code[:1] == b"\xe9":
-                to = at + 5 + struct.unpack_from("<i", code, 1)[0] & (ONES if process.bits == 64 else 0xFFFFFFFF)
+                to = at + 5 + struct.unpack_from("<i", code, 1)[0] & (
+                    ONES if process.bits == 64 else 0xFFFFFFFF
+                )
             elif code[:1] == b"\xeb":
                 to = at + 2 + struct.unpack_from("<b", code, 1)[0]
             else:
                 return where
-            owner = next((dll for dll, (base, size) in modules.items() if base <= to < base + size), "")
+            owner = next(
+                (dll for dll, (base, size) in modules.items() if base <= to < base + size), ""
+            )
             if owner not in SYSTEM_DLLS:
                 if not owner and self._adopt(to & -PAGE):
                     return where
-                raise GameError(f"{what} has been replaced already (it jumps to {owner or 'memory of no DLL'}): close what has done that, an overlay, "
-                                "a recorder or another speed hack, and start the game anew")
+                raise GameError(
+                    f"{what} has been replaced already (it jumps to {owner or 'memory of no DLL'}): close what has done that, an overlay, "
+                    "a recorder or another speed hack, and start the game anew"
+                )
             where = to
         raise GameError(f"{what}: jumps without end")
 
@@ -2621,7 +3370,9 @@ class WindowsClock(StopClock):
             if process.read(stub, len(WINDOWS_STUB[process.bits])) == WINDOWS_STUB[process.bits]:
                 self.page = stub - PAGE
                 self.slot = process.read(self.page, 1)[0]
-                self.bank = struct.unpack("<QQqq", process.read(self.page + BANKS_AT + 32 * self.slot, 32))
+                self.bank = struct.unpack(
+                    "<QQqq", process.read(self.page + BANKS_AT + 32 * self.slot, 32)
+                )
                 self._tell_guard()
                 self.pause()
                 return True
@@ -2634,12 +3385,23 @@ class WindowsClock(StopClock):
 
     def _check_room(self, targets, modules, exports):
         """Each replaced function must be long enough."""
-        begins = [address for functions in exports.values() for address in functions.values() if isinstance(address, int)]
-        begins = np.unique(np.concatenate([begins, [ENDLESS], *(self.process.starts(modules[dll][0]) for dll in exports)]))
+        begins = [
+            address
+            for functions in exports.values()
+            for address in functions.values()
+            if isinstance(address, int)
+        ]
+        begins = np.unique(
+            np.concatenate(
+                [begins, [ENDLESS], *(self.process.starts(modules[dll][0]) for dll in exports)]
+            )
+        )
         for address, (what, _) in targets.items():
             room = begins[np.searchsorted(begins, address, "right")] - address
             if room < JUMP[self.process.bits]:
-                raise GameError(f"{what} is only {room} bytes long in this version of Windows, and {JUMP[self.process.bits]} are needed: please report it")
+                raise GameError(
+                    f"{what} is only {room} bytes long in this version of Windows, and {JUMP[self.process.bits]} are needed: please report it"
+                )
 
     def _suspend_outside(self, targets):
         """Suspend the game when no thread is within the bytes that change, or will return into
@@ -2651,22 +3413,39 @@ class WindowsClock(StopClock):
         while True:
             found = ""
             for pointer, stack in process.suspend():
-                top = process.read(stack & -8, -stack % PAGE or PAGE)    # up to the page's end
-                words = np.frombuffer(top[:len(top) & -8], "<u8" if process.bits == 64 else "<u4").astype(np.int64)
+                top = process.read(stack & -8, -stack % PAGE or PAGE)  # up to the page's end
+                words = np.frombuffer(
+                    top[: len(top) & -8], "<u8" if process.bits == 64 else "<u4"
+                ).astype(np.int64)
                 within = (words[:, None] > inside) & (words[:, None] < inside + size)
-                hit = next((what for address, (what, _) in targets.items() if address < pointer < address + size), "")
-                found = found or hit or (targets[int(inside[within.any(0)][0])][0] if within.any() else "")
+                hit = next(
+                    (
+                        what
+                        for address, (what, _) in targets.items()
+                        if address < pointer < address + size
+                    ),
+                    "",
+                )
+                found = (
+                    found
+                    or hit
+                    or (targets[int(inside[within.any(0)][0])][0] if within.any() else "")
+                )
             if not found:
                 return
             process.resume()
             if time.perf_counter() > end:
-                raise GameError(f"process {self.pid}: a thread stays within {found}, which was to be replaced; nothing was changed, try again")
+                raise GameError(
+                    f"process {self.pid}: a thread stays within {found}, which was to be replaced; nothing was changed, try again"
+                )
             time.sleep(0.003)
 
     def _undo(self):
         """Put the game's own functions back; it is suspended."""
         count, size = struct.unpack("<II", self.process.read(self.page + PATCHES_AT, 8))
-        for address, code in struct.iter_unpack("<Q16s", self.process.read(self.page + PATCHES_AT + 8, 24 * count)):
+        for address, code in struct.iter_unpack(
+            "<Q16s", self.process.read(self.page + PATCHES_AT + 8, 24 * count)
+        ):
             self.process.write_code(address, code[:size])
 
     # -- time
@@ -2690,11 +3469,17 @@ class WindowsClock(StopClock):
         """By how much the game's clocks are ahead of the real ones, 100 ns: the furthest, as
         Windows' own ticks lag by up to 16 ms.
         """
-        date, counter, ticks, mmticks, scale = struct.unpack("<5Q", self.process.read(self.page + 0x18, 40))
+        date, counter, ticks, mmticks, scale = struct.unpack(
+            "<5Q", self.process.read(self.page + 0x18, 40)
+        )
         now, real = self.now, self._clocks("GetSystemTimeAsFileTime")
-        late = (mmticks + now // 10000 - real[3] + 2**31) % 2**32 - 2**31       # it has 32 bits
-        return max(date + now - real[0], (counter + (now * scale >> 32) - real[1]) * MOMENTS // self.frequency,
-                   (ticks + now // 10000 - real[2]) * 10000, late * 10000)
+        late = (mmticks + now // 10000 - real[3] + 2**31) % 2**32 - 2**31  # it has 32 bits
+        return max(
+            date + now - real[0],
+            (counter + (now * scale >> 32) - real[1]) * MOMENTS // self.frequency,
+            (ticks + now // 10000 - real[2]) * 10000,
+            late * 10000,
+        )
 
     def _set(self, speed, moment, limit):
         """From now on time goes from `moment` to `limit` at that speed: a bank of its own, then its
@@ -2719,12 +3504,18 @@ class WindowsClock(StopClock):
     @property
     def alive(self) -> bool:
         TIMEOUT = 258
-        return bool(self.process) and windows("WaitForSingleObject", self.process.handle, 0) == TIMEOUT
+        return (
+            bool(self.process) and windows("WaitForSingleObject", self.process.handle, 0) == TIMEOUT
+        )
 
     @property
     def returncode(self) -> int | None:
         code = ctypes.c_ulong()
-        if self.process and not self.alive and windows("GetExitCodeProcess", self.process.handle, ctypes.byref(code)):
+        if (
+            self.process
+            and not self.alive
+            and windows("GetExitCodeProcess", self.process.handle, ctypes.byref(code))
+        ):
             return code.value
         return self.popen.poll() if self.popen else None
 
@@ -2735,7 +3526,7 @@ class WindowsClock(StopClock):
     def pause(self) -> None:
         """Stop a time that runs (a run that was interrupted); else time stands anyway."""
         if self.now < self.bank[3]:
-            self.process.suspend()                                  # else somebody could read a later time meanwhile
+            self.process.suspend()  # else somebody could read a later time meanwhile
             moment = self.now
             self._set(0.0, moment, moment)
             self.process.resume()
@@ -2748,7 +3539,9 @@ class WindowsClock(StopClock):
     def run(self, seconds: float, speed: float = 1.0) -> None:
         """Let time pass for `seconds` of real time, at `speed` times its pace; then it stands."""
         if speed == math.inf:
-            raise GameError("run: a Windows game computes in real time; give a speed that it can keep up with")
+            raise GameError(
+                "run: a Windows game computes in real time; give a speed that it can keep up with"
+            )
         self._advance(seconds * speed, speed) if speed > 0 else time.sleep(seconds)
 
     def _advance(self, seconds, speed):
@@ -2783,19 +3576,19 @@ class WindowsClock(StopClock):
             while 0 < (lead := self._lead()) < MOMENTS:
                 time.sleep(0.005)
             self.process.suspend()
-            self._set(1.0, self.now, ENDLESS)                       # for who sleeps in the stub
+            self._set(1.0, self.now, ENDLESS)  # for who sleeps in the stub
             if lead <= 0:
                 self._undo()
             self.process.resume()
         if self.guard:
-            self.guard.communicate("0\n")                           # nothing is left to be done
+            self.guard.communicate("0\n")  # nothing is left to be done
         self._release()
 
     def _release(self):
         if self.process:
             self.process.close()
         self.process = self.job = self.guard = None
-        self.bank = 0, 0, self.bank[3], self.bank[3]                # the time stays readable
+        self.bank = 0, 0, self.bank[3], self.bank[3]  # the time stays readable
 
 
 # fillers before a jump
@@ -2839,7 +3632,7 @@ if page:
         write(address, code[:size])
     nt.NtResumeProcess(h)
 nt.NtResumeProcess(h)
-"""                                            # as GUARD: lets an attached game run on when we end in any way
+"""  # as GUARD: lets an attached game run on when we end in any way
 
 
 def base_python() -> str:
@@ -2853,8 +3646,10 @@ def denied(e: OSError) -> str:
     if code == ELEVATION_REQUIRED:
         return "it runs as administrator; start this from an administrator's prompt too"
     if code == ACCESS_DENIED:
-        return ("access denied: if it runs as administrator, start this from an administrator's prompt too; a game with anti-cheat refuses everybody, "
-                "and is left alone: take one without, or its offline mode")
+        return (
+            "access denied: if it runs as administrator, start this from an administrator's prompt too; a game with anti-cheat refuses everybody, "
+            "and is left alone: take one without, or its offline mode"
+        )
     return f"{e.strerror or e}"
 
 
@@ -2863,32 +3658,43 @@ def find_game(target: int | str) -> int:
     several the one with the largest window.
     """
     import difflib
+
     running, shown = processes(), desktop_windows()
     names, title = {pid: name for pid, (_, name) in running.items()}, str(target).casefold()
     if title.isdigit():
         if int(target) in names:
             return int(target)
         raise GameError(f"attach: there is no process {target}")
-    found, ours, parent = [pid for pid, name in names.items() if name.casefold() in (title, title + ".exe")], set(), os.getpid()
+    found, ours, parent = (
+        [pid for pid, name in names.items() if name.casefold() in (title, title + ".exe")],
+        set(),
+        os.getpid(),
+    )
     # the console in which this was typed may have such a title
     while parent in running and parent not in ours:
         ours.add(parent)
         parent = running[parent][0]
-    found = found or [pid for _, pid, text, *_ in shown if title in text.casefold() and pid not in ours]
+    found = found or [
+        pid for _, pid, text, *_ in shown if title in text.casefold() and pid not in ours
+    ]
     if found:
         return next((pid for _, pid, *_ in shown if pid in found), found[0])
     known = sorted({*names.values(), *(text for _, _, text, *_ in shown if text)})
     close = difflib.get_close_matches(title, [name.casefold() for name in known], 3, 0.5)
-    close = [name for name in known if name.casefold() in close] or sorted({names.get(pid, "") for _, pid, *_ in shown} - {""})
-    raise GameError(f"attach: no running program and no window is called {target!r}; "
-                    + (f"there is {', '.join(close)}" if close else "start the game first"))
+    close = [name for name in known if name.casefold() in close] or sorted(
+        {names.get(pid, "") for _, pid, *_ in shown} - {""}
+    )
+    raise GameError(
+        f"attach: no running program and no window is called {target!r}; "
+        + (f"there is {', '.join(close)}" if close else "start the game first")
+    )
 
 
 @functools.cache
 def see_true_pixels() -> None:
     """Else Windows gives scaled coordinates to programs on a screen of high density."""
     PER_MONITOR_V2 = -4
-    with contextlib.suppress(AttributeError):                       # before Windows 10
+    with contextlib.suppress(AttributeError):  # before Windows 10
         ctypes.WinDLL("user32").SetProcessDpiAwarenessContext(ctypes.c_void_p(PER_MONITOR_V2))
 
 
@@ -2901,13 +3707,23 @@ def desktop_windows() -> list[tuple]:
 
     @ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
     def see(window, _):
-        pid, area, corner, text = ctypes.c_ulong(), (ctypes.c_long * 4)(), (ctypes.c_long * 2)(), ctypes.create_unicode_buffer(200)
+        pid, area, corner, text = (
+            ctypes.c_ulong(),
+            (ctypes.c_long * 4)(),
+            (ctypes.c_long * 2)(),
+            ctypes.create_unicode_buffer(200),
+        )
         if windows("IsWindowVisible", window) and not windows("IsIconic", window):
             windows("GetWindowThreadProcessId", window, ctypes.byref(pid))
-            windows("GetClientRect", window, area), windows("ClientToScreen", window, corner), windows("GetWindowTextW", window, text, len(text))
+            (
+                windows("GetClientRect", window, area),
+                windows("ClientToScreen", window, corner),
+                windows("GetWindowTextW", window, text, len(text)),
+            )
             if area[2] * area[3]:
                 found.append((window, pid.value, text.value, *corner, *area[2:]))
         return 1
+
     windows("EnumWindows", see, 0)
     return sorted(found, key=lambda w: -w[5] * w[6])
 
@@ -2916,9 +3732,27 @@ class Desktop:
     """As Display: the windows of the game on the desktop of this user, and its keyboard."""
 
     name, pixels = "of this machine", None
-    KEYS = {"space": 0x20, "BackSpace": 0x08, "Tab": 0x09, "Return": 0x0D, "Escape": 0x1B, "Prior": 0x21, "Next": 0x22, "End": 0x23, "Home": 0x24,
-            "Left": 0x25, "Up": 0x26, "Right": 0x27, "Down": 0x28, "Insert": 0x2D, "Delete": 0x2E, "Shift_L": 0xA0, "Control_L": 0xA2, "Alt_L": 0xA4,
-            **{f"F{i}": 0x6F + i for i in range(1, 13)}}            # virtual key codes
+    KEYS = {
+        "space": 0x20,
+        "BackSpace": 0x08,
+        "Tab": 0x09,
+        "Return": 0x0D,
+        "Escape": 0x1B,
+        "Prior": 0x21,
+        "Next": 0x22,
+        "End": 0x23,
+        "Home": 0x24,
+        "Left": 0x25,
+        "Up": 0x26,
+        "Right": 0x27,
+        "Down": 0x28,
+        "Insert": 0x2D,
+        "Delete": 0x2E,
+        "Shift_L": 0xA0,
+        "Control_L": 0xA2,
+        "Alt_L": 0xA4,
+        **{f"F{i}": 0x6F + i for i in range(1, 13)},
+    }  # virtual key codes
 
     def __init__(self, stage: Stage):
         self.stage = stage
@@ -2945,7 +3779,20 @@ class Desktop:
         code = self.KEYS.get(name) or windows("VkKeyScanW", ord(name)) & 0xFF
         # arrows and their block
         flags = SCANCODE | (0 if down else UP) | (EXTENDED if 0x21 <= code <= 0x2E else 0)
-        must("SendInput", 1, struct.pack("<I4xHHII4xQ8x", KEYBOARD, 0, windows("MapVirtualKeyW", code, TO_SCANCODE), flags, 0, 0), 40)
+        must(
+            "SendInput",
+            1,
+            struct.pack(
+                "<I4xHHII4xQ8x",
+                KEYBOARD,
+                0,
+                windows("MapVirtualKeyW", code, TO_SCANCODE),
+                flags,
+                0,
+                0,
+            ),
+            40,
+        )
 
     def close(self) -> None:
         """Nothing of it is ours."""
@@ -2968,13 +3815,15 @@ class DesktopWindow(Window):
         FULL_SCREEN, state = 3, ctypes.c_int()
         windows("SHQueryUserNotificationState", ctypes.byref(state))
         if state.value == FULL_SCREEN:
-            say_once("sim: the game is in exclusive full screen, which cannot be captured: switch it to a window, or borderless")
+            say_once(
+                "sim: the game is in exclusive full screen, which cannot be captured: switch it to a window, or borderless"
+            )
         try:
             picture = self._shot(x, y, width, height)
-        except Exception as e:                                      # mss and dxcam fail in their own ways
+        except Exception as e:  # mss and dxcam fail in their own ways
             if state.value != FULL_SCREEN:
                 raise GameError(f"the game's window cannot be captured: {e}") from None
-            return np.zeros((0, 0, 4), np.uint8)                    # the last picture is kept
+            return np.zeros((0, 0, 4), np.uint8)  # the last picture is kept
         for _ in range(10):
             time.sleep(0.008)
             before, picture = picture, self._shot(x, y, width, height)
@@ -2995,7 +3844,9 @@ class DXCam(DesktopWindow):
         try:
             import dxcam
         except ImportError:
-            raise GameError("screen='dxcam': not installed; pip install dxcam, or use screen='window'") from None
+            raise GameError(
+                "screen='dxcam': not installed; pip install dxcam, or use screen='window'"
+            ) from None
         self.camera, self.shot = dxcam.create(output_color="BGRA"), None
 
     def _shot(self, x, y, width, height) -> np.ndarray:
@@ -3020,19 +3871,30 @@ class VGamepad(Device):
             import vgamepad
         except ImportError:
             raise GameError("vgamepad: not installed; pip install vgamepad") from None
-        except Exception as e:                                      # it looks for the driver when it is imported
-            raise GameError(f"vgamepad: {e}: the ViGEmBus driver is not installed, or stopped: run ViGEmBusSetup_x64.msi (in the folder "
-                            "vgamepad/win/vigem/install of the package) and restart Windows") from None
+        except Exception as e:  # it looks for the driver when it is imported
+            raise GameError(
+                f"vgamepad: {e}: the ViGEmBus driver is not installed, or stopped: run ViGEmBusSetup_x64.msi (in the folder "
+                "vgamepad/win/vigem/install of the package) and restart Windows"
+            ) from None
         self.pad, self.codes = vgamepad.VX360Gamepad(), vgamepad.XUSB_BUTTON
 
     def set(self, buttons, sticks) -> None:
         """XInput's y points up, ours down."""
-        pressed, (left_x, left_y, right_x, right_y) = dict(zip(BUTTONS, map(bool, buttons))), map(float, sticks)
+        pressed, (left_x, left_y, right_x, right_y) = (
+            dict(zip(BUTTONS, map(bool, buttons))),
+            map(float, sticks),
+        )
         self.pad.reset()
-        self.pad.left_trigger(255 * pressed.pop("LEFT_TRIGGER")), self.pad.right_trigger(255 * pressed.pop("RIGHT_TRIGGER"))
+        (
+            self.pad.left_trigger(255 * pressed.pop("LEFT_TRIGGER")),
+            self.pad.right_trigger(255 * pressed.pop("RIGHT_TRIGGER")),
+        )
         for name in (name for name, down in pressed.items() if down):
             self.pad.press_button(self.codes["XUSB_GAMEPAD_" + self.NAMES.get(name, name)])
-        self.pad.left_joystick_float(left_x, -left_y), self.pad.right_joystick_float(right_x, -right_y)
+        (
+            self.pad.left_joystick_float(left_x, -left_y),
+            self.pad.right_joystick_float(right_x, -right_y),
+        )
         self.pad.update()
 
     def close(self) -> None:
@@ -3067,11 +3929,19 @@ def windows_fault(attach: bool) -> str | None:
     """As hook_fault() and attach_fault(): a small program is moved 1000 s into the future, and
     asked for the time.
     """
-    ask = [base_python(), "-I", "-S", "-c", "import sys, time; sys.stdin.read(%d); print(int(time.time()))" % attach]
+    ask = [
+        base_python(),
+        "-I",
+        "-S",
+        "-c",
+        "import sys, time; sys.stdin.read(%d); print(int(time.time()))" % attach,
+    ]
     with tempfile.TemporaryFile() as out, contextlib.ExitStack() as stack:
         try:
             if attach:
-                popen = stack.enter_context(subprocess.Popen(ask, stdin=subprocess.PIPE, stdout=out))
+                popen = stack.enter_context(
+                    subprocess.Popen(ask, stdin=subprocess.PIPE, stdout=out)
+                )
                 stack.callback(popen.kill)
                 clock = WindowsClock.attach(popen.pid, timeout=10, pace=1e6)
             else:
@@ -3087,31 +3957,74 @@ def windows_fault(attach: bool) -> str | None:
             return str(e)
         out.seek(0)
         ahead = float(out.read() or -1e9) - time.time()
-    return None if 900 < ahead <= 1000 else f"the clock's stub is without effect here: a program that was moved 1000 s ahead is at {ahead:.0f} s"
+    return (
+        None
+        if 900 < ahead <= 1000
+        else f"the clock's stub is without effect here: a program that was moved 1000 s ahead is at {ahead:.0f} s"
+    )
 
 
 if sys.platform == "win32":
-    Clock = WindowsClock                       # the same interface
+    Clock = WindowsClock  # the same interface
 
 # ---- yours to extend: other gamepads and screens
-GAMEPADS = {"auto": None, "console": Console, "keys": Keyboard,
-            **({"vgamepad": VGamepad} if sys.platform == "win32" else {"joystick": VirtualJoystick, "uinput": UInput})}
-SCREENS = {"auto": None, "console": Console,
-           **({"window": DesktopWindow, "dxcam": DXCam} if sys.platform == "win32" else {"readback": Readback, "window": Window})}
+GAMEPADS = {
+    "auto": None,
+    "console": Console,
+    "keys": Keyboard,
+    **(
+        {"vgamepad": VGamepad}
+        if sys.platform == "win32"
+        else {"joystick": VirtualJoystick, "uinput": UInput}
+    ),
+}
+SCREENS = {
+    "auto": None,
+    "console": Console,
+    **(
+        {"window": DesktopWindow, "dxcam": DXCam}
+        if sys.platform == "win32"
+        else {"readback": Readback, "window": Window}
+    ),
+}
 
 
 # ---- the environment -----------------------------------------------------------------------------
 
-KEPT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "PATHEXT", "WINEPREFIX", "WINEDLLPATH", "WINEDLLOVERRIDES", "WINEDEBUG", "WINEARCH")
-                                                                      # of our own environment; the
-                                                                      # rest is fixed
+KEPT = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "SYSTEMROOT",
+    "PATHEXT",
+    "WINEPREFIX",
+    "WINEDLLPATH",
+    "WINEDLLOVERRIDES",
+    "WINEDEBUG",
+    "WINEARCH",
+)
+# of our own environment; the
+# rest is fixed
 # no services: starts 5 times faster
 WINE = {"WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe,services.exe="}
-FIXED = {"LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-         "MKL_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
-HEADLESS = {"SDL_AUDIODRIVER": "dummy", "ALSOFT_DRIVERS": "null", "SDL_VIDEODRIVER": "x11", "LIBGL_ALWAYS_SOFTWARE": "1", "LP_NUM_THREADS": "0",
-            "DBUS_SESSION_BUS_ADDRESS": "unix:path=/dev/null", "SDL_JOYSTICK_HIDAPI": "0"}
-SCREEN_SIZE = "1280x960"                                              # of the private X server, px
+FIXED = {
+    "LANG": "C.UTF-8",
+    "TZ": "UTC",
+    "PYTHONHASHSEED": "0",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+}
+HEADLESS = {
+    "SDL_AUDIODRIVER": "dummy",
+    "ALSOFT_DRIVERS": "null",
+    "SDL_VIDEODRIVER": "x11",
+    "LIBGL_ALWAYS_SOFTWARE": "1",
+    "LP_NUM_THREADS": "0",
+    "DBUS_SESSION_BUS_ADDRESS": "unix:path=/dev/null",
+    "SDL_JOYSTICK_HIDAPI": "0",
+}
+SCREEN_SIZE = "1280x960"  # of the private X server, px
 
 
 class GameEnv(gymnasium.Env):
@@ -3157,27 +4070,72 @@ class GameEnv(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
 
-    def __init__(self, command, fps: int = 30, frame_skip: int = 1, gamepad: str = "auto", screen: str = "auto", seed: int = 0,
-                 reward=None, seconds: float | None = None, clock: str = "auto", timeout: float = 60.0, tick: str = "frame",
-                 display: str = "", home: str = "", keys: dict | None = None, fixed: bool = True, tsc: bool = False, render_mode: str = "rgb_array",
-                 attach: str = ""):
+    def __init__(
+        self,
+        command,
+        fps: int = 30,
+        frame_skip: int = 1,
+        gamepad: str = "auto",
+        screen: str = "auto",
+        seed: int = 0,
+        reward=None,
+        seconds: float | None = None,
+        clock: str = "auto",
+        timeout: float = 60.0,
+        tick: str = "frame",
+        display: str = "",
+        home: str = "",
+        keys: dict | None = None,
+        fixed: bool = True,
+        tsc: bool = False,
+        render_mode: str = "rgb_array",
+        attach: str = "",
+    ):
         import cv2
-        for name, value, known in (("gamepad", gamepad, GAMEPADS), ("screen", screen, SCREENS), ("tick", tick, ("frame", "time")),
-                                   ("clock", clock, ("auto", "hook", "console")), ("render_mode", render_mode, ("rgb_array",))):
+
+        for name, value, known in (
+            ("gamepad", gamepad, GAMEPADS),
+            ("screen", screen, SCREENS),
+            ("tick", tick, ("frame", "time")),
+            ("clock", clock, ("auto", "hook", "console")),
+            ("render_mode", render_mode, ("rgb_array",)),
+        ):
             if value not in known:
                 raise GameError(f"{name} {value!r}: there is {', '.join(known)}")
         if attach and sys.platform != "win32":
-            raise GameError("attach: GameEnv plays running games on Windows only; elsewhere there is sim.Clock.attach(pid)")
-        if not (command or attach) or not fps > 0 or frame_skip < 1 or home and not os.path.isdir(home):
-            raise GameError(f"fps {fps}, frame_skip {frame_skip}, home {home!r}, command {command!r}: expected fps > 0, frame_skip >= 1, a folder, a game")
-        self.resize = functools.partial(cv2.resize, dsize=(FRAME, FRAME), interpolation=cv2.INTER_AREA)
+            raise GameError(
+                "attach: GameEnv plays running games on Windows only; elsewhere there is sim.Clock.attach(pid)"
+            )
+        if (
+            not (command or attach)
+            or not fps > 0
+            or frame_skip < 1
+            or home
+            and not os.path.isdir(home)
+        ):
+            raise GameError(
+                f"fps {fps}, frame_skip {frame_skip}, home {home!r}, command {command!r}: expected fps > 0, frame_skip >= 1, a folder, a game"
+            )
+        self.resize = functools.partial(
+            cv2.resize, dsize=(FRAME, FRAME), interpolation=cv2.INTER_AREA
+        )
         self.command, self.fps, self.frame_skip = [str(part) for part in command], fps, frame_skip
         self.gamepad, self.screen, self.clock_name = gamepad, screen, clock
         self.seed, self.reward, self.seconds, self.timeout = seed, reward, seconds, timeout
-        self.tick, self.display, self.home, self.keys, self.fixed, self.tsc, self.attach = tick, display, home, keys or {}, fixed, tsc, attach
+        self.tick, self.display, self.home, self.keys, self.fixed, self.tsc, self.attach = (
+            tick,
+            display,
+            home,
+            keys or {},
+            fixed,
+            tsc,
+            attach,
+        )
         self.observation_space = gymnasium.spaces.Box(0, 255, (FRAME, FRAME, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Dict(buttons=gymnasium.spaces.MultiBinary(len(BUTTONS)),
-                                                  sticks=gymnasium.spaces.Box(-1.0, 1.0, (len(STICKS),), np.float32))
+        self.action_space = gymnasium.spaces.Dict(
+            buttons=gymnasium.spaces.MultiBinary(len(BUTTONS)),
+            sticks=gymnasium.spaces.Box(-1.0, 1.0, (len(STICKS),), np.float32),
+        )
         self.render_mode, self.metadata = "rgb_array", {**self.metadata, "render_fps": fps}
         self.clock = self.finalizer = None
 
@@ -3189,8 +4147,10 @@ class GameEnv(gymnasium.Env):
         try:
             self._start()
             if not self._next_frame():
-                raise GameError(f"{self._name()} ended with status {self.clock.returncode} before its first frame: "
-                                f"{last_line(self.stage.path / 'stderr', 'it said nothing on stderr')}")
+                raise GameError(
+                    f"{self._name()} ended with status {self.clock.returncode} before its first frame: "
+                    f"{last_line(self.stage.path / 'stderr', 'it said nothing on stderr')}"
+                )
             self._choose()
         except BaseException:
             self.close()
@@ -3204,7 +4164,13 @@ class GameEnv(gymnasium.Env):
         terminated = not all(self._next_frame() for _ in range(self.frame_skip))
         info = self._info()
         truncated = self.seconds is not None and info["time"] >= self.seconds - 1e-9
-        return self._observation(), float(self.reward(info)) if self.reward else 0.0, terminated, truncated, info
+        return (
+            self._observation(),
+            float(self.reward(info)) if self.reward else 0.0,
+            terminated,
+            truncated,
+            info,
+        )
 
     def render(self) -> np.ndarray:
         """The frame at its native size, uint8 [height, width, 3] RGB."""
@@ -3219,58 +4185,120 @@ class GameEnv(gymnasium.Env):
         self.clock = self.finalizer = None
 
     def _start(self):
-        here = sys.platform == "win32"                              # on Windows a game is played on the desktop
+        here = sys.platform == "win32"  # on Windows a game is played on the desktop
         fault = hook_fault() if self.clock_name != "console" and not here else None
         if fault and self.clock_name == "hook":
             raise GameError(fault)
-        console = Console.shows(self.command) or "console" in (self.gamepad, self.screen, self.clock_name)
+        console = Console.shows(self.command) or "console" in (
+            self.gamepad,
+            self.screen,
+            self.clock_name,
+        )
         if fault and not console and (self.gamepad == "joystick" or self.screen == "readback"):
-            raise GameError(f"gamepad='joystick' and screen='readback' need the clock hook: {fault}")
+            raise GameError(
+                f"gamepad='joystick' and screen='readback' need the clock hook: {fault}"
+            )
         if Console.shows(self.command) and not {self.gamepad, self.screen} <= {"auto", "console"}:
-            raise GameError(f"a built-in game has its own gamepad and screen: gamepad={self.gamepad!r} and screen={self.screen!r} should be 'auto'")
+            raise GameError(
+                f"a built-in game has its own gamepad and screen: gamepad={self.gamepad!r} and screen={self.screen!r} should be 'auto'"
+            )
         if console and here and self.clock_name == "hook":
-            raise GameError("a built-in game waits by Python's time.sleep, which is not in the hook's time on Windows: use clock='console'")
+            raise GameError(
+                "a built-in game waits by Python's time.sleep, which is not in the hook's time on Windows: use clock='console'"
+            )
         if fault:
-            say_once(f"sim: {fault}. Falling back to " + ("the built-in console's own pause." if console else
-                     "SIGSTOP: the game runs in real time between two steps, and nothing is reproducible."))
-        self.stage = stage = Stage("" if console or self.display or here else SCREEN_SIZE, "-extension MIT-SHM" * self._runs_wine())
+            say_once(
+                f"sim: {fault}. Falling back to "
+                + (
+                    "the built-in console's own pause."
+                    if console
+                    else "SIGSTOP: the game runs in real time between two steps, and nothing is reproducible."
+                )
+            )
+        self.stage = stage = Stage(
+            "" if console or self.display or here else SCREEN_SIZE,
+            "-extension MIT-SHM" * self._runs_wine(),
+        )
         self.finalizer = weakref.finalize(self, stage.remove)
         if not console and (here or self.display):
             stage.display = Desktop(stage) if here else Display(self.display)
         # also behind env, nice or wine
         names = [Path(part).stem for part in (*self.command, self.attach)]
-        stage.keys = KEYS[""] | next((KEYS[name] for name in names if KEYS.get(name)), {}) | self.keys
+        stage.keys = (
+            KEYS[""] | next((KEYS[name] for name in names if KEYS.get(name)), {}) | self.keys
+        )
         gated = bool(fault) or self.clock_name == "console" or here
         hook = {"seed": self.seed, "fixed": self.fixed, "tsc": self.tsc}
         if console:
             self.view = self.pad = Console(stage)
             env = self.view.environment | (GateClock.environment if gated else {})
-            make = functools.partial(GateClock, console=self.view) if gated else functools.partial(Clock, **hook)
+            make = (
+                functools.partial(GateClock, console=self.view)
+                if gated
+                else functools.partial(Clock, **hook)
+            )
         elif here:
-            env = None                                              # the user's own
-            stage.pads = [desktop_pad(stage) if self.gamepad == "auto" else GAMEPADS[self.gamepad](stage)]
-            self.view, self.pad = SCREENS["window" if self.screen == "auto" else self.screen](stage), stage.pads[0]
+            env = None  # the user's own
+            stage.pads = [
+                desktop_pad(stage) if self.gamepad == "auto" else GAMEPADS[self.gamepad](stage)
+            ]
+            self.view, self.pad = (
+                SCREENS["window" if self.screen == "auto" else self.screen](stage),
+                stage.pads[0],
+            )
             make = functools.partial(WindowsClock, fps=self.fps)
         else:
             automatic = ("keys",) if fault else ("joystick", "keys")
-            stage.pads = [GAMEPADS[name](stage) for name in (automatic if self.gamepad == "auto" else (self.gamepad,))]
-            self.view, self.pad = SCREENS[self.screen if self.screen != "auto" else "window" if fault else "readback"](stage), stage.pads[0]
-            env = HEADLESS | {"DISPLAY": stage.display.name, **{k: v for pad in stage.pads for k, v in pad.environment.items()}}
+            stage.pads = [
+                GAMEPADS[name](stage)
+                for name in (automatic if self.gamepad == "auto" else (self.gamepad,))
+            ]
+            self.view, self.pad = (
+                SCREENS[
+                    self.screen if self.screen != "auto" else "window" if fault else "readback"
+                ](stage),
+                stage.pads[0],
+            )
+            env = HEADLESS | {
+                "DISPLAY": stage.display.name,
+                **{k: v for pad in stage.pads for k, v in pad.environment.items()},
+            }
             if self._runs_wine():
-                del env["SDL_VIDEODRIVER"]                          # of Windows' SDL it would be another one
+                del env["SDL_VIDEODRIVER"]  # of Windows' SDL it would be another one
             if self.display:
-                env |= {"XAUTHORITY": os.environ.get("XAUTHORITY", str(Path.home() / ".Xauthority"))}
-            make = functools.partial(StopClock, fps=self.fps) if fault else \
-                functools.partial(Clock, **hook, fps=self.fps, peers=(stage.server,) * bool(stage.server))
+                env |= {
+                    "XAUTHORITY": os.environ.get("XAUTHORITY", str(Path.home() / ".Xauthority"))
+                }
+            make = (
+                functools.partial(StopClock, fps=self.fps)
+                if fault
+                else functools.partial(
+                    Clock, **hook, fps=self.fps, peers=(stage.server,) * bool(stage.server)
+                )
+            )
         home = str(self.home or stage.path / "home")
         if console or not here:
-            env = WINE | {k: os.environ[k] for k in KEPT if k in os.environ} | FIXED | env | {"HOME": home, "TMPDIR": str(stage.path / "home")}
+            env = (
+                WINE
+                | {k: os.environ[k] for k in KEPT if k in os.environ}
+                | FIXED
+                | env
+                | {"HOME": home, "TMPDIR": str(stage.path / "home")}
+            )
         if not here and self._runs_wine():
             check_prefix(Path(env.get("WINEPREFIX", f"{home}/.wine")))
-        argv = [part.replace("{seed}", str(self.seed)).replace("{fps}", f"{self.fps:g}") for part in self.command]
+        argv = [
+            part.replace("{seed}", str(self.seed)).replace("{fps}", f"{self.fps:g}")
+            for part in self.command
+        ]
         with open(stage.path / "stderr", "wb") as log:
-            self.clock = stage.clock = WindowsClock.attach(self.attach, self.timeout, self.fps) if self.attach else \
-                make(argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout)
+            self.clock = stage.clock = (
+                WindowsClock.attach(self.attach, self.timeout, self.fps)
+                if self.attach
+                else make(
+                    argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout
+                )
+            )
         if not isinstance(self.clock, Clock) and not here:
             stage.at_our_death("game", f"kill -9 -{self.clock.pid}")
         for device in () if console else (*stage.pads, self.view):
@@ -3282,7 +4310,9 @@ class GameEnv(gymnasium.Env):
             return
         self.pad = next((pad for pad in self.stage.pads if pad.ready), None)
         if self.pad is None:
-            raise GameError(f"{self._name()} has not started SDL's joysticks (2.0.14 or later), so that it takes no virtual one: use gamepad='keys'")
+            raise GameError(
+                f"{self._name()} has not started SDL's joysticks (2.0.14 or later), so that it takes no virtual one: use gamepad='keys'"
+            )
         try:
             self.view.picture()
         except GameError:
@@ -3307,10 +4337,20 @@ class GameEnv(gymnasium.Env):
                 self.clock.step(1 / self.fps)
                 alive = self.clock.alive
             else:
-                first = not before and not isinstance(self.clock, StopClock) and not isinstance(self.view, Console)
-                alive = self._first_frame() if first else self.clock.step_frame(lambda: self.view.frame, self.timeout)
+                first = (
+                    not before
+                    and not isinstance(self.clock, StopClock)
+                    and not isinstance(self.view, Console)
+                )
+                alive = (
+                    self._first_frame()
+                    if first
+                    else self.clock.step_frame(lambda: self.view.frame, self.timeout)
+                )
                 if alive and self.view.frame != before + 1:
-                    raise GameError(f"presented {self.view.frame - before} frames without waiting in between")
+                    raise GameError(
+                        f"presented {self.view.frame - before} frames without waiting in between"
+                    )
         except GameError as e:
             raise GameError(f"{self._name()}: {e}") from None
         self.steps += alive
@@ -3329,8 +4369,12 @@ class GameEnv(gymnasium.Env):
                 if not windows and (time.perf_counter() > end or self.clock.time > 10):
                     raise NoFrame(f"{e}, and it has opened no window") from None
         if self.screen == "readback":
-            raise GameError("presents by no function that is known here, so that its frames cannot be read back; use screen='window'")
-        say_once(f"sim: {self._name()} presents by no function that is known here: each sleep of its main thread counts as a frame.")
+            raise GameError(
+                "presents by no function that is known here, so that its frames cannot be read back; use screen='window'"
+            )
+        say_once(
+            f"sim: {self._name()} presents by no function that is known here: each sleep of its main thread counts as a frame."
+        )
         owners = [self.stage.display.owner(number) for number, *_ in windows]
         self.clock.sleeps = next((pid for pid in owners if pid in self.clock.pids()), 0)
         self.view = Window(self.stage) if self.screen == "auto" else self.view
@@ -3344,7 +4388,10 @@ class GameEnv(gymnasium.Env):
         them: hence none of it."""
         # a part may be a line for the shell
         words = (Path(word).name for part in self.command for word in part.split())
-        return any(re.fullmatch(r"wine(64)?(-stable|-staging|-devel(opment)?)?|proton", word) for word in words)
+        return any(
+            re.fullmatch(r"wine(64)?(-stable|-staging|-devel(opment)?)?|proton", word)
+            for word in words
+        )
 
     def _await_window(self):
         """Without a gate the first frame is when there is a window."""
@@ -3356,12 +4403,21 @@ class GameEnv(gymnasium.Env):
 
     def _checked(self, action):
         try:
-            buttons, sticks = np.asarray(action["buttons"]), np.asarray(action["sticks"], np.float32)
+            buttons, sticks = (
+                np.asarray(action["buttons"]),
+                np.asarray(action["sticks"], np.float32),
+            )
         except (KeyError, TypeError, ValueError, IndexError):
             buttons, sticks = np.zeros(0), np.zeros(0)
-        if buttons.shape != (len(BUTTONS),) or sticks.shape != (len(STICKS),) or not np.isfinite(sticks).all():
-            raise GameError(f"an action is {{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float [{len(STICKS)}]}}, "
-                            f"got {str(action)[:200]}")
+        if (
+            buttons.shape != (len(BUTTONS),)
+            or sticks.shape != (len(STICKS),)
+            or not np.isfinite(sticks).all()
+        ):
+            raise GameError(
+                f"an action is {{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float [{len(STICKS)}]}}, "
+                f"got {str(action)[:200]}"
+            )
         return buttons.astype(bool), sticks.clip(-1, 1)
 
     def _observation(self) -> np.ndarray:
@@ -3370,7 +4426,12 @@ class GameEnv(gymnasium.Env):
     def _info(self) -> dict:
         # processors have instructions for it
         digest = hashlib.sha256(np.ascontiguousarray(self.view.picture())).hexdigest()[:32]
-        return {"time": self.view.time, "frame": self.steps - 1, "hash": digest, "score": self.view.score()}
+        return {
+            "time": self.view.time,
+            "frame": self.steps - 1,
+            "hash": digest,
+            "score": self.view.score(),
+        }
 
     def _name(self) -> str:
         text = " ".join(" ".join(self.command).split()) or self.attach
@@ -3387,12 +4448,16 @@ def check_prefix(prefix: Path) -> None:
     takes minutes to make under the hook.
     """
     if not (prefix / "system.reg").exists():
-        raise GameError(f"wine: {prefix} is no prefix of Wine: make one (WINEPREFIX=$HOME/.wine wineboot -i) and give it, in WINEPREFIX")
-    folder = f"server-{prefix.stat().st_dev:x}-{prefix.stat().st_ino:x}"                  # where its server runs
+        raise GameError(
+            f"wine: {prefix} is no prefix of Wine: make one (WINEPREFIX=$HOME/.wine wineboot -i) and give it, in WINEPREFIX"
+        )
+    folder = f"server-{prefix.stat().st_dev:x}-{prefix.stat().st_ino:x}"  # where its server runs
     for process in glob.glob("/proc/[0-9]*/cwd"):
         with contextlib.suppress(OSError):
             if os.path.basename(os.readlink(process)) == folder:
-                raise GameError(f"wine: other programs run in {prefix}, and its server has their time: WINEPREFIX={prefix} wineserver -k")
+                raise GameError(
+                    f"wine: other programs run in {prefix}, and its server has their time: WINEPREFIX={prefix} wineserver -k"
+                )
 
 
 @functools.cache
@@ -3413,7 +4478,11 @@ class Person:
         """See a picture, give the pad: buttons [16], sticks [4]; None once the window is closed."""
         self.window.show(picture, None, 0)
         pad = self.window.pad()
-        return (np.array([pad[b] for b in BUTTONS], np.int8), np.float32([pad[s] for s in STICKS])) if self.window.open else None
+        return (
+            (np.array([pad[b] for b in BUTTONS], np.int8), np.float32([pad[s] for s in STICKS]))
+            if self.window.open
+            else None
+        )
 
 
 class StickyRandom:
@@ -3422,7 +4491,12 @@ class StickyRandom:
     """
 
     def __init__(self, seed: int, fps: int = 30, menu: bool = True):
-        self.rng, self.fps, self.lasts, self.value = np.random.default_rng(abs(seed)), fps, np.zeros(20), np.zeros(20, np.float32)
+        self.rng, self.fps, self.lasts, self.value = (
+            np.random.default_rng(abs(seed)),
+            fps,
+            np.zeros(20),
+            np.zeros(20, np.float32),
+        )
         self.alone = [] if menu else artefact.MENU
 
     def __call__(self, picture, info=None) -> tuple:
@@ -3438,41 +4512,54 @@ class StickyRandom:
 @dataclass(frozen=True)
 class Run(Common):
     """Flags of all that runs a game."""
-    fps: int = 60                   # refresh rate of the monitor that the game sees
+
+    fps: int = 60  # refresh rate of the monitor that the game sees
     # auto, console, joystick, keys, uinput; on Windows auto, console, vgamepad, keys
     gamepad: str = "auto"
-    screen: str = "auto"            # auto, console, readback, window; on Windows auto, console, window, dxcam
-    timeout: float = 60.0           # seconds of real time without a frame after which the game hangs
-    display: str = ""               # :0 or the like; none: an X server of its own
-    home: str = ""                  # home folder for the game; none: a private, empty one
+    screen: str = "auto"  # auto, console, readback, window; on Windows auto, console, window, dxcam
+    timeout: float = 60.0  # seconds of real time without a frame after which the game hangs
+    display: str = ""  # :0 or the like; none: an X server of its own
+    home: str = ""  # home folder for the game; none: a private, empty one
     # Windows: play what runs already, by the name of its executable, window title or pid
     attach: str = ""
-    command: tuple[str, ...] = ()   # the game
+    command: tuple[str, ...] = ()  # the game
 
 
 def launch(cfg: Run, **options) -> GameEnv:
     if not cfg.command and not cfg.attach:
         raise SystemExit("no game given: add -- COMMAND ARG...")
     if cfg.command:
-        find_program(cfg.command[0])                                # before a window opens
-    return GameEnv(cfg.command, fps=cfg.fps, seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, timeout=cfg.timeout, display=cfg.display,
-                   home=cfg.home, attach=cfg.attach, **options)
+        find_program(cfg.command[0])  # before a window opens
+    return GameEnv(
+        cfg.command,
+        fps=cfg.fps,
+        seed=cfg.seed,
+        gamepad=cfg.gamepad,
+        screen=cfg.screen,
+        timeout=cfg.timeout,
+        display=cfg.display,
+        home=cfg.home,
+        attach=cfg.attach,
+        **options,
+    )
 
 
 @dataclass(frozen=True)
 class Play(Run):
     """Flags of `play`."""
-    speed: float = 1.0              # of game time; 0: as fast as it goes
-    seconds: float = 0.0            # of game time; 0: until the window is closed, the game ends or Ctrl-C
-    wait: float = 0.0               # seconds of game time at the start with an untouched pad (title cards)
-    player: str = "person"          # person (a window, keyboard or pad; pip install pygame) or random
-    record: str = ""                # also write this video, OUT.mp4, with OUT.actions.safetensors beside it
+
+    speed: float = 1.0  # of game time; 0: as fast as it goes
+    seconds: float = 0.0  # of game time; 0: until the window is closed, the game ends or Ctrl-C
+    wait: float = 0.0  # seconds of game time at the start with an untouched pad (title cards)
+    player: str = "person"  # person (a window, keyboard or pad; pip install pygame) or random
+    record: str = ""  # also write this video, OUT.mp4, with OUT.actions.safetensors beside it
 
 
 @dataclass(frozen=True)
 class Record(Play):
     """Flags of `record`."""
-    record: str = "data/record/play.mp4"      # video; the actions go beside it
+
+    record: str = "data/record/play.mp4"  # video; the actions go beside it
 
 
 def play(cfg: Play) -> None:
@@ -3482,17 +4569,26 @@ def play(cfg: Play) -> None:
     if cfg.player not in ("person", "random"):
         raise SystemExit(f"--player {cfg.player}: there is person and random")
     if min(cfg.speed, cfg.seconds, cfg.wait) < 0:
-        raise SystemExit(f"--speed {cfg.speed:g} --seconds {cfg.seconds:g} --wait {cfg.wait:g}: none may be below 0")
+        raise SystemExit(
+            f"--speed {cfg.speed:g} --seconds {cfg.seconds:g} --wait {cfg.wait:g}: none may be below 0"
+        )
     video, labels = Path(cfg.record), Path(f"{os.path.splitext(cfg.record)[0]}.actions.safetensors")
     if cfg.record and not cfg.fresh and (video.exists() or labels.exists()):
         raise SystemExit(f"{video}: exists; give another name, or --fresh to replace it")
     rows, hashes, times, end = [], [], [], None
     with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
-        player = Person(" ".join(cfg.command)) if cfg.player == "person" else StickyRandom(cfg.seed, cfg.fps, menu=False)
+        player = (
+            Person(" ".join(cfg.command))
+            if cfg.player == "person"
+            else StickyRandom(cfg.seed, cfg.fps, menu=False)
+        )
         frames = session(env, player, cfg)
         if cfg.player != "person":
             from tqdm import tqdm
-            frames = stack.enter_context(tqdm(frames, desc="play", unit="frame", total=round(cfg.seconds * cfg.fps) or None))
+
+            frames = stack.enter_context(
+                tqdm(frames, desc="play", unit="frame", total=round(cfg.seconds * cfg.fps) or None)
+            )
         try:
             for picture, info, pad in frames:
                 if cfg.record and not rows:
@@ -3501,14 +4597,31 @@ def play(cfg: Play) -> None:
                 rows.append(pad), hashes.append(info["hash"]), times.append(info["time"])
                 if cfg.record:
                     out.write(fitted(picture, width, height))
-        except (GameError, KeyboardInterrupt) as e:                 # what was played until then is kept
+        except (GameError, KeyboardInterrupt) as e:  # what was played until then is kept
             if not cfg.record or not rows:
                 raise
-            end = e if isinstance(e, GameError) else SystemExit("interrupted: the recording ends here")
+            end = (
+                e
+                if isinstance(e, GameError)
+                else SystemExit("interrupted: the recording ends here")
+            )
     if cfg.record:
-        rows = rows[:video_facts(video)["frames"]]                  # of an interruption between the two
-        artefact.write(labels, recorded(rows, hashes, cfg.fps), "nitrogen.actions/1", unit="normalized", fps=cfg.fps, buttons=BUTTONS, sticks=STICKS,
-              game_command=list(cfg.command), seed=cfg.seed, gamepad=cfg.gamepad, screen=cfg.screen, home=cfg.home, game_time=times[len(rows) - 1] - times[0])
+        rows = rows[: video_facts(video)["frames"]]  # of an interruption between the two
+        artefact.write(
+            labels,
+            recorded(rows, hashes, cfg.fps),
+            "nitrogen.actions/1",
+            unit="normalized",
+            fps=cfg.fps,
+            buttons=BUTTONS,
+            sticks=STICKS,
+            game_command=list(cfg.command),
+            seed=cfg.seed,
+            gamepad=cfg.gamepad,
+            screen=cfg.screen,
+            home=cfg.home,
+            game_time=times[len(rows) - 1] - times[0],
+        )
         print(f"{len(rows)} frames -> {video}, {labels}")
     if end:
         raise end
@@ -3537,7 +4650,12 @@ def session(env, player, cfg: Play):
 def fitted(picture, width, height):
     """A game may change its size; a video may not."""
     import cv2
-    return picture if picture.shape[:2] == (height, width) else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+
+    return (
+        picture
+        if picture.shape[:2] == (height, width)
+        else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    )
 
 
 def recorded(rows, hashes, fps) -> dict:
@@ -3545,42 +4663,65 @@ def recorded(rows, hashes, fps) -> dict:
     pixels.
     """
     count = len(rows)
-    return {"buttons": np.float16([r[0] for r in rows]), "sticks": np.float32([r[1] for r in rows]), "shown": np.ones(20, bool),
-            "confidence": np.ones(count, np.float16), "time": np.arange(count) / fps,
-            "hash": np.frombuffer(bytes.fromhex("".join(hashes[:count])), np.uint8).reshape(count, 16)}
+    return {
+        "buttons": np.float16([r[0] for r in rows]),
+        "sticks": np.float32([r[1] for r in rows]),
+        "shown": np.ones(20, bool),
+        "confidence": np.ones(count, np.float16),
+        "time": np.arange(count) / fps,
+        "hash": np.frombuffer(bytes.fromhex("".join(hashes[:count])), np.uint8).reshape(count, 16),
+    }
 
 
 @dataclass(frozen=True)
 class Replay(Common):
     """Flags of `replay`."""
-    pauses: float = 0.0             # chance of a random pause (up to 0.2 s of real time) before a frame
+
+    pauses: float = 0.0  # chance of a random pause (up to 0.2 s of real time) before a frame
     # what `record` wrote: the *.actions.safetensors, or the video beside it
     videos: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()   # the game; none: the one that was recorded
+    command: tuple[str, ...] = ()  # the game; none: the one that was recorded
 
 
 def replay(cfg: Replay) -> None:
     """Play a recording again and compare every frame."""
     from tqdm import tqdm
+
     if len(cfg.videos) != 1:
-        raise SystemExit("replay takes one recording: python sim.py replay FILE.actions.safetensors [-- COMMAND ARG...]")
+        raise SystemExit(
+            "replay takes one recording: python sim.py replay FILE.actions.safetensors [-- COMMAND ARG...]"
+        )
     path = Path(cfg.videos[0])
     path = path if path.suffix == ".safetensors" else path.with_suffix(".actions.safetensors")
     if not path.exists():
-        raise SystemExit(f"{path}: no such file; make it: python sim.py record --record {path.name.partition('.')[0]}.mp4 -- COMMAND ARG...")
+        raise SystemExit(
+            f"{path}: no such file; make it: python sim.py record --record {path.name.partition('.')[0]}.mp4 -- COMMAND ARG..."
+        )
     tensors, info = artefact.read(path, "nitrogen.actions/1")
     if "hash" not in tensors or "game_command" not in info:
-        raise SystemExit(f"{path}: not a recording of `python sim.py record`, so there is nothing to compare with")
-    rng, expected = np.random.default_rng(cfg.seed), [row.tobytes().hex() for row in tensors["hash"]]
-    with GameEnv(cfg.command or info["game_command"], fps=info["fps"], gamepad=info["gamepad"], screen=info["screen"],
-                 home=info.get("home", "")) as env:
+        raise SystemExit(
+            f"{path}: not a recording of `python sim.py record`, so there is nothing to compare with"
+        )
+    rng, expected = (
+        np.random.default_rng(cfg.seed),
+        [row.tobytes().hex() for row in tensors["hash"]],
+    )
+    with GameEnv(
+        cfg.command or info["game_command"],
+        fps=info["fps"],
+        gamepad=info["gamepad"],
+        screen=info["screen"],
+        home=info.get("home", ""),
+    ) as env:
         seen = env.reset(seed=info["seed"])[1]
         for i in tqdm(range(len(expected)), desc="replay", unit="frame"):
             if i:
                 if rng.random() < cfg.pauses:
                     env.clock.pause()
                     time.sleep(rng.uniform(0, 0.2))
-                _, _, ended, _, seen = env.step({"buttons": tensors["buttons"][i] > 0.5, "sticks": tensors["sticks"][i]})
+                _, _, ended, _, seen = env.step(
+                    {"buttons": tensors["buttons"][i] > 0.5, "sticks": tensors["sticks"][i]}
+                )
                 if ended:
                     raise SystemExit(f"{path}: the game ended at frame {i} of {len(expected)}")
             if seen["hash"] != expected[i]:
@@ -3600,19 +4741,24 @@ quit"""
 def stepper(cfg: Run) -> None:
     """A game by hand, frame by frame: to see what the clock does."""
     import cv2
+
     print(STEPPER)
     action = held_pad([])
     with launch(cfg) as env:
         info = env.reset(seed=cfg.seed)[1]
         while True:
-            print(f"frame {info['frame']}  game time {info['time']:.4f} s  picture {info['hash'][:8]}")
+            print(
+                f"frame {info['frame']}  game time {info['time']:.4f} s  picture {info['hash'][:8]}"
+            )
             word, *rest = (sys.stdin.readline() or "quit").split() or ["1"]
             if word == "quit":
                 return
             elif word == "restart":
                 info = env.reset(seed=cfg.seed)[1]
             elif word == "show" and rest:
-                if not attempt(lambda: cv2.imwrite(rest[0], cv2.cvtColor(env.render(), cv2.COLOR_RGB2BGR)))[0]:
+                if not attempt(
+                    lambda: cv2.imwrite(rest[0], cv2.cvtColor(env.render(), cv2.COLOR_RGB2BGR))
+                )[0]:
                     print(f"{rest[0]}: no picture can be written there")
             elif word == "pad" and held_pad(rest):
                 action = held_pad(rest)
@@ -3645,8 +4791,17 @@ def held_pad(words) -> dict | None:
 def main() -> None:
     # as Ctrl-C: what was recorded is kept, nothing is left behind
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    command_line(__doc__, {"doctor": "bench.doctor", "play": (Play, play), "record": (Record, play), "replay": (Replay, replay),
-                           "step": (Run, stepper), "bench": "bench.stepping"})
+    command_line(
+        __doc__,
+        {
+            "doctor": "bench.doctor",
+            "play": (Play, play),
+            "record": (Record, play),
+            "replay": (Replay, replay),
+            "step": (Run, stepper),
+            "bench": "bench.stepping",
+        },
+    )
 
 
 if __name__ == "__main__":

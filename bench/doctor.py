@@ -25,20 +25,60 @@ def main(cfg: Config) -> None:
     if sys.platform == "win32":
         return print_checks(windows_checks())
     fault, parts = sim.hook_fault(), ("ptrace", "seccomp", "vDSO patch")
-    broken = next((i for i, part in enumerate(parts) if fault and fault.startswith(part)), 0 if fault else len(parts))
+    broken = next(
+        (i for i, part in enumerate(parts) if fault and fault.startswith(part)),
+        0 if fault else len(parts),
+    )
     other = "not needed by the built-in games; "
     display = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY")
     lines = [
-        ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer one"),
-        ("Linux on x86-64", (sys.platform, platform.machine()) == ("linux", "x86_64"), platform.platform(),
-         f"this is {platform.platform()}: built-in games only, on their own pause"),
-        *((part, i < broken, "tried on a small program", fault if i == broken else "not tried") for i, part in enumerate(parts)),
-        ("attach", not fault and not sim.attach_fault(), "tried on a small program", sim.attach_fault() if not fault else "not tried"),
+        (
+            "Python >= 3.10",
+            sys.version_info >= (3, 10),
+            platform.python_version(),
+            "install a newer one",
+        ),
+        (
+            "Linux on x86-64",
+            (sys.platform, platform.machine()) == ("linux", "x86_64"),
+            platform.platform(),
+            f"this is {platform.platform()}: built-in games only, on their own pause",
+        ),
+        *(
+            (part, i < broken, "tried on a small program", fault if i == broken else "not tried")
+            for i, part in enumerate(parts)
+        ),
+        (
+            "attach",
+            not fault and not sim.attach_fault(),
+            "tried on a small program",
+            sim.attach_fault() if not fault else "not tried",
+        ),
         ("Xvfb", bool(shutil.which("Xvfb")), shutil.which("Xvfb"), other + "sudo apt install xvfb"),
-        ("SDL 2", bool(ctypes.util.find_library("SDL2-2.0")), "", other + "sudo apt install libsdl2-2.0-0"),
-        ("/dev/uinput", os.access("/dev/uinput", os.W_OK), "", f"only for gamepad='uinput'; {sim.UINPUT_FIX}"),
-        ("mss", installed("mss"), "", "only to capture windows of a display that is given; pip install mss"),
-        ("pygame", installed("pygame"), "", "only for a person's window (play, record); pip install pygame"),
+        (
+            "SDL 2",
+            bool(ctypes.util.find_library("SDL2-2.0")),
+            "",
+            other + "sudo apt install libsdl2-2.0-0",
+        ),
+        (
+            "/dev/uinput",
+            os.access("/dev/uinput", os.W_OK),
+            "",
+            f"only for gamepad='uinput'; {sim.UINPUT_FIX}",
+        ),
+        (
+            "mss",
+            installed("mss"),
+            "",
+            "only to capture windows of a display that is given; pip install mss",
+        ),
+        (
+            "pygame",
+            installed("pygame"),
+            "",
+            "only for a person's window (play, record); pip install pygame",
+        ),
         ("display", bool(display), display, "only for a person's window; a desktop, or ssh -X"),
         ("Wine", bool(shutil.which("wine")), shutil.which("wine"), other + "sudo apt install wine"),
     ]
@@ -52,19 +92,44 @@ def installed(module: str) -> bool:
 def print_checks(lines) -> None:
     """Rows of what, whether it works, what was found, the fix."""
     for what, fine, found, fix in lines:
-        print(f"{what:18s} {'ok' if fine else 'missing':8s} {(found if fine else fix) or ''}".rstrip())
+        print(
+            f"{what:18s} {'ok' if fine else 'missing':8s} {(found if fine else fix) or ''}".rstrip()
+        )
 
 
 def windows_checks() -> list[tuple]:
     """doctor's rows on Windows."""
-    fault, hook = attempt(lambda: sim.VGamepad(types.SimpleNamespace()).close())[1], sim.hook_fault()
+    fault, hook = (
+        attempt(lambda: sim.VGamepad(types.SimpleNamespace()).close())[1],
+        sim.hook_fault(),
+    )
     return [
-        ("Python >= 3.10", sys.version_info >= (3, 10), platform.python_version(), "install a newer one"),
+        (
+            "Python >= 3.10",
+            sys.version_info >= (3, 10),
+            platform.python_version(),
+            "install a newer one",
+        ),
         ("Windows x64", not sim.platform_fault(), platform.platform(), sim.platform_fault()),
         ("clock hook", not hook, "tried on a small program", hook),
-        ("attach", not hook and not sim.attach_fault(), "tried on a small program", sim.attach_fault() if not hook else "not tried"),
+        (
+            "attach",
+            not hook and not sim.attach_fault(),
+            "tried on a small program",
+            sim.attach_fault() if not hook else "not tried",
+        ),
         ("mss", installed("mss"), "", "to see the game's window; pip install mss"),
-        ("vgamepad", not fault, "with the ViGEmBus driver", f"games get keys instead of a pad; {fault}"),
+        (
+            "vgamepad",
+            not fault,
+            "with the ViGEmBus driver",
+            f"games get keys instead of a pad; {fault}",
+        ),
         ("dxcam", installed("dxcam"), "", "only for screen='dxcam'; pip install dxcam"),
-        ("pygame", installed("pygame"), "", "only for a person's window (play, record); pip install pygame"),
+        (
+            "pygame",
+            installed("pygame"),
+            "",
+            "only for a person's window (play, record); pip install pygame",
+        ),
     ]

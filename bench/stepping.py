@@ -19,28 +19,50 @@ import sim
 @dataclass(frozen=True)
 class Config(sim.Run):
     """Flags of `bench`."""
-    fps: int = 30                   # frames per second of game time
-    frames: int = 600               # frames to time, of random play, and as many to take apart,
-    warm: int = 200                 # after so many more: past title cards
+
+    fps: int = 30  # frames per second of game time
+    frames: int = 600  # frames to time, of random play, and as many to take apart,
+    warm: int = 200  # after so many more: past title cards
 
 
 def main(cfg: Config) -> None:
     """Steps per second with pixels; what the game itself costs, and what the hook adds."""
     if cfg.frames < 1:
         raise SystemExit(f"--frames {cfg.frames}: nothing to time")
-    command = cfg.command or (sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}")
+    command = cfg.command or (
+        sys.executable,
+        str(ROOT / "games" / "ridge.py"),
+        "--seed",
+        "{seed}",
+        "--fps",
+        "{fps}",
+    )
     print(f"{' '.join(command)}: {cfg.frames} frames at {cfg.fps} fps of game time")
-    for clock in ("hook",) if not sim.Console.shows(command) else ("console", "hook") if sys.platform == "linux" else ("console",):
+    for clock in (
+        ("hook",)
+        if not sim.Console.shows(command)
+        else ("console", "hook")
+        if sys.platform == "linux"
+        else ("console",)
+    ):
         env = sim.launch(dataclasses.replace(cfg, command=command), clock=clock)
-        total, spent, used, own = time_frames(env, sim.StickyRandom(cfg.seed, cfg.fps, menu=False), cfg)
-        print(f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time; "
-              f"median frame {1e3 * np.median(spent):.2f} ms, of which the game's CPU {1e3 * np.median(used):.2f} ms")
+        total, spent, used, own = time_frames(
+            env, sim.StickyRandom(cfg.seed, cfg.fps, menu=False), cfg
+        )
+        print(
+            f"clock {clock:8s} {cfg.frames / total:6.0f} steps/s with pixels = {cfg.frames / total / cfg.fps:.1f} x real time; "
+            f"median frame {1e3 * np.median(spent):.2f} ms, of which the game's CPU {1e3 * np.median(used):.2f} ms"
+        )
     over = 1e3 * (spent - used)
-    print(f"hook overhead  {np.median(over):.3f} ms per frame, {np.quantile(over, 0.1):.3f} ms in the best tenth (more than that is other work on "
-          f"this machine); {1e3 * np.median(own):.3f} ms of our CPU")
+    print(
+        f"hook overhead  {np.median(over):.3f} ms per frame, {np.quantile(over, 0.1):.3f} ms in the best tenth (more than that is other work on "
+        f"this machine); {1e3 * np.median(own):.3f} ms of our CPU"
+    )
 
 
-def time_frames(env: sim.GameEnv, player, cfg: Config) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+def time_frames(
+    env: sim.GameEnv, player, cfg: Config
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """Seconds for all steps; then, for as many more frames, each one's seconds within the clock, of
     CPU time of the game and its X server, and of our own: looking these up takes half a millisecond
     a frame where there are many threads."""
@@ -62,7 +84,9 @@ def time_frames(env: sim.GameEnv, player, cfg: Config) -> tuple[float, np.ndarra
 
     with contextlib.closing(env):
         env.reset()
-        pads = [dict(zip(("buttons", "sticks"), player(None))) for _ in range(cfg.warm + 2 * cfg.frames)]
+        pads = [
+            dict(zip(("buttons", "sticks"), player(None))) for _ in range(cfg.warm + 2 * cfg.frames)
+        ]
         for i, pad in enumerate(pads):
             if i == cfg.warm:
                 begin = time.perf_counter()

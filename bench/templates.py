@@ -20,9 +20,9 @@ from templates.pads import TEMPLATES
 
 @dataclass(frozen=True)
 class Config(Common):
-    videos: tuple[str, ...] = ()            # also: CPU seconds to look for the overlay of each of these
-    size: int = 256                         # px: the overlay is scaled to fit into a square of this side
-    images: int = 20                        # random states per template
+    videos: tuple[str, ...] = ()  # also: CPU seconds to look for the overlay of each of these
+    size: int = 256  # px: the overlay is scaled to fit into a square of this side
+    images: int = 20  # random states per template
     # templates to look among; beyond the built-in ones, recoloured copies of them
     pool: int = len(TEMPLATES)
 
@@ -34,8 +34,14 @@ def crowd(n: int) -> library.Pool:
     names, copies = list(TEMPLATES), {}
     for i in range(n - len(names)):
         copy, source = i // len(names) + 1, library.builtin(names[i % len(names)])
-        colours = cv2.convertScaleAbs(np.roll(source.atlas[..., :3], copy % 3, 2), alpha=1 / (1 + copy % 4), beta=20 * copy % 200)
-        copies[f"{source.name}/{copy}"] = replace(source, name=f"{source.name}/{copy}", atlas=np.dstack([colours, source.atlas[..., 3]]))
+        colours = cv2.convertScaleAbs(
+            np.roll(source.atlas[..., :3], copy % 3, 2),
+            alpha=1 / (1 + copy % 4),
+            beta=20 * copy % 200,
+        )
+        copies[f"{source.name}/{copy}"] = replace(
+            source, name=f"{source.name}/{copy}", atlas=np.dstack([colours, source.atlas[..., 3]])
+        )
     return library.Pool(names[:n], copies)
 
 
@@ -54,15 +60,19 @@ def main(cfg: Config) -> float:
             render.draw(t, *state, scale)
         spent += time.process_time() - start
     rate = len(shown) * cfg.images / spent
-    print(f"{len(shown)} templates, {cfg.images} images each, {cfg.size} px: {rate:,.0f} images/s on one core")
+    print(
+        f"{len(shown)} templates, {cfg.images} images each, {cfg.size} px: {rate:,.0f} images/s on one core"
+    )
     among = crowd(cfg.pool)
     for detector in extract.detectors(xfeat.XFEAT_WEIGHTS) if cfg.videos else ():
-        extract.bank_of(among, detector)                               # once
+        extract.bank_of(among, detector)  # once
     for video in cfg.videos:
         start = time.process_time()
         sample(video, extract.FRAMES)
         decoded = time.process_time()
         tensors, info, _ = extract.locate(video, among, extract.Config())
-        print(f"{video}: {info['template'] if tensors else 'nothing'} among {len(among):,} templates, "
-              f"{time.process_time() - decoded:.1f} CPU seconds, {decoded - start:.1f} of them to decode")
+        print(
+            f"{video}: {info['template'] if tensors else 'nothing'} among {len(among):,} templates, "
+            f"{time.process_time() - decoded:.1f} CPU seconds, {decoded - start:.1f} of them to decode"
+        )
     return rate

@@ -21,7 +21,10 @@ def ended_by(kind, e, trace) -> None:
     if kind is KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
     elif kind is ModuleNotFoundError and e.name in PACKAGES:
-        print(f"{e.name} is not installed here: pip install -r {ROOT / 'requirements.txt'}, or activate the environment that has it", file=sys.stderr)
+        print(
+            f"{e.name} is not installed here: pip install -r {ROOT / 'requirements.txt'}, or activate the environment that has it",
+            file=sys.stderr,
+        )
     else:
         sys.__excepthook__(kind, e, trace)
 
@@ -40,6 +43,6 @@ if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().pare
 
 # Threads that spin while they wait take the core from those they wait for: on two shared cores,
 # twenty times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")             # read once, when torch loads OpenMP
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch loads OpenMP
 # once, when cv2 is loaded: a picture's header may ask for any memory
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 25))

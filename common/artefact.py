@@ -16,9 +16,24 @@ from pathlib import Path
 
 import numpy as np
 
-BUTTONS = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "SOUTH", "EAST", "WEST", "NORTH",
-           "LEFT_SHOULDER", "RIGHT_SHOULDER", "LEFT_TRIGGER", "RIGHT_TRIGGER",
-           "LEFT_THUMB", "RIGHT_THUMB", "BACK", "START")
+BUTTONS = (
+    "DPAD_UP",
+    "DPAD_DOWN",
+    "DPAD_LEFT",
+    "DPAD_RIGHT",
+    "SOUTH",
+    "EAST",
+    "WEST",
+    "NORTH",
+    "LEFT_SHOULDER",
+    "RIGHT_SHOULDER",
+    "LEFT_TRIGGER",
+    "RIGHT_TRIGGER",
+    "LEFT_THUMB",
+    "RIGHT_THUMB",
+    "BACK",
+    "START",
+)
 STICKS = ("LEFT_X", "LEFT_Y", "RIGHT_X", "RIGHT_Y")
 # CHOICE: a button or stick is trusted from this agreement of its reading with the frames on, see
 # matching.Agreement
@@ -27,7 +42,7 @@ AGREES = 0.5
 HELD = 0.9
 HELD_AGREES = 0.8
 MENU = [BUTTONS.index("BACK"), BUTTONS.index("START")]
-FRAME = 256                                    # side of the square RGB frame that the policy sees, px
+FRAME = 256  # side of the square RGB frame that the policy sees, px
 
 FORMATS = {
     "nitrogen.overlay/1": {
@@ -36,7 +51,11 @@ FORMATS = {
         "bbox": ("int32", "P 4", "x, y, w, h in frame px"),
         "span": ("int64", "P 2", "first and last frame"),
         "median": ("uint8", "P h w 3", "temporal median of the registered crop, RGB"),
-        "atlas": ("uint8", "H W 4", "the template's pictures, RGBA; its elements are in the metadata"),
+        "atlas": (
+            "uint8",
+            "H W 4",
+            "the template's pictures, RGBA; its elements are in the metadata",
+        ),
     },
     "nitrogen.index/1": {
         "points": ("float32", "n 4", "x, y, size in canvas px, angle in degrees"),
@@ -60,7 +79,11 @@ FORMATS = {
         "time": ("float64", "T", "seconds"),
     },
     "nitrogen.shard/1": {
-        "jpeg": ("uint8", "bytes", "row i's frame is jpeg[offset[i]:offset[i + 1]], 256 x 256; empty: the same as in the row before"),
+        "jpeg": (
+            "uint8",
+            "bytes",
+            "row i's frame is jpeg[offset[i]:offset[i + 1]], 256 x 256; empty: the same as in the row before",
+        ),
         "offset": ("int64", "R1", "byte offsets, R + 1 of them"),
         "buttons": ("uint8", "R 16", "0 or 1"),
         "sticks": ("float32", "R 4", "-1..1, y down"),
@@ -70,32 +93,92 @@ FORMATS = {
         "time": ("float64", "R", "seconds"),
         "start": ("int64", "M", "rows from which a chunk may begin"),
     },
-    "nitrogen.policy/1": None,                 # model weights: names and shapes follow from the config
+    "nitrogen.policy/1": None,  # model weights: names and shapes follow from the config
     "nitrogen.parser/1": None,
     "nitrogen.features/1": None,
-    "nitrogen.state/1": None,                  # what train.py needs to resume
+    "nitrogen.state/1": None,  # what train.py needs to resume
 }
 # And what the description says: a type, (least, most) of a number, [of each], [of the first, of the
 # second, ...], {name: of its value}; {"name?": may be missing}, {(names): no others}, {str: any
 # name}.
 N, RATE = (-1e9, 1e9), (0.01, 1e4)
 SAID = {
-    "nitrogen.overlay/1": {"found?": bool, "template?": str, "family?": str, "reason?": str, "inliers?": N, "score?": N, "nearest?": [N],
-                           "votes?": N, "sampled?": [N], "elements?": [{"kind": str, "id": str, "pos": [N] * 2, "mapping": [(0, 1e5)] * 4, "radius": (0, 1e5), "click": bool, "trail": list}],
-                           "layout?": {"size": [(1, 1e5)] * 2, "buttons": {BUTTONS: [N] * 4}, "sticks": {("LEFT", "RIGHT"): [N] * 5}}},
-    "nitrogen.actions/1": {"unit?": str, "fps?": RATE, "game?": str, "cells_per_radius?": (0.1, 100), "agreement?": {(*BUTTONS, "LEFT", "RIGHT"): (-1, 1)}, "box?": [N] * 4, "chunks?": [
-        {"size": (1, 1e5), "seconds": (0.1, 1e9), "start": N, "frames?": [N] * 2, "boxes": [[N] * 4], "area?": [N] * 4, "rows": [N] * 2}]},
-    "nitrogen.shard/1": {"videos": [{"name": str, "game": str, "fps": RATE, "split": str}], "rate": RATE, "horizon": (1, 1e5), "shift": (0, 1e5),
-                         "counts?": {"split": str, "rows": N, "kept": N, "chunks": N, "shards": N}, "lag?": {"frames": N, "confidence": N}},
-    "nitrogen.parser/1": {"images?": N, "net?": {**{f"{k}?": [(1, 1024)] * 4 for k in ("widths", "depths", "heads", "reduce")},
-                                                 **{f"{k}?": (1, 1024) for k in ("decoder", "detail", "head")}}},
+    "nitrogen.overlay/1": {
+        "found?": bool,
+        "template?": str,
+        "family?": str,
+        "reason?": str,
+        "inliers?": N,
+        "score?": N,
+        "nearest?": [N],
+        "votes?": N,
+        "sampled?": [N],
+        "elements?": [
+            {
+                "kind": str,
+                "id": str,
+                "pos": [N] * 2,
+                "mapping": [(0, 1e5)] * 4,
+                "radius": (0, 1e5),
+                "click": bool,
+                "trail": list,
+            }
+        ],
+        "layout?": {
+            "size": [(1, 1e5)] * 2,
+            "buttons": {BUTTONS: [N] * 4},
+            "sticks": {("LEFT", "RIGHT"): [N] * 5},
+        },
+    },
+    "nitrogen.actions/1": {
+        "unit?": str,
+        "fps?": RATE,
+        "game?": str,
+        "cells_per_radius?": (0.1, 100),
+        "agreement?": {(*BUTTONS, "LEFT", "RIGHT"): (-1, 1)},
+        "box?": [N] * 4,
+        "chunks?": [
+            {
+                "size": (1, 1e5),
+                "seconds": (0.1, 1e9),
+                "start": N,
+                "frames?": [N] * 2,
+                "boxes": [[N] * 4],
+                "area?": [N] * 4,
+                "rows": [N] * 2,
+            }
+        ],
+    },
+    "nitrogen.shard/1": {
+        "videos": [{"name": str, "game": str, "fps": RATE, "split": str}],
+        "rate": RATE,
+        "horizon": (1, 1e5),
+        "shift": (0, 1e5),
+        "counts?": {"split": str, "rows": N, "kept": N, "chunks": N, "shards": N},
+        "lag?": {"frames": N, "confidence": N},
+    },
+    "nitrogen.parser/1": {
+        "images?": N,
+        "net?": {
+            **{f"{k}?": [(1, 1024)] * 4 for k in ("widths", "depths", "heads", "reduce")},
+            **{f"{k}?": (1, 1024) for k in ("decoder", "detail", "head")},
+        },
+    },
     "nitrogen.state/1": {"recipe": dict, "step?": N, "steps?": N, "seconds?": N},
 }
 EVERY = {"recipe?": dict, "tensors?": dict, "command?": str}
 RANGES = {"buttons": (0, 1), "confidence": (0, 1)}
-MAPPED = {"jpeg"}                              # stay on disk when read, memory-mapped: nothing is loaded until it is used
-MAKER = {"overlay": "python extract.py VIDEO", "actions": "python parse.py VIDEO", "index": "python extract.py VIDEO",
-         "shard": "python filter.py VIDEO", "policy": "python train.py", "parser": "python parse.py train", "features": "python extract.py train", "state": "python train.py"}
+MAPPED = {"jpeg"}  # stay on disk when read, memory-mapped: nothing is loaded until it is used
+MAKER = {
+    "overlay": "python extract.py VIDEO",
+    "actions": "python parse.py VIDEO",
+    "index": "python extract.py VIDEO",
+    "shard": "python filter.py VIDEO",
+    "policy": "python train.py",
+    "parser": "python parse.py train",
+    "features": "python extract.py train",
+    "state": "python train.py",
+}
 
 
 def write(path, tensors: dict, format: str, **info) -> None:
@@ -105,14 +188,27 @@ def write(path, tensors: dict, format: str, **info) -> None:
     name only when complete.
     """
     from safetensors.numpy import save_file
+
     spec = FORMATS[format] or {}
-    info = {"format": format, **info, "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "tensors": {k: f"{v.dtype} {list(v.shape)} {spec[k][1] + ': ' + spec[k][2] if k in spec else ''}".strip()
-                        for k, v in tensors.items()}}
-    fault = (check(tensors, spec) if not info.get("found") is False else None) or amiss(json.loads(json.dumps(info)), {**EVERY, **SAID.get(format, {})})
+    info = {
+        "format": format,
+        **info,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "tensors": {
+            k: f"{v.dtype} {list(v.shape)} {spec[k][1] + ': ' + spec[k][2] if k in spec else ''}".strip()
+            for k, v in tensors.items()
+        },
+    }
+    fault = (check(tensors, spec) if not info.get("found") is False else None) or amiss(
+        json.loads(json.dumps(info)), {**EVERY, **SAID.get(format, {})}
+    )
     assert not fault, f"{path}: {fault}"
     with replacing(path) as part:
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, part, {"json": json.dumps(info)})
+        save_file(
+            {k: np.ascontiguousarray(v) for k, v in tensors.items()},
+            part,
+            {"json": json.dumps(info)},
+        )
 
 
 def write_bytes(path, blob: bytes) -> None:
@@ -141,7 +237,7 @@ def replacing(path):
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.touch()
-        mode = part.stat().st_mode                   # safetensors would leave a file that nobody else may read
+        mode = part.stat().st_mode  # safetensors would leave a file that nobody else may read
         yield part
         os.chmod(part, mode)
         with open(part, "rb+") as f:
@@ -164,7 +260,11 @@ def check(tensors: dict, spec: dict) -> str | None:
             if sizes.setdefault(letter, int(letter) if letter.isdigit() else n) != n:
                 return f"tensor '{name}' has {letter} = {n}, expected {sizes[letter]}"
         lo, hi = RANGES.get(name, (-np.inf, np.inf))
-        if v.dtype.kind == "f" and v.size and not (np.isfinite(v).all() and v.min() >= lo and v.max() <= hi):
+        if (
+            v.dtype.kind == "f"
+            and v.size
+            and not (np.isfinite(v).all() and v.min() >= lo and v.max() <= hi)
+        ):
             return f"tensor '{name}' leaves its range {lo}..{hi}"
     return None
 
@@ -174,21 +274,57 @@ def amiss(value, pattern, where: str = "it") -> str | None:
     None.
     """
     if isinstance(pattern, tuple):
-        fits, wanted = type(value) in (int, float) and pattern[0] <= value <= pattern[1], f"a number in {pattern[0]:g}..{pattern[1]:g}"
+        fits, wanted = (
+            type(value) in (int, float) and pattern[0] <= value <= pattern[1],
+            f"a number in {pattern[0]:g}..{pattern[1]:g}",
+        )
     elif isinstance(pattern, list):
-        fits, wanted = isinstance(value, list) and len(value) >= len(pattern) and len(pattern) in (1, len(value)), f"a list of {len(pattern)}" + " or more" * (len(pattern) == 1)
-        parts = [(v, pattern[min(i, len(pattern) - 1)], i) for i, v in enumerate(value)] if fits else ()
+        fits, wanted = (
+            isinstance(value, list)
+            and len(value) >= len(pattern)
+            and len(pattern) in (1, len(value)),
+            f"a list of {len(pattern)}" + " or more" * (len(pattern) == 1),
+        )
+        parts = (
+            [(v, pattern[min(i, len(pattern) - 1)], i) for i, v in enumerate(value)] if fits else ()
+        )
     elif isinstance(pattern, dict):
         allowed = next((k for k in pattern if isinstance(k, tuple)), None)
         fits = isinstance(value, dict) and (allowed is None or set(value) <= set(allowed))
         wanted = f"values of {', '.join(allowed)}" if allowed else "named values"
-        keys = value if allowed or str in pattern else [k.rstrip("?") for k in pattern if not k.endswith("?") or fits and value.get(k[:-1]) is not None]
-        parts = [(value.get(k), pattern[next(p for p in (k, f"{k}?", allowed, str) if p in pattern)], k) for k in keys] if fits else ()
+        keys = (
+            value
+            if allowed or str in pattern
+            else [
+                k.rstrip("?")
+                for k in pattern
+                if not k.endswith("?") or fits and value.get(k[:-1]) is not None
+            ]
+        )
+        parts = (
+            [
+                (
+                    value.get(k),
+                    pattern[next(p for p in (k, f"{k}?", allowed, str) if p in pattern)],
+                    k,
+                )
+                for k in keys
+            ]
+            if fits
+            else ()
+        )
     else:
-        fits, wanted = isinstance(value, pattern) and (pattern is not str or value.isprintable()), f"of type {pattern.__name__}" + ", printable" * (pattern is str)
+        fits, wanted = (
+            isinstance(value, pattern) and (pattern is not str or value.isprintable()),
+            f"of type {pattern.__name__}" + ", printable" * (pattern is str),
+        )
     if not fits:
         return f"{where} should be {wanted}, found {ascii(value)[:60]}"
-    return next((fault for v, p, k in parts if (fault := amiss(v, p, f"{where}: {k!r}"))), None) if isinstance(pattern, (list, dict)) else None
+    return (
+        next((fault for v, p, k in parts if (fault := amiss(v, p, f"{where}: {k!r}"))), None)
+        if isinstance(pattern, (list, dict))
+        else None
+    )
 
 
 def read(path, format: str | None = None) -> tuple[dict, dict]:
@@ -200,9 +336,12 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
     kind = format.split(".")[1].split("/")[0] if format else ""
     again = f"; make it anew: {MAKER[kind]}" if kind in MAKER else ""
     if not path.is_file():
-        raise SystemExit(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}{again}")
+        raise SystemExit(
+            f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}{again}"
+        )
     try:
         from safetensors import safe_open
+
         with safe_open(path, "numpy") as f:
             info = json.loads((f.metadata() or {}).get("json", "{}"))
             if fault := amiss(info, {"format?": str, **EVERY}, "its description"):
@@ -210,10 +349,18 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
             names = f.keys() if not format or info.get("format") == format else ()
             tensors = {k: mapped(path, k) if k in MAPPED else f.get_tensor(k) for k in names}
     except Exception as e:
-        raise SystemExit(f"{path}: not a readable safetensors file ({str(e).partition(chr(10))[0][:120] or type(e).__name__}){again}") from None
+        raise SystemExit(
+            f"{path}: not a readable safetensors file ({str(e).partition(chr(10))[0][:120] or type(e).__name__}){again}"
+        ) from None
     if format and info.get("format") != format:
-        raise SystemExit(f"{path}: expected a {format} file, found {info.get('format', 'no format')!r}{again}")
-    fault = check(tensors, FORMATS.get(info.get("format")) or {}) if info.get("found") is not False else None
+        raise SystemExit(
+            f"{path}: expected a {format} file, found {info.get('format', 'no format')!r}{again}"
+        )
+    fault = (
+        check(tensors, FORMATS.get(info.get("format")) or {})
+        if info.get("found") is not False
+        else None
+    )
     if fault := fault or amiss(info, SAID.get(info.get("format"), {}), "its description"):
         raise SystemExit(f"{path}: {fault}{again}")
     return tensors, info
@@ -224,7 +371,11 @@ def doubtful(agreement: dict, pressed) -> list[str]:
     agrees too little with the frames, and buttons that are down nearly always without a clear sign.
     agreement: of the metadata of its actions; pressed: bool [T, 16]."""
     down = dict(zip(BUTTONS, pressed.mean(0) if len(pressed) else np.zeros(16)))
-    return [name for name, value in agreement.items() if value < (HELD_AGREES if down.get(name, 0) > HELD else AGREES)]
+    return [
+        name
+        for name, value in agreement.items()
+        if value < (HELD_AGREES if down.get(name, 0) > HELD else AGREES)
+    ]
 
 
 def mapped(path, name: str) -> np.ndarray:
@@ -232,7 +383,11 @@ def mapped(path, name: str) -> np.ndarray:
     with open(path, "rb") as f:
         length = int.from_bytes(f.read(8), "little")
         begin, end = json.loads(f.read(length))[name]["data_offsets"]
-    return np.memmap(path, np.uint8, "r", 8 + length + begin, (end - begin,)) if end > begin else np.zeros(0, np.uint8)
+    return (
+        np.memmap(path, np.uint8, "r", 8 + length + begin, (end - begin,))
+        if end > begin
+        else np.zeros(0, np.uint8)
+    )
 
 
 def finished(path, format: str, recipe: dict, fresh: bool = False) -> bool:
@@ -250,8 +405,14 @@ def finished(path, format: str, recipe: dict, fresh: bool = False) -> bool:
         return True
     if info.get("found") is False:
         return False
-    other = [k if k == "source" else f"{k} ({was.get(k)!r}, now {now[k]!r})" for k in now if was.get(k) != now[k]]
-    raise SystemExit(f"{path}: made with another {', '.join(other) or 'recipe'}; --fresh replaces it, another --out keeps both")
+    other = [
+        k if k == "source" else f"{k} ({was.get(k)!r}, now {now[k]!r})"
+        for k in now
+        if was.get(k) != now[k]
+    ]
+    raise SystemExit(
+        f"{path}: made with another {', '.join(other) or 'recipe'}; --fresh replaces it, another --out keeps both"
+    )
 
 
 def source(path) -> dict:

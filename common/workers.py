@@ -17,7 +17,9 @@ from common import attempt
 from common.cluster import over_ray, start_ray
 
 
-def for_each(fn, items, workers: int = 0, what: str = "videos", ray: str = "", gpus: int = 0, summary=None) -> list:
+def for_each(
+    fn, items, workers: int = 0, what: str = "videos", ray: str = "", gpus: int = 0, summary=None
+) -> list:
     """[fn(item) for item in items] with one progress bar: over worker processes, over the Ray
     cluster at `ray`, or here (0 workers, or one item).
 
@@ -26,6 +28,7 @@ def for_each(fn, items, workers: int = 0, what: str = "videos", ray: str = "", g
     it runs here; equal items run once.  gpus: that a task on Ray holds.
     """
     from tqdm import tqdm
+
     items = list(dict.fromkeys(items))
     if not items:
         raise SystemExit(f"no {what} given (see --help)")
@@ -38,11 +41,18 @@ def for_each(fn, items, workers: int = 0, what: str = "videos", ray: str = "", g
     else:
         runs = ((item, *attempt(functools.partial(fn, item))) for item in items)
     results, failed = {}, {}
-    with contextlib.closing(runs), tqdm(total=len(items), desc=what, unit=what.rstrip("s"), disable=len(items) == 1) as bar:
+    with (
+        contextlib.closing(runs),
+        tqdm(total=len(items), desc=what, unit=what.rstrip("s"), disable=len(items) == 1) as bar,
+    ):
         for item, result, error in runs:
             results[item] = result
             if error:
-                failed[item] = str(error) if isinstance(error, SystemExit) else f"{item}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                failed[item] = (
+                    str(error)
+                    if isinstance(error, SystemExit)
+                    else f"{item}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                )
                 tqdm.write(failed[item], file=sys.stderr) if len(items) > 1 else None
             bar.update()
     if len(items) == 1 and failed:
@@ -50,7 +60,9 @@ def for_each(fn, items, workers: int = 0, what: str = "videos", ray: str = "", g
     if summary:
         summary([results[i] for i in items if i not in failed])
     if failed:
-        raise SystemExit(f"{len(failed)} of {len(items)} {what} failed:\n  " + "\n  ".join(failed.values()))
+        raise SystemExit(
+            f"{len(failed)} of {len(items)} {what} failed:\n  " + "\n  ".join(failed.values())
+        )
     return [results[i] for i in items]
 
 
@@ -58,7 +70,12 @@ def over_processes(fn, items, workers: int):
     """Yield (item, result, error) as they finish.  If a worker dies, what ran just then runs again,
     each item in a process of its own, and the rest goes on."""
     import multiprocessing
-    pool_of = functools.partial(concurrent.futures.ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)
+
+    pool_of = functools.partial(
+        concurrent.futures.ProcessPoolExecutor,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=begin_worker,
+    )
     call, todo = functools.partial(interruptible, fn), list(reversed(items))
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
@@ -73,15 +90,17 @@ def over_processes(fn, items, workers: int):
                             with sigint_held_back():
                                 future = pool.submit(call, todo[-1])
                             running[future] = todo.pop()
-                        for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                        for future in concurrent.futures.wait(
+                            running, return_when=concurrent.futures.FIRST_COMPLETED
+                        ).done:
                             if isinstance(future.exception(), concurrent.futures.BrokenExecutor):
                                 alive = False
                             else:
                                 yield running.pop(future), *attempt(future.result)
-                except concurrent.futures.BrokenExecutor:               # it died before it was given more
+                except concurrent.futures.BrokenExecutor:  # it died before it was given more
                     pass
                 finally:
-                    pool.shutdown(cancel_futures=True)                  # Ctrl-C: what has not begun does not begin
+                    pool.shutdown(cancel_futures=True)  # Ctrl-C: what has not begun does not begin
             for item in running.values():
                 with pool_of(1) as pool:
                     with sigint_held_back():
@@ -102,6 +121,7 @@ def sigint_held_back():
         yield
         return
     from multiprocessing import resource_tracker
+
     # else it begins with the first process, and lets signals through again
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -111,7 +131,7 @@ def sigint_held_back():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-interrupted = threading.Event()                                         # in a worker: Ctrl-C came while it had nothing to do
+interrupted = threading.Event()  # in a worker: Ctrl-C came while it had nothing to do
 
 
 def begin_worker() -> None:
@@ -119,7 +139,7 @@ def begin_worker() -> None:
     and between two items that must not end in a traceback.
     """
     signal.signal(signal.SIGINT, lambda *_: interrupted.set())
-    end_with_parent()                                                   # its thread leaves Ctrl-C to this one, which still holds it back
+    end_with_parent()  # its thread leaves Ctrl-C to this one, which still holds it back
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
@@ -129,7 +149,10 @@ def end_with_parent() -> None:
     (kill -9, no memory left).  Else a worker waits for more for ever: it holds the other end of its
     own queue."""
     import multiprocessing
-    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+
+    threading.Thread(
+        target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True
+    ).start()
 
 
 def interruptible(fn, item):

@@ -42,23 +42,47 @@ import numpy as np
 
 cv2.setNumThreads(0)
 
-BUTTONS = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "SOUTH", "EAST", "WEST", "NORTH", "LEFT_SHOULDER",
-           "RIGHT_SHOULDER", "LEFT_TRIGGER", "RIGHT_TRIGGER", "LEFT_THUMB", "RIGHT_THUMB", "BACK", "START")
+BUTTONS = (
+    "DPAD_UP",
+    "DPAD_DOWN",
+    "DPAD_LEFT",
+    "DPAD_RIGHT",
+    "SOUTH",
+    "EAST",
+    "WEST",
+    "NORTH",
+    "LEFT_SHOULDER",
+    "RIGHT_SHOULDER",
+    "LEFT_TRIGGER",
+    "RIGHT_TRIGGER",
+    "LEFT_THUMB",
+    "RIGHT_THUMB",
+    "BACK",
+    "START",
+)
 STICKS = ("LEFT_X", "LEFT_Y", "RIGHT_X", "RIGHT_Y")
 WIDTH, HEIGHT = 480, 270
-HEADER = 4096                                 # bytes
-FIELDS = {"pad_buttons": ("u1", [16]), "pad_sticks": ("<f4", [4]), "gate": ("<u4", [1]), "go": ("<u8", [1]),
-          "frame": ("<u8", [1]), "time": ("<f8", [1]), "score": ("u1", [8192]), "picture": ("u1", [HEIGHT, WIDTH, 3])}
-SLOWEST = 0.1                                 # s, the most that one frame may move the world
+HEADER = 4096  # bytes
+FIELDS = {
+    "pad_buttons": ("u1", [16]),
+    "pad_sticks": ("<f4", [4]),
+    "gate": ("<u4", [1]),
+    "go": ("<u8", [1]),
+    "frame": ("<u8", [1]),
+    "time": ("<f8", [1]),
+    "score": ("u1", [8192]),
+    "picture": ("u1", [HEIGHT, WIDTH, 3]),
+}
+SLOWEST = 0.1  # s, the most that one frame may move the world
 HEARTS = 5
-TILE, ROCK, LEDGE = 32, 1, 2                  # px a side; kinds of tile for Body
+TILE, ROCK, LEDGE = 32, 1, 2  # px a side; kinds of tile for Body
 
 
 # ---- the gamepad
 
+
 class Pad:
-    """One reading of the gamepad: pad["SOUTH"] is a bool, pad["LEFT_X"] a float in [-1, 1], y down.
-    """
+    """One reading of the gamepad: pad["SOUTH"] is a bool, pad["LEFT_X"] a float in [-1, 1], y down."""
 
     def __init__(self, buttons=(0,) * 16, sticks=(0,) * 4):
         self.state = {name: bool(value) for name, value in zip(BUTTONS, buttons)}
@@ -69,8 +93,7 @@ class Pad:
         return self.state[name]
 
     def left(self):
-        """(x, y) of the left stick, or of the d-pad where that is pressed; within the unit circle.
-        """
+        """(x, y) of the left stick, or of the d-pad where that is pressed; within the unit circle."""
         x = self["DPAD_RIGHT"] - self["DPAD_LEFT"] or self["LEFT_X"]
         y = self["DPAD_DOWN"] - self["DPAD_UP"] or self["LEFT_Y"]
         return unit(x, y, at_most=1)
@@ -88,11 +111,12 @@ def unit(x, y, at_most=0):
 
 # ---- what every game is made of
 
+
 @dataclass(frozen=True)
 class Task:
-    goal: str                                 # one sentence
-    category: str                             # combat | navigation | specific
-    seconds: float                            # time limit, game seconds
+    goal: str  # one sentence
+    category: str  # combat | navigation | specific
+    seconds: float  # time limit, game seconds
 
 
 class World:
@@ -140,8 +164,15 @@ class World:
             self.hearts = self.hearts or HEARTS
 
     def score(self):
-        return {"game": self.name, "task": self.task, "time": round(self.time, 4), "progress": round(self.progress, 4),
-                "success": self.progress >= 1, "over": self.over, "state": self.state()}
+        return {
+            "game": self.name,
+            "task": self.task,
+            "time": round(self.time, 4),
+            "progress": round(self.progress, 4),
+            "success": self.progress >= 1,
+            "over": self.over,
+            "state": self.state(),
+        }
 
     def draw(self):
         """-> uint8 [270, 480, 3] RGB."""
@@ -154,7 +185,9 @@ class World:
             stamp(picture, HEART, WIDTH - 16 - 20 * i, 16)
         if self.over:
             picture //= 2
-            text, colour = ("CLEAR!", (120, 255, 140)) if self.progress >= 1 else ("TIME OUT", (255, 120, 110))
+            text, colour = (
+                ("CLEAR!", (120, 255, 140)) if self.progress >= 1 else ("TIME OUT", (255, 120, 110))
+            )
             x = WIDTH // 2 - 22 * len(text)
             cv2.putText(picture, text, (x, 150), cv2.FONT_HERSHEY_DUPLEX, 2.2, (0, 0, 0), 9)
             cv2.putText(picture, text, (x, 150), cv2.FONT_HERSHEY_DUPLEX, 2.2, colour, 3)
@@ -166,24 +199,42 @@ class Body:
     from above. x at its middle, y at its feet, in px and px/s."""
 
     def __init__(self, x, y, half, tall):
-        self.x, self.y, self.half, self.tall, self.vx, self.vy, self.ground = x, y, half, tall, 0.0, 0.0, True
+        self.x, self.y, self.half, self.tall, self.vx, self.vy, self.ground = (
+            x,
+            y,
+            half,
+            tall,
+            0.0,
+            0.0,
+            True,
+        )
 
     def blocked(self, tiles, x, y, tall):
         """Whether there is rock where the box would be."""
         columns = slice(int((x - self.half) // TILE), int((x + self.half) // TILE) + 1)
-        return bool((tiles[max(0, int((y - tall) // TILE)):int((y - 0.01) // TILE) + 1, columns] == ROCK).any())
+        return bool(
+            (
+                tiles[max(0, int((y - tall) // TILE)) : int((y - 0.01) // TILE) + 1, columns]
+                == ROCK
+            ).any()
+        )
 
     def move(self, tiles, gravity, dt, drop=False):
         """drop: fall through ledges."""
         x, y = self.x + self.vx * dt, self.y
         if self.blocked(tiles, x, y, self.tall):
             side = 1 if self.vx > 0 else -1
-            x, self.vx = ((x + side * self.half) // TILE + (side < 0)) * TILE - side * (self.half + 0.01), 0.0
+            x, self.vx = (
+                ((x + side * self.half) // TILE + (side < 0)) * TILE - side * (self.half + 0.01),
+                0.0,
+            )
         self.vy += gravity * dt
         self.x, self.y = x, y + self.vy * dt
         row = int(min(max(self.y // TILE, 0), len(tiles) - 1))
-        feet = tiles[row, int((x - self.half) // TILE):int((x + self.half) // TILE) + 1]
-        self.ground = self.vy >= 0 and bool((feet == ROCK).any() or not drop and y <= row * TILE + 1 and (feet == LEDGE).any())
+        feet = tiles[row, int((x - self.half) // TILE) : int((x + self.half) // TILE) + 1]
+        self.ground = self.vy >= 0 and bool(
+            (feet == ROCK).any() or not drop and y <= row * TILE + 1 and (feet == LEDGE).any()
+        )
         if self.ground:
             self.y, self.vy = row * TILE, 0.0
         elif self.vy < 0 and self.blocked(tiles, x, self.y, self.tall):
@@ -199,13 +250,19 @@ class Hands:
         self.rng = np.random.default_rng([abs(seed), 99])
         # per frame; frames
         self.quick, self.least = self.rng.uniform(0.4, 0.6), int(self.rng.integers(3, 5))
-        self.buttons, self.age, self.sticks = np.zeros(16, np.uint8), np.full(16, 99), np.zeros(4, np.float32)
+        self.buttons, self.age, self.sticks = (
+            np.zeros(16, np.uint8),
+            np.full(16, 99),
+            np.zeros(4, np.float32),
+        )
 
     def __call__(self, left=(0, 0), right=(0, 0), hold=(), tap=()):
         """hold: buttons to keep down. tap: buttons to press and let go, again and again. -> u8
         [16], float32 [4].
         """
-        self.sticks += np.float32(self.quick) * (np.float32([*left, *right]).clip(-1, 1) - self.sticks)
+        self.sticks += np.float32(self.quick) * (
+            np.float32([*left, *right]).clip(-1, 1) - self.sticks
+        )
         for i, name in enumerate(BUTTONS):
             want = name in hold or name in tap and not self.buttons[i]
             flip = want != self.buttons[i] and self.age[i] >= self.least
@@ -215,6 +272,7 @@ class Hands:
 
 
 # ---- drawing
+
 
 def sprite(width, height, *shapes):
     """A small picture and its mask, from shapes painted one over the other, in pixels: (colour, x,
@@ -228,7 +286,9 @@ def sprite(width, height, *shapes):
             cv2.ellipse(big, (x, y), (rx, ry), 0, 0, 360, (*colour, 255), -1)
     # black shines through: a dark outline
     small = cv2.resize(big, (width, height), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(small[..., :3]), np.ascontiguousarray((small[..., 3] > 100).astype(np.uint8))
+    return np.ascontiguousarray(small[..., :3]), np.ascontiguousarray(
+        (small[..., 3] > 100).astype(np.uint8)
+    )
 
 
 def mirror(sprite):
@@ -247,13 +307,19 @@ def stamp(picture, sprite, x, y):
     left, top = round(x - w / 2), round(y - h / 2)
     x0, y0, x1, y1 = max(0, -left), max(0, -top), min(w, WIDTH - left), min(h, HEIGHT - top)
     if x0 < x1 and y0 < y1:
-        cv2.copyTo(rgb[y0:y1, x0:x1], mask[y0:y1, x0:x1], picture[top + y0:top + y1, left + x0:left + x1])
+        cv2.copyTo(
+            rgb[y0:y1, x0:x1],
+            mask[y0:y1, x0:x1],
+            picture[top + y0 : top + y1, left + x0 : left + x1],
+        )
 
 
 def bar(picture, x, y, width, height, part, colour):
     cv2.rectangle(picture, (x - 1, y - 1), (x + width, y + height), (16, 16, 24), -1)
     if part > 0:
-        cv2.rectangle(picture, (x, y), (x + int((width - 1) * min(part, 1)), y + height - 1), colour, -1)
+        cv2.rectangle(
+            picture, (x, y), (x + int((width - 1) * min(part, 1)), y + height - 1), colour, -1
+        )
 
 
 def gradient(width, height, *colours):
@@ -267,20 +333,28 @@ def noise(rng, height, width, cell, wrap=False):
     """
     grid = rng.random((-(-height // cell), -(-width // cell)), dtype=np.float32)
     grid = np.pad(grid, 2, mode="wrap" if wrap else "edge")
-    large = cv2.resize(grid, (grid.shape[1] * cell, grid.shape[0] * cell), interpolation=cv2.INTER_CUBIC)
-    return large[2 * cell:, 2 * cell:][:height, :width].clip(0, 1)
+    large = cv2.resize(
+        grid, (grid.shape[1] * cell, grid.shape[0] * cell), interpolation=cv2.INTER_CUBIC
+    )
+    return large[2 * cell :, 2 * cell :][:height, :width].clip(0, 1)
 
 
 def lit(picture, ambient, lights):
     """The picture under a dim light of that colour and round lights [(x, y, radius, colour), ...];
     210 is as it was painted.
     """
-    y, x = np.ogrid[2:HEIGHT + 2:4, 2:WIDTH:4]                  # a quarter of the size is enough
+    y, x = np.ogrid[2 : HEIGHT + 2 : 4, 2:WIDTH:4]  # a quarter of the size is enough
     light = np.full((y.size, x.size, 3), ambient, np.float32)
     for cx, cy, radius, colour in lights:
-        near = 1 / (1 + (np.float32((x - cx) ** 2) + np.float32((y - cy) ** 2)) / np.float32(radius ** 2)) ** 2
+        near = (
+            1
+            / (1 + (np.float32((x - cx) ** 2) + np.float32((y - cy) ** 2)) / np.float32(radius**2))
+            ** 2
+        )
         light += near[..., None] * np.float32(colour)
-    light = cv2.resize(np.uint8(light.clip(0, 255)), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    light = cv2.resize(
+        np.uint8(light.clip(0, 255)), (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR
+    )
     return cv2.multiply(picture, light, scale=1 / 210)
 
 
@@ -289,7 +363,10 @@ def flakes(picture, points, x, y, colour, tall=2):
     near ones have drifted.
     """
     drift = 0.4 + 0.6 * points[:, 2]
-    columns, rows = np.int32((points[:, 0] + x * drift) % (WIDTH - 1)), np.int32((points[:, 1] + y * drift) % (HEIGHT - tall))
+    columns, rows = (
+        np.int32((points[:, 0] + x * drift) % (WIDTH - 1)),
+        np.int32((points[:, 1] + y * drift) % (HEIGHT - tall)),
+    )
     for i in range(tall):
         picture[rows + i, columns] = picture[rows + i, columns + 1] = colour
 
@@ -297,7 +374,13 @@ def flakes(picture, points, x, y, colour, tall=2):
 def stars(picture, x, y, wide, time):
     """Somebody is dazed."""
     for angle in 6 * time + np.arange(3) * 2.1:
-        cv2.circle(picture, (int(x + wide * np.cos(angle)), int(y + 0.3 * wide * np.sin(angle))), 4, (255, 214, 70), -1)
+        cv2.circle(
+            picture,
+            (int(x + wide * np.cos(angle)), int(y + 0.3 * wide * np.sin(angle))),
+            4,
+            (255, 214, 70),
+            -1,
+        )
 
 
 def maze(rng, grid, steps):
@@ -308,7 +391,11 @@ def maze(rng, grid, steps):
         path = [tuple(rng.integers(0, grid, 2).tolist())]
         while len(path) <= steps:
             r, c = path[-1]
-            free = [p for p in ((r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)) if min(p) >= 0 and max(p) < grid and p not in path]
+            free = [
+                p
+                for p in ((r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1))
+                if min(p) >= 0 and max(p) < grid and p not in path
+            ]
             if not free:
                 break
             path.append(free[rng.integers(len(free))])
@@ -320,11 +407,15 @@ class Sparks:
     """Particles: little squares that fly, fall and vanish."""
 
     def __init__(self):
-        self.list = []                        # [x, y, vx, vy, seconds left, colour]
+        self.list = []  # [x, y, vx, vy, seconds left, colour]
 
     def burst(self, rng, x, y, colour, count=14, speed=140):
-        for angle, v, life in zip(rng.uniform(0, 6.28, count), rng.uniform(0.3, 1, count), rng.uniform(0.2, 0.6, count)):
-            self.list.append([x, y, speed * v * np.cos(angle), speed * v * np.sin(angle) - 40, life, colour])
+        for angle, v, life in zip(
+            rng.uniform(0, 6.28, count), rng.uniform(0.3, 1, count), rng.uniform(0.2, 0.6, count)
+        ):
+            self.list.append(
+                [x, y, speed * v * np.cos(angle), speed * v * np.sin(angle) - 40, life, colour]
+            )
 
     def step(self, dt):
         for s in self.list:
@@ -347,10 +438,17 @@ def pointer(picture, angle, colour):
     cv2.polylines(picture, [points], True, (16, 16, 24), 3)
 
 
-HEART = sprite(18, 16, ((235, 60, 80), 5, 5, 4, 4), ((235, 60, 80), 13, 5, 4, 4), ((235, 60, 80), [(1, 7), (17, 7), (9, 15)]))
+HEART = sprite(
+    18,
+    16,
+    ((235, 60, 80), 5, 5, 4, 4),
+    ((235, 60, 80), 13, 5, 4, 4),
+    ((235, 60, 80), [(1, 7), (17, 7), (9, 15)]),
+)
 
 
 # ---- three dimensions: metres, z up; headings and angles in rad, growing to the right
+
 
 def turn(angle):
     """The angle in [-pi, pi)."""
@@ -363,11 +461,18 @@ class Camera:
 
     def __init__(self, view, horizon, haze, far):
         self.focal, self.horizon = WIDTH / 2 / np.tan(view / 2), horizon
-        self.scaled = {}                                        # sprites of the scene at the sizes seen so far
+        self.scaled = {}  # sprites of the scene at the sizes seen so far
         self.haze, self.far, self.mist = haze, far, np.tile(np.uint16(haze), WIDTH // 2)
 
     def place(self, x, y, z, heading):
-        self.x, self.y, self.z, self.heading, self.c, self.s = x, y, z, heading, np.cos(heading), np.sin(heading)
+        self.x, self.y, self.z, self.heading, self.c, self.s = (
+            x,
+            y,
+            z,
+            heading,
+            np.cos(heading),
+            np.sin(heading),
+        )
 
     def depth(self, x, y):
         return (x - self.x) * self.c + (y - self.y) * self.s
@@ -392,60 +497,108 @@ class Camera:
         """What is above the horizon; panorama: uint8 [rows, around, 3], its last row at the
         horizon.
         """
-        top, left = min(HEIGHT, int(self.horizon) + 1), int(self.heading * self.focal) % panorama.shape[1]
-        rows, first = panorama[len(panorama) - top:], panorama.shape[1] - left
-        picture[:top, :first] = rows[:, left:left + WIDTH]
-        picture[:top, first:] = rows[:, :max(0, WIDTH - first)]
+        top, left = (
+            min(HEIGHT, int(self.horizon) + 1),
+            int(self.heading * self.focal) % panorama.shape[1],
+        )
+        rows, first = panorama[len(panorama) - top :], panorama.shape[1] - left
+        picture[:top, :first] = rows[:, left : left + WIDTH]
+        picture[:top, first:] = rows[:, : max(0, WIDTH - first)]
 
     def ground(self, picture, texture, cell, margin=0):
         """The ground below the horizon; texture: from above, uint8 [y / cell, x / cell, 3]. It
         repeats for the eye, and has `margin` cells more on each side, wrapped around, to be seen;
         beyond them all is haze."""
         top, bend, edge = max(0, int(self.horizon) + 1), self.z * self.focal, margin * cell
-        wide, high = WIDTH // 2, (HEIGHT - top + 1) // 2        # at half the size, for speed
-        x, y = (at % (n * cell - 2 * edge) + edge for at, n in ((self.x, texture.shape[1]), (self.y, texture.shape[0])))
+        wide, high = WIDTH // 2, (HEIGHT - top + 1) // 2  # at half the size, for speed
+        x, y = (
+            at % (n * cell - 2 * edge) + edge
+            for at, n in ((self.x, texture.shape[1]), (self.y, texture.shape[0]))
+        )
         # of u, v, 1
         rows = np.array([[-self.s * self.z, x, 0], [self.c * self.z, y, 0], [0, cell, 0]]) / cell
-        rows[:, 2] = np.array([bend * self.c / cell, bend * self.s / cell, 0]) - rows[:, 0] * (WIDTH / 2 - 0.5)
+        rows[:, 2] = np.array([bend * self.c / cell, bend * self.s / cell, 0]) - rows[:, 0] * (
+            WIDTH / 2 - 0.5
+        )
         rows[:, 2] += rows[:, 1] * (top + 0.5 - self.horizon)
         rows[:, :2] *= 2
-        land = cv2.warpPerspective(texture, rows, (wide, high), None, cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=self.haze)
-        part = np.uint16(256 * self.fade(bend / (np.arange(top, HEIGHT, 2) + 1 - self.horizon)))[:, None]
-        n = int(np.sum(part > 12))                              # rows in haze
+        land = cv2.warpPerspective(
+            texture,
+            rows,
+            (wide, high),
+            None,
+            cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderValue=self.haze,
+        )
+        part = np.uint16(256 * self.fade(bend / (np.arange(top, HEIGHT, 2) + 1 - self.horizon)))[
+            :, None
+        ]
+        n = int(np.sum(part > 12))  # rows in haze
         far = land[:n].reshape(n, 3 * wide)
         far[:] = (far * (256 - part[:n]) + self.mist * part[:n]) >> 8
-        picture[top:] = cv2.resize(land, (WIDTH, 2 * high))[:HEIGHT - top]
+        picture[top:] = cv2.resize(land, (WIDTH, 2 * high))[: HEIGHT - top]
 
     def scene(self, picture, things):
         """Draw things, far to near: [(x, y, draw(picture)), ...]."""
-        for *_, draw in sorted(((-self.depth(x, y), i, draw) for i, (x, y, draw) in enumerate(things)), key=lambda t: t[:2]):
+        for *_, draw in sorted(
+            ((-self.depth(x, y), i, draw) for i, (x, y, draw) in enumerate(things)),
+            key=lambda t: t[:2],
+        ):
             draw(picture)
 
     def billboard(self, picture, sprite, x, y, z, tall):
-        """A sprite that stands at x, y with its lower edge z above the ground, `tall` metres high.
-        """
+        """A sprite that stands at x, y with its lower edge z above the ground, `tall` metres high."""
         px, py, scale = self.project(x, y, z)
         high = int(tall * scale)
-        high -= high % (1 + high // 24)                         # a few sizes only
+        high -= high % (1 + high // 24)  # a few sizes only
         wide = max(1, high * sprite[1].shape[1] // sprite[1].shape[0])
         if 2 <= high < 600 and -wide < 2 * px < 2 * WIDTH + wide:
             if (id(sprite), high) not in self.scaled:
-                self.scaled[id(sprite), high] = sprite, [cv2.resize(part, (wide, high), interpolation=cv2.INTER_NEAREST) for part in sprite]
+                self.scaled[id(sprite), high] = (
+                    sprite,
+                    [
+                        cv2.resize(part, (wide, high), interpolation=cv2.INTER_NEAREST)
+                        for part in sprite
+                    ],
+                )
             stamp(picture, self.scaled[id(sprite), high][1], px, py - high / 2)
 
     def figure(self, picture, parts):
         """Balls and limbs: [(colour, radius, point) or (colour, radius, point, point), ...], in
         metres: round, lit, with a dark rim.
         """
-        for colour, radius, a, *b in sorted(parts, key=lambda part: -self.depth(*part[2][:2]) - self.depth(*part[-1][:2])):
+        for colour, radius, a, *b in sorted(
+            parts, key=lambda part: -self.depth(*part[2][:2]) - self.depth(*part[-1][:2])
+        ):
             x0, y0, scale = self.project(*a)
             x1, y1, other = self.project(*b[0]) if b else (x0, y0, scale)
             if max(scale, other) < self.focal / 0.3:
-                x0, y0, x1, y1, r, haze = int(x0), int(y0), int(x1), int(y1), radius * (scale + other) / 2, self.fade(self.focal / scale)
+                x0, y0, x1, y1, r, haze = (
+                    int(x0),
+                    int(y0),
+                    int(x1),
+                    int(y1),
+                    radius * (scale + other) / 2,
+                    self.fade(self.focal / scale),
+                )
                 red, green, blue = (c + (h - c) * haze for c, h in zip(colour, self.haze))
-                for width, shift, light in ((2 * r + 3, 0, 0.3), (2 * r, 0, 1.0), (0.9 * r, int(0.3 * r), 1.25)):
-                    shade = min(255, int(red * light)), min(255, int(green * light)), min(255, int(blue * light))
-                    cv2.line(picture, (x0 - shift, y0 - shift), (x1 - shift, y1 - shift), shade, max(1, int(width)))
+                for width, shift, light in (
+                    (2 * r + 3, 0, 0.3),
+                    (2 * r, 0, 1.0),
+                    (0.9 * r, int(0.3 * r), 1.25),
+                ):
+                    shade = (
+                        min(255, int(red * light)),
+                        min(255, int(green * light)),
+                        min(255, int(blue * light)),
+                    )
+                    cv2.line(
+                        picture,
+                        (x0 - shift, y0 - shift),
+                        (x1 - shift, y1 - shift),
+                        shade,
+                        max(1, int(width)),
+                    )
 
     def patch(self, picture, points, colour):
         """A polygon on the ground, cut off where it comes behind the eye."""
@@ -455,7 +608,9 @@ class Camera:
             if da > 0:
                 seen.append(a)
             if da * db < 0:
-                seen.append((a[0] + (b[0] - a[0]) * da / (da - db), a[1] + (b[1] - a[1]) * da / (da - db)))
+                seen.append(
+                    (a[0] + (b[0] - a[0]) * da / (da - db), a[1] + (b[1] - a[1]) * da / (da - db))
+                )
         if len(seen) > 2:
             cv2.fillPoly(picture, [np.int32([self.project(*point)[:2] for point in seen])], colour)
 
@@ -463,7 +618,12 @@ class Camera:
         """A dark disc on the ground."""
         px, py, scale = self.project(x, y)
         w, h = int(radius * scale), int(radius * scale * self.z * scale / self.focal)
-        x0, y0, x1, y1 = max(0, int(px) - w), max(0, int(py) - h), min(WIDTH, int(px) + w), min(HEIGHT, int(py) + h)
+        x0, y0, x1, y1 = (
+            max(0, int(px) - w),
+            max(0, int(py) - h),
+            min(WIDTH, int(px) + w),
+            min(HEIGHT, int(py) + h),
+        )
         if x0 < x1 and y0 < y1 and w < 300:
             patch = picture[y0:y1, x0:x1]
             mask = np.zeros(patch.shape[:2], np.uint8)
@@ -484,9 +644,14 @@ def person(step, coat, legs, face, left=(0.15, -0.42, 0.85), right=(0.15, 0.42, 
     """
     swing, hip, neck = 0.38 * np.sin(step), 0.85 - 0.5 * low, (0.35 * low, 0.0, 1.38 - 0.6 * low)
     hand = lambda p, side: (p[0] + side * 0.5 * swing, p[1], p[2] - 0.4 * low)
-    return [(legs, 0.12, (0, -0.13, hip), (swing, -0.15, 0.1)), (legs, 0.12, (0, 0.13, hip), (-swing, 0.15, 0.1)),
-            (coat, 0.25, (0, 0, hip + 0.08), neck), (face, 0.22, (neck[0] + 0.06, 0, neck[2] + 0.38)),
-            (coat, 0.095, (neck[0], -0.3, neck[2]), hand(left, 1)), (coat, 0.095, (neck[0], 0.3, neck[2]), hand(right, -1))]
+    return [
+        (legs, 0.12, (0, -0.13, hip), (swing, -0.15, 0.1)),
+        (legs, 0.12, (0, 0.13, hip), (-swing, 0.15, 0.1)),
+        (coat, 0.25, (0, 0, hip + 0.08), neck),
+        (face, 0.22, (neck[0] + 0.06, 0, neck[2] + 0.38)),
+        (coat, 0.095, (neck[0], -0.3, neck[2]), hand(left, 1)),
+        (coat, 0.095, (neck[0], 0.3, neck[2]), hand(right, -1)),
+    ]
 
 
 class Adventure(World):
@@ -496,15 +661,15 @@ class Adventure(World):
 
     # metres and pixels of the land, pixels seen beyond its edge
     yard, pixels, margin = 63.0, 1024, 480
-    back, aside, eye = 6.0, 1.0, 3.6                            # the camera, from the hero
-    pace, dash, rolling = 4.2, 8.5, 0.4                         # m/s of a walk and a roll, seconds of a roll
-    cost = {"roll": 0.22, "sprint": 0.12}                       # of stamina; per second for a sprint
+    back, aside, eye = 6.0, 1.0, 3.6  # the camera, from the hero
+    pace, dash, rolling = 4.2, 8.5, 0.4  # m/s of a walk and a roll, seconds of a roll
+    cost = {"roll": 0.22, "sprint": 0.12}  # of stamina; per second for a sprint
 
     def __init__(self, task, seed, camera):
         super().__init__(task, seed)
         corners = 9 * np.stack(np.meshgrid(np.arange(7), np.arange(7)), -1).reshape(-1, 2)
         self.props = (corners + self.rng.uniform(1, 8, (49, 2)))[1:]
-        self.x, self.y = self.rng.uniform(3, 6, 2).tolist()     # where the first prop would be
+        self.x, self.y = self.rng.uniform(3, 6, 2).tolist()  # where the first prop would be
         self.view = self.facing = float(self.rng.uniform(-3, 3))
         self.stamina, self.stride, self.roll, self.way = 1.0, 0.0, 0.0, (1.0, 0.0)
         self.speed, self.push, self.camera = np.zeros(2), np.zeros(2), camera
@@ -517,7 +682,10 @@ class Adventure(World):
     def spot(self, turns, ranges):
         """A free place left or right of where the camera looks -> x, y, its bearing."""
         while True:
-            bearing, far = self.view + float(self.rng.uniform(*turns) * self.rng.choice([-1, 1])), self.rng.uniform(*ranges)
+            bearing, far = (
+                self.view + float(self.rng.uniform(*turns) * self.rng.choice([-1, 1])),
+                self.rng.uniform(*ranges),
+            )
             x, y = self.x + float(far * np.cos(bearing)), self.y + float(far * np.sin(bearing))
             if np.hypot(*self.near(x, y).T).min() > 2.5:
                 return x, y, bearing
@@ -537,11 +705,15 @@ class Adventure(World):
     def tumble(self, wish):
         """Roll, if EAST has just been pressed and there is stamina for it."""
         if "EAST" in self.fresh and self.roll < -0.15 and self.pay("roll"):
-            self.roll, self.way = self.rolling, unit(*wish) if np.hypot(*wish) > 0.3 else (np.cos(self.facing), np.sin(self.facing))
+            self.roll, self.way = (
+                self.rolling,
+                unit(*wish)
+                if np.hypot(*wish) > 0.3
+                else (np.cos(self.facing), np.sin(self.facing)),
+            )
 
     def walk(self, wish, pace, rest, dt, facing=None):
-        """Move the hero. rest: stamina won per second; facing: where he turns, else where he goes.
-        """
+        """Move the hero. rest: stamina won per second; facing: where he turns, else where he goes."""
         self.roll, self.stamina = self.roll - dt, float(np.clip(self.stamina + rest * dt, 0, 1))
         self.speed += (pace * wish - self.speed) * min(1, 10 * dt)
         step = np.array(self.way) * self.dash if self.roll > 0 else self.speed
@@ -551,15 +723,24 @@ class Adventure(World):
         away = self.near(self.x, self.y)
         far = np.hypot(*away.T)
         i = far.argmin()
-        if far[i] < 0.6:                                        # around the props
-            self.x, self.y = (np.array([self.x, self.y]) - away[i] / (far[i] + 1e-6) * (0.6 - far[i])).tolist()
+        if far[i] < 0.6:  # around the props
+            self.x, self.y = (
+                np.array([self.x, self.y]) - away[i] / (far[i] + 1e-6) * (0.6 - far[i])
+            ).tolist()
         if facing is not None or np.hypot(*wish) > 0.2:
-            self.facing += turn((np.arctan2(wish[1], wish[0]) if facing is None else facing) - self.facing) * min(1, 14 * dt)
+            self.facing += turn(
+                (np.arctan2(wish[1], wish[0]) if facing is None else facing) - self.facing
+            ) * min(1, 14 * dt)
         self.look()
 
     def look(self):
         c, s = np.cos(self.view), np.sin(self.view)
-        self.camera.place(self.x - self.back * c - self.aside * s, self.y - self.back * s + self.aside * c, self.eye, self.view)
+        self.camera.place(
+            self.x - self.back * c - self.aside * s,
+            self.y - self.back * s + self.aside * c,
+            self.eye,
+            self.view,
+        )
 
     def bearing(self, thing):
         return float(np.arctan2(thing["y"] - self.y, thing["x"] - self.x))
@@ -588,12 +769,16 @@ class Adventure(World):
         glow = np.zeros((n, n), np.float32)
         for (x, y), value in zip(self.props * n / self.yard, strength.tolist()):
             cv2.circle(glow, (int(x), int(y)), 9, value, -1)
-        glow = cv2.GaussianBlur(cv2.copyMakeBorder(glow, 32, 32, 32, 32, cv2.BORDER_WRAP), (0, 0), 7)[32:-32, 32:-32]
+        glow = cv2.GaussianBlur(
+            cv2.copyMakeBorder(glow, 32, 32, 32, 32, cv2.BORDER_WRAP), (0, 0), 7
+        )[32:-32, 32:-32]
         return cv2.resize(glow, (self.pixels, self.pixels))[..., None]
 
     def lay(self, ground):
         """The land from above: float or uint8 [pixels, pixels, 3]."""
-        self.ground = cv2.copyMakeBorder(np.uint8(np.clip(ground, 0, 255)), *[self.margin] * 4, cv2.BORDER_WRAP)
+        self.ground = cv2.copyMakeBorder(
+            np.uint8(np.clip(ground, 0, 255)), *[self.margin] * 4, cv2.BORDER_WRAP
+        )
 
     def paint_land(self, picture):
         self.camera.sky(picture, self.sky)
@@ -604,7 +789,11 @@ class Adventure(World):
         goal.
         """
         camera, things = self.camera, []
-        limit, column = (camera.depth(goal["x"], goal["y"]) + 0.5, camera.project(goal["x"], goal["y"])[0]) if goal else (0, 0)
+        limit, column = (
+            (camera.depth(goal["x"], goal["y"]) + 0.5, camera.project(goal["x"], goal["y"])[0])
+            if goal
+            else (0, 0)
+        )
         places = self.near(self.x, self.y) + [self.x, self.y]
         depth = camera.depth(*places.T)
         for i in np.flatnonzero((depth > self.back - 1) & (depth < 26)):
@@ -615,6 +804,7 @@ class Adventure(World):
 
 
 # ---- the two sides to which a game can be shown
+
 
 class SharedFile:
     """The headless side: the file named by NITROGEN_CONSOLE."""
@@ -630,13 +820,25 @@ class SharedFile:
                 file.truncate(offset)
                 memory = mmap.mmap(file.fileno(), offset)
         except OSError as error:
-            raise SystemExit(f"NITROGEN_CONSOLE={path}: {error.strerror}; it must name an existing, writable file")
+            raise SystemExit(
+                f"NITROGEN_CONSOLE={path}: {error.strerror}; it must name an existing, writable file"
+            )
         for name, (start, dtype, shape) in layout.items():
-            setattr(self, name, np.frombuffer(memory, dtype, int(np.prod(shape)), start).reshape(shape))
+            setattr(
+                self, name, np.frombuffer(memory, dtype, int(np.prod(shape)), start).reshape(shape)
+            )
         self.frame[0] = self.go[0] = 0
         self.gate[0] = int(os.environ.get("NITROGEN_GATE", 0))
-        header = {"format": "nitrogen.console/1", "width": WIDTH, "height": HEIGHT, "fps": fps, "game": game,
-                  "buttons": BUTTONS, "sticks": STICKS, "fields": layout}
+        header = {
+            "format": "nitrogen.console/1",
+            "width": WIDTH,
+            "height": HEIGHT,
+            "fps": fps,
+            "game": game,
+            "buttons": BUTTONS,
+            "sticks": STICKS,
+            "fields": layout,
+        }
         memory[:HEADER] = json.dumps(header).encode("ascii").ljust(HEADER)
 
     def gated(self, frame):
@@ -670,26 +872,61 @@ class SharedFile:
 class Window:
     """A person's side: a window, keyboard, gamepad."""
 
-    KEYS = {"arrows": "left stick", "w a s d": "right stick", "space": "SOUTH", "c": "EAST", "x": "WEST", "v": "NORTH",
-            "q": "LEFT_SHOULDER", "e": "RIGHT_SHOULDER", "left shift": "LEFT_TRIGGER", "left ctrl": "RIGHT_TRIGGER",
-            "f": "LEFT_THUMB", "g": "RIGHT_THUMB", "i": "DPAD_UP", "j": "DPAD_LEFT", "k": "DPAD_DOWN", "l": "DPAD_RIGHT",
-            "backspace": "BACK", "return": "START"}
-    PAD = ("SOUTH", "EAST", "WEST", "NORTH", "LEFT_SHOULDER", "RIGHT_SHOULDER", "BACK", "START",
-           # Linux has the guide button there
-           *([""] if sys.platform == "linux" else []), "LEFT_THUMB", "RIGHT_THUMB")
+    KEYS = {
+        "arrows": "left stick",
+        "w a s d": "right stick",
+        "space": "SOUTH",
+        "c": "EAST",
+        "x": "WEST",
+        "v": "NORTH",
+        "q": "LEFT_SHOULDER",
+        "e": "RIGHT_SHOULDER",
+        "left shift": "LEFT_TRIGGER",
+        "left ctrl": "RIGHT_TRIGGER",
+        "f": "LEFT_THUMB",
+        "g": "RIGHT_THUMB",
+        "i": "DPAD_UP",
+        "j": "DPAD_LEFT",
+        "k": "DPAD_DOWN",
+        "l": "DPAD_RIGHT",
+        "backspace": "BACK",
+        "return": "START",
+    }
+    PAD = (
+        "SOUTH",
+        "EAST",
+        "WEST",
+        "NORTH",
+        "LEFT_SHOULDER",
+        "RIGHT_SHOULDER",
+        "BACK",
+        "START",
+        # Linux has the guide button there
+        *([""] if sys.platform == "linux" else []),
+        "LEFT_THUMB",
+        "RIGHT_THUMB",
+    )
 
     def __init__(self, title, doc):
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         try:
             import pygame
-            pygame.display.init()             # not pygame.init(): it would open the sound card
+
+            pygame.display.init()  # not pygame.init(): it would open the sound card
         except ImportError:
-            raise SystemExit("a window needs pygame: pip install pygame (or play headless through NITROGEN_CONSOLE)") from None
+            raise SystemExit(
+                "a window needs pygame: pip install pygame (or play headless through NITROGEN_CONSOLE)"
+            ) from None
         except pygame.error as e:
             raise SystemExit(f"no window can be opened here: {e}") from None
         # SDL's last resort, which nobody sees
-        if pygame.display.get_driver() in ("offscreen", "dummy") and "SDL_VIDEODRIVER" not in os.environ:
-            raise SystemExit("no window can be opened here: there is no display (DISPLAY or WAYLAND_DISPLAY)")
+        if (
+            pygame.display.get_driver() in ("offscreen", "dummy")
+            and "SDL_VIDEODRIVER" not in os.environ
+        ):
+            raise SystemExit(
+                "no window can be opened here: there is no display (DISPLAY or WAYLAND_DISPLAY)"
+            )
         self.pygame, self.open = pygame, True
         pygame.joystick.init()
         self.screen = pygame.display.set_mode((2 * WIDTH, 2 * HEIGHT))
@@ -706,14 +943,27 @@ class Window:
         down = pygame.key.get_pressed()
         key = lambda name: bool(down[pygame.key.key_code(name)])
         held = {name for code, name in self.KEYS.items() if name in BUTTONS and key(code)}
-        sticks = [key("right") - key("left"), key("down") - key("up"), key("d") - key("a"), key("s") - key("w")]
+        sticks = [
+            key("right") - key("left"),
+            key("down") - key("up"),
+            key("d") - key("a"),
+            key("s") - key("w"),
+        ]
         if self.joystick:
-            held |= {name for i, name in enumerate(self.PAD) if i < self.joystick.get_numbuttons() and self.joystick.get_button(i)}
+            held |= {
+                name
+                for i, name in enumerate(self.PAD)
+                if i < self.joystick.get_numbuttons() and self.joystick.get_button(i)
+            }
             for x, y in map(self.joystick.get_hat, range(self.joystick.get_numhats())):
                 held |= {name for name, on in zip(BUTTONS, (y > 0, y < 0, x < 0, x > 0)) if on}
-            axes = [self.joystick.get_axis(i) for i in range(self.joystick.get_numaxes())] + [0.0] * 6
-            if len(axes) >= 12:               # six axes: the triggers are 2 and 5
-                held |= {name for i, name in ((2, "LEFT_TRIGGER"), (5, "RIGHT_TRIGGER")) if axes[i] > 0}
+            axes = [self.joystick.get_axis(i) for i in range(self.joystick.get_numaxes())] + [
+                0.0
+            ] * 6
+            if len(axes) >= 12:  # six axes: the triggers are 2 and 5
+                held |= {
+                    name for i, name in ((2, "LEFT_TRIGGER"), (5, "RIGHT_TRIGGER")) if axes[i] > 0
+                }
                 axes = axes[0:2] + axes[3:5]
             sticks = [a if abs(a) > 0.15 else k for a, k in zip(axes, sticks)]
         return Pad([name in held for name in BUTTONS], sticks)
@@ -721,7 +971,7 @@ class Window:
     def show(self, picture, score, seconds):
         height, width = picture.shape[:2]
         size = 2 * HEIGHT * width // height, 2 * HEIGHT
-        if self.screen.get_size() != size:    # a game of another shape
+        if self.screen.get_size() != size:  # a game of another shape
             self.screen = self.pygame.display.set_mode(size)
         surface = self.pygame.surfarray.make_surface(picture.swapaxes(0, 1))
         self.screen.blit(self.pygame.transform.scale(surface, self.screen.get_size()), (0, 0))
@@ -733,15 +983,22 @@ class Window:
 
 # ---- the loop
 
+
 def main(Game, tasks, doc):
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--task", choices=list(tasks), default=next(iter(tasks)))
     parser.add_argument("--seed", type=int, default=0, help="another seed, another world")
     parser.add_argument("--fps", type=int, default=60, help="frames per second")
     args = parser.parse_args()
     game = Game(args.task, args.seed)
     path = os.environ.get("NITROGEN_CONSOLE")
-    screen = SharedFile(path, Game.name, args.fps) if path else Window(f"{Game.name}: {tasks[args.task].goal}", doc)
+    screen = (
+        SharedFile(path, Game.name, args.fps)
+        if path
+        else Window(f"{Game.name}: {tasks[args.task].goal}", doc)
+    )
     try:
         play(game, screen, args.fps)
     except KeyboardInterrupt:

@@ -30,67 +30,179 @@ from console import (
 )
 
 TASKS = {
-    "knights": Task("Defeat five knights: block the red blade, cut in between, break the blue shield with a heavy cut.", "combat", 40),
+    "knights": Task(
+        "Defeat five knights: block the red blade, cut in between, break the blue shield with a heavy cut.",
+        "combat",
+        40,
+    ),
     "gates": Task("Walk through eight gates; roll through the fire around them.", "navigation", 34),
     "spirits": Task("Parry ten spirit fires at the last moment.", "specific", 36),
 }
 KNIGHTS, GATES, SPIRITS = 5, 8, 10
 # metres and seconds from here on
-SPRINT, LOOK, HORIZON = 6.0, 2.4, 56                            # m/s, rad/s of the camera, its row of the horizon
-SWING = 0.5                                                     # rad by which a locked camera looks past the target
+SPRINT, LOOK, HORIZON = 6.0, 2.4, 56  # m/s, rad/s of the camera, its row of the horizon
+SWING = 0.5  # rad by which a locked camera looks past the target
 # seconds a cut lasts, until it lands; how far it goes
 LIGHT, HEAVY, REACH = (0.34, 0.12), (0.66, 0.4), 2.3
-HP, HEAL = 4, 2.5                                               # hits; seconds after which a wounded knight is well
-PARRY, FLIGHT = 0.32, 7.0                                        # seconds after raising the guard, speed of a fire
-RING, DOOR = 3.2, 1.3                                           # radius of the fire around a gate, half its width
+HP, HEAL = 4, 2.5  # hits; seconds after which a wounded knight is well
+PARRY, FLIGHT = 0.32, 7.0  # seconds after raising the guard, speed of a fire
+RING, DOOR = 3.2, 1.3  # radius of the fire around a gate, half its width
 
 # ---- sprites and figures
 
-NIGHT, RED, BLUE, GOLD, WHITE, STEEL = (20, 34, 62), (255, 50, 40), (60, 150, 255), (255, 210, 90), (255, 255, 255), (225, 235, 250)
+NIGHT, RED, BLUE, GOLD, WHITE, STEEL = (
+    (20, 34, 62),
+    (255, 50, 40),
+    (60, 150, 255),
+    (255, 210, 90),
+    (255, 255, 255),
+    (225, 235, 250),
+)
 LEAF, BARK, STONE = (206, 62, 58), (64, 44, 52), (120, 134, 150)
-MAPLE = [sprite(150, 200, (BARK, [(68, 198), (70, 110), (44, 70), (54, 68), (76, 100), (98, 66), (106, 70), (84, 112), (84, 198)]),
-                *(((dark, dark // 4, dark // 4 + 14), x, y, r, r * 0.7) for dark, x, y, r in blobs))
-         for blobs in ([(110, 75, 52, 66), (110, 34, 70, 32), (110, 116, 72, 32), (160, 60, 44, 46), (160, 106, 60, 32), (205, 50, 34, 24),
-                        (220, 96, 36, 22)],
-                       [(100, 75, 50, 60), (100, 34, 62, 32), (145, 86, 40, 46), (190, 62, 34, 28), (190, 112, 66, 26)])]
-LAMP = sprite(50, 100, ((70, 80, 98), [(18, 98), (20, 52), (30, 52), (32, 98)]), (STONE, [(20, 98), (21, 52), (26, 52), (26, 98)]),
-              ((70, 80, 98), [(6, 54), (44, 54), (40, 60), (10, 60)]),
-              (STONE, [(12, 28), (38, 28), (38, 54), (12, 54)]), (GOLD, [(17, 32), (33, 32), (33, 50), (17, 50)]), (WHITE, 25, 42, 5, 6),
-              ((90, 102, 120), [(2, 30), (25, 8), (48, 30)]))
-FLAME = [sprite(48, 60, ((255, 80, 20), [(2, 58), (6, 30), (14 + s, 14), (20, 34), (26 - s, 2), (34, 32), (40 + s, 18), (46, 58)]),
-                ((255, 190, 60), [(10, 58), (16, 40), (24 - s, 20), (32, 42), (38, 58)]), (WHITE, 24, 54, 7, 6)) for s in (-3, 3)]
-GHOST = [sprite(60, 70, ((30, 90, 160), [(6, 30), (54, 30), (50 - s, 68), (40, 54), (30 + s, 68), (20, 54), (10 + s, 68)]),
-                ((120, 220, 255), 30, 26, 24, 24),
-                ((200, 245, 255), 26, 22, 15, 15), (NIGHT, 22, 26, 4, 6), (NIGHT, 38, 26, 4, 6)) for s in (0, 6)]
-FIREBALL = sprite(40, 40, ((20, 80, 200), 20, 20, 19, 19), ((110, 210, 255), 20, 20, 14, 14), (WHITE, 19, 19, 8, 8))
-MASK = sprite(30, 30, ((120, 16, 24), [(3, 1), (10, 9), (20, 9), (27, 1), (25, 18), (15, 29), (5, 18)]),
-              (RED, [(7, 12), (23, 12), (21, 19), (15, 26), (9, 19)]),
-              (GOLD, 11, 15, 2, 2), (GOLD, 19, 15, 2, 2))
-GATE = sprite(30, 28, (RED, [(1, 4), (29, 4), (27, 9), (3, 9)]), (RED, [(5, 12), (25, 12), (25, 15), (5, 15)]),
-              (RED, [(6, 8), (10, 8), (9, 28), (5, 28)]),
-              (RED, [(20, 8), (24, 8), (25, 28), (21, 28)]))
+MAPLE = [
+    sprite(
+        150,
+        200,
+        (
+            BARK,
+            [
+                (68, 198),
+                (70, 110),
+                (44, 70),
+                (54, 68),
+                (76, 100),
+                (98, 66),
+                (106, 70),
+                (84, 112),
+                (84, 198),
+            ],
+        ),
+        *(((dark, dark // 4, dark // 4 + 14), x, y, r, r * 0.7) for dark, x, y, r in blobs),
+    )
+    for blobs in (
+        [
+            (110, 75, 52, 66),
+            (110, 34, 70, 32),
+            (110, 116, 72, 32),
+            (160, 60, 44, 46),
+            (160, 106, 60, 32),
+            (205, 50, 34, 24),
+            (220, 96, 36, 22),
+        ],
+        [
+            (100, 75, 50, 60),
+            (100, 34, 62, 32),
+            (145, 86, 40, 46),
+            (190, 62, 34, 28),
+            (190, 112, 66, 26),
+        ],
+    )
+]
+LAMP = sprite(
+    50,
+    100,
+    ((70, 80, 98), [(18, 98), (20, 52), (30, 52), (32, 98)]),
+    (STONE, [(20, 98), (21, 52), (26, 52), (26, 98)]),
+    ((70, 80, 98), [(6, 54), (44, 54), (40, 60), (10, 60)]),
+    (STONE, [(12, 28), (38, 28), (38, 54), (12, 54)]),
+    (GOLD, [(17, 32), (33, 32), (33, 50), (17, 50)]),
+    (WHITE, 25, 42, 5, 6),
+    ((90, 102, 120), [(2, 30), (25, 8), (48, 30)]),
+)
+FLAME = [
+    sprite(
+        48,
+        60,
+        (
+            (255, 80, 20),
+            [
+                (2, 58),
+                (6, 30),
+                (14 + s, 14),
+                (20, 34),
+                (26 - s, 2),
+                (34, 32),
+                (40 + s, 18),
+                (46, 58),
+            ],
+        ),
+        ((255, 190, 60), [(10, 58), (16, 40), (24 - s, 20), (32, 42), (38, 58)]),
+        (WHITE, 24, 54, 7, 6),
+    )
+    for s in (-3, 3)
+]
+GHOST = [
+    sprite(
+        60,
+        70,
+        (
+            (30, 90, 160),
+            [(6, 30), (54, 30), (50 - s, 68), (40, 54), (30 + s, 68), (20, 54), (10 + s, 68)],
+        ),
+        ((120, 220, 255), 30, 26, 24, 24),
+        ((200, 245, 255), 26, 22, 15, 15),
+        (NIGHT, 22, 26, 4, 6),
+        (NIGHT, 38, 26, 4, 6),
+    )
+    for s in (0, 6)
+]
+FIREBALL = sprite(
+    40,
+    40,
+    ((20, 80, 200), 20, 20, 19, 19),
+    ((110, 210, 255), 20, 20, 14, 14),
+    (WHITE, 19, 19, 8, 8),
+)
+MASK = sprite(
+    30,
+    30,
+    ((120, 16, 24), [(3, 1), (10, 9), (20, 9), (27, 1), (25, 18), (15, 29), (5, 18)]),
+    (RED, [(7, 12), (23, 12), (21, 19), (15, 26), (9, 19)]),
+    (GOLD, 11, 15, 2, 2),
+    (GOLD, 19, 15, 2, 2),
+)
+GATE = sprite(
+    30,
+    28,
+    (RED, [(1, 4), (29, 4), (27, 9), (3, 9)]),
+    (RED, [(5, 12), (25, 12), (25, 15), (5, 15)]),
+    (RED, [(6, 8), (10, 8), (9, 28), (5, 28)]),
+    (RED, [(20, 8), (24, 8), (25, 28), (21, 28)]),
+)
 
 
 def blade(kind, part):
     """Hand and tip of a sword, in the metres of its bearer; part: of the cut, in [0, 1]."""
-    if kind == "light":                                         # from left to right
+    if kind == "light":  # from left to right
         a = 1.5 - 2.9 * part
         return (0.5 * np.cos(a), 0.5 * np.sin(a), 1.15), (1.7 * np.cos(a), 1.7 * np.sin(a), 1.2)
-    if kind == "heavy":                                         # from above
+    if kind == "heavy":  # from above
         a = 2.2 - 2.9 * max(0.0, part - 0.35) / 0.65
-        return (0.45 * np.cos(a), 0.2, 1.4 + 0.5 * np.sin(a)), (1.7 * np.cos(a), 0.2, 1.4 + 1.5 * np.sin(a))
-    return {"block": ((0.5, 0.3, 1.0), (0.55, -0.6, 1.9)), "raised": ((0.1, 0.4, 1.9), (-0.6, 0.5, 3.0))}.get(kind,
-        ((0.25, 0.42, 0.9), (1.0, 0.6, 1.7)))
+        return (0.45 * np.cos(a), 0.2, 1.4 + 0.5 * np.sin(a)), (
+            1.7 * np.cos(a),
+            0.2,
+            1.4 + 1.5 * np.sin(a),
+        )
+    return {
+        "block": ((0.5, 0.3, 1.0), (0.55, -0.6, 1.9)),
+        "raised": ((0.1, 0.4, 1.9), (-0.6, 0.5, 3.0)),
+    }.get(kind, ((0.25, 0.42, 0.9), (1.0, 0.6, 1.7)))
 
 
 class Game(Adventure):
     name, genre, tasks = "duel", "action RPG", TASKS
     cost = Adventure.cost | {"light": 0.12, "heavy": 0.25, "block": 0.2}
-    icons = {"knights": MASK, "gates": GATE, "spirits": tuple(cv2.resize(part, (26, 30), interpolation=cv2.INTER_NEAREST) for part in GHOST[0])}
+    icons = {
+        "knights": MASK,
+        "gates": GATE,
+        "spirits": tuple(
+            cv2.resize(part, (26, 30), interpolation=cv2.INTER_NEAREST) for part in GHOST[0]
+        ),
+    }
 
     def __init__(self, task, seed):
         super().__init__(task, seed, Camera(np.radians(68), HORIZON, (34, 62, 96), 15))
-        self.kinds = self.rng.integers(0, 3, 48)                # of the props: maples and lamps
+        self.kinds = self.rng.integers(0, 3, 48)  # of the props: maples and lamps
         self.lock, self.cut, self.cutting, self.guard = False, None, 0.0, 0.0
         self.count, self.fire, self.pause = 0, None, 0.0
         self.foe = self.spawn()
@@ -98,8 +210,18 @@ class Game(Adventure):
 
     def spawn(self):
         """The next knight, spirit or gate."""
-        x, y, bearing = self.spot((0.5, 1.1), {"knights": (5, 7), "spirits": (6.5, 8), "gates": (12, 15)}[self.task])
-        return {"x": x, "y": y, "facing": bearing, "hp": HP, "well": 0.0, "mood": "open", "left": self.rng.uniform(0.8, 1.2)}
+        x, y, bearing = self.spot(
+            (0.5, 1.1), {"knights": (5, 7), "spirits": (6.5, 8), "gates": (12, 15)}[self.task]
+        )
+        return {
+            "x": x,
+            "y": y,
+            "facing": bearing,
+            "hp": HP,
+            "well": 0.0,
+            "mood": "open",
+            "left": self.rng.uniform(0.8, 1.2),
+        }
 
     # ---- the world
 
@@ -114,7 +236,15 @@ class Game(Adventure):
         self.fight(pad, wish, awake, dt)
         sprint = pad["LEFT_THUMB"] and self.stamina > 0.02 and np.hypot(*wish) > 0.3
         pace = 1.2 if self.cut else 1.8 if self.guard else SPRINT if sprint else self.pace
-        rest = 0.0 if self.cut or self.roll > 0 else 0.12 if self.guard else -self.cost["sprint"] if sprint else 0.38
+        rest = (
+            0.0
+            if self.cut or self.roll > 0
+            else 0.12
+            if self.guard
+            else -self.cost["sprint"]
+            if sprint
+            else 0.38
+        )
         self.walk(wish, pace, rest, dt, self.bearing(self.foe) if self.lock and self.foe else None)
         self.pause -= dt
         if self.foe:
@@ -132,23 +262,37 @@ class Game(Adventure):
         if free:
             self.tumble(wish)
         for kind, button in (("light", "RIGHT_SHOULDER"), ("heavy", "RIGHT_TRIGGER")):
-            if pad[button] and free and not self.guard and self.roll <= 0 and not self.cut and self.pay(kind):
+            if (
+                pad[button]
+                and free
+                and not self.guard
+                and self.roll <= 0
+                and not self.cut
+                and self.pay(kind)
+            ):
                 self.cut, self.cutting = kind, 0.0
         lands = self.cut and (LIGHT if self.cut == "light" else HEAVY)[1]
-        if lands and self.cutting - dt <= lands < self.cutting and self.foe and self.task == "knights":
+        if (
+            lands
+            and self.cutting - dt <= lands < self.cutting
+            and self.foe
+            and self.task == "knights"
+        ):
             self.strike()
 
     def gone(self):
         """The target is done with."""
         self.foe, self.fire, self.lock, self.pause = None, None, False, 0.5
         self.count += 1
-        self.reached(self.count / {"knights": KNIGHTS, "gates": GATES, "spirits": SPIRITS}[self.task])
+        self.reached(
+            self.count / {"knights": KNIGHTS, "gates": GATES, "spirits": SPIRITS}[self.task]
+        )
 
     def strike(self):
         foe = self.foe
         if self.far(foe) > REACH or not self.faces(foe):
             return
-        if foe["mood"] == "guard" and self.cut == "light":      # it bounces off
+        if foe["mood"] == "guard" and self.cut == "light":  # it bounces off
             self.burst(foe["x"], foe["y"], 1.3, BLUE)
             self.shove(foe, 5)
             self.stun, foe["mood"], foe["left"] = 0.35, "wind", 0.5
@@ -167,10 +311,15 @@ class Game(Adventure):
         foe["left"], foe["well"] = foe["left"] - dt, foe["well"] - dt
         if foe["well"] <= 0:
             foe["hp"] = HP
-        foe["facing"] += turn(self.bearing(foe) + np.pi - foe["facing"]) * min(1, (2 if foe["mood"] == "wind" else 7) * dt)
-        if foe["mood"] in ("open", "guard"):                    # comes, or gives way where too near
+        foe["facing"] += turn(self.bearing(foe) + np.pi - foe["facing"]) * min(
+            1, (2 if foe["mood"] == "wind" else 7) * dt
+        )
+        if foe["mood"] in ("open", "guard"):  # comes, or gives way where too near
             pace = 2.6 * np.clip((far - 1.6) / 0.3, -0.7, 1) * dt
-            foe["x"], foe["y"] = foe["x"] + pace * float(np.cos(foe["facing"])), foe["y"] + pace * float(np.sin(foe["facing"]))
+            foe["x"], foe["y"] = (
+                foe["x"] + pace * float(np.cos(foe["facing"])),
+                foe["y"] + pace * float(np.sin(foe["facing"])),
+            )
         if foe["left"] <= 0:
             if foe["mood"] == "wind":
                 self.clash(far)
@@ -188,7 +337,11 @@ class Game(Adventure):
         """The knight's blade comes down."""
         foe = self.foe
         foe["mood"], foe["left"] = "open", 0.9
-        if far > REACH + 0.3 or self.roll > 0 or abs(turn(self.bearing(foe) + np.pi - foe["facing"])) > 0.8:
+        if (
+            far > REACH + 0.3
+            or self.roll > 0
+            or abs(turn(self.bearing(foe) + np.pi - foe["facing"])) > 0.8
+        ):
             return
         if self.guard and self.faces(foe, 1.0):
             self.burst(self.x, self.y, 1.4, GOLD)
@@ -198,13 +351,13 @@ class Game(Adventure):
             self.burst(self.x, self.y, 1.2, RED)
             self.hurt()
             self.shove(foe, 9)
-            foe["hp"] = HP                                      # a knight who strikes home takes heart
+            foe["hp"] = HP  # a knight who strikes home takes heart
 
     def gates(self, dt):
         gate = self.foe
         dx, dy, far = self.x - gate["x"], self.y - gate["y"], self.far(gate)
         inside = gate["mood"] == "entered"
-        if inside != (far < RING):                              # through the fire, or not
+        if inside != (far < RING):  # through the fire, or not
             if self.roll > 0:
                 gate["mood"] = "open" if inside else "entered"
             else:
@@ -230,7 +383,9 @@ class Game(Adventure):
             return
         goal = ghost if fire["back"] else {"x": self.x, "y": self.y}
         away = np.array([goal["x"] - fire["x"], goal["y"] - fire["y"]])
-        way = np.array(unit(*away)) * min(np.hypot(*away), (2.5 if fire["back"] else 1) * FLIGHT * dt)
+        way = np.array(unit(*away)) * min(
+            np.hypot(*away), (2.5 if fire["back"] else 1) * FLIGHT * dt
+        )
         fire["x"], fire["y"] = (np.array([fire["x"], fire["y"]]) + way).tolist()
         if fire["back"]:
             if np.hypot(*away) < 0.5:
@@ -249,8 +404,16 @@ class Game(Adventure):
     def state(self):
         foe = self.foe or {"x": self.x, "y": self.y, "mood": "none"}
         fire = self.fire and not self.fire["back"] and round(self.far(self.fire), 3)
-        return {"x": round(self.x, 3), "y": round(self.y, 3), "angle": round(self.angle(foe), 4) if self.foe else 0.0, "far": round(self.far(foe), 3),
-                "mood": foe["mood"], "lock": self.lock, "stamina": round(self.stamina, 3), "fire": fire or 99.0}
+        return {
+            "x": round(self.x, 3),
+            "y": round(self.y, 3),
+            "angle": round(self.angle(foe), 4) if self.foe else 0.0,
+            "far": round(self.far(foe), 3),
+            "mood": foe["mood"],
+            "lock": self.lock,
+            "stamina": round(self.stamina, 3),
+            "fire": fire or 99.0,
+        }
 
     # ---- the picture
 
@@ -259,14 +422,22 @@ class Game(Adventure):
         night sky.
         """
         n, pixel = self.pixels, np.arange(self.pixels)
-        ground = np.float32([70, 88, 112]) + 50 * (noise(rng, n, n, 64, wrap=True) + noise(rng, n, n, 8, wrap=True) - 1)[..., None]
+        ground = (
+            np.float32([70, 88, 112])
+            + 50 * (noise(rng, n, n, 64, wrap=True) + noise(rng, n, n, 8, wrap=True) - 1)[..., None]
+        )
         slab = np.kron(rng.uniform(-9, 9, (32, 32)), np.ones((32, 32)))[..., None]
         ground += np.float32(slab)
-        ground[pixel % 32 < 2], ground[:, pixel % 32 < 2] = ground[pixel % 32 < 2] * 0.6, ground[:, pixel % 32 < 2] * 0.6
+        ground[pixel % 32 < 2], ground[:, pixel % 32 < 2] = (
+            ground[pixel % 32 < 2] * 0.6,
+            ground[:, pixel % 32 < 2] * 0.6,
+        )
         moss = noise(rng, n, n, 32, wrap=True) > 0.62
         ground[moss] = ground[moss] * 0.5 + np.float32([22, 52, 44])
         glow = self.pools(np.where(self.kinds == 2, 1.0, -0.5))
-        ground += glow.clip(0, 1) * np.float32([190, 130, 40]) + glow.clip(-1, 0) * np.float32([110, 110, 70])
+        ground += glow.clip(0, 1) * np.float32([190, 130, 40]) + glow.clip(-1, 0) * np.float32(
+            [110, 110, 70]
+        )
         for x, y in rng.integers(0, n, (900, 2)).tolist():
             cv2.circle(ground, (x, y), int(rng.integers(1, 3)), (rng.uniform(110, 190), 50, 52), -1)
         self.lay(ground)
@@ -275,7 +446,12 @@ class Game(Adventure):
         for x, y in rng.integers(0, (wide, rows - 16), (160, 2)).tolist():
             self.sky[y, x] = 190
         cv2.circle(self.sky, (wide // 3, 24), 17, (250, 248, 220), -1)
-        crest = rows - 3 - 22 * noise(rng, 4, wide, 70, wrap=True)[0] - 5 * noise(rng, 4, wide, 8, wrap=True)[0]
+        crest = (
+            rows
+            - 3
+            - 22 * noise(rng, 4, wide, 70, wrap=True)[0]
+            - 5 * noise(rng, 4, wide, 8, wrap=True)[0]
+        )
         self.sky[np.arange(rows)[:, None] > crest] = (22, 42, 72)
 
     def paint(self):
@@ -283,19 +459,48 @@ class Game(Adventure):
         self.paint_land(picture)
         things = [(self.x, self.y, self.paint_hero), *self.standing(self.foe)]
         if self.foe:
-            things.append((self.foe["x"], self.foe["y"], {"knights": self.paint_knight, "gates": self.paint_gate,
-                                                          "spirits": self.paint_spirit}[self.task]))
+            things.append(
+                (
+                    self.foe["x"],
+                    self.foe["y"],
+                    {
+                        "knights": self.paint_knight,
+                        "gates": self.paint_gate,
+                        "spirits": self.paint_spirit,
+                    }[self.task],
+                )
+            )
         if self.foe and self.task == "gates":
             for a in np.arange(0, 2 * np.pi, 0.36) + 0.1:
                 x, y = self.foe["x"] + RING * np.cos(a), self.foe["y"] + RING * np.sin(a)
                 flame = FLAME[int(self.time * 8 + 7 * a) % 2]
-                things.append((x, y, lambda p, x=x, y=y, flame=flame: camera.billboard(p, flame, x, y, -0.1, 1.1)))
+                things.append(
+                    (
+                        x,
+                        y,
+                        lambda p, x=x, y=y, flame=flame: camera.billboard(
+                            p, flame, x, y, -0.1, 1.1
+                        ),
+                    )
+                )
         if self.fire:
             x, y = self.fire["x"], self.fire["y"]
-            things.append((x, y, lambda p: (camera.shadow(p, x, y, 0.3), camera.billboard(p, FIREBALL, x, y, 0.8, 0.8))))
+            things.append(
+                (
+                    x,
+                    y,
+                    lambda p: (
+                        camera.shadow(p, x, y, 0.3),
+                        camera.billboard(p, FIREBALL, x, y, 0.8, 0.8),
+                    ),
+                )
+            )
         camera.scene(picture, things)
-        for i in range(10):                                     # falling leaves
-            x, y = (i * 97 + 34 * self.time + 20 * np.sin(self.time + i) - self.view * 300) % WIDTH, (i * 61 + 40 * self.time * (1 + i % 3 / 2)) % HEIGHT
+        for i in range(10):  # falling leaves
+            x, y = (
+                (i * 97 + 34 * self.time + 20 * np.sin(self.time + i) - self.view * 300) % WIDTH,
+                (i * 61 + 40 * self.time * (1 + i % 3 / 2)) % HEIGHT,
+            )
             cv2.rectangle(picture, (int(x), int(y)), (int(x) + 3, int(y) + 2), LEAF, -1)
         self.sparks.draw(picture)
         bar(picture, 44, 28, 120, 6, self.stamina, (90, 230, 110))
@@ -305,7 +510,9 @@ class Game(Adventure):
 
     def prop(self, picture, i, x, y):
         lamp = self.kinds[i] == 2
-        self.camera.billboard(picture, LAMP if lamp else MAPLE[self.kinds[i]], x, y, 0, 1.9 if lamp else 6.2)
+        self.camera.billboard(
+            picture, LAMP if lamp else MAPLE[self.kinds[i]], x, y, 0, 1.9 if lamp else 6.2
+        )
 
     def paint_hero(self, picture):
         camera, roll = self.camera, self.roll > 0
@@ -313,36 +520,82 @@ class Game(Adventure):
         part = self.cutting / (LIGHT if self.cut == "light" else HEAVY)[0]
         hand, tip = blade(self.cut or ("block" if self.guard else "idle"), part)
         coat = (255, 110, 100) if self.stun > 0 else (235, 240, 250)
-        body = person(self.stride, coat, (50, 70, 130), (255, 214, 176), right=hand, low=0.9 if roll else 0.15 if self.guard else 0)
+        body = person(
+            self.stride,
+            coat,
+            (50, 70, 130),
+            (255, 214, 176),
+            right=hand,
+            low=0.9 if roll else 0.15 if self.guard else 0,
+        )
         neck = body[2][3]
-        body += [(STEEL, 0.05, hand, tip), ((40, 60, 120), 0.21, (neck[0] - 0.06, 0, neck[2] + 0.48)),
-                 ((230, 50, 60), 0.07, (neck[0] - 0.15, 0, neck[2] + 0.1), (neck[0] - 0.8, 0.15 * np.sin(8 * self.time), neck[2] - 0.1))]
+        body += [
+            (STEEL, 0.05, hand, tip),
+            ((40, 60, 120), 0.21, (neck[0] - 0.06, 0, neck[2] + 0.48)),
+            (
+                (230, 50, 60),
+                0.07,
+                (neck[0] - 0.15, 0, neck[2] + 0.1),
+                (neck[0] - 0.8, 0.15 * np.sin(8 * self.time), neck[2] - 0.1),
+            ),
+        ]
         if self.safe <= 0 or int(self.time * 12) % 2:
             camera.figure(picture, posed(body, self.x, self.y, self.facing))
-        if self.cut and part > 0.3:                             # the trace of the blade
+        if self.cut and part > 0.3:  # the trace of the blade
             trace = [blade(self.cut, max(0.0, p)) for p in np.linspace(part - 0.3, part, 5)]
-            edge = [tip for _, tip in trace] + [tuple(0.6 * t + 0.4 * h for t, h in zip(tip, hand)) for hand, tip in trace[::-1]]
-            points = [camera.project(*p[0][2])[:2] for p in (posed([(0, 0, point)], self.x, self.y, self.facing) for point in edge)]
+            edge = [tip for _, tip in trace] + [
+                tuple(0.6 * t + 0.4 * h for t, h in zip(tip, hand)) for hand, tip in trace[::-1]
+            ]
+            points = [
+                camera.project(*p[0][2])[:2]
+                for p in (posed([(0, 0, point)], self.x, self.y, self.facing) for point in edge)
+            ]
             cv2.fillPoly(picture, [np.int32(points)], GOLD if self.cut == "heavy" else WHITE)
         if self.guard:
             fresh = self.guard < PARRY
-            x, y, scale = camera.project(self.x + 0.6 * np.cos(self.facing), self.y + 0.6 * np.sin(self.facing), 1.2)
-            cv2.circle(picture, (int(x), int(y)), int(0.9 * scale), WHITE if fresh else BLUE, 4 if fresh else 2)
+            x, y, scale = camera.project(
+                self.x + 0.6 * np.cos(self.facing), self.y + 0.6 * np.sin(self.facing), 1.2
+            )
+            cv2.circle(
+                picture,
+                (int(x), int(y)),
+                int(0.9 * scale),
+                WHITE if fresh else BLUE,
+                4 if fresh else 2,
+            )
 
     def paint_knight(self, picture):
         foe, camera, mood = self.foe, self.camera, self.foe["mood"]
         camera.shadow(picture, foe["x"], foe["y"], 0.6)
-        hand, tip = blade({"wind": "raised"}.get(mood, "light" if mood == "open" and foe["left"] > 0.65 else "idle"), 1.2 - foe["left"])
+        hand, tip = blade(
+            {"wind": "raised"}.get(
+                mood, "light" if mood == "open" and foe["left"] > 0.65 else "idle"
+            ),
+            1.2 - foe["left"],
+        )
         dark = WHITE if foe["well"] > HEAL - 0.1 else (62, 52, 74)
-        body = person(3 * self.time * (mood in ("open", "guard")), dark, (40, 34, 50), (176, 30, 34), right=hand,
-                      left=(0.5, -0.2, 1.2) if mood == "guard" else (0.15, -0.42, 0.85),
-                      low=0.35 if mood == "reel" else 0)
+        body = person(
+            3 * self.time * (mood in ("open", "guard")),
+            dark,
+            (40, 34, 50),
+            (176, 30, 34),
+            right=hand,
+            left=(0.5, -0.2, 1.2) if mood == "guard" else (0.15, -0.42, 0.85),
+            low=0.35 if mood == "reel" else 0,
+        )
         low = 0.3 * (mood == "reel")
-        body += [(RED if mood == "wind" else STEEL, 0.1 if mood == "wind" else 0.06, hand, tip),
-                 (GOLD, 0.05, (0, -0.1, 1.95 - low), (0.05, -0.45, 2.3 - low)),
-                 (GOLD, 0.05, (0, 0.1, 1.95 - low), (0.05, 0.45, 2.3 - low)), (dark, 0.16, (0, -0.34, 1.5 - low)), (dark, 0.16, (0, 0.34, 1.5 - low))]
+        body += [
+            (RED if mood == "wind" else STEEL, 0.1 if mood == "wind" else 0.06, hand, tip),
+            (GOLD, 0.05, (0, -0.1, 1.95 - low), (0.05, -0.45, 2.3 - low)),
+            (GOLD, 0.05, (0, 0.1, 1.95 - low), (0.05, 0.45, 2.3 - low)),
+            (dark, 0.16, (0, -0.34, 1.5 - low)),
+            (dark, 0.16, (0, 0.34, 1.5 - low)),
+        ]
         if mood == "guard":
-            body += [(BLUE, 0.34, (0.62, -0.1, 0.8), (0.62, -0.1, 1.4)), (WHITE, 0.12, (0.8, -0.1, 1.1))]
+            body += [
+                (BLUE, 0.34, (0.62, -0.1, 0.8), (0.62, -0.1, 1.4)),
+                (WHITE, 0.12, (0.8, -0.1, 1.1)),
+            ]
         camera.figure(picture, posed(body, foe["x"], foe["y"], foe["facing"]))
         x, y, scale = camera.project(foe["x"], foe["y"], 2.75)
         bar(picture, int(x) - 24, int(y), 48, 6, foe["hp"] / HP, RED)
@@ -357,21 +610,44 @@ class Game(Adventure):
             x, y, scale = self.camera.project(self.foe["x"], self.foe["y"], z)
             for sx, sy in ((-1, -1), (1, -1), (1, 1), (-1, 1)):
                 corner = np.array([x + sx * 0.75 * scale, y + sy * 0.75 * scale])
-                cv2.polylines(picture, [np.int32([corner - (0, sy * 12), corner, corner - (sx * 12, 0)])], False, WHITE, 3)
+                cv2.polylines(
+                    picture,
+                    [np.int32([corner - (0, sy * 12), corner, corner - (sx * 12, 0)])],
+                    False,
+                    WHITE,
+                    3,
+                )
 
     def paint_spirit(self, picture):
         ghost, camera = self.foe, self.camera
         camera.shadow(picture, ghost["x"], ghost["y"], 0.5)
-        camera.billboard(picture, GHOST[int(self.time * 5) % 2], ghost["x"], ghost["y"], 0.5 + 0.1 * np.sin(3 * self.time), 1.7)
-        if not self.fire:                                       # the fire it gathers
+        camera.billboard(
+            picture,
+            GHOST[int(self.time * 5) % 2],
+            ghost["x"],
+            ghost["y"],
+            0.5 + 0.1 * np.sin(3 * self.time),
+            1.7,
+        )
+        if not self.fire:  # the fire it gathers
             x, y, scale = camera.project(ghost["x"], ghost["y"], 2.6)
-            cv2.circle(picture, (int(x), int(y)), max(1, int(scale * 0.4 * (1 - ghost["left"]))), (110, 210, 255), -1)
+            cv2.circle(
+                picture,
+                (int(x), int(y)),
+                max(1, int(scale * 0.4 * (1 - ghost["left"]))),
+                (110, 210, 255),
+                -1,
+            )
         self.paint_lock(picture, 1.3)
 
     def paint_gate(self, picture):
         gate, wide = self.foe, DOOR + 0.3
         beams = [(RED, 0.17, (0, side, 0), (0, 0.9 * side, 3.6)) for side in (-wide, wide)]
-        beams += [(RED, 0.12, (0, -wide, 2.8), (0, wide, 2.8)), (RED, 0.22, (0, -wide - 0.7, 3.7), (0, wide + 0.7, 3.7)), (GOLD, 0.3, (0, 0, 3.2))]
+        beams += [
+            (RED, 0.12, (0, -wide, 2.8), (0, wide, 2.8)),
+            (RED, 0.22, (0, -wide - 0.7, 3.7), (0, wide + 0.7, 3.7)),
+            (GOLD, 0.3, (0, 0, 3.2)),
+        ]
         self.camera.figure(picture, posed(beams, gate["x"], gate["y"], gate["facing"]))
 
 
@@ -382,8 +658,8 @@ class Expert:
 
     def __init__(self, seed):
         self.hands = Hands(seed)
-        self.gain = self.hands.rng.uniform(1.6, 2.2)            # stick per radian
-        self.late = self.hands.rng.uniform(1.8, 2.4)            # metres to a fire when it raises the guard
+        self.gain = self.hands.rng.uniform(1.6, 2.2)  # stick per radian
+        self.late = self.hands.rng.uniform(1.8, 2.4)  # metres to a fire when it raises the guard
 
     def __call__(self, score):
         state, task = score["state"], score["task"]

@@ -27,39 +27,74 @@ from console import (
 )
 
 TASKS = {
-    "goals": Task("Score seven goals: pass to the mate, take the glowing puck back, shoot past the goalie.", "specific", 40),
+    "goals": Task(
+        "Score seven goals: pass to the mate, take the glowing puck back, shoot past the goalie.",
+        "specific",
+        40,
+    ),
     "checks": Task("Win the puck from seven rivals, two body checks each.", "combat", 40),
     "slalom": Task("Carry the puck through fourteen gates.", "navigation", 36),
 }
 GOALS, CHECKS, GATES = 7, 7, 14
 # metres and seconds from here on; x to the right, y towards the viewer
-LEFT, TOP, RIGHT, BOTTOM = 6.0, 8.0, 44.0, 27.0                 # the boards
+LEFT, TOP, RIGHT, BOTTOM = 6.0, 8.0, 44.0, 27.0  # the boards
 # the goal line, half the width of the goal and of the goalie
 GOAL_X, GOAL_Y, MOUTH, GOALIE = 41.0, 17.5, 1.6, 0.85
 # acceleration, drag, times the push, drag of the brake
 PUSH, GLIDE, FASTER, BRAKE = 11.0, 1.7, 1.35, 5.0
-LUNGE, LUNGING, REST = 10.0, 0.28, 0.45                         # speed and seconds of a check, seconds until the next
-SHOT, PASS, RANGE = 20.0, 13.0, 10.0                            # speeds of the puck, how far off one may shoot
-BALANCE, HEAL = 2, 2.5                                          # checks that fell a rival; seconds until he is steady again
+LUNGE, LUNGING, REST = 10.0, 0.28, 0.45  # speed and seconds of a check, seconds until the next
+SHOT, PASS, RANGE = 20.0, 13.0, 10.0  # speeds of the puck, how far off one may shoot
+BALANCE, HEAL = 2, 2.5  # checks that fell a rival; seconds until he is steady again
 HALF_GATE = 1.5
-BACK, EYE, HORIZON = 11.5, 8.5, -112                            # the camera
+BACK, EYE, HORIZON = 11.5, 8.5, -112  # the camera
 PIXEL = 0.05
 
 # ---- colours and icons
 
-RED, NAVY, GOLD, WHITE, DARK = (225, 40, 50), (40, 50, 120), (255, 205, 60), (250, 252, 255), (24, 26, 40)
+RED, NAVY, GOLD, WHITE, DARK = (
+    (225, 40, 50),
+    (40, 50, 120),
+    (255, 205, 60),
+    (250, 252, 255),
+    (24, 26, 40),
+)
 GREEN, HOT, SKIN, BLUE = (60, 230, 110), (255, 140, 30), (240, 200, 170), (50, 110, 210)
-ICONS = {"goals": sprite(30, 28, (WHITE, [(3, 8), (27, 8), (27, 26), (3, 26)]), (DARK, [(6, 11), (24, 11), (24, 26), (6, 26)]),
-                         (RED, [(1, 4), (29, 4), (29, 9), (1, 9)]), (HOT, 15, 20, 6, 4)),
-         "checks": sprite(30, 28, (NAVY, 10, 15, 9, 11), (RED, 21, 15, 8, 11),
-                          (GOLD, [(15, 2), (18, 11), (27, 14), (18, 17), (15, 27), (12, 17), (4, 14), (12, 11)])),
-         "slalom": sprite(30, 28, ((255, 120, 30), [(5, 4), (9, 4), (12, 26), (2, 26)]), ((255, 120, 30), [(21, 4), (25, 4), (28, 26), (18, 26)]),
-                          (BLUE, [(12, 14), (18, 14), (18, 18), (12, 18)]))}
+ICONS = {
+    "goals": sprite(
+        30,
+        28,
+        (WHITE, [(3, 8), (27, 8), (27, 26), (3, 26)]),
+        (DARK, [(6, 11), (24, 11), (24, 26), (6, 26)]),
+        (RED, [(1, 4), (29, 4), (29, 9), (1, 9)]),
+        (HOT, 15, 20, 6, 4),
+    ),
+    "checks": sprite(
+        30,
+        28,
+        (NAVY, 10, 15, 9, 11),
+        (RED, 21, 15, 8, 11),
+        (GOLD, [(15, 2), (18, 11), (27, 14), (18, 17), (15, 27), (12, 17), (4, 14), (12, 11)]),
+    ),
+    "slalom": sprite(
+        30,
+        28,
+        ((255, 120, 30), [(5, 4), (9, 4), (12, 26), (2, 26)]),
+        ((255, 120, 30), [(21, 4), (25, 4), (28, 26), (18, 26)]),
+        (BLUE, [(12, 14), (18, 14), (18, 18), (12, 18)]),
+    ),
+}
 
 
 class Skater:
     def __init__(self, x, y, shirt, facing=0.0):
-        self.x, self.y, self.v, self.facing, self.shirt, self.stride = float(x), float(y), np.zeros(2), facing, shirt, 0.0
+        self.x, self.y, self.v, self.facing, self.shirt, self.stride = (
+            float(x),
+            float(y),
+            np.zeros(2),
+            facing,
+            shirt,
+            0.0,
+        )
         self.balance, self.well, self.down = BALANCE, 0.0, 0.0
 
     def skate(self, way, push, dt, drag=GLIDE):
@@ -89,8 +124,21 @@ class Game(World):
     def __init__(self, task, seed):
         super().__init__(task, seed)
         self.hero, self.others, self.count, self.pause = Skater(25, 17, RED), [], 0, 0.0
-        self.owner, self.hot, self.flight, self.puck = self.hero, False, np.zeros(2), np.array([26.0, 17.0])
-        self.lunge, self.lost, self.goalie, self.phase, self.mate, self.rival, self.held = 0.0, 0.0, GOAL_Y, 0.0, None, None, 0.0
+        self.owner, self.hot, self.flight, self.puck = (
+            self.hero,
+            False,
+            np.zeros(2),
+            np.array([26.0, 17.0]),
+        )
+        self.lunge, self.lost, self.goalie, self.phase, self.mate, self.rival, self.held = (
+            0.0,
+            0.0,
+            GOAL_Y,
+            0.0,
+            None,
+            None,
+            0.0,
+        )
         self.camera = Camera(np.radians(70), HORIZON, (18, 22, 40), 60)
         self.gate = None
         self.begin()
@@ -102,23 +150,42 @@ class Game(World):
         rng, hero = self.rng, self.hero
         self.lost, self.flight, self.joy = 0.0, np.zeros(2), False
         if self.task == "goals":
-            hero.x, hero.y, hero.v, hero.facing = rng.uniform(23, 28), rng.uniform(12, 23), np.zeros(2), float(rng.uniform(-3, 3))
-            self.mate = Skater(rng.uniform(33, 36), GOAL_Y + rng.choice([-1, 1]) * rng.uniform(3.5, 6), RED, np.pi)
+            hero.x, hero.y, hero.v, hero.facing = (
+                rng.uniform(23, 28),
+                rng.uniform(12, 23),
+                np.zeros(2),
+                float(rng.uniform(-3, 3)),
+            )
+            self.mate = Skater(
+                rng.uniform(33, 36), GOAL_Y + rng.choice([-1, 1]) * rng.uniform(3.5, 6), RED, np.pi
+            )
             self.rival = Skater(hero.x - rng.uniform(5, 7), hero.y + rng.uniform(-3, 3), NAVY)
-            self.owner, self.hot, self.phase, self.others = hero, False, rng.uniform(0, 6.28), [self.mate, self.rival]
+            self.owner, self.hot, self.phase, self.others = (
+                hero,
+                False,
+                rng.uniform(0, 6.28),
+                [self.mate, self.rival],
+            )
         elif self.task == "checks":
             x, y = self.spot(6, 8, 1.5)
             self.owner = self.rival = Skater(x, y, NAVY)
             self.rival.goal, self.rival.until, self.others = (x, y), 0.0, [self.rival]
         else:
             x, y = self.spot(5, 7.5, 2.8)
-            self.gate = {"x": x, "y": y, "facing": float(np.arctan2(y - hero.y, x - hero.x) + rng.uniform(-0.5, 0.5))}
+            self.gate = {
+                "x": x,
+                "y": y,
+                "facing": float(np.arctan2(y - hero.y, x - hero.x) + rng.uniform(-0.5, 0.5)),
+            }
 
     def spot(self, low, high, margin):
         """A point on the ice at a distance from the hero, not straight ahead."""
         while True:
-            bearing, far = self.hero.facing + self.rng.uniform(0.5, 1.5) * self.rng.choice([-1, 1]), self.rng.uniform(low, high)
-            if self.rng.random() < 0.02:                        # in a corner: any way out
+            bearing, far = (
+                self.hero.facing + self.rng.uniform(0.5, 1.5) * self.rng.choice([-1, 1]),
+                self.rng.uniform(low, high),
+            )
+            if self.rng.random() < 0.02:  # in a corner: any way out
                 self.hero.facing += self.rng.uniform(-1, 1)
             x, y = self.hero.x + far * np.cos(bearing), self.hero.y + far * np.sin(bearing)
             if LEFT + margin < x < RIGHT - margin and TOP + margin < y < BOTTOM - margin:
@@ -135,7 +202,7 @@ class Game(World):
             self.lunge = LUNGING
             to, far = away(hero, self.rival.x, self.rival.y) if self.rival else (way, 9)
             bearing = np.arctan2(to[1], to[0])
-            if far < 3.5 and abs(turn(bearing - hero.facing)) < 0.8:                        # into the rival
+            if far < 3.5 and abs(turn(bearing - hero.facing)) < 0.8:  # into the rival
                 hero.facing = float(bearing)
         if self.lunge > 0:
             hero.v, way = LUNGE * np.array([np.cos(hero.facing), np.sin(hero.facing)]), np.zeros(2)
@@ -148,12 +215,30 @@ class Game(World):
     def slide(self, pad, dt):
         """The puck: on somebody's stick, or free on the ice."""
         hero = self.hero
-        if self.owner is hero and (pad["RIGHT_TRIGGER"] or "SOUTH" in self.fresh) and self.pause <= 0:
+        if (
+            self.owner is hero
+            and (pad["RIGHT_TRIGGER"] or "SOUTH" in self.fresh)
+            and self.pause <= 0
+        ):
             toward = np.array([np.cos(hero.facing), np.sin(hero.facing)])
-            if pad["RIGHT_TRIGGER"] and self.task == "goals" and self.hot and away(hero, GOAL_X, GOAL_Y)[1] < RANGE:
-                corner = GOAL_Y + 1.25 * (np.sign(pad["RIGHT_Y"]) if abs(pad["RIGHT_Y"]) > 0.3 else 0)
+            if (
+                pad["RIGHT_TRIGGER"]
+                and self.task == "goals"
+                and self.hot
+                and away(hero, GOAL_X, GOAL_Y)[1] < RANGE
+            ):
+                corner = GOAL_Y + 1.25 * (
+                    np.sign(pad["RIGHT_Y"]) if abs(pad["RIGHT_Y"]) > 0.3 else 0
+                )
                 toward = np.array(unit(GOAL_X - self.puck[0], corner - self.puck[1]))
-            elif "SOUTH" in self.fresh and self.mate and abs(turn(np.arctan2(*away(hero, self.mate.x, self.mate.y)[0][::-1]) - hero.facing)) < 0.4:
+            elif (
+                "SOUTH" in self.fresh
+                and self.mate
+                and abs(
+                    turn(np.arctan2(*away(hero, self.mate.x, self.mate.y)[0][::-1]) - hero.facing)
+                )
+                < 0.4
+            ):
                 toward = np.array(unit(self.mate.x - self.puck[0], self.mate.y - self.puck[1]))
             self.owner, self.flight = None, (SHOT if pad["RIGHT_TRIGGER"] else PASS) * toward
         if self.owner:
@@ -162,9 +247,14 @@ class Game(World):
         self.puck, self.flight = self.puck + self.flight * dt, self.flight * (1 - 0.5 * dt)
         for i, (low, high) in enumerate(((LEFT, RIGHT), (TOP, BOTTOM))):
             if not low + 0.2 < self.puck[i] < high - 0.2:
-                self.puck[i], self.flight[i] = np.clip(self.puck[i], low + 0.2, high - 0.2), -0.5 * self.flight[i]
+                self.puck[i], self.flight[i] = (
+                    np.clip(self.puck[i], low + 0.2, high - 0.2),
+                    -0.5 * self.flight[i],
+                )
         speed = np.hypot(*self.flight)
-        if away(hero, *self.puck)[1] < 1.4 and (speed < 9 or self.flight @ away(hero, *self.puck)[0] < 0):
+        if away(hero, *self.puck)[1] < 1.4 and (
+            speed < 9 or self.flight @ away(hero, *self.puck)[0] < 0
+        ):
             self.owner = hero
 
     def burst(self, x, y, colour, count=24):
@@ -186,25 +276,39 @@ class Game(World):
             self.owner, self.held, self.hot = mate, 0.45, True
             self.burst(mate.x, mate.y, HOT, 12)
         self.held -= dt
-        if self.owner is mate and self.held <= 0:               # back into the hero's way
+        if self.owner is mate and self.held <= 0:  # back into the hero's way
             self.owner = None
-            self.flight = PASS * np.array(unit(*(hero.v * 0.4 + [hero.x - self.puck[0], hero.y - self.puck[1]])))
+            self.flight = PASS * np.array(
+                unit(*(hero.v * 0.4 + [hero.x - self.puck[0], hero.y - self.puck[1]]))
+            )
         chased = self.owner or hero
         way, far = away(rival, chased.x, chased.y)
         rival.skate(way / far, 7.5, dt)
         if self.owner is hero and away(rival, hero.x, hero.y)[1] < 1.0:
-            self.burst(hero.x, hero.y, NAVY)                    # the rival has it: another face-off
+            self.burst(hero.x, hero.y, NAVY)  # the rival has it: another face-off
             self.begin()
-        elif self.owner is None and self.puck[0] > GOAL_X and abs(self.puck[1] - GOAL_Y) < MOUTH and self.flight[0] > 0:
+        elif (
+            self.owner is None
+            and self.puck[0] > GOAL_X
+            and abs(self.puck[1] - GOAL_Y) < MOUTH
+            and self.flight[0] > 0
+        ):
             if self.hot and abs(self.puck[1] - self.goalie) > GOALIE:
                 self.burst(GOAL_X, self.puck[1], GOLD, 40)
-                self.count, self.joy, self.pause, self.flight = self.count + 1, True, 0.7, np.zeros(2)
+                self.count, self.joy, self.pause, self.flight = (
+                    self.count + 1,
+                    True,
+                    0.7,
+                    np.zeros(2),
+                )
             else:
                 self.burst(GOAL_X, self.puck[1], WHITE)
                 self.begin()
         elif self.lost > 1.3:
             self.begin()
-        self.reached((self.count + 0.3 * (self.hot and self.owner is hero and not self.joy)) / GOALS)
+        self.reached(
+            (self.count + 0.3 * (self.hot and self.owner is hero and not self.joy)) / GOALS
+        )
 
     def checks(self, dt):
         hero, rival = self.hero, self.rival
@@ -212,11 +316,18 @@ class Game(World):
         if rival.well <= 0:
             rival.balance = BALANCE
         goal, distance = away(rival, *rival.goal)
-        if distance < 1.5 or self.time > rival.until:           # elsewhere
+        if distance < 1.5 or self.time > rival.until:  # elsewhere
             rival.until = self.time + self.rng.uniform(1.5, 3)
-            rival.goal = float(self.rng.uniform(LEFT + 3, RIGHT - 3)), float(self.rng.uniform(TOP + 3, BOTTOM - 3))
+            rival.goal = (
+                float(self.rng.uniform(LEFT + 3, RIGHT - 3)),
+                float(self.rng.uniform(TOP + 3, BOTTOM - 3)),
+            )
         flee = goal / distance - (1.1 * way / far if far < 4 else 0)
-        rival.skate(np.array(unit(*flee)) if self.pause <= 0 else (0, 0), 8.2 if rival.balance == BALANCE else 5.5, dt)
+        rival.skate(
+            np.array(unit(*flee)) if self.pause <= 0 else (0, 0),
+            8.2 if rival.balance == BALANCE else 5.5,
+            dt,
+        )
         if far < 1.25 and self.pause <= 0:
             if self.lunge > 0:
                 rival.v, rival.balance, rival.well = -9 * way / far, rival.balance - 1, HEAL
@@ -225,7 +336,7 @@ class Game(World):
                 if rival.balance == 0:
                     rival.down, self.pause, self.owner = 9.0, 0.6, hero
                     self.count += 1
-            elif self.lunge < -REST - 0.2 and self.safe <= 0:   # too slow
+            elif self.lunge < -REST - 0.2 and self.safe <= 0:  # too slow
                 hero.v = 9 * way / far
                 self.burst(hero.x, hero.y, RED)
                 self.hurt()
@@ -236,9 +347,17 @@ class Game(World):
     def slalom(self, dt):
         gate, hero = self.gate, self.hero
         c, s = np.cos(gate["facing"]), np.sin(gate["facing"])
-        along, aside = ((hero.x - gate["x"]) * c + (hero.y - gate["y"]) * s), ((hero.y - gate["y"]) * c - (hero.x - gate["x"]) * s)
+        along, aside = (
+            ((hero.x - gate["x"]) * c + (hero.y - gate["y"]) * s),
+            ((hero.y - gate["y"]) * c - (hero.x - gate["x"]) * s),
+        )
         before, gate["along"] = gate.get("along", along), along
-        if before * along <= 0 and abs(aside) < HALF_GATE and self.owner is hero and before != along:
+        if (
+            before * along <= 0
+            and abs(aside) < HALF_GATE
+            and self.owner is hero
+            and before != along
+        ):
             self.burst(gate["x"], gate["y"], GREEN)
             self.count += 1
             self.begin()
@@ -256,38 +375,80 @@ class Game(World):
 
     def state(self):
         hero, (x, y) = self.hero, self.target()
-        return {"x": round(hero.x, 3), "y": round(hero.y, 3), "v": [round(float(v), 3) for v in hero.v], "facing": round(float(turn(hero.facing)), 4),
-                "target": [round(float(x - hero.x), 3), round(float(y - hero.y), 3)], "hot": bool(self.hot), "mine": self.owner is hero,
-                "goalie": round(float(self.goalie - GOAL_Y), 3), "lunge": round(self.lunge, 3)}
+        return {
+            "x": round(hero.x, 3),
+            "y": round(hero.y, 3),
+            "v": [round(float(v), 3) for v in hero.v],
+            "facing": round(float(turn(hero.facing)), 4),
+            "target": [round(float(x - hero.x), 3), round(float(y - hero.y), 3)],
+            "hot": bool(self.hot),
+            "mine": self.owner is hero,
+            "goalie": round(float(self.goalie - GOAL_Y), 3),
+            "lunge": round(self.lunge, 3),
+        }
 
     # ---- the picture
 
     def look(self):
-        self.camera.place(float(np.clip(self.hero.x + 1, LEFT + 6.5, RIGHT - 5.5)), float(np.clip(self.hero.y, 14.5, 24)) + BACK, EYE, -np.pi / 2)
+        self.camera.place(
+            float(np.clip(self.hero.x + 1, LEFT + 6.5, RIGHT - 5.5)),
+            float(np.clip(self.hero.y, 14.5, 24)) + BACK,
+            EYE,
+            -np.pi / 2,
+        )
 
     def scenery(self, rng):
         """The rink and the stands from above."""
         h, w = int(44 / PIXEL), int(50 / PIXEL)
         at = lambda x, y: (int(x / PIXEL), int(y / PIXEL))
         arena = np.full((h, w, 3), (26, 28, 46), np.uint8)
-        for x, y in rng.integers(0, (w, int(TOP / PIXEL)), (2600, 2)).tolist():             # the crowd
+        for x, y in rng.integers(0, (w, int(TOP / PIXEL)), (2600, 2)).tolist():  # the crowd
             y = y // 12 * 12
             cv2.ellipse(arena, (x, y), (5, 8), 0, 0, 360, rng.integers(40, 200, 3).tolist(), -1)
             cv2.circle(arena, (x, y - 9), 4, (200, 160, 140), -1)
-        ice = np.float32([214, 230, 242]) + 16 * (noise(rng, h, w, 40) + noise(rng, h, w, 5) - 1)[..., None]
-        light = np.exp(-((np.arange(w) * PIXEL - 25) / 17) ** 2)[None, :, None]
+        ice = (
+            np.float32([214, 230, 242])
+            + 16 * (noise(rng, h, w, 40) + noise(rng, h, w, 5) - 1)[..., None]
+        )
+        light = np.exp(-(((np.arange(w) * PIXEL - 25) / 17) ** 2))[None, :, None]
         ice = np.uint8((ice * (0.86 + 0.14 * light)).clip(0, 255))
-        for x, colour, wide in ((25, RED, 7), (18, BLUE, 7), (32, BLUE, 7), (GOAL_X, RED, 3), (50 - GOAL_X, RED, 3)):
+        for x, colour, wide in (
+            (25, RED, 7),
+            (18, BLUE, 7),
+            (32, BLUE, 7),
+            (GOAL_X, RED, 3),
+            (50 - GOAL_X, RED, 3),
+        ):
             cv2.line(ice, at(x, TOP), at(x, BOTTOM), colour, wide)
-        for x, y, colour in ((25, 17.5, BLUE), (36, 12.5, RED), (36, 22.5, RED), (14, 12.5, RED), (14, 22.5, RED)):
+        for x, y, colour in (
+            (25, 17.5, BLUE),
+            (36, 12.5, RED),
+            (36, 22.5, RED),
+            (14, 12.5, RED),
+            (14, 22.5, RED),
+        ):
             cv2.circle(ice, at(x, y), int(2.6 / PIXEL), colour, 3)
             cv2.circle(ice, at(x, y), 6, colour, -1)
-        for _ in range(240):                                    # scratches
-            x, y, a, length = rng.uniform(LEFT, RIGHT), rng.uniform(TOP, BOTTOM), rng.uniform(0, 6.28), rng.uniform(0.5, 2.5)
-            cv2.line(ice, at(x, y), at(x + length * np.cos(a), y + length * np.sin(a)), (236, 246, 252), 1)
+        for _ in range(240):  # scratches
+            x, y, a, length = (
+                rng.uniform(LEFT, RIGHT),
+                rng.uniform(TOP, BOTTOM),
+                rng.uniform(0, 6.28),
+                rng.uniform(0.5, 2.5),
+            )
+            cv2.line(
+                ice,
+                at(x, y),
+                at(x + length * np.cos(a), y + length * np.sin(a)),
+                (236, 246, 252),
+                1,
+            )
         for x in (GOAL_X, 50 - GOAL_X):
             cv2.circle(ice, at(x, GOAL_Y), int(2.2 / PIXEL), (120, 180, 235), -1)
-        inside = slice(int(TOP / PIXEL), int(BOTTOM / PIXEL)), slice(int(LEFT / PIXEL), int(RIGHT / PIXEL))
+        inside = (
+            slice(int(TOP / PIXEL), int(BOTTOM / PIXEL)),
+            slice(int(LEFT / PIXEL), int(RIGHT / PIXEL)),
+        )
         arena[inside] = ice[inside]
         self.arena = arena
 
@@ -295,17 +456,33 @@ class Game(World):
         camera, picture = self.camera, np.empty((HEIGHT, WIDTH, 3), np.uint8)
         camera.ground(picture, self.arena, PIXEL)
         self.paint_boards(picture)
-        things = [(s.x, s.y, lambda p, s=s: self.paint_skater(p, s)) for s in (self.hero, *self.others)]
+        things = [
+            (s.x, s.y, lambda p, s=s: self.paint_skater(p, s)) for s in (self.hero, *self.others)
+        ]
         things.append((*self.puck, self.paint_puck))
         things += [(GOAL_X, GOAL_Y, self.paint_goal)] if self.task == "goals" else []
         if self.gate:
             c, s = np.cos(self.gate["facing"]), np.sin(self.gate["facing"])
-            posts = [(self.gate["x"] - side * s, self.gate["y"] + side * c) for side in (-HALF_GATE, HALF_GATE)]
+            posts = [
+                (self.gate["x"] - side * s, self.gate["y"] + side * c)
+                for side in (-HALF_GATE, HALF_GATE)
+            ]
             ends = [tuple(int(v) for v in camera.project(*post)[:2]) for post in posts]
             cv2.line(picture, *ends, GREEN, 5)
             for x, y in posts:
-                things.append((x, y, lambda p, x=x, y=y: camera.figure(p,
-                    [((255, 120, 30), 0.2, (x, y, 0.1), (x, y, 0.9)), (WHITE, 0.16, (x, y, 0.55), (x, y, 0.6))])))
+                things.append(
+                    (
+                        x,
+                        y,
+                        lambda p, x=x, y=y: camera.figure(
+                            p,
+                            [
+                                ((255, 120, 30), 0.2, (x, y, 0.1), (x, y, 0.9)),
+                                (WHITE, 0.16, (x, y, 0.55), (x, y, 0.6)),
+                            ],
+                        ),
+                    )
+                )
         camera.scene(picture, things)
         x, y, _ = camera.project(*self.target())
         if not 0 < x < WIDTH:
@@ -316,14 +493,30 @@ class Game(World):
     def paint_boards(self, picture):
         """The boards, upright, but for those next to the viewer."""
         corners = ((LEFT, BOTTOM + 2), (LEFT, TOP), (RIGHT, TOP), (RIGHT, BOTTOM + 2))
-        for low, high, colour in ((0.0, 0.25, (245, 200, 50)), (0.25, 1.0, WHITE), (1.0, 1.12, BLUE)):
+        for low, high, colour in (
+            (0.0, 0.25, (245, 200, 50)),
+            (0.25, 1.0, WHITE),
+            (1.0, 1.12, BLUE),
+        ):
             for a, b in zip(corners, corners[1:]):
-                quad = [self.camera.project(*p, z)[:2] for p, z in ((a, low), (b, low), (b, high), (a, high))]
+                quad = [
+                    self.camera.project(*p, z)[:2]
+                    for p, z in ((a, low), (b, low), (b, high), (a, high))
+                ]
                 cv2.fillPoly(picture, [np.int32(quad)], colour)
 
     def ring(self, picture, x, y, radius, colour, thick=2):
         px, py, scale = self.camera.project(x, y)
-        cv2.ellipse(picture, (int(px), int(py)), (int(radius * scale), int(radius * scale * 0.62)), 0, 0, 360, colour, thick)
+        cv2.ellipse(
+            picture,
+            (int(px), int(py)),
+            (int(radius * scale), int(radius * scale * 0.62)),
+            0,
+            0,
+            360,
+            colour,
+            thick,
+        )
 
     def paint_skater(self, picture, skater):
         camera, hero = self.camera, skater is self.hero
@@ -333,14 +526,31 @@ class Game(World):
         elif skater is self.mate and not self.hot:
             self.ring(picture, skater.x, skater.y, 1.0 + 0.15 * np.sin(8 * self.time), GREEN, 4)
         elif skater is self.rival and self.task == "checks":
-            self.ring(picture, skater.x, skater.y, 0.9, HOT if skater.balance == BALANCE else RED, 3)
+            self.ring(
+                picture, skater.x, skater.y, 0.9, HOT if skater.balance == BALANCE else RED, 3
+            )
         low = 0.9 if skater.down > 0 else 0.5 if hero and self.lunge > 0 else 0.2
         hand, tip = (0.35, 0.25, 0.85), (1.0, 0.0, 0.08)
-        shirt = WHITE if skater.well > HEAL - 0.1 or hero and self.stun > 0 and int(self.time * 14) % 2 else skater.shirt
-        body = person(skater.stride, shirt, DARK if skater.shirt == NAVY else (60, 30, 40), SKIN, left=(0.4, -0.15, 0.95), right=hand, low=low)
+        shirt = (
+            WHITE
+            if skater.well > HEAL - 0.1 or hero and self.stun > 0 and int(self.time * 14) % 2
+            else skater.shirt
+        )
+        body = person(
+            skater.stride,
+            shirt,
+            DARK if skater.shirt == NAVY else (60, 30, 40),
+            SKIN,
+            left=(0.4, -0.15, 0.95),
+            right=hand,
+            low=low,
+        )
         neck = body[2][3]
-        body += [(GOLD if hero else skater.shirt, 0.21, (neck[0], 0, neck[2] + 0.48)), ((150, 110, 70), 0.05, (0.2, -0.1, 1.1 - 0.4 * low), tip),
-                 (DARK, 0.06, tip, (1.25, 0.1, 0.08))]
+        body += [
+            (GOLD if hero else skater.shirt, 0.21, (neck[0], 0, neck[2] + 0.48)),
+            ((150, 110, 70), 0.05, (0.2, -0.1, 1.1 - 0.4 * low), tip),
+            (DARK, 0.06, tip, (1.25, 0.1, 0.08)),
+        ]
         camera.figure(picture, posed(body, skater.x, skater.y, skater.facing))
         if skater.balance < BALANCE:
             x, y, _ = camera.project(skater.x, skater.y, 2.3 - low)
@@ -360,15 +570,25 @@ class Game(World):
             y = GOAL_Y + (i / 4 - 1) * (MOUTH + 0.1)
             a, b = camera.project(GOAL_X, y, 1.3)[:2], camera.project(GOAL_X + back, y, 0)[:2]
             cv2.line(picture, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), WHITE, 1)
-        camera.figure(picture, [(bars, 0.09, (*post, 0), (*post, 1.3)) for post in posts] + [(bars, 0.09, (*posts[0], 1.3), (*posts[1], 1.3))])
-        body = person(0, NAVY, WHITE, SKIN, left=(0.4, -0.75, 0.8), right=(0.4, 0.75, 0.8), low=0.35)
-        body += [(WHITE, 0.2, (0.25, side * 0.3, 0.15), (0.2, side * 0.25, 0.6)) for side in (-1, 1)] + [(NAVY, 0.24, (0.15, 0, 1.6))]
+        camera.figure(
+            picture,
+            [(bars, 0.09, (*post, 0), (*post, 1.3)) for post in posts]
+            + [(bars, 0.09, (*posts[0], 1.3), (*posts[1], 1.3))],
+        )
+        body = person(
+            0, NAVY, WHITE, SKIN, left=(0.4, -0.75, 0.8), right=(0.4, 0.75, 0.8), low=0.35
+        )
+        body += [
+            (WHITE, 0.2, (0.25, side * 0.3, 0.15), (0.2, side * 0.25, 0.6)) for side in (-1, 1)
+        ] + [(NAVY, 0.24, (0.15, 0, 1.6))]
         camera.figure(picture, posed(body, GOAL_X - 0.5, self.goalie, np.pi))
         if not self.hot:
             for i in range(5):
                 y = GOAL_Y + (i / 2 - 1) * MOUTH
                 a, b = camera.project(GOAL_X - 0.9, y, 1.4), camera.project(GOAL_X - 0.9, y, 0)
-                cv2.line(picture, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), (120, 126, 140), 3)
+                cv2.line(
+                    picture, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), (120, 126, 140), 3
+                )
 
 
 class Expert:
@@ -378,9 +598,9 @@ class Expert:
 
     def __init__(self, seed):
         self.hands = Hands(seed)
-        self.reach = self.hands.rng.uniform(1.9, 2.3)           # m from which it checks
-        self.shoot = self.hands.rng.uniform(6.0, 7.5)           # m from which it shoots
-        self.pace = self.hands.rng.uniform(5.5, 6.5)            # m/s through the gates
+        self.reach = self.hands.rng.uniform(1.9, 2.3)  # m from which it checks
+        self.shoot = self.hands.rng.uniform(6.0, 7.5)  # m from which it shoots
+        self.pace = self.hands.rng.uniform(5.5, 6.5)  # m/s through the gates
 
     def __call__(self, score):
         state, task, hold, tap, corner = score["state"], score["task"], set(), set(), 0.0
@@ -390,10 +610,20 @@ class Expert:
         way = (self.pace * aim / far - v) / 2.5 if task == "slalom" else aim
         way = way / max(np.hypot(*way), 1)
         if task == "checks":
-            tap |= {"EAST"} if far < self.reach and abs(off) < 0.7 and state["lunge"] < -REST else set()
+            tap |= (
+                {"EAST"}
+                if far < self.reach and abs(off) < 0.7 and state["lunge"] < -REST
+                else set()
+            )
             hold |= {"LEFT_TRIGGER"} if far > self.reach else set()
         elif task == "slalom":
-            hold |= {"LEFT_SHOULDER"} if abs(off) > 1.2 and np.hypot(*v) > 4 else {"LEFT_TRIGGER"} if far > 4 and abs(off) < 0.4 else set()
+            hold |= (
+                {"LEFT_SHOULDER"}
+                if abs(off) > 1.2 and np.hypot(*v) > 4
+                else {"LEFT_TRIGGER"}
+                if far > 4 and abs(off) < 0.4
+                else set()
+            )
         elif state["mine"] and not state["hot"]:
             way = way * (0.45 if abs(off) < 0.3 else 0.7)
             tap |= {"SOUTH"} if abs(off) < 0.25 else set()

@@ -16,7 +16,7 @@ import secrets
 import struct
 from pathlib import Path
 
-PROTOCOL = "nitrogen.play/1"                                    # of both sides; another one is refused
+PROTOCOL = "nitrogen.play/1"  # of both sides; another one is refused
 SAME = "use one version of this project on both sides"
 # at most: bytes of a message, and of one from somebody unproven; clients
 MESSAGE, HELLO, CLIENTS = 1 << 20, 1 << 12, 8
@@ -24,6 +24,7 @@ MESSAGE, HELLO, CLIENTS = 1 << 20, 1 << 12, 8
 
 def send(peer, tensors=None, **about) -> None:
     from safetensors.numpy import save
+
     body = save(tensors or {}, {"json": json.dumps(about)})
     peer.sendall(struct.pack(">I", len(body)) + body)
 
@@ -31,15 +32,16 @@ def send(peer, tensors=None, **about) -> None:
 def receive(peer, limit: int = MESSAGE) -> tuple[dict, dict]:
     """(arrays, JSON).  OSError if the peer is gone, silent, or says anything else."""
     from safetensors.numpy import load
-    size, = struct.unpack(">I", exactly(peer, 4))
+
+    (size,) = struct.unpack(">I", exactly(peer, 4))
     if size > limit:
         raise ConnectionError(f"a message of {size:,} bytes, at most {limit:,} are taken")
     body = exactly(peer, size)
     try:
-        tensors, header = load(body), json.loads(body[8:8 + int.from_bytes(body[:8], "little")])
+        tensors, header = load(body), json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
         about = json.loads(header["__metadata__"]["json"])
         return tensors, dict(about)
-    except Exception:                                           # whatever strangers send
+    except Exception:  # whatever strangers send
         raise ConnectionError("a message that is no safetensors file with JSON metadata") from None
 
 
@@ -60,7 +62,10 @@ def proof(token: str, nonce) -> str:
 def secret(path: str) -> str:
     """The token in a file that only its owner can read; a random one is made the first time."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError), open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    with (
+        contextlib.suppress(FileExistsError),
+        open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file,
+    ):
         file.write(secrets.token_urlsafe(32))
     if os.stat(path).st_mode & 0o077:
         raise SystemExit(f"{path}: others can read this token; remove the file for a new one")

@@ -14,7 +14,7 @@ import numpy as np
 import sim
 from live.brain import Local, Remote
 
-FADE = 3                                                        # CHOICE: actions over which a new chunk takes over from the old one, in real time
+FADE = 3  # CHOICE: actions over which a new chunk takes over from the old one, in real time
 RELEASED = np.zeros(16, np.uint8), np.zeros(4, np.float32)
 
 
@@ -39,7 +39,12 @@ class Plan:
     """
 
     def __init__(self, rate: float, shift: int):
-        self.rate, self.shift, self.start, self.rows = rate, shift, 0.0, np.zeros((0, 20), np.float32)
+        self.rate, self.shift, self.start, self.rows = (
+            rate,
+            shift,
+            0.0,
+            np.zeros((0, 20), np.float32),
+        )
 
     def at(self, when: float):
         """The action in force then, [20]; None past the end."""
@@ -72,7 +77,9 @@ class Pilot:
 
     def __init__(self, brain, c):
         if not 1 <= c.execute <= brain.about["horizon"]:
-            raise SystemExit(f"--execute {c.execute}: this policy's chunks hold {brain.about['horizon']} actions; give 1 to {brain.about['horizon']}")
+            raise SystemExit(
+                f"--execute {c.execute}: this policy's chunks hold {brain.about['horizon']} actions; give 1 to {brain.about['horizon']}"
+            )
         self.brain, self.c, self.pool = brain, c, concurrent.futures.ThreadPoolExecutor(1)
         # s per chunk; frames, those without a plan, those shown late
         self.latency, self.frames, self.empty, self.late = [], 0, 0, 0
@@ -80,18 +87,29 @@ class Pilot:
 
     def forget(self):
         """Begin anew, at a game that stands still."""
-        self.plan, self.thought, self.again, self.missed = Plan(self.brain.about["rate"], self.brain.about["shift"]), None, -math.inf, 0
+        self.plan, self.thought, self.again, self.missed = (
+            Plan(self.brain.about["rate"], self.brain.about["shift"]),
+            None,
+            -math.inf,
+            0,
+        )
 
     def __call__(self, frame, info):
         """The pad for the frame after this one.  OSError: the connection is lost."""
         now, following = info["time"], info["time"] + 1 / self.c.fps
         if self.thought is None and now > self.again - 1e-6:
-            self.thought, self.seen, self.again = self.pool.submit(self._think, frame), now, now + self.c.execute / self.plan.rate
+            self.thought, self.seen, self.again = (
+                self.pool.submit(self._think, frame),
+                now,
+                now + self.c.execute / self.plan.rate,
+            )
         if self.thought and (self.thought.done() or not self.c.realtime or not len(self.plan.rows)):
             self._take(following)
         row = self.plan.at(following)
         self.frames, self.empty = self.frames + 1, self.empty + (row is None)
-        return RELEASED if row is None else ((row[:16] > 0.5).astype(np.uint8), row[16:].clip(-1, 1))
+        return (
+            RELEASED if row is None else ((row[:16] > 0.5).astype(np.uint8), row[16:].clip(-1, 1))
+        )
 
     def _think(self, frame):
         begin = time.perf_counter()
@@ -103,20 +121,36 @@ class Pilot:
         self.latency.append(seconds)
         left = self.plan.add(chunk, self.seen, following, FADE if self.c.realtime else 0)
         self.missed = 0 if left else self.missed + 1
-        if self.missed == 3:                                    # not one hiccup
+        if self.missed == 3:  # not one hiccup
             lasts = (len(chunk) + self.brain.about["shift"]) / self.plan.rate
-            raise sim.GameError(f"the policy is slower than the game: {seconds:.2f} s for a chunk that is over {lasts / self.c.speed:.2f} s after its picture; "
-                                f"fewer --steps, a faster --device, --speed {0.5 * lasts / seconds:.2g}, or no --realtime, so that the game waits")
+            raise sim.GameError(
+                f"the policy is slower than the game: {seconds:.2f} s for a chunk that is over {lasts / self.c.speed:.2f} s after its picture; "
+                f"fewer --steps, a faster --device, --speed {0.5 * lasts / seconds:.2g}, or no --realtime, so that the game waits"
+            )
 
     def report(self) -> dict:
         """Print and return what it did; latency of all chunks but the first, for which the game
         waits in any case.
         """
         ms = 1e3 * np.array(self.latency[1:] or [math.nan])
-        out = {"frames": self.frames, "without_plan": self.empty / max(1, self.frames), "late": self.late / max(1, self.frames),
-               "chunks": len(self.latency), **dict(zip(("median", "p90", "p99", "most"), np.percentile(ms, [50, 90, 99, 100]).tolist()))}
-        print(f"{self.frames} frames, {out['chunks']} chunks; latency {out['median']:.1f} ms (median), {out['p90']:.1f} (90 %), {out['p99']:.1f} (99 %), "
-              f"{out['most']:.1f} at most" + (f"; {out['late']:.1%} of the frames came late, {out['without_plan']:.1%} had no plan" if self.c.realtime else ""))
+        out = {
+            "frames": self.frames,
+            "without_plan": self.empty / max(1, self.frames),
+            "late": self.late / max(1, self.frames),
+            "chunks": len(self.latency),
+            **dict(
+                zip(("median", "p90", "p99", "most"), np.percentile(ms, [50, 90, 99, 100]).tolist())
+            ),
+        }
+        print(
+            f"{self.frames} frames, {out['chunks']} chunks; latency {out['median']:.1f} ms (median), {out['p90']:.1f} (90 %), {out['p99']:.1f} (99 %), "
+            f"{out['most']:.1f} at most"
+            + (
+                f"; {out['late']:.1%} of the frames came late, {out['without_plan']:.1%} had no plan"
+                if self.c.realtime
+                else ""
+            )
+        )
         return out
 
     def close(self):
@@ -129,7 +163,13 @@ class Takeover:
     """
 
     def __init__(self, person, idle: float):
-        self.person, self.idle, self.touched, self.playing, self.clock = person, idle, -math.inf, False, time.perf_counter
+        self.person, self.idle, self.touched, self.playing, self.clock = (
+            person,
+            idle,
+            -math.inf,
+            False,
+            time.perf_counter,
+        )
 
     def __call__(self, picture, pad):
         """The pad of whoever plays; None once the window is closed."""
@@ -158,7 +198,7 @@ def frames(env, agent, c, person=None, start=()):
     while not ended and not (c.seconds and info["time"] - begin > c.seconds - 1e-6):
         try:
             buttons, sticks = agent(frame, info)
-        except OSError as e:                                    # the connection is lost
+        except OSError as e:  # the connection is lost
             env.pad.set(*RELEASED)
             env.clock.pause()
             agent.brain.reconnect(e, c.patience)
@@ -171,10 +211,10 @@ def frames(env, agent, c, person=None, start=()):
             return
         before = info["time"]
         frame, _, ended, _, info = env.step({"buttons": pad[0], "sticks": pad[1]})
-        if c.realtime or person:                                # nobody can play a game that runs as fast as it can
+        if c.realtime or person:  # nobody can play a game that runs as fast as it can
             due, now = due + (info["time"] - before) / c.speed, time.perf_counter()
             time.sleep(max(0.0, due - now))
-            if due < now - 1 / c.fps:                           # a late game does not hurry after
+            if due < now - 1 / c.fps:  # a late game does not hurry after
                 due, agent.late = now, agent.late + 1
         yield info
 
@@ -182,11 +222,19 @@ def frames(env, agent, c, person=None, start=()):
 def check_layout(pad, actions) -> None:
     """GameError if nothing that the policy does can reach the game; one line about what cannot."""
     known = [n for n in artefact.BUTTONS + artefact.STICKS if n in actions]
-    lost = [n for n in known if isinstance(pad, sim.Keyboard) and not {n, f"{n}-", f"{n}+"} & set(pad.keys)]
+    lost = [
+        n
+        for n in known
+        if isinstance(pad, sim.Keyboard) and not {n, f"{n}-", f"{n}+"} & set(pad.keys)
+    ]
     if len(lost) == len(known):
-        raise sim.GameError(f"the policy's actions ({', '.join(actions[:4])}, ...) have no place on this game's {'keys (--keys)' if known else 'pad'}")
+        raise sim.GameError(
+            f"the policy's actions ({', '.join(actions[:4])}, ...) have no place on this game's {'keys (--keys)' if known else 'pad'}"
+        )
     if lost:
-        sim.say_once(f"no key for {', '.join(lost)}: what the policy does with them is lost (--keys {lost[0]}=...)")
+        sim.say_once(
+            f"no key for {', '.join(lost)}: what the policy does with them is lost (--keys {lost[0]}=...)"
+        )
 
 
 def press(env, macro, fps: int):
@@ -199,12 +247,16 @@ def press(env, macro, fps: int):
         if key:
             windows = env.stage.display.windows() if env.stage.display else []
             if not windows:
-                raise sim.GameError(f"the macro's {part!r} is a key, and the game has no window to press it in")
+                raise sim.GameError(
+                    f"the macro's {part!r} is a key, and the game has no window to press it in"
+                )
             env.stage.display.focus(windows[0][0])
             env.stage.display.key(part, True)
         for held, seconds in ((part, 0.1), ("", 0.1)) if isinstance(part, str) else (("", part),):
             for _ in range(round(seconds * fps)):
-                last = env.step({"buttons": np.isin(artefact.BUTTONS, [held]), "sticks": RELEASED[1]})
+                last = env.step(
+                    {"buttons": np.isin(artefact.BUTTONS, [held]), "sticks": RELEASED[1]}
+                )
             if key and held:
                 env.stage.display.key(part, False)
     return last

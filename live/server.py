@@ -21,33 +21,40 @@ from live.brain import Local
 
 @dataclass(frozen=True)
 class Config(Common):
-    policy: str = evaluation.Play.policy           # what train.py or model.py convert made
-    steps: int = 0                      # denoising steps (0: as the model says)
-    host: str = "127.0.0.1"             # address to listen on; 0.0.0.0: any, so that other machines reach it
-    port: int = 5599                    # 0: any that is free
-    token: str = "data/serve.token"     # file of the token; made, with a random one, if it is missing
+    policy: str = evaluation.Play.policy  # what train.py or model.py convert made
+    steps: int = 0  # denoising steps (0: as the model says)
+    host: str = "127.0.0.1"  # address to listen on; 0.0.0.0: any, so that other machines reach it
+    port: int = 5599  # 0: any that is free
+    token: str = "data/serve.token"  # file of the token; made, with a random one, if it is missing
 
 
 def main(c: Config) -> None:
     """The policy for games on other machines, until Ctrl-C."""
     policy, token, lock = shipped(c.policy), messages.secret(c.token), threading.Lock()
     brain = Local(policy, c.device, c.steps, c.seed)
-    brain.about["policy"] = artefact.source(policy)["sha256"]        # so that results say whose they are
-    brain.think(np.zeros((256, 256, 3), np.uint8))              # compiled and warm
+    brain.about["policy"] = artefact.source(policy)["sha256"]  # so that results say whose they are
+    brain.think(np.zeros((256, 256, 3), np.uint8))  # compiled and warm
     try:
         server = socket.create_server((c.host, c.port))
     except OSError as e:
         raise SystemExit(f"--host {c.host} --port {c.port}: {e.strerror or e}") from None
     with server, contextlib.suppress(KeyboardInterrupt):
-        print(f"{policy} at {c.host}:{server.getsockname()[1]}; the token is in {c.token}" +
-              ("" if c.host == "127.0.0.1" else "; not encrypted: anybody on the way sees the game"), flush=True)
+        print(
+            f"{policy} at {c.host}:{server.getsockname()[1]}; the token is in {c.token}"
+            + (
+                "" if c.host == "127.0.0.1" else "; not encrypted: anybody on the way sees the game"
+            ),
+            flush=True,
+        )
         while True:
             peer, (host, port, *_) = server.accept()
             if threading.active_count() > messages.CLIENTS:
                 with peer, contextlib.suppress(OSError):
                     refuse(peer, f"{messages.CLIENTS} clients already")
                 continue
-            threading.Thread(target=attend, args=(peer, f"{host}:{port}", brain, token, lock), daemon=True).start()
+            threading.Thread(
+                target=attend, args=(peer, f"{host}:{port}", brain, token, lock), daemon=True
+            ).start()
 
 
 def attend(peer, name: str, brain, token: str, lock) -> None:
@@ -60,8 +67,13 @@ def attend(peer, name: str, brain, token: str, lock) -> None:
             messages.send(peer, protocol=messages.PROTOCOL, nonce=nonce)
             said = messages.receive(peer, messages.HELLO)[1]
             if said.get("protocol") != messages.PROTOCOL:
-                refuse(peer, f"the client speaks {ascii(said.get('protocol'))[:40]}, this server {messages.PROTOCOL!r}: {messages.SAME}")
-            if not hmac.compare_digest(ascii(said.get("proof")), ascii(messages.proof(token, nonce))):
+                refuse(
+                    peer,
+                    f"the client speaks {ascii(said.get('protocol'))[:40]}, this server {messages.PROTOCOL!r}: {messages.SAME}",
+                )
+            if not hmac.compare_digest(
+                ascii(said.get("proof")), ascii(messages.proof(token, nonce))
+            ):
                 refuse(peer, "wrong token")
             messages.send(peer, **brain.about)
             print(f"{name}: plays", flush=True)

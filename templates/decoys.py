@@ -11,15 +11,26 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-SIZE = (1280, 720)      # px, of a whole picture
+SIZE = (1280, 720)  # px, of a whole picture
 
 
 def words(rng, n: int) -> str:
-    return " ".join("".join(rng.choice(list("aeioubcdfglmnprstvw"), rng.integers(2, 8))) for _ in range(n))
+    return " ".join(
+        "".join(rng.choice(list("aeioubcdfglmnprstvw"), rng.integers(2, 8))) for _ in range(n)
+    )
 
 
 def write_text(p, text, x, y, size=0.5, ink=(240, 240, 240), thick=1):
-    cv2.putText(p, text, (int(x), int(y)), cv2.FONT_HERSHEY_SIMPLEX, size, tuple(map(int, ink)), thick, cv2.LINE_AA)
+    cv2.putText(
+        p,
+        text,
+        (int(x), int(y)),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        size,
+        tuple(map(int, ink)),
+        thick,
+        cv2.LINE_AA,
+    )
 
 
 def panel(p, rng, t):
@@ -38,13 +49,22 @@ def bars(p, rng, t):
     for k, y in enumerate(range(4, h // 2, 20)):
         part = 0.5 + 0.45 * np.sin(t / rng.uniform(20, 60) + k)
         cv2.rectangle(p, (4, y), (w - 4, y + 14), (20, 20, 20), -1)
-        cv2.rectangle(p, (6, y + 2), (6 + int(part * (w - 12)), y + 12), rng.integers(60, 255, 3).tolist(), -1)
+        cv2.rectangle(
+            p, (6, y + 2), (6 + int(part * (w - 12)), y + 12), rng.integers(60, 255, 3).tolist(), -1
+        )
         write_text(p, f"{part * 900:.0f}", w // 2 - 12, y + 12, 0.4)
     side = h // 2 - 8
     for k in range(w // (side + 4)):
         x, y = 4 + k * (side + 4), h // 2 + 4
         cv2.rectangle(p, (x, y), (x + side, y + side), (35, 35, 40), -1)
-        cv2.circle(p, (x + side // 2, y + side // 2), int(side * rng.uniform(0.2, 0.36)), rng.integers(60, 255, 3).tolist(), -1, cv2.LINE_AA)
+        cv2.circle(
+            p,
+            (x + side // 2, y + side // 2),
+            int(side * rng.uniform(0.2, 0.36)),
+            rng.integers(60, 255, 3).tolist(),
+            -1,
+            cv2.LINE_AA,
+        )
         cv2.rectangle(p, (x, y), (x + side, y + side), (190, 180, 140), 2)
         write_text(p, str((k + 1) % 10), x + 3, y + 12, 0.36)
 
@@ -56,7 +76,9 @@ def minimap(p, rng, t):
     for _ in range(14):
         a, d, speed = rng.uniform(0, 6.3), rng.uniform(0.1, 0.85) * r, rng.uniform(-0.03, 0.03)
         at = int(w / 2 + d * np.cos(a + speed * t)), int(h / 2 + d * np.sin(a + speed * t))
-        cv2.circle(p, at, int(rng.integers(2, 6)), rng.integers(80, 255, 3).tolist(), -1, cv2.LINE_AA)
+        cv2.circle(
+            p, at, int(rng.integers(2, 6)), rng.integers(80, 255, 3).tolist(), -1, cv2.LINE_AA
+        )
     cv2.circle(p, (w // 2, h // 2), r, (220, 210, 170), 3, cv2.LINE_AA)
     write_text(p, "N", w // 2 - 5, h // 2 - r + 16, 0.5, thick=2)
 
@@ -64,7 +86,10 @@ def minimap(p, rng, t):
 def chat(p, rng, t):
     """Lines that move up, each with a coloured name."""
     p[:] = p // 2
-    lines = [(words(rng, 1), words(rng, int(rng.integers(1, 5))), rng.integers(100, 255, 3)) for _ in range(40)]
+    lines = [
+        (words(rng, 1), words(rng, int(rng.integers(1, 5))), rng.integers(100, 255, 3))
+        for _ in range(40)
+    ]
     for k, y in enumerate(range(20, p.shape[0] - 4, 22)):
         name, text, ink = lines[(k + t // 25) % 40]
         write_text(p, name + ":", 8, y, 0.45, ink)
@@ -77,11 +102,37 @@ def webcam(p, rng, t):
     p[:] = np.linspace(*rng.integers(20, 160, (2, 3)), w).astype(np.uint8)
     for _ in range(4):
         x, y = rng.integers(0, (w, h))
-        cv2.rectangle(p, (int(x), int(y)), (int(x + w / 5), int(y + h / 3)), rng.integers(0, 200, 3).tolist(), -1)
+        cv2.rectangle(
+            p,
+            (int(x), int(y)),
+            (int(x + w / 5), int(y + h / 3)),
+            rng.integers(0, 200, 3).tolist(),
+            -1,
+        )
     x, y = int(w / 2 + 0.04 * w * np.sin(t / 17)), int(h * 0.45 + 0.02 * h * np.sin(t / 9))
-    cv2.ellipse(p, (x, h), (w // 3, int(h * 0.38)), 0, 0, 360, rng.integers(0, 200, 3).tolist(), -1, cv2.LINE_AA)
+    cv2.ellipse(
+        p,
+        (x, h),
+        (w // 3, int(h * 0.38)),
+        0,
+        0,
+        360,
+        rng.integers(0, 200, 3).tolist(),
+        -1,
+        cv2.LINE_AA,
+    )
     cv2.ellipse(p, (x, y), (w // 8, int(h * 0.2)), 0, 0, 360, skin, -1, cv2.LINE_AA)
-    cv2.ellipse(p, (x, y - h // 14), (w // 7, int(h * 0.17)), 0, 180, 360, rng.integers(0, 90, 3).tolist(), -1, cv2.LINE_AA)
+    cv2.ellipse(
+        p,
+        (x, y - h // 14),
+        (w // 7, int(h * 0.17)),
+        0,
+        180,
+        360,
+        rng.integers(0, 90, 3).tolist(),
+        -1,
+        cv2.LINE_AA,
+    )
     for side in (-1, 1):
         cv2.circle(p, (x + side * w // 22, y), max(2, w // 70), (30, 25, 25), -1, cv2.LINE_AA)
     cv2.rectangle(p, (2, 2), (w - 3, h - 3), rng.integers(60, 255, 3).tolist(), 5)
@@ -89,8 +140,17 @@ def webcam(p, rng, t):
 
 def logo(p, rng, t):
     (h, w), ink, text = p.shape[:2], rng.integers(100, 255, 3), words(rng, 1).upper()
-    cv2.fillPoly(p, [(np.array([h * 0.4, h / 2]) + h * 0.38 * np.stack([np.cos(a), np.sin(a)], 1)).astype(np.int32)
-                     for a in [np.arange(rng.integers(3, 8)) * 0.9 + 0.2]], ink.tolist(), cv2.LINE_AA)
+    cv2.fillPoly(
+        p,
+        [
+            (np.array([h * 0.4, h / 2]) + h * 0.38 * np.stack([np.cos(a), np.sin(a)], 1)).astype(
+                np.int32
+            )
+            for a in [np.arange(rng.integers(3, 8)) * 0.9 + 0.2]
+        ],
+        ink.tolist(),
+        cv2.LINE_AA,
+    )
     for color, thick in (((10, 10, 10), 9), (ink[::-1], 3)):
         write_text(p, text, h * 0.8, h * 0.65, h / 60, color, thick)
 
@@ -100,11 +160,25 @@ def touch(p, rng, t):
     (h, w), c = p.shape[:2], p.copy()
     r = min(h // 2, w // 5) - 4
     cv2.circle(c, (r + 4, h - r - 4), r, (255, 255, 255), 3, cv2.LINE_AA)
-    cv2.circle(c, (int(r + 4 + 0.5 * r * np.sin(t / 11)), int(h - r - 4 + 0.4 * r * np.cos(t / 13))), r // 2, (230, 230, 230), -1, cv2.LINE_AA)
+    cv2.circle(
+        c,
+        (int(r + 4 + 0.5 * r * np.sin(t / 11)), int(h - r - 4 + 0.4 * r * np.cos(t / 13))),
+        r // 2,
+        (230, 230, 230),
+        -1,
+        cv2.LINE_AA,
+    )
     for k in range(int(rng.integers(3, 6))):
         a, size = np.pi * (1 + k / 6), int(r * rng.uniform(0.3, 0.42))
         at = int(w - r * 0.6 + 1.2 * r * np.cos(a)), int(h - r * 0.5 + 1.2 * r * np.sin(a) * 0.8)
-        cv2.circle(c, at, size, rng.integers(90, 255, 3).tolist(), -1 if rng.random() < 0.5 or (t // 20 + k) % 7 == 0 else 3, cv2.LINE_AA)
+        cv2.circle(
+            c,
+            at,
+            size,
+            rng.integers(90, 255, 3).tolist(),
+            -1 if rng.random() < 0.5 or (t // 20 + k) % 7 == 0 else 3,
+            cv2.LINE_AA,
+        )
         write_text(c, "JFQER"[k], at[0] - 7, at[1] + 7, 0.7, (40, 40, 40), 2)
     cv2.addWeighted(c, 0.7, p, 0.3, 0, p)
 
@@ -114,38 +188,74 @@ def keyboard(p, rng, t):
     side, colors = min(p.shape[0] // 3, p.shape[1] // 5) - 4, rng.integers(30, 255, (2, 3))
     for row, keys in enumerate(("1234", "QWER", "ASDF")):
         for k, key in enumerate(keys):
-            x, y, down = int(2 + (k + row * 0.35) * (side + 4)), 2 + row * (side + 4), (t // 9 * 7 + k * 5 + row * 3) % 11 == 0
+            x, y, down = (
+                int(2 + (k + row * 0.35) * (side + 4)),
+                2 + row * (side + 4),
+                (t // 9 * 7 + k * 5 + row * 3) % 11 == 0,
+            )
             cv2.rectangle(p, (x, y), (x + side, y + side), colors[int(down)].tolist(), -1)
             cv2.rectangle(p, (x, y), (x + side, y + side), (230, 230, 230), 2)
-            write_text(p, key, x + side * 0.3, y + side * 0.65, side / 55, (255, 255, 255) if colors[int(down)].mean() < 140 else (10, 10, 10), 2)
+            write_text(
+                p,
+                key,
+                x + side * 0.3,
+                y + side * 0.65,
+                side / 55,
+                (255, 255, 255) if colors[int(down)].mean() < 140 else (10, 10, 10),
+                2,
+            )
 
 
-DECOYS = {panel: (260, 190), bars: (420, 120), minimap: (190, 190), chat: (330, 220), webcam: (300, 200), logo: (330, 110), touch: (520, 190),
-          keyboard: (280, 150)}                      # w, h in px, give or take a quarter
+DECOYS = {
+    panel: (260, 190),
+    bars: (420, 120),
+    minimap: (190, 190),
+    chat: (330, 220),
+    webcam: (300, 200),
+    logo: (330, 110),
+    touch: (520, 190),
+    keyboard: (280, 150),
+}  # w, h in px, give or take a quarter
 
 
 def show(picture, decoy, x, y, w, h, seed, t) -> None:
-    decoy(picture[y:y + h, x:x + w], np.random.default_rng(seed), t)
+    decoy(picture[y : y + h, x : x + w], np.random.default_rng(seed), t)
 
 
 def hud(rng):
     """A world from above that scrolls under panels: frame number -> picture."""
     field = cv2.GaussianBlur(rng.normal(size=(80, 100)), (0, 0), 2.2)
     levels = np.digitize(field, np.quantile(field, [0.2, 0.45, 0.7, 0.9]))
-    world = np.kron(rng.integers(30, 190, (5, 3))[levels], np.ones((32, 32, 1))) + np.tile(rng.normal(0, 14, (64, 64, 1)), (40, 50, 1))
+    world = np.kron(rng.integers(30, 190, (5, 3))[levels], np.ones((32, 32, 1))) + np.tile(
+        rng.normal(0, 14, (64, 64, 1)), (40, 50, 1)
+    )
     world = world.clip(0, 255).astype(np.uint8)
     for x, y, r in rng.integers((0, 0, 8), (3200, 2560, 34), (420, 3)).tolist():
         color = rng.integers(20, 230, 3).tolist()
         cv2.circle(world, (x, y), r, color, -1, cv2.LINE_AA)
-        cv2.circle(world, (x - r // 4, y - r // 4), r // 2, [min(255, v + 40) for v in color], -1, cv2.LINE_AA)
+        cv2.circle(
+            world,
+            (x - r // 4, y - r // 4),
+            r // 2,
+            [min(255, v + 40) for v in color],
+            -1,
+            cv2.LINE_AA,
+        )
     W, H = SIZE
     speed, seed = rng.uniform(0.006, 0.02, 2), int(rng.integers(1 << 30))
-    places = ((panel, 14, 14, 270, 200), (minimap, W - 204, 10, 190, 190), (bars, 400, H - 130, 480, 120), (chat, 14, H - 190, 340, 176))
+    places = (
+        (panel, 14, 14, 270, 200),
+        (minimap, W - 204, 10, 190, 190),
+        (bars, 400, H - 130, 480, 120),
+        (chat, 14, H - 190, 340, 176),
+    )
     steps = rng.uniform(-3, 3, (12, 2))
 
     def frame(t):
-        x, y = (int((1 + np.sin(speed[k] * t + k)) / 2 * (world.shape[1 - k] - SIZE[k])) for k in (0, 1))
-        out = world[y:y + H, x:x + W].copy()
+        x, y = (
+            int((1 + np.sin(speed[k] * t + k)) / 2 * (world.shape[1 - k] - SIZE[k])) for k in (0, 1)
+        )
+        out = world[y : y + H, x : x + W].copy()
         for k, step in enumerate(steps):
             cx, cy = (np.array([k * 271 % W, k * 173 % H]) + step * t).astype(int) % (W, H)
             cv2.circle(out, (int(cx), int(cy)), 16, (210 - 15 * k, 60, 15 * k), -1, cv2.LINE_AA)
@@ -153,6 +263,7 @@ def hud(rng):
         for k, place in enumerate(places):
             show(out, *place, seed + k, t)
         return out
+
     return frame
 
 
@@ -167,9 +278,23 @@ def novel(rng):
         cv2.rectangle(still, (x, top), (x + w, H), rng.integers(40, 150, 3).tolist(), -1)
         for v in range(top + 14, 540, 30):
             for u in range(x + 10, x + w - 14, 24):
-                cv2.rectangle(still, (u, v), (u + 12, v + 16), ((250, 220, 130), (60, 70, 90))[int(rng.random() < 0.5)], -1)
-    x, hair, skin = int(rng.integers(380, 900)), rng.integers(20, 220, 3).tolist(), [int(v * rng.uniform(0.55, 1)) for v in (250, 215, 190)]
-    for at, axes, color in (((x, 290), (118, 170), hair), ((x, 720), (210, 300), rng.integers(30, 220, 3).tolist()), ((x, 280), (84, 112), skin)):
+                cv2.rectangle(
+                    still,
+                    (u, v),
+                    (u + 12, v + 16),
+                    ((250, 220, 130), (60, 70, 90))[int(rng.random() < 0.5)],
+                    -1,
+                )
+    x, hair, skin = (
+        int(rng.integers(380, 900)),
+        rng.integers(20, 220, 3).tolist(),
+        [int(v * rng.uniform(0.55, 1)) for v in (250, 215, 190)],
+    )
+    for at, axes, color in (
+        ((x, 290), (118, 170), hair),
+        ((x, 720), (210, 300), rng.integers(30, 220, 3).tolist()),
+        ((x, 280), (84, 112), skin),
+    ):
         cv2.ellipse(still, at, axes, 0, 0, 360, color, -1, cv2.LINE_AA)
     cv2.ellipse(still, (x, 235), (100, 90), 0, 180, 360, hair, -1, cv2.LINE_AA)
     still[520:690, 60:-60] = still[520:690, 60:-60] // 4 + rng.integers(0, 50, 3).astype(np.uint8)
@@ -182,9 +307,30 @@ def novel(rng):
     def frame(t):
         out = still.copy()
         for side in (-34, 34):
-            cv2.ellipse(out, (x + side, 285), (13, 2 if t % 80 < 5 else 17), 0, 0, 360, (40, 30, 40), -1, cv2.LINE_AA)
-        cv2.ellipse(out, (x, 345), (16, 3 + t // 3 % 3 * 3 * (t < 200)), 0, 0, 360, (150, 60, 60), -1, cv2.LINE_AA)
+            cv2.ellipse(
+                out,
+                (x + side, 285),
+                (13, 2 if t % 80 < 5 else 17),
+                0,
+                0,
+                360,
+                (40, 30, 40),
+                -1,
+                cv2.LINE_AA,
+            )
+        cv2.ellipse(
+            out,
+            (x, 345),
+            (16, 3 + t // 3 % 3 * 3 * (t < 200)),
+            0,
+            0,
+            360,
+            (150, 60, 60),
+            -1,
+            cv2.LINE_AA,
+        )
         for k in range(3):
-            write_text(out, text[:t][70 * k:70 * (k + 1)], 90, 596 + 32 * k, 0.75, thick=2)
+            write_text(out, text[:t][70 * k : 70 * (k + 1)], 90, 596 + 32 * k, 0.75, thick=2)
         return out
+
     return frame

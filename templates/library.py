@@ -13,14 +13,24 @@ from templates.pads import TEMPLATES
 def builtin(name: str) -> render.Template:
     """Drawn, not stored: the same on every machine."""
     size, pieces = pads.pieces(name)
-    return render.Template(name, name.split("-")[0], size, *render.pack([(render.Element(**e), rows) for e, rows in pieces]))
+    return render.Template(
+        name,
+        name.split("-")[0],
+        size,
+        *render.pack([(render.Element(**e), rows) for e, rows in pieces]),
+    )
 
 
 @functools.lru_cache(64)
 def wild(seed: int) -> render.Template:
     """A skin of no known hand: every seed gives another."""
     size, pieces = unknown.pieces(seed)
-    return render.Template(f"wild-{seed:04d}", "wild", size, *render.pack([(render.Element(**e), rows) for e, rows in pieces]))
+    return render.Template(
+        f"wild-{seed:04d}",
+        "wild",
+        size,
+        *render.pack([(render.Element(**e), rows) for e, rows in pieces]),
+    )
 
 
 class Pool(Mapping):

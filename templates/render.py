@@ -15,7 +15,7 @@ import numpy as np
 
 from templates import pads
 
-GAP = 3                 # px between the states of one element in an atlas, as in OBS input-overlay presets
+GAP = 3  # px between the states of one element in an atlas, as in OBS input-overlay presets
 DPAD = ("DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT")
 INDEX = {name: i for i, name in enumerate(artefact.BUTTONS)}
 
@@ -25,27 +25,30 @@ class Element:
     """One thing on the canvas.  Its pressed picture lies GAP px below the idle one in the atlas; a
     d-pad's nine states lie to the right: centre, left, right, up, down, up-left, up-right,
     down-left, down-right."""
-    kind: str                               # texture, button, stick, trigger or dpad
-    id: str                                 # a name of artefact.BUTTONS; LEFT or RIGHT for sticks; "" for the rest
-    pos: tuple[int, int]                    # x, y on the canvas, px
+
+    kind: str  # texture, button, stick, trigger or dpad
+    id: str  # a name of artefact.BUTTONS; LEFT or RIGHT for sticks; "" for the rest
+    pos: tuple[int, int]  # x, y on the canvas, px
     # x, y, w, h of the idle picture in the atlas, px
     mapping: tuple[int, int, int, int] = (0, 0, 0, 0)
-    radius: float = 0.0                     # stick travel, px
-    click: bool = True                      # of a stick: its click is shown
-    trail: tuple = ()                       # of a stick: a line from its centre to the knob, ("#rrggbb", width in px)
+    radius: float = 0.0  # stick travel, px
+    click: bool = True  # of a stick: its click is shown
+    trail: tuple = ()  # of a stick: a line from its centre to the knob, ("#rrggbb", width in px)
 
 
 @dataclass(frozen=True, eq=False)
 class Template:
     """A controller as streamers show it: an atlas and the list of elements that are cut from it."""
+
     name: str
-    family: str                             # a key of FAMILIES; "user" or what nitrogen.json says
-    size: tuple[int, int]                   # w, h of the canvas, px
-    atlas: np.ndarray                       # uint8 [H, W, 4] RGBA, not premultiplied, as in a PNG
-    elements: tuple[Element, ...]           # in drawing order
+    family: str  # a key of FAMILIES; "user" or what nitrogen.json says
+    size: tuple[int, int]  # w, h of the canvas, px
+    atlas: np.ndarray  # uint8 [H, W, 4] RGBA, not premultiplied, as in a PNG
+    elements: tuple[Element, ...]  # in drawing order
 
 
 # ---- templates, from pieces: elements and rows of pictures of their states, uint8 [h, w, 4] RGBA -
+
 
 def pack(pieces):
     """(atlas, elements): pieces in rows from left to right, each with its states below or to the
@@ -64,7 +67,7 @@ def pack(pieces):
     for (_, rows), (x, y, w, h) in zip(pieces, spots):
         for j, pictures in enumerate(rows):
             for i, picture in enumerate(pictures):
-                atlas[y + j * (h + GAP):, x + i * (w + GAP):][:h, :w] = picture
+                atlas[y + j * (h + GAP) :, x + i * (w + GAP) :][:h, :w] = picture
     return atlas, tuple(replace(e, mapping=spot) for (e, _), spot in zip(pieces, spots))
 
 
@@ -73,15 +76,35 @@ def stored(tensors: dict, info: dict) -> Template:
     cannot be drawn.
     """
     height, width = tensors["atlas"].shape[:2]
-    elements = [Element(**{k: tuple(v) if isinstance(v, list) else v for k, v in e.items()}) for e in info["elements"]]
+    elements = [
+        Element(**{k: tuple(v) if isinstance(v, list) else v for k, v in e.items()})
+        for e in info["elements"]
+    ]
     for e in elements:
-        ids = {"stick": ("LEFT", "RIGHT"), "button": artefact.BUTTONS, "trigger": artefact.BUTTONS}.get(e.kind, ("",))
-        across, down = (9, 1) if e.kind == "dpad" else (1, 1 if e.kind == "texture" or not e.click else 2)
+        ids = {
+            "stick": ("LEFT", "RIGHT"),
+            "button": artefact.BUTTONS,
+            "trigger": artefact.BUTTONS,
+        }.get(e.kind, ("",))
+        across, down = (
+            (9, 1) if e.kind == "dpad" else (1, 1 if e.kind == "texture" or not e.click else 2)
+        )
         x, y, w, h = e.mapping
-        inside = w > 0 and h > 0 and x + across * (w + GAP) - GAP <= width and y + down * (h + GAP) - GAP <= height
+        inside = (
+            w > 0
+            and h > 0
+            and x + across * (w + GAP) - GAP <= width
+            and y + down * (h + GAP) - GAP <= height
+        )
         if e.kind not in KINDS.values() or e.id not in ids or not inside:
             raise ValueError(f"its element {e.kind[:20]!r} {e.id[:20]!r} does not fit its atlas")
-    return Template(info["template"], info["family"], tuple(map(int, info["layout"]["size"])), tensors["atlas"], tuple(elements))
+    return Template(
+        info["template"],
+        info["family"],
+        tuple(map(int, info["layout"]["size"])),
+        tensors["atlas"],
+        tuple(elements),
+    )
 
 
 @functools.lru_cache(64)
@@ -91,7 +114,11 @@ def without_sticks(template: Template) -> Template:
 
 @functools.lru_cache(128)
 def stick_alone(template: Template, side: str) -> Template:
-    return replace(template, elements=tuple(e for e in template.elements if (e.kind, e.id) == ("stick", side)))
+    return replace(
+        template, elements=tuple(e for e in template.elements if (e.kind, e.id) == ("stick", side))
+    )
+
+
 # by an element's type
 KINDS = {0: "texture", 2: "button", 5: "stick", 6: "trigger", 7: "texture", 8: "dpad"}
 
@@ -105,6 +132,7 @@ def premultiplied(picture):
 
 # ---- the renderer: any template in any state -----------------------------------------------------
 
+
 @functools.lru_cache(512)
 def sprites(template: Template, scale: float):
     """(still, moving): the canvas up to the last leading texture, and for each later element its
@@ -117,17 +145,27 @@ def sprites(template: Template, scale: float):
     still, moving = np.zeros((h, w, 4), np.uint8), []
     for e in template.elements:
         (x, y, ew, eh), states = e.mapping, []
-        across = [(i, 0) for i in range(9)] if e.kind == "dpad" else [(0, j) for j in range(1 + (e.kind != "texture" and e.click))]
+        across = (
+            [(i, 0) for i in range(9)]
+            if e.kind == "dpad"
+            else [(0, j) for j in range(1 + (e.kind != "texture" and e.click))]
+        )
         x0, y0 = (math.floor(p * scale) - 1 for p in e.pos)
         x1, y1 = math.ceil((e.pos[0] + ew) * scale) + 1, math.ceil((e.pos[1] + eh) * scale) + 1
         for i, j in across:
-            cut = premultiplied(template.atlas[y + j * (eh + GAP):, x + i * (ew + GAP):][:eh, :ew])
-            tile = resample(cut, (scale, scale, e.pos[0] * scale - x0, e.pos[1] * scale - y0), x1 - x0, y1 - y0)
+            cut = premultiplied(
+                template.atlas[y + j * (eh + GAP) :, x + i * (ew + GAP) :][:eh, :ew]
+            )
+            tile = resample(
+                cut, (scale, scale, e.pos[0] * scale - x0, e.pos[1] * scale - y0), x1 - x0, y1 - y0
+            )
             states.append(np.round(tile).astype(np.uint8))
         if e.kind == "texture" and not moving:
             over(still, states[0], cv2.bitwise_not(np.repeat(states[0][..., 3:], 4, 2)), x0, y0)
         else:
-            moving.append((e, x0, y0, [(s, cv2.bitwise_not(np.repeat(s[..., 3:], 4, 2))) for s in states]))
+            moving.append(
+                (e, x0, y0, [(s, cv2.bitwise_not(np.repeat(s[..., 3:], 4, 2))) for s in states])
+            )
     return still, moving
 
 
@@ -150,7 +188,10 @@ def over(canvas, picture, rest, x, y):
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, W), min(y + h, H)
     if x0 < x1 and y0 < y1:
         if (x1 - x0, y1 - y0) != (w, h):
-            picture, rest = picture[y0 - y:y1 - y, x0 - x:x1 - x], rest[y0 - y:y1 - y, x0 - x:x1 - x]
+            picture, rest = (
+                picture[y0 - y : y1 - y, x0 - x : x1 - x],
+                rest[y0 - y : y1 - y, x0 - x : x1 - x],
+            )
         part = canvas[y0:y1, x0:x1]
         canvas[y0:y1, x0:x1] = cv2.add(cv2.multiply(part, rest, scale=1 / 255), picture)
 
@@ -177,7 +218,9 @@ def draw(template: Template, buttons, sticks, scale: float = 1.0) -> np.ndarray:
             picture, rest = states[e.click and on[INDEX[f"{e.id}_THUMB"]]]
             if fx or fy:
                 h, w = picture.shape[:2]
-                picture = cv2.warpAffine(picture, np.array([[1, 0, fx], [0, 1, fy]]), (w + 1, h + 1))
+                picture = cv2.warpAffine(
+                    picture, np.array([[1, 0, fx], [0, 1, fy]]), (w + 1, h + 1)
+                )
                 rest = cv2.merge([cv2.bitwise_not(picture[..., 3])] * 4)
         else:
             picture, rest = states[on[INDEX[e.id]] if e.id else 0]
@@ -186,15 +229,18 @@ def draw(template: Template, buttons, sticks, scale: float = 1.0) -> np.ndarray:
 
 
 def streak(canvas, e, scale, dx, dy):
-    """The trail of a stick at rest + (dx, dy) px, in place: round-ended, anti-aliased over one px.
-    """
+    """The trail of a stick at rest + (dx, dy) px, in place: round-ended, anti-aliased over one px."""
     color, width = e.trail
     cx, cy = ((p + m / 2) * scale for p, m in zip(e.pos, e.mapping[2:]))
     x0, y0 = (math.floor(min(c, c + d) - width * scale) for c, d in ((cx, dx), (cy, dy)))
-    v, u = np.ogrid[:math.ceil(abs(dy) + 2 * width * scale) + 1, :math.ceil(abs(dx) + 2 * width * scale) + 1]
+    v, u = np.ogrid[
+        : math.ceil(abs(dy) + 2 * width * scale) + 1, : math.ceil(abs(dx) + 2 * width * scale) + 1
+    ]
     u, v = u + np.float32(x0 + 0.5 - cx), v + np.float32(y0 + 0.5 - cy)
     along = np.clip((u * dx + v * dy) / max(dx * dx + dy * dy, 1e-6), 0, 1)
-    alpha = np.clip(width * scale / 2 + 0.5 - np.hypot(u - along * dx, v - along * dy), 0, 1)[..., None]
+    alpha = np.clip(width * scale / 2 + 0.5 - np.hypot(u - along * dx, v - along * dy), 0, 1)[
+        ..., None
+    ]
     picture = np.round(alpha * [*pads.rgb(color), 255]).astype(np.uint8)
     over(canvas, picture, cv2.bitwise_not(np.repeat(picture[..., 3:], 4, 2)), x0, y0)
 
@@ -206,10 +252,14 @@ def composite(frame, overlay, x: int, y: int, opacity: float = 1.0) -> None:
     (h, w), (H, W) = overlay.shape[:2], frame.shape[:2]
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + w, W), min(y + h, H)
     if x0 < x1 and y0 < y1:
-        part = np.ascontiguousarray(overlay[y0 - y:y1 - y, x0 - x:x1 - x])
+        part = np.ascontiguousarray(overlay[y0 - y : y1 - y, x0 - x : x1 - x])
         rest = cv2.convertScaleAbs(part[..., 3], alpha=-opacity, beta=255)
-        below = cv2.multiply(np.ascontiguousarray(frame[y0:y1, x0:x1]), cv2.merge([rest] * 3), scale=1 / 255)
-        frame[y0:y1, x0:x1] = cv2.addWeighted(cv2.cvtColor(part, cv2.COLOR_RGBA2RGB), opacity, below, 1.0, 0)
+        below = cv2.multiply(
+            np.ascontiguousarray(frame[y0:y1, x0:x1]), cv2.merge([rest] * 3), scale=1 / 255
+        )
+        frame[y0:y1, x0:x1] = cv2.addWeighted(
+            cv2.cvtColor(part, cv2.COLOR_RGBA2RGB), opacity, below, 1.0, 0
+        )
 
 
 def layout(template: Template) -> dict:
@@ -226,7 +276,7 @@ def layout(template: Template) -> dict:
             if e.click:
                 out["buttons"][f"{e.id}_THUMB"] = [x, y, w, h]
         elif e.kind == "dpad":
-            a, b = 0.3, 0.4                          # an arm: 0.4 of the side wide, 0.4 long
+            a, b = 0.3, 0.4  # an arm: 0.4 of the side wide, 0.4 long
             for id, fx, fy in zip(DPAD, (a, a, 0, 1 - b), (0, 1 - b, a, a)):
                 out["buttons"][id] = [x + fx * w, y + fy * h, b * w, b * h]
         elif e.id:
@@ -247,7 +297,9 @@ def looks(boxes: dict, show) -> np.ndarray:
     boxes: the buttons of its layout; show(buttons bool [16]) draws it.  A d-pad cannot show
     opposite directions at once: its lower and right arm come from another picture."""
     up_left, down_right = np.ones((2, 16), bool)
-    up_left[[INDEX["DPAD_DOWN"], INDEX["DPAD_RIGHT"]]] = down_right[[INDEX["DPAD_UP"], INDEX["DPAD_LEFT"]]] = False
+    up_left[[INDEX["DPAD_DOWN"], INDEX["DPAD_RIGHT"]]] = down_right[
+        [INDEX["DPAD_UP"], INDEX["DPAD_LEFT"]]
+    ] = False
     pressed, other = show(up_left).copy(), show(down_right)
     for name in {"DPAD_DOWN", "DPAD_RIGHT"} & {*boxes}:
         pressed[region(boxes[name])] = other[region(boxes[name])]
@@ -260,11 +312,13 @@ def sampling(affine, size, out_w: int, out_h: int, frame_w: int, frame_h: int):
     in); a video asks for it frame after frame.
     """
     a = np.reshape(affine, (2, 3)).astype(float)
-    shown = np.hypot(*a[:, 0]) * size[0], np.hypot(*a[:, 1]) * size[1]          # displayed w, h in frame px
+    shown = np.hypot(*a[:, 0]) * size[0], np.hypot(*a[:, 1]) * size[1]  # displayed w, h in frame px
     kx, ky = (max(1, round(s / o)) for s, o in zip(shown, (out_w, out_h)))
     w, h = out_w * kx, out_h * ky
-    m = a @ np.array([[size[0] / w, 0, 0.5 * size[0] / w], [0, size[1] / h, 0.5 * size[1] / h], [0, 0, 1]])
-    m[:, 2] -= 0.5                                          # from edges to pixel centres, as OpenCV counts
+    m = a @ np.array(
+        [[size[0] / w, 0, 0.5 * size[0] / w], [0, size[1] / h, 0.5 * size[1] / h], [0, 0, 1]]
+    )
+    m[:, 2] -= 0.5  # from edges to pixel centres, as OpenCV counts
     ends = m @ np.array([[0, w, 0, w], [0, 0, h, h], [1, 1, 1, 1]])
     x, y = np.clip(np.floor(ends.min(1)) - 1, 0, (frame_w - 1, frame_h - 1)).astype(int)
     right, low = np.maximum(np.ceil(ends.max(1)) + 2, (x + 1, y + 1)).astype(int)
@@ -278,11 +332,19 @@ def crop(frame, affine, size, out_w: int, out_h: int) -> np.ndarray:
 
     frame: uint8 [h, w, channels]; affine: [2, 3] canvas px -> frame px; size: canvas (w, h).
     """
-    kx, ky, m, part = sampling(tuple(np.ravel(affine).tolist()), tuple(size), out_w, out_h, *frame.shape[1::-1])
+    kx, ky, m, part = sampling(
+        tuple(np.ravel(affine).tolist()), tuple(size), out_w, out_h, *frame.shape[1::-1]
+    )
     rgb, frame = frame.ndim == 3 and frame.shape[2] == 3, frame[part]
-    if rgb:                                                 # OpenCV warps four channels in half the time of three
+    if rgb:  # OpenCV warps four channels in half the time of three
         frame = cv2.cvtColor(frame, cv2.COLOR_RGB2RGBA)
-    out = cv2.warpAffine(frame, m, (out_w * kx, out_h * ky), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    out = cv2.warpAffine(
+        frame,
+        m,
+        (out_w * kx, out_h * ky),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     out = cv2.resize(out, (out_w, out_h), interpolation=cv2.INTER_AREA) if kx * ky > 1 else out
     return cv2.cvtColor(out, cv2.COLOR_RGBA2RGB) if rgb else out
 
@@ -300,8 +362,12 @@ def blurred(picture, sigma, step: int = 1):
     """By a Gaussian; if step > 1 nearly so, at 1 / step of the resolution: the box of the one
     resize and the tent of the other blur, too.
     """
-    small = cv2.resize(picture, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA) if step > 1 else picture
-    small = cv2.GaussianBlur(small, (0, 0), (sigma ** 2 / step ** 2 - (step > 1) / 4) ** 0.5)
+    small = (
+        cv2.resize(picture, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
+        if step > 1
+        else picture
+    )
+    small = cv2.GaussianBlur(small, (0, 0), (sigma**2 / step**2 - (step > 1) / 4) ** 0.5)
     return cv2.resize(small, picture.shape[1::-1]) if step > 1 else small
 
 
@@ -319,4 +385,8 @@ def expected(seen, drawn, step: int = 1, without=0):
     clear = 1.001 - drawn[..., 3] / 255
     # NumPy is slow where [h, w, 1] meets [h, w, 3]
     soft, clear = (cv2.merge([v] * 3) for v in (blurred(clear, 6.0, step), clear))
-    return band(cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB) + (clear - without) * (blurred(seen * clear, 6.0, step) / soft), step)
+    return band(
+        cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB)
+        + (clear - without) * (blurred(seen * clear, 6.0, step) / soft),
+        step,
+    )

@@ -23,10 +23,15 @@ XFEAT = {
     "heatmap_head": ((64, 64, 1, 1), (64, 64, 1, 1)),
     "keypoint_head": ((64, 64, 1, 1), (64, 64, 1, 1), (64, 64, 1, 1)),
 }
-LAST = {"skip1.1": (24, 1, 1, 1), "block_fusion.2": (64, 64, 1, 1), "heatmap_head.2": (1, 64, 1, 1), "keypoint_head.3": (65, 64, 1, 1)}
+LAST = {
+    "skip1.1": (24, 1, 1, 1),
+    "block_fusion.2": (64, 64, 1, 1),
+    "heatmap_head.2": (1, 64, 1, 1),
+    "keypoint_head.3": (65, 64, 1, 1),
+}
 # of the official file; not used by sparse matching
 MATCHER = {0: (512, 128), 3: (512, 512), 6: (512, 512), 9: (512, 512), 12: (64, 512)}
-CELL = 8                # px, side of a cell of the feature map
+CELL = 8  # px, side of a cell of the feature map
 # CHOICE: least probability of a keypoint; 0.05 in the official code, with its weights
 XFEAT_THRESHOLD = 0.02
 # CHOICE: px, template widths to match with: the features bear about a factor of 1.5 in scale
@@ -46,7 +51,9 @@ def xfeat_shapes(matcher: bool = False) -> dict:
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     for i, shape in MATCHER.items() if matcher else ():
         shapes |= {f"fine_matcher.{i}.weight": shape, f"fine_matcher.{i}.bias": shape[:1]}
-        shapes |= {f"fine_matcher.{i + 1}.running_{what}": shape[:1] for what in ("mean", "var") if i < 12}
+        shapes |= {
+            f"fine_matcher.{i + 1}.running_{what}": shape[:1] for what in ("mean", "var") if i < 12
+        }
     return shapes
 
 
@@ -65,19 +72,21 @@ def xfeat_net(w: dict, x, train: bool = False):
         for i, (_, _, k, stride) in enumerate(XFEAT[name]):
             layer = f"{name}.{i}.layer"
             x = F.conv2d(x, w[f"{layer}.0.weight"], w.get(f"{layer}.0.bias"), stride, k // 2)
-            if f"{layer}.0.bias" not in w:                              # not folded
-                x = F.batch_norm(x, w[f"{layer}.1.running_mean"], w[f"{layer}.1.running_var"], training=train)
+            if f"{layer}.0.bias" not in w:  # not folded
+                x = F.batch_norm(
+                    x, w[f"{layer}.1.running_mean"], w[f"{layer}.1.running_var"], training=train
+                )
             x = F.relu(x)
         return x
 
     def last(x, name):
         return F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"])
 
-    x = F.instance_norm(x.mean(1, keepdim=True))                                            # B 1 H W
-    x2 = block(block(x, "block1") + last(F.avg_pool2d(x, 4), "skip1.1"), "block2")          # B 24 H/4 W/4
-    x3 = block(x2, "block3")                                                                # B 64 H/8 W/8
-    x4 = block(x3, "block4")                                                                # B 64 H/16 W/16
-    x5 = block(x4, "block5")                                                                # B 64 H/32 W/32
+    x = F.instance_norm(x.mean(1, keepdim=True))  # B 1 H W
+    x2 = block(block(x, "block1") + last(F.avg_pool2d(x, 4), "skip1.1"), "block2")  # B 24 H/4 W/4
+    x3 = block(x2, "block3")  # B 64 H/8 W/8
+    x4 = block(x3, "block4")  # B 64 H/16 W/16
+    x5 = block(x4, "block5")  # B 64 H/32 W/32
     x4, x5 = (F.interpolate(y, x3.shape[-2:], mode="bilinear") for y in (x4, x5))
     features = last(block(x3 + x4 + x5, "block_fusion"), "block_fusion.2")
     reliability = torch.sigmoid(last(block(features, "heatmap_head"), "heatmap_head.2"))
@@ -91,22 +100,33 @@ def load_xfeat(path) -> dict:
     with one line if it is neither.
     """
     import torch
+
     if Path(path).suffix in (".pt", ".pth"):
         try:
             w = torch.load(path, "cpu", weights_only=True)
         except Exception as e:
-            raise SystemExit(f"{path}: not a readable state dict ({str(e).splitlines()[0][:100]})") from None
+            raise SystemExit(
+                f"{path}: not a readable state dict ({str(e).splitlines()[0][:100]})"
+            ) from None
     else:
-        w = {k: torch.from_numpy(v) for k, v in artefact.read(path, "nitrogen.features/1")[0].items()}
+        w = {
+            k: torch.from_numpy(v) for k, v in artefact.read(path, "nitrogen.features/1")[0].items()
+        }
     known = xfeat_shapes(matcher=True)
-    extra = [k for k in w if k not in known and not k.endswith("num_batches_tracked")] if isinstance(w, dict) else ["a bare object"]
+    extra = (
+        [k for k in w if k not in known and not k.endswith("num_batches_tracked")]
+        if isinstance(w, dict)
+        else ["a bare object"]
+    )
     if extra:
         raise SystemExit(f"{path}: unknown tensor '{extra[0]}': not the weights of XFeat")
     for name, shape in known.items():
         if name not in w and not name.startswith("fine_matcher"):
             raise SystemExit(f"{path}: tensor '{name}' is missing")
         if name in w and (tuple(w[name].shape) != shape or not w[name].isfinite().all()):
-            raise SystemExit(f"{path}: tensor '{name}' should be finite {list(shape)}, found {list(w[name].shape)}")
+            raise SystemExit(
+                f"{path}: tensor '{name}' should be finite {list(shape)}, found {list(w[name].shape)}"
+            )
     return {name: w[name].float() for name in xfeat_shapes()}
 
 
@@ -115,18 +135,24 @@ def fold(w: dict, device: str = "cpu") -> dict:
     trained on.
     """
     import torch
+
     out = {k: v for k, v in w.items() if ".layer." not in k}
     for name in [k for k in w if k.endswith("layer.0.weight")]:
         mean, var = (w[name.replace("0.weight", f"1.running_{what}")] for what in ("mean", "var"))
         scale = (var + 1e-5).rsqrt()
-        out |= {name: w[name] * scale[:, None, None, None], name.replace("weight", "bias"): -mean * scale}
-    return {k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device) for k, v in out.items()}
+        out |= {
+            name: w[name] * scale[:, None, None, None],
+            name.replace("weight", "bias"): -mean * scale,
+        }
+    return {
+        k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device)
+        for k, v in out.items()
+    }
 
 
 @functools.lru_cache(1)
 def xfeat(path: str = XFEAT_WEIGHTS, device: str = "cpu") -> dict:
-    """Folded weights of a file, read once per process; the shipped ones are found from any folder.
-    """
+    """Folded weights of a file, read once per process; the shipped ones are found from any folder."""
     return fold(load_xfeat(shipped(path)), device)
 
 
@@ -138,6 +164,7 @@ def at_points(maps, points, size, mode="bilinear"):
     cell off, as in the official code.
     """
     import torch.nn.functional as F
+
     grid = 2 * points / (points.new_tensor(size) - 1) - 1
     return F.grid_sample(maps, grid[:, None].to(maps.dtype), mode, align_corners=False)[:, :, 0].mT
 
@@ -150,10 +177,13 @@ def strongest(heat, reliability, top_k, threshold):
     is their product.
     """
     import torch
+
     picture, size = heat[0, 0].cpu().numpy(), heat.shape[:1:-1]
     peaks = (picture == cv2.dilate(picture, np.ones((5, 5)))) & (picture > threshold)
     points = torch.from_numpy(np.argwhere(peaks)[:, ::-1].astype(np.float32)).to(heat.device)
-    score = (at_points(heat, points[None], size, "nearest") * at_points(reliability, points[None], size))[0, :, 0]
+    score = (
+        at_points(heat, points[None], size, "nearest") * at_points(reliability, points[None], size)
+    )[0, :, 0]
     order = score.argsort(descending=True, stable=True)[:top_k]
     return points[order[score[order] > 0]]
 
@@ -166,18 +196,23 @@ def detect(images, w: dict | None = None, top_k: int = 4096, threshold: float = 
     """
     import torch
     import torch.nn.functional as F
+
     w = xfeat() if w is None else w
     batch = torch.from_numpy(np.ascontiguousarray(images)).to(w["skip1.1.bias"].device)
     H, W = batch.shape[-3:-1]
-    h, v = (max(32, n // 32 * 32) for n in (H, W))                                          # as in the official code: resized, not padded
+    h, v = (max(32, n // 32 * 32) for n in (H, W))  # as in the official code: resized, not padded
     with torch.inference_mode():
-        x = (batch.reshape(-1, H, W, 3).float() @ batch.new_full((3,), 1 / 765, dtype=torch.float32))[:, None]
+        x = (
+            batch.reshape(-1, H, W, 3).float() @ batch.new_full((3,), 1 / 765, dtype=torch.float32)
+        )[:, None]
         x = F.interpolate(x, (h, v), mode="bilinear") if (h, v) != (H, W) else x
         features, logits, reliability = xfeat_net(w, x)
         features, ratio, out = F.normalize(features), x.new_tensor([W / v, H / h]), []
-        heat = F.pixel_shuffle(logits.softmax(1)[:, :-1], CELL)                             # B 1 h v
+        heat = F.pixel_shuffle(logits.softmax(1)[:, :-1], CELL)  # B 1 h v
         for one in (slice(i, i + 1) for i in range(len(x))):
             points = strongest(heat[one], reliability[one], top_k, threshold)
-            descriptors = F.normalize(at_points(features[one], points[None], (v, h), "bicubic")[0], dim=-1)
+            descriptors = F.normalize(
+                at_points(features[one], points[None], (v, h), "bicubic")[0], dim=-1
+            )
             out.append((((points + 0.5) * ratio).cpu().numpy(), descriptors.cpu().numpy()))
     return out if batch.ndim == 4 else out[0]

@@ -45,15 +45,21 @@ def in_page(page: Path) -> list[str]:
     """Its commands, one a line, and those in its tables: "python FILE ..." with what is optional
     taken out of its [brackets].
     """
-    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+    lines = [
+        line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()
+    ]
     return [line for line in lines if line.strip() and not line.startswith("#")] + [
-        re.sub(r"[\[\]]", "", span) for span in spans(page) if re.match(r"(python3?|torchrun|pip|sudo) ", span)]
+        re.sub(r"[\[\]]", "", span)
+        for span in spans(page)
+        if re.match(r"(python3?|torchrun|pip|sudo) ", span)
+    ]
 
 
 COMMANDS = [(page.name, line) for page in PAGES for line in in_page(page)]
 
 
 # ---- a command, taken apart
+
 
 def words(line: str) -> list[list[str]]:
     """The simple commands of a line of shell, in words, without what sets the environment."""
@@ -77,6 +83,7 @@ def check(argv: list[str], config) -> None:
         raise ValueError(f"{program}: a program that tests/test_docs.py does not know")
     if program == "torchrun":
         from torch.distributed.run import get_args_parser
+
         args = get_args_parser().parse_args(rest)
         check(["python", args.training_script, *args.training_script_args], config)
     elif program == "pip":
@@ -104,7 +111,7 @@ def python(rest: list[str], config) -> None:
         game(script, rest[1:])
     elif script.stem in STAGES:
         stage(script.stem, rest[1:])
-        if "--" in rest and (command := rest[rest.index("--") + 1:])[:1] == ["python"]:
+        if "--" in rest and (command := rest[rest.index("--") + 1 :])[:1] == ["python"]:
             python(command[1:], config)
     elif rest[1:]:
         raise ValueError(f"{rest[0]} takes no arguments")
@@ -120,7 +127,7 @@ def pytest_line(rest: list[str], config) -> None:
             if not (ROOT / word.partition("::")[0]).exists():
                 raise ValueError(f"pytest: {word} is not there")
             continue
-        value = config.getoption(word)                                       # ValueError for one that is not known
+        value = config.getoption(word)  # ValueError for one that is not known
         if not isinstance(value, (bool, type(None))) and word not in ("-s", "-q", "-x"):
             rest = rest[1:]
 
@@ -148,7 +155,9 @@ def stage(name: str, argv: list[str]) -> None:
             if "--help" not in argv:
                 raise ValueError(str(e)) from None
     if done and name == "eval" and hasattr(done[0], "games") and hasattr(done[0], "tasks"):
-        importlib.import_module(name).chosen(done[0].games, "all" if done[0].suite else done[0].tasks)
+        importlib.import_module(name).chosen(
+            done[0].games, "all" if done[0].suite else done[0].tasks
+        )
 
 
 def game(script: Path, argv: list[str]) -> None:
@@ -182,22 +191,43 @@ def faults(line: str, config) -> list[str]:
 
 # ---- tests
 
+
 def test_every_command_parses(pytestconfig):
     found = [f"{page}: {fault}" for page, line in COMMANDS for fault in faults(line, pytestconfig)]
     assert not found, "\n".join(found)
-    assert len(COMMANDS) > 80 and {page for page, _ in COMMANDS} >= {page.name for page in PAGES} - {"paper-to-code.md"}
+    assert len(COMMANDS) > 80 and {page for page, _ in COMMANDS} >= {
+        page.name for page in PAGES
+    } - {"paper-to-code.md"}
 
 
-@pytest.mark.parametrize("line, why", [
-    ("python train.py --confg tiny", "unrecognized arguments: --confg"), ("python train.py --config huge", "invalid choice: 'huge'"),
-    ("python eval.py play --seds 3", "unrecognized"), ("python eval.py ply", "unknown command 'ply'"), ("python eval.py play --seeds many", "invalid int"),
-    ("python eval.py play --games ridge --tasks raech", "no task or category 'raech'"), ("python filter.py --videos DIR --rte 60", "unrecognized"),
-    ("python extract.py my.mp4 --sheets", "unrecognized"), ("python parse.py train --minute 5", "unrecognized"), ("python model.py bench --nett tiny", "unrecognized"),
-    ("python sim.py play --sped 1 -- game", "unrecognized"), ("python sim.py step -- python games/ridge.py --fsp 30", "not understood"),
-    ("python games/ridge.py --task raech", "not understood"), ("python games/rigde.py", "no such script"), ("python trian.py", "no such script"),
-    ("python -m pytest tests/test_nothing.py", "not there"), ("python -m pytest tests --soke 60", "soke"), ("pip install -r requirement.txt", "not there"),
-    ("torchrun --nproc-per-node 8 train.py --config papr", "invalid choice: 'papr'"), ("torchrun --max-restart-s 3 train.py", ""), ("pyhton train.py", "does not know"),
-    ("python sim.py doctor      what works", "unrecognized"), ("cd x && python train.py --config tiny", "does not know")])
+@pytest.mark.parametrize(
+    "line, why",
+    [
+        ("python train.py --confg tiny", "unrecognized arguments: --confg"),
+        ("python train.py --config huge", "invalid choice: 'huge'"),
+        ("python eval.py play --seds 3", "unrecognized"),
+        ("python eval.py ply", "unknown command 'ply'"),
+        ("python eval.py play --seeds many", "invalid int"),
+        ("python eval.py play --games ridge --tasks raech", "no task or category 'raech'"),
+        ("python filter.py --videos DIR --rte 60", "unrecognized"),
+        ("python extract.py my.mp4 --sheets", "unrecognized"),
+        ("python parse.py train --minute 5", "unrecognized"),
+        ("python model.py bench --nett tiny", "unrecognized"),
+        ("python sim.py play --sped 1 -- game", "unrecognized"),
+        ("python sim.py step -- python games/ridge.py --fsp 30", "not understood"),
+        ("python games/ridge.py --task raech", "not understood"),
+        ("python games/rigde.py", "no such script"),
+        ("python trian.py", "no such script"),
+        ("python -m pytest tests/test_nothing.py", "not there"),
+        ("python -m pytest tests --soke 60", "soke"),
+        ("pip install -r requirement.txt", "not there"),
+        ("torchrun --nproc-per-node 8 train.py --config papr", "invalid choice: 'papr'"),
+        ("torchrun --max-restart-s 3 train.py", ""),
+        ("pyhton train.py", "does not know"),
+        ("python sim.py doctor      what works", "unrecognized"),
+        ("cd x && python train.py --config tiny", "does not know"),
+    ],
+)
 def test_what_is_misspelt_is_found(line, why, pytestconfig, capsys):
     found = faults(line, pytestconfig)
     assert len(found) == 1 and why in found[0]
@@ -210,13 +240,21 @@ def test_a_command_stands_alone():
     for page in PAGES:
         for block in blocks(page, "bash"):
             for line in block.splitlines():
-                assert line.startswith("#") or " #" not in line and not re.search(r"\S {3,}\S", line), f"{page.name}: {line}"
+                assert (
+                    line.startswith("#") or " #" not in line and not re.search(r"\S {3,}\S", line)
+                ), f"{page.name}: {line}"
         fenced = re.sub(r"^```.*?^```", "", text(page), flags=re.M | re.S)
-        assert not (found := re.findall(r"^(?: {4}|\t)\s*(?:\w+\$ +)?(?:python|pip|torchrun|sudo) .*$", fenced, re.M)), f"{page.name}: {found}"
+        assert not (
+            found := re.findall(
+                r"^(?: {4}|\t)\s*(?:\w+\$ +)?(?:python|pip|torchrun|sudo) .*$", fenced, re.M
+            )
+        ), f"{page.name}: {found}"
 
 
 def slugs(page: Path) -> set:
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text(page), flags=re.M | re.S), re.M)
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text(page), flags=re.M | re.S), re.M
+    )
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
@@ -237,7 +275,14 @@ def test_named_files_are_there():
     """
     for page in PAGES:
         for span in spans(page):
-            if re.fullmatch(r"(assets|bench|common|docs|games|live|released|templates|tests|weights|\.ci)/[\w./-]*", span) or re.fullmatch(r"[a-z]+\.py|[A-Z]+(\.md)?", span) and "." in span:
+            if (
+                re.fullmatch(
+                    r"(assets|bench|common|docs|games|live|released|templates|tests|weights|\.ci)/[\w./-]*",
+                    span,
+                )
+                or re.fullmatch(r"[a-z]+\.py|[A-Z]+(\.md)?", span)
+                and "." in span
+            ):
                 assert (ROOT / span).exists(), f"{page.name}: {span} is not there"
 
 
@@ -245,11 +290,18 @@ def test_names_of_the_code_are_there():
     """`file.py`: `name`, `Class.name`, ... in the pages that lead into the code."""
     seen = 0
     for page in (ROOT / "docs" / name for name in ("paper-to-code.md", "extending.md")):
-        for stem, names in re.findall(r"`([\w/]+)\.py`: ((?:`[^`]+`(?: \([^)]*\))?(?:, )?)+)", text(page)):
+        for stem, names in re.findall(
+            r"`([\w/]+)\.py`: ((?:`[^`]+`(?: \([^)]*\))?(?:, )?)+)", text(page)
+        ):
             for name in re.findall(r"`([^`]+)`", names):
-                at, module = re.sub(r"\[.*", "", name), importlib.import_module(stem.replace("/", "."))
+                at, module = (
+                    re.sub(r"\[.*", "", name),
+                    importlib.import_module(stem.replace("/", ".")),
+                )
                 for part in at.split("."):
-                    assert hasattr(module, part) or part == "WindowsClock", f"{page.name}: no {name} in {stem}.py"
+                    assert hasattr(module, part) or part == "WindowsClock", (
+                        f"{page.name}: no {name} in {stem}.py"
+                    )
                     module = getattr(module, part, None)
                 seen += 1
     assert seen > 40
@@ -264,7 +316,9 @@ def test_the_front_page():
     lines = text(PAGES[0]).splitlines()
     assert len(lines) <= 200 and max(map(len, lines)) <= 120
     commands = [line for block in blocks(PAGES[0], "bash") for line in block.splitlines()]
-    assert FIRST in commands and SECOND in commands and commands.index(FIRST) < commands.index(SECOND)
+    assert (
+        FIRST in commands and SECOND in commands and commands.index(FIRST) < commands.index(SECOND)
+    )
 
 
 def test_pages_fit_a_window():

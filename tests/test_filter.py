@@ -48,8 +48,14 @@ def test_a_stick_held_half_way_is_neither_rest_nor_full_deflection():
     sticks[:600, 0], sticks[:, 1] = 1.2, 0.1
     for scale, end in (("radius", 4.0), ("percentile", 0.95 * 4.0)):
         out = filter.normalize(sticks, scale, radius=4.0)
-        assert np.allclose(out[:600, 0], 1.2 / end) and np.allclose(out[600:, 0], 0) and np.allclose(out[:, 1], 0, atol=1e-6)
-    assert (filter.normalize(sticks, radius=4.0) == out).all(), "the published percentile is the default"
+        assert (
+            np.allclose(out[:600, 0], 1.2 / end)
+            and np.allclose(out[600:, 0], 0)
+            and np.allclose(out[:, 1], 0, atol=1e-6)
+        )
+    assert (filter.normalize(sticks, radius=4.0) == out).all(), (
+        "the published percentile is the default"
+    )
 
 
 def test_an_axis_that_never_moves_is_not_blown_up():
@@ -65,7 +71,7 @@ def test_single_frames_are_not_presses():
     out = filter.steady(np.where(pressed, 0.8, 0.2))
     # the blip at 2 goes, the gap at 7 closes; edges stay
     assert np.flatnonzero(out[:, 0]).tolist() == list(range(5, 12))
-    assert np.flatnonzero(out[:, 1]).tolist() == [0, 1, 2, 3, 4, 5]             # the gap at 3 closes
+    assert np.flatnonzero(out[:, 1]).tolist() == [0, 1, 2, 3, 4, 5]  # the gap at 3 closes
     assert filter.steady(pressed[:1] * 0.8).shape == (1, 16)
     # what the parser is sure of stays
     assert (filter.steady(np.where(pressed, 0.99, 0.01)) == pressed).all()
@@ -92,9 +98,15 @@ def test_what_a_player_does_with_a_button_decides_how_clearly_a_press_must_be_se
     p[300, 4], p[:, 5], p[300, 5] = 0.99, 0.99, 0.01
     p[:, 6], p[:200, 7], p[400:410, 6] = 0.9, 0.9, 0.999
     out = filter.steady(p)
-    assert (out[:, 0] == presses).all() and (out[:, 1] == taps).all() and (out[:, 2] == (rows % 60 < 20)).all()
+    assert (
+        (out[:, 0] == presses).all()
+        and (out[:, 1] == taps).all()
+        and (out[:, 2] == (rows % 60 < 20)).all()
+    )
     assert not out[:, 3:5].any() and out[:, 5].all() and not out[:, 8:].any()
-    assert np.flatnonzero(out[:, 6]).tolist() == list(range(400, 410)) and np.flatnonzero(out[:, 7]).tolist() == list(range(200))
+    assert np.flatnonzero(out[:, 6]).tolist() == list(range(400, 410)) and np.flatnonzero(
+        out[:, 7]
+    ).tolist() == list(range(200))
 
 
 def test_a_rare_press_in_a_long_video_stays():
@@ -103,12 +115,17 @@ def test_a_rare_press_in_a_long_video_stays():
     """
     p = np.full((18_000, 16), 0.02)
     p[9000:9010, 0], p[12_000:12_003, 0], p[15_000, 0] = 0.95, 0.99, 0.99
-    assert np.flatnonzero(filter.steady(p)[:, 0]).tolist() == [*range(9000, 9010), *range(12_000, 12_003)]
+    assert np.flatnonzero(filter.steady(p)[:, 0]).tolist() == [
+        *range(9000, 9010),
+        *range(12_000, 12_003),
+    ]
 
 
 def test_usual_player_is_the_one_that_the_parser_learned_from():
     rng, shown = np.random.default_rng(0), np.ones(20, bool)
-    assert np.mean([synthetic.random_states(rng, shown, 2)[0][1] for _ in range(3000)]) == pytest.approx(filter.DOWN, abs=0.01)
+    assert np.mean(
+        [synthetic.random_states(rng, shown, 2)[0][1] for _ in range(3000)]
+    ) == pytest.approx(filter.DOWN, abs=0.01)
 
 
 def test_rows_without_the_overlay_say_nothing_of_the_player(tmp_path):
@@ -118,8 +135,20 @@ def test_rows_without_the_overlay_say_nothing_of_the_player(tmp_path):
     for share in (1, 10):
         p, confidence = np.zeros((300 * share, 16), np.float16), np.zeros(300 * share, np.float16)
         p[:300, 0], confidence[:300] = np.where(np.arange(300) % 60 < 20, 0.7, 0.02), 1
-        tensors = {"buttons": p, "sticks": np.zeros((len(p), 4), np.float32), "shown": np.ones(20, bool), "confidence": confidence, "time": np.arange(len(p)) / FPS}
-        artefact.write(tmp_path / f"{share}.actions.safetensors", tensors, "nitrogen.actions/1", unit="grid", cells_per_radius=5.0)
+        tensors = {
+            "buttons": p,
+            "sticks": np.zeros((len(p), 4), np.float32),
+            "shown": np.ones(20, bool),
+            "confidence": confidence,
+            "time": np.arange(len(p)) / FPS,
+        }
+        artefact.write(
+            tmp_path / f"{share}.actions.safetensors",
+            tensors,
+            "nitrogen.actions/1",
+            unit="grid",
+            cells_per_radius=5.0,
+        )
         buttons = filter.final_actions(tmp_path / f"{share}.actions.safetensors")[0]
         assert (buttons[:300, 0] == (np.arange(300) % 60 < 20)).all() and not buttons[300:].any()
 
@@ -127,7 +156,7 @@ def test_rows_without_the_overlay_say_nothing_of_the_player(tmp_path):
 def test_course_is_the_likeliest_one():
     """Against every course there is."""
     odds = np.random.default_rng(0).normal(0, 2, (9, 16))
-    courses = (np.arange(2 ** 9)[:, None] >> np.arange(9) & 1).astype(bool)                   # [512, 9]
+    courses = (np.arange(2**9)[:, None] >> np.arange(9) & 1).astype(bool)  # [512, 9]
     score = courses @ odds - filter.COST * (courses[:, 1:] != courses[:, :-1]).sum(1, keepdims=True)
     assert (filter.course(odds, filter.COST) == courses[score.argmax(0)].T).all()
 
@@ -138,7 +167,19 @@ def config(**changes):
 
 def labels(buttons, sticks, known, seconds=1):
     rows = np.arange(len(buttons))
-    return filter.Labels(buttons, sticks, known, rows // (seconds * FPS), rows, rows / FPS, FPS, np.ones(20, bool), [([], None)] * 3, "game", "")
+    return filter.Labels(
+        buttons,
+        sticks,
+        known,
+        rows // (seconds * FPS),
+        rows,
+        rows / FPS,
+        FPS,
+        np.ones(20, bool),
+        [([], None)] * 3,
+        "game",
+        "",
+    )
 
 
 def test_rows_without_the_overlay_do_not_count():
@@ -154,16 +195,23 @@ def test_rows_without_the_overlay_do_not_count():
 
 def test_idle_segments_go_and_chunks_stay_whole():
     buttons, sticks = np.zeros((T, 16), np.uint8), np.zeros((T, 4), np.float32)
-    buttons[0:15, 4] = 1                      # first second: exactly half is active, kept
-    sticks[30:44, 0] = 0.5                    # second: 14 of 30, dropped
-    sticks[60:90, 1] = -0.3                   # third: kept
-    sticks[:, 2] = 0.05                       # within the dead zone
+    buttons[0:15, 4] = 1  # first second: exactly half is active, kept
+    sticks[30:44, 0] = 0.5  # second: 14 of 30, dropped
+    sticks[60:90, 1] = -0.3  # third: kept
+    sticks[:, 2] = 0.05  # within the dead zone
     keep, stays = filter.kept_rows(labels(buttons, sticks, np.ones(T, bool)), 0.5)
-    assert keep.tolist() == [True] * 30 + [False] * 30 + [True] * 30 and stays.tolist() == [True, False, True]
-    starts = filter.chunk_starts(keep, FPS, config())           # row i needs rows i .. i + 4
+    assert keep.tolist() == [True] * 30 + [False] * 30 + [True] * 30 and stays.tolist() == [
+        True,
+        False,
+        True,
+    ]
+    starts = filter.chunk_starts(keep, FPS, config())  # row i needs rows i .. i + 4
     assert starts.tolist() == [*range(0, 26), *range(60, 86)]
     # stride 2: i .. i + 7
-    assert filter.chunk_starts(keep, 60, config()).tolist() == [*range(0, 22 + 1), *range(60, 82 + 1)]
+    assert filter.chunk_starts(keep, 60, config()).tolist() == [
+        *range(0, 22 + 1),
+        *range(60, 82 + 1),
+    ]
     with pytest.raises(SystemExit, match="whole multiple"):
         filter.chunk_starts(keep, 45, config())
 
@@ -181,18 +229,38 @@ def clip(tmp_path):
     sticks[:, 2] = np.where(np.arange(T) % 3, 5, 0)
     shown = np.ones(20, bool)
     shown[15] = False
-    artefact.write(tmp_path / "clip-000.actions.safetensors",
-              {"buttons": buttons, "sticks": sticks, "shown": shown, "confidence": np.ones(T, np.float16), "time": np.arange(T) / FPS},
-              "nitrogen.actions/1", unit="grid")
-    artefact.write(tmp_path / "clip-000.overlay.safetensors",
-              {"affine": np.eye(2, 3, dtype=np.float32)[None], "corners": np.zeros((1, 4, 2), np.float32), "span": np.array([[0, T - 1]]),
-               "bbox": np.array([[100, 60, 100, 60]], np.int32), "median": np.zeros((1, 6, 10, 3), np.uint8),
-               "atlas": np.zeros((6, 10, 4), np.uint8)}, "nitrogen.overlay/1", found=True)
+    artefact.write(
+        tmp_path / "clip-000.actions.safetensors",
+        {
+            "buttons": buttons,
+            "sticks": sticks,
+            "shown": shown,
+            "confidence": np.ones(T, np.float16),
+            "time": np.arange(T) / FPS,
+        },
+        "nitrogen.actions/1",
+        unit="grid",
+    )
+    artefact.write(
+        tmp_path / "clip-000.overlay.safetensors",
+        {
+            "affine": np.eye(2, 3, dtype=np.float32)[None],
+            "corners": np.zeros((1, 4, 2), np.float32),
+            "span": np.array([[0, T - 1]]),
+            "bbox": np.array([[100, 60, 100, 60]], np.int32),
+            "median": np.zeros((1, 6, 10, 3), np.uint8),
+            "atlas": np.zeros((6, 10, 4), np.uint8),
+        },
+        "nitrogen.overlay/1",
+        found=True,
+    )
     return tmp_path
 
 
 def shard(folder, out="shards", **changes):
-    c = config(videos=(str(folder / "clip-000.mp4"),), labels=str(folder), out=str(folder / out), **changes)
+    c = config(
+        videos=(str(folder / "clip-000.mp4"),), labels=str(folder), out=str(folder / out), **changes
+    )
     filter.run(c)
     return folder / out / "clip-000-000.safetensors"
 
@@ -204,16 +272,29 @@ def test_what_cannot_be_trusted_is_masked_or_left_out(clip, capsys):
     path = clip / "clip-000.actions.safetensors"
     tensors, _ = artefact.read(path)
     tensors["shown"][:], tensors["sticks"][::3, 0] = True, 5
-    tensors["buttons"][:, 5] = 1                                    # EAST, all the time
+    tensors["buttons"][:, 5] = 1  # EAST, all the time
     good = {b: 0.75 for b in artefact.BUTTONS} | {"LEFT": 0.9, "RIGHT": 0.2}
     artefact.write(path, tensors, "nitrogen.actions/1", unit="grid", agreement=good)
     data, _ = artefact.read(shard(clip))
     assert data["mask"][0].tolist() == [i not in (5, 18, 19) for i in range(20)]
-    assert not data["buttons"][:, 5].any() and not data["sticks"][:, 2:].any() and data["sticks"][:, :2].any()
+    assert (
+        not data["buttons"][:, 5].any()
+        and not data["sticks"][:, 2:].any()
+        and data["sticks"][:, :2].any()
+    )
     assert "not trusted and masked: EAST RIGHT" in capsys.readouterr().out
-    artefact.write(path, tensors, "nitrogen.actions/1", unit="grid", template="theirs", agreement={b: 0.6 for b in good})
+    artefact.write(
+        path,
+        tensors,
+        "nitrogen.actions/1",
+        unit="grid",
+        template="theirs",
+        agreement={b: 0.6 for b in good},
+    )
     assert shard(clip, "all", min_agreement=0.5).exists()
-    with pytest.raises(SystemExit, match="left out, .* agrees with the frames by 0.60 only .* is theirs its skin"):
+    with pytest.raises(
+        SystemExit, match="left out, .* agrees with the frames by 0.60 only .* is theirs its skin"
+    ):
         shard(clip, "none")
 
 
@@ -224,17 +305,22 @@ def test_rows_without_the_overlay_are_left_out_and_every_place_is_painted(clip):
     path = clip / "clip-000.actions.safetensors"
     tensors, info = artefact.read(path)
     tensors["confidence"][:30] = 0
-    tensors["sticks"][:30, 2] = -90                                 # would spoil the percentile
+    tensors["sticks"][:30, 2] = -90  # would spoil the percentile
     artefact.write(path, tensors, "nitrogen.actions/1", unit="grid")
     overlay, _ = artefact.read(clip / "clip-000.overlay.safetensors")
-    twice = {k: np.concatenate([v, v]) for k, v in overlay.items() if k != "atlas"} | {"atlas": overlay["atlas"]}
+    twice = {k: np.concatenate([v, v]) for k, v in overlay.items() if k != "atlas"} | {
+        "atlas": overlay["atlas"]
+    }
     twice["bbox"][1], twice["span"] = (10, 150, 40, 30), np.array([[30, 59], [60, T - 1]])
     artefact.write(clip / "clip-000.overlay.safetensors", twice, "nitrogen.overlay/1", found=True)
     data, about = artefact.read(shard(clip))
     assert data["frame"].tolist() == list(range(30, T)) and np.abs(data["sticks"][:, 2]).max() == 1
     image = filter.decode(filter.Shards(clip / "shards", "train", 4, 30, 1)[0][0], 256)
     for x, y, w, h in twice["bbox"]:
-        part = image[(y + 3) * 256 // 200:(y + h - 3) * 256 // 200, (x + 3) * 256 // 320:(x + w - 3) * 256 // 320]
+        part = image[
+            (y + 3) * 256 // 200 : (y + h - 3) * 256 // 200,
+            (x + 3) * 256 // 320 : (x + w - 3) * 256 // 320,
+        ]
         assert np.abs(part.astype(int) - 127).max() < 8
 
 
@@ -242,12 +328,16 @@ def test_shards_end_to_end(clip, capsys):
     path = shard(clip)
     assert "kept 90 (100 %), 86 chunks" in capsys.readouterr().out
     data = filter.Shards(path.parent, "train", 4, 30, 1)
-    assert len(data) == 86 and data.games == {"clip": 86} and len(filter.Shards(path.parent, "validation", 4, 30, 1)) == 0
+    assert (
+        len(data) == 86
+        and data.games == {"clip": 86}
+        and len(filter.Shards(path.parent, "validation", 4, 30, 1)) == 0
+    )
     jpeg, buttons, sticks, mask, game = data[10]
     image = filter.decode(jpeg, 256)
     assert image.shape == (256, 256, 3)
     # painted out
-    assert np.abs(image[60 * 256 // 200 + 3:118 * 256 // 200, 82:158].astype(int) - 127).max() < 6
+    assert np.abs(image[60 * 256 // 200 + 3 : 118 * 256 // 200, 82:158].astype(int) - 127).max() < 6
     # and nothing else
     assert image[:60].min() > 230 and image[170:].min() > 230 and image[:, :60].min() > 230
     # rows 11, 12, 13, 14
@@ -258,7 +348,10 @@ def test_shards_end_to_end(clip, capsys):
 
 def test_same_input_same_bytes_and_second_run_skips(clip):
     a, b = shard(clip), shard(clip, "again")
-    assert a.read_bytes() == b.read_bytes().replace(b"again", b"shards") or artefact.read(a)[0].keys() == artefact.read(b)[0].keys()
+    assert (
+        a.read_bytes() == b.read_bytes().replace(b"again", b"shards")
+        or artefact.read(a)[0].keys() == artefact.read(b)[0].keys()
+    )
     for name, value in artefact.read(a)[0].items():
         assert np.array_equal(value, artefact.read(b)[0][name]), name
     before = a.stat().st_mtime_ns
@@ -267,13 +360,17 @@ def test_same_input_same_bytes_and_second_run_skips(clip):
     with pytest.raises(SystemExit, match="made with another quality"):
         shard(clip, quality=50)
     assert a.stat().st_mtime_ns == before
-    a.write_bytes(a.read_bytes()[:2000])                       # a broken output is made anew
+    a.write_bytes(a.read_bytes()[:2000])  # a broken output is made anew
     assert len(filter.Shards(shard(clip).parent, "train", 4, 30, 1)) == 86
 
 
 def test_bounded_shards(clip):
     folder = shard(clip, rows_per_shard=40).parent
-    assert [len(artefact.read(p)[0]["frame"]) for p in sorted(folder.glob("*.safetensors"))] == [30, 30, 30]
+    assert [len(artefact.read(p)[0]["frame"]) for p in sorted(folder.glob("*.safetensors"))] == [
+        30,
+        30,
+        30,
+    ]
     assert len(filter.Shards(folder, "train", 4, 30, 1)) == 3 * 26
 
 
@@ -287,8 +384,11 @@ def test_bad_input(clip):
         filter.Shards(clip / "nowhere", "train", 16, 30, 1)
     actions = clip / "clip-000.actions.safetensors"
     whole = actions.read_bytes()
-    for broken, line in ((whole[:300], "not a readable safetensors"), ((clip / "clip-000.overlay.safetensors").read_bytes(), "expected a nitrogen.actions/1"),
-                         (b"", "not a readable safetensors")):
+    for broken, line in (
+        (whole[:300], "not a readable safetensors"),
+        ((clip / "clip-000.overlay.safetensors").read_bytes(), "expected a nitrogen.actions/1"),
+        (b"", "not a readable safetensors"),
+    ):
         actions.write_bytes(broken)
         with pytest.raises(SystemExit, match=line):
             shard(clip, "other")
@@ -299,33 +399,57 @@ def test_bad_input(clip):
 
 
 def test_video_without_overlay(clip):
-    artefact.write(clip / "clip-000.overlay.safetensors", {}, "nitrogen.overlay/1", found=False, reason="none")
+    artefact.write(
+        clip / "clip-000.overlay.safetensors", {}, "nitrogen.overlay/1", found=False, reason="none"
+    )
     with pytest.raises(SystemExit, match="no overlay was found"):
         shard(clip)
     tensors, _ = artefact.read(clip / "clip-000.actions.safetensors")
     (clip / "clip-000.actions.safetensors").unlink()
-    artefact.write(clip / "clip-000.truth.safetensors", tensors | {"sticks": tensors["sticks"] / 5}, "nitrogen.actions/1", unit="normalized")
+    artefact.write(
+        clip / "clip-000.truth.safetensors",
+        tensors | {"sticks": tensors["sticks"] / 5},
+        "nitrogen.actions/1",
+        unit="normalized",
+    )
     # what a recorder wrote needs no overlay
     assert artefact.read(shard(clip))[1]["counts"]["kept"] == 90
 
 
 # ---- looking at it, and what is in a folder
 
+
 def test_manifest_follows_what_is_there(clip, capsys):
     folder = shard(clip, rows_per_shard=40).parent
     first = json.loads((folder / "manifest.json").read_bytes())["videos"]["clip-000"]
-    assert first == {"game": "clip", "split": "train", "fps": 30.0, "rows": 90, "known": 90, "kept": 90, "segments": [3, 3], "shards": 3, "chunks": 78,
-                     "lag": None, "files": {p.name: p.stat().st_size for p in folder.glob("*.safetensors")}}
-    shard(clip, fresh=True)                                                          # one shard now: the others are no longer anyone's
+    assert first == {
+        "game": "clip",
+        "split": "train",
+        "fps": 30.0,
+        "rows": 90,
+        "known": 90,
+        "kept": 90,
+        "segments": [3, 3],
+        "shards": 3,
+        "chunks": 78,
+        "lag": None,
+        "files": {p.name: p.stat().st_size for p in folder.glob("*.safetensors")},
+    }
+    shard(clip, fresh=True)  # one shard now: the others are no longer anyone's
     assert [p.name for p in folder.glob("*.safetensors")] == ["clip-000-000.safetensors"]
-    assert list(json.loads((folder / "manifest.json").read_bytes())["videos"]["clip-000"]["files"]) == ["clip-000-000.safetensors"]
+    assert list(
+        json.loads((folder / "manifest.json").read_bytes())["videos"]["clip-000"]["files"]
+    ) == ["clip-000-000.safetensors"]
     capsys.readouterr()
     filter.main(["--inspect", str(folder)])
     said = capsys.readouterr()
     assert "1 videos, 90 rows: kept 90 (100 %), 86 chunks" in said.out and not said.err
     (folder / "clip-000-000.safetensors").rename(folder / "clip-001-000.safetensors")
     filter.inspect(folder)
-    assert "not as listed: clip-000-000.safetensors, clip-001-000.safetensors" in capsys.readouterr().err
+    assert (
+        "not as listed: clip-000-000.safetensors, clip-001-000.safetensors"
+        in capsys.readouterr().err
+    )
     (folder / "manifest.json").write_text("{")
     with pytest.raises(SystemExit, match="not a manifest"):
         filter.inspect(folder)
@@ -333,9 +457,10 @@ def test_manifest_follows_what_is_there(clip, capsys):
 
 def test_a_shard_can_be_looked_at(clip, capsys):
     import cv2
+
     path = clip / "clip-000.actions.safetensors"
     tensors, _ = artefact.read(path)
-    tensors["buttons"][30:60] = tensors["sticks"][30:60] = 0                          # the second of three segments is idle
+    tensors["buttons"][30:60] = tensors["sticks"][30:60] = 0  # the second of three segments is idle
     artefact.write(path, tensors, "nitrogen.actions/1", unit="grid")
     filter.main(["--inspect", str(shard(clip))])
     assert "nitrogen.shard/1" in capsys.readouterr().out
@@ -347,7 +472,7 @@ def test_a_shard_can_be_looked_at(clip, capsys):
     frame = picture[:160, :160].astype(int)
     # the painted box, the white game
     assert np.abs(frame[50:94, 52:98] - 127).max() < 8 and frame[:40].min() > 230
-    south = picture[160 + 13 * 4 + 7, 100:]                                          # SOUTH: pressed half of the time while kept
+    south = picture[160 + 13 * 4 + 7, 100:]  # SOUTH: pressed half of the time while kept
     assert 0.3 < (south[:390, 1] > 200).mean() < 0.7 and (south[400:780, 1] < 100).all()
 
 
@@ -363,7 +488,9 @@ def test_part_of_the_frame(clip):
     # the box begins at x = 100 - 8: 32 of 80 px in
     assert image[:, :90].min() > 230 and np.abs(image[:, 160:] - 127).max() < 8
     for area in ("300,0,40,40", "a", "0,0,0,9"):
-        with pytest.raises(SystemExit, match=f"--area {area}: should be x,y,w,h in px within the video's 320 x 200"):
+        with pytest.raises(
+            SystemExit, match=f"--area {area}: should be x,y,w,h in px within the video's 320 x 200"
+        ):
             shard(clip, "other", area=area)
 
 
@@ -376,11 +503,27 @@ def test_a_recorders_true_actions_need_no_overlay(clip):
     for f in clip.glob("clip-000.*.safetensors"):
         f.unlink()
     for box in ({}, {"box": [100, 60, 100, 60]}):
-        artefact.write(clip / "clip-000.truth.safetensors", tensors, "nitrogen.actions/1", unit="normalized", game="g", **box)
-        c = config(videos=(str(clip / "clip-000.mp4"),), labels=str(clip / "nowhere"), out=str(clip / "true"), fresh=True)
+        artefact.write(
+            clip / "clip-000.truth.safetensors",
+            tensors,
+            "nitrogen.actions/1",
+            unit="normalized",
+            game="g",
+            **box,
+        )
+        c = config(
+            videos=(str(clip / "clip-000.mp4"),),
+            labels=str(clip / "nowhere"),
+            out=str(clip / "true"),
+            fresh=True,
+        )
         filter.run(c)
         jpeg, buttons, sticks, mask, game = filter.Shards(clip / "true", "train", 4, 30, 1)[10]
-        assert game == "g" and np.allclose(sticks[:, 2], [0.5, 0, 0.5, 0.5]) and buttons[:, 4].tolist() == [0, 1, 1, 0]
+        assert (
+            game == "g"
+            and np.allclose(sticks[:, 2], [0.5, 0, 0.5, 0.5])
+            and buttons[:, 4].tolist() == [0, 1, 1, 0]
+        )
         inside = filter.decode(jpeg, 256)[100:140, 90:150].astype(int)
         assert np.abs(inside - 127).max() < 8 if box else inside.min() > 230
 
@@ -390,10 +533,18 @@ def test_frames_that_come_unevenly_by_hand():
     come, none the one in between.
     """
     times = np.array([0, 1, 2, 5, 6, 6.5]) / 30
-    assert filter.uneven(times) and not filter.uneven(np.round(np.arange(90) / 30, 3)) and not filter.uneven(np.zeros(9))
+    assert (
+        filter.uneven(times)
+        and not filter.uneven(np.round(np.arange(90) / 30, 3))
+        and not filter.uneven(np.zeros(9))
+    )
     frame, even, fps = filter.evened(times, 30)
-    assert fps == 30 and frame.tolist() == [0, 1, 2, 2, 2, 3, 4] and np.allclose(even, np.arange(7) / 30)
-    assert filter.evened(times / 2, 30)[2] == 60                    # two rows an action
+    assert (
+        fps == 30
+        and frame.tolist() == [0, 1, 2, 2, 2, 3, 4]
+        and np.allclose(even, np.arange(7) / 30)
+    )
+    assert filter.evened(times / 2, 30)[2] == 60  # two rows an action
 
 
 @pytest.mark.parametrize("gone", ["frames are dropped", "the rate changes"])
@@ -403,17 +554,31 @@ def test_chunks_of_an_uneven_video_are_cut_by_time(clip, capsys, gone):
     """
     path, rng = clip / "clip-000.actions.safetensors", np.random.default_rng(0)
     tensors, _ = artefact.read(path)
-    came = np.flatnonzero(rng.random(4 * T) > 0.2) if gone == "frames are dropped" else np.r_[np.arange(60), np.arange(60, 4 * T, 3)]
+    came = (
+        np.flatnonzero(rng.random(4 * T) > 0.2)
+        if gone == "frames are dropped"
+        else np.r_[np.arange(60), np.arange(60, 4 * T, 3)]
+    )
     time = came[:T] / 30
     buttons = np.zeros((T, 16), np.float16)
-    buttons[:, 4] = down = (time * 2.5 % 1 < 0.5)
-    artefact.write(path, {**tensors, "buttons": buttons, "time": time}, "nitrogen.actions/1", unit="grid")
+    buttons[:, 4] = down = time * 2.5 % 1 < 0.5
+    artefact.write(
+        path, {**tensors, "buttons": buttons, "time": time}, "nitrogen.actions/1", unit="grid"
+    )
     part = filter.Part(shard(clip))
     assert "frames that come unevenly laid out at 30/s" in capsys.readouterr().out
     truth = part["time"] * 2.5 % 1 < 0.5
-    assert np.allclose(np.diff(part["time"]), 1 / 30) and part.about["fps"] == 30 and len(part["time"]) == round((time[-1] - time[0]) * 30) + 1
+    assert (
+        np.allclose(np.diff(part["time"]), 1 / 30)
+        and part.about["fps"] == 30
+        and len(part["time"]) == round((time[-1] - time[0]) * 30) + 1
+    )
     last_come = np.searchsorted(time, part["time"] + 0.25 / 30, side="right") - 1
-    assert (part["frame"] == last_come).all() and (part["buttons"][:, 4] == down[part["frame"]]).all() and (part["buttons"][:, 4] == truth).mean() > 0.85
+    assert (
+        (part["frame"] == last_come).all()
+        and (part["buttons"][:, 4] == down[part["frame"]]).all()
+        and (part["buttons"][:, 4] == truth).mean() > 0.85
+    )
     stored = np.diff(part["offset"]) > 0
     assert stored.sum() == len(set(part["frame"].tolist())) and stored[part["start"]].all()
 
@@ -431,12 +596,18 @@ def test_two_videos_of_one_name(tmp_path):
 
 def test_shards_travel_to_another_process(clip):
     import pickle
+
     data = filter.Shards(shard(clip).parent, "train", 4, 30, 1)
     sent = pickle.dumps(data)
-    assert len(sent) < 500 and bytes(pickle.loads(sent)[5][0]) == bytes(data[5][0]) and isinstance(data.parts[0]["jpeg"], np.memmap)
+    assert (
+        len(sent) < 500
+        and bytes(pickle.loads(sent)[5][0]) == bytes(data[5][0])
+        and isinstance(data.parts[0]["jpeg"], np.memmap)
+    )
 
 
 # ---- when the picture answers
+
 
 def play(seconds, delay, seed=0, answers=True):
     """Actions [T, 20] and motion [T, 3] of a game whose camera follows the left stick, and that
@@ -445,23 +616,39 @@ def play(seconds, delay, seed=0, answers=True):
     rng, n = np.random.default_rng(seed), seconds * FPS
     actions = np.zeros((n, 20), np.float32)
     for t in range(0, n, 12):
-        actions[t:t + rng.integers(4, 20), [4, 16, 17]] = rng.random() < 0.3, *(rng.choice([-1, 0, 1], 2) * rng.uniform(0.4, 1, 2))
+        actions[t : t + rng.integers(4, 20), [4, 16, 17]] = (
+            rng.random() < 0.3,
+            *(rng.choice([-1, 0, 1], 2) * rng.uniform(0.4, 1, 2)),
+        )
     seen = actions if answers else np.roll(actions, n // 2, axis=0)
-    motion = np.stack([-3 * seen[:, 16], -2 * seen[:, 17], 4 * seen[:, 4]], 1) + rng.normal(0, 1.5, (n, 3))
+    motion = np.stack([-3 * seen[:, 16], -2 * seen[:, 17], 4 * seen[:, 4]], 1) + rng.normal(
+        0, 1.5, (n, 3)
+    )
     return np.roll(actions, delay, axis=0), motion.astype(np.float32)
 
 
 @pytest.mark.parametrize("delay", [-4, 0, 3, 9])
 def test_an_overlays_delay_is_found(delay):
     found = filter.picture_lag(*play(40, delay), FPS)
-    assert found["frames"] == -delay and found["seconds"] == round(-delay / FPS, 3) and found["confidence"] > 8
+    assert (
+        found["frames"] == -delay
+        and found["seconds"] == round(-delay / FPS, 3)
+        and found["confidence"] > 8
+    )
 
 
 def test_no_lag_is_made_up():
     """Another half of the video, nothing pressed, a still picture, too short a video: null."""
-    assert [filter.picture_lag(*play(40, 0, seed, answers=False), FPS) for seed in range(8)].count(None) >= 7
+    assert [filter.picture_lag(*play(40, 0, seed, answers=False), FPS) for seed in range(8)].count(
+        None
+    ) >= 7
     actions, motion = play(40, 0)
-    for a, m in ((actions * 0, motion), (actions, motion * 0), (actions[:300], motion[:300]), (actions[:0], motion[:0])):
+    for a, m in (
+        (actions * 0, motion),
+        (actions, motion * 0),
+        (actions[:300], motion[:300]),
+        (actions[:0], motion[:0]),
+    ):
         assert filter.picture_lag(a, m, FPS) is None
 
 
@@ -470,28 +657,53 @@ def test_delayed_labels_of_a_real_video(tmp_path):
     frames late differ by five.
     """
     import cv2
+
     rng = np.random.default_rng(0)
     actions, _ = play(24, 0)
-    ground = cv2.resize(rng.integers(0, 255, (80, 80, 3), np.uint8), (1600, 1600), interpolation=cv2.INTER_CUBIC)
+    ground = cv2.resize(
+        rng.integers(0, 255, (80, 80, 3), np.uint8), (1600, 1600), interpolation=cv2.INTER_CUBIC
+    )
     at = np.cumsum(-4 * actions[:, 16:18], axis=0).astype(int)
     with VideoWriter(tmp_path / "g-0.mp4", FPS, 320, 200) as out:
         for x, y in at - at.min(axis=0):
-            out.write(ground[y % 1400:y % 1400 + 200, x % 1200:x % 1200 + 320])
+            out.write(ground[y % 1400 : y % 1400 + 200, x % 1200 : x % 1200 + 320])
     lags = []
     for delay in (3, 8):
         late = np.roll(actions, delay, axis=0)
-        artefact.write(tmp_path / "g-0.actions.safetensors", {
-            "buttons": late[:, :16].astype(np.float16), "sticks": late[:, 16:], "shown": np.ones(20, bool),
-            "confidence": np.ones(len(late), np.float16), "time": np.arange(len(late)) / FPS}, "nitrogen.actions/1", unit="normalized")
-        filter.run(config(videos=(str(tmp_path / "g-0.mp4"),), labels=str(tmp_path), out=str(tmp_path / f"late{delay}"), min_active=0.0))
-        lags.append(json.loads((tmp_path / f"late{delay}/manifest.json").read_bytes())["videos"]["g-0"]["lag"]["frames"])
+        artefact.write(
+            tmp_path / "g-0.actions.safetensors",
+            {
+                "buttons": late[:, :16].astype(np.float16),
+                "sticks": late[:, 16:],
+                "shown": np.ones(20, bool),
+                "confidence": np.ones(len(late), np.float16),
+                "time": np.arange(len(late)) / FPS,
+            },
+            "nitrogen.actions/1",
+            unit="normalized",
+        )
+        filter.run(
+            config(
+                videos=(str(tmp_path / "g-0.mp4"),),
+                labels=str(tmp_path),
+                out=str(tmp_path / f"late{delay}"),
+                min_active=0.0,
+            )
+        )
+        lags.append(
+            json.loads((tmp_path / f"late{delay}/manifest.json").read_bytes())["videos"]["g-0"][
+                "lag"
+            ]["frames"]
+        )
     assert lags[0] - lags[1] == 5 and abs(lags[0] + 3) <= 1
 
 
 # ---- the released dataset: a fixture in its form
 
-NAMES = ("back dpad_down dpad_left dpad_right dpad_up east guide left_shoulder left_thumb left_trigger north "
-         "right_shoulder right_thumb right_trigger south start west").split()
+NAMES = (
+    "back dpad_down dpad_left dpad_right dpad_up east guide left_shoulder left_thumb left_trigger north "
+    "right_shoulder right_thumb right_trigger south start west"
+).split()
 
 
 def parquet(rows=120, pressed=lambda r: r % 2 == 0, x=0.5, **columns):
@@ -500,8 +712,11 @@ def parquet(rows=120, pressed=lambda r: r % 2 == 0, x=0.5, **columns):
     """
     pa = pytest.importorskip("pyarrow", reason="no pyarrow (pip install pyarrow)")
     import pyarrow.parquet as pq
-    table = {n: [n == "guide" or n == "south" and bool(pressed(r)) for r in range(rows)] for n in NAMES}
-    table["dpad_up"] = [int(v) for v in table["dpad_up"]]                            # bool or int, as published
+
+    table = {
+        n: [n == "guide" or n == "south" and bool(pressed(r)) for r in range(rows)] for n in NAMES
+    }
+    table["dpad_up"] = [int(v) for v in table["dpad_up"]]  # bool or int, as published
     table |= {"j_left": [[x, -x]] * rows, "j_right": [[0.0, 0.0]] * rows, **columns}
     out = io.BytesIO()
     pq.write_table(pa.table(table), out)
@@ -512,10 +727,26 @@ def metadata(video="vidA", k=0, size=120, seconds=2.0, **changes):
     """Chunk k of a video of 60 frames/s, 640 x 400, whose overlay's box runs past the frame at the
     lower right.
     """
-    source = {"resolution": [400, 640], "video_id": video, "source": "youtube", "url": f"https://example.org/{video}", "start_time": k * seconds,
-              "end_time": (k + 1) * seconds, "duration": seconds, "start_frame": k * 60 * seconds, "end_frame": (k + 1) * 60 * seconds}
-    meta = {"uuid": f"{video}-{k}", "chunk_id": f"{k:04d}", "chunk_size": size, "original_video": source, "game": "Some Game", "controller_type": "xbox",
-            "bbox_controller_overlay": [480, 300, 300, 200]}
+    source = {
+        "resolution": [400, 640],
+        "video_id": video,
+        "source": "youtube",
+        "url": f"https://example.org/{video}",
+        "start_time": k * seconds,
+        "end_time": (k + 1) * seconds,
+        "duration": seconds,
+        "start_frame": k * 60 * seconds,
+        "end_frame": (k + 1) * 60 * seconds,
+    }
+    meta = {
+        "uuid": f"{video}-{k}",
+        "chunk_id": f"{k:04d}",
+        "chunk_size": size,
+        "original_video": source,
+        "game": "Some Game",
+        "controller_type": "xbox",
+        "bbox_controller_overlay": [480, 300, 300, 200],
+    }
     for key, value in changes.items():
         (source if key in source else meta)[key] = value
     return json.dumps(meta).encode()
@@ -527,15 +758,35 @@ def archive(path, members):
         for member in members:
             info = member if isinstance(member, tarfile.TarInfo) else tarfile.TarInfo(member[0])
             info.size = info.size if isinstance(member, tarfile.TarInfo) else len(member[1])
-            tar.addfile(info, None if isinstance(member, tarfile.TarInfo) else io.BytesIO(member[1]))
+            tar.addfile(
+                info, None if isinstance(member, tarfile.TarInfo) else io.BytesIO(member[1])
+            )
     return path
 
 
-def chunk(video="vidA", k=0, raw=True, processed=False, meta=True, folder="SHARD_0000/{0}/{0}_chunk_{1:04d}", **changes):
+def chunk(
+    video="vidA",
+    k=0,
+    raw=True,
+    processed=False,
+    meta=True,
+    folder="SHARD_0000/{0}/{0}_chunk_{1:04d}",
+    **changes,
+):
     """A chunk's members: True what belongs there, False nothing, bytes these."""
-    files = {"actions_raw.parquet": raw, "actions_processed.parquet": processed, "metadata.json": meta}
-    made = {"metadata.json": metadata(video, k, **changes)} | {n: parquet() for n in files if n.endswith("parquet")}
-    return [(f"{folder.format(video, k)}/{name}", made[name] if what is True else what) for name, what in files.items() if what is not False]
+    files = {
+        "actions_raw.parquet": raw,
+        "actions_processed.parquet": processed,
+        "metadata.json": meta,
+    }
+    made = {"metadata.json": metadata(video, k, **changes)} | {
+        n: parquet() for n in files if n.endswith("parquet")
+    }
+    return [
+        (f"{folder.format(video, k)}/{name}", made[name] if what is True else what)
+        for name, what in files.items()
+        if what is not False
+    ]
 
 
 @pytest.fixture
@@ -549,8 +800,14 @@ def released(tmp_path):
 
 
 def importing(folder, videos=None, **changes):
-    c = config(videos=expand([videos or folder / "videos"]), nitrogen=str(folder / "SHARD_*.tar.gz"), labels=str(folder / "labels"),
-               out=str(folder / "shards"), rate=60.0, **changes)
+    c = config(
+        videos=expand([videos or folder / "videos"]),
+        nitrogen=str(folder / "SHARD_*.tar.gz"),
+        labels=str(folder / "labels"),
+        out=str(folder / "shards"),
+        rate=60.0,
+        **changes,
+    )
     filter.run(c)
     return filter.Shards(folder / "shards", "train", 4, 60, 1)
 
@@ -560,15 +817,26 @@ def test_released_labels(released, capsys):
     of nobody's video.
     """
     idle = parquet(pressed=lambda r: r < 50, x=0.0)
-    archive(released / "SHARD_0000.tar.gz", chunk(k=0, raw=idle) + chunk(k=2, raw=parquet(x=-0.25)) + chunk(k=1, raw=idle, processed=parquet())
-            + chunk("vidB") + chunk("vidB", 1))
+    archive(
+        released / "SHARD_0000.tar.gz",
+        chunk(k=0, raw=idle)
+        + chunk(k=2, raw=parquet(x=-0.25))
+        + chunk(k=1, raw=idle, processed=parquet())
+        + chunk("vidB")
+        + chunk("vidB", 1),
+    )
     data = importing(released)
     said = capsys.readouterr()
-    assert "labels of 1 of the 1 given videos, and of 1 that are not there" in said.out and "no video: 'vidB' 'https://example.org/vidB'" in said.err
+    assert (
+        "labels of 1 of the 1 given videos, and of 1 that are not there" in said.out
+        and "no video: 'vidB' 'https://example.org/vidB'" in said.err
+    )
     assert (released / "shards/no-video.txt").read_text() == "'vidB' 'https://example.org/vidB'\n"
     assert "kept 240 of 480 rows (50 %), 2 of 3 segments" in said.out
     tensors, info = artefact.read(released / "shards/vidA-000.safetensors")
-    assert tensors["frame"].tolist() == [60 + r // 2 for r in range(240)] and np.allclose(tensors["time"], 2 + np.arange(240) / 60)
+    assert tensors["frame"].tolist() == [60 + r // 2 for r in range(240)] and np.allclose(
+        tensors["time"], 2 + np.arange(240) / 60
+    )
     # a frame that two rows show is stored once
     assert (np.diff(tensors["offset"]) > 0).tolist() == [True, False] * 120
     assert tensors["start"].tolist() == list(range(0, 236, 2))
@@ -576,11 +844,18 @@ def test_released_labels(released, capsys):
     for i in (0, 30, 90):
         jpeg, buttons, sticks, mask, game = data[i]
         image = filter.decode(jpeg, 256).astype(int)
-        assert abs(np.median(image[:100]) - (60 + i)) <= 3                             # the frame of that row
+        assert abs(np.median(image[:100]) - (60 + i)) <= 3  # the frame of that row
         # halved, clamped, painted
-        assert np.abs(image[195:, 200:] - 127).max() < 8 and np.abs(image[195:, 100:170] - (60 + i)).max() < 8
+        assert (
+            np.abs(image[195:, 200:] - 127).max() < 8
+            and np.abs(image[195:, 100:170] - (60 + i)).max() < 8
+        )
         # rows 2 i + 1 ...
-        assert buttons[:, artefact.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1] and buttons.sum() == 2 and mask.all()
+        assert (
+            buttons[:, artefact.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1]
+            and buttons.sum() == 2
+            and mask.all()
+        )
         assert np.allclose(sticks, [[0.5, -0.5, 0, 0] if 2 * i < 115 else [-0.25, 0.25, 0, 0]] * 4)
     before = (released / "shards/vidA-000.safetensors").stat().st_mtime_ns
     importing(released)
@@ -590,29 +865,57 @@ def test_released_labels(released, capsys):
 def test_rows_to_frames_by_hand():
     """Proportionally: by the chunk's size over its frames, in whatever rate the copy has."""
     chunk = {"size": 1200, "seconds": 20.0, "start": 40.0, "frames": [2400, 3600]}
-    at = lambda rows, fps, **other: dataset.frame_numbers(chunk | other, 1200, fps)[rows].tolist()               # noqa: E731
+    at = lambda rows, fps, **other: dataset.frame_numbers(chunk | other, 1200, fps)[rows].tolist()  # noqa: E731
     assert at([0, 1, 1199], 60) == [2400, 2401, 3599]
-    assert at([0, 1, 2, 1199], 30) == [1200, 1200, 1201, 1799]                         # half as many frames
+    assert at([0, 1, 2, 1199], 30) == [1200, 1200, 1201, 1799]  # half as many frames
     # nominal against true rate: the published numbers count
     assert at([0, 1, 1199], 59.94) == [2400, 2401, 3599]
-    assert at([0, 1, 1199], 60, frames=[2400, 3599]) == [2400, 2401, 3599]             # last frame counted in
-    assert at([0, 2, 599], 30, size=600, frames=[1200, 1800]) == [1200, 1202, 1799]    # 30 rows/s
+    assert at([0, 1, 1199], 60, frames=[2400, 3599]) == [2400, 2401, 3599]  # last frame counted in
+    assert at([0, 2, 599], 30, size=600, frames=[1200, 1800]) == [1200, 1202, 1799]  # 30 rows/s
     assert at([0, 1, 599], 60, size=600) == [2400, 2402, 3598]
-    assert at([0, 1199], 60, frames=None) == [2400, 3599]                              # by its times
+    assert at([0, 1199], 60, frames=None) == [2400, 3599]  # by its times
 
 
 def test_chunks_that_overlap_or_lie_outside():
     """A chunk that begins a frame early goes on where the last one ended, and no frame comes before
     the one before it.
     """
-    piece = {"size": 120, "seconds": 2.0, "start": 0.0, "boxes": [[0.5, 0.5, 0.1, 0.1]], "area": None}
-    chunks = [piece | {"frames": f, "rows": [120 * i, 120 * i + 120], "size": n} for i, (f, n) in enumerate(
-        [([0, 120], 120), ([119, 239], 120), ([180, 300], 120), ([300, 420], 60), ([540, 660], 120), ([9000, 9120], 120)])]
+    piece = {
+        "size": 120,
+        "seconds": 2.0,
+        "start": 0.0,
+        "boxes": [[0.5, 0.5, 0.1, 0.1]],
+        "area": None,
+    }
+    chunks = [
+        piece | {"frames": f, "rows": [120 * i, 120 * i + 120], "size": n}
+        for i, (f, n) in enumerate(
+            [
+                ([0, 120], 120),
+                ([119, 239], 120),
+                ([180, 300], 120),
+                ([300, 420], 60),
+                ([540, 660], 120),
+                ([9000, 9120], 120),
+            ]
+        )
+    ]
     facts = {"frames": 600, "fps": 60.0, "width": 100, "height": 50}
-    out = dataset.released_labels(facts, np.ones((720, 16), np.uint8), np.zeros((720, 4)), np.ones(20, bool), chunks, "g", (0, 0, 100, 50), config())
+    out = dataset.released_labels(
+        facts,
+        np.ones((720, 16), np.uint8),
+        np.zeros((720, 4)),
+        np.ones(20, bool),
+        chunks,
+        "g",
+        (0, 0, 100, 50),
+        config(),
+    )
     # the 3rd overlaps, the 4th has another rate, the last is outside
     assert np.flatnonzero(out.known).tolist() == [*range(240), *range(540, 570)]
-    assert out.frame[:240].tolist() == [*range(120), *range(119, 239)] and np.unique(out.segment[out.known]).tolist() == [0, 1, 4]
+    assert out.frame[:240].tolist() == [*range(120), *range(119, 239)] and np.unique(
+        out.segment[out.known]
+    ).tolist() == [0, 1, 4]
     assert "3 chunks outside" in out.about and out.views[1] == ([(48, 23, 62, 32)], (0, 0, 100, 50))
 
 
@@ -625,11 +928,19 @@ def test_missing_columns_and_odd_values(released):
     buttons, sticks, shown = dataset.chunk_actions(files, 120)
     assert shown.all() and np.allclose(sticks[:, 2:], [0, 1]) and buttons.shape == (120, 16)
     import pyarrow.parquet as pq
+
     out = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(actions)).drop_columns(["north", "j_right"]), out)
     shown = dataset.chunk_actions({"actions_processed.parquet": out.getvalue()}, 100)[2]
-    assert [name for name, s in zip((*artefact.BUTTONS, *artefact.STICKS), shown) if not s] == ["NORTH", "RIGHT_X", "RIGHT_Y"]
-    archive(released / "SHARD_0000.tar.gz", chunk(bbox_game_area=[320, 200, 320, 200], bbox_others=[[0, 0, 64, 64]]))
+    assert [name for name, s in zip((*artefact.BUTTONS, *artefact.STICKS), shown) if not s] == [
+        "NORTH",
+        "RIGHT_X",
+        "RIGHT_Y",
+    ]
+    archive(
+        released / "SHARD_0000.tar.gz",
+        chunk(bbox_game_area=[320, 200, 320, 200], bbox_others=[[0, 0, 64, 64]]),
+    )
     image = filter.decode(importing(released)[0][0], 256).astype(int)
     # of the lower right quarter, the box is the lower right
     assert np.abs(image[140:, 140:] - 127).max() < 8 and image[:100, :100].max() < 8
@@ -650,31 +961,72 @@ def test_hostile_archive(released, tmp_path, capsys):
     deep = b"[" * 100_000
     out = "../../{0}/{0}_chunk_{1:04d}"
     (tmp_path / "deep/er").mkdir(parents=True)
-    archive(tmp_path / "deep/er/SHARD_0000.tar.gz", [
-        ("/etc/evil/metadata.json", b"{}"), header("vidA/null/metadata.json", tarfile.CHRTYPE),
-        header("SHARD_0000/vidA/vidA_chunk_0009/actions_raw.parquet", tarfile.SYMTYPE, link="/etc/passwd"),
-        header("SHARD_0000/vidA/vidA_chunk_0009/metadata.json", tarfile.LNKTYPE, link="/etc/passwd"),
-        *chunk("../vidA", folder=out), *chunk("vidX/../../vidA", 1), *chunk("vidA", 2, raw=zeros), *chunk("vidA", 3, meta=zeros),
-        *chunk("vidA", 4, meta=b"{nonsense"), *chunk("vidA", 5, meta=deep), *chunk("vidA", 6, meta=b"[1]"),
-        *chunk("vidA", 7, raw=b"PAR1 not really PAR1"), *chunk("vidA", 8, raw=many[:len(many) // 2]), *chunk("vidA", 9, start_time=float("nan")),
-        *chunk("vidA", 10, size=-5), *chunk("vidA", 11, bbox_controller_overlay=[1, 2, "x", None]), *chunk("vidA", 15, size=1e5),
-        *chunk("vidA", 12, meta=False), *chunk("vidA", 13, raw=False), *chunk("vidA", 14, start_time=1e8, start_frame=6e9, end_frame=6e9 + 120),
-        *chunk("vidA", 0)])
+    archive(
+        tmp_path / "deep/er/SHARD_0000.tar.gz",
+        [
+            ("/etc/evil/metadata.json", b"{}"),
+            header("vidA/null/metadata.json", tarfile.CHRTYPE),
+            header(
+                "SHARD_0000/vidA/vidA_chunk_0009/actions_raw.parquet",
+                tarfile.SYMTYPE,
+                link="/etc/passwd",
+            ),
+            header(
+                "SHARD_0000/vidA/vidA_chunk_0009/metadata.json", tarfile.LNKTYPE, link="/etc/passwd"
+            ),
+            *chunk("../vidA", folder=out),
+            *chunk("vidX/../../vidA", 1),
+            *chunk("vidA", 2, raw=zeros),
+            *chunk("vidA", 3, meta=zeros),
+            *chunk("vidA", 4, meta=b"{nonsense"),
+            *chunk("vidA", 5, meta=deep),
+            *chunk("vidA", 6, meta=b"[1]"),
+            *chunk("vidA", 7, raw=b"PAR1 not really PAR1"),
+            *chunk("vidA", 8, raw=many[: len(many) // 2]),
+            *chunk("vidA", 9, start_time=float("nan")),
+            *chunk("vidA", 10, size=-5),
+            *chunk("vidA", 11, bbox_controller_overlay=[1, 2, "x", None]),
+            *chunk("vidA", 15, size=1e5),
+            *chunk("vidA", 12, meta=False),
+            *chunk("vidA", 13, raw=False),
+            *chunk("vidA", 14, start_time=1e8, start_frame=6e9, end_frame=6e9 + 120),
+            *chunk("vidA", 0),
+        ],
+    )
     data = importing(tmp_path / "deep/er", released / "videos")
     said = capsys.readouterr()
     assert len(data) > 50 and "1 chunks outside the video" not in said.out
     listed = (tmp_path / "deep/er/shards/skipped.txt").read_text()
-    for k, words in ((2, "too large"), *((k, "metadata.json") for k in (3, 4, 5, 6, 12)), *((k, "no number") for k in (9, 10, 11, 14, 15))):
-        assert any(words in line and (f"chunk_{k:04d}" in line or f"at {2 * k} s" in line) for line in listed.splitlines()), (k, listed)
+    for k, words in (
+        (2, "too large"),
+        *((k, "metadata.json") for k in (3, 4, 5, 6, 12)),
+        *((k, "no number") for k in (9, 10, 11, 14, 15)),
+    ):
+        assert any(
+            words in line and (f"chunk_{k:04d}" in line or f"at {2 * k} s" in line)
+            for line in listed.splitlines()
+        ), (k, listed)
     assert all(f"at {2 * k} s" in listed for k in (2, 7, 8, 13)) and listed.count("\n") == 15
-    files = ("SHARD_0000.tar.gz", "labels/vidA.actions.safetensors", "shards/manifest.json", "shards/no-video.txt", "shards/skipped.txt",
-             "shards/vidA-000.safetensors")
-    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == {"videos/vidA.mp4", *(f"deep/er/{f}" for f in files)}
+    files = (
+        "SHARD_0000.tar.gz",
+        "labels/vidA.actions.safetensors",
+        "shards/manifest.json",
+        "shards/no-video.txt",
+        "shards/skipped.txt",
+        "shards/vidA-000.safetensors",
+    )
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == {
+        "videos/vidA.mp4",
+        *(f"deep/er/{f}" for f in files),
+    }
 
 
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_SPARSE]
+)
 def test_a_header_cannot_ask_for_memory(released, kind):
     import gzip
+
     with gzip.open(released / "SHARD_0000.tar.gz", "wb") as f:
         f.write(header("x", kind, 1 << 30).tobuf(tarfile.GNU_FORMAT) + b"\0" * 4096)
     with pytest.raises(SystemExit, match="a header of a kind or size that has no place in it"):
@@ -683,7 +1035,12 @@ def test_a_header_cannot_ask_for_memory(released, kind):
 
 def test_broken_archives(released):
     whole = archive(released / "SHARD_0000.tar.gz", chunk(k=0) + chunk(k=1)).read_bytes()
-    for blob in (whole[:len(whole) // 2], b"", b"no tar at all" * 100, whole[:200] + b"\1" * 200 + whole[400:]):
+    for blob in (
+        whole[: len(whole) // 2],
+        b"",
+        b"no tar at all" * 100,
+        whole[:200] + b"\1" * 200 + whole[400:],
+    ):
         (released / "SHARD_0000.tar.gz").write_bytes(blob)
         with pytest.raises(SystemExit, match="SHARD_0000.tar.gz: not a whole .tar.gz"):
             importing(released)
@@ -700,17 +1057,44 @@ def test_broken_archives(released):
 def test_labels_alone_can_be_looked_at(released, capsys):
     """--inspect SHARD_0000.tar.gz, and the command with --videos, as one types them."""
     import cv2
+
     idle = parquet(x=0.0, pressed=lambda r: r < 50)
-    path = archive(released / "SHARD_0000.tar.gz", chunk(k=0, raw=idle) + chunk(k=1) + chunk("vidB", meta=b"?"))
+    path = archive(
+        released / "SHARD_0000.tar.gz", chunk(k=0, raw=idle) + chunk(k=1) + chunk("vidB", meta=b"?")
+    )
     filter.main(["--inspect", str(path)])
     said = capsys.readouterr()
-    assert "'vidA'                2      0     1    60.0  'xbox', 'Some Game'" in said.out and "0.00 h (50 %) in chunks" in said.out
+    assert (
+        "'vidA'                2      0     1    60.0  'xbox', 'Some Game'" in said.out
+        and "0.00 h (50 %) in chunks" in said.out
+    )
     assert "vidB_chunk_0000: metadata.json" in said.err
     lowest = cv2.imread(str(released / "SHARD_0000.png"))[-8, :, ::-1].astype(int)
-    assert lowest[300].argmax() == 0 and lowest[1000].argmax() == 1                      # dropped, kept
-    filter.main(["--nitrogen", str(path), "--videos", str(released / "videos"), "--labels", str(released / "labels"),
-                 "--out", str(released / "shards"), "--rate", "60", "--horizon", "18", "--shift", "3", "--validation", "0"])
-    assert "kept 120 of 480 rows" in capsys.readouterr().out and len(filter.Shards(released / "shards", "train", 18, 60, 3)) == 50
+    assert lowest[300].argmax() == 0 and lowest[1000].argmax() == 1  # dropped, kept
+    filter.main(
+        [
+            "--nitrogen",
+            str(path),
+            "--videos",
+            str(released / "videos"),
+            "--labels",
+            str(released / "labels"),
+            "--out",
+            str(released / "shards"),
+            "--rate",
+            "60",
+            "--horizon",
+            "18",
+            "--shift",
+            "3",
+            "--validation",
+            "0",
+        ]
+    )
+    assert (
+        "kept 120 of 480 rows" in capsys.readouterr().out
+        and len(filter.Shards(released / "shards", "train", 18, 60, 3)) == 50
+    )
 
 
 def test_without_pyarrow(released, monkeypatch):

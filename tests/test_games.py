@@ -40,9 +40,13 @@ ALL = [(name, task) for name, module in MODULES.items() for task in module.TASKS
 
 # ---- players: score -> buttons u8 [16], sticks f32 [4], called 30 times a second
 
+
 def held(**names):
     """One state of the pad for ever: held(LEFT_X=1, SOUTH=1)."""
-    state = (np.array([names.get(n, 0) for n in console.BUTTONS], np.uint8), np.array([names.get(n, 0) for n in console.STICKS], np.float32))
+    state = (
+        np.array([names.get(n, 0) for n in console.BUTTONS], np.uint8),
+        np.array([names.get(n, 0) for n in console.STICKS], np.float32),
+    )
     return lambda score: state
 
 
@@ -50,7 +54,11 @@ class Sticky:
     """A random gamepad: each button and axis keeps a random value for 0.1 to 1 s."""
 
     def __init__(self, seed):
-        self.rng, self.left, self.value = np.random.default_rng(seed), np.zeros(20, int), np.zeros(20)
+        self.rng, self.left, self.value = (
+            np.random.default_rng(seed),
+            np.zeros(20, int),
+            np.zeros(20),
+        )
 
     def __call__(self, score):
         self.left -= 1
@@ -72,6 +80,7 @@ def episode(name, task, seed, player, fps=60):
 
 # ---- the tasks
 
+
 @pytest.mark.parametrize("name, task", ALL)
 def test_the_expert_succeeds_and_is_busy(name, task):
     for seed in (100, 101):
@@ -79,7 +88,12 @@ def test_the_expert_succeeds_and_is_busy(name, task):
 
         def player(score):
             buttons, sticks = expert(score)
-            assert buttons.dtype == np.uint8 and buttons.shape == (16,) and sticks.dtype == np.float32 and abs(sticks).max() <= 1
+            assert (
+                buttons.dtype == np.uint8
+                and buttons.shape == (16,)
+                and sticks.dtype == np.float32
+                and abs(sticks).max() <= 1
+            )
             busy.append(buttons.any() or abs(sticks).max() > 0.1)
             return buttons, sticks
 
@@ -91,17 +105,29 @@ def test_the_expert_succeeds_and_is_busy(name, task):
 
 def mindless(seed):
     """Random play, no input, and one direction held with and without the usual attack."""
-    pads = [{}, {"LEFT_X": 1}, {"LEFT_Y": 1, "SOUTH": 1}, {"RIGHT_X": 1}, {"RIGHT_TRIGGER": 1, "SOUTH": 1},
-            {"LEFT_X": -1, "RIGHT_TRIGGER": 1, "SOUTH": 1}, {"LEFT_Y": -1, "RIGHT_SHOULDER": 1, "WEST": 1}]
+    pads = [
+        {},
+        {"LEFT_X": 1},
+        {"LEFT_Y": 1, "SOUTH": 1},
+        {"RIGHT_X": 1},
+        {"RIGHT_TRIGGER": 1, "SOUTH": 1},
+        {"LEFT_X": -1, "RIGHT_TRIGGER": 1, "SOUTH": 1},
+        {"LEFT_Y": -1, "RIGHT_SHOULDER": 1, "WEST": 1},
+    ]
     return {"random": Sticky(seed)} | {str(pad): held(**pad) for pad in pads}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_mindless_play_gets_nowhere(name):
-    """Random play, in the first task of each game; all tasks, other players and more seeds below.
-    """
-    scores = [episode(name, next(iter(MODULES[name].TASKS)), seed, Sticky(seed), fps=30) for seed in range(3)]
-    assert not any(score["success"] for score in scores) and np.mean([score["progress"] for score in scores]) < 0.25
+    """Random play, in the first task of each game; all tasks, other players and more seeds below."""
+    scores = [
+        episode(name, next(iter(MODULES[name].TASKS)), seed, Sticky(seed), fps=30)
+        for seed in range(3)
+    ]
+    assert (
+        not any(score["success"] for score in scores)
+        and np.mean([score["progress"] for score in scores]) < 0.25
+    )
 
 
 @pytest.mark.slow
@@ -114,23 +140,45 @@ def test_over_many_seeds(name, task, request):
     expert = [episode(name, task, seed, MODULES[name].Expert(seed), fps=30) for seed in seeds]
     failed = [seed for seed, score in zip(seeds, expert) if not score["success"]]
     assert len(failed) <= 0.05 * len(seeds), failed
-    assert np.mean([score["time"] < 0.9 * MODULES[name].TASKS[task].seconds for score in expert]) >= 0.9
+    assert (
+        np.mean([score["time"] < 0.9 * MODULES[name].TASKS[task].seconds for score in expert])
+        >= 0.9
+    )
     for kind in mindless(0):
-        scores = [episode(name, task, seed, mindless(seed)[kind], fps=30) for seed in range(len(seeds) * 2 // 5 if kind == "random" else 3)]
-        assert np.mean([score["success"] for score in scores]) <= 0.05 and np.mean([score["progress"] for score in scores]) < 0.25, kind
+        scores = [
+            episode(name, task, seed, mindless(seed)[kind], fps=30)
+            for seed in range(len(seeds) * 2 // 5 if kind == "random" else 3)
+        ]
+        assert (
+            np.mean([score["success"] for score in scores]) <= 0.05
+            and np.mean([score["progress"] for score in scores]) < 0.25
+        ), kind
 
 
 def test_the_suite_is_eleven_combat_ten_navigation_nine_specific():
     """One of each per game, but for hunt, which has two combats."""
     for name, module in MODULES.items():
-        categories = ["combat", "combat", "navigation"] if name == "hunt" else ["combat", "navigation", "specific"]
+        categories = (
+            ["combat", "combat", "navigation"]
+            if name == "hunt"
+            else ["combat", "navigation", "specific"]
+        )
         assert sorted(task.category for task in module.TASKS.values()) == categories
-        assert all(15 <= task.seconds <= 40 and task.goal.endswith(".") for task in module.TASKS.values())
+        assert all(
+            15 <= task.seconds <= 40 and task.goal.endswith(".") for task in module.TASKS.values()
+        )
     genres = [module.Game.genre for module in MODULES.values()]
-    assert {g: genres.count(g) for g in genres} == {"2D side-scroller": 3, "roguelike": 2, "open world": 2, "action RPG": 2, "sports": 1}
+    assert {g: genres.count(g) for g in genres} == {
+        "2D side-scroller": 3,
+        "roguelike": 2,
+        "open world": 2,
+        "action RPG": 2,
+        "sports": 1,
+    }
 
 
 # ---- the worlds
+
 
 @pytest.mark.parametrize("name, task", ALL)
 def test_same_seed_and_pad_same_pictures(name, task):
@@ -146,15 +194,23 @@ def test_same_seed_and_pad_same_pictures(name, task):
     assert run(5) == run(5) != run(6)
 
 
-@pytest.mark.parametrize("name, task, pad", [
-    ("ridge", "reach", {"LEFT_X": 1}), ("ridge", "coins", {"DPAD_LEFT": 1}), ("crypt", "gems", {"LEFT_X": 0.6, "LEFT_Y": -0.8}),
-    ("strike", "bombs", {"LEFT_X": -1}), ("cavern", "shards", {"DPAD_RIGHT": 1}), ("grove", "feed", {"LEFT_X": 0.6, "LEFT_Y": -0.8}),
-    ("rally", "road", {"RIGHT_TRIGGER": 1}), ("rally", "gates", {"RIGHT_TRIGGER": 1, "LEFT_X": 0.3}),
-    ("ruins", "braziers", {"LEFT_Y": -0.8, "RIGHT_X": 0.3}),
-    ("duel", "gates", {"LEFT_Y": -1, "LEFT_THUMB": 1}),
-    ("puck", "slalom", {"LEFT_X": 0.8, "LEFT_Y": -0.4}),
-    ("hunt", "crystals", {"LEFT_X": 0.7, "LEFT_Y": 0.7}),
-])
+@pytest.mark.parametrize(
+    "name, task, pad",
+    [
+        ("ridge", "reach", {"LEFT_X": 1}),
+        ("ridge", "coins", {"DPAD_LEFT": 1}),
+        ("crypt", "gems", {"LEFT_X": 0.6, "LEFT_Y": -0.8}),
+        ("strike", "bombs", {"LEFT_X": -1}),
+        ("cavern", "shards", {"DPAD_RIGHT": 1}),
+        ("grove", "feed", {"LEFT_X": 0.6, "LEFT_Y": -0.8}),
+        ("rally", "road", {"RIGHT_TRIGGER": 1}),
+        ("rally", "gates", {"RIGHT_TRIGGER": 1, "LEFT_X": 0.3}),
+        ("ruins", "braziers", {"LEFT_Y": -0.8, "RIGHT_X": 0.3}),
+        ("duel", "gates", {"LEFT_Y": -1, "LEFT_THUMB": 1}),
+        ("puck", "slalom", {"LEFT_X": 0.8, "LEFT_Y": -0.4}),
+        ("hunt", "crystals", {"LEFT_X": 0.7, "LEFT_Y": 0.7}),
+    ],
+)
 def test_the_world_moves_by_time_not_by_frames(name, task, pad):
     places = []
     for fps in (20, 30, 60, 144):
@@ -200,17 +256,23 @@ def test_the_ground_and_what_stands_on_it_agree(heading, x, y):
     camera, margin = console.Camera(np.radians(70), 60, (0, 0, 0), 1e9), 300
     camera.place(x, y, 3.0, heading)
     for ahead, aside in ((6, 0), (8, 2), (11, -4)):
-        dot = x + ahead * np.cos(heading) - aside * np.sin(heading), y + ahead * np.sin(heading) + aside * np.cos(heading)
-        land = np.zeros((800, 800, 3), np.uint8)                # 40 m
+        dot = (
+            x + ahead * np.cos(heading) - aside * np.sin(heading),
+            y + ahead * np.sin(heading) + aside * np.cos(heading),
+        )
+        land = np.zeros((800, 800, 3), np.uint8)  # 40 m
         cv2.circle(land, tuple(round(v % 40 * 20) for v in dot), 5, (255, 255, 255), -1)
         picture = np.zeros((270, 480, 3), np.uint8)
-        camera.ground(picture, cv2.copyMakeBorder(land, *[margin] * 4, cv2.BORDER_WRAP), 0.05, margin)
+        camera.ground(
+            picture, cv2.copyMakeBorder(land, *[margin] * 4, cv2.BORDER_WRAP), 0.05, margin
+        )
         # its copy far away is smaller
         seen = np.median(np.argwhere(picture[..., 0] > 100), 0)[::-1]
         assert np.allclose(seen, camera.project(*dot)[:2], atol=2)
 
 
 # ---- the console
+
 
 class Reader:
     """The other side of the shared file, as small as can be."""
@@ -225,7 +287,11 @@ class Reader:
         with open(self.path, "r+b") as file:
             self.memory = mmap.mmap(file.fileno(), 0)
         for name, (offset, dtype, shape) in self.header["fields"].items():
-            setattr(self, name, np.frombuffer(self.memory, dtype, int(np.prod(shape)), offset).reshape(shape))
+            setattr(
+                self,
+                name,
+                np.frombuffer(self.memory, dtype, int(np.prod(shape)), offset).reshape(shape),
+            )
 
     def wait(self, condition, seconds=20):
         end = time.monotonic() + seconds
@@ -243,9 +309,18 @@ def test_behind_the_gate_a_process_draws_what_the_game_draws(name, tmp_path):
     reader = Reader(tmp_path, GAMES / f"{name}.py", "--task", task, "--seed", 4, NITROGEN_GATE="1")
     try:
         header = reader.header
-        assert header["format"] == "nitrogen.console/1" and header["game"] == name and header["fps"] == 60
-        assert tuple(header["buttons"]) == console.BUTTONS and tuple(header["sticks"]) == console.STICKS
-        assert header["fields"]["picture"][1:] == ["u1", [270, 480, 3]] and header["fields"]["pad_sticks"][1:] == ["<f4", [4]]
+        assert (
+            header["format"] == "nitrogen.console/1"
+            and header["game"] == name
+            and header["fps"] == 60
+        )
+        assert (
+            tuple(header["buttons"]) == console.BUTTONS
+            and tuple(header["sticks"]) == console.STICKS
+        )
+        assert header["fields"]["picture"][1:] == ["u1", [270, 480, 3]] and header["fields"][
+            "pad_sticks"
+        ][1:] == ["<f4", [4]]
         game, expert = MODULES[name].Game(task, 4), MODULES[name].Expert(4)
         for i in range(40):
             assert reader.frame[0] == i
@@ -253,9 +328,11 @@ def test_behind_the_gate_a_process_draws_what_the_game_draws(name, tmp_path):
             reader.go[0] = i + 1
             reader.wait(lambda: reader.frame[0] == i + 1)
             game.step(console.Pad(*pad), round((i + 1) / 60, 6) - round(i / 60, 6))
-            assert np.array_equal(reader.picture, game.draw()) and reader.read_score() == game.score()
+            assert (
+                np.array_equal(reader.picture, game.draw()) and reader.read_score() == game.score()
+            )
         assert reader.time[0] == pytest.approx(40 / 60)
-        reader.path.unlink()                                    # an orphan goes by itself
+        reader.path.unlink()  # an orphan goes by itself
         assert reader.process.wait(10) == 0
     finally:
         reader.process.kill()
@@ -267,14 +344,25 @@ def test_without_a_gate_a_process_follows_the_system_clock(tmp_path):
         reader.wait(lambda: reader.frame[0] > 0)
         frame, seconds, start = int(reader.frame[0]), float(reader.time[0]), time.monotonic()
         time.sleep(1.5)
-        frames, game, real = int(reader.frame[0]) - frame, float(reader.time[0]) - seconds, time.monotonic() - start
+        frames, game, real = (
+            int(reader.frame[0]) - frame,
+            float(reader.time[0]) - seconds,
+            time.monotonic() - start,
+        )
         assert 10 <= frames <= 30 * real + 2 and 0.6 * real < game < real + 0.15
     finally:
         reader.process.kill()
 
 
 def test_a_missing_file_or_an_unknown_task_is_one_clear_line(tmp_path):
-    for arguments, file, message in (([], "nowhere", "must name an existing"), (["--task", "nap"], "x", "invalid choice: 'nap'")):
-        run = subprocess.run([sys.executable, GAMES / "crypt.py", *arguments], capture_output=True, text=True,
-                             env={**os.environ, "NITROGEN_CONSOLE": str(tmp_path / file)})
+    for arguments, file, message in (
+        ([], "nowhere", "must name an existing"),
+        (["--task", "nap"], "x", "invalid choice: 'nap'"),
+    ):
+        run = subprocess.run(
+            [sys.executable, GAMES / "crypt.py", *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "NITROGEN_CONSOLE": str(tmp_path / file)},
+        )
         assert run.returncode and message in run.stderr and "Traceback" not in run.stderr

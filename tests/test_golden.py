@@ -1,10 +1,10 @@
 """What the program puts out, compared with what it put out when tests/golden was written.
 
-    python -m pytest tests/test_golden.py             help texts, frames of three built-in games
-    python -m pytest tests/test_golden.py -m slow     SuperTux, six videos read, a tiny training
-    python tests/test_golden.py --record              write tests/golden anew
-    python tests/test_golden.py --exact DIR           write what this machine puts out, to the bit;
-    NITROGEN_GOLDEN_EXACT=DIR python -m pytest ...    compare with that (1: data/golden_exact)
+python -m pytest tests/test_golden.py             help texts, frames of three built-in games
+python -m pytest tests/test_golden.py -m slow     SuperTux, six videos read, a tiny training
+python tests/test_golden.py --record              write tests/golden anew
+python tests/test_golden.py --exact DIR           write what this machine puts out, to the bit;
+NITROGEN_GOLDEN_EXACT=DIR python -m pytest ...    compare with that (1: data/golden_exact)
 """
 
 import contextlib
@@ -33,20 +33,31 @@ TOLERANT = ROOT / "tests/golden"
 GOLDEN = TOLERANT if not EXACT else ROOT / "data/golden_exact" if EXACT == "1" else Path(EXACT)
 SCRIPTS = "sim", "extract", "parse", "filter", "model", "train", "eval"
 ASK = str(TOLERANT / "ask.py")
-CORES = 97              # what the scripts are told about this machine
+CORES = 97  # what the scripts are told about this machine
 BUILT_IN = "ridge", "crypt", "rally"
-FRAMES = 120            # of each game
+FRAMES = 120  # of each game
 LEVEL = "/usr/share/games/supertux2/levels/world1/welcome_antarctica.stl"
-SUPERTUX = ["/usr/games/supertux2", "--window", "--geometry", "320x240", "--renderer", "sdl",
-            "--disable-sound", "--disable-music", LEVEL]
+SUPERTUX = [
+    "/usr/games/supertux2",
+    "--window",
+    "--geometry",
+    "320x240",
+    "--renderer",
+    "sdl",
+    "--disable-sound",
+    "--disable-music",
+    LEVEL,
+]
 TUX = SUPERTUX, 60, 130, 8
 PACKAGES = "supertux", "libgl1-mesa-dri", "libsdl2-2.0-0"
 
 # With this seed the six videos show six families of overlays.
 RECORD = "--minutes 0.4 --seconds 4 --games ridge,crypt,rally --seed 11 --workers 2"
 FILTER = "--segment-seconds 0.5 --min-active 1 --validation 0 --workers 1"
-TRAIN = ("--config tiny --steps 20 --batch 8 --micro 8 --warmup 5 --log-every 1 --save-every 20 "
-         "--workers 1 --seed 1 --device cpu")
+TRAIN = (
+    "--config tiny --steps 20 --batch 8 --micro 8 --warmup 5 --log-every 1 --save-every 20 "
+    "--workers 1 --seed 1 --device cpu"
+)
 
 
 def known(name):
@@ -56,11 +67,18 @@ def known(name):
 
 # ---- the help texts
 
+
 def help_of(script):
     """File name -> help text, of the script, its commands and their presets."""
     env = {**os.environ, "COLUMNS": "120", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, ASK, f"{script}.py", str(CORES)], cwd=ROOT, env=env,
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, ASK, f"{script}.py", str(CORES)],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     found = json.loads(done.stdout.splitlines()[-1])
     return {f"{name}.txt": text.replace(str(ROOT), "ROOT") for name, text in found.items()}
 
@@ -74,11 +92,12 @@ def test_help(script):
     if (python := known("frames.json")["python"]) != PYTHON:
         pytest.skip(f"recorded with a Python {python}")
     there = {p.name: p.read_text("utf-8") for p in (GOLDEN / "help").glob(f"{script}*.txt")}
-    words = lambda texts: {name: text.split() for name, text in texts.items()}      # noqa: E731
-    assert words(help_of(script)) == words(there)                # lines may break elsewhere
+    words = lambda texts: {name: text.split() for name, text in texts.items()}  # noqa: E731
+    assert words(help_of(script)) == words(there)  # lines may break elsewhere
 
 
 # ---- frames
+
 
 def played(command, fps, start=0, buttons=16):
     """Hashes of frames under a random pad that is the same on every machine."""
@@ -93,8 +112,10 @@ def played(command, fps, start=0, buttons=16):
             if i % 8 == 0:
                 bits = rng.getrandbits(16) & rng.getrandbits(16) & (1 << buttons) - 1
                 sticks = [rng.getrandbits(8) / 128 - 1 for _ in range(4)]
-                pad = {"buttons": np.int8([bits >> b & 1 for b in range(16)]),
-                       "sticks": np.float32(sticks)}
+                pad = {
+                    "buttons": np.int8([bits >> b & 1 for b in range(16)]),
+                    "sticks": np.float32(sticks),
+                }
             _, _, terminated, _, info = env.step(pad)
             assert not terminated
             seen.append(info["hash"][:12])
@@ -141,10 +162,16 @@ def test_frames_of_supertux():
 
 # ---- the pipe
 
+
 def run(script, *args):
     """One of the stages as a user runs it."""
-    done = subprocess.run([sys.executable, f"{script}.py", *map(str, args)], cwd=ROOT,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        [sys.executable, f"{script}.py", *map(str, args)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -159,8 +186,12 @@ def label(folder, stem):
     overlay, about = tensors(folder / f"labels/{stem}.overlay.safetensors")
     actions, _ = tensors(folder / f"labels/{stem}.actions.safetensors")
     places = {k: overlay[k].tolist() for k in ("affine", "corners", "span")}
-    return {"template": about["template"], **places, "sticks": actions["sticks"].tolist(),
-            "pressed": [p.tobytes().hex() for p in np.packbits(actions["buttons"] > 0.5, axis=1)]}
+    return {
+        "template": about["template"],
+        **places,
+        "sticks": actions["sticks"].tolist(),
+        "pressed": [p.tobytes().hex() for p in np.packbits(actions["buttons"] > 0.5, axis=1)],
+    }
 
 
 def pipe(folder):
@@ -175,20 +206,30 @@ def pipe(folder):
     log = map(json.loads, (folder / "run/log.jsonl").read_text().splitlines())
     files = {v.name: digest(v.read_bytes()) for v in videos}
     for path in sorted(folder.rglob("*.safetensors")):
-        files |= {f"{path.relative_to(folder)}: {name}": digest(value.tobytes())
-                  for name, value in tensors(path)[0].items()}
+        files |= {
+            f"{path.relative_to(folder)}: {name}": digest(value.tobytes())
+            for name, value in tensors(path)[0].items()
+        }
     kept = re.findall(r"([^/\s]+): parsed; kept (\d+ of \d+) rows", said)
-    return {"labels": {v.stem: label(folder, v.stem) for v in videos}, "files": files,
-            "kept": dict(sorted(kept)),
-            "bfloat16": "avx512_bf16" in sim.read_text("/proc/cpuinfo"),
-            "losses": [row["loss"] for row in log if "loss" in row]}
+    return {
+        "labels": {v.stem: label(folder, v.stem) for v in videos},
+        "files": files,
+        "kept": dict(sorted(kept)),
+        "bfloat16": "avx512_bf16" in sim.read_text("/proc/cpuinfo"),
+        "losses": [row["loss"] for row in log if "loss" in row],
+    }
 
 
 def rounded(made):
     """What is compared with other machines' results; sticks in hundredths."""
-    labels = {stem: {**of, **{k: np.round(of[k], 3).tolist() for k in ("affine", "corners")},
-                     "sticks": np.round(np.float64(of["sticks"]) * 100).astype(int).tolist()}
-              for stem, of in made["labels"].items()}
+    labels = {
+        stem: {
+            **of,
+            **{k: np.round(of[k], 3).tolist() for k in ("affine", "corners")},
+            "sticks": np.round(np.float64(of["sticks"]) * 100).astype(int).tolist(),
+        }
+        for stem, of in made["labels"].items()
+    }
     return {k: v for k, v in made.items() if k != "files"} | {"labels": labels}
 
 
@@ -227,6 +268,7 @@ def test_training(made):
 
 
 # ---- writing the files
+
 
 def write(target, exact):
     shutil.rmtree(target / "help", ignore_errors=True)

@@ -38,8 +38,7 @@ hooked = pytest.mark.skipif(bool(sim.hook_fault()), reason=str(sim.hook_fault())
 
 
 class Scripted:
-    """A policy that says chunk after chunk what the test wants, after `delay` seconds of thought.
-    """
+    """A policy that says chunk after chunk what the test wants, after `delay` seconds of thought."""
 
     about = {"rate": RATE, "shift": 1, "horizon": 16, "actions": artefact.BUTTONS + artefact.STICKS}
 
@@ -70,8 +69,13 @@ def playing(brain, person=None, **options):
 
 def pad_of(env):
     """What the game's pad says now."""
-    held = env.pad.fields["pad_buttons"][env.pad.buttons], env.pad.fields["pad_sticks"][env.pad.sticks]
-    return {n for n, v in zip(artefact.BUTTONS, held[0]) if v}, dict(zip(artefact.STICKS, held[1].tolist()))
+    held = (
+        env.pad.fields["pad_buttons"][env.pad.buttons],
+        env.pad.fields["pad_sticks"][env.pad.sticks],
+    )
+    return {n for n, v in zip(artefact.BUTTONS, held[0]) if v}, dict(
+        zip(artefact.STICKS, held[1].tolist())
+    )
 
 
 def run(*args):
@@ -84,14 +88,26 @@ def policy(tmp_path_factory):
     import torch
 
     import model
+
     torch.manual_seed(0)
-    net = model.NitroGen(dataclasses.replace(model.CONFIGS["tiny"], image=16, width=32, head_width=16, vision_layers=1, dit_layers=2, steps=2))
+    net = model.NitroGen(
+        dataclasses.replace(
+            model.CONFIGS["tiny"],
+            image=16,
+            width=32,
+            head_width=16,
+            vision_layers=1,
+            dit_layers=2,
+            steps=2,
+        )
+    )
     path = tmp_path_factory.mktemp("policy") / "model.safetensors"
     model.save(path, net.state_dict(), net)
     return str(path)
 
 
 # ---- plans
+
 
 def rows(*values):
     return np.float32([[v] * 20 for v in values])
@@ -104,7 +120,7 @@ def test_a_plan_follows_the_clock():
     # at 60 frames a second each action holds for two
     moments = 10 + np.array([1, 1.5, 2, 3, 3.9, 4]) / 30
     assert [None if plan.at(t) is None else plan.at(t)[0] for t in moments] == [1, 1, 2, 3, 3, None]
-    assert plan.at(10.0 + 0.5 / 30)[0] == 1                           # the frame before its moment: there is nothing better
+    assert plan.at(10.0 + 0.5 / 30)[0] == 1  # the frame before its moment: there is nothing better
 
 
 def test_late_chunks_are_cut_to_the_present_and_fade_in():
@@ -128,12 +144,15 @@ def test_old_actions_beyond_the_old_plan_are_not_blended():
 
 # ---- games
 
+
 @hooked
 def test_the_game_waits_and_the_menu_is_locked():
     brain = Scripted("SOUTH", "START", "BACK", LEFT_X=0.5, delay=0.05)
     with playing(brain, seconds=1.0) as (env, agent, steps):
         pads = [pad_of(env) for _ in steps][1:]
-    assert len(pads) == 30 and all(p == ({"SOUTH"}, {"LEFT_X": 0.5, "LEFT_Y": 0, "RIGHT_X": 0, "RIGHT_Y": 0}) for p in pads)
+    assert len(pads) == 30 and all(
+        p == ({"SOUTH"}, {"LEFT_X": 0.5, "LEFT_Y": 0, "RIGHT_X": 0, "RIGHT_Y": 0}) for p in pads
+    )
     # at frames 0, 8, 16, 24
     assert len(brain.seen) == 4 and brain.seen[0].shape == (256, 256, 3) and agent.empty == 0
     with playing(brain, seconds=0.1, menu=True) as (env, agent, steps):
@@ -155,20 +174,36 @@ def test_real_time_does_not_wait(speed, capsys):
     # it thought back to back, and not frame by frame
     assert held.count({"SOUTH"}) > 60 and 3 <= len(brain.seen) <= 12
     report = agent.report()
-    assert 290 / speed <= report["median"] <= report["p90"] <= report["p99"] <= report["most"] and "of the frames came late" in capsys.readouterr().out
+    assert (
+        290 / speed <= report["median"] <= report["p90"] <= report["p99"] <= report["most"]
+        and "of the frames came late" in capsys.readouterr().out
+    )
 
 
 @hooked
 def test_a_policy_slower_than_the_game_is_told():
-    with playing(Scripted("SOUTH", length=4, delay=0.4), seconds=60.0, realtime=True) as (env, agent, steps):
-        with pytest.raises(sim.GameError, match=r"^the policy is slower than the game: 0\.\d+ s for a chunk that is over 0.17 s .* --speed 0\.\d+, or no --realtime[^\n]*$"):
+    with playing(Scripted("SOUTH", length=4, delay=0.4), seconds=60.0, realtime=True) as (
+        env,
+        agent,
+        steps,
+    ):
+        with pytest.raises(
+            sim.GameError,
+            match=r"^the policy is slower than the game: 0\.\d+ s for a chunk that is over 0.17 s .* --speed 0\.\d+, or no --realtime[^\n]*$",
+        ):
             list(steps)
 
 
 @hooked
 def test_a_game_that_shows_no_frame_is_told():
-    with playing(Scripted(), command=("tail", "-f", "/dev/null"), timeout=1.0) as (env, agent, steps):
-        with pytest.raises(sim.GameError, match=r"^tail -f /dev/null: no frame in [^\n]* it has opened no window$"):
+    with playing(Scripted(), command=("tail", "-f", "/dev/null"), timeout=1.0) as (
+        env,
+        agent,
+        steps,
+    ):
+        with pytest.raises(
+            sim.GameError, match=r"^tail -f /dev/null: no frame in [^\n]* it has opened no window$"
+        ):
             list(steps)
 
 
@@ -178,20 +213,30 @@ def test_an_action_layout_that_the_keys_cannot_express(capsys):
     pilot.check_layout(keyboard, ("SOUTH", "LEFT_X"))
     assert capsys.readouterr().err == ""
     pilot.check_layout(keyboard, ("SOUTH", "NORTH", "RIGHT_Y", "GUIDE"))
-    assert capsys.readouterr().err == "no key for NORTH, RIGHT_Y: what the policy does with them is lost (--keys NORTH=...)\n"
-    with pytest.raises(sim.GameError, match=r"^the policy's actions \(NORTH, RIGHT_Y\S* \.\.\.\) have no place on this game's keys \(--keys\)$"):
+    assert (
+        capsys.readouterr().err
+        == "no key for NORTH, RIGHT_Y: what the policy does with them is lost (--keys NORTH=...)\n"
+    )
+    with pytest.raises(
+        sim.GameError,
+        match=r"^the policy's actions \(NORTH, RIGHT_Y\S* \.\.\.\) have no place on this game's keys \(--keys\)$",
+    ):
         pilot.check_layout(keyboard, ("NORTH", "RIGHT_Y"))
     with pytest.raises(sim.GameError, match="no place on this game's pad"):
         pilot.check_layout(object(), ("JUMP", "DUCK"))
 
 
 def test_key_maps():
-    assert pilot.key_map("SOUTH=z,LEFT_X-=a") == {"SOUTH": "z", "LEFT_X-": "a"} and pilot.key_map("") == {}
+    assert (
+        pilot.key_map("SOUTH=z,LEFT_X-=a") == {"SOUTH": "z", "LEFT_X-": "a"}
+        and pilot.key_map("") == {}
+    )
     with pytest.raises(SystemExit, match="expected BUTTON=key"):
         pilot.key_map("SOUTH")
 
 
 # ---- a person
+
 
 @hooked
 def test_a_person_takes_the_pad_and_gives_it_back(capsys):
@@ -199,9 +244,11 @@ def test_a_person_takes_the_pad_and_gives_it_back(capsys):
 
     def person(picture):
         assert picture.shape == (270, 480, 3)
-        now[0] += 0.1                                                 # seconds per frame, of the clock below
+        now[0] += 0.1  # seconds per frame, of the clock below
         held = next(hands)
-        return np.int8([held.get(n, 0) for n in artefact.BUTTONS]), np.float32([held.get(n, 0) for n in artefact.STICKS])
+        return np.int8([held.get(n, 0) for n in artefact.BUTTONS]), np.float32(
+            [held.get(n, 0) for n in artefact.STICKS]
+        )
 
     takeover = pilot.Takeover(person, idle=0.5)
     takeover.clock = lambda: now[0]
@@ -210,27 +257,53 @@ def test_a_person_takes_the_pad_and_gives_it_back(capsys):
         held = [pad_of(env)[0] for _ in steps][1:]
     assert held == [{"SOUTH"}] * 7 + [{"EAST"}] * 2 + [set()] * 4 + [{"SOUTH"}] * 17
     assert capsys.readouterr().out == "you play\nthe policy plays\n"
-    assert time.perf_counter() - begin >= 0.95                        # at a pace that a person can follow
+    assert time.perf_counter() - begin >= 0.95  # at a pace that a person can follow
 
 
 @hooked
 def test_closing_the_window_ends_the_game():
-    with playing(Scripted(), pilot.Takeover(lambda picture: None, 1.0), seconds=0) as (env, agent, steps):
+    with playing(Scripted(), pilot.Takeover(lambda picture: None, 1.0), seconds=0) as (
+        env,
+        agent,
+        steps,
+    ):
         assert len(list(steps)) == 1
 
 
 @pytest.mark.slow
 @hooked
-@pytest.mark.skipif(not importlib.util.find_spec("pygame") or not shutil.which("Xvfb"), reason="needs pygame and Xvfb (pip install pygame; sudo apt install xvfb)")
+@pytest.mark.skipif(
+    not importlib.util.find_spec("pygame") or not shutil.which("Xvfb"),
+    reason="needs pygame and Xvfb (pip install pygame; sudo apt install xvfb)",
+)
 def test_a_person_at_the_real_window(policy):
-    """Keys that the X server sends to the window of `play --window`, as if somebody pressed them.
-    """
+    """Keys that the X server sends to the window of `play --window`, as if somebody pressed them."""
     with contextlib.ExitStack() as stack:
         stage = sim.Stage("1000x600")
         stack.callback(stage.remove)
-        client = subprocess.Popen(run("play", "--policy", policy, "--device", "cpu", "--fps", "30", "--seconds", "0", "--window", "--idle", "0.5", "--", *RIDGE),
-                                  cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"DISPLAY": stage.display.name, "SDL_VIDEODRIVER": "x11"},
-                                  preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        client = subprocess.Popen(
+            run(
+                "play",
+                "--policy",
+                policy,
+                "--device",
+                "cpu",
+                "--fps",
+                "30",
+                "--seconds",
+                "0",
+                "--window",
+                "--idle",
+                "0.5",
+                "--",
+                *RIDGE,
+            ),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"DISPLAY": stage.display.name, "SDL_VIDEODRIVER": "x11"},
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         told = lambda line: next(said for said in client.stdout if said == line)
         while not stage.display.windows():
             assert client.poll() is None
@@ -246,6 +319,7 @@ def test_a_person_at_the_real_window(policy):
 
 # ---- another machine
 
+
 @pytest.fixture
 def served(monkeypatch):
     """A server in this process: (its address, its brain, its open connections, the lines that it
@@ -254,14 +328,25 @@ def served(monkeypatch):
     brain, said = Scripted("SOUTH", LEFT_X=-0.5), []
     listener, peers, threads = socket.create_server(("127.0.0.1", 0)), [], []
     # Its threads may speak between two phases of a test, when what pytest captures with is closed.
-    monkeypatch.setattr(server, "print", lambda line, file=None, flush=False: print(line, file=file) if file else said.append(line), raising=False)
+    monkeypatch.setattr(
+        server,
+        "print",
+        lambda line, file=None, flush=False: print(line, file=file) if file else said.append(line),
+        raising=False,
+    )
 
     def accept():
         with contextlib.suppress(OSError):
             while True:
                 peer, (host, port) = listener.accept()
                 peers.append(peer)
-                threads.append(threading.Thread(target=server.attend, args=(peer, "client", brain, "open sesame", threading.Lock()), daemon=True))
+                threads.append(
+                    threading.Thread(
+                        target=server.attend,
+                        args=(peer, "client", brain, "open sesame", threading.Lock()),
+                        daemon=True,
+                    )
+                )
                 threads[-1].start()
 
     threading.Thread(target=accept, daemon=True).start()
@@ -291,24 +376,49 @@ def test_wrong_token(served):
 
 def test_versions(served, monkeypatch):
     real = messages.send
-    monkeypatch.setattr(messages, "send", lambda peer, tensors=None, **about: real(peer, tensors, **(about | ({"protocol": "nitrogen.play/0"} if "proof" in about else {}))))
-    with pytest.raises(SystemExit, match=r"^[^\n]*the client speaks 'nitrogen.play/0', this server 'nitrogen.play/1': use one version[^\n]*$"):
+    monkeypatch.setattr(
+        messages,
+        "send",
+        lambda peer, tensors=None, **about: real(
+            peer, tensors, **(about | ({"protocol": "nitrogen.play/0"} if "proof" in about else {}))
+        ),
+    )
+    with pytest.raises(
+        SystemExit,
+        match=r"^[^\n]*the client speaks 'nitrogen.play/0', this server 'nitrogen.play/1': use one version[^\n]*$",
+    ):
         Remote(served[0], "open sesame", 5.0)
-    monkeypatch.setattr(messages, "send", lambda peer, tensors=None, **about: real(peer, tensors, **(about | ({"protocol": "nitrogen.play/2"} if "nonce" in about else {}))))
-    with pytest.raises(SystemExit, match=r"^[^\n]*the server speaks 'nitrogen.play/2', this client 'nitrogen.play/1': use one version[^\n]*$"):
+    monkeypatch.setattr(
+        messages,
+        "send",
+        lambda peer, tensors=None, **about: real(
+            peer, tensors, **(about | ({"protocol": "nitrogen.play/2"} if "nonce" in about else {}))
+        ),
+    )
+    with pytest.raises(
+        SystemExit,
+        match=r"^[^\n]*the server speaks 'nitrogen.play/2', this client 'nitrogen.play/1': use one version[^\n]*$",
+    ):
         Remote(served[0], "open sesame", 5.0)
 
 
 def test_the_token_does_not_travel(served, monkeypatch):
     said = []
-    monkeypatch.setattr(messages, "send", lambda peer, tensors=None, real=messages.send, **about: (said.append(repr(about)), real(peer, tensors, **about)))
+    monkeypatch.setattr(
+        messages,
+        "send",
+        lambda peer, tensors=None, real=messages.send, **about: (
+            said.append(repr(about)),
+            real(peer, tensors, **about),
+        ),
+    )
     proofs = []
     for _ in range(2):
         Remote(served[0], "open sesame", 5.0).close()
         proofs.append(re.search(r"'proof': '(\w{64})'", "".join(said))[1])
         assert said and "sesame" not in "".join(said)
         said.clear()
-    assert proofs[0] != proofs[1]                                     # nor can what was said be said again
+    assert proofs[0] != proofs[1]  # nor can what was said be said again
 
 
 def first(said: list) -> str:
@@ -323,22 +433,37 @@ def message(body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + body
 
 
-@pytest.mark.parametrize("blob, why", [
-    (b"GET / HTTP/1.1\r\n\r\n", "a message of 1,195,725,856 bytes, at most 4,096 are taken"), (struct.pack(">I", 5000), "a message of 5,000 bytes"),
-    (message(b"\x80\x04cposix\nsystem\n(S'touch /tmp/owned'\ntR."), "no safetensors file"), (message(b""), "no safetensors file"),
-    (message(struct.pack("<Q", 2) + b"{}"), "no safetensors file"), (message(struct.pack("<Q", 2**63) + b"{}"), "no safetensors file"), (b"\0", "the other side has gone")])
+@pytest.mark.parametrize(
+    "blob, why",
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "a message of 1,195,725,856 bytes, at most 4,096 are taken"),
+        (struct.pack(">I", 5000), "a message of 5,000 bytes"),
+        (message(b"\x80\x04cposix\nsystem\n(S'touch /tmp/owned'\ntR."), "no safetensors file"),
+        (message(b""), "no safetensors file"),
+        (message(struct.pack("<Q", 2) + b"{}"), "no safetensors file"),
+        (message(struct.pack("<Q", 2**63) + b"{}"), "no safetensors file"),
+        (b"\0", "the other side has gone"),
+    ],
+)
 def test_what_strangers_send_is_refused(served, blob, why):
     host, port = served[0].split(":")
     with socket.create_connection((host, int(port))) as stranger:
         stranger.sendall(blob)
         stranger.shutdown(socket.SHUT_WR)
     assert why in first(served[3]) and not served[1].seen
-    remote = Remote(served[0], "open sesame", 5.0)         # and it serves on
+    remote = Remote(served[0], "open sesame", 5.0)  # and it serves on
     assert remote.think(np.zeros((256, 256, 3), np.uint8)).shape == (16, 20)
     remote.close()
 
 
-@pytest.mark.parametrize("frame", [np.zeros((256, 256, 3), np.float32), np.zeros((8, 8, 3), np.uint8), np.zeros((1000, 1000, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((256, 256, 3), np.float32),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((1000, 1000, 3), np.uint8),
+    ],
+)
 def test_frames_of_another_shape_are_refused(served, frame):
     remote = Remote(served[0], "open sesame", 5.0)
     with pytest.raises((SystemExit, OSError), match="expected a frame, uint8|gone|reset|pipe"):
@@ -349,7 +474,11 @@ def test_frames_of_another_shape_are_refused(served, frame):
 
 def test_answers_that_are_no_actions_are_refused(served):
     remote = Remote(served[0], "open sesame", 5.0)
-    for wrong in (np.zeros((16, 19), np.float32), np.full((16, 20), np.nan, np.float32), np.zeros((16, 20))):
+    for wrong in (
+        np.zeros((16, 19), np.float32),
+        np.full((16, 20), np.nan, np.float32),
+        np.zeros((16, 20)),
+    ):
         served[1].chunk = wrong
         with pytest.raises(OSError, match="no chunk of actions"):
             remote.think(np.zeros((256, 256, 3), np.uint8))
@@ -376,10 +505,15 @@ def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
                 peers[0].shutdown(socket.SHUT_RDWR)
     (pad, frame), after = seen[0]
     # at once, and nothing moved
-    assert pad == (set(), dict.fromkeys(artefact.STICKS, 0.0)) and after == (pad, frame) and frame < 30
-    assert i == 60 and len(peers) == 2 and len(brain.seen) >= 8                                          # then it was played to its end
+    assert (
+        pad == (set(), dict.fromkeys(artefact.STICKS, 0.0)) and after == (pad, frame) and frame < 30
+    )
+    assert i == 60 and len(peers) == 2 and len(brain.seen) >= 8  # then it was played to its end
     said = capfd.readouterr().err
-    assert re.match(r"lost the connection to 127.0.0.1:\d+ \(the other side has gone\): the pad is released and the game stands still[^\n]*\nconnected again\n$", said), said
+    assert re.match(
+        r"lost the connection to 127.0.0.1:\d+ \(the other side has gone\): the pad is released and the game stands still[^\n]*\nconnected again\n$",
+        said,
+    ), said
     remote.close()
 
 
@@ -389,22 +523,35 @@ def test_a_remote_policy_that_never_answers_in_time_is_told(served):
     remote = Remote(served[0], "open sesame", 0.2)
     served[1].delay = 1.0
     with playing(remote, seconds=2.0, realtime=True) as (env, agent, steps):
-        with pytest.raises(SystemExit, match=r"^--remote \S+: connected again three times, and no chunk came \(timed out\); is the policy there too slow\? [^\n]*no --realtime here$"):
+        with pytest.raises(
+            SystemExit,
+            match=r"^--remote \S+: connected again three times, and no chunk came \(timed out\); is the policy there too slow\? [^\n]*no --realtime here$",
+        ):
             list(steps)
     remote.close()
 
 
 def test_a_full_server_says_so(policy, tmp_path):
     token = tmp_path / "token"
-    with subprocess.Popen(run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"), cwd=ROOT, stdout=subprocess.PIPE,
-                          text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as server, contextlib.ExitStack() as stack:
+    with (
+        subprocess.Popen(
+            run(
+                "serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"
+            ),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as server,
+        contextlib.ExitStack() as stack,
+    ):
         host, port = re.search(r"(127\.0\.0\.1):(\d+)", server.stdout.readline()).groups()
         for _ in range(messages.CLIENTS):
             stranger = stack.enter_context(socket.create_connection((host, int(port))))
-            messages.receive(stranger)                              # its greeting: this one is attended to
+            messages.receive(stranger)  # its greeting: this one is attended to
         with pytest.raises(SystemExit, match=r"^--remote \S+: 8 clients already$"):
             Remote(f"{host}:{port}", token.read_text(), 5.0)
-        server.send_signal(signal.SIGINT)                             # its ordinary end
+        server.send_signal(signal.SIGINT)  # its ordinary end
         assert server.wait(60) == 0
 
 
@@ -416,30 +563,69 @@ def test_two_machines_by_their_commands(policy, tmp_path):
     """
     # background jobs ignore it
     token, ctrl_c = tmp_path / "token", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"), cwd=ROOT, stdout=subprocess.PIPE,
-                          text=True) as server:
+    with subprocess.Popen(
+        run("serve", "--policy", policy, "--token", str(token), "--port", "0", "--device", "cpu"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
         line = server.stdout.readline()
         address = re.search(r"127\.0\.0\.1:\d+", line)[0]
-        assert os.stat(token).st_mode & 0o777 == 0o600 and len(token.read_text()) >= 43 and token.read_text() not in line and "not encrypted" not in line
+        assert (
+            os.stat(token).st_mode & 0o777 == 0o600
+            and len(token.read_text()) >= 43
+            and token.read_text() not in line
+            and "not encrypted" not in line
+        )
         for last in (False, True):
-            client = subprocess.Popen(run("play", "--remote", address, "--token", str(token), "--seconds", "0", "--patience", "1", "--", *RIDGE), cwd=ROOT,
-                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=ctrl_c)
+            client = subprocess.Popen(
+                run(
+                    "play",
+                    "--remote",
+                    address,
+                    "--token",
+                    str(token),
+                    "--seconds",
+                    "0",
+                    "--patience",
+                    "1",
+                    "--",
+                    *RIDGE,
+                ),
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=ctrl_c,
+            )
             assert server.stdout.readline().endswith(": plays\n")
             time.sleep(2)
             server.kill() if last else client.send_signal(signal.SIGINT)
             out, err = client.communicate(timeout=120)
             if last:
                 lost, end = err.splitlines()
-                assert client.returncode == 1 and lost.startswith(f"lost the connection to {address}") and end.endswith("gave up after 1 s, and ended the game")
+                assert (
+                    client.returncode == 1
+                    and lost.startswith(f"lost the connection to {address}")
+                    and end.endswith("gave up after 1 s, and ended the game")
+                )
             else:
-                assert client.returncode == 0 and re.match(r"\d+ frames, \d+ chunks; latency [\d.n]+a?n? ms \(median\)", out) and not err, out + err
+                assert (
+                    client.returncode == 0
+                    and re.match(r"\d+ frames, \d+ chunks; latency [\d.n]+a?n? ms \(median\)", out)
+                    and not err
+                ), out + err
                 assert server.stdout.readline().endswith("the other side has gone\n")
 
 
 def test_the_client_needs_no_torch(served):
-    code = ("import sys, numpy as np, live.play, live.brain; r = live.brain.Remote(sys.argv[1], 'open sesame', 30.0);"
-            "print(r.think(np.zeros((256, 256, 3), np.uint8)).shape, 'torch' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code, served[0]], cwd=ROOT, capture_output=True, text=True)
+    code = (
+        "import sys, numpy as np, live.play, live.brain; r = live.brain.Remote(sys.argv[1], 'open sesame', 30.0);"
+        "print(r.think(np.zeros((256, 256, 3), np.uint8)).shape, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, served[0]], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.stdout == "(16, 20) False\n", done.stderr
 
 
@@ -465,17 +651,42 @@ def test_the_same_play_twice(policy, tmp_path):
 
 
 def test_bad_input(policy, tmp_path):
-    for options, why in (({"command": (), "policy": policy, "video": "a.mp4"}, "^--video and --window go with -- COMMAND"), ({"suite": "open", "window": True}, "^--video and --window go with -- COMMAND"),
-                         ({"policy": "nowhere"}, "^nowhere: no such file; make it anew: python train.py"), ({"command": (), "realtime": True, "policy": policy}, "no game given: add -- COMMAND"),
-                         ({"speed": 0.0, "realtime": True}, "^--speed 0: expected more than 0"), ({"speed": 0.5}, "^--speed 0.5: expected .* with --realtime"),
-                         ({"policy": policy, "execute": 17}, "^--execute 17: this policy's chunks hold 16 actions; give 1 to 16$"),
-                         ({"remote": "here:1", "token": str(tmp_path / "none")}, r"^--token \S+none: no such file; copy it from the machine that serves$"), ({"remote": "here", "token": __file__}, "^--remote here: expected HOST:PORT"),
-                         ({"remote": "127.0.0.1:1", "token": __file__}, r"^--remote 127.0.0.1:1: .*refused; is `python eval.py serve` running there\?$"),
-                         ({"policy": policy, "keys": "SOUTH"}, "^--keys SOUTH: expected")):
+    for options, why in (
+        (
+            {"command": (), "policy": policy, "video": "a.mp4"},
+            "^--video and --window go with -- COMMAND",
+        ),
+        ({"suite": "open", "window": True}, "^--video and --window go with -- COMMAND"),
+        ({"policy": "nowhere"}, "^nowhere: no such file; make it anew: python train.py"),
+        ({"command": (), "realtime": True, "policy": policy}, "no game given: add -- COMMAND"),
+        ({"speed": 0.0, "realtime": True}, "^--speed 0: expected more than 0"),
+        ({"speed": 0.5}, "^--speed 0.5: expected .* with --realtime"),
+        (
+            {"policy": policy, "execute": 17},
+            "^--execute 17: this policy's chunks hold 16 actions; give 1 to 16$",
+        ),
+        (
+            {"remote": "here:1", "token": str(tmp_path / "none")},
+            r"^--token \S+none: no such file; copy it from the machine that serves$",
+        ),
+        ({"remote": "here", "token": __file__}, "^--remote here: expected HOST:PORT"),
+        (
+            {"remote": "127.0.0.1:1", "token": __file__},
+            r"^--remote 127.0.0.1:1: .*refused; is `python eval.py serve` running there\?$",
+        ),
+        ({"policy": policy, "keys": "SOUTH"}, "^--keys SOUTH: expected"),
+    ):
         with pytest.raises(SystemExit, match=why):
             play.main(config(**options))
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit, match="in use"):
-        server.main(server.Config(policy=policy, device="cpu", port=taken.getsockname()[1], token=str(tmp_path / "token")))
+        server.main(
+            server.Config(
+                policy=policy,
+                device="cpu",
+                port=taken.getsockname()[1],
+                token=str(tmp_path / "token"),
+            )
+        )
 
 
 # ---- a table of tasks
@@ -484,17 +695,33 @@ CLEAR = "import sys, time; print('far 3', 'far 12', file=sys.stderr, sep=chr(10)
 
 
 def table(tmp_path, name="a", **task):
-    task = {"goal": "a goal", "command": [sys.executable, "-c", CLEAR + "time.sleep(1000)", "{home}"], "seconds": 1, **task}
+    task = {
+        "goal": "a goal",
+        "command": [sys.executable, "-c", CLEAR + "time.sleep(1000)", "{home}"],
+        "seconds": 1,
+        **task,
+    }
     (tmp_path / f"{name}.json").write_text(json.dumps({name: task}))
     return str(tmp_path / f"{name}.json")
 
 
-@pytest.mark.parametrize("rule, value", [
-    ({"stderr": r"far (\d+)", "goal": 24}, 0.5), ({"stderr": r"far (\d+)", "from": 10, "goal": 14}, 0.5), ({"stderr": r"near (\d+)", "goal": 2}, 0.0),
-    ({"file": "save", "struct": "<4xB", "goal": 10}, 0.5), ({"file": "save", "struct": "<B", "goal": 2}, 1.0), ({"file": "save", "struct": "<8xi", "goal": 2}, 0.0),
-    ({"file": "none", "struct": "<i", "goal": 2}, 0.0), ({"exit": 3}, 1.0), ({"exit": 0}, 0.0)])
+@pytest.mark.parametrize(
+    "rule, value",
+    [
+        ({"stderr": r"far (\d+)", "goal": 24}, 0.5),
+        ({"stderr": r"far (\d+)", "from": 10, "goal": 14}, 0.5),
+        ({"stderr": r"near (\d+)", "goal": 2}, 0.0),
+        ({"file": "save", "struct": "<4xB", "goal": 10}, 0.5),
+        ({"file": "save", "struct": "<B", "goal": 2}, 1.0),
+        ({"file": "save", "struct": "<8xi", "goal": 2}, 0.0),
+        ({"file": "none", "struct": "<i", "goal": 2}, 0.0),
+        ({"exit": 3}, 1.0),
+        ({"exit": 0}, 0.0),
+    ],
+)
 def test_scores_are_what_the_game_wrote(rule, value, tmp_path):
     from types import SimpleNamespace
+
     (tmp_path / "stderr").write_text("far 3\nfar 12\nfar 4\n")
     (tmp_path / "save").write_bytes(bytes([7, 0, 0, 0, 5]))
     env = SimpleNamespace(stage=SimpleNamespace(path=tmp_path), clock=SimpleNamespace(returncode=3))
@@ -505,22 +732,43 @@ def test_scores_are_what_the_game_shows(tmp_path):
     from types import SimpleNamespace
 
     import cv2
+
     frame = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "won.png"), frame[20:60, 30:80, ::-1])
-    rule, found = {"picture": "won.png", "like": 0.9}, lambda picture: open_games.task_score(rule, SimpleNamespace(render=lambda: picture), tmp_path, "")
+    rule, found = (
+        {"picture": "won.png", "like": 0.9},
+        lambda picture: open_games.task_score(
+            rule, SimpleNamespace(render=lambda: picture), tmp_path, ""
+        ),
+    )
     assert found(frame) == 1 and found(np.roll(frame, 7, 1)) == 1 and found(frame[::-1].copy()) == 0
     with pytest.raises(SystemExit, match="won.png: larger than a frame of 160 x 30"):
         found(frame[:30])
 
 
-@pytest.mark.parametrize("change, why", [
-    ({"score": {"stderr": r"a (b) (\d+)", "goal": 5}}, "one group, and numbers"), ({"score": {"file": "x", "struct": "<4s", "goal": 2}}, "one group, and numbers"),
-    ({"score": {"picture": "none.png"}}, "none.png: no such picture"), ({"files": {"/etc/passwd": "x"}}, "no path below the game's home"),
-    ({"files": {"a/../../b": "x"}}, "no path below the game's home"), ({"files": {"a": {"from": "b"}}}, "is made of another file"),
-    ({"files": {"a": {}}}, "is made of another file"), ({"files": {"": "x"}}, "no path below the game's home"),
-    ({"gamepad": "nope"}, "gamepad 'nope': there is auto"), ({"screen": "nope"}, "screen 'nope': there is auto")])
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        ({"score": {"stderr": r"a (b) (\d+)", "goal": 5}}, "one group, and numbers"),
+        ({"score": {"file": "x", "struct": "<4s", "goal": 2}}, "one group, and numbers"),
+        ({"score": {"picture": "none.png"}}, "none.png: no such picture"),
+        ({"files": {"/etc/passwd": "x"}}, "no path below the game's home"),
+        ({"files": {"a/../../b": "x"}}, "no path below the game's home"),
+        ({"files": {"a": {"from": "b"}}}, "is made of another file"),
+        ({"files": {"a": {}}}, "is made of another file"),
+        ({"files": {"": "x"}}, "no path below the game's home"),
+        ({"gamepad": "nope"}, "gamepad 'nope': there is auto"),
+        ({"screen": "nope"}, "screen 'nope': there is auto"),
+    ],
+)
 def test_a_wrong_task_is_named_before_anything_runs(tmp_path, change, why):
-    good = {"goal": "a goal", "command": ["x"], "seconds": 1, "score": {"stderr": r"far (\d+)", "goal": 5}, "files": {"a/b": "x"}}
+    good = {
+        "goal": "a goal",
+        "command": ["x"],
+        "seconds": 1,
+        "score": {"stderr": r"far (\d+)", "goal": 5},
+        "files": {"a/b": "x"},
+    }
     (tmp_path / "t.json").write_text(json.dumps({"a": good}))
     assert "a" in open_games.open_table(str(tmp_path / "t.json"))[0]
     (tmp_path / "t.json").write_text(json.dumps({"a": good | change}))
@@ -530,7 +778,9 @@ def test_a_wrong_task_is_named_before_anything_runs(tmp_path, change, why):
 
 def test_the_table_that_is_shipped_and_others(tmp_path):
     tasks, folder = open_games.open_table("open")
-    assert {"tux-reach", "tux-finish", "doom-kills", "doom-items", "doom-exit"} <= set(tasks) and folder == ROOT / "assets"
+    assert {"tux-reach", "tux-finish", "doom-kills", "doom-items", "doom-exit"} <= set(
+        tasks
+    ) and folder == ROOT / "assets"
     for text in ("[]", "{", "{}"):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(SystemExit, match=r"bad.json: not a table of tasks \([^\n]*$"):
@@ -539,36 +789,75 @@ def test_the_table_that_is_shipped_and_others(tmp_path):
         open_games.open_table(str(tmp_path / "nowhere.json"))
 
 
-@pytest.mark.parametrize("task, why", [
-    ({"goal": ""}, "goal is ''"), ({"command": "game"}, "it: 'command' should be a list of 1 or more, found 'game'"), ({"fsp": 60}, "a task has goal, command, seconds, score, and perhaps install, fps"),
-    ({"seconds": 0}, "seconds is 0"), ({"score": {}}, "score is {}"), ({"score": {"stdout": "x", "goal": 1}}, "its score is one of"),
-    ({"score": {"stderr": "x"}}, "its score: 'goal' should be a number"), ({"fps": "60"}, "it: 'fps' should be a number in 1..1000, found '60'"),
-    ({"score": {"exit": 0, "picture": "won.png"}}, "its score is one of"),
-    ({"score": {"picture": "won.png"}}, "won.png: no such picture"), ({"score": {"stderr": "(x", "goal": 1}}, "unterminated subpattern"),
-    ({"score": {"file": "a", "struct": "<k", "goal": 1}}, "bad char in struct format"), ({"score": {"stderr": "x", "goal": 1, "from": 1}}, "division by zero"),
-    ({"keys": {"SOTUH": "z"}}, "SOTUH=z in keys is no button"), ({"keys": {"LEFT_X": "z"}}, "LEFT_X=z in keys"), ({"keys": {"SOUTH": "Retrun"}}, "SOUTH=Retrun in keys"), ({"start": [1, "STRAT"]}, "'STRAT' in a macro is no number of seconds, no button and no key")])
+@pytest.mark.parametrize(
+    "task, why",
+    [
+        ({"goal": ""}, "goal is ''"),
+        ({"command": "game"}, "it: 'command' should be a list of 1 or more, found 'game'"),
+        ({"fsp": 60}, "a task has goal, command, seconds, score, and perhaps install, fps"),
+        ({"seconds": 0}, "seconds is 0"),
+        ({"score": {}}, "score is {}"),
+        ({"score": {"stdout": "x", "goal": 1}}, "its score is one of"),
+        ({"score": {"stderr": "x"}}, "its score: 'goal' should be a number"),
+        ({"fps": "60"}, "it: 'fps' should be a number in 1..1000, found '60'"),
+        ({"score": {"exit": 0, "picture": "won.png"}}, "its score is one of"),
+        ({"score": {"picture": "won.png"}}, "won.png: no such picture"),
+        ({"score": {"stderr": "(x", "goal": 1}}, "unterminated subpattern"),
+        ({"score": {"file": "a", "struct": "<k", "goal": 1}}, "bad char in struct format"),
+        ({"score": {"stderr": "x", "goal": 1, "from": 1}}, "division by zero"),
+        ({"keys": {"SOTUH": "z"}}, "SOTUH=z in keys is no button"),
+        ({"keys": {"LEFT_X": "z"}}, "LEFT_X=z in keys"),
+        ({"keys": {"SOUTH": "Retrun"}}, "SOUTH=Retrun in keys"),
+        (
+            {"start": [1, "STRAT"]},
+            "'STRAT' in a macro is no number of seconds, no button and no key",
+        ),
+    ],
+)
 def test_mistakes_in_a_table_are_named(task, why, tmp_path):
-    with pytest.raises(SystemExit, match=rf"a.json: a: .*{re.escape(why)}[^\n]*; see assets/open.json$"):
+    with pytest.raises(
+        SystemExit, match=rf"a.json: a: .*{re.escape(why)}[^\n]*; see assets/open.json$"
+    ):
         open_games.open_table(table(tmp_path, **{"score": {"exit": 0}, **task}))
 
 
 def test_the_table_in_the_docs(tmp_path):
     import cv2
-    (tmp_path / "mine.json").write_text(re.search(r'\{"boss": .*?\}\}\}', (ROOT / "docs" / "real-games.md").read_text(), re.S)[0])
+
+    (tmp_path / "mine.json").write_text(
+        re.search(r'\{"boss": .*?\}\}\}', (ROOT / "docs" / "real-games.md").read_text(), re.S)[0]
+    )
     cv2.imwrite(str(tmp_path / "victory.png"), np.zeros((9, 9, 3), np.uint8))
     task = open_games.open_table(str(tmp_path / "mine.json"))[0]["boss"]
-    assert task["keys"]["LEFT_X-"] == "a" and all(json.loads(line) for line in re.findall(r'`(\{"(?:stderr|file|exit)".*?\})`', (ROOT / "docs" / "real-games.md").read_text()))
+    assert task["keys"]["LEFT_X-"] == "a" and all(
+        json.loads(line)
+        for line in re.findall(
+            r'`(\{"(?:stderr|file|exit)".*?\})`', (ROOT / "docs" / "real-games.md").read_text()
+        )
+    )
 
 
 def test_files_for_the_game(tmp_path):
-    """Text, another file with a part replaced, and a copy of one that is no text: a savegame, say.
-    """
+    """Text, another file with a part replaced, and a copy of one that is no text: a savegame, say."""
     (tmp_path / "level").write_text("goal goal")
     (tmp_path / "save").write_bytes(bytes(range(256)))
-    open_games.fill(tmp_path / "home", {"a/b.txt": "text", "c.txt": {"of": str(tmp_path / "level"), "find": "goal", "put": "end"}, "d": {"of": str(tmp_path / "save")}})
-    assert [(tmp_path / "home" / n).read_bytes() for n in ("a/b.txt", "c.txt", "d")] == [b"text", b"end goal", bytes(range(256))]
+    open_games.fill(
+        tmp_path / "home",
+        {
+            "a/b.txt": "text",
+            "c.txt": {"of": str(tmp_path / "level"), "find": "goal", "put": "end"},
+            "d": {"of": str(tmp_path / "save")},
+        },
+    )
+    assert [(tmp_path / "home" / n).read_bytes() for n in ("a/b.txt", "c.txt", "d")] == [
+        b"text",
+        b"end goal",
+        bytes(range(256)),
+    ]
     with pytest.raises(SystemExit, match="'nothing' is not in it"):
-        open_games.fill(tmp_path, {"c.txt": {"of": str(tmp_path / "level"), "find": "nothing", "put": ""}})
+        open_games.fill(
+            tmp_path, {"c.txt": {"of": str(tmp_path / "level"), "find": "nothing", "put": ""}}
+        )
 
 
 @hooked
@@ -577,32 +866,85 @@ def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
     table, and a line about what is missing.
     """
     import cv2
-    command = [sys.executable, str(ROOT / "games" / "ridge.py"), "--seed", "{seed}", "--fps", "{fps}"]
+
+    command = [
+        sys.executable,
+        str(ROOT / "games" / "ridge.py"),
+        "--seed",
+        "{seed}",
+        "--fps",
+        "{fps}",
+    ]
     with sim.launch(config(command=tuple(command))) as env:
         env.reset(seed=0)
         for _ in range(20):
             env.step({"buttons": np.zeros(16), "sticks": np.float32([1, 0, 0, 0])})
         cv2.imwrite(str(tmp_path / "won.png"), env.render()[60:220, 200:400, ::-1])
-    path = table(tmp_path, command=command, fps=30, start=[0.2, "WEST"], score={"picture": "won.png", "like": 0.95})
+    path = table(
+        tmp_path,
+        command=command,
+        fps=30,
+        start=[0.2, "WEST"],
+        score={"picture": "won.png", "like": 0.95},
+    )
     held = evaluation.Held
     # "none" runs to the right here, and gets there
     monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))
-    out = play.main(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=0, out=str(tmp_path)))
-    assert out["a"]["none"]["success"][0] == out["a"]["none"]["progress"][0] == 1 and set(out["a"]) == {"policy", "random", "none"}
+    out = play.main(
+        config(
+            command=(),
+            suite=path,
+            policy=policy,
+            device="cpu",
+            seeds=1,
+            workers=0,
+            out=str(tmp_path),
+        )
+    )
+    assert out["a"]["none"]["success"][0] == out["a"]["none"]["progress"][0] == 1 and set(
+        out["a"]
+    ) == {"policy", "random", "none"}
     assert json.loads((tmp_path / "open.json").read_text()) == json.loads(json.dumps(out))
     said = capsys.readouterr().out
-    assert "3 episodes, 0 are there" in said and re.search(r"^a  .* 100 \[21, 100\] \(1.00\)   a goal$", said, re.M)
+    assert "3 episodes, 0 are there" in said and re.search(
+        r"^a  .* 100 \[21, 100\] \(1.00\)   a goal$", said, re.M
+    )
     real, again = open_games.in_real_game, lambda *a: pytest.fail("played again")
     # what has been played is not played again
     monkeypatch.setattr(open_games, "in_real_game", again)
-    assert play.main(config(command=(), suite=path, policy=policy, device="cpu", seeds=1, workers=0, out=str(tmp_path))) == out
+    assert (
+        play.main(
+            config(
+                command=(),
+                suite=path,
+                policy=policy,
+                device="cpu",
+                seeds=1,
+                workers=0,
+                out=str(tmp_path),
+            )
+        )
+        == out
+    )
     assert "3 episodes, 3 are there" in capsys.readouterr().out
     monkeypatch.setattr(open_games, "in_real_game", real)
     # only the policy has to be in time
-    fast = config(suite=table(tmp_path, command=command, fps=30, score={"exit": 0}), realtime=True, speed=1e6)
-    assert open_games.in_real_game(evaluation.Job("random", "", "a", 0), fast)["time"] == pytest.approx(1, abs=0.05)
-    with pytest.raises(sim.GameError, match="^the macro's 'Return' is a key, and the game has no window to press it in$"):
-        open_games.in_real_game(evaluation.Job("none", "", "a", 0), config(suite=table(tmp_path, command=command, fps=30, start=["Return"], score={"exit": 0})))
+    fast = config(
+        suite=table(tmp_path, command=command, fps=30, score={"exit": 0}), realtime=True, speed=1e6
+    )
+    assert open_games.in_real_game(evaluation.Job("random", "", "a", 0), fast)[
+        "time"
+    ] == pytest.approx(1, abs=0.05)
+    with pytest.raises(
+        sim.GameError,
+        match="^the macro's 'Return' is a key, and the game has no window to press it in$",
+    ):
+        open_games.in_real_game(
+            evaluation.Job("none", "", "a", 0),
+            config(
+                suite=table(tmp_path, command=command, fps=30, start=["Return"], score={"exit": 0})
+            ),
+        )
     missing = table(tmp_path, "b", command=["no-such-game"], install="buy it", score={"exit": 0})
     with pytest.raises(SystemExit, match=r"^--tasks c: no task 'c' in this table \(there are a\)$"):
         play.main(config(command=(), suite=path, tasks="c", policy=policy, device="cpu"))
@@ -613,7 +955,10 @@ def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
 
 def real(name):
     task = open_games.open_table("open")[0][name]
-    return pytest.mark.skipif(not open_games.program(task["command"][0]) or bool(sim.hook_fault()), reason=f"{task['command'][0]} is not installed ({task['install']})")
+    return pytest.mark.skipif(
+        not open_games.program(task["command"][0]) or bool(sim.hook_fault()),
+        reason=f"{task['command'][0]} is not installed ({task['install']})",
+    )
 
 
 @real("tux-reach")
@@ -625,12 +970,19 @@ def test_supertux_says_how_far_it_came(monkeypatch):
     monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))
     monkeypatch.setattr(open_games, "task_score", lambda *a: (seen.append(real(*a)), seen[-1])[1])
     tasks, folder = open_games.open_table("open")
-    monkeypatch.setattr(open_games, "open_table", lambda suite: ({"tux-reach": {**tasks["tux-reach"], "seconds": 1.5}}, folder))
-    assert open_games.in_real_game(evaluation.Job("none", "open", "tux-reach", 0), config(suite="open"))["progress"] == max(seen)
+    monkeypatch.setattr(
+        open_games,
+        "open_table",
+        lambda suite: ({"tux-reach": {**tasks["tux-reach"], "seconds": 1.5}}, folder),
+    )
+    assert open_games.in_real_game(
+        evaluation.Job("none", "open", "tux-reach", 0), config(suite="open")
+    )["progress"] == max(seen)
     assert seen[0] == 0 and 0.08 < seen[-1] < 0.5, seen
 
 
 # ---- transfer
+
 
 def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
     """Its commands: pretraining without the held-out game, nested data, equal steps; then the curve
@@ -640,8 +992,14 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
     import filter
     import parse
     import train
-    flags = {"eval.py": ("record", evaluation.Record), "extract.py": ("", extract.Config), "parse.py": ("", parse.Config), "filter.py": ("", filter.Config),
-             "train.py": ("", train.CONFIGS)}
+
+    flags = {
+        "eval.py": ("record", evaluation.Record),
+        "extract.py": ("", extract.Config),
+        "parse.py": ("", parse.Config),
+        "filter.py": ("", filter.Config),
+        "train.py": ("", train.CONFIGS),
+    }
     ran, games, checked = [], [], set()
 
     def step(*args):
@@ -667,38 +1025,87 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(transfer, "run_stage", step)
     monkeypatch.setattr(evaluation, "through", through)
     monkeypatch.setattr(transfer, "video_facts", lambda path: {"frames": 600, "fps": 30})
-    c = transfer.Config(held_out="crypt", hours="0.02,0.01", others=0.05, repeats=2, seeds=2, out=str(tmp_path), workers=0)
+    c = transfer.Config(
+        held_out="crypt",
+        hours="0.02,0.01",
+        others=0.05,
+        repeats=2,
+        seeds=2,
+        out=str(tmp_path),
+        workers=0,
+    )
     out = transfer.main(c)
     recorded = [dict(zip(a, a[1:]))["--games"].split(",") for a in ran if "record" in a]
     assert len(recorded[0]) == 9 and "crypt" not in recorded[0] and recorded[1] == ["crypt"]
     trained = [dict(zip(a, a[1:])) for a in ran if a[0] == "train.py"]
-    assert len(trained) == 1 + 2 * 2 * 2 and all("--init" in t for t in trained if "fine-tuned" in t["--out"])
+    assert len(trained) == 1 + 2 * 2 * 2 and all(
+        "--init" in t for t in trained if "fine-tuned" in t["--out"]
+    )
     for own in zip(trained[1::2], trained[2::2]):
-        assert {k: [t.get(k) for t in own] for k in ("--data", "--steps", "--seed", "--warmup")} == {k: [own[0][k]] * 2 for k in ("--data", "--steps", "--seed", "--warmup")}
+        assert {
+            k: [t.get(k) for t in own] for k in ("--data", "--steps", "--seed", "--warmup")
+        } == {k: [own[0][k]] * 2 for k in ("--data", "--steps", "--seed", "--warmup")}
     cut = [[a for a in args if a.endswith(".mp4")] for args in ran if args[0] == "filter.py"][1:]
     assert [len(v) for v in cut] == [2, 4] and cut[1][:2] == cut[0]
     assert [(p["hours"], p["arm"], p["success"]["mean"]) for p in out["curve"]] == [
-        (0.01, "from scratch", 0.5), (0.01, "fine-tuned", 1.0), (0.02, "from scratch", 0.5), (0.02, "fine-tuned", 1.0)]
-    assert [(p["progress"]["low"], p["progress"]["high"]) for p in out["curve"]] == [(1 / 6, 5 / 6), (1, 1)] * 2 and 0 < out["random"] < 0.5
+        (0.01, "from scratch", 0.5),
+        (0.01, "fine-tuned", 1.0),
+        (0.02, "from scratch", 0.5),
+        (0.02, "fine-tuned", 1.0),
+    ]
+    assert [(p["progress"]["low"], p["progress"]["high"]) for p in out["curve"]] == [
+        (1 / 6, 5 / 6),
+        (1, 1),
+    ] * 2 and 0 < out["random"] < 0.5
     said = capsys.readouterr().out
-    assert said.count("+100% [+20%, +500%]") == 4 and said.count("  success ") == 2 and (tmp_path / "crypt/transfer.png").stat().st_size > 5000
+    assert (
+        said.count("+100% [+20%, +500%]") == 4
+        and said.count("  success ") == 2
+        and (tmp_path / "crypt/transfer.png").stat().st_size > 5000
+    )
     assert len(games) == 8 * 3 * 2
-    assert transfer.main(c) == out == json.loads((tmp_path / "crypt/transfer.json").read_text()) and len(games) == 8 * 3 * 2
+    assert (
+        transfer.main(c) == out == json.loads((tmp_path / "crypt/transfer.json").read_text())
+        and len(games) == 8 * 3 * 2
+    )
     ran.clear()
     (tmp_path / "data/videos").mkdir(parents=True)
     for i, name in enumerate(evaluation.game_names() * 9):
         (tmp_path / f"data/videos/{name}-{i:03d}.mp4").touch()
     transfer.main(dataclasses.replace(c, data=str(tmp_path / "data"), out=str(tmp_path / "b")))
-    cut = [[Path(a).stem for a in args if a.endswith(".mp4")] for args in ran if args[0] == "filter.py"]
-    assert {a[0] for a in ran} == {"filter.py", "train.py"}                               # nothing is recorded, nothing parsed
-    assert cut[0][:3] == ["cavern-000", "duel-002", "grove-003"] and cut[1:] == [["crypt-001", "crypt-011"], ["crypt-001", "crypt-011", "crypt-021", "crypt-031"]]
-    with pytest.raises(SystemExit, match="^0.2 hours of demonstrations are wanted, and there are 0.050: "):
-        transfer.main(dataclasses.replace(c, data=str(tmp_path / "data"), hours="0.2", out=str(tmp_path / "d")))
+    cut = [
+        [Path(a).stem for a in args if a.endswith(".mp4")] for args in ran if args[0] == "filter.py"
+    ]
+    assert {a[0] for a in ran} == {"filter.py", "train.py"}  # nothing is recorded, nothing parsed
+    assert cut[0][:3] == ["cavern-000", "duel-002", "grove-003"] and cut[1:] == [
+        ["crypt-001", "crypt-011"],
+        ["crypt-001", "crypt-011", "crypt-021", "crypt-031"],
+    ]
+    with pytest.raises(
+        SystemExit, match="^0.2 hours of demonstrations are wanted, and there are 0.050: "
+    ):
+        transfer.main(
+            dataclasses.replace(
+                c, data=str(tmp_path / "data"), hours="0.2", out=str(tmp_path / "d")
+            )
+        )
 
 
-@pytest.mark.parametrize("options", [{"hours": "."}, {"hours": "1,x"}, {"hours": "0,1"}, {"hours": "1,1"}, {"repeats": 0}, {"seeds": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hours": "."},
+        {"hours": "1,x"},
+        {"hours": "0,1"},
+        {"hours": "1,1"},
+        {"repeats": 0},
+        {"seeds": 0},
+    ],
+)
 def test_bad_transfers(options):
-    with pytest.raises(SystemExit, match="^--hours .* --repeats . --seeds .*: expected numbers above 0"):
+    with pytest.raises(
+        SystemExit, match="^--hours .* --repeats . --seeds .*: expected numbers above 0"
+    ):
         transfer.main(transfer.Config(**options))
 
 
@@ -708,18 +1115,27 @@ def test_intervals_are_over_trainings_and_levels():
     # 150 episodes, but two trainings
     by_training = np.broadcast_to(np.array([0.0, 1.0]).reshape(1, 2, 1, 1, 1), (2, 2, 3, 50, 2))
     draws = transfer.resampled(by_training)
-    assert draws.shape == (2000, 2, 2) and np.percentile(draws[:, 0, 0], [2.5, 97.5]).tolist() == [0, 1]
+    assert draws.shape == (2000, 2, 2) and np.percentile(draws[:, 0, 0], [2.5, 97.5]).tolist() == [
+        0,
+        1,
+    ]
     # whoever plays, a level is easy or hard
     by_level = np.broadcast_to(rng.random((1, 1, 3, 8, 1)), (2, 4, 3, 8, 2))
     draws = transfer.resampled(by_level)
     # both arms play the same ones
     assert draws[:, 0].std() > 0.03 and np.ptp(transfer.relative(draws)) == 0
     independent = rng.random((2, 40, 1, 40, 2))
-    assert transfer.resampled(independent)[:, 0, 0].std() == pytest.approx((1 / 12 / 1600) ** 0.5, rel=0.8)
-    assert transfer.relative(np.array([[[0, 0.5], [0, 1]], [[0.5, 0], [0.25, 1]]])).tolist() == [[0, 1], [-0.5, float("inf")]]
+    assert transfer.resampled(independent)[:, 0, 0].std() == pytest.approx(
+        (1 / 12 / 1600) ** 0.5, rel=0.8
+    )
+    assert transfer.relative(np.array([[[0, 0.5], [0, 1]], [[0.5, 0], [0.25, 1]]])).tolist() == [
+        [0, 1],
+        [-0.5, float("inf")],
+    ]
 
 
 # ---- for long (python -m pytest tests/test_live.py -m slow -s --soak 60)
+
 
 @hooked
 @pytest.mark.slow
@@ -732,12 +1148,16 @@ def test_an_hour_in_real_time(policy, request):
             if i % 300 == 0:
                 memory.append(int(sim.read_text("/proc/self/statm").split()[1]) * 4096 / 2**20)
     latency = 1e3 * np.array(agent.latency[1:])
-    first, last = (np.median(part) for part in (latency[:len(latency) // 3], latency[-len(latency) // 3:]))
+    first, last = (
+        np.median(part) for part in (latency[: len(latency) // 3], latency[-len(latency) // 3 :])
+    )
     begin, end = memory[len(memory) // 5], memory[-1]
     report = agent.report()
-    print(f"{minutes:g} minutes: {begin:.1f} -> {end:.1f} MiB; median latency {first:.1f} -> {last:.1f} ms")
+    print(
+        f"{minutes:g} minutes: {begin:.1f} -> {end:.1f} MiB; median latency {first:.1f} -> {last:.1f} ms"
+    )
     assert i >= 60 * 30 * minutes * 0.99 and end - begin < 10 and report["chunks"] > 60 * minutes
-    assert last < 3 * first + 20                                      # a drift adds up; other work on the machine comes and goes
+    assert last < 3 * first + 20  # a drift adds up; other work on the machine comes and goes
 
 
 @pytest.mark.slow
@@ -749,15 +1169,23 @@ def test_doom_says_what_was_done(name, warp, value):
     """
     task = open_games.open_table("open")[0][name]
     with tempfile.TemporaryDirectory() as home:
-        command = [warp if i and task["command"][i - 2] == "-warp" else part for i, part in enumerate(task["command"])]
+        command = [
+            warp if i and task["command"][i - 2] == "-warp" else part
+            for i, part in enumerate(task["command"])
+        ]
         c = config(command=(open_games.program(command[0]), *command[1:]), fps=35, home=home)
         with sim.launch(c) as env:
             env.reset(seed=0)
-            pilot.press(env, [1, *"iddqd"], 35)                                     # not to be killed oneself
+            pilot.press(env, [1, *"iddqd"], 35)  # not to be killed oneself
             rng = np.random.default_rng(1)
             for i in range(1400 if name == "doom-kills" else 10):
                 turn = rng.choice(["DPAD_LEFT", "DPAD_RIGHT", "", ""]) if i % 10 == 0 else turn
-                held = ["DPAD_UP", turn, "SOUTH" if i % 4 < 2 else "", "EAST" if i % 35 == 0 else ""]
+                held = [
+                    "DPAD_UP",
+                    turn,
+                    "SOUTH" if i % 4 < 2 else "",
+                    "EAST" if i % 35 == 0 else "",
+                ]
                 env.step({"buttons": np.isin(artefact.BUTTONS, held), "sticks": np.zeros(4)})
             assert open_games.task_score(task["score"], env, ROOT, home) == 0
             pilot.press(env, task["end"][-7:], 35)

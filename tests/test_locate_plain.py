@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 import extract  # noqa: E402
 from templates import library, presets, render
 
-W, H, N = 640, 360, 13                              # of the videos: px, frames
+W, H, N = 640, 360, 13  # of the videos: px, frames
 WHITE, DARK, GRAY = (255, 255, 255, 255), (40, 42, 48, 255), (140, 140, 146, 255)
 
 
@@ -26,7 +26,9 @@ def picture(w, h, *shapes):
     big = np.zeros((4 * h, 4 * w, 4), np.uint8)
     for at, color, width in shapes:
         if len(at) == 3 and np.ndim(at) == 1:
-            cv2.circle(big, (4 * at[0], 4 * at[1]), 4 * at[2], color, 4 * width if width > 0 else -1)
+            cv2.circle(
+                big, (4 * at[0], 4 * at[1]), 4 * at[2], color, 4 * width if width > 0 else -1
+            )
         elif width < 0:
             cv2.fillPoly(big, [4 * np.array(at)], color)
         else:
@@ -44,7 +46,9 @@ def cross(color, width, lit):
 
 
 def disc(d, color, width, lit):
-    return [picture(d, d, ((d // 2, d // 2, d // 2 - 3), c, k)) for c, k in ((color, width), (lit, -1))]
+    return [
+        picture(d, d, ((d // 2, d // 2, d // 2 - 3), c, k)) for c, k in ((color, width), (lit, -1))
+    ]
 
 
 def save(folder, name, size, parts):
@@ -55,9 +59,11 @@ def save(folder, name, size, parts):
     for kind, left, top, states, more in parts:
         h, w = states[0].shape[:2]
         across = kind == 8
-        elements.append({"type": kind, "id": "", "pos": [left, top], "mapping": [x, 0, w, h], **more})
+        elements.append(
+            {"type": kind, "id": "", "pos": [left, top], "mapping": [x, 0, w, h], **more}
+        )
         for k, state in enumerate(states):
-            atlas[k * (h + 3) * (not across):, x + k * (w + 3) * across:][:h, :w] = state
+            atlas[k * (h + 3) * (not across) :, x + k * (w + 3) * across :][:h, :w] = state
         x += (w + 3) * (len(states) if across else 1)
     (folder / name).mkdir(parents=True)
     cv2.imwrite(str(folder / name / f"{name}.png"), cv2.cvtColor(atlas[:, :x], cv2.COLOR_RGBA2BGRA))
@@ -69,7 +75,10 @@ def save(folder, name, size, parts):
 def pool(tmp_path_factory):
     """Four plain skins of one's own, and a built-in template; what is indexed is kept aside."""
     folder, patch = tmp_path_factory.mktemp("plain"), pytest.MonkeyPatch()
-    ways, sides = ((0, 1), (1, 0), (-1, 0), (0, -1)), [{"side": i, "stick_radius": 15} for i in (0, 1)]
+    ways, sides = (
+        ((0, 1), (1, 0), (-1, 0), (0, -1)),
+        [{"side": i, "stick_radius": 15} for i in (0, 1)],
+    )
     save(folder, "dpad", (130, 130), [(8, 5, 5, cross(DARK, -1, GRAY), {})])
     button = disc(60, GRAY, -1, WHITE)
     four = [(2, 65 + 55 * x, 65 + 55 * y, button, {"code": i}) for i, (x, y) in enumerate(ways)]
@@ -78,16 +87,23 @@ def pool(tmp_path_factory):
     knobs = [(5, 25 + 110 * i, 25, button, side) for i, side in enumerate(sides)]
     save(folder, "sticks", (220, 110), rings + knobs)
     button, knob = disc(40, WHITE, 2, WHITE), disc(60, WHITE, 2, WHITE)
-    save(folder, "lines", (400, 200), [(8, 10, 20, cross(WHITE, 2, WHITE), {})]
-         + [(2, 302 + 28 * x, 82 + 28 * y, button, {"code": i}) for i, (x, y) in enumerate(ways)]
-         + [(5, 120 + 90 * i, 130, knob, side) for i, side in enumerate(sides)])
+    save(
+        folder,
+        "lines",
+        (400, 200),
+        [(8, 10, 20, cross(WHITE, 2, WHITE), {})]
+        + [(2, 302 + 28 * x, 82 + 28 * y, button, {"code": i}) for i, (x, y) in enumerate(ways)]
+        + [(5, 120 + 90 * i, 130, knob, side) for i, side in enumerate(sides)],
+    )
     patch.setattr(extract, "ROOT", folder)
     skins = presets.read_skins(folder)
     yield library.Pool(["ps4-dark"], {name.split("/")[0]: skin for name, skin in skins.items()})
     patch.undo()
 
 
-def film(template=None, width=0.3, opacity=0.75, corner=(1, 1), seed=0, light=(40, 200), shown=range(N)):
+def film(
+    template=None, width=0.3, opacity=0.75, corner=(1, 1), seed=0, light=(40, 200), shown=range(N)
+):
     """Frames of a world that scrolls, with the overlay in use on those of `shown`; and its box."""
     rng = np.random.default_rng(seed)
     world = cv2.resize(rng.integers(*light, (9, 40, 3)).astype(np.uint8), (4 * W, H))
@@ -99,7 +115,7 @@ def film(template=None, width=0.3, opacity=0.75, corner=(1, 1), seed=0, light=(4
             cv2.rectangle(world, (x, y), (x + r, y + 2 * r), color, line)
     box, frames = None, []
     for i in range(N):
-        frame = world[:, 140 * i:140 * i + W] + rng.normal(0, 4, (H, W, 3))
+        frame = world[:, 140 * i : 140 * i + W] + rng.normal(0, 4, (H, W, 3))
         frames.append(frame.clip(0, 255).astype(np.uint8))
         if template:
             scale = width * W / template.size[0]
@@ -107,7 +123,9 @@ def film(template=None, width=0.3, opacity=0.75, corner=(1, 1), seed=0, light=(4
             box = [20 + corner[0] * (W - w - 40), 20 + corner[1] * (H - h - 40), w, h]
         if template and i in shown:
             buttons, sticks = rng.random(16) < 0.15, rng.uniform(-1, 1, 4) * (rng.random() < 0.5)
-            render.composite(frames[-1], render.draw(template, buttons, sticks, scale), *box[:2], opacity)
+            render.composite(
+                frames[-1], render.draw(template, buttons, sticks, scale), *box[:2], opacity
+            )
     return frames, box
 
 
@@ -137,8 +155,12 @@ def test_a_plain_skin_is_found(pool):
     assert best.template == "dpad" and iou(place, box) > 0.9 and span == (0, N - 1)
 
 
-PLAIN = [("dpad", 0.35, 0.8, (40, 200)), ("face", 0.35, 0.7, (40, 200)), ("sticks", 0.3, 0.75, (40, 200)),
-         ("lines", 0.35, 0.75, (190, 235))]
+PLAIN = [
+    ("dpad", 0.35, 0.8, (40, 200)),
+    ("face", 0.35, 0.7, (40, 200)),
+    ("sticks", 0.3, 0.75, (40, 200)),
+    ("lines", 0.35, 0.75, (190, 235)),
+]
 
 
 @pytest.mark.parametrize("name, width, opacity, light", PLAIN)
@@ -146,7 +168,9 @@ def test_where_no_feature_helps_the_picture_decides(pool, blind, name, width, op
     """The last one: white lines over a sky that is nearly white."""
     frames, box = film(pool[name], width, opacity, (0, 1), seed=len(name), light=light)
     best, place, span = found(frames, pool)
-    assert best.template == name and best.inliers == 0 and iou(place, box) > 0.9 and span == (0, N - 1)
+    assert (
+        best.template == name and best.inliers == 0 and iou(place, box) > 0.9 and span == (0, N - 1)
+    )
 
 
 def test_a_plain_skin_that_comes_late_is_found(pool, blind):
@@ -173,7 +197,7 @@ def test_crosses_of_another_colour_are_no_dpad(pool, blind):
     """Streets between houses, blue: a dark d-pad, even at half opacity, is not."""
     town = np.full((H, W, 3), (45, 90, 180), np.uint8)
     for x, y in np.ndindex(7, 3):
-        town[144 * y:, 96 * x:][:96, :48] = 192
+        town[144 * y :, 96 * x :][:96, :48] = 192
     best, place, _ = found([town] * N, library.Pool((), {"dpad": pool["dpad"]}))
     assert place is None and best.score < 0.1 * extract.SURE
 
@@ -184,7 +208,7 @@ def test_black_lines_are_not_found_in_the_dark(pool, blind):
     black = replace(template, atlas=template.atlas * np.array([0, 0, 0, 1], np.uint8))
     night = np.zeros((H, W, 3), np.uint8)
     for x, y in rng.integers((20, 20), (W - 40, H - 40), (14, 2)).tolist():
-        night[y:y + 14, x:x + 20] = 180, 80, 40
+        night[y : y + 14, x : x + 20] = 180, 80, 40
     best, place, _ = found([night] * N, library.Pool((), {"lines": black}))
     assert place is None and best.score < 0.5 * extract.SURE
 
@@ -203,22 +227,36 @@ def test_edges_by_hand():
     bar[:, 20:] = 100
     ramp = 3 * np.add.outer(np.arange(40), np.arange(40))
     slanted, turned = np.repeat(ramp[..., None], 3, 2).astype(np.uint8), bar.transpose(1, 0, 2)
-    upright, level, lighter, faint = (extract.edges([p]) for p in (bar, turned, 200 - bar, bar // 5))
+    upright, level, lighter, faint = (
+        extract.edges([p]) for p in (bar, turned, 200 - bar, bar // 5)
+    )
     assert upright[20, 20] == pytest.approx((1, 0), abs=0.01)
     assert level[20, 20] == pytest.approx((-1, 0), abs=0.01)
-    assert np.allclose(upright, lighter, atol=1e-3) and faint[20, 20, 0] > 0.9 and not upright[20, 5].any()
-    assert extract.edges([slanted])[20, 20] == pytest.approx((0, 27 / (27 + extract.FAINT**2 / 2)), abs=0.01)
+    assert (
+        np.allclose(upright, lighter, atol=1e-3)
+        and faint[20, 20, 0] > 0.9
+        and not upright[20, 5].any()
+    )
+    assert extract.edges([slanted])[20, 20] == pytest.approx(
+        (0, 27 / (27 + extract.FAINT**2 / 2)), abs=0.01
+    )
     assert extract.edges([bar, turned // 5])[20, 19, 0] > 0.8
 
 
 def test_lines_as_bright_as_what_is_behind_them_are_seen_by_their_stillness(pool):
-    """In the median they are not there; where they are, the picture changes less than around them.
-    """
+    """In the median they are not there; where they are, the picture changes less than around them."""
     rng, template, at = np.random.default_rng(0), pool["lines"], (150, 90)
-    template = replace(template, atlas=np.where(np.arange(4) < 3, 128, template.atlas).astype(np.uint8))
-    frames = [rng.integers(28, 229, (9, 16, 3), np.uint8).repeat(40, 0).repeat(40, 1) for _ in range(25)]
+    template = replace(
+        template, atlas=np.where(np.arange(4) < 3, 128, template.atlas).astype(np.uint8)
+    )
+    frames = [
+        rng.integers(28, 229, (9, 16, 3), np.uint8).repeat(40, 0).repeat(40, 1) for _ in range(25)
+    ]
     for frame in frames:
         render.composite(frame, render.draw(template, np.zeros(16), np.zeros(4), 0.6), *at, 0.9)
     median = np.full_like(frames[0], 128)
     (agreement, affine), *_ = extract.sweep(extract.layers(median, frames), template, W)
-    assert agreement > 0.2 and iou([*affine[:, 2], *np.diag(affine) * template.size], [*at, 240, 120]) > 0.85
+    assert (
+        agreement > 0.2
+        and iou([*affine[:, 2], *np.diag(affine) * template.size], [*at, 240, 120]) > 0.85
+    )

@@ -36,22 +36,36 @@ POLICIES = list(GOLDEN["policies"])
 def formula(name, shape):
     """How the reference's weights were filled: from each tensor's own name."""
     r = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
-    return torch.from_numpy((1 + 0.1 * r if name.endswith("weight") and "norm" in name else 0.08 * r).astype(np.float32))
+    return torch.from_numpy(
+        (1 + 0.1 * r if name.endswith("weight") and "norm" in name else 0.08 * r).astype(np.float32)
+    )
 
 
 def golden_config(name):
     about = GOLDEN["policies"][name]
     C, side = about["ckpt_config"]["model_cfg"]["vision_hidden_size"], about["vision"]["image"]
-    shapes = {f"vision_encoder.encoder.layers.{i}.mlp.fc1.weight": [about["vision"]["mlp"], C] for i in range(12)}
-    shapes |= {"vision_encoder.embeddings.patch_embedding.weight": [C, 3, 16, 16],
-               "vision_encoder.embeddings.position_embedding.weight": [(side // 16) ** 2, C]}
+    shapes = {
+        f"vision_encoder.encoder.layers.{i}.mlp.fc1.weight": [about["vision"]["mlp"], C]
+        for i in range(12)
+    }
+    shapes |= {
+        "vision_encoder.embeddings.patch_embedding.weight": [C, 3, 16, 16],
+        "vision_encoder.embeddings.position_embedding.weight": [(side // 16) ** 2, C],
+    }
     return checkpoint.released_config(about["ckpt_config"], shapes)
 
 
 def golden_state(c):
     """A released state dict for this config, filled by formula."""
-    wanted = dict(p for name, v in model.skeleton(c, 999).state_dict().items() for p in checkpoint.pieces(name, v.shape)) | checkpoint.dead(c)
-    return {k: model.position_table(*s[1:])[None] if k.endswith(".pe") else formula(k, s) for k, s in wanted.items()}
+    wanted = dict(
+        p
+        for name, v in model.skeleton(c, 999).state_dict().items()
+        for p in checkpoint.pieces(name, v.shape)
+    ) | checkpoint.dead(c)
+    return {
+        k: model.position_table(*s[1:])[None] if k.endswith(".pe") else formula(k, s)
+        for k, s in wanted.items()
+    }
 
 
 def golden_net(name, dtype=torch.float64):
@@ -67,7 +81,13 @@ def compatible_exp(values):
     elsewhere the last bit differs from CPU to CPU.
     """
     code = f"import torch; print(torch.tensor({list(values)}).exp().tolist())"
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"MKL_CBWR": "COMPATIBLE"}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"MKL_CBWR": "COMPATIBLE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout)
 
 
@@ -81,7 +101,9 @@ def reference_exp(monkeypatch):
 
 def golden_inputs(c):
     image = np.random.default_rng(1).integers(0, 256, (1, c.image, c.image, 3), dtype=np.uint8)
-    return image, np.random.default_rng(2).standard_normal((1, c.horizon, len(c.actions))).astype(np.float32)
+    return image, np.random.default_rng(2).standard_normal((1, c.horizon, len(c.actions))).astype(
+        np.float32
+    )
 
 
 def parity(net, name):
@@ -90,7 +112,9 @@ def parity(net, name):
     """
     image, noise = golden_inputs(net.c)
     with torch.no_grad():
-        out = net.denoise(net.pixels(torch.from_numpy(image)), torch.from_numpy(noise).to(net.dtype), net.c.steps)[0].numpy()
+        out = net.denoise(
+            net.pixels(torch.from_numpy(image)), torch.from_numpy(noise).to(net.dtype), net.c.steps
+        )[0].numpy()
     expected = np.array(GOLDEN["policies"][name]["actions"])
     assert out.shape == expected.shape
     return np.abs(out - expected).max()
@@ -120,18 +144,34 @@ def set_eps(modules, eps):
 MISTAKES = {
     "shift before scale in AdaLN": lambda net, m: [swapped(b.ada) for b in net.dit],
     "scale before shift at the output": lambda net, m: swapped(net.ada_out),
-    "vision eps": lambda net, m: set_eps([n for b in net.vision.blocks for n in (b.norm1, b.norm2)], 1e-5),
+    "vision eps": lambda net, m: set_eps(
+        [n for b in net.vision.blocks for n in (b.norm1, b.norm2)], 1e-5
+    ),
     "last vision norm's eps": lambda net, m: set_eps([net.vision.norm], 1e-5),
     "mixer eps": lambda net, m: set_eps([n for b in net.mixer for n in (b.norm1, b.norm2)], 1e-6),
     "norm1 eps": lambda net, m: set_eps([b.norm1 for b in net.dit], 1e-6),
     "norm3 eps": lambda net, m: set_eps([b.norm2 for b in net.dit], 1e-6),
     "norm_out eps": lambda net, m: set_eps([net.norm_out], 1e-5),
-    "exact GELU": lambda net, m: [setattr(b, "gelu", torch.nn.GELU()) for b in [*net.vision.blocks, *net.mixer, *net.dit]],
-    "sines and cosines": lambda net, m: m.setattr(model, "sinusoid", lambda t, n, d, cos_first, f=model.sinusoid: f(t, n, d, not cos_first)),
-    "divisor of the time": lambda net, m: m.setattr(model, "sinusoid", lambda t, n, d, cos_first, f=model.sinusoid: f(t, n, n / 2, cos_first)),
-    "interleave parity": lambda net, m: [setattr(net, "dit", torch.nn.ModuleList(net.dit[i] for i in (1, 0, 3, 2)))],
-    "time not truncated": lambda net, m: setattr(net, "timing", lambda b, f=net.timing: f(torch.arange(16) / 16 * 1000)),
-    "normed context": lambda net, m: setattr(net.mixer[-1], "forward", lambda x, f=net.mixer[-1].forward: F.layer_norm(f(x), x.shape[-1:])),
+    "exact GELU": lambda net, m: [
+        setattr(b, "gelu", torch.nn.GELU()) for b in [*net.vision.blocks, *net.mixer, *net.dit]
+    ],
+    "sines and cosines": lambda net, m: m.setattr(
+        model, "sinusoid", lambda t, n, d, cos_first, f=model.sinusoid: f(t, n, d, not cos_first)
+    ),
+    "divisor of the time": lambda net, m: m.setattr(
+        model, "sinusoid", lambda t, n, d, cos_first, f=model.sinusoid: f(t, n, n / 2, cos_first)
+    ),
+    "interleave parity": lambda net, m: [
+        setattr(net, "dit", torch.nn.ModuleList(net.dit[i] for i in (1, 0, 3, 2)))
+    ],
+    "time not truncated": lambda net, m: setattr(
+        net, "timing", lambda b, f=net.timing: f(torch.arange(16) / 16 * 1000)
+    ),
+    "normed context": lambda net, m: setattr(
+        net.mixer[-1],
+        "forward",
+        lambda x, f=net.mixer[-1].forward: F.layer_norm(f(x), x.shape[-1:]),
+    ),
 }
 
 
@@ -142,7 +182,7 @@ def test_every_known_mistake_is_seen(mistake, monkeypatch):
     """
     net = golden_net("released-small")
     MISTAKES[mistake](net, monkeypatch)
-    assert parity(net, "released-small") > 2e-7                      # the bound of the test above
+    assert parity(net, "released-small") > 2e-7  # the bound of the test above
 
 
 @pytest.mark.usefixtures("reference_exp")
@@ -150,14 +190,30 @@ def test_parity_of_the_loss_and_its_gradients():
     r = np.random.default_rng(3)
     actions = torch.from_numpy(r.uniform(0, 1, (2, 18, 25)).astype(np.float32)).double()
     noise = torch.from_numpy(r.standard_normal((2, 18, 25)).astype(np.float32)).double()
-    images = np.stack([np.random.default_rng(10 + i).integers(0, 256, (256, 256, 3), dtype=np.uint8) for i in range(2)])
+    images = np.stack(
+        [
+            np.random.default_rng(10 + i).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+            for i in range(2)
+        ]
+    )
     for recompute in (False, True):
         net = golden_net("released-small")
         net.recompute = recompute
-        loss = net.loss(torch.from_numpy(images), actions, torch.ones(1).double(), torch.tensor(GOLDEN["loss"]["t"]).double(), noise)
+        loss = net.loss(
+            torch.from_numpy(images),
+            actions,
+            torch.ones(1).double(),
+            torch.tensor(GOLDEN["loss"]["t"]).double(),
+            noise,
+        )
         loss.backward()
         assert abs(loss.item() / GOLDEN["loss"]["loss"] - 1) < 1e-6
-        got = {k: g for n, p in net.named_parameters() if p.grad is not None for k, g in checkpoint.theirs(n, p.grad).items()}
+        got = {
+            k: g
+            for n, p in net.named_parameters()
+            if p.grad is not None
+            for k, g in checkpoint.theirs(n, p.grad).items()
+        }
         for name, value in GOLDEN["loss"]["gradient_norms"].items():
             assert abs(got[name].norm().item() / value - 1) < 1e-6, name
 
@@ -165,30 +221,45 @@ def test_parity_of_the_loss_and_its_gradients():
 def test_times_are_drawn_as_published(monkeypatch):
     """Quantiles of t = 0.999 (1 - Beta(1.6, 0.8)): mostly noise."""
     net, seen = tiny(), []
-    monkeypatch.setattr(net, "timing", lambda bucket, f=net.timing: seen.append(bucket) or f(bucket))
+    monkeypatch.setattr(
+        net, "timing", lambda bucket, f=net.timing: seen.append(bucket) or f(bucket)
+    )
     with torch.no_grad():
         net.loss(torch.zeros(1, 3, 64, 64), torch.zeros(1, 16, 20), torch.ones(1), draws=4000)
     t = seen[0].double() / 1000
     assert abs(t.mean() - 0.333) < 0.015
-    assert np.abs(np.quantile(t, [0.1, 0.25, 0.5, 0.75, 0.9]) - [0.034, 0.111, 0.282, 0.517, 0.721]).max() < 0.025
+    assert (
+        np.abs(
+            np.quantile(t, [0.1, 0.25, 0.5, 0.75, 0.9]) - [0.034, 0.111, 0.282, 0.517, 0.721]
+        ).max()
+        < 0.025
+    )
 
 
 def test_the_released_tensors():
     """All 595 names and shapes, and 493,631,513 parameters."""
     c = model.CONFIGS["released"]
     net = model.skeleton(c, 595)
-    wanted = {p.replace("#", str(i)): s for p, numbers, s in GOLDEN["tensors"] for i in numbers or [""]}
-    found = dict(p for name, v in net.state_dict().items() for p in checkpoint.pieces(name, v.shape)) | checkpoint.dead(c)
+    wanted = {
+        p.replace("#", str(i)): s for p, numbers, s in GOLDEN["tensors"] for i in numbers or [""]
+    }
+    found = dict(
+        p for name, v in net.state_dict().items() for p in checkpoint.pieces(name, v.shape)
+    ) | checkpoint.dead(c)
     assert found == wanted and len(found) == 595
     assert sum(int(np.prod(s)) for s in found.values()) == 493_631_513
     assert checkpoint.released_config(GOLDEN["released"], wanted) == c
     ours = checkpoint.checkpoint_config(c)
     assert {**ours, "experiment_name": 0} == {**GOLDEN["released"], "experiment_name": 0}
-    assert sum(p.numel() for p in model.skeleton(model.CONFIGS["paper"], 595).parameters()) == 493_631_513 - sum(
-        int(np.prod(s)) for k, s in wanted.items() if ".head." in k) - 5 * (2 * 1024 + 1)
+    assert sum(
+        p.numel() for p in model.skeleton(model.CONFIGS["paper"], 595).parameters()
+    ) == 493_631_513 - sum(int(np.prod(s)) for k, s in wanted.items() if ".head." in k) - 5 * (
+        2 * 1024 + 1
+    )
 
 
 # ---- checkpoints
+
 
 def tiny(**changes):
     torch.manual_seed(0)
@@ -198,29 +269,53 @@ def tiny(**changes):
 def release(path, name="released-small", **changes):
     """A checkpoint file as NitroGen was released, small."""
     about = GOLDEN["policies"][name]["ckpt_config"]
-    torch.save({"model": golden_state(golden_config(name)), "step": 7, "epoch": 1, "ckpt_config": about} | changes, path)
+    torch.save(
+        {"model": golden_state(golden_config(name)), "step": 7, "epoch": 1, "ckpt_config": about}
+        | changes,
+        path,
+    )
     return path
 
 
 @pytest.mark.usefixtures("reference_exp")
 @pytest.mark.parametrize("name", POLICIES)
 def test_convert_play_and_export(tmp_path, name):
-    source, ours, back = release(tmp_path / "ng.pt", name), tmp_path / "ng.safetensors", tmp_path / "back.pt"
+    source, ours, back = (
+        release(tmp_path / "ng.pt", name),
+        tmp_path / "ng.safetensors",
+        tmp_path / "back.pt",
+    )
     model.main(["convert", str(source), str(ours)])
     net = model.load(ours, "cpu", "float64")
-    assert net.c == golden_config(name) and sum(v.numel() for v in golden_state(net.c).values() if v.ndim != 3 or v.shape[1] != 512) == (
-        GOLDEN["policies"][name]["parameters"])
+    assert (
+        net.c == golden_config(name)
+        and sum(v.numel() for v in golden_state(net.c).values() if v.ndim != 3 or v.shape[1] != 512)
+        == (GOLDEN["policies"][name]["parameters"])
+    )
     assert parity(net, name) < 5e-7
     act = net.act(*golden_inputs(net.c))
-    assert act["buttons"].shape == (1, net.c.horizon, 16) and act["sticks"].shape == (1, net.c.horizon, 4)
+    assert act["buttons"].shape == (1, net.c.horizon, 16) and act["sticks"].shape == (
+        1,
+        net.c.horizon,
+        4,
+    )
     model.main(["export", str(ours), str(back)])
     a, b = (torch.load(p, weights_only=True) for p in (source, back))
-    assert a["ckpt_config"] == b["ckpt_config"] and a["step"] == b["step"] == 7 and a["epoch"] == b["epoch"]
-    assert set(a["model"]) == set(b["model"]) and all(torch.equal(v, b["model"][k]) for k, v in a["model"].items())
+    assert (
+        a["ckpt_config"] == b["ckpt_config"]
+        and a["step"] == b["step"] == 7
+        and a["epoch"] == b["epoch"]
+    )
+    assert set(a["model"]) == set(b["model"]) and all(
+        torch.equal(v, b["model"][k]) for k, v in a["model"].items()
+    )
 
 
 def test_half_precision_checkpoints_come_back_as_they_were(tmp_path):
-    state = {k: v.bfloat16() if "vision" in k else v.half() for k, v in golden_state(golden_config("released-small")).items()}
+    state = {
+        k: v.bfloat16() if "vision" in k else v.half()
+        for k, v in golden_state(golden_config("released-small")).items()
+    }
     source = release(tmp_path / "ng.pt", model=state)
     model.main(["convert", str(source), str(tmp_path / "ng.safetensors")])
     model.main(["export", str(tmp_path / "ng.safetensors"), str(tmp_path / "back.pt")])
@@ -229,9 +324,16 @@ def test_half_precision_checkpoints_come_back_as_they_were(tmp_path):
 
 
 def test_export_of_a_network_trained_here(tmp_path):
-    """What never had a pooling head gets one of zeros; the way there and back changes nothing else.
-    """
-    c = dataclasses.replace(model.CONFIGS["released"], width=64, head_width=16, vision_layers=1, mixer_layers=1, dit_layers=2, rate=30.0)
+    """What never had a pooling head gets one of zeros; the way there and back changes nothing else."""
+    c = dataclasses.replace(
+        model.CONFIGS["released"],
+        width=64,
+        head_width=16,
+        vision_layers=1,
+        mixer_layers=1,
+        dit_layers=2,
+        rate=30.0,
+    )
     net, ours, pt = model.NitroGen(c).eval(), tmp_path / "m.safetensors", tmp_path / "m.pt"
     model.save(ours, net.state_dict(), net, step=5)
     model.main(["export", str(ours), str(pt)])
@@ -239,7 +341,9 @@ def test_export_of_a_network_trained_here(tmp_path):
     assert saved["step"] == 5 and not saved["model"]["vision_encoder.head.probe"].any()
     model.main(["convert", str(pt), str(tmp_path / "again.safetensors")])
     again = model.load(tmp_path / "again.safetensors", "cpu")
-    assert again.c == c and torch.equal(net.sample(*golden_inputs(c)), again.sample(*golden_inputs(c)))
+    assert again.c == c and torch.equal(
+        net.sample(*golden_inputs(c)), again.sample(*golden_inputs(c))
+    )
     model.save(ours, tiny().state_dict(), tiny())
     with pytest.raises(SystemExit, match="no place for predict='action'"):
         model.main(["export", str(ours), str(tmp_path / "x.pt")])
@@ -249,18 +353,37 @@ def test_half_precision_for_shipping(tmp_path):
     """Half the bytes, the same play but for rounding; who made it, of what, and how well it plays,
     in the file.
     """
-    source, target, report = tmp_path / "m.safetensors", tmp_path / "half.safetensors", tmp_path / "report.json"
+    source, target, report = (
+        tmp_path / "m.safetensors",
+        tmp_path / "half.safetensors",
+        tmp_path / "report.json",
+    )
     net = tiny()
     model.save(source, net.state_dict(), net, recipe={"seed": 3}, games={"ridge": 9})
-    report.write_text(json.dumps({"policy": artefact.source(source), "cells": {"all": 0.5}, "episodes": [1, 2]}))
+    report.write_text(
+        json.dumps({"policy": artefact.source(source), "cells": {"all": 0.5}, "episodes": [1, 2]})
+    )
     model.main(["export", str(source), str(target), "--figures", str(report)])
     tensors, info = artefact.read(target, "nitrogen.policy/1")
-    assert {str(v.dtype) for v in tensors.values()} == {"float16"} and target.stat().st_size < 0.51 * source.stat().st_size
+    assert {str(v.dtype) for v in tensors.values()} == {
+        "float16"
+    } and target.stat().st_size < 0.51 * source.stat().st_size
     before = artefact.read(source)[1]
-    assert (info["recipe"], info["games"], info["trained"]) == ({"seed": 3}, {"ridge": 9}, before["command"])
-    assert info["figures"] == {"policy": artefact.source(source), "cells": {"all": 0.5}} and info["source"] == [artefact.source(source)]
-    frames, noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8), torch.randn(2, 16, 20)
-    assert (model.load(target, "cpu").sample(frames, noise) - net.eval().sample(frames, noise)).abs().max() < 0.01
+    assert (info["recipe"], info["games"], info["trained"]) == (
+        {"seed": 3},
+        {"ridge": 9},
+        before["command"],
+    )
+    assert info["figures"] == {"policy": artefact.source(source), "cells": {"all": 0.5}} and info[
+        "source"
+    ] == [artefact.source(source)]
+    frames, noise = (
+        np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8),
+        torch.randn(2, 16, 20),
+    )
+    assert (
+        model.load(target, "cpu").sample(frames, noise) - net.eval().sample(frames, noise)
+    ).abs().max() < 0.01
     model.save(source, tiny(dropout=0.1).state_dict(), net)
     with pytest.raises(SystemExit, match="report.json: not about"):
         model.main(["export", str(source), str(target), "--figures", str(report), "--fresh"])
@@ -270,13 +393,26 @@ def test_half_precision_for_shipping(tmp_path):
 
 def test_a_siglip_tower(tmp_path):
     from safetensors.torch import save_file
+
     state, path = golden_state(golden_config("released-small")), tmp_path / "tower.safetensors"
-    tower = {k.replace("vision_encoder.", "vision_model."): v for k, v in state.items() if k.startswith("vision_encoder.")}
+    tower = {
+        k.replace("vision_encoder.", "vision_model."): v
+        for k, v in state.items()
+        if k.startswith("vision_encoder.")
+    }
     save_file(tower | {"text_model.x": torch.zeros(2), "logit_scale": torch.zeros(1)}, path)
-    net, golden = model.NitroGen(golden_config("released-small")), golden_net("released-small", torch.float32)
+    net, golden = (
+        model.NitroGen(golden_config("released-small")),
+        golden_net("released-small", torch.float32),
+    )
     checkpoint.load_vision(net, path)
-    assert all(torch.equal(v, golden.vision.state_dict()[k]) for k, v in net.vision.state_dict().items())
-    with pytest.raises(SystemExit, match=r"tensor 'embeddings.patch_embedding.bias': expected \[128\], found \[64\] .* another tower"):
+    assert all(
+        torch.equal(v, golden.vision.state_dict()[k]) for k, v in net.vision.state_dict().items()
+    )
+    with pytest.raises(
+        SystemExit,
+        match=r"tensor 'embeddings.patch_embedding.bias': expected \[128\], found \[64\] .* another tower",
+    ):
         checkpoint.load_vision(tiny(), path)
     save_file({"text_model.x": torch.zeros(2)}, path)
     with pytest.raises(SystemExit, match="no tensor is named vision_model"):
@@ -290,7 +426,11 @@ def test_inspect(tmp_path, capsys):
         capsys.readouterr()
         model.main(["--inspect", str(path)])
         text = capsys.readouterr().out
-        assert "released checkpoint" in text and "horizon          18" in text and "6 GUIDE           dropped" in text
+        assert (
+            "released checkpoint" in text
+            and "horizon          18" in text
+            and "6 GUIDE           dropped" in text
+        )
         assert f"{GOLDEN['policies']['released-small']['parameters']:,}" in text
 
 
@@ -299,22 +439,63 @@ class Hostile:
         return os.system, ("touch pwned",)
 
 
-@pytest.mark.parametrize("spoil, message", [
-    (lambda s: s["model"].pop("model.proj_out_2.bias"), "tensor 'model.proj_out_2.bias': expected \\[64\\], found nothing"),
-    (lambda s: s["model"].update(extra=torch.zeros(3)), "tensor 'extra': expected nothing, found \\[3\\]"),
-    (lambda s: s["model"].update({"position_embedding.weight": torch.zeros(2, 2)}), "tensor 'position_embedding.weight': expected \\[1024, 64\\], found \\[2, 2\\]"),
-    (lambda s: s["model"].update({"action_decoder.layer2.b": torch.zeros(1, 25, dtype=torch.int32)}), "expected \\[1, 25\\], found \\['torch.int32'\\]"),
-    (lambda s: s["model"].update({"action_decoder.layer2.b": 3}), "not a checkpoint of this network"),
-    (lambda s: s.pop("ckpt_config"), "KeyError: 'ckpt_config'"),
-    (lambda s: s["ckpt_config"]["model_cfg"]["diffusion_model_cfg"].update(activation_fn="geglu"), "activation_fn is 'geglu', only 'gelu-approximate'"),
-    (lambda s: s["ckpt_config"]["tokenizer_cfg"].update(game_mapping_cfg={"a": 1}), "game_mapping_cfg is {'a': 1}, only None"),
-    (lambda s: s["ckpt_config"]["model_cfg"].update(action_dim=26), "action_dim is 26"),
-    (lambda s: s["ckpt_config"]["model_cfg"].update(vision_encoder_name="google/siglip-so400m-patch14-384"), "only SigLIP base and large"),
-    (lambda s: s["ckpt_config"]["model_cfg"]["diffusion_model_cfg"].update(num_layers=10**9), "more layers than"),
-    (lambda s: s["ckpt_config"]["model_cfg"]["diffusion_model_cfg"].update(num_layers=5), "expected \\[64\\], found nothing"),
-    (lambda s: s.update(surprise=Hostile()), "refused"),
-])
-def test_a_wrong_checkpoint_is_refused_and_nothing_is_written(tmp_path, monkeypatch, spoil, message):
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (
+            lambda s: s["model"].pop("model.proj_out_2.bias"),
+            "tensor 'model.proj_out_2.bias': expected \\[64\\], found nothing",
+        ),
+        (
+            lambda s: s["model"].update(extra=torch.zeros(3)),
+            "tensor 'extra': expected nothing, found \\[3\\]",
+        ),
+        (
+            lambda s: s["model"].update({"position_embedding.weight": torch.zeros(2, 2)}),
+            "tensor 'position_embedding.weight': expected \\[1024, 64\\], found \\[2, 2\\]",
+        ),
+        (
+            lambda s: s["model"].update(
+                {"action_decoder.layer2.b": torch.zeros(1, 25, dtype=torch.int32)}
+            ),
+            "expected \\[1, 25\\], found \\['torch.int32'\\]",
+        ),
+        (
+            lambda s: s["model"].update({"action_decoder.layer2.b": 3}),
+            "not a checkpoint of this network",
+        ),
+        (lambda s: s.pop("ckpt_config"), "KeyError: 'ckpt_config'"),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"]["diffusion_model_cfg"].update(
+                activation_fn="geglu"
+            ),
+            "activation_fn is 'geglu', only 'gelu-approximate'",
+        ),
+        (
+            lambda s: s["ckpt_config"]["tokenizer_cfg"].update(game_mapping_cfg={"a": 1}),
+            "game_mapping_cfg is {'a': 1}, only None",
+        ),
+        (lambda s: s["ckpt_config"]["model_cfg"].update(action_dim=26), "action_dim is 26"),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"].update(
+                vision_encoder_name="google/siglip-so400m-patch14-384"
+            ),
+            "only SigLIP base and large",
+        ),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"]["diffusion_model_cfg"].update(num_layers=10**9),
+            "more layers than",
+        ),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"]["diffusion_model_cfg"].update(num_layers=5),
+            "expected \\[64\\], found nothing",
+        ),
+        (lambda s: s.update(surprise=Hostile()), "refused"),
+    ],
+)
+def test_a_wrong_checkpoint_is_refused_and_nothing_is_written(
+    tmp_path, monkeypatch, spoil, message
+):
     monkeypatch.chdir(tmp_path)
     saved = torch.load(release(tmp_path / "ng.pt"), weights_only=True)
     spoil(saved)
@@ -343,18 +524,24 @@ def test_other_files_are_refused(tmp_path, monkeypatch):
 
 # ---- actions and pictures
 
+
 def test_actions_go_by_name():
     """Whatever the order of a layout, and whatever it has beside the pad's names, decode finds
     them; encode is its inverse.
     """
     r = np.random.default_rng(0)
     buttons, sticks = r.random((3, 5, 16)) < 0.5, r.uniform(-1, 1, (3, 5, 4)).astype(np.float32)
-    for names in (model.ACTIONS, model.RELEASED, model.CARD, model.RELEASED[-4:] + model.RELEASED[:-4]):
+    for names in (
+        model.ACTIONS,
+        model.RELEASED,
+        model.CARD,
+        model.RELEASED[-4:] + model.RELEASED[:-4],
+    ):
         net = tiny(actions=names)
         raw = model.encode(torch.from_numpy(buttons), torch.from_numpy(sticks), names)
         assert raw.shape == (3, 5, len(names))
         for absent in set(names) - set(model.ACTIONS):
-            raw[..., names.index(absent)] = 1.0                     # GUIDE pressed: nobody sees it
+            raw[..., names.index(absent)] = 1.0  # GUIDE pressed: nobody sees it
         act = net.decode(raw.numpy())
         assert (act["buttons"] == buttons).all() and np.abs(act["sticks"] - sticks).max() < 1e-6
     few = tiny(actions=("SOUTH", "LEFT_X"))
@@ -370,7 +557,13 @@ def test_the_resize_is_the_official_clients():
     images = np.random.default_rng(0).integers(0, 256, (2, 333, 500, 3), dtype=np.uint8)
     wanted = np.stack([cv2.resize(i, (256, 256), interpolation=cv2.INTER_AREA) for i in images])
     assert torch.equal(net.pixels(torch.from_numpy(images)), net.pixels(torch.from_numpy(wanted)))
-    assert np.abs(net.pixels(torch.from_numpy(wanted)).permute(0, 2, 3, 1).numpy() - ((wanted / 255.0) - 0.5) / 0.5).max() < 1e-6
+    assert (
+        np.abs(
+            net.pixels(torch.from_numpy(wanted)).permute(0, 2, 3, 1).numpy()
+            - ((wanted / 255.0) - 0.5) / 0.5
+        ).max()
+        < 1e-6
+    )
 
 
 def test_save_and_load(tmp_path):
@@ -381,7 +574,11 @@ def test_save_and_load(tmp_path):
     again = model.load(path, "cpu")
     assert torch.equal(net.sample(images, noise), again.sample(images, noise))
     act = again.act(images, noise)
-    assert act["buttons"].shape == (2, 16, 16) and act["sticks"].dtype == np.float32 and np.abs(act["sticks"]).max() <= 1
+    assert (
+        act["buttons"].shape == (2, 16, 16)
+        and act["sticks"].dtype == np.float32
+        and np.abs(act["sticks"]).max() <= 1
+    )
     fast, half = model.load(path, "cpu", fast=True), model.load(path, "cpu", "bfloat16", fast=True)
     assert (fast.sample(images, noise) - net.sample(images, noise)).abs().max() < 1e-4
     assert 0 < (half.sample(images, noise) - net.sample(images, noise)).abs().max() < 0.1
@@ -394,7 +591,10 @@ def test_learns_one_batch():
     """
     net = tiny()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    images, actions = torch.tensor([0, 240], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 128, 128, 3), (torch.rand(2, 16, 20) > 0.5).float()
+    images, actions = (
+        torch.tensor([0, 240], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 128, 128, 3),
+        (torch.rand(2, 16, 20) > 0.5).float(),
+    )
     losses = []
     for _ in range(100):
         loss = net.loss(images, actions, torch.ones(1), draws=4)
@@ -402,7 +602,12 @@ def test_learns_one_batch():
         losses.append(loss.item())
     # knowing the actions' spread, and not which they are: 0.35
     assert np.mean(losses[-10:]) < 0.15 * np.mean(losses[:5])
-    right = [((net.eval().sample(pictures, torch.randn(2, 16, 20)) > 0.5) == (actions > 0.5)).float().mean() for pictures in (images, images.flip(0))]
+    right = [
+        ((net.eval().sample(pictures, torch.randn(2, 16, 20)) > 0.5) == (actions > 0.5))
+        .float()
+        .mean()
+        for pictures in (images, images.flip(0))
+    ]
     # by the other picture they would be right half the time
     assert right[0] > 0.95 and right[1] < 0.65
 
@@ -415,7 +620,11 @@ def test_masked_entries_do_not_count():
     t, noise = torch.tensor([0.3, 0.6]), torch.randn(2, 16, 20)
     changed = actions.clone()
     changed[..., 5] += 9
-    v = net.velocity(torch.lerp(noise, actions, t[:, None, None]), net.timing((t * 1000).long()), net.context(pixels))
+    v = net.velocity(
+        torch.lerp(noise, actions, t[:, None, None]),
+        net.timing((t * 1000).long()),
+        net.context(pixels),
+    )
     by_hand = ((v - (actions - noise)) ** 2 * mask).sum() / (mask.expand_as(actions).sum() + 1e-6)
     assert torch.allclose(net.loss(pixels, actions, mask, t, noise), by_hand, atol=1e-6)
 
@@ -429,21 +638,33 @@ def test_predicting_the_action_is_the_same_flow():
     noise = torch.randn(1, 16, 20)
     x = tiny(predict="velocity").eval()
     x.load_state_dict(net.state_dict())
-    v = x.velocity(noise, x.timing(torch.tensor([0])), x.context(x.pixels(torch.from_numpy(images))))
+    v = x.velocity(
+        noise, x.timing(torch.tensor([0])), x.context(x.pixels(torch.from_numpy(images)))
+    )
     assert torch.allclose(net.sample(images, noise, steps=1), v, atol=1e-5)
     pixels, actions, t = torch.rand(2, 3, 64, 64), torch.rand(2, 16, 20), torch.tensor([0.25, 0.5])
     drawn = torch.randn(2, 16, 20)
-    output = x.velocity(torch.lerp(drawn, actions, t[:, None, None]), x.timing((t * 1000).long()), x.context(pixels))
-    assert torch.allclose(net.loss(pixels, actions, torch.ones(1), t, drawn), ((output - actions) ** 2).mean(), rtol=1e-4)
+    output = x.velocity(
+        torch.lerp(drawn, actions, t[:, None, None]), x.timing((t * 1000).long()), x.context(pixels)
+    )
+    assert torch.allclose(
+        net.loss(pixels, actions, torch.ones(1), t, drawn),
+        ((output - actions) ** 2).mean(),
+        rtol=1e-4,
+    )
 
 
 # ---- speed
+
 
 def official_order(net, pixels, a, S):
     """The order of the released code: vision once, then mixer, keys, values, time embeddings and
     modulations anew in each step.
     """
-    x = rearrange(net.vision.patch(pixels.to(net.dtype)), "b d h w -> b (h w) d") + net.vision.position.weight
+    x = (
+        rearrange(net.vision.patch(pixels.to(net.dtype)), "b d h w -> b (h w) d")
+        + net.vision.position.weight
+    )
     for block in net.vision.blocks:
         x = block(x)
     seen = net.vision.norm(x)
@@ -451,7 +672,9 @@ def official_order(net, pixels, a, S):
         x = seen
         for block in net.mixer:
             x = block(x)
-        context = [block.attn.keys_values(x) if hasattr(block.attn, "kv") else None for block in net.dit]
+        context = [
+            block.attn.keys_values(x) if hasattr(block.attn, "kv") else None for block in net.dit
+        ]
         a = a + net.velocity(a, net.timing(torch.tensor([int(i / S * net.c.buckets)])), context) / S
     return a
 
@@ -470,6 +693,7 @@ def test_arithmetic_of_the_released_preset():
     training step of the paper's, three times forward.
     """
     from torch.utils.flop_counter import FlopCounterMode
+
     c = model.CONFIGS["released"]
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         official_order(model.NitroGen(c), torch.zeros(1, 3, 256, 256), torch.zeros(1, 18, 25), 16)
@@ -496,21 +720,33 @@ def test_speed_against_the_official_order(dtype, bar):
         same = copy.deepcopy(net).to(dtype)
         fast = model.accelerate(copy.deepcopy(same))
         inputs = torch.zeros(1, 3, 256, 256), torch.randn(1, 18, 25), 16
-        runs = [("official", official_order, net), ("once", model.NitroGen.denoise, same), ("fast", model.NitroGen.denoise, fast)]
+        runs = [
+            ("official", official_order, net),
+            ("once", model.NitroGen.denoise, same),
+            ("fast", model.NitroGen.denoise, fast),
+        ]
         if dtype != torch.float32:
             runs.append(("its order, our dtype", official_order, same))
         with torch.no_grad():
             for _ in range(8):
                 for name, run, n in runs:
                     start = time.perf_counter()
-                    with torch.autocast("cpu", torch.bfloat16, enabled=name == "official" and dtype == torch.bfloat16):
+                    with torch.autocast(
+                        "cpu",
+                        torch.bfloat16,
+                        enabled=name == "official" and dtype == torch.bfloat16,
+                    ):
                         run(n, *inputs)
                     times.setdefault(name, []).append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(before)
     # within a turn: other work on the machine slows both
     ratio = np.median(np.divide(times["official"], times["fast"]))
-    print(f"\n{dtype}: " + ", ".join(f"{k} {min(v):.2f} s" for k, v in times.items()) + f"; {ratio:.2f} times as fast")
+    print(
+        f"\n{dtype}: "
+        + ", ".join(f"{k} {min(v):.2f} s" for k, v in times.items())
+        + f"; {ratio:.2f} times as fast"
+    )
     assert ratio > bar
 
 
@@ -525,14 +761,21 @@ def test_bench_works_in_the_precision_asked_for(dtype, monkeypatch, capsys):
     real, seen = model.NitroGen.loss, []
 
     def loss(self, *args):
-        seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32)
+        seen.append(
+            torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        )
         return real(self, *args)
 
     monkeypatch.setattr(model.NitroGen, "loss", loss)
     flops.main(flops.Bench(net="tiny", dtype=dtype, device="cpu"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
-    assert seen[0] == getattr(torch, dtype) and [w[:3] for w in lines] == [["train", dtype, "16"], *(["sample", dtype, str(B)] for B in (1, 1, 1, 16, 16))]
-    assert float(lines[0][5]) == pytest.approx(flops.gflop(model.CONFIGS["tiny"], 16), abs=0.06) and lines[0][3:5] == ["500.00", "32.0"]
+    assert seen[0] == getattr(torch, dtype) and [w[:3] for w in lines] == [
+        ["train", dtype, "16"],
+        *(["sample", dtype, str(B)] for B in (1, 1, 1, 16, 16)),
+    ]
+    assert float(lines[0][5]) == pytest.approx(
+        flops.gflop(model.CONFIGS["tiny"], 16), abs=0.06
+    ) and lines[0][3:5] == ["500.00", "32.0"]
     with pytest.raises(SystemExit, match="--dtype half: expected"):
         flops.main(flops.Bench(net="tiny", dtype="half"))
 
@@ -544,28 +787,50 @@ def test_the_paper_preset_trains():
     """
     torch.manual_seed(0)
     net = model.NitroGen(dataclasses.replace(model.CONFIGS["paper"], dropout=0.0))
-    images, actions = torch.randint(0, 256, (1, 256, 256, 3), dtype=torch.uint8), torch.rand(1, 16, 20)
+    images, actions = (
+        torch.randint(0, 256, (1, 256, 256, 3), dtype=torch.uint8),
+        torch.rand(1, 16, 20),
+    )
     losses = []
     for net.recompute in (False, True):
         with autocast("cpu"):
-            loss = net.loss(images, actions, torch.ones(1), torch.tensor([0.3]), torch.zeros(1, 16, 20))
+            loss = net.loss(
+                images, actions, torch.ones(1), torch.tensor([0.3]), torch.zeros(1, 16, 20)
+            )
         loss.backward()
         losses.append(loss.item())
         norms = [p.grad.norm() for p in net.parameters()]
-        assert all(torch.isfinite(n) for n in norms) and sum(n > 0 for n in norms) > 0.9 * len(norms)
+        assert all(torch.isfinite(n) for n in norms) and sum(n > 0 for n in norms) > 0.9 * len(
+            norms
+        )
         net.zero_grad()
     assert abs(losses[0] / losses[1] - 1) < 1e-3
 
 
 # ---- bad input
 
-@pytest.mark.parametrize("images", [np.zeros((1, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)])
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((1, 8, 8, 3), np.float32),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ],
+)
 def test_bad_images(images):
     with pytest.raises(ValueError, match="uint8 \\[B, h, w, 3\\]"):
         tiny().sample(images)
 
 
-@pytest.mark.parametrize("noise", [torch.full((1, 16, 20), float("nan")), torch.zeros(1, 16, 21), torch.zeros(1, 16, 20, dtype=torch.int64)])
+@pytest.mark.parametrize(
+    "noise",
+    [
+        torch.full((1, 16, 20), float("nan")),
+        torch.zeros(1, 16, 21),
+        torch.zeros(1, 16, 20, dtype=torch.int64),
+    ],
+)
 def test_bad_noise(noise):
     with pytest.raises(ValueError, match="noise must be finite floats \\[1, 16, 20\\]"):
         tiny().sample(np.zeros((1, 64, 64, 3), np.uint8), noise=noise)
@@ -577,9 +842,16 @@ def test_bad_steps(steps):
         tiny().sample(np.zeros((1, 64, 64, 3), np.uint8), steps=steps)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"width": 130}, "width 130 is not a whole number of heads of 32"), ({"predict": "noise"}, "expected velocity or action"),
-    ({"positions": 3}, "positions 3 are fewer than horizon 16"), ({"actions": ("SOUTH", "SOUTH")}, "distinct"), ({"patch": 0}, "patch 0: expected at least 1")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"width": 130}, "width 130 is not a whole number of heads of 32"),
+        ({"predict": "noise"}, "expected velocity or action"),
+        ({"positions": 3}, "positions 3 are fewer than horizon 16"),
+        ({"actions": ("SOUTH", "SOUTH")}, "distinct"),
+        ({"patch": 0}, "patch 0: expected at least 1"),
+    ],
+)
 def test_bad_configs(change, message):
     with pytest.raises(ValueError, match=message):
         tiny(**change)
@@ -594,12 +866,20 @@ def test_bad_files(tmp_path):
     with pytest.raises(SystemExit, match="not a readable safetensors file"):
         model.load(path, "cpu")
     artefact.write(path, {}, "nitrogen.state/1", recipe={})
-    with pytest.raises(SystemExit, match="expected a nitrogen.policy/1 file, found 'nitrogen.state/1'"):
+    with pytest.raises(
+        SystemExit, match="expected a nitrogen.policy/1 file, found 'nitrogen.state/1'"
+    ):
         model.load(path, "cpu")
     model.save(path, net.state_dict(), net)
     tensors, info = artefact.read(path)
-    for change, message in (({"dit_layers": 10**9}, "more layers than"), ({"width": "wide"}, "cannot be used"), ({"head_width": 7}, "whole number of heads"),
-                            ({"surprise": 1}, "cannot be used"), ({"width": 64, "context_width": 128}, "tensor 'ada_out.bias': expected"), ({"actions": None}, "cannot be used")):
+    for change, message in (
+        ({"dit_layers": 10**9}, "more layers than"),
+        ({"width": "wide"}, "cannot be used"),
+        ({"head_width": 7}, "whole number of heads"),
+        ({"surprise": 1}, "cannot be used"),
+        ({"width": 64, "context_width": 128}, "tensor 'ada_out.bias': expected"),
+        ({"actions": None}, "cannot be used"),
+    ):
         artefact.write(path, tensors, "nitrogen.policy/1", model=info["model"] | change)
         with pytest.raises(SystemExit, match=message):
             model.load(path, "cpu")

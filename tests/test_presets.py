@@ -100,7 +100,12 @@ def press(*names):
 
 
 RB = [0, 203, 20, 20]  # the red and blue button
-FACE = [button(0, 240, 130, RB), button(1, 260, 100, RB), button(2, 220, 100, RB), button(3, 240, 70, RB)]
+FACE = [
+    button(0, 240, 130, RB),
+    button(1, 260, 100, RB),
+    button(2, 220, 100, RB),
+    button(3, 240, 70, RB),
+]
 
 
 def test_what_passes_the_atlas_repeats_its_edge_and_the_rest_is_used(tmp_path, capsys):
@@ -114,7 +119,11 @@ def test_what_passes_the_atlas_repeats_its_edge_and_the_rest_is_used(tmp_path, c
     ]  # its pressed picture ends 3 px below the atlas
     preset(tmp_path / "pad.json", elements, picture, body=False)
     mine = one(tmp_path)
-    assert mine.size == (300, 200) and shown(mine) == {"SOUTH", "START"} and not capsys.readouterr().out
+    assert (
+        mine.size == (300, 200)
+        and shown(mine) == {"SOUTH", "START"}
+        and not capsys.readouterr().out
+    )
     # column 300 is 299 again
     assert colour(mine, 297, 100) == GREEN and colour(mine, 298, 100) == GREEN
     assert colour(mine, 90, 57, ALL) == BLUE and colour(mine, 90, 50) == RED
@@ -232,12 +241,23 @@ def test_bad_elements_are_named_in_one_line_and_the_rest_is_used(tmp_path, capsy
         "pad: 3 of 8 elements left out: 'b4': mapping: expected 4 numbers"
     ), line
     for e, words in zip(
-        bad[3:], ("draws nothing", "not inside", "pos", "far outside", "too large", "mapping", "stick_radius")
+        bad[3:],
+        (
+            "draws nothing",
+            "not inside",
+            "pos",
+            "far outside",
+            "too large",
+            "mapping",
+            "stick_radius",
+        ),
     ):
         preset(tmp_path / "pad.json", [*FACE, e])
         assert shown(one(tmp_path)) == {"SOUTH", "EAST", "WEST", "NORTH"}
         line = capsys.readouterr().out
-        assert line.count("\n") == 1 and "pad: 1 of 6 elements left out" in line and words in line, line
+        assert (
+            line.count("\n") == 1 and "pad: 1 of 6 elements left out" in line and words in line
+        ), line
 
 
 def test_numbers_written_otherwise_and_fields_that_are_missing(tmp_path):
@@ -293,7 +313,8 @@ def test_codes_and_types_of_old_versions(tmp_path, capsys):
     )  # guide, share and touchpad are no actions; 99 is nothing
     assert (
         shown(one(tmp_path)) == {"SOUTH"}
-        and "'b99': the code 99 is no button's (nitrogen.json may name it)" in capsys.readouterr().out
+        and "'b99': the code 99 is no button's (nitrogen.json may name it)"
+        in capsys.readouterr().out
     )
 
 
@@ -310,7 +331,10 @@ def test_triggers_go_by_mode_direction_and_side(tmp_path, capsys):
     for direction in (1, 2, 3, 4):
         preset(
             tmp_path / "pad.json",
-            [trigger(40, 0, direction=direction, trigger_mode=False), trigger(80, 1, trigger_mode=True)],
+            [
+                trigger(40, 0, direction=direction, trigger_mode=False),
+                trigger(80, 1, trigger_mode=True),
+            ],
             picture,
         )
         mine = one(tmp_path)
@@ -320,7 +344,9 @@ def test_triggers_go_by_mode_direction_and_side(tmp_path, capsys):
         # instead
         assert np.abs(np.subtract(colour(mine, 90, 50, ALL), (45, 45, 145, 255))).max() <= 2
     assert not capsys.readouterr().out
-    preset(tmp_path / "pad.json", [*FACE, trigger(40, 0), trigger(80, 2, trigger_mode=True)], picture)
+    preset(
+        tmp_path / "pad.json", [*FACE, trigger(40, 0), trigger(80, 2, trigger_mode=True)], picture
+    )
     mine = one(tmp_path)  # without a direction both are always drawn
     assert (
         shown(mine) == {"SOUTH", "EAST", "WEST", "NORTH"}
@@ -331,7 +357,8 @@ def test_triggers_go_by_mode_direction_and_side(tmp_path, capsys):
 
 def test_sticks_order_duplicates_and_what_lies_outside(tmp_path):
     stick = lambda x, **more: (
-        {"type": 5, "id": "s", "pos": [x, 90], "mapping": RB, "stick_radius": 10, "z_level": 0} | more
+        {"type": 5, "id": "s", "pos": [x, 90], "mapping": RB, "stick_radius": 10, "z_level": 0}
+        | more
     )
     elements = [
         stick(50, side=0),
@@ -354,7 +381,9 @@ def test_sticks_order_duplicates_and_what_lies_outside(tmp_path):
         and colour(mine, 57, 110, sticks=(1, 0, 0, 0)) == BODY
     )
     preset(
-        tmp_path / "pad.json", [stick(50, side=0, stick_radius=0), *FACE[:1], button(0, 20, 20, RB)], picture
+        tmp_path / "pad.json",
+        [stick(50, side=0, stick_radius=0), *FACE[:1], button(0, 20, 20, RB)],
+        picture,
     )
     mine = one(tmp_path)  # it stands, but shows its click; a button twice
     assert shown(mine) == {"SOUTH", "LEFT_THUMB"} and not render.layout(mine)["sticks"]
@@ -381,7 +410,12 @@ def test_letters_of_a_button_that_is_listed_twice(tmp_path):
 
 def header(w, h):
     """The beginning of a PNG of that size."""
-    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + w.to_bytes(4, "big") + h.to_bytes(4, "big") + b"\x08\x06\0\0\0"
+    return (
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+        + w.to_bytes(4, "big")
+        + h.to_bytes(4, "big")
+        + b"\x08\x06\0\0\0"
+    )
 
 
 @pytest.mark.parametrize(

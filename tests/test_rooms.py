@@ -15,8 +15,13 @@ FLOORS = ({"common"}, {"templates", "games"}, set(STAGES), {"bench", "live", "re
 
 def files() -> dict[str, Path]:
     """Dotted name -> file, of all that is not a test; __init__.py has its folder's name."""
-    found = [p for p in ROOT.glob("*.py")] + [p for room in ROOT.glob("*/__init__.py") for p in room.parent.glob("*.py")]
-    return {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in found}
+    found = [p for p in ROOT.glob("*.py")] + [
+        p for room in ROOT.glob("*/__init__.py") for p in room.parent.glob("*.py")
+    ]
+    return {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in found
+    }
 
 
 def imports(path: Path, names) -> set[str]:
@@ -45,7 +50,9 @@ def test_imports_go_down():
 
 def test_imports_go_in_no_circle():
     known = files()
-    TopologicalSorter({name: imports(path, known) - {name} for name, path in known.items()}).prepare()
+    TopologicalSorter(
+        {name: imports(path, known) - {name} for name, path in known.items()}
+    ).prepare()
 
 
 def test_stages_do_without_the_simulator():

@@ -23,18 +23,39 @@ import train
 from bench import flops, training
 from released import checkpoint
 
-MICRO = model.Config(image=64, width=32, head_width=16, vision_layers=1, mixer_layers=1, dit_layers=2, positions=16, dropout=0.1)
+MICRO = model.Config(
+    image=64,
+    width=32,
+    head_width=16,
+    vision_layers=1,
+    mixer_layers=1,
+    dit_layers=2,
+    positions=16,
+    dropout=0.1,
+)
 
 
 def test_schedule_by_hand():
     c = train.Config(steps=100, warmup=10, decay=0.2, lr=1e-3)
-    for step, expected in ((0, 1e-4), (4, 5e-4), (9, 1e-3), (50, 1e-3), (80, 1e-3), (90, 5e-4), (99, 5e-5)):
+    for step, expected in (
+        (0, 1e-4),
+        (4, 5e-4),
+        (9, 1e-3),
+        (50, 1e-3),
+        (80, 1e-3),
+        (90, 5e-4),
+        (99, 5e-5),
+    ):
         assert math.isclose(train.learning_rate(step, c), expected), step
 
 
 def test_average_by_hand():
     c = train.Config(ema=0.99)
-    assert train.ema_decay(0, c) == 0.1 and train.ema_decay(90, c) == 0.91 and train.ema_decay(5000, c) == 0.99
+    assert (
+        train.ema_decay(0, c) == 0.1
+        and train.ema_decay(90, c) == 0.91
+        and train.ema_decay(5000, c) == 0.99
+    )
 
 
 def test_augmentation():
@@ -47,13 +68,23 @@ def test_augmentation():
     assert out.shape == (4, 3, 32, 32) and out.min() >= -1 and out.max() <= 1
     gray = torch.full((64, 16, 16, 3), 100, dtype=torch.uint8)
     hues = train.augment(gray, 16, train.Config(jitter=0, hue=0.5))
-    assert (hues - (100 / 127.5 - 1)).abs().max() < 1e-2                                   # gray has no hue to turn
+    assert (hues - (100 / 127.5 - 1)).abs().max() < 1e-2  # gray has no hue to turn
     light = train.augment(gray, 16, train.Config(jitter=0.2, hue=0)).mean(dim=(1, 2, 3))
-    assert light.min() > 0.78 * 100 / 127.5 - 1 and light.max() < 1.22 * 100 / 127.5 - 1 and light.std() > 0.03
+    assert (
+        light.min() > 0.78 * 100 / 127.5 - 1
+        and light.max() < 1.22 * 100 / 127.5 - 1
+        and light.std() > 0.03
+    )
     line = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
     line[:, 31:33] = 255
-    turned = train.augment(line.expand(16, -1, -1, -1), 64, train.Config(jitter=0, hue=0, crop=1, rotate=5))
-    slopes = torch.stack([(turned[:, 0, :, 60].argmax(1) - turned[:, 0, :, 3].argmax(1)).float() / 57]).abs().max()
+    turned = train.augment(
+        line.expand(16, -1, -1, -1), 64, train.Config(jitter=0, hue=0, crop=1, rotate=5)
+    )
+    slopes = (
+        torch.stack([(turned[:, 0, :, 60].argmax(1) - turned[:, 0, :, 3].argmax(1)).float() / 57])
+        .abs()
+        .max()
+    )
     assert 0.02 < slopes <= math.tan(math.radians(5.8))
 
 
@@ -61,23 +92,56 @@ def test_augmentation():
 def shards(tmp_path, monkeypatch):
     """60 frames whose colour tells the action, as one training and one held-out video."""
     import cv2
+
     monkeypatch.setitem(model.CONFIGS, "micro", MICRO)
     monkeypatch.chdir(tmp_path)
     for k, split in enumerate(("train", "validation")):
         left = np.arange(60) < 30
-        jpegs = [cv2.imencode(".jpg", np.full((256, 256, 3), 200 if v else 40, np.uint8))[1].tobytes() for v in left]
+        jpegs = [
+            cv2.imencode(".jpg", np.full((256, 256, 3), 200 if v else 40, np.uint8))[1].tobytes()
+            for v in left
+        ]
         sticks = np.repeat(np.where(left, -1, 1)[:, None], 4, 1).astype(np.float32)
-        artefact.write(tmp_path / f"shards/v-{k}-000.safetensors", {
-            "jpeg": np.frombuffer(b"".join(jpegs), np.uint8), "offset": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
-            "buttons": np.repeat(left[:, None], 16, 1).astype(np.uint8), "sticks": sticks, "mask": np.ones((1, 20), bool), "video": np.zeros(60, np.int32),
-            "frame": np.arange(60), "time": np.arange(60) / 30, "start": np.arange(43),
-        }, "nitrogen.shard/1", videos=[{"name": f"v-{k}", "game": "v", "fps": 30.0, "split": split}], rate=30.0, horizon=16, shift=1)
+        artefact.write(
+            tmp_path / f"shards/v-{k}-000.safetensors",
+            {
+                "jpeg": np.frombuffer(b"".join(jpegs), np.uint8),
+                "offset": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
+                "buttons": np.repeat(left[:, None], 16, 1).astype(np.uint8),
+                "sticks": sticks,
+                "mask": np.ones((1, 20), bool),
+                "video": np.zeros(60, np.int32),
+                "frame": np.arange(60),
+                "time": np.arange(60) / 30,
+                "start": np.arange(43),
+            },
+            "nitrogen.shard/1",
+            videos=[{"name": f"v-{k}", "game": "v", "fps": 30.0, "split": split}],
+            rate=30.0,
+            horizon=16,
+            shift=1,
+        )
     return tmp_path
 
 
 def config(**changes):
-    return train.Config(**{"net": "micro", "data": "shards", "out": "run", "steps": 6, "batch": 8, "micro": 4, "warmup": 2, "lr": 1e-3, "ema": 0.9,
-                           "log_every": 2, "save_every": 2, "device": "cpu", **changes})
+    return train.Config(
+        **{
+            "net": "micro",
+            "data": "shards",
+            "out": "run",
+            "steps": 6,
+            "batch": 8,
+            "micro": 4,
+            "warmup": 2,
+            "lr": 1e-3,
+            "ema": 0.9,
+            "log_every": 2,
+            "save_every": 2,
+            "device": "cpu",
+            **changes,
+        }
+    )
 
 
 ALONE = train.World()
@@ -93,8 +157,12 @@ def same(a, b):
 
 def test_every_chunk_once_per_epoch():
     c = config(batch=10)
-    drawn = np.concatenate([train.rows(s, 43, c) for s in range(43)])                     # 430 rows: ten epochs of 43
-    assert (np.bincount(drawn) == 10).all() and sorted(drawn[43:86]) == list(range(43)) and drawn[:43].tolist() != drawn[43:86].tolist()
+    drawn = np.concatenate([train.rows(s, 43, c) for s in range(43)])  # 430 rows: ten epochs of 43
+    assert (
+        (np.bincount(drawn) == 10).all()
+        and sorted(drawn[43:86]) == list(range(43))
+        and drawn[:43].tolist() != drawn[43:86].tolist()
+    )
     assert train.rows(3, 43, c).tolist() != train.rows(3, 43, config(batch=10, seed=1)).tolist()
 
 
@@ -102,7 +170,10 @@ def test_shuffle_is_a_permutation_that_mixes():
     for n in (1, 2, 3, 64, 1000, 65537):
         assert sorted(train.shuffled(np.arange(n), n, (0, 0))) == list(range(n))
     x = train.shuffled(np.arange(100000), 100000, (0, 1))
-    assert abs(np.corrcoef(x[:-1], x[1:])[0, 1]) < 0.02 and abs(np.corrcoef(x, np.arange(100000))[0, 1]) < 0.02
+    assert (
+        abs(np.corrcoef(x[:-1], x[1:])[0, 1]) < 0.02
+        and abs(np.corrcoef(x, np.arange(100000))[0, 1]) < 0.02
+    )
     # the first tenth comes from everywhere
     assert np.abs(np.bincount(x[:10000] // 1000, minlength=100) - 100).max() < 45
     far = train.shuffled(np.arange(1000), 10**12, (0, 1))
@@ -114,11 +185,17 @@ def test_same_order_for_any_number_of_processes(shards):
     order.
     """
     c, data = config(batch=8, micro=2, steps=3), filter.Shards("shards", "train", 16, 30, 1)
-    alone = [torch.cat([next(pieces)[0] for _ in range(4)]) for pieces in [train.batches(data, MICRO, c, ALONE)] for _ in range(3)]
+    alone = [
+        torch.cat([next(pieces)[0] for _ in range(4)])
+        for pieces in [train.batches(data, MICRO, c, ALONE)]
+        for _ in range(3)
+    ]
     ranks = [train.batches(data, MICRO, c, train.World(r, 2)) for r in range(2)]
     for step in range(3):
         assert torch.equal(alone[step], torch.cat([next(r)[0] for r in ranks for _ in range(2)]))
-        assert (alone[step][:, 0, 0, 0] > 100).tolist() == (data.parts[0]["start"][train.rows(step, 43, c)] < 30).tolist()
+        assert (alone[step][:, 0, 0, 0] > 100).tolist() == (
+            data.parts[0]["start"][train.rows(step, 43, c)] < 30
+        ).tolist()
 
 
 def test_other_layouts_go_by_name():
@@ -128,7 +205,9 @@ def test_other_layouts_go_by_name():
     shown = np.ones(20, bool)
     shown[model.ACTIONS.index("NORTH")] = False
     buttons, sticks = np.eye(16, dtype=np.uint8), np.full((16, 4), -0.5, np.float32)
-    images, actions, mask = train.collate([(np.zeros((8, 8, 3), np.uint8), buttons, sticks, shown)], model.RELEASED)
+    images, actions, mask = train.collate(
+        [(np.zeros((8, 8, 3), np.uint8), buttons, sticks, shown)], model.RELEASED
+    )
     assert actions.shape == (1, 16, 25) and mask.shape == (1, 1, 25) and mask.sum() == 19
     for i, name in enumerate(model.RELEASED):
         counts = name in model.ACTIONS and name != "NORTH"
@@ -140,12 +219,22 @@ def test_other_layouts_go_by_name():
 
 def test_start_from_a_siglip_tower(shards, monkeypatch, tmp_path):
     from safetensors.torch import save_file
+
     monkeypatch.setattr(train, "train_steps", lambda c, w, recipe, net, *rest: kept.append(net))
     kept, donor = [], model.NitroGen(MICRO)
-    save_file({k.replace("vision_encoder.", "vision_model."): v.contiguous().clone() for n, p in donor.state_dict().items() if n.startswith("vision.")
-               for k, v in checkpoint.theirs(n, p).items()}, tmp_path / "tower.safetensors")
+    save_file(
+        {
+            k.replace("vision_encoder.", "vision_model."): v.contiguous().clone()
+            for n, p in donor.state_dict().items()
+            if n.startswith("vision.")
+            for k, v in checkpoint.theirs(n, p).items()
+        },
+        tmp_path / "tower.safetensors",
+    )
     train.fit(config(vision=str(tmp_path / "tower.safetensors")))
-    assert all(torch.equal(v, donor.vision.state_dict()[k]) for k, v in kept[0].vision.state_dict().items())
+    assert all(
+        torch.equal(v, donor.vision.state_dict()[k]) for k, v in kept[0].vision.state_dict().items()
+    )
 
 
 CHILD = """
@@ -167,11 +256,31 @@ train.main(sys.argv[1:])
 
 def command(c, *launcher, **env):
     """The real command line for config c, in processes of its own that know the test's network."""
-    flags = [w for f in dataclasses.fields(c) for v in [getattr(c, f.name)] for w in
-             (["--" + ("" if v else "no-") + f.name.replace("_", "-")] if isinstance(v, bool) else ["--" + f.name.replace("_", "-"), str(v)])]
+    flags = [
+        w
+        for f in dataclasses.fields(c)
+        for v in [getattr(c, f.name)]
+        for w in (
+            ["--" + ("" if v else "no-") + f.name.replace("_", "-")]
+            if isinstance(v, bool)
+            else ["--" + f.name.replace("_", "-"), str(v)]
+        )
+    ]
     open("child.py", "w").write(CHILD)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1", **env}
-    return subprocess.run([sys.executable, *launcher, "child.py", *flags], env=env, capture_output=True, text=True, timeout=400, start_new_session=True)
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "OMP_NUM_THREADS": "1",
+        **env,
+    }
+    return subprocess.run(
+        [sys.executable, *launcher, "child.py", *flags],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        start_new_session=True,
+    )
 
 
 def test_resume_is_exact(shards):
@@ -181,10 +290,19 @@ def test_resume_is_exact(shards):
     train.fit(config(out="whole", steps=10, save_every=5, log_every=1))
     c = config(steps=10, save_every=5, log_every=1)
     assert command(c, KILL="0:8").returncode == -signal.SIGKILL
-    assert artefact.read("run/state.safetensors")[1]["step"] == 5 and len(open("run/log.jsonl").readlines()) == 7
+    assert (
+        artefact.read("run/state.safetensors")[1]["step"] == 5
+        and len(open("run/log.jsonl").readlines()) == 7
+    )
     train.fit(c)
     assert same(*states("whole", "run"))
-    logs = [[{k: v for k, v in json.loads(line).items() if k != "frames_per_s"} for line in open(f"{r}/log.jsonl")] for r in ("whole", "run")]
+    logs = [
+        [
+            {k: v for k, v in json.loads(line).items() if k != "frames_per_s"}
+            for line in open(f"{r}/log.jsonl")
+        ]
+        for r in ("whole", "run")
+    ]
     assert logs[0] == logs[1] and len(logs[0]) == 10
     assert sum(np.abs(v).sum() for k, v in states("whole")[0].items() if k.startswith("m.")) > 0
 
@@ -222,7 +340,11 @@ def test_sigterm_to_all_processes(shards):
     is there.
     """
     done = command(config(), TERM="4")
-    assert done.returncode == 1 and "interrupted; finished work is kept" in done.stderr and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert (
+        done.returncode == 1
+        and "interrupted; finished work is kept" in done.stderr
+        and "Traceback" not in done.stderr
+    ), done.stderr[-2000:]
     assert artefact.read("run/state.safetensors")[1]["step"] == 4
     train.fit(config())
     train.fit(config(out="whole"))
@@ -234,9 +356,15 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
     augmentation, given noise).
     """
     monkeypatch.setitem(model.CONFIGS, "micro", dataclasses.replace(MICRO, dropout=0.0))
-    monkeypatch.setattr(train, "augment", lambda images, side, c: images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+    monkeypatch.setattr(
+        train, "augment", lambda images, side, c: images.permute(0, 3, 1, 2).float() / 127.5 - 1
+    )
     monkeypatch.setattr(train, "autocast", lambda device: contextlib.nullcontext())
-    real, t, noise = model.NitroGen.loss, torch.linspace(0.1, 0.8, 8), torch.randn(8, 16, 20, generator=torch.Generator().manual_seed(0))
+    real, t, noise = (
+        model.NitroGen.loss,
+        torch.linspace(0.1, 0.8, 8),
+        torch.randn(8, 16, 20, generator=torch.Generator().manual_seed(0)),
+    )
     after = {}
     for micro in (4, 8):
         place = [0]
@@ -244,23 +372,33 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
         def given(self, pixels, actions, mask, draws=1):
             a = place[0]
             place[0] = a + len(actions)
-            return real(self, pixels, actions, mask, t[a:a + len(actions)], noise[a:a + len(actions)])
+            return real(
+                self, pixels, actions, mask, t[a : a + len(actions)], noise[a : a + len(actions)]
+            )
 
         monkeypatch.setattr(model.NitroGen, "forward", given)
         c = config(micro=micro)
         run, _, average, parts = train.assemble(c, ALONE)
-        place[0] = 0                                                                      # the footprint was measured, too
+        place[0] = 0  # the footprint was measured, too
         optimizer = torch.optim.SGD(run.parameters(), lr=0.0)
-        losses, norm = train.update(c, ALONE, run, optimizer, average, train.batches(parts["train"], MICRO, c, ALONE), 0)
+        losses, norm = train.update(
+            c, ALONE, run, optimizer, average, train.batches(parts["train"], MICRO, c, ALONE), 0
+        )
         after[micro] = [losses.mean(), norm, *(p.detach() for p in run.parameters())]
         assert len(losses) == 8 // micro
     assert all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(after[4], after[8]))
-    moved = [(p - q).abs().max().item() for p, q in zip(after[4][2:], model.NitroGen(MICRO).parameters())]
+    moved = [
+        (p - q).abs().max().item() for p, q in zip(after[4][2:], model.NitroGen(MICRO).parameters())
+    ]
     assert max(moved) > 1e-4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags, env", [({}, {}), ({"fsdp": True}, {}), ({}, {"KILL": "1:4"})], ids=["ddp", "fsdp", "restart"])
+@pytest.mark.parametrize(
+    "flags, env",
+    [({}, {}), ({"fsdp": True}, {}), ({}, {"KILL": "1:4"})],
+    ids=["ddp", "fsdp", "restart"],
+)
 def test_two_processes_are_the_same_run(shards, flags, env):
     """torchrun, two processes over gloo: the steps of one process but for rounding, dropout and
     augmentation included; one writes.
@@ -268,7 +406,17 @@ def test_two_processes_are_the_same_run(shards, flags, env):
     Also if the second is killed in the fourth step: torchrun starts both again, and they go on from
     the second."""
     train.fit(config(out="one", steps=4))
-    done = command(config(out="two", steps=4, **flags), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", **env)
+    done = command(
+        config(out="two", steps=4, **flags),
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+        **env,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert ("exitcode: -9" in done.stderr) == bool(env)
     one, two = states("one", "two")
@@ -279,7 +427,9 @@ def test_two_processes_are_the_same_run(shards, flags, env):
     # and that is far from where it began
     assert max(np.abs(one[k] - first[k[4:]]).max() for k in one if k.startswith("raw.")) > 1e-3
     logs = [[json.loads(line) for line in open(f"{r}/log.jsonl")] for r in ("one", "two")]
-    assert [r["step"] for r in logs[1]] == [2, 4] and math.isclose(logs[0][1]["val"], logs[1][1]["val"], rel_tol=1e-2)
+    assert [r["step"] for r in logs[1]] == [2, 4] and math.isclose(
+        logs[0][1]["val"], logs[1][1]["val"], rel_tol=1e-2
+    )
 
 
 def states_after(c):
@@ -302,7 +452,10 @@ def test_nan_names_the_batch_and_keeps_the_state(shards, monkeypatch):
 
     monkeypatch.setattr(train, "augment", poisoned)
     rows = train.rows(3, 43, config())[4:]
-    with pytest.raises(SystemExit, match=f"step 3: the loss is nan.*v-0-000.safetensors rows {', '.join(map(str, sorted(rows)))};"):
+    with pytest.raises(
+        SystemExit,
+        match=f"step 3: the loss is nan.*v-0-000.safetensors rows {', '.join(map(str, sorted(rows)))};",
+    ):
         train.fit(config())
     assert artefact.read("run/state.safetensors")[1]["step"] == 3
     monkeypatch.setattr(train, "augment", real)
@@ -317,7 +470,9 @@ def test_disk_full_keeps_the_checkpoint(shards):
     # a write beyond it fails, as on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before[0]) // 2, usual[1]))
     try:
-        with pytest.raises(SystemExit, match="run: step 2 could not be saved .*the checkpoint before it is whole"):
+        with pytest.raises(
+            SystemExit, match="run: step 2 could not be saved .*the checkpoint before it is whole"
+        ):
             train.fit(config())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
@@ -333,19 +488,44 @@ def test_disk_full_keeps_the_checkpoint(shards):
 
 @pytest.mark.slow
 def test_it_learns_what_the_colour_says(shards):
-    train.fit(config(steps=200, batch=16, micro=16, warmup=10, lr=4e-3, draws=4, jitter=0.0, hue=0.0, save_every=100, log_every=50, ema=0.95))
+    train.fit(
+        config(
+            steps=200,
+            batch=16,
+            micro=16,
+            warmup=10,
+            lr=4e-3,
+            draws=4,
+            jitter=0.0,
+            hue=0.0,
+            save_every=100,
+            log_every=50,
+            ema=0.95,
+        )
+    )
     net = model.load("run/model.safetensors", "cpu")
     frames = np.stack([np.full((256, 256, 3), v, np.uint8) for v in (200, 40)] * 8)
-    x = net.act(frames, torch.randn(16, 16, 20, generator=torch.Generator().manual_seed(0)))["sticks"].mean(axis=(1, 2))
+    x = net.act(frames, torch.randn(16, 16, 20, generator=torch.Generator().manual_seed(0)))[
+        "sticks"
+    ].mean(axis=(1, 2))
     # five seeds gave -0.40 .. -0.28 and 0.56 .. 0.62; the first half turns right, too, in its last
     # 16 frames
     assert x[::2].mean() < -0.15 and x[1::2].mean() > 0.4
     rows = [json.loads(line) for line in open("run/log.jsonl")]
     assert rows[-1]["loss"] < 0.6 * rows[0]["loss"] and rows[-1]["val"] < rows[0]["loss"]
     info = artefact.read("run/model.safetensors")[1]
-    assert (info["games"], info["step"], info["log"], info["recipe"]["lr"]) == ({"v": 43}, 200, rows[-1], 4e-3)
-    assert all(open(f"run/source/{name}").read() == open(ROOT / name).read() for name in ("model.py", "templates/pads.py"))
+    assert (info["games"], info["step"], info["log"], info["recipe"]["lr"]) == (
+        {"v": 43},
+        200,
+        rows[-1],
+        4e-3,
+    )
+    assert all(
+        open(f"run/source/{name}").read() == open(ROOT / name).read()
+        for name in ("model.py", "templates/pads.py")
+    )
     import cv2
+
     curve = cv2.imread("run/loss.png")
     assert curve.shape[:2] == (576, 768) and (curve.min(axis=2) < 200).mean() > 0.01
 
@@ -358,7 +538,10 @@ def test_guards(shards, monkeypatch, capsys):
         train.fit(config(lr=5e-4))
     with pytest.raises(SystemExit, match="drop --no-resume"):
         train.fit(config(resume=False))
-    with train.lock(train.Path("run")), pytest.raises(SystemExit, match="another process is training"):
+    with (
+        train.lock(train.Path("run")),
+        pytest.raises(SystemExit, match="another process is training"),
+    ):
         train.fit(config())
     with pytest.raises(SystemExit, match="not a multiple"):
         train.fit(config(micro=3))
@@ -366,7 +549,9 @@ def test_guards(shards, monkeypatch, capsys):
         train.fit(config(data="nowhere"))
     with pytest.raises(SystemExit, match="--freeze leaves"):
         train.fit(config(out="other", freeze=True))
-    with pytest.raises(SystemExit, match="convert it first: python model.py convert ng.pt ng.safetensors"):
+    with pytest.raises(
+        SystemExit, match="convert it first: python model.py convert ng.pt ng.safetensors"
+    ):
         train.fit(config(out="other", init="ng.pt"))
     # a wrong flag leaves no folder, and takes none
     assert not train.Path("other").exists() and train.Path("run/.lock").exists()
@@ -400,18 +585,37 @@ def test_minutes_leave_a_run_to_go_on_with(shards, capsys):
 
 # ---- fine-tuning ---------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def policy(shards):
     """A policy in the released action layout and timing, as `model.py convert` would leave it."""
     torch.manual_seed(1)
-    net = model.NitroGen(dataclasses.replace(MICRO, actions=model.RELEASED, horizon=18, rate=60.0, shift=3, positions=32))
+    net = model.NitroGen(
+        dataclasses.replace(
+            MICRO, actions=model.RELEASED, horizon=18, rate=60.0, shift=3, positions=32
+        )
+    )
     model.save("ng.safetensors", net.state_dict(), net)
     return net
 
 
 def tuning(**changes):
-    return config(**{"init": "ng.safetensors", "freeze": True, "recompute": True, "steps": 60, "batch": 16, "micro": 8, "lr": 4e-3, "draws": 2, "jitter": 0.0,
-                     "save_every": 30, "log_every": 10, **changes})
+    return config(
+        **{
+            "init": "ng.safetensors",
+            "freeze": True,
+            "recompute": True,
+            "steps": 60,
+            "batch": 16,
+            "micro": 8,
+            "lr": 4e-3,
+            "draws": 2,
+            "jitter": 0.0,
+            "save_every": 30,
+            "log_every": 10,
+            **changes,
+        }
+    )
 
 
 def test_finetune(policy, capsys):
@@ -424,16 +628,25 @@ def test_finetune(policy, capsys):
     assert (net.c.horizon, net.c.rate, net.c.shift, net.c.actions) == (16, 30.0, 1, model.RELEASED)
     for name, v in policy.state_dict().items():
         assert np.array_equal(tuned[name], v) == name.startswith("vision."), name
-    assert info["recipe"]["source"][0]["name"] == "ng.safetensors" and not any(".vision." in k for k in states("run")[0])
+    assert info["recipe"]["source"][0]["name"] == "ng.safetensors" and not any(
+        ".vision." in k for k in states("run")[0]
+    )
     rows = [json.loads(line) for line in open("run/log.jsonl")]
     assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
     guide = model.RELEASED.index("GUIDE")
-    moved = np.abs(tuned["decode2.weight"] - policy.state_dict()["decode2.weight"].numpy()).max(axis=1)
-    assert moved[guide] < 0.02 * np.median(moved)                                         # but for weight decay
+    moved = np.abs(tuned["decode2.weight"] - policy.state_dict()["decode2.weight"].numpy()).max(
+        axis=1
+    )
+    assert moved[guide] < 0.02 * np.median(moved)  # but for weight decay
     count = sum(p.numel() for p in policy.parameters())
-    assert f"{count:,} parameters, {count - sum(p.numel() for p in policy.vision.parameters()):,} learn" in capsys.readouterr().out
-    train.fit(tuning(out="again", init="run/model.safetensors", steps=2))                 # and from one's own
-    assert model.load("again/model.safetensors", "cpu").act(np.zeros((1, 256, 256, 3), np.uint8))["buttons"].shape == (1, 16, 16)
+    assert (
+        f"{count:,} parameters, {count - sum(p.numel() for p in policy.vision.parameters()):,} learn"
+        in capsys.readouterr().out
+    )
+    train.fit(tuning(out="again", init="run/model.safetensors", steps=2))  # and from one's own
+    assert model.load("again/model.safetensors", "cpu").act(np.zeros((1, 256, 256, 3), np.uint8))[
+        "buttons"
+    ].shape == (1, 16, 16)
 
 
 def test_finetune_resumes_from_another_start_is_refused(policy):
@@ -449,9 +662,15 @@ def test_finetune_resumes_from_another_start_is_refused(policy):
 def test_finetune_guards(policy, monkeypatch):
     short = model.NitroGen(dataclasses.replace(MICRO, horizon=8, positions=8))
     model.save("short.safetensors", short.state_dict(), short)
-    with pytest.raises(SystemExit, match="cut for chunks that short.safetensors has no place for .positions 8 are fewer than horizon 16.*--horizon 8"):
+    with pytest.raises(
+        SystemExit,
+        match="cut for chunks that short.safetensors has no place for .positions 8 are fewer than horizon 16.*--horizon 8",
+    ):
         train.fit(tuning(init="short.safetensors"))
-    with pytest.raises(SystemExit, match="nowhere: no shards there; make them: python filter.py VIDEO --out nowhere$"):
+    with pytest.raises(
+        SystemExit,
+        match="nowhere: no shards there; make them: python filter.py VIDEO --out nowhere$",
+    ):
         train.fit(tuning(data="nowhere"))
     monkeypatch.setitem(model.CONFIGS, "micro", dataclasses.replace(MICRO, rate=60.0))
     with pytest.raises(SystemExit, match="fewer frames per second than the network's 60 actions"):
@@ -464,20 +683,29 @@ def test_footprint(policy):
     """
     count, vision = (sum(p.numel() for p in part.parameters()) for part in (policy, policy.vision))
     plain = train.footprint(config(micro=8), ALONE, policy)
-    assert (plain["parameters"], plain["gradients"], plain["optimizer"], plain["average"]) == (4 * count, 4 * count, 8 * count, 4 * count)
+    assert (plain["parameters"], plain["gradients"], plain["optimizer"], plain["average"]) == (
+        4 * count,
+        4 * count,
+        8 * count,
+        4 * count,
+    )
     six = train.footprint(config(batch=6, micro=6), ALONE, policy)["activations"]
     assert math.isclose(six, train.kept(config(), ALONE, policy, 6), rel_tol=0.02)
     again = train.footprint(config(micro=8, recompute=True), ALONE, policy)
     policy.vision.requires_grad_(False)
     frozen = train.footprint(config(micro=8, freeze=True), ALONE, policy)
     assert frozen["parameters"] == 4 * count and frozen["optimizer"] == 8 * (count - vision)
-    assert frozen["activations"] < 0.8 * plain["activations"] and again["activations"] < 0.8 * plain["activations"]
+    assert (
+        frozen["activations"] < 0.8 * plain["activations"]
+        and again["activations"] < 0.8 * plain["activations"]
+    )
 
 
 # ---- speed and logs ------------------------------------------------------------------------------
 
+
 def test_bench(shards, capsys, monkeypatch):
-    monkeypatch.setattr(flops, "peak", lambda device, dtype: 500.0)                       # GFLOP/s
+    monkeypatch.setattr(flops, "peak", lambda device, dtype: 500.0)  # GFLOP/s
     training.main(config(), seconds=0.5)
     lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines()[-3:])
     speed = {k: float(v.split()[0]) for k, v in lines.items()}
@@ -494,8 +722,15 @@ def test_arithmetic_is_counted():
     """
     tokens, D = MICRO.tokens, MICRO.width
     # qkv, out and mlp; scores and values
-    patches, block = 2 * tokens * 3 * MICRO.patch**2 * D, 2 * tokens * D * 12 * D + 4 * tokens * tokens * D
-    assert math.isclose(1e9 * (flops.gflop(MICRO, 1) - flops.gflop(MICRO, 1, freeze=True)), 2 * block + patches, rel_tol=1e-6)
+    patches, block = (
+        2 * tokens * 3 * MICRO.patch**2 * D,
+        2 * tokens * D * 12 * D + 4 * tokens * tokens * D,
+    )
+    assert math.isclose(
+        1e9 * (flops.gflop(MICRO, 1) - flops.gflop(MICRO, 1, freeze=True)),
+        2 * block + patches,
+        rel_tol=1e-6,
+    )
     one, two, three = (flops.gflop(MICRO, 1, draws=n) for n in (1, 2, 3))
     # the vision encoder serves all draws
     assert math.isclose(three - two, two - one) and three < 2 * one
@@ -517,16 +752,28 @@ def test_tensorboard_is_optional(shards, monkeypatch):
         def flush(self):
             pass
 
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=SummaryWriter))
+    monkeypatch.setitem(
+        sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=SummaryWriter)
+    )
     train.fit(config(tensorboard=True, steps=2))
     row = json.loads(open("run/log.jsonl").read())
-    assert told == [("run", k, v, 2) for k, v in row.items()] and {"loss", "val", "val_v"} <= row.keys()
+    assert (
+        told == [("run", k, v, 2) for k, v in row.items()]
+        and {"loss", "val", "val_v"} <= row.keys()
+    )
 
 
 def test_broken_frame_is_named(shards):
     tensors, info = artefact.read("shards/v-0-000.safetensors")
     jpeg = tensors["jpeg"].copy()
-    jpeg[tensors["offset"][7]:tensors["offset"][8]] = 0
-    artefact.write("shards/v-0-000.safetensors", {**tensors, "jpeg": jpeg}, "nitrogen.shard/1", **{k: info[k] for k in ("videos", "rate", "horizon", "shift")})
-    with pytest.raises(SystemExit, match="v-0-000.safetensors rows 7: a shard holds a frame that is no JPEG"):
+    jpeg[tensors["offset"][7] : tensors["offset"][8]] = 0
+    artefact.write(
+        "shards/v-0-000.safetensors",
+        {**tensors, "jpeg": jpeg},
+        "nitrogen.shard/1",
+        **{k: info[k] for k in ("videos", "rate", "horizon", "shift")},
+    )
+    with pytest.raises(
+        SystemExit, match="v-0-000.safetensors rows 7: a shard holds a frame that is no JPEG"
+    ):
         train.fit(config(steps=20))

@@ -28,7 +28,12 @@ TESTS = Path(__file__).resolve().parent
 HOME = TESTS.parent / "data" / "windows"
 WHEELS, PYTHON, PREFIX, WIN32 = HOME / "wheels", HOME / "python", HOME / "prefix", HOME / "win32"
 STEPS = ("wheels", "python", "win32", "prefix")
-TOOLS = {"wine": "wine", "wineserver": "wine", "x86_64-w64-mingw32-gcc": "gcc-mingw-w64-x86-64", "Xvfb": "xvfb"}
+TOOLS = {
+    "wine": "wine",
+    "wineserver": "wine",
+    "x86_64-w64-mingw32-gcc": "gcc-mingw-w64-x86-64",
+    "Xvfb": "xvfb",
+}
 LAUNCHER = r"""
 #include <windows.h>
 int wmain(int argc, wchar_t **argv) {
@@ -41,8 +46,18 @@ RANDOM = r"""
 #include <windows.h>
 BOOLEAN NTAPI SystemFunction036(void *, ULONG);
 __declspec(dllexport) BOOL WINAPI ProcessPrng(void *data, SIZE_T size) { return SystemFunction036(data, size); }
-"""                                             # bcryptprimitives.dll, which Wine 8 lacks
-UNUSED = shutil.ignore_patterns("site-packages", "lib-dynload", "test", "tests", "__pycache__", "idlelib", "lib2to3", "ensurepip", "config-*")
+"""  # bcryptprimitives.dll, which Wine 8 lacks
+UNUSED = shutil.ignore_patterns(
+    "site-packages",
+    "lib-dynload",
+    "test",
+    "tests",
+    "__pycache__",
+    "idlelib",
+    "lib2to3",
+    "ensurepip",
+    "config-*",
+)
 
 
 def environment() -> dict:
@@ -52,13 +67,25 @@ def environment() -> dict:
 
 
 def runs_32_bits() -> bool:
-    return shutil.which("i686-w64-mingw32-gcc") is not None and (WIN32 / "i386-windows" / "winmm.dll").exists()
+    return (
+        shutil.which("i686-w64-mingw32-gcc") is not None
+        and (WIN32 / "i386-windows" / "winmm.dll").exists()
+    )
 
 
 def run(*command, **options):
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL, **options)
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
     if done.returncode:
-        raise RuntimeError(f"{command[0]} {command[1]}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+        raise RuntimeError(
+            f"{command[0]} {command[1]}: {(done.stderr or done.stdout).strip().splitlines()[-1:]}"
+        )
     return done.stdout
 
 
@@ -67,16 +94,43 @@ def missing() -> str:
     tool = next((tool for tool in TOOLS if not shutil.which(tool)), None)
     if tool:
         return f"no {tool} (apt install {TOOLS[tool]})"
-    return "" if (HOME / "ready").exists() and (HOME / "ready").read_text() == recipe() else "no Windows Python (python tests/windows.py)"
+    return (
+        ""
+        if (HOME / "ready").exists() and (HOME / "ready").read_text() == recipe()
+        else "no Windows Python (python tests/windows.py)"
+    )
 
 
 def recipe() -> str:
-    return hashlib.sha256(b"".join(Path(TESTS / name).read_bytes() for name in ("windows.py", "windows.txt")) + sys.version.encode()).hexdigest()
+    return hashlib.sha256(
+        b"".join(Path(TESTS / name).read_bytes() for name in ("windows.py", "windows.txt"))
+        + sys.version.encode()
+    ).hexdigest()
 
 
 def fetch_wheels():
-    pip = sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "-d", WHEELS
-    run(*pip, "--only-binary", ":all:", "--platform", "win_amd64", "--python-version", "%d.%d" % sys.version_info[:2], "-r", TESTS / "windows.txt")
+    pip = (
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "-d",
+        WHEELS,
+    )
+    run(
+        *pip,
+        "--only-binary",
+        ":all:",
+        "--platform",
+        "win_amd64",
+        "--python-version",
+        "%d.%d" % sys.version_info[:2],
+        "-r",
+        TESTS / "windows.txt",
+    )
     run(*pip, "--no-binary", ":all:", "-r", TESTS / "windows-source.txt")
 
 
@@ -93,37 +147,84 @@ def assemble_python():
             for name in archive.namelist():
                 file = os.path.basename(name)
                 if name.startswith("deploy_libs/") and not file.lower().startswith("api-ms-"):
-                    (PYTHON / ("" if file.lower() in (dll, "vcruntime140.dll") else "DLLs") / file).write_bytes(archive.read(name))
-    for source in WHEELS.glob("vgamepad-*.tar.gz"):            # its setup.py would install a driver
+                    (
+                        PYTHON
+                        / ("" if file.lower() in (dll, "vcruntime140.dll") else "DLLs")
+                        / file
+                    ).write_bytes(archive.read(name))
+    for source in WHEELS.glob("vgamepad-*.tar.gz"):  # its setup.py would install a driver
         with tarfile.open(source) as archive:
             archive.extractall(HOME / "source")
         shutil.copytree(next((HOME / "source").glob("vgamepad-*/vgamepad")), packages / "vgamepad")
     (HOME / "launcher.c").write_text(LAUNCHER % dll)
-    run("x86_64-w64-mingw32-gcc", "-municode", "-O1", "-o", PYTHON / "python.exe", HOME / "launcher.c")
+    run(
+        "x86_64-w64-mingw32-gcc",
+        "-municode",
+        "-O1",
+        "-o",
+        PYTHON / "python.exe",
+        HOME / "launcher.c",
+    )
     (HOME / "random.c").write_text(RANDOM)
-    run("x86_64-w64-mingw32-gcc", "-shared", "-o", PYTHON / "bcryptprimitives.dll", HOME / "random.c", "-ladvapi32")
-    exports = re.findall(r"\] (?:.* )?(_?Py\w+)$", run("x86_64-w64-mingw32-objdump", "-p", PYTHON / dll), re.M)
+    run(
+        "x86_64-w64-mingw32-gcc",
+        "-shared",
+        "-o",
+        PYTHON / "bcryptprimitives.dll",
+        HOME / "random.c",
+        "-ladvapi32",
+    )
+    exports = re.findall(
+        r"\] (?:.* )?(_?Py\w+)$", run("x86_64-w64-mingw32-objdump", "-p", PYTHON / dll), re.M
+    )
     # what extensions for any version link to
     forwards = "".join(f"    {name} = {Path(dll).stem}.{name}\n" for name in exports)
     (HOME / "python3.def").write_text(f"LIBRARY python3.dll\nEXPORTS\n{forwards}")
-    run("x86_64-w64-mingw32-gcc", "-shared", "-nostdlib", "-o", PYTHON / "python3.dll", HOME / "python3.def")
+    run(
+        "x86_64-w64-mingw32-gcc",
+        "-shared",
+        "-nostdlib",
+        "-o",
+        PYTHON / "python3.dll",
+        HOME / "python3.def",
+    )
 
 
 def fetch_win32():
     """What a 32-bit program needs of Wine's 32-bit DLLs, in the prefix too: the 64-bit build runs
     such programs with them.  apt's own lists stay.
     """
-    lists, unpacked, system = HOME / "apt", HOME / "unpacked", PREFIX / "drive_c" / "windows" / "syswow64"
+    lists, unpacked, system = (
+        HOME / "apt",
+        HOME / "unpacked",
+        PREFIX / "drive_c" / "windows" / "syswow64",
+    )
     for folder in (lists / "partial", unpacked, WIN32 / "i386-windows", system):
         folder.mkdir(parents=True, exist_ok=True)
-    apt = ["apt-get", "-qq", "-o", "APT::Architectures::=amd64", "-o", "APT::Architectures::=i386", "-o", f"Dir::State::lists={lists}",
-           "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache="]
+    apt = [
+        "apt-get",
+        "-qq",
+        "-o",
+        "APT::Architectures::=amd64",
+        "-o",
+        "APT::Architectures::=i386",
+        "-o",
+        f"Dir::State::lists={lists}",
+        "-o",
+        "Dir::Cache::pkgcache=",
+        "-o",
+        "Dir::Cache::srcpkgcache=",
+    ]
     with contextlib.suppress(RuntimeError):
         run(*apt, "update")
     try:
         run(*apt, "download", "libwine:i386", cwd=HOME)
-        package, = HOME.glob("libwine_*i386.deb")
-        run("sh", "-c", f"dpkg-deb --fsys-tarfile '{package}' | tar x -C '{unpacked}' --strip-components=5 --wildcards '*/i386-windows/*.dll'")
+        (package,) = HOME.glob("libwine_*i386.deb")
+        run(
+            "sh",
+            "-c",
+            f"dpkg-deb --fsys-tarfile '{package}' | tar x -C '{unpacked}' --strip-components=5 --wildcards '*/i386-windows/*.dll'",
+        )
         package.unlink()
         # there libwine's zlib1.dll for both
         places = (unpacked / "i386-windows", Path("/usr/lib/x86_64-linux-gnu/wine/i386-windows"))

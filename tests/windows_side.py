@@ -1,6 +1,6 @@
 """The half of tests/test_windows.py that runs in the Windows Python under Wine.
 
-    wine python.exe tests/windows_side.py SCENARIO ARG...      prints what it measured as one line of JSON
+wine python.exe tests/windows_side.py SCENARIO ARG...      prints what it measured as one line of JSON
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 
 import sim  # noqa: E402
 
-MS = 10_000                                     # of the victim's units
+MS = 10_000  # of the victim's units
 
 
 class Output:
@@ -28,7 +28,7 @@ class Output:
 
     def __init__(self):
         number, self.path = tempfile.mkstemp()
-        self.file = os.fdopen(number, "wb")                     # its position is the victim's too
+        self.file = os.fdopen(number, "wb")  # its position is the victim's too
 
     def rows(self) -> np.ndarray:
         """int64 [frames, 6]: the clocks, 100 ns."""
@@ -94,7 +94,10 @@ def worst(*rests) -> float:
 def backward(out) -> list:
     """Where a clock goes back from one frame to the next: [frame, clock, by how many ms]."""
     moved = np.diff(out.rows(), axis=0) / MS
-    return [[int(frame) + 1, int(clock), float(moved[frame, clock])] for frame, clock in np.argwhere(moved < 0)]
+    return [
+        [int(frame) + 1, int(clock), float(moved[frame, clock])]
+        for frame, clock in np.argwhere(moved < 0)
+    ]
 
 
 def launch(victim):
@@ -114,8 +117,17 @@ def launch(victim):
         clock.pace = 8.0
         sixty = passed(out, lambda: [clock.step(1 / 60) for _ in range(60)])
         rests.append(resting(out))
-        return {"bits": clock.process.bits, "born": [len(born), int(np.ptp(born, axis=0).max())], "steps": steps, "frozen": frozen, "speeds": speeds,
-                "sixty": sixty, "now": clock.now, "apart": worst(*rests), "backward": backward(out)}
+        return {
+            "bits": clock.process.bits,
+            "born": [len(born), int(np.ptp(born, axis=0).max())],
+            "steps": steps,
+            "frozen": frozen,
+            "speeds": speeds,
+            "sixty": sixty,
+            "now": clock.now,
+            "apart": worst(*rests),
+            "backward": backward(out),
+        }
 
 
 def sleeper(victim):
@@ -130,8 +142,12 @@ def sleeper(victim):
             frozen = out.rows()
             clock.step(0.2)
             time.sleep(0.3)
-            found[f"{how} {sleep}"] = {"frozen": len(frozen), "dt": int(np.ptp(frozen, axis=0).max()), "frames": len(out.rows()) - len(frozen),
-                                       "passed": (out.rows()[-1] - frozen[0]).tolist()}
+            found[f"{how} {sleep}"] = {
+                "frozen": len(frozen),
+                "dt": int(np.ptp(frozen, axis=0).max()),
+                "frames": len(out.rows()) - len(frozen),
+                "passed": (out.rows()[-1] - frozen[0]).tolist(),
+            }
     return found
 
 
@@ -158,7 +174,13 @@ def attach(victim):
             steps = passed(out, lambda: [clock.step(1 / 60) for _ in range(10)])
             table = clock.process.read(clock.page + sim.PATCHES_AT, 8 + 24 * 16)
             count = table[0]
-            patches = [(int.from_bytes(table[8 + 24 * i:16 + 24 * i], "little"), table[16 + 24 * i:16 + 24 * i + table[4]]) for i in range(count)]
+            patches = [
+                (
+                    int.from_bytes(table[8 + 24 * i : 16 + 24 * i], "little"),
+                    table[16 + 24 * i : 16 + 24 * i + table[4]],
+                )
+                for i in range(count)
+            ]
             patched = [clock.process.read(at, len(code)) != code for at, code in patches]
         process = sim.WindowsProcess(popen.pid)
         restored = [process.read(at, len(code)) == code for at, code in patches]
@@ -173,22 +195,41 @@ def attach(victim):
         with contextlib.closing(sim.Clock.attach(name.removesuffix(".exe").upper())) as clock:
             again = passed(out, lambda: clock.step(0.1))
         out.wait(len(out.rows()) + 5)
-        return {"frozen": frozen, "steps": steps, "patched": patched, "restored": restored, "frames": running_frames, "ahead": ahead, "again": again,
-                "alive": popen.poll() is None, "backward": backward(out)}
+        return {
+            "frozen": frozen,
+            "steps": steps,
+            "patched": patched,
+            "restored": restored,
+            "frames": running_frames,
+            "ahead": ahead,
+            "again": again,
+            "alive": popen.poll() is None,
+            "backward": backward(out),
+        }
 
 
 def guard(victim):
     """The controller is killed while its game is frozen: the game runs on."""
-    code = (f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim; clock = sim.Clock.attach(int(sys.argv[1])); "
-            "print('frozen', flush=True); time.sleep(60)")
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim; clock = sim.Clock.attach(int(sys.argv[1])); "
+        "print('frozen', flush=True); time.sleep(60)"
+    )
     with running(victim, "wait", "5") as (popen, out):
-        with subprocess.Popen([sys.executable, "-c", code, str(popen.pid)], stdout=subprocess.PIPE, text=True) as controller:
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(popen.pid)], stdout=subprocess.PIPE, text=True
+        ) as controller:
             said = controller.stdout.readline().strip()
             frozen = passed(out, lambda: time.sleep(0.5))
             controller.kill()
         count = len(out.rows())
         out.wait(count + 20)
-        return {"said": said, "frozen": frozen, "frames": len(out.rows()) - count, "alive": popen.poll() is None, "backward": backward(out)}
+        return {
+            "said": said,
+            "frozen": frozen,
+            "frames": len(out.rows()) - count,
+            "alive": popen.poll() is None,
+            "backward": backward(out),
+        }
 
 
 def faults(victim):
@@ -201,6 +242,7 @@ def faults(victim):
             found[name] = ""
         except sim.GameError as e:
             found[name] = str(e)
+
     say("no program", lambda: sim.Clock(["nowhere.exe"]))
     say("no process", lambda: sim.Clock.attach(999999))
     say("vgamepad", lambda: sim.VGamepad(None))
@@ -213,18 +255,31 @@ def faults(victim):
         kept = process.read(winmm, 14)
         process.suspend()
         # as an overlay would
-        process.write_code(winmm, b"\xff\x25\0\0\0\0" + process.allocate(4096).to_bytes(8, "little"))
+        process.write_code(
+            winmm, b"\xff\x25\0\0\0\0" + process.allocate(4096).to_bytes(8, "little")
+        )
         say("replaced", lambda: sim.Clock.attach(popen.pid))
         process.write_code(winmm, kept)
         process.resume()
-        starts, sim.WindowsProcess.starts = sim.WindowsProcess.starts, lambda self, base: np.array([winmm + 9])
+        starts, sim.WindowsProcess.starts = (
+            sim.WindowsProcess.starts,
+            lambda self, base: np.array([winmm + 9]),
+        )
         say("room", lambda: sim.Clock.attach(popen.pid))
         sim.WindowsProcess.starts = starts
-        place, sim.WindowsProcess.place = sim.WindowsProcess.place, lambda self, thread: (winmm + 3, place(self, thread)[1])
+        place, sim.WindowsProcess.place = (
+            sim.WindowsProcess.place,
+            lambda self, thread: (winmm + 3, place(self, thread)[1]),
+        )
         say("inside", lambda: sim.Clock.attach(popen.pid))
         sim.WindowsProcess.place = place
-        functions = [at for dll in sim.SYSTEM_DLLS if dll in modules for name, at in process.exports(modules[dll][0]).items()
-                     if name in sim.REPLACED and isinstance(at, int)]
+        functions = [
+            at
+            for dll in sim.SYSTEM_DLLS
+            if dll in modules
+            for name, at in process.exports(modules[dll][0]).items()
+            if name in sim.REPLACED and isinstance(at, int)
+        ]
         before = [process.read(at, 16) for at in functions]
         write_code, jumps = sim.WindowsProcess.write_code, []
 
@@ -234,6 +289,7 @@ def faults(victim):
                 if len(jumps) == 4:
                     raise OSError(22, "not this one", None, 487)
             write_code(self, address, data)
+
         sim.WindowsProcess.write_code = write_three
         say("half", lambda: sim.Clock.attach(popen.pid))
         sim.WindowsProcess.write_code = write_code
@@ -242,7 +298,9 @@ def faults(victim):
         out.wait(count + 5)
         found["runs on"] = len(out.rows()) > count
     found["denied"] = sim.denied(OSError(13, "Access is denied", None, 5))
-    found["elevation"] = sim.denied(OSError(22, "The requested operation requires elevation", None, 740))
+    found["elevation"] = sim.denied(
+        OSError(22, "The requested operation requires elevation", None, 740)
+    )
     return found
 
 
@@ -251,15 +309,27 @@ def official(victim, injector, dll):
     second of speed 0, 4 and 1.
     """
     import ctypes
+
     found = {}
     with running(victim, "wait", "2") as (popen, out):
         subprocess.run([injector, str(popen.pid), dll], timeout=30, check=True)
         time.sleep(1.5)
         pipe = open(r"\\.\pipe\xspeedhackpipe", "wb", buffering=0)
-        found["official"] = {speed: over_a_second(out, lambda: (pipe.write(ctypes.c_float(speed)), time.sleep(0.2))) for speed in (0, 4, 1)}
+        found["official"] = {
+            speed: over_a_second(out, lambda: (pipe.write(ctypes.c_float(speed)), time.sleep(0.2)))
+            for speed in (0, 4, 1)
+        }
         pipe.close()
-    with running(victim, "wait", "2") as (popen, out), contextlib.closing(sim.Clock.attach(popen.pid, sleep=False)) as clock:
-        found["ours"] = {speed: over_a_second(out, lambda: clock._set(speed, clock.now, clock.now if not speed else sim.ENDLESS)) for speed in (0, 4, 1)}
+    with (
+        running(victim, "wait", "2") as (popen, out),
+        contextlib.closing(sim.Clock.attach(popen.pid, sleep=False)) as clock,
+    ):
+        found["ours"] = {
+            speed: over_a_second(
+                out, lambda: clock._set(speed, clock.now, clock.now if not speed else sim.ENDLESS)
+            )
+            for speed in (0, 4, 1)
+        }
         clock.pause()
     return found
 
@@ -292,6 +362,7 @@ def aliens(out):
     `out`.
     """
     import cv2
+
     command = [sys.executable, "-m", "pygame.examples.aliens"]
     neutral = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
     right = {"buttons": neutral["buttons"], "sticks": np.float32([1, 0, 0, 0])}
@@ -312,30 +383,49 @@ def aliens(out):
         env.step(neutral)
         place = env.stage.display.windows()[0][1:]
         pictures.append(env.render())
-        for name, picture in zip(("first", "stepped", "a second later", "moved right", "window moved"), pictures):
+        for name, picture in zip(
+            ("first", "stepped", "a second later", "moved right", "window moved"), pictures
+        ):
             cv2.imwrite(os.path.join(out, f"aliens {name}.png"), picture[:, :, ::-1])
         count = lambda a, b: int((a != b).any(-1).sum()) if a.shape == b.shape else -1
-        return {"shape": list(pictures[0].shape), "observation": list(observation.shape), "stepped": count(pictures[0], pictures[1]),
-                "frozen": count(pictures[1], pictures[2]), "idle": count(pictures[0][400:], pictures[1][400:]),
-                "played": count(pictures[2][400:], pictures[3][400:]), "moved": count(pictures[3], pictures[4]),
-                "step": float(np.diff(times).max() - np.diff(times).min()), "seconds": times[-1] - times[0], "terminated": terminated,
-                "places": [[x, y, width, height], place]}
+        return {
+            "shape": list(pictures[0].shape),
+            "observation": list(observation.shape),
+            "stepped": count(pictures[0], pictures[1]),
+            "frozen": count(pictures[1], pictures[2]),
+            "idle": count(pictures[0][400:], pictures[1][400:]),
+            "played": count(pictures[2][400:], pictures[3][400:]),
+            "moved": count(pictures[3], pictures[4]),
+            "step": float(np.diff(times).max() - np.diff(times).min()),
+            "seconds": times[-1] - times[0],
+            "terminated": terminated,
+            "places": [[x, y, width, height], place],
+        }
 
 
 def by_title():
     """A running game that is found by its window's title alone: its client area, and how much of
     the picture is its own.
     """
-    code = ("import pygame; pygame.display.init(); screen = pygame.display.set_mode((320, 240)); pygame.display.set_caption('Red Game 7')\n"
-            "clock = pygame.time.Clock()\nwhile True: pygame.event.get(); screen.fill((255, 0, 0)); pygame.display.flip(); clock.tick(50)")
+    code = (
+        "import pygame; pygame.display.init(); screen = pygame.display.set_mode((320, 240)); pygame.display.set_caption('Red Game 7')\n"
+        "clock = pygame.time.Clock()\nwhile True: pygame.event.get(); screen.fill((255, 0, 0)); pygame.display.flip(); clock.tick(50)"
+    )
     with subprocess.Popen([sys.executable, "-c", code]) as game:
         end = time.perf_counter() + 60
-        while not any("Red Game" in title for _, _, title, *_ in sim.desktop_windows()) and time.perf_counter() < end:
+        while (
+            not any("Red Game" in title for _, _, title, *_ in sim.desktop_windows())
+            and time.perf_counter() < end
+        ):
             time.sleep(0.1)
         with contextlib.closing(sim.GameEnv([], attach="red game", fps=20, gamepad="keys")) as env:
             env.reset()
             picture = at_rest(env)
-            found = {"place": env.stage.display.windows()[0][1:], "shape": list(picture.shape), "red": float((picture == (255, 0, 0)).all(-1).mean())}
+            found = {
+                "place": env.stage.display.windows()[0][1:],
+                "shape": list(picture.shape),
+                "red": float((picture == (255, 0, 0)).all(-1).mean()),
+            }
         found["alive"] = game.poll() is None
         game.kill()
     return found

@@ -1,6 +1,6 @@
 """Prints what a script says to --help, alone, with each command and with each preset, as JSON.
 
-    python tests/golden/ask.py SCRIPT.py CORES          CORES: how many this machine is said to have
+python tests/golden/ask.py SCRIPT.py CORES          CORES: how many this machine is said to have
 """
 
 import contextlib
