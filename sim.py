@@ -3820,7 +3820,7 @@ class DesktopWindow(Window):
             )
         try:
             picture = self._shot(x, y, width, height)
-        except Exception as e:  # mss and dxcam fail in their own ways
+        except Exception as e:  # mss fails in its own ways
             if state.value != FULL_SCREEN:
                 raise GameError(f"the game's window cannot be captured: {e}") from None
             return np.zeros((0, 0, 4), np.uint8)  # the last picture is kept
@@ -3833,29 +3833,6 @@ class DesktopWindow(Window):
 
     def _shot(self, x, y, width, height) -> np.ndarray:
         return np.array(self.screen.grab({"left": x, "top": y, "width": width, "height": height}))
-
-
-class DXCam(DesktopWindow):
-    """The same by the graphics card (pip install dxcam), which gives nothing while the picture
-    stays the same: the last one is kept.
-    """
-
-    def attach(self) -> None:
-        try:
-            import dxcam
-        except ImportError:
-            raise GameError(
-                "screen='dxcam': not installed; pip install dxcam, or use screen='window'"
-            ) from None
-        self.camera, self.shot = dxcam.create(output_color="BGRA"), None
-
-    def _shot(self, x, y, width, height) -> np.ndarray:
-        shot = self.camera.grab(region=(x, y, x + width, y + height))
-        if shot is not None:
-            self.shot = shot
-        elif self.shot is None or self.shot.shape[:2] != (height, width):
-            raise GameError("screen='dxcam': no picture; use screen='window'")
-        return self.shot
 
 
 class VGamepad(Device):
@@ -3982,7 +3959,7 @@ SCREENS = {
     "auto": None,
     "console": Console,
     **(
-        {"window": DesktopWindow, "dxcam": DXCam}
+        {"window": DesktopWindow}
         if sys.platform == "win32"
         else {"readback": Readback, "window": Window}
     ),
@@ -4047,7 +4024,7 @@ class GameEnv(gymnasium.Env):
     each attach: Windows: play a game that runs already (pid, name of its executable, or window
     title); it is let go at the end
 
-    On Windows the game runs on the user's desktop, with "vgamepad" or "keys"; "window" or "dxcam".
+    On Windows the game runs on the user's desktop, with "vgamepad" or "keys"; "window".
     A frame is 1 / fps of game time, for there is no gate: pad, that much time (in real time),
     picture.
 
@@ -4516,7 +4493,7 @@ class Run(Common):
     fps: int = 60  # refresh rate of the monitor that the game sees
     # auto, console, joystick, keys, uinput; on Windows auto, console, vgamepad, keys
     gamepad: str = "auto"
-    screen: str = "auto"  # auto, console, readback, window; on Windows auto, console, window, dxcam
+    screen: str = "auto"  # auto, console, readback, window; on Windows auto, console, window
     timeout: float = 60.0  # seconds of real time without a frame after which the game hangs
     display: str = ""  # :0 or the like; none: an X server of its own
     home: str = ""  # home folder for the game; none: a private, empty one

@@ -102,21 +102,6 @@ def test_the_pad_is_xinputs_with_y_up(monkeypatch):
     assert {said[1] for said in pad.pad.said if said[0] == "press_button"} == set(names)
 
 
-def test_dxcam_keeps_the_last_picture(monkeypatch):
-    shots = [None, np.zeros((4, 6, 4), np.uint8), None]
-    camera = types.SimpleNamespace(grab=lambda region: shots.pop(0))
-    monkeypatch.setitem(
-        __import__("sys").modules,
-        "dxcam",
-        types.SimpleNamespace(create=lambda output_color: camera),
-    )
-    view = sim.DXCam(None)
-    view.attach()
-    with pytest.raises(sim.GameError, match="no picture"):
-        view._shot(0, 0, 6, 4)
-    assert view._shot(0, 0, 6, 4) is view._shot(0, 0, 6, 4)
-
-
 def test_exclusive_full_screen_is_said_and_the_last_picture_kept(monkeypatch, capfd):
     state, shots = [0], [np.full((4, 6, 4), 9, np.uint8)] * 2
     monkeypatch.setattr(sim, "windows", lambda name, where: setattr(where._obj, "value", state[0]))
