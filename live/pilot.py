@@ -11,7 +11,8 @@ from common import artefact
 
 import numpy as np
 
-import sim
+from clock.base import GameError, say_once
+from devices.linux import Keyboard
 from live.brain import Local, Remote
 
 FADE = 3  # CHOICE: actions over which a new chunk takes over from the old one, in real time
@@ -123,7 +124,7 @@ class Pilot:
         self.missed = 0 if left else self.missed + 1
         if self.missed == 3:  # not one hiccup
             lasts = (len(chunk) + self.brain.about["shift"]) / self.plan.rate
-            raise sim.GameError(
+            raise GameError(
                 f"the policy is slower than the game: {seconds:.2f} s for a chunk that is over {lasts / self.c.speed:.2f} s after its picture; "
                 f"fewer --steps, a faster --device, --speed {0.5 * lasts / seconds:.2g}, or no --realtime, so that the game waits"
             )
@@ -223,16 +224,14 @@ def check_layout(pad, actions) -> None:
     """GameError if nothing that the policy does can reach the game; one line about what cannot."""
     known = [n for n in artefact.BUTTONS + artefact.STICKS if n in actions]
     lost = [
-        n
-        for n in known
-        if isinstance(pad, sim.Keyboard) and not {n, f"{n}-", f"{n}+"} & set(pad.keys)
+        n for n in known if isinstance(pad, Keyboard) and not {n, f"{n}-", f"{n}+"} & set(pad.keys)
     ]
     if len(lost) == len(known):
-        raise sim.GameError(
+        raise GameError(
             f"the policy's actions ({', '.join(actions[:4])}, ...) have no place on this game's {'keys (--keys)' if known else 'pad'}"
         )
     if lost:
-        sim.say_once(
+        say_once(
             f"no key for {', '.join(lost)}: what the policy does with them is lost (--keys {lost[0]}=...)"
         )
 
@@ -247,7 +246,7 @@ def press(env, macro, fps: int):
         if key:
             windows = env.stage.display.windows() if env.stage.display else []
             if not windows:
-                raise sim.GameError(
+                raise GameError(
                     f"the macro's {part!r} is a key, and the game has no window to press it in"
                 )
             env.stage.display.focus(windows[0][0])
