@@ -35,12 +35,7 @@ def for_each(
         raise SystemExit(f"no {what} given (see --help)")
     if workers < 0:
         raise SystemExit(f"--workers {workers}: expected 0 or more")
-    if ray:
-        runs = over_ray(start_ray(ray, workers or 1, gpus), fn, items, gpus)
-    elif workers and len(items) > 1:
-        runs = over_processes(fn, items, workers)
-    else:
-        runs = in_this_process(fn, items)
+    runs = started(fn, items, workers, ray, gpus)
     results, failed = collect(runs, len(items), what)
     if failed and len(items) == 1:
         raise SystemExit(failed[items[0]])
@@ -50,6 +45,15 @@ def for_each(
         lines = "\n  ".join(failed.values())
         raise SystemExit(f"{len(failed)} of {len(items)} {what} failed:\n  {lines}")
     return [results[item] for item in items]
+
+
+def started(fn, items, workers: int, ray: str, gpus: int):
+    """A generator of (item, result, error), as items finish."""
+    if ray:
+        return over_ray(start_ray(ray, workers or 1, gpus), fn, items, gpus)
+    if workers and len(items) > 1:
+        return over_processes(fn, items, workers)
+    return ((item, *attempt(functools.partial(fn, item))) for item in items)
 
 
 def collect(runs, count: int, what: str) -> tuple[dict, dict]:
@@ -75,12 +79,6 @@ def sentence(item, error) -> str:
     if isinstance(error, SystemExit):
         return str(error)
     return f"{item}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-
-
-def in_this_process(fn, items):
-    """Yield (item, result, error), one after the other."""
-    for item in items:
-        yield item, *attempt(functools.partial(fn, item))
 
 
 # ---- worker processes ----------------------------------------------------------------------------
