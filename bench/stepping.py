@@ -48,7 +48,8 @@ def main(cfg: Config) -> None:
     over = 1e3 * (spent - used)
     print(
         f"hook overhead  {np.median(over):.3f} ms per frame, "
-        f"{np.quantile(over, 0.1):.3f} ms in the best tenth (more than that is other work on this machine); "
+        f"{np.quantile(over, 0.1):.3f} ms in the best tenth "
+        "(more than that is other work on this machine); "
         f"{1e3 * np.median(own):.3f} ms of our CPU"
     )
 
