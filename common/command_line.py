@@ -55,9 +55,7 @@ class Many(Common):
 
 
 # fields that only say where and how fast
-INCIDENTAL = set(
-    "device fresh videos nitrogen out workers ray labels sheet preview command".split()
-)
+INCIDENTAL = "device fresh videos nitrogen out workers ray labels sheet preview command".split()
 
 
 def recipe_of(cfg, *sources) -> dict:
@@ -103,32 +101,26 @@ def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
 
 def parse(doc: str, commands: dict, argv: list, inspect) -> tuple:
     """(function, its argument): a command's with a Config, or `inspect` with a path."""
-    argv, rest = cut_at_dashes(argv)
-    name = command_in(argv, commands)
-    argv = argv[1:] if name else argv
+    cut = argv.index("--") if "--" in argv else len(argv)
+    rest = tuple(argv[cut + 1 :])
+    argv = argv[:cut]
+    name, argv = command_in(argv, commands)
     presets, run = opened(commands.get(name, (Common, None)))
     if not isinstance(presets, dict):
         presets = {"default": presets()}
     shown = preset_in(argv, presets)
     takes_rest = hasattr(shown, REST)
-
+    others = [c for c in commands if c]
     parser = Parser(
         prog=f"python {Path(sys.argv[0]).name} {name}".strip(),
         description=about(doc, name, run),
-        epilog=None if name else names_of(commands),
+        epilog=f"commands: {', '.join(others)}" if others and not name else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--inspect", metavar="FILE", help="print what an artefact is, and stop")
-    if len(presets) > 1:
-        first, text = next(iter(presets)), "preset (default: %(default)s)"
-        parser.add_argument("--config", choices=presets, default=first, help=text)
-    add_fields(parser, shown)
-    if takes_rest:
-        usage = parser.format_usage().removeprefix("usage: ").rstrip()
-        parser.usage = f"{usage} -- COMMAND..."
-        parser.hint = "" if rest else "; put -- before the game's command"
-
+    add_flags(parser, presets, shown)
+    if takes_rest and not rest:
+        parser.hint = "; put -- before the game's command"
     args = vars(parser.parse_args(argv))
     if path := args.pop("inspect"):
         return inspect, path
@@ -148,20 +140,14 @@ class Parser(argparse.ArgumentParser):
         sys.exit(f"{self.prog}: {message}{hint} (see --help)")
 
 
-def cut_at_dashes(argv: list) -> tuple[list, tuple]:
-    """(the words before "--", those after it)."""
-    cut = argv.index("--") if "--" in argv else len(argv)
-    return argv[:cut], tuple(argv[cut + 1 :])
-
-
-def command_in(argv: list, commands: dict) -> str:
-    """The command that the first word names, "" for the default; SystemExit if there is neither."""
-    if argv and argv[0] in commands:
-        return argv[0]
+def command_in(argv: list, commands: dict) -> tuple[str, list]:
+    """(command, the words after it), "" for the default; SystemExit if there is neither."""
+    if argv and argv[0] and argv[0] in commands:
+        return argv[0], argv[1:]
     if "" not in commands and not {"-h", "--help", "--inspect"} & set(argv):
         found = f"unknown command '{argv[0]}'" if argv else "no command given"
         raise SystemExit(f"{found}: expected one of {', '.join(commands)} (see --help)")
-    return ""
+    return "", argv
 
 
 def preset_in(argv: list, presets: dict):
@@ -172,7 +158,20 @@ def preset_in(argv: list, presets: dict):
     return presets.get(parser.parse_known_args(argv)[0].config, first)
 
 
-def add_fields(parser: argparse.ArgumentParser, cfg) -> None:
+def add_flags(parser: Parser, presets: dict, shown) -> None:
+    """--inspect, --config and the fields of the Config, with the values of `shown` in --help."""
+    parser.add_argument("--inspect", metavar="FILE", help="print what an artefact is, and stop")
+    if len(presets) > 1:
+        first = next(iter(presets))
+        text = "preset (default: %(default)s)"
+        parser.add_argument("--config", choices=presets, default=first, help=text)
+    add_fields(parser, shown)
+    if hasattr(shown, REST):
+        usage = parser.format_usage().removeprefix("usage: ").rstrip()
+        parser.usage = f"{usage} -- COMMAND..."
+
+
+def add_fields(parser: Parser, cfg) -> None:
     """An argument for each field of the Config; one that is not given becomes None or []."""
     types, comments = typing.get_type_hints(type(cfg)), field_comments(type(cfg))
     for field in dataclasses.fields(cfg):
@@ -223,11 +222,6 @@ def wing(file: str):
 
 
 # ---- help ----------------------------------------------------------------------------------------
-
-
-def names_of(commands: dict) -> str | None:
-    others = [name for name in commands if name]
-    return f"commands: {', '.join(others)}" if others else None
 
 
 def about(doc: str, name: str, run) -> str:

@@ -53,8 +53,10 @@ class Video:
         jump: a frame that lies further ahead is sought, not decoded up to; in a file with uneven
         time stamps a neighbour may come in its place.
         """
-        if self.next > 1:
-            self._rewind()
+        if self.next > 1:  # reopening is exact in every container, a seek is not
+            self.capture.open(str(self.path))
+            self.capture.grab()
+            self.next = 1
         seconds = -1.0
         for index in indices:
             if not self._grab(index, jump):
@@ -65,11 +67,6 @@ class Video:
             stamp = self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             seconds = stamp if stamp > seconds else max(index / self.fps, seconds)
             yield index, seconds, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-
-    def _rewind(self) -> None:
-        self.capture.open(str(self.path))  # exact in every container, as a seek is not
-        self.capture.grab()
-        self.next = 1
 
     def _grab(self, index: int, jump: int) -> bool:
         """Decode up to this frame; False where the video ends before it."""
