@@ -169,9 +169,7 @@ class SequenceReduction(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + softmax(q k^T / sqrt(D / H)) v, with queries from n, and keys and values from n's reduced
-    sequence.
-    """
+    """x + softmax(q k^T / sqrt(D / H)) v: queries from n, keys and values from n pooled."""
 
     def __init__(self, width, heads, r):
         super().__init__()
@@ -182,14 +180,11 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(width, width)
         self.sequence_reduction = SequenceReduction(width, r) if r > 1 else None
 
-    def split_heads(self, x):
-        return rearrange(x, "B N (H D) -> B H N D", H=self.heads)
-
     def forward(self, x, n, size):
         m = self.sequence_reduction(n, size) if self.sequence_reduction else n  # B N / r^2 D
-        q = self.split_heads(self.q_proj(n))
-        k = self.split_heads(self.k_proj(m))
-        v = self.split_heads(self.v_proj(m))
+        q = rearrange(self.q_proj(n), "B N (H D) -> B H N D", H=self.heads)
+        k = rearrange(self.k_proj(m), "B N (H D) -> B H N D", H=self.heads)
+        v = rearrange(self.v_proj(m), "B N (H D) -> B H N D", H=self.heads)
         if x.is_cuda or not torch.is_grad_enabled():
             y = F.scaled_dot_product_attention(q, k, v)
         else:  # on a CPU the formula itself has the faster backward pass
@@ -207,9 +202,7 @@ class DepthwiseConv(nn.Module):
 
 
 class MixFFN(nn.Module):
-    """x + mlp(n).  There is no position embedding: the 3 x 3 convolution tells tokens where they
-    are.
-    """
+    """x + mlp(n), whose 3 x 3 convolution takes the place of a position embedding."""
 
     def __init__(self, width, ratio=4):
         super().__init__()
@@ -250,9 +243,8 @@ class EncoderStage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """image [B, 3, h, w] -> four maps [B, D, h / 4, w / 4] ... [B, D, h / 32, w / 32]; `more` is
-    added to the first patches, before their LayerNorm.
-    """
+    """Image [B, 3, h, w] -> four maps [B, D, h / 4, w / 4] ... [B, D, h / 32, w / 32]; `more` is
+    added to the first patches, before their LayerNorm."""
 
     def __init__(self, net: Net):
         super().__init__()
@@ -281,8 +273,7 @@ class Decoder(nn.Module):
 
     The published one projects, enlarges, concatenates and mixes by a 1 x 1 convolution.  All of
     that is linear, so here each map goes straight to the common width at its own size and is added
-    on the way up: a tenth of the work.
-    """
+    on the way up: a tenth of the work."""
 
     def __init__(self, net: Net):
         super().__init__()
@@ -351,9 +342,8 @@ class ConvAtPoints(nn.Conv2d):
 
 
 class PairedLinear(nn.Linear):
-    """A linear layer over the features of `points` points in the own frame and in the other: [B, t,
-    (n p), c] -> [B, t, n, out].
-    """
+    """A linear layer over the features of p points in the own frame and in the other: [B, t, (n p),
+    c] -> [B, t, n, out]."""
 
     def __init__(self, points, width, out):
         super().__init__(2 * points * width, out)
@@ -376,10 +366,9 @@ class Parser(nn.Module):
 
     What stands still is seen too: the temporal median, and how the template looks at rest and with
     everything pressed, so that a skin never seen before can be read by comparing.  It has
-    convolutions of its own, added to the frames': a video pays for them once. DEVIATION: the paper
+    convolutions of its own, added to the frames': a video pays for them once.  DEVIATION: the paper
     reads the second frame of a pair; reading both halves the work per frame and doubles what a pair
-    teaches.
-    """
+    teaches."""
 
     def __init__(self, net: Net):
         super().__init__()
@@ -426,8 +415,7 @@ class Parser(nn.Module):
 
     def prepare(self, still, boxes, sticks):
         """What a video needs once: what stands still, as patches, as details and as looks of the
-        knobs at the centre; and points [b, p, 2] at which to read the details and the coarse map.
-        """
+        knobs at the centre; and points [b, p, 2] where details and coarse map are read."""
         centre, travel, knob = sticks[:, :, None].split(2, -1)
         candidates = centre + self.cells * travel  # b s k 2
         buttons = (boxes[:, :, None, :2] + self.nine * boxes[:, :, None, 2:]).flatten(1, 2)
@@ -442,9 +430,7 @@ class Parser(nn.Module):
         return patches, detail, look, near, far
 
     def read(self, x, maps, marks, patches, detail, look, near, far):
-        """As forward, given what `prepare` made.  The non-linearity comes after the sampling: it
-        then costs only what is looked at.
-        """
+        """As forward, given what `prepare` made.  GELU comes after the sampling: fewer values."""
         x = x.to(self.button_name.dtype)
         fine = F.gelu(self.detail(x, near) + detail)
         coarse = self.decoder(self.encoder(x, patches)).float()  # sampling bfloat16 is far slower
@@ -517,9 +503,7 @@ def still_input(median, looks):
 
 
 def accelerate(parser: Parser, dtype=None) -> Parser:
-    """Make a network that only reads as fast as this CPU allows: packed weights, in bfloat16 where
-    the hardware multiplies it.
-    """
+    """Pack a network that only reads for this CPU, in bfloat16 where the hardware multiplies it."""
     if parser.button_name.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return parser
     with autocast("cpu"):
@@ -569,9 +553,7 @@ def our_name(name: str) -> str:
 
 
 def starting_weights(path) -> dict:
-    """Tensors by our names, of a parser, or of the encoder in a published SegFormer (safetensors,
-    as transformers saves it).
-    """
+    """Tensors by our names, of a parser or of a published SegFormer's encoder (safetensors)."""
     from safetensors import safe_open
 
     try:
@@ -609,9 +591,7 @@ def loaded(path, device: str) -> Parser:
 
 
 def read_batch(parser: Parser, batch: dict, device: str):
-    """A batch of `Synthetic` -> (logits of buttons, heat maps and visibility, the batch on the
-    device).
-    """
+    """A batch of `Synthetic` -> logits of buttons, heat maps, visibility; batch on the device."""
     batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
     median = batch["median"][:, None].expand_as(batch["frames"])
     filtered = batch["maps"], batch["marks"]
@@ -664,9 +644,7 @@ def validate(parser: Parser, batches, families: list, device: str) -> dict:
 
 def figures(read: dict) -> dict:
     """What was read against the truth, of what is visible: button accuracy, accuracy of silence,
-    recall, F1, stick R2 per axis averaged, mean error in stick radii; and the accuracy of
-    visibility.
-    """
+    recall, F1, stick R2 per axis averaged, mean error in stick radii; accuracy of visibility."""
     visible = read["visible"]
     said, true = (read[key][visible[..., :16]] for key in ("said", "buttons"))
     found, where = (read[key][visible[..., 16:]] / matching.UNIT for key in ("where", "cells"))
@@ -829,6 +807,17 @@ def before_adapting(run: ParserTraining, test, drawn: float):
     return table, seen
 
 
+def print_plan(cfg: TrainConfig, device: str, data, held_out: int) -> None:
+    own = len(data.own)
+    tested = f"{own} of them to adapt to" if own else f"{held_out} held out"
+    until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
+    print(
+        f"train parser {cfg.net} on {device}: {own + len(data.templates)} templates, {tested}, "
+        f"{len(data.photos)} frames of games, batches of {cfg.batch} pairs, "
+        f"until {until} -> {cfg.out}\n{cfg}"
+    )
+
+
 def train(cfg: TrainConfig) -> None:
     device = pick_device(cfg.device)
     keep_memory()
@@ -838,15 +827,8 @@ def train(cfg: TrainConfig) -> None:
     cv2.setNumThreads(1)
     data, test = data_sets(cfg)
     own = len(data.own)
-    count = own + len(data.templates)
     held_out = 0 if own or cfg.everything else len(test.templates)
-    tested = f"{own} of them to adapt to" if own else f"{held_out} held out"
-    until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
-    print(
-        f"train parser {cfg.net} on {device}: {count} templates, {tested}, "
-        f"{len(data.photos)} frames of games, batches of {cfg.batch} pairs, "
-        f"until {until} -> {cfg.out}\n{cfg}"
-    )
+    print_plan(cfg, device, data, held_out)
     drawn = drawing_speed(data)
     workers = max(cfg.workers, 1)
     print(
@@ -854,7 +836,7 @@ def train(cfg: TrainConfig) -> None:
         f"{workers} of them {cfg.images:,.0f} in {cfg.images / drawn / workers / 3600:.1f} h"
     )
     run = ParserTraining(cfg, device)
-    before, seen = {}, None
+    before, seen = {}, []
     if own and run.started_from:  # a parser, not just an encoder
         before, seen = before_adapting(run, test, drawn)
 
@@ -870,16 +852,17 @@ def train(cfg: TrainConfig) -> None:
         return
     seen = seen or batches(test, 0, cfg.validation, 32, cfg.workers)
     table = validate(run.averaged(), seen, test.families, device)
+    shown = f"{len(test.templates)} templates that were held out"
     if before:
         shown = "the same now"
     elif own:
         shown = "what it adapted to"
-    else:
-        known = "seen too" if cfg.everything else "held out"
-        shown = f"{len(test.templates)} templates that were {known}"
+    elif cfg.everything:
+        shown = shown.replace("held out", "seen too")
     print(f"on {shown}, other states and games:")
     print_table(table)
-    run.save(templates=count, held_out=held_out, figures=table, before=before)
+    templates = own + len(data.templates)
+    run.save(templates=templates, held_out=held_out, figures=table, before=before)
     size = Path(cfg.out).stat().st_size
     print(f"{cfg.out}: {size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
 
@@ -888,9 +871,7 @@ def train(cfg: TrainConfig) -> None:
 
 
 def ahead(items):
-    """The same items, each made in a thread while the one before it is in use: decoding overlaps
-    the network.
-    """
+    """The same items; a thread makes the next one meanwhile: decoding overlaps the network."""
     items = iter(items)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         future = pool.submit(next, items, None)
@@ -900,18 +881,14 @@ def ahead(items):
 
 
 def with_places(video, overlay: dict):
-    """Yield (seconds, place, frame) in one pass; place: which of the overlay's positions holds
-    then.
-    """
+    """Yield (seconds, place, frame) in one pass; place: number of the overlay's position then."""
     for i, seconds, frame in read_video(video):
         place = int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1
         yield seconds, max(place, 0), frame
 
 
 def compared(video, overlay: dict, template):
-    """Yield (seconds, place, crop uint8 [CROP, CROP, 3], and what a MatchedFilter makes of it) per
-    frame.
-    """
+    """Yield (seconds, place, crop uint8 [CROP, CROP, 3], *MatchedFilter's result) per frame."""
     side = synthetic.CROP
     filters = []
     for median in overlay["median"]:
@@ -925,8 +902,7 @@ def compared(video, overlay: dict, template):
 
 def in_pairs(frames, pairs: int):
     """Yield (chunk of 2 * pairs frames, how many are real); the last is shorter, and if it is odd
-    its last frame stands twice.
-    """
+    its last frame stands twice."""
     frames = iter(frames)
     while chunk := list(itertools.islice(frames, 2 * pairs)):
         yield chunk + chunk[-1:] * (len(chunk) % 2), len(chunk)
@@ -1040,8 +1016,7 @@ def read_actions(
 
 def prefer_the_filter(out: dict, agreement: dict, alone: dict) -> dict:
     """Take a stick from the matched filter alone where that agrees at least as well: the network
-    has met a skin that it cannot read.  Returns the agreement of what was taken.
-    """
+    has met a skin that it cannot read.  Returns the agreement of what was taken."""
     for side, axes in (("LEFT", slice(0, 2)), ("RIGHT", slice(2, 4))):
         if alone.get(side, -1) >= agreement.get(side, 0):
             out["sticks"][:, axes] = out["alone"][:, axes]
@@ -1050,9 +1025,7 @@ def prefer_the_filter(out: dict, agreement: dict, alone: dict) -> dict:
 
 
 def in_spans(spans, frames: int, counted: int):
-    """bool [frames]: where the overlay is shown; counted: the frames that the container says it
-    has.
-    """
+    """bool [frames]: where the overlay is shown; counted: how many frames the container claims."""
     there = np.zeros(frames, bool)
     for first, last in spans:
         there[max(first, 0) : last + 1] = True
@@ -1062,9 +1035,7 @@ def in_spans(spans, frames: int, counted: int):
 
 
 def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
-    """The overlay's crop on the left, what was read from it on the right, drawn by the template, at
-    the video's own rate.
-    """
+    """The overlay's crop beside the template in the state that was read, at the video's rate."""
     scale = 480 / template.size[0]
     w, h = (round(v * scale) for v in template.size)
     odd = h % 2
@@ -1081,9 +1052,7 @@ def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
 
 
 def parse_video(video: str, cfg: Config) -> Path | None:
-    """One video -> its actions file (and preview); None if it has no overlay and others were given
-    too.
-    """
+    """One video -> its actions file, and preview; None if it has no overlay, unless it is alone."""
     start = Path(cfg.out) / Path(video).stem
     source = Path(f"{start}.overlay.safetensors")
     target = Path(f"{start}.actions.safetensors")
