@@ -3,7 +3,7 @@
     python parse.py VIDEO... [--out DIR] [--weights FILE] [--preview]
         DIR/<video stem>.actions.safetensors
     python parse.py train [--config tiny|small|paper] [--minutes M] [--init FILE] --out FILE
-    python parse.py train --templates DIR --init weights/parse.safetensors --minutes 5 --out FILE
+    python parse.py train --templates DIR --init weights/parse.safetensors --minutes 5 --out FILE \
         adapt to your own skins
 
 In, per video: the video and DIR/<stem>.overlay.safetensors from extract.py (where the overlay is,
@@ -779,7 +779,8 @@ def data_sets(cfg: TrainConfig):
     held_out = [t for name, t in every.items() if pads.held_out(name)]
     known = list(every.values()) if cfg.everything else None
     data = synthetic.Synthetic(cfg.seed, known, own, photos)
-    seed, wild = cfg.seed + 1_000_003, 0 if own else synthetic.WILD
+    wild = 0 if own else synthetic.WILD
+    seed = cfg.seed + 1_000_003
     return data, synthetic.Synthetic(seed, own or held_out, photos=photos, remade=False, wild=wild)
 
 
@@ -844,8 +845,8 @@ def train(cfg: TrainConfig) -> None:
         return batches(data, first, number, cfg.batch, cfg.workers)
 
     def say(mean):
-        loss, buttons, sticks, seen = mean
-        parts = f"buttons {buttons:.4f}, sticks {sticks:.3f}, visibility {seen:.3f}"
+        loss, buttons, sticks, visibility = mean
+        parts = f"buttons {buttons:.4f}, sticks {sticks:.3f}, visibility {visibility:.3f}"
         return f"loss {loss:.4f} ({parts})"
 
     if not run.follow(feed, say):

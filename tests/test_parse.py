@@ -238,7 +238,9 @@ def test_what_stands_still_is_shared_by_a_batch():
     )
     places = torch.rand(1, 16, 4).expand(4, -1, -1), torch.rand(1, 2, 6).expand(4, -1, -1)
     with torch.no_grad():
-        once = parser(parse.side_by_side(frames), *compared(4), parse.still_input(median, looks), *places)
+        once = parser(
+            parse.side_by_side(frames), *compared(4), parse.still_input(median, looks), *places
+        )
         each = parser(
             parse.side_by_side(frames),
             *compared(4),
