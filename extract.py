@@ -685,21 +685,22 @@ def locate(video, pool, cfg: Config):
     return tensors, info, frames
 
 
-def boxed(frame, number: int, tensors, info):
-    """A small copy of a frame with the box of each place that the overlay has in it."""
-    frame = frame.copy()
-    if info["found"]:
-        for corners, (first, last) in zip(tensors["corners"], tensors["span"], strict=True):
-            if first <= number <= last:
-                cv2.polylines(frame, [np.round(corners).astype(np.int32)], True, (255, 60, 60), 2)
-    height = round(480 * frame.shape[0] / frame.shape[1])
-    return cv2.resize(frame, (480, height), interpolation=cv2.INTER_AREA)
+def outline(frame, number: int, tensors) -> None:
+    """Draw the box of the overlay's place in the frame of this number, in place."""
+    for corners, (first, last) in zip(tensors["corners"], tensors["span"], strict=True):
+        if first <= number <= last:
+            cv2.polylines(frame, [np.round(corners).astype(np.int32)], True, (255, 60, 60), 2)
 
 
 def video_sheet(path, frames, tensors, info, pool):
     """Six of the sampled frames with the box; the median crop and the template side by side."""
-    chosen = range(0, len(frames), max(1, len(frames) // 6))[:6]
-    pictures = [boxed(frames[k], info["sampled"][k], tensors, info) for k in chosen]
+    pictures = []
+    for k in range(0, len(frames), max(1, len(frames) // 6))[:6]:
+        frame = frames[k].copy()
+        if info["found"]:
+            outline(frame, info["sampled"][k], tensors)
+        height = round(480 * frame.shape[0] / frame.shape[1])
+        pictures.append(cv2.resize(frame, (480, height), interpolation=cv2.INTER_AREA))
     if info["found"]:
         still = tensors["median"][0]
         template = pool[info["template"]]

@@ -161,7 +161,7 @@ def cached(folder: str, digest: str, make, **facts) -> dict:
 
 def made_by(detector: str, weights: str) -> bytes:
     """All that the descriptors of a template follow from: the code, its constants, the weights."""
-    code = (pads, render, sift, root, xfeatures, poses, described)
+    code = (pads, render, xfeat, sift, root, xfeatures, poses, described)
     constants = (detector, GROUNDS, SCALES, GROUND, RIM, MOST, xfeat.XFEAT_WIDTHS)
     out = ("".join(map(inspect.getsource, code)) + repr(constants)).encode()
     if detector == "xfeat":

@@ -156,9 +156,8 @@ def fold(w: dict, device: str = "cpu") -> dict:
         out[name] = weight * scale[:, None, None, None]
         out[f"{layer}0.bias"] = -mean * scale
     for name, value in out.items():
-        if value.ndim == 4:
-            value = value.contiguous(memory_format=torch.channels_last)
-        out[name] = value.to(device)
+        form = torch.channels_last if value.ndim == 4 else torch.preserve_format
+        out[name] = value.to(device, memory_format=form)
     return out
 
 
