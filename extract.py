@@ -57,9 +57,10 @@ SURE = 0.15
 # CHOICE: share of SURE below which a candidate is not looked at closely; on 46 videos none rose
 # above it
 HOPE = 0.25
-# CHOICE: px: side of a square as large as a swept template; of the largest picture, the longer
+# CHOICE: px: a swept template covers as much as a square of this side; the longer side of the
+# largest picture that it is laid on
 SWEPT = (110, 900)
-STEP = 1.07  # CHOICE: from the width of that picture to the next
+STEP = 1.07  # CHOICE: ratio of that picture's width to the next one's
 FAINT = 2.0  # CHOICE: gray levels a px: an edge of this slope counts half
 RIM = 3  # px around a swept template
 # CHOICE: likeness below which no number of inliers is enough: of 52 pictures turned by 90 degrees
@@ -306,8 +307,7 @@ def confirmed(image, template, affine, widest=400, whole=False, without=0):
 class Found(typing.NamedTuple):
     """A template, registered on a picture."""
 
-    # inliers x likeness^2, in units of the paper's bar; `swept`: see there.  It is there from SURE
-    # on
+    # inliers x likeness^2 in units of the paper's bar, or as `swept` says; accepted from SURE on
     score: float = 0.0
     inliers: int = 0
     likeness: float = 0.0  # -1..1
@@ -504,7 +504,7 @@ def runs(values):
     return [(a, b - 1, values[a]) for a, b in itertools.pairwise(starts)]
 
 
-def searched(frames, names, pool, cfg: Config) -> Found:
+def find_template(frames, names, pool, cfg: Config) -> Found:
     """The best template in these frames: by features; else by edges, of the own ones in `names`."""
     median = middle(frames)
     result = search(median, pool, cfg)
@@ -521,6 +521,7 @@ def mark(place, number: int, frames, template, affine) -> None:
 
 
 def without_place(place) -> list[range]:
+    """The stretches of frames that show the overlay at none of the places."""
     return [range(a, b + 1) for a, b, value in runs(place) if value < 0]
 
 
@@ -556,7 +557,7 @@ def places(frames, pool, cfg: Config):
         names = [best.template] if affines else []
         if rows == everything:
             names = pool.own
-        result = searched(frames[rows.start : rows.stop], names, pool, cfg)
+        result = find_template(frames[rows.start : rows.stop], names, pool, cfg)
         if result.score < SURE:
             if rows == everything:
                 best = result

@@ -212,8 +212,8 @@ def over(canvas, picture, rest, x, y):
     """
     if where := overlap(picture, canvas, x, y):
         there, here = where
-        below = cv2.multiply(canvas[there], rest[here], scale=1 / 255)
-        canvas[there] = cv2.add(below, picture[here])
+        part = canvas[there]
+        part[:] = cv2.add(cv2.multiply(part, rest[here], scale=1 / 255), picture[here])
 
 
 def moved(picture, dx: float, dy: float):
