@@ -108,9 +108,9 @@ def test_players():
     assert 0.2 < buttons.mean() < 0.4 and np.abs([p[1] for p in pads]).max() <= 1
     runs = np.diff(np.flatnonzero(np.diff([p[1][0] for p in pads])))
     assert runs.min() >= 3 and runs.max() <= 30  # held for 0.1 to 1 s
-    still = evaluation.Held()(None, None)
+    still = evaluation.ConstantPad()(None, None)
     assert not still[0].any() and not still[1].any()
-    right = evaluation.Held(1, 0)(None, None)
+    right = evaluation.ConstantPad(1, 0)(None, None)
     assert right[1].tolist() == [1, 0, 0, 0] and right[0].sum() == 1
 
 
@@ -205,7 +205,7 @@ def test_undrawn_worlds_move_as_processes_do(name, task):
                 info = env.step({"buttons": pad[0], "sticks": pad[1]})[4]
             scores.append(info["score"])
         seen = []
-        evaluation.within(job, seen.append)
+        evaluation.in_process(job, seen.append)
         assert seen[: len(scores)] == scores and (name != "ridge" or len(seen) == len(scores))
 
 
@@ -227,8 +227,8 @@ def fake(monkeypatch, crashes=()):
             artefact.write_bytes(path, b"picture")
         return 1.0 if succeeds(job) else 0.25
 
-    monkeypatch.setattr(evaluation, "through", score)
-    monkeypatch.setattr(evaluation, "within", score)
+    monkeypatch.setattr(evaluation, "in_environment", score)
+    monkeypatch.setattr(evaluation, "in_process", score)
     monkeypatch.setattr(report, "film", film)
     return played
 
@@ -699,9 +699,9 @@ def test_clips_with_nothing_show_no_template(brief, tmp_path, monkeypatch):
     monkeypatch.setattr(render, "draw", lambda *a, **k: pytest.fail("a template is drawn"))
     decoys = []
     monkeypatch.setattr(
-        evaluation.decoys,
+        locate.decoys,
         "show",
-        lambda picture, decoy, *a, real=evaluation.decoys.show: (
+        lambda picture, decoy, *a, real=locate.decoys.show: (
             decoys.append(decoy),
             real(picture, decoy, *a),
         ),
@@ -854,7 +854,7 @@ def test_the_floor(tmp_path):
     """
     template, rng = library.templates()["ps4-flat"], np.random.default_rng(0)
     w, h = template.size
-    buttons, sticks = locate.hands(rng, 90)
+    buttons, sticks = locate.random_play(rng, 90)
     with VideoWriter(tmp_path / "a.mp4", 30, 640, 360) as out:
         for b, s in zip(buttons, sticks):
             frame = np.full((360, 640, 3), (60, 90, 70), np.uint8)
@@ -1019,7 +1019,7 @@ def test_machine_days_by_hand(capsys):
     """
     import train
 
-    rows = speed.beside_paper(
+    rows = speed.side_by_side(
         {
             "locate": 1.0,
             "parse": 1000.0,
