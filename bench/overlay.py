@@ -18,7 +18,7 @@ from common.workers import for_each
 
 import numpy as np
 
-from bench.locate import locate
+from bench.locate import locate, mean
 from templates import matching, pads, render
 
 # the paper's button accuracy and stick R2, on its own recordings of six games
@@ -210,11 +210,6 @@ def quality(row: dict) -> float:
 
 def nanmean(values) -> float:
     return mean([v for v in values if v == v])
-
-
-def mean(values) -> float:
-    """nan if there are none."""
-    return float(np.mean(values)) if len(values) else float("nan")
 
 
 def write_matched(video: str, labels: str, c: Config) -> None:
