@@ -51,6 +51,8 @@ from common.workers import for_each
 import numpy as np
 
 import sim
+from clock.base import GameError
+from devices import sandbox
 from templates import library, pads, presets, render
 
 FPS = 30  # games are recorded and played at the policy's rate
@@ -589,7 +591,7 @@ def episode(job: Job, c: Play, settings: dict, play=built_in) -> dict:
     score, crash = {"progress": 0.0, "success": False, "time": 0.0}, ""
     try:
         score = play(job, c)
-    except sim.GameError as e:
+    except GameError as e:
         crash = str(e)
     record = {
         **job._asdict(),
@@ -618,7 +620,7 @@ def in_environment(job: Job, c: Play, show=None) -> dict:
             pad = agent(frame, info)
             frame, _, ended, _, info = env.step({"buttons": pad[0], "sticks": pad[1]})
             if ended:
-                raise sim.GameError(how_it_ended(env, info))
+                raise GameError(how_it_ended(env, info))
             if show:
                 show(env.render(), pad, info["score"])
         return info["score"]

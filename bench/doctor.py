@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import importlib
+import importlib.util
 import os
 import platform
 import shutil
@@ -14,6 +16,9 @@ from common import attempt
 from common.command_line import Common
 
 import sim
+from clock.windows import platform_fault
+from devices.linux import UINPUT_FIX
+from devices.windows import VGamepad
 
 # ---- commands ------------------------------------------------------------------------------------
 
@@ -65,7 +70,7 @@ def main(cfg: Config) -> None:
             "/dev/uinput",
             os.access("/dev/uinput", os.W_OK),
             "",
-            f"only for gamepad='uinput'; {sim.UINPUT_FIX}",
+            f"only for gamepad='uinput'; {UINPUT_FIX}",
         ),
         (
             "mss",
@@ -100,7 +105,7 @@ def print_checks(lines) -> None:
 def windows_checks() -> list[tuple]:
     """doctor's rows on Windows."""
     fault, hook = (
-        attempt(lambda: sim.VGamepad(types.SimpleNamespace()).close())[1],
+        attempt(lambda: VGamepad(types.SimpleNamespace()).close())[1],
         sim.hook_fault(),
     )
     return [
@@ -110,7 +115,7 @@ def windows_checks() -> list[tuple]:
             platform.python_version(),
             "install a newer one",
         ),
-        ("Windows x64", not sim.platform_fault(), platform.platform(), sim.platform_fault()),
+        ("Windows x64", not platform_fault(), platform.platform(), platform_fault()),
         ("clock hook", not hook, "tried on a small program", hook),
         (
             "attach",

@@ -14,6 +14,9 @@ from common import ROOT
 import numpy as np
 
 import sim
+from clock import win32
+from clock.base import NS, GameError, read_text
+from devices.console import Console
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def main(cfg: Config) -> None:
     print(f"{' '.join(command)}: {cfg.frames} frames at {cfg.fps} fps of game time")
     for clock in (
         ("hook",)
-        if not sim.Console.shows(command)
+        if not Console.shows(command)
         else ("console", "hook")
         if sys.platform == "linux"
         else ("console",)
@@ -78,9 +81,9 @@ def time_frames(
     def game():
         pids = {env.clock.pid, env.stage.server or env.clock.pid}
         if sys.platform == "win32":
-            return sum(map(sim.windows_processor_time, pids))
+            return sum(map(win32.windows_processor_time, pids))
         tasks = [task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
-        return sum(int(sim.read_text(f"{task}/schedstat").split()[0]) for task in tasks) / sim.NS
+        return sum(int(read_text(f"{task}/schedstat").split()[0]) for task in tasks) / NS
 
     with contextlib.closing(env):
         env.reset()
@@ -94,5 +97,5 @@ def time_frames(
                 total = time.perf_counter() - begin
                 step_frame, env.clock.step_frame = env.clock.step_frame, timed
             if env.step(pad)[2]:
-                raise sim.GameError("the game ended during the measurement")
+                raise GameError("the game ended during the measurement")
         return total, *np.array(rows).T

@@ -33,6 +33,8 @@ from common import ROOT, artefact
 
 import eval as evaluation
 import sim
+from clock.base import GameError
+from devices.x11 import KEYSYMS
 from live import pilot
 
 NUMBER = (-1e12, 1e12)
@@ -193,7 +195,7 @@ TASK_RULES = (
 
 
 def is_key(name) -> bool:
-    return isinstance(name, str) and (len(name) == 1 or name in sim.KEYSYMS)
+    return isinstance(name, str) and (len(name) == 1 or name in KEYSYMS)
 
 
 def read_picture(path: Path):
@@ -370,7 +372,7 @@ def task_score(rule: dict, env, folder: Path, home: str) -> float:
     try:
         value = max(map(float, values))
     except ValueError as e:
-        raise sim.GameError(f"score {rule['stderr']!r} on the game's stderr: {e}") from None
+        raise GameError(f"score {rule['stderr']!r} on the game's stderr: {e}") from None
     begin = rule.get("from", 0)
     return min(1.0, max(0.0, (value - begin) / (rule["goal"] - begin)))
 

@@ -11,7 +11,8 @@ from common import artefact
 
 import numpy as np
 
-import sim
+from clock.base import GameError, say_once
+from devices.linux import Keyboard
 from live.brain import Local, Remote
 
 FADE = 3  # CHOICE: actions over which a new chunk takes over from the old one, in real time

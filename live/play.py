@@ -30,7 +30,7 @@ class Config(evaluation.Play, sim.Run):
     # show the game in a window; touch a key or pad there to play yourself (pip install pygame)
     window: bool = False
     idle: float = 2.0  # seconds of letting go until the policy plays on
-    keys: str = ""  # for a game that takes keys, on top of sim.KEYS: SOUTH=z,LEFT_X-=a,...
+    keys: str = ""  # for a game that takes keys, on top of KEYS: SOUTH=z,LEFT_X-=a,...
     suite: str = ""  # open: free Linux games; or a table of your own, as assets/open.json
     remote: str = ""  # HOST:PORT of `python eval.py serve`: the policy is there
     token: str = "data/serve.token"  # a copy of the file that serve wrote

@@ -21,6 +21,7 @@ import pytest
 import eval as evaluation
 import sim
 from bench import ablate, locate, overlay, report, speed
+from clock.base import GameError
 from templates import library, pads, presets, render, xfeat
 
 
@@ -219,7 +220,7 @@ def fake(monkeypatch, crashes=()):
     def score(job, *_):
         played.append(job)
         if job in crashes:
-            raise sim.GameError("the game ended with status 139")
+            raise GameError("the game ended with status 139")
         return {"progress": 1.0 if succeeds(job) else 0.25, "success": succeeds(job), "time": 2.0}
 
     def film(job, c):

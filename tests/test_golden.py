@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import sim  # noqa: E402
+from clock.base import read_text
 
 EXACT = os.environ.get("NITROGEN_GOLDEN_EXACT")
 TOLERANT = ROOT / "tests/golden"
@@ -142,7 +143,7 @@ def drawn_by():
     """What SuperTux's pixels depend on: versions (as Debian says), and the kind of CPU."""
     asked = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *PACKAGES]
     found = subprocess.run(asked, capture_output=True, text=True).stdout
-    facts = re.findall(r"^(?:model name|flags)\s*: (.*)$", sim.read_text("/proc/cpuinfo"), re.M)
+    facts = re.findall(r"^(?:model name|flags)\s*: (.*)$", read_text("/proc/cpuinfo"), re.M)
     return [*found.splitlines(), f"CPU {digest(repr(facts[:2]).encode())}"]
 
 
@@ -215,7 +216,7 @@ def pipe(folder):
         "labels": {v.stem: label(folder, v.stem) for v in videos},
         "files": files,
         "kept": dict(sorted(kept)),
-        "bfloat16": "avx512_bf16" in sim.read_text("/proc/cpuinfo"),
+        "bfloat16": "avx512_bf16" in read_text("/proc/cpuinfo"),
         "losses": [row["loss"] for row in log if "loss" in row],
     }
 

@@ -29,6 +29,9 @@ import pytest
 import eval as evaluation
 import sim
 from bench import transfer
+from clock.base import GameError, read_text
+from devices import sandbox
+from devices.linux import Keyboard
 from live import messages, open_games, pilot, play, server
 from live.brain import Local, Remote
 
@@ -188,7 +191,7 @@ def test_a_policy_slower_than_the_game_is_told():
         steps,
     ):
         with pytest.raises(
-            sim.GameError,
+            GameError,
             match=r"^the policy is slower than the game: 0\.\d+ s for a chunk that is over 0.17 s .* --speed 0\.\d+, or no --realtime[^\n]*$",
         ):
             list(steps)
@@ -202,13 +205,13 @@ def test_a_game_that_shows_no_frame_is_told():
         steps,
     ):
         with pytest.raises(
-            sim.GameError, match=r"^tail -f /dev/null: no frame in [^\n]* it has opened no window$"
+            GameError, match=r"^tail -f /dev/null: no frame in [^\n]* it has opened no window$"
         ):
             list(steps)
 
 
 def test_an_action_layout_that_the_keys_cannot_express(capsys):
-    keyboard = sim.Keyboard.__new__(sim.Keyboard)
+    keyboard = Keyboard.__new__(Keyboard)
     keyboard.keys = {"SOUTH": "space", "LEFT_X-": "Left"}
     pilot.check_layout(keyboard, ("SOUTH", "LEFT_X"))
     assert capsys.readouterr().err == ""
@@ -218,11 +221,11 @@ def test_an_action_layout_that_the_keys_cannot_express(capsys):
         == "no key for NORTH, RIGHT_Y: what the policy does with them is lost (--keys NORTH=...)\n"
     )
     with pytest.raises(
-        sim.GameError,
+        GameError,
         match=r"^the policy's actions \(NORTH, RIGHT_Y\S* \.\.\.\) have no place on this game's keys \(--keys\)$",
     ):
         pilot.check_layout(keyboard, ("NORTH", "RIGHT_Y"))
-    with pytest.raises(sim.GameError, match="no place on this game's pad"):
+    with pytest.raises(GameError, match="no place on this game's pad"):
         pilot.check_layout(object(), ("JUMP", "DUCK"))
 
 
@@ -279,7 +282,7 @@ def test_closing_the_window_ends_the_game():
 def test_a_person_at_the_real_window(policy):
     """Keys that the X server sends to the window of `play --window`, as if somebody pressed them."""
     with contextlib.ExitStack() as stack:
-        stage = sim.Stage("1000x600")
+        stage = sandbox.Stage("1000x600")
         stack.callback(stage.remove)
         client = subprocess.Popen(
             run(
@@ -936,7 +939,7 @@ def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
         "time"
     ] == pytest.approx(1, abs=0.05)
     with pytest.raises(
-        sim.GameError,
+        GameError,
         match="^the macro's 'Return' is a key, and the game has no window to press it in$",
     ):
         open_games.in_real_game(
@@ -1146,7 +1149,7 @@ def test_an_hour_in_real_time(policy, request):
     with playing(brain, seconds=60 * minutes, realtime=True) as (env, agent, steps):
         for i, _ in enumerate(steps):
             if i % 300 == 0:
-                memory.append(int(sim.read_text("/proc/self/statm").split()[1]) * 4096 / 2**20)
+                memory.append(int(read_text("/proc/self/statm").split()[1]) * 4096 / 2**20)
     latency = 1e3 * np.array(agent.latency[1:])
     first, last = (
         np.median(part) for part in (latency[: len(latency) // 3], latency[-len(latency) // 3 :])

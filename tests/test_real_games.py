@@ -21,6 +21,9 @@ import numpy as np
 import pytest
 
 import sim
+from clock.base import read_text
+from devices import sandbox
+from devices.linux import Window
 
 PICTURES = Path(__file__).resolve().parents[1] / "data" / "real_games"
 NEUTRAL = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
@@ -145,7 +148,7 @@ def screen(env):
 
 def processor_time(env):
     return [
-        sim.read_text(f"/proc/{t.process.pid}/task/{t.tid}/schedstat")
+        read_text(f"/proc/{t.process.pid}/task/{t.tid}/schedstat")
         for t in env.clock.threads.values()
     ]
 
@@ -230,7 +233,7 @@ for line in sys.stdin:
 
 @pytest.mark.parametrize("name", [param("supertux"), param("doom")])
 def test_a_running_game_is_attached_to_and_runs_on_when_we_are_killed(name):
-    stage = sim.Stage("640x480")
+    stage = sandbox.Stage("640x480")
     shown, home = (
         lambda: stage.display.pixels.tobytes(),
         {"HOME": str(stage.path / "home"), "DISPLAY": stage.display.name},
@@ -275,7 +278,7 @@ def test_a_running_game_is_attached_to_and_runs_on_when_we_are_killed(name):
         assert (
             all(moves() for _ in range(4))
             and game.poll() is None
-            and "TracerPid:\t0" in sim.read_text(f"/proc/{game.pid}/status")
+            and "TracerPid:\t0" in read_text(f"/proc/{game.pid}/status")
         )
     finally:
         game.kill()
@@ -294,7 +297,7 @@ def test_vulkan_is_gated_where_it_presents():
         sim.GameEnv(["vkcube", "--width", "200", "--height", "150"], fps=30)
     ) as env:
         env.reset()
-        assert env.clock.presented[0] == "vkQueuePresentKHR" and type(env.view) is sim.Window
+        assert env.clock.presented[0] == "vkQueuePresentKHR" and type(env.view) is Window
         infos = [env.step(NEUTRAL)[4] for _ in range(6)]
         # the cube turns
         assert env.render().shape == (150, 200, 3) and len({info["hash"] for info in infos}) == 6

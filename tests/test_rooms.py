@@ -10,7 +10,12 @@ from common import ROOT
 
 STAGES = ("extract", "parse", "filter", "model", "train", "sim", "eval")
 # from the ground up
-FLOORS = ({"common"}, {"templates", "games"}, set(STAGES), {"bench", "live", "released"})
+FLOORS = (
+    {"common"},
+    {"templates", "clock", "devices", "games"},
+    set(STAGES),
+    {"bench", "live", "released"},
+)
 
 
 def files() -> dict[str, Path]:

@@ -33,6 +33,12 @@ import pytest
 
 import sim
 from bench import stepping
+from clock import kernel
+from clock.base import NS, GameError, read_text, say_once
+from clock.fallback import GateClock
+from devices import sandbox
+from devices.linux import Keyboard, UInput, Window
+from devices.sdl import Readback, VirtualJoystick
 
 ROOT = Path(__file__).resolve().parents[1]
 ASM, VICTIMS = Path(__file__).parent / "asm", Path(__file__).parent / "victims"
@@ -164,7 +170,7 @@ def test_command_line(capsys):
     )
 
     def broken(cfg):
-        raise sim.GameError("the game burnt down")
+        raise GameError("the game burnt down")
 
     assert fault(command_line, "doc", {"": (Flags, broken)}, []) == "the game burnt down"
 
@@ -465,7 +471,7 @@ def test_machine_code_is_its_assembly(tmp_path):
     subprocess.run(
         ["objcopy", "-O", "binary", "-j", ".text", "stub.o", "stub.bin"], cwd=tmp_path, check=True
     )
-    assert (tmp_path / "stub.bin").read_bytes() == sim.STUB
+    assert (tmp_path / "stub.bin").read_bytes() == kernel.STUB
     symbols = subprocess.run(
         ["nm", "stub.o"], cwd=tmp_path, check=True, capture_output=True, text=True
     ).stdout
@@ -473,14 +479,14 @@ def test_machine_code_is_its_assembly(tmp_path):
     assert {
         f"__vdso_{name}".encode(): places[name]
         for name in ("clock_gettime", "gettimeofday", "time")
-    } == sim.STUB_ENTRY
+    } == kernel.STUB_ENTRY
     assert [places[name] for name in ("now", "offsets", "table", "calls")] == [
-        sim.CLOCK_AT - sim.STUB_AT,
-        sim.OFFSETS_AT - sim.STUB_AT,
-        sim.TABLE_AT - sim.STUB_AT,
-        sim.CALLS_ENTRY,
+        kernel.CLOCK_AT - kernel.STUB_AT,
+        kernel.OFFSETS_AT - kernel.STUB_AT,
+        kernel.TABLE_AT - kernel.STUB_AT,
+        kernel.CALLS_ENTRY,
     ]
-    assert places["spins"] + 16 * 256 == sim.SCRATCH_AT - sim.STUB_AT
+    assert places["spins"] + 16 * 256 == kernel.SCRATCH_AT - kernel.STUB_AT
 
 
 # ---- the clock
@@ -527,14 +533,14 @@ def test_every_clock_and_every_wait_in_four_threads(tmp_path, link):
             (name, *map(int, rest[:-1])): int(rest[-1])
             for name, *rest in map(str.split, said_lines(said))
         }
-    clocks = {key[1]: value - sim.BIRTH for key, value in found.items() if key[0] == "clock"}
+    clocks = {key[1]: value - kernel.BIRTH for key, value in found.items() if key[0] == "clock"}
     assert clocks == {
-        i: sim.OFFSET if i in (0, 5, 8, 11) else 0 for i in (1, 4, 6, 7, 9, 0, 5, 8, 11)
+        i: kernel.OFFSET if i in (0, 5, 8, 11) else 0 for i in (1, 4, 6, 7, 9, 0, 5, 8, 11)
     }
     assert {found[name,] for name in ("gettimeofday", "raw_gettimeofday", "time", "raw_time")} == {
-        sim.EPOCH
+        kernel.EPOCH
     }
-    assert found["raw",] == sim.BIRTH and found["cpu",] == 1
+    assert found["raw",] == kernel.BIRTH and found["cpu",] == 1
     waits = {
         "nanosleep": 0,
         "sleep_until": 0,
@@ -623,7 +629,7 @@ def test_timers_and_rarer_waits(tmp_path, tsc):
         and found["timer_thread"] == (7, 150 * ms)
     )
     assert found["io_uring"] == (1, 0) and found["spin"] == found["spin_threads"] == (0, 50 * ms)
-    assert (found["rdtsc"][1] == sim.TSC_HZ // 10) == tsc
+    assert (found["rdtsc"][1] == kernel.TSC_HZ // 10) == tsc
     assert runs[0]["random"] == runs[1]["random"] != runs[2]["random"]
 
 
@@ -638,7 +644,7 @@ def test_the_seed_sets_the_clock_and_chance():
             clock.step(1)
             return said().split()
 
-    assert told(seed=3) == told(seed=3) and int(told(seed=3)[0]) == sim.EPOCH // sim.NS + 3
+    assert told(seed=3) == told(seed=3) and int(told(seed=3)[0]) == kernel.EPOCH // NS + 3
     assert not set(told(seed=3)[1:3]) & set(told(seed=4)[1:3]) and not set(
         told(fixed=False)[1:]
     ) & set(told(fixed=False)[1:])
@@ -675,7 +681,7 @@ print(*found, time.monotonic_ns())
     assert (
         told("012") == told("210")
         and len(set(told("012")[:4])) == 4
-        and told("012")[4] == str(sim.BIRTH)
+        and told("012")[4] == str(kernel.BIRTH)
     )
 
 
@@ -691,7 +697,7 @@ def test_step_is_exact_and_costs_nothing():
         clock.step(1999.99)
         assert said() == "" and clock.alive and clock.time == 1999.99
         clock.step(0.01)
-        assert said() == f"2000000000000 {sim.EPOCH / 1e9 + 2000}\n" and clock.returncode == 0
+        assert said() == f"2000000000000 {kernel.EPOCH / 1e9 + 2000}\n" and clock.returncode == 0
     assert time.perf_counter() - begin < 100
 
 
@@ -702,15 +708,15 @@ def test_paused_means_frozen():
         said,
     ):
         clock.step(0.1)
-        before, cpu = said(), sim.read_text(f"/proc/{clock.pid}/schedstat")
+        before, cpu = said(), read_text(f"/proc/{clock.pid}/schedstat")
         assert before.splitlines() == [
-            str((sim.BIRTH + (i + 1) * 10_000_000) / 1e9) for i in range(10)
+            str((kernel.BIRTH + (i + 1) * 10_000_000) / 1e9) for i in range(10)
         ]
         time.sleep(0.3)
         clock.pause()
         assert (
             said() == before
-            and sim.read_text(f"/proc/{clock.pid}/schedstat") == cpu
+            and read_text(f"/proc/{clock.pid}/schedstat") == cpu
             and clock.time == 0.1
         )
 
@@ -779,7 +785,7 @@ def test_script_children_and_exec_share_the_time(tmp_path):
     with launched(script) as (clock, said):
         clock.step(1000)
         assert clock.returncode == 0 and [
-            int(line) - sim.EPOCH // sim.NS for line in said_lines(said)
+            int(line) - kernel.EPOCH // NS for line in said_lines(said)
         ] == [0, 100, 107, 160]
 
 
@@ -807,7 +813,7 @@ def test_exec_in_a_thread_leaves_one_thread():
         clock.step(0.5)
         assert len(clock.pids()) == 2 and len(clock.threads) == 2  # sh, sleep
         clock.step(1)
-        assert clock.returncode == 0 and int(said()) == sim.EPOCH // sim.NS + 1
+        assert clock.returncode == 0 and int(said()) == kernel.EPOCH // NS + 1
 
 
 @needs_hook
@@ -866,7 +872,7 @@ def test_only_the_owner_may_step_but_anyone_may_close():
     def other():
         try:
             clock.step(1)
-        except sim.GameError as e:
+        except GameError as e:
             said.append(str(e))
         clock.close()
 
@@ -1063,12 +1069,12 @@ def test_no_sleep_is_cut_short_when_an_attached_program_is_let_go(wait, ending):
 @pytest.mark.parametrize("step", ["_patch", "_go_on", "_settle"])
 def test_what_cannot_be_attached_to_runs_on(beats, monkeypatch, step):
     def fail(self, *_):
-        raise sim.GameError("not this one")
+        raise GameError("not this one")
 
-    with monkeypatch.context() as m, pytest.raises(sim.GameError, match="not this one"):
+    with monkeypatch.context() as m, pytest.raises(GameError, match="not this one"):
         m.setattr(sim.Clock, step, fail)
         sim.Clock.attach(beats[0].pid)
-    assert runs_in_real_time(beats[1]) and "TracerPid:\t0" in sim.read_text(
+    assert runs_in_real_time(beats[1]) and "TracerPid:\t0" in read_text(
         f"/proc/{beats[0].pid}/status"
     )
 
@@ -1092,7 +1098,7 @@ def test_a_signal_outlives_the_attachment(wait):
         try:
             program.stdout.readline()
             if "pass" in wait:
-                with pytest.raises(sim.GameError, match="it hangs"):  # and is let go
+                with pytest.raises(GameError, match="it hangs"):  # and is let go
                     sim.Clock.attach(program.pid, timeout=0.2)
             clock = sim.Clock.attach(program.pid, timeout=60) if "pass" not in wait else None
             program.send_signal(signal.SIGUSR1)
@@ -1134,7 +1140,7 @@ def test_attached_amid_threads_that_come_and_go(tmp_path):
 
 @needs_hook
 def test_attach_to_what_is_not_there():
-    with pytest.raises(sim.GameError, match="attach: process 999999999: "):
+    with pytest.raises(GameError, match="attach: process 999999999: "):
         sim.Clock.attach(999999999)
 
 
@@ -1260,7 +1266,7 @@ def test_a_game_may_live_in_any_one_thread(pad_game):
 
 def test_wrong_actions_are_refused(pad_game):
     with contextlib.closing(sim.GameEnv(pad_game)) as env:
-        with pytest.raises(sim.GameError, match="call reset"):
+        with pytest.raises(GameError, match="call reset"):
             env.step(NEUTRAL)
         env.reset()
         for bad in (
@@ -1272,16 +1278,14 @@ def test_wrong_actions_are_refused(pad_game):
             {**NEUTRAL, "sticks": np.array([0, np.nan, 0, 0])},
             {**NEUTRAL, "sticks": "left"},
         ):
-            with pytest.raises(sim.GameError, match=r"an action is \{'buttons'"):
+            with pytest.raises(GameError, match=r"an action is \{'buttons'"):
                 env.step(bad)
         assert env.step(NEUTRAL)[4]["frame"] == 1
     for name in ("gamepad", "screen", "clock"):
-        with pytest.raises(sim.GameError, match=f"{name} 'wheel': there is auto"):
+        with pytest.raises(GameError, match=f"{name} 'wheel': there is auto"):
             sim.GameEnv(pad_game, **{name: "wheel"})
     for wrong in ({"fps": 0}, {"frame_skip": 0}, {"home": "/no/such/home"}, {"command": []}):
-        with pytest.raises(
-            sim.GameError, match="expected fps > 0, frame_skip >= 1, a folder, a game"
-        ):
+        with pytest.raises(GameError, match="expected fps > 0, frame_skip >= 1, a folder, a game"):
             sim.GameEnv(**{"command": pad_game, **wrong})
 
 
@@ -1322,7 +1326,7 @@ def test_vector_env():
 @pytest.fixture
 def leftovers(tmp_path, monkeypatch):
     """A function: the private folders, and the processes that live in one."""
-    monkeypatch.setattr(sim, "MEMORY", tmp_path)
+    monkeypatch.setattr(sandbox, "MEMORY", tmp_path)
 
     def processes():
         for path in Path("/proc").glob("[0-9]*"):
@@ -1359,8 +1363,8 @@ def test_close_leaves_nothing(pad_game, leftovers, clock):
 )
 def test_nothing_is_left_however_we_end(pad_game, leftovers, ending):
     code = (
-        f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom pathlib import Path\n"
-        f"sim.MEMORY = Path({str(sim.MEMORY)!r})\n"
+        f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom devices import sandbox\nfrom pathlib import Path\n"
+        f"sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
         # a shell's background job inherits it ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"env = sim.GameEnv({pad_game!r})\nenv.reset()\nprint(env.stage.path, flush=True)\n{ending}\ntime.sleep(60)"
@@ -1370,7 +1374,7 @@ def test_nothing_is_left_however_we_end(pad_game, leftovers, ending):
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=180
         ).stdout.strip()
     )
-    assert folder.parent == sim.MEMORY and wait_until(lambda: not leftovers())
+    assert folder.parent == sandbox.MEMORY and wait_until(lambda: not leftovers())
 
 
 @pytest.mark.parametrize("clock", [pytest.param("hook", marks=needs_hook), "console"])
@@ -1389,23 +1393,23 @@ def test_games_that_fail(leftovers, clock):
     if clock == "hook":
         cases.append((2, ["sh", "-c", "while :; do :; done"], "computed for 2 s without waiting"))
     for timeout, command, said in cases:
-        with pytest.raises(sim.GameError, match=said) as e:
+        with pytest.raises(GameError, match=said) as e:
             sim.GameEnv(command, timeout=timeout, clock=clock).reset()
         assert "\n" not in str(e.value) and not leftovers()
 
 
 def test_without_the_hook_it_says_so_once(pad_game, monkeypatch, capfd):
     monkeypatch.setattr(sim, "hook_fault", lambda: "ptrace is not what it was")
-    sim.say_once.cache_clear()
+    say_once.cache_clear()
     with contextlib.closing(sim.GameEnv(pad_game)) as env:
         env.reset()
         env.reset()
-        assert isinstance(env.clock, sim.GateClock) and env.step(NEUTRAL)[4]["frame"] == 1
+        assert isinstance(env.clock, GateClock) and env.step(NEUTRAL)[4]["frame"] == 1
     assert (
         capfd.readouterr().err
         == "sim: ptrace is not what it was. Falling back to the built-in console's own pause.\n"
     )
-    with pytest.raises(sim.GameError, match="^ptrace is not what it was$"):
+    with pytest.raises(GameError, match="^ptrace is not what it was$"):
         sim.GameEnv(pad_game, clock="hook").reset()
 
 
@@ -1474,7 +1478,7 @@ def test_sdl_3(tmp_path, how):
         sim.GameEnv([compiled(tmp_path, "game", "-DSDL3", *sdl_3()), how], fps=60)
     ) as env:
         env.reset()
-        assert type(env.pad) is sim.VirtualJoystick and type(env.view) is sim.Readback
+        assert type(env.pad) is VirtualJoystick and type(env.view) is Readback
         for i in range(1, 7):
             env.step(PUSH)
             assert square(env.render()) == (80 + i, 60 - i, True, i)
@@ -1484,11 +1488,11 @@ def test_sdl_3(tmp_path, how):
 @pytest.mark.parametrize("how", ["glx", "egl", "x11"])
 @pytest.mark.parametrize("screen", ["auto", "window"])
 def test_games_without_sdl(tmp_path, how, screen, capfd):
-    sim.say_once.cache_clear()
+    say_once.cache_clear()
     bare = compiled(tmp_path, "bare", "-l:libX11.so.6", "-l:libGL.so.1", "-l:libEGL.so.1")
     with contextlib.closing(sim.GameEnv([bare, how], fps=50, screen=screen)) as env:
         env.reset()
-        assert type(env.pad) is sim.Keyboard and isinstance(env.view, sim.Window) == (
+        assert type(env.pad) is Keyboard and isinstance(env.view, Window) == (
             screen == "window" or how == "x11"
         )
         first, began = square(env.render())[3], env.clock.time
@@ -1507,12 +1511,12 @@ def test_games_without_sdl(tmp_path, how, screen, capfd):
 
 @needs_xvfb
 def test_a_game_that_ignores_the_pad_gets_keys_and_one_that_forks_is_followed(victim):
-    for what, kind in (("deaf", sim.Keyboard), ("fork", sim.VirtualJoystick)):
+    for what, kind in (("deaf", Keyboard), ("fork", VirtualJoystick)):
         with contextlib.closing(sim.GameEnv([victim, "renderer", what], fps=60)) as env:
             env.reset()
             env.step(PUSH)
             assert type(env.pad) is kind and square(env.render())[:3] == (81, 59, True)
-    with pytest.raises(sim.GameError, match="has not started SDL's joysticks.*gamepad='keys'"):
+    with pytest.raises(GameError, match="has not started SDL's joysticks.*gamepad='keys'"):
         sim.GameEnv([victim, "renderer", "deaf"], gamepad="joystick").reset()
 
 
@@ -1534,7 +1538,7 @@ def test_games_that_end_hang_or_close_their_window(victim, leftovers):
         ("hang", "computed for 4 s without waiting for anything: it hangs"),
         ("close", "no frame in 4 s"),
     ):
-        with pytest.raises(sim.GameError, match=said):
+        with pytest.raises(GameError, match=said):
             endured(what)
     assert not leftovers()
 
@@ -1567,7 +1571,7 @@ def test_keys_own_and_wrong(victim):
         ({"UP": "a"}, "'UP' is no button"),
         ({"NORTH": "Hyper"}, "'Hyper' for NORTH: there is no such key"),
     ):
-        with pytest.raises(sim.GameError, match=said):
+        with pytest.raises(GameError, match=said):
             env = sim.GameEnv([victim, "renderer"], gamepad="keys", keys=keys)
             env.reset()
             env.step({"buttons": np.ones(16), "sticks": np.zeros(4)})
@@ -1576,7 +1580,7 @@ def test_keys_own_and_wrong(victim):
 @pytest.fixture
 def display():
     """An X server that stands for a person's."""
-    stage = sim.Stage("400x300")
+    stage = sandbox.Stage("400x300")
     yield stage.display
     stage.remove()
 
@@ -1588,8 +1592,8 @@ def test_on_a_display_that_is_given_keys_go_to_the_focused_game_only(
 ):
     if screen == "window":
         pytest.importorskip("mss", reason="no mss (pip install mss)")
-    monkeypatch.setattr(sim, "MEMORY", tmp_path)
-    sim.say_once.cache_clear()
+    monkeypatch.setattr(sandbox, "MEMORY", tmp_path)
+    say_once.cache_clear()
     with contextlib.closing(
         sim.GameEnv(
             [victim, "renderer"],
@@ -1624,14 +1628,14 @@ def test_on_a_display_that_is_given_keys_go_to_the_focused_game_only(
         )
         env.pad.close()
     assert not set(display._ask(44)[8:]) - {0}  # QueryKeymap: all keys are up
-    with pytest.raises(sim.GameError, match="^display :987: No such file"):
+    with pytest.raises(GameError, match="^display :987: No such file"):
         sim.GameEnv([victim, "renderer"], display=":987").reset()
 
 
 @needs_xvfb
 def test_keys_do_not_stay_down_on_a_display_that_is_given(victim, display, leftovers):
     code = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import sim; from pathlib import Path; sim.MEMORY = Path({str(sim.MEMORY)!r})\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import sim; from devices import sandbox; from pathlib import Path; sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
         f"env = sim.GameEnv([{victim!r}, 'renderer'], gamepad='keys', display={display.name!r}); env.reset()\n"
         "env.stage.display.focus(env.stage.display.windows()[0][0])\n"
         "env.step({'buttons': [1] * 15 + [0], 'sticks': [0] * 4}); print(len(env.pad.down), flush=True); os.kill(os.getpid(), 9)"
@@ -1694,8 +1698,8 @@ def test_of_any_game_nothing_is_left(victim, leftovers, ending):
     without = ending == "without the hook"
     ending = "os.kill(os.getpid(), signal.SIGKILL)" if without else ending
     code = (
-        f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom pathlib import Path\n"
-        f"sim.MEMORY = Path({str(sim.MEMORY)!r})\nif {without}: sim.hook_fault = lambda: 'no'\n"
+        f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom devices import sandbox\nfrom pathlib import Path\n"
+        f"sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\nif {without}: sim.hook_fault = lambda: 'no'\n"
         f"env = sim.GameEnv([{victim!r}, '{'surface' if without else 'gl'}', 'fork'])\nenv.reset()\n"
         f"print(env.stage.display.name[1:], env.stage.keeper.pid, env.stage.server, *env.clock.pids(), flush=True)\n{ending}\ntime.sleep(60)"
     )
@@ -1717,9 +1721,9 @@ def test_resets_leave_nothing(victim, leftovers, resets):
     held = lambda: np.array(
         [
             len(os.listdir("/proc/self/fd")),
-            len(said_lines(lambda: sim.read_text("/proc/self/maps"))),
+            len(said_lines(lambda: read_text("/proc/self/maps"))),
             # open files, mappings, MiB in memory
-            int(sim.read_text("/proc/self/statm").split()[1]) / 256,
+            int(read_text("/proc/self/statm").split()[1]) / 256,
         ]
     )
     with contextlib.closing(sim.GameEnv([victim, "surface"])) as env:
@@ -1737,7 +1741,7 @@ def test_resets_leave_nothing(victim, leftovers, resets):
 @needs_xvfb
 def test_without_the_hook_any_game_is_stopped_by_signals(victim, leftovers, monkeypatch, capfd):
     monkeypatch.setattr(sim, "hook_fault", lambda: "ptrace is not what it was")
-    sim.say_once.cache_clear()
+    say_once.cache_clear()
     with contextlib.closing(sim.GameEnv([victim, "surface", "fork"], fps=20)) as env:
         env.reset()
         assert "Falling back to SIGSTOP: the game runs in real time" in capfd.readouterr().err
@@ -1756,7 +1760,7 @@ def test_without_the_hook_any_game_is_stopped_by_signals(victim, leftovers, monk
 
 
 def test_uinput_events_and_the_fix(monkeypatch):
-    class Device(sim.UInput):
+    class Device(UInput):
         def __init__(self):
             pass
 
@@ -1784,8 +1788,8 @@ def test_uinput_events_and_the_fix(monkeypatch):
     }
     assert len(events) == 10 + 8 + 1 and blob[-24:] == bytes(24)
     if not os.access("/dev/uinput", os.W_OK):
-        with pytest.raises(sim.GameError, match="/dev/uinput: .*sudo modprobe uinput; sudo chmod"):
-            sim.UInput(None)
+        with pytest.raises(GameError, match="/dev/uinput: .*sudo modprobe uinput; sudo chmod"):
+            UInput(None)
 
 
 # ---- commands
@@ -1852,9 +1856,9 @@ def test_where_a_system_call_is_forbidden_doctor_says_so_and_games_still_run(
         )
         kept = ctypes.create_string_buffer(code)
         assert (
-            sim.libc.prctl(38, 1, 0, 0, 0)
+            kernel.libc.prctl(38, 1, 0, 0, 0)
             == 0
-            == sim.libc.syscall(317, 1, 0, struct.pack("<HxxxxxxQ", 4, ctypes.addressof(kept)))
+            == kernel.libc.syscall(317, 1, 0, struct.pack("<HxxxxxxQ", 4, ctypes.addressof(kept)))
         )
 
     run = lambda *argv: subprocess.run(
@@ -1958,7 +1962,7 @@ def test_record_and_replay(victim, tmp_path):
 
 
 @needs_hook
-@pytest.mark.parametrize("end", [sim.GameError("it hangs"), KeyboardInterrupt()])
+@pytest.mark.parametrize("end", [GameError("it hangs"), KeyboardInterrupt()])
 def test_what_was_recorded_until_then_is_kept(pad_game, tmp_path, monkeypatch, end):
     class Pad(sim.StickyRandom):
         left = 7
@@ -1971,7 +1975,7 @@ def test_what_was_recorded_until_then_is_kept(pad_game, tmp_path, monkeypatch, e
 
     monkeypatch.setattr(sim, "StickyRandom", Pad)
     with pytest.raises(
-        sim.GameError if isinstance(end, sim.GameError) else SystemExit,
+        GameError if isinstance(end, GameError) else SystemExit,
         match="it hangs|interrupted",
     ):
         sim.play(

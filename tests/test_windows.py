@@ -21,6 +21,10 @@ import pytest
 import windows
 
 import sim
+from clock import kernel, win32
+from clock.base import GameError
+from clock.windows import BANKS, BANKS_AT, WINDOWS_ENTRY, WINDOWS_STUB, WindowsClock
+from devices.windows import DesktopWindow, VGamepad
 
 ASM = Path(__file__).parent / "asm"
 needs_wine = pytest.mark.skipif(bool(windows.missing()), reason=windows.missing())
@@ -48,16 +52,16 @@ def test_machine_code_is_its_assembly(tmp_path, bits):
     subprocess.run(
         ["objcopy", "-O", "binary", "-j", ".text", "stub.o", "stub.bin"], cwd=tmp_path, check=True
     )
-    assert (tmp_path / "stub.bin").read_bytes() == sim.WINDOWS_STUB[bits]
+    assert (tmp_path / "stub.bin").read_bytes() == WINDOWS_STUB[bits]
     symbols = subprocess.run(
         ["nm", "stub.o"], cwd=tmp_path, check=True, capture_output=True, text=True
     ).stdout
     places = {name: int(value, 16) for value, _, name in map(str.split, symbols.splitlines())}
-    assert {name: places[name] for name in sim.WINDOWS_ENTRY[bits]} == sim.WINDOWS_ENTRY[bits]
-    assert (places["banks"] - places["data"]) % 2**bits == sim.BANKS_AT and (
+    assert {name: places[name] for name in WINDOWS_ENTRY[bits]} == WINDOWS_ENTRY[bits]
+    assert (places["banks"] - places["data"]) % 2**bits == BANKS_AT and (
         places["base"] - places["data"]
-    ) % 2**bits == sim.PAGE
-    assert (places["SLICE"] + 5000) % 2**bits == 0 and sim.BANKS_AT + 32 * sim.BANKS == sim.PAGE
+    ) % 2**bits == kernel.PAGE
+    assert (places["SLICE"] + 5000) % 2**bits == 0 and BANKS_AT + 32 * BANKS == kernel.PAGE
 
 
 class Pad:
@@ -76,7 +80,7 @@ def test_the_pad_is_xinputs_with_y_up(monkeypatch):
         "B",
         "X",
         "Y",
-        *(n for n in artefact.BUTTONS if n not in sim.VGamepad.NAMES and "TRIGGER" not in n),
+        *(n for n in artefact.BUTTONS if n not in VGamepad.NAMES and "TRIGGER" not in n),
     )
     codes = {f"XUSB_GAMEPAD_{name}": name for name in names}
     monkeypatch.setitem(
@@ -84,7 +88,7 @@ def test_the_pad_is_xinputs_with_y_up(monkeypatch):
         "vgamepad",
         types.SimpleNamespace(VX360Gamepad=Pad, XUSB_BUTTON=codes),
     )
-    pad = sim.VGamepad(None)
+    pad = VGamepad(None)
     pad.set(np.isin(artefact.BUTTONS, ["SOUTH", "DPAD_UP", "RIGHT_TRIGGER"]), [0.5, -1, 0, 0.25])
     assert pad.pad.said == [
         ("reset",),
@@ -104,23 +108,25 @@ def test_the_pad_is_xinputs_with_y_up(monkeypatch):
 
 def test_exclusive_full_screen_is_said_and_the_last_picture_kept(monkeypatch, capfd):
     state, shots = [0], [np.full((4, 6, 4), 9, np.uint8)] * 2
-    monkeypatch.setattr(sim, "windows", lambda name, where: setattr(where._obj, "value", state[0]))
     monkeypatch.setattr(
-        sim.DesktopWindow,
+        win32, "windows", lambda name, where: setattr(where._obj, "value", state[0])
+    )
+    monkeypatch.setattr(
+        DesktopWindow,
         "_shot",
         lambda self, *area: (
             shots.pop() if shots else (_ for _ in ()).throw(OSError("BitBlt: refused"))
         ),
     )
     clock = types.SimpleNamespace(frames=1, time=0.0)
-    view = sim.DesktopWindow(
+    view = DesktopWindow(
         types.SimpleNamespace(
             clock=clock, display=types.SimpleNamespace(windows=lambda: [(1, 0, 0, 6, 4)])
         )
     )
     assert (view.picture() == 9).all()
     clock.frames = 2
-    with pytest.raises(sim.GameError, match="BitBlt: refused"):
+    with pytest.raises(GameError, match="BitBlt: refused"):
         view.picture()
     state[0] = 3  # QUNS_RUNNING_D3D_FULL_SCREEN
     assert (view.picture() == 9).all() and "borderless" in capfd.readouterr().err
@@ -128,9 +134,9 @@ def test_exclusive_full_screen_is_said_and_the_last_picture_kept(monkeypatch, ca
 
 @pytest.mark.skipif(not shutil.which("Xvfb"), reason="no Xvfb")
 def test_what_windows_has_is_refused_elsewhere():
-    with pytest.raises(sim.GameError, match="Windows x64"):
-        sim.WindowsClock(["game.exe"])
-    with pytest.raises(sim.GameError, match="Windows only"):
+    with pytest.raises(GameError, match="Windows x64"):
+        WindowsClock(["game.exe"])
+    with pytest.raises(GameError, match="Windows only"):
         sim.GameEnv([], attach="game.exe")
 
 
@@ -465,12 +471,12 @@ def test_on_linux_a_windows_game_is_played_frame_by_frame(prefix):
 @needs_hook
 def test_on_linux_faults_of_wine(tmp_path, monkeypatch):
     monkeypatch.setenv("WINEPREFIX", str(tmp_path))
-    with pytest.raises(sim.GameError, match="no prefix of Wine: make one"):
+    with pytest.raises(GameError, match="no prefix of Wine: make one"):
         sim.GameEnv(["wine", "game.exe"], gamepad="keys").reset()
     (tmp_path / "system.reg").touch()
     folder = tmp_path / f"server-{tmp_path.stat().st_dev:x}-{tmp_path.stat().st_ino:x}"
     folder.mkdir()
     with subprocess.Popen(["sleep", "60"], cwd=folder) as other:
-        with pytest.raises(sim.GameError, match="wineserver -k"):
+        with pytest.raises(GameError, match="wineserver -k"):
             sim.GameEnv(["wine", "game.exe"], gamepad="keys").reset()
         other.kill()

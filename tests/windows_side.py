@@ -19,6 +19,10 @@ from common import ROOT
 import numpy as np  # noqa: E402
 
 import sim  # noqa: E402
+from clock import win32
+from clock.base import GameError
+from clock.windows import ENDLESS, PATCHES_AT, REPLACED, SYSTEM_DLLS, WindowsProcess
+from devices.windows import VGamepad
 
 MS = 10_000  # of the victim's units
 
@@ -172,7 +176,7 @@ def attach(victim):
         with contextlib.closing(sim.Clock.attach(popen.pid)) as clock:
             frozen = passed(out, lambda: time.sleep(0.5))
             steps = passed(out, lambda: [clock.step(1 / 60) for _ in range(10)])
-            table = clock.process.read(clock.page + sim.PATCHES_AT, 8 + 24 * 16)
+            table = clock.process.read(clock.page + PATCHES_AT, 8 + 24 * 16)
             count = table[0]
             patches = [
                 (
@@ -182,7 +186,7 @@ def attach(victim):
                 for i in range(count)
             ]
             patched = [clock.process.read(at, len(code)) != code for at, code in patches]
-        process = sim.WindowsProcess(popen.pid)
+        process = WindowsProcess(popen.pid)
         restored = [process.read(at, len(code)) == code for at, code in patches]
         before = len(out.rows())
         time.sleep(0.5)
@@ -240,16 +244,16 @@ def faults(victim):
         try:
             call()
             found[name] = ""
-        except sim.GameError as e:
+        except GameError as e:
             found[name] = str(e)
 
     say("no program", lambda: sim.Clock(["nowhere.exe"]))
     say("no process", lambda: sim.Clock.attach(999999))
-    say("vgamepad", lambda: sim.VGamepad(None))
+    say("vgamepad", lambda: VGamepad(None))
     with running(victim, "wait", "5") as (popen, out):
         name = os.path.basename(victim)
         say("name", lambda: sim.Clock.attach(name.replace("clocks", "clokcs")))
-        process = sim.WindowsProcess(popen.pid)
+        process = WindowsProcess(popen.pid)
         modules = process.modules()
         winmm = process.exports(modules["winmm.dll"][0])["timeGetTime"]
         kept = process.read(winmm, 14)
@@ -261,27 +265,27 @@ def faults(victim):
         say("replaced", lambda: sim.Clock.attach(popen.pid))
         process.write_code(winmm, kept)
         process.resume()
-        starts, sim.WindowsProcess.starts = (
-            sim.WindowsProcess.starts,
+        starts, WindowsProcess.starts = (
+            WindowsProcess.starts,
             lambda self, base: np.array([winmm + 9]),
         )
         say("room", lambda: sim.Clock.attach(popen.pid))
-        sim.WindowsProcess.starts = starts
-        place, sim.WindowsProcess.place = (
-            sim.WindowsProcess.place,
+        WindowsProcess.starts = starts
+        place, WindowsProcess.place = (
+            WindowsProcess.place,
             lambda self, thread: (winmm + 3, place(self, thread)[1]),
         )
         say("inside", lambda: sim.Clock.attach(popen.pid))
-        sim.WindowsProcess.place = place
+        WindowsProcess.place = place
         functions = [
             at
-            for dll in sim.SYSTEM_DLLS
+            for dll in SYSTEM_DLLS
             if dll in modules
             for name, at in process.exports(modules[dll][0]).items()
-            if name in sim.REPLACED and isinstance(at, int)
+            if name in REPLACED and isinstance(at, int)
         ]
         before = [process.read(at, 16) for at in functions]
-        write_code, jumps = sim.WindowsProcess.write_code, []
+        write_code, jumps = WindowsProcess.write_code, []
 
         def write_three(self, address, data):
             if data[:2] == b"\xff\x25":
@@ -290,15 +294,15 @@ def faults(victim):
                     raise OSError(22, "not this one", None, 487)
             write_code(self, address, data)
 
-        sim.WindowsProcess.write_code = write_three
+        WindowsProcess.write_code = write_three
         say("half", lambda: sim.Clock.attach(popen.pid))
-        sim.WindowsProcess.write_code = write_code
+        WindowsProcess.write_code = write_code
         found["restored"] = len(jumps) == 4 and before == [process.read(at, 16) for at in functions]
         count = len(out.rows())
         out.wait(count + 5)
         found["runs on"] = len(out.rows()) > count
-    found["denied"] = sim.denied(OSError(13, "Access is denied", None, 5))
-    found["elevation"] = sim.denied(
+    found["denied"] = win32.denied(OSError(13, "Access is denied", None, 5))
+    found["elevation"] = win32.denied(
         OSError(22, "The requested operation requires elevation", None, 740)
     )
     return found
@@ -326,7 +330,7 @@ def official(victim, injector, dll):
     ):
         found["ours"] = {
             speed: over_a_second(
-                out, lambda: clock._set(speed, clock.now, clock.now if not speed else sim.ENDLESS)
+                out, lambda: clock._set(speed, clock.now, clock.now if not speed else ENDLESS)
             )
             for speed in (0, 4, 1)
         }
@@ -379,7 +383,7 @@ def aliens(out):
         pictures.append(env.render())
         hwnd, x, y, width, height = env.stage.display.windows()[0]
         # moved when it next looks, neither resized nor raised
-        sim.windows("SetWindowPos", hwnd, 0, 37, 53, 0, 0, 0x4015)
+        win32.windows("SetWindowPos", hwnd, 0, 37, 53, 0, 0, 0x4015)
         env.step(neutral)
         place = env.stage.display.windows()[0][1:]
         pictures.append(env.render())
@@ -414,7 +418,7 @@ def by_title():
     with subprocess.Popen([sys.executable, "-c", code]) as game:
         end = time.perf_counter() + 60
         while (
-            not any("Red Game" in title for _, _, title, *_ in sim.desktop_windows())
+            not any("Red Game" in title for _, _, title, *_ in win32.desktop_windows())
             and time.perf_counter() < end
         ):
             time.sleep(0.1)

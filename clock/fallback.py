@@ -1,0 +1,151 @@
+"""Where the hook cannot be: the console's own pause, and SIGSTOP."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import re
+import signal
+import subprocess
+import time
+
+from clock.base import GameError, find_program
+from devices.console import Console
+
+# ---- where the hook cannot be: the console's own pause -------------------------------------------
+
+
+class Unhooked:
+    """A program whose time is its own, with its children."""
+
+    def __init__(self, argv, env=None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0):
+        find_program(argv[0], env, cwd)
+        self.popen = subprocess.Popen(
+            list(argv),
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        self.pid, self.timeout = self.popen.pid, timeout
+
+    @property
+    def returncode(self):
+        return self.popen.poll()
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def _signal(self, number):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def close(self) -> None:
+        self._signal(signal.SIGKILL) if os.name == "posix" else self.popen.kill()
+        self.popen.wait()
+
+
+class GateClock(Unhooked):
+    """A built-in game stepped by its console: frame i is computed when go > i, and lasts exactly 1
+    / fps.
+    """
+
+    environment = {"NITROGEN_GATE": "1"}
+
+    def __init__(self, argv, console: Console, **options):
+        self.console, self.owed = console, 0.0  # of a frame, by step()
+        super().__init__(argv, **options)
+
+    @property
+    def time(self) -> float:
+        return self.console.time
+
+    def pause(self) -> None:
+        """Nothing to do: frames come only when asked for."""
+
+    def step_frame(self, presented, timeout: float = 60.0) -> bool:
+        """As Clock.step_frame."""
+        before, end, polls = presented(), time.perf_counter() + timeout, 0
+        self.console.open_gate(before + 1)
+        while presented() <= before:
+            polls += 1
+            if polls % 50 == 0:
+                if not self.alive:
+                    return presented() > before
+                self.console.open_gate(before + 1)  # the console may have appeared only now
+                if time.perf_counter() > end:
+                    raise GameError(f"no frame in {timeout:g} s")
+            time.sleep(0.0001)
+        return True
+
+    def step(self, seconds: float) -> None:
+        """The whole frames in `seconds`, and in what earlier calls left over."""
+        frames = int(self.owed + seconds * self.console.fps + 1e-6)
+        self.owed += seconds * self.console.fps - frames
+        for _ in range(frames):
+            self.step_frame(lambda: self.console.frame, self.timeout)
+
+    def run(self, seconds: float, speed: float = 1.0) -> None:
+        """As Clock.run, in whole frames."""
+        begin = time.perf_counter()
+        for i in range(round(seconds * speed * self.console.fps)):
+            time.sleep(max(0.0, begin + i / (speed * self.console.fps) - time.perf_counter()))
+            self.step_frame(lambda: self.console.frame, self.timeout)
+
+
+# ---- where the hook cannot be: SIGSTOP -----------------------------------------------------------
+
+
+class StopClock(Unhooked):
+    """Any program, stopped and continued by signals where ptrace is forbidden: in real time, not
+    reproducible, and without a frame gate.
+    """
+
+    presented = ("", ())
+
+    def __init__(self, argv, fps: float = 60.0, **options):
+        super().__init__(argv, **options)
+        self.fps, self.frames, self.time = fps, 0, 0.0
+        self.pause()
+
+    def pids(self) -> set[int]:
+        """Process ids of the game: of its session."""
+        found = (re.fullmatch(r"/proc/(\d+)/stat", path) for path in glob.glob("/proc/[0-9]*/stat"))
+        return {int(m[1]) for m in found if session_of(int(m[1])) == self.pid}
+
+    def gated(self) -> bool:
+        return False
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def step(self, seconds: float) -> None:
+        """Let it run for `seconds` of real time."""
+        self._signal(signal.SIGCONT)
+        time.sleep(seconds)
+        self.pause()
+        self.time += seconds
+
+    def step_frame(self, presented=None, timeout: float = 60.0) -> bool:
+        """A frame's time, whatever is presented in it."""
+        self.step(1 / self.fps)
+        self.frames += self.alive
+        return self.alive
+
+    def run(self, seconds: float, speed: float = 1.0) -> None:
+        """At most as fast as real time; slower by stopping it again and again."""
+        begin = time.perf_counter()
+        for i in range(round(seconds * self.fps)):
+            self.step(min(1.0, speed) / self.fps)
+            time.sleep(max(0.0, begin + (i + 1) / self.fps - time.perf_counter()))
+
+
+def session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1
