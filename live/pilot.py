@@ -129,7 +129,7 @@ class Pilot:
         self.missed = 0 if left else self.missed + 1
         if self.missed == 3:  # not one hiccup
             lasts = (len(chunk) + self.brain.about["shift"]) / self.plan.rate
-            raise sim.GameError(
+            raise GameError(
                 f"the policy is slower than the game: {seconds:.2f} s for a chunk that is over "
                 f"{lasts / self.c.speed:.2f} s after its picture; fewer --steps, a faster "
                 f"--device, --speed {0.5 * lasts / seconds:.2g}, or no --realtime, so that the "
@@ -230,15 +230,15 @@ def check_layout(pad, actions) -> None:
     """GameError if nothing that the policy does can reach the game; one line about what cannot."""
     known = [n for n in artefact.BUTTONS + artefact.STICKS if n in actions]
     lost = []
-    if isinstance(pad, sim.Keyboard):
+    if isinstance(pad, Keyboard):
         lost = [n for n in known if not {n, f"{n}-", f"{n}+"} & set(pad.keys)]
     if len(lost) == len(known):
-        raise sim.GameError(
+        raise GameError(
             f"the policy's actions ({', '.join(actions[:4])}, ...) have no place on this game's "
             f"{'keys (--keys)' if known else 'pad'}"
         )
     if lost:
-        sim.say_once(
+        say_once(
             f"no key for {', '.join(lost)}: what the policy does with them is lost "
             f"(--keys {lost[0]}=...)"
         )
@@ -276,7 +276,5 @@ def focus(env, key: str) -> None:
     """Give the game's window the keyboard; GameError if it has none."""
     windows = env.stage.display.windows() if env.stage.display else []
     if not windows:
-        raise sim.GameError(
-            f"the macro's {key!r} is a key, and the game has no window to press it in"
-        )
+        raise GameError(f"the macro's {key!r} is a key, and the game has no window to press it in")
     env.stage.display.focus(windows[0][0])

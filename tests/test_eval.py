@@ -210,7 +210,7 @@ def test_undrawn_worlds_move_as_processes_do(name, task):
         assert seen[: len(scores)] == scores and (name != "ridge" or len(seen) == len(scores))
 
 
-def fake(monkeypatch, crashes=()):
+def fake(monkeypatch, crashes=(), why="the game ended with status 139"):
     """Episodes without games: the expert succeeds, the policy with even seeds; a list of what was
     played.
     """
@@ -220,7 +220,7 @@ def fake(monkeypatch, crashes=()):
     def score(job, *_):
         played.append(job)
         if job in crashes:
-            raise GameError("the game ended with status 139")
+            raise GameError(why)
         return {"progress": 1.0 if succeeds(job) else 0.25, "success": succeeds(job), "time": 2.0}
 
     def film(job, c):
@@ -281,16 +281,8 @@ def test_play_resumes_and_grows(policy, tmp_path, monkeypatch, capsys):
 
 
 def test_report_is_one_file_that_loads_nothing(policy, tmp_path, monkeypatch):
-    fake(monkeypatch, [evaluation.Job("policy", "ridge", "reach", 10_001)])
-    monkeypatch.setattr(
-        sim,
-        "GameError",
-        type(
-            "GameError",
-            (RuntimeError,),
-            {"__str__": lambda self: "<script>alert(1)</script> & more"},
-        ),
-    )
+    job = evaluation.Job("policy", "ridge", "reach", 10_001)
+    fake(monkeypatch, [job], "<script>alert(1)</script> & more")
     evaluation.play(player(policy, tmp_path / "out", seeds=2))
     page = (tmp_path / "out/report.html").read_text()
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
