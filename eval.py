@@ -163,7 +163,6 @@ class ConstantPad:
 
 
 PLAYERS = ("policy", "random", "held", "none", "expert")
-FLOORS = PLAYERS[1:]  # what the policy is compared with
 WAYS = ((1, 0), (0, -1), (-1, 0), (0, 1))  # held: another one with each seed
 
 
@@ -428,18 +427,11 @@ class Lapses:
 # ---- play: the suite -----------------------------------------------------------------------------
 
 CATEGORIES = ("combat", "navigation", "specific")
-COLUMNS = (*CATEGORIES, "all")
 # groups of the paper's figure, and the genres in each
 GROUPS = {
     "3D": ("open world", "action RPG", "sports"),
     "2D top-down": ("roguelike",),
     "2D side-scroller": ("2D side-scroller",),
-}
-# % of the paper's own tasks, by category: other games, judged by people (read off its figure)
-PUBLISHED = {
-    "3D": (61.2, 55.0, 56.3),
-    "2D top-down": (46.0, 52.0, 61.5),
-    "2D side-scroller": (44.8, 37.9, 54.0),
 }
 QUICK = 36  # episodes of each player with --quick
 
@@ -709,42 +701,6 @@ def summary(records: list[dict]) -> dict:
         "success": wilson(sum(r["success"] for r in records), len(records)),
         "progress": interval([r["progress"] for r in records]),
     }
-
-
-def by_player(records: list[dict]) -> dict:
-    """Player -> summary of its episodes."""
-    episodes = {p: [r for r in records if r["player"] == p] for p in PLAYERS}
-    return {p: summary(mine) for p, mine in episodes.items() if mine}
-
-
-def figure_rows() -> dict[str, tuple]:
-    """Row of the paper's figure -> its genres: the groups, their genres, all."""
-    rows = {}
-    for group, genres in GROUPS.items():
-        rows[group] = genres
-        if len(genres) > 1:
-            rows |= {g: (g,) for g in genres}
-    return rows | {"all": tuple(itertools.chain(*GROUPS.values()))}
-
-
-def tables(suite, records: list[dict]) -> dict:
-    """Summaries by player: "cells" by row and column (categories, all) of the paper's figure;
-    "tasks".
-    """
-    cells = {}
-    for row, genres in figure_rows().items():
-        inside = [r for r in records if genre(r["game"]) in genres]
-        for col in COLUMNS:
-            mine = [r for r in inside if col in ("all", category(r["game"], r["task"]))]
-            if mine:
-                cells.setdefault(row, {})[col] = by_player(mine)
-    tasks = []
-    for name, task in suite:
-        about = {"game": name, "task": task, "genre": genre(name), "category": category(name, task)}
-        about |= {k: getattr(game(name).TASKS[task], k) for k in ("goal", "seconds")}
-        mine = [r for r in records if (r["game"], r["task"]) == (name, task)]
-        tasks.append(about | by_player(mine))
-    return {"cells": cells, "tasks": tasks}
 
 
 def percent(s: dict) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import itertools
 import json
 import textwrap
 from html import escape
@@ -19,9 +20,17 @@ from common.workers import for_each
 import numpy as np
 
 import eval as evaluation
-from eval import CATEGORIES, COLUMNS, FLOORS, FPS, GROUPS, PUBLISHED, Job, Play
+from eval import CATEGORIES, FPS, GROUPS, PLAYERS, Job, Play, category, game, genre, summary
 from templates import library, pads, render
 
+COLUMNS = (*CATEGORIES, "all")
+FLOORS = PLAYERS[1:]  # what the policy is compared with
+# % of the paper's own tasks, by category: other games, judged by people (read off its figure)
+PUBLISHED = {
+    "3D": (61.2, 55.0, 56.3),
+    "2D top-down": (46.0, 52.0, 61.5),
+    "2D side-scroller": (44.8, 37.9, 54.0),
+}
 PANEL = 200  # px beside the picture of a film
 
 
@@ -35,7 +44,7 @@ def write_report(c: Play, settings: dict, suite, seeds: int, records: list[dict]
         "settings": settings,
         "quick": c.quick,
         "seeds": seeds,
-        **evaluation.tables(suite, records),
+        **tables(suite, records),
         "crashes": [picked(r, *Job._fields, "crash") for r in records if r["crash"]],
         "films": [
             {"what": f["what"], "film": f"films/{f['film'].name}"}
@@ -54,6 +63,45 @@ def write_report(c: Play, settings: dict, suite, seeds: int, records: list[dict]
 
 def picked(record: dict, *names: str) -> dict:
     return {name: record[name] for name in names}
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def by_player(records: list[dict]) -> dict:
+    """Player -> summary of its episodes."""
+    episodes = {p: [r for r in records if r["player"] == p] for p in PLAYERS}
+    return {p: summary(mine) for p, mine in episodes.items() if mine}
+
+
+def figure_rows() -> dict[str, tuple]:
+    """Row of the paper's figure -> its genres: the groups, their genres, all."""
+    rows = {}
+    for group, genres in GROUPS.items():
+        rows[group] = genres
+        if len(genres) > 1:
+            rows |= {g: (g,) for g in genres}
+    return rows | {"all": tuple(itertools.chain(*GROUPS.values()))}
+
+
+def tables(suite, records: list[dict]) -> dict:
+    """Summaries by player: "cells" by row and column (categories, all) of the paper's figure;
+    "tasks".
+    """
+    cells = {}
+    for row, genres in figure_rows().items():
+        inside = [r for r in records if genre(r["game"]) in genres]
+        for col in COLUMNS:
+            mine = [r for r in inside if col in ("all", category(r["game"], r["task"]))]
+            if mine:
+                cells.setdefault(row, {})[col] = by_player(mine)
+    tasks = []
+    for name, task in suite:
+        about = {"game": name, "task": task, "genre": genre(name), "category": category(name, task)}
+        about |= {k: getattr(game(name).TASKS[task], k) for k in ("goal", "seconds")}
+        mine = [r for r in records if (r["game"], r["task"]) == (name, task)]
+        tasks.append(about | by_player(mine))
+    return {"cells": cells, "tasks": tasks}
 
 
 LEGEND = (
@@ -104,7 +152,7 @@ def print_report(report: dict) -> None:
     evaluation.print_crashes(report["crashes"])
 
 
-# ---- films
+# ---- films ---------------------------------------------------------------------------------------
 
 
 def film_suite(records: list[dict], c: Play) -> list[dict]:
@@ -184,7 +232,7 @@ def xbox_template():
 
 def game_size(name: str) -> tuple[int, int]:
     """Width and height of its pictures, px."""
-    module = evaluation.game(name)
+    module = game(name)
     picture = module.Game(next(iter(module.TASKS)), 0).draw()
     return picture.shape[1], picture.shape[0]
 
