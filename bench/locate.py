@@ -578,9 +578,7 @@ def locate(c) -> dict:
         f"seconds: of one core, a video; making one took {seconds:.1f}.  "
         f"single looks again at what plain saw{needs}."
     )
-    part = "" if c.share == 1 else f", on {c.share:.0%} of the cases"
-    for text, met in bars:
-        print(f"{'met' if met else 'MISSED':8s}{text}{part}")
+    print_bars(bars, c.share)
     write_misses(results, c)
     cells = [{"by": k[0], "cell": k[1], **v} for k, v in table["cells"].items()]
     out = {**table, "cells": cells, "bars": bars}
@@ -596,6 +594,12 @@ def templates_of(c) -> str:
         f"{len(pool)} templates to choose from; shown: {held_out} built-in ones, held out, and "
         f"{skins} skins of {c.templates}"
     )
+
+
+def print_bars(bars: list, share: float) -> None:
+    part = "" if share == 1 else f", on {share:.0%} of the cases"
+    for text, met in bars:
+        print(f"{'met' if met else 'MISSED':8s}{text}{part}")
 
 
 def print_sweep(sweep: list) -> None:
