@@ -580,7 +580,8 @@ def episode(job: Job, c: Play, settings: dict, play=built_in) -> dict:
     """Play it and write its record into OUT/episodes.  A crash of the game is a failure, and does
     not stop the rest.
     """
-    score, crash = {"progress": 0.0, "success": False, "time": 0.0}, ""
+    score = {"progress": 0.0, "success": False, "time": 0.0}
+    crash = ""
     try:
         score = play(job, c)
     except GameError as e:

@@ -209,7 +209,8 @@ def lowe(a, b, ratio=0.8):
     """The nearest, unless the second nearest is about as near (Lowe's ratio test)."""
     if len(b) < 2 or not len(a):
         return np.full(len(a), -1)
-    like, rows = a @ b.T, np.arange(len(a))  # cosine; distance^2 = 2 - 2 cosine
+    like = a @ b.T  # cosine; distance^2 = 2 - 2 cosine
+    rows = np.arange(len(a))
     near = like.argmax(1)
     best = like[rows, near]
     like[rows, near] = -1
@@ -220,7 +221,8 @@ def mutual(a, b, least=0.82):
     """Each other's nearest, with the cosine that XFeat's authors ask for."""
     if not len(a) or not len(b):
         return np.full(len(a), -1)
-    like, rows = a @ b.T, np.arange(len(a))
+    like = a @ b.T
+    rows = np.arange(len(a))
     near = like.argmax(1)
     return np.where((like.argmax(0)[near] == rows) & (like[rows, near] > least), near, -1)
 
@@ -256,7 +258,7 @@ def single_frames(seen, pairs, folder: str, also, bar: int) -> dict:
     """
     pool = library.pool(folder)
     names = list(pool)
-    best, name, affine = 0, None, None
+    best = (0, None, None)  # inliers, name, affine
     for i in shortlist(seen, pairs, folder, names, also):
         template = []
         for detect, match in pairs:
@@ -264,15 +266,16 @@ def single_frames(seen, pairs, folder: str, also, bar: int) -> dict:
             template.append((points[owner == i], descriptors[owner == i], match))
         for frame in zip(*seen, strict=True):
             inliers, fit = registered(template, frame, bar)
-            if inliers >= bar and inliers > best:
-                best, name, affine = inliers, names[i], fit
-    if not best:
+            if inliers >= bar and inliers > best[0]:
+                best = (inliers, names[i], fit)
+    if not best[0]:
         return {"template": None}
+    inliers, name, affine = best
     w, h = pool[name].size
     corners = np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ affine.T
     low, high = corners.min(0), corners.max(0)
     box = [*low.tolist(), *(high - low).tolist()]
-    return {"template": name, "family": pool[name].family, "box": box, "inliers": best}
+    return {"template": name, "family": pool[name].family, "box": box, "inliers": inliers}
 
 
 def shortlist(seen, pairs, folder: str, names: list[str], also) -> set[int]:

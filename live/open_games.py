@@ -295,7 +295,8 @@ def in_real_game(job: evaluation.Job, c) -> dict:
         c = config_of(task, job, c, home)
         agent = player_of(job, c, stack)
         env = stack.enter_context(sim.launch(c, keys=task.get("keys")))
-        best, began, info = 0.0, None, None
+        best = 0.0
+        began = info = None
         for i, info in enumerate(pilot.frames(env, agent, c, start=task.get("start", ()))):
             began = info["time"] if began is None else began
             if i % max(1, c.fps // 2) == 0 or not env.clock.alive:

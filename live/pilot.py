@@ -69,13 +69,14 @@ class Plan:
             old = self.at(new.start + i / self.rate)
             row += 0 if old is None else (old - row) * (1 - (i + 1) / (fade + 1))
         if len(new.rows):
-            self.start, self.rows = new.start, new.rows
+            self.start = new.start
+            self.rows = new.rows
         return len(new.rows)
 
 
 class Pilot:
-    """The policy as a player: one chunk follows another, thought out while the game waits or, in
-    real time, beside it.
+    """The policy as a player: chunk after chunk, computed while the game waits or, in real time,
+    while it runs on.
     """
 
     def __init__(self, brain, c):
@@ -122,8 +123,8 @@ class Pilot:
         return self.brain.think(frame), time.perf_counter() - begin
 
     def _take(self, following):
-        thought, self.thought = self.thought, None
-        chunk, seconds = thought.result()
+        chunk, seconds = self.thought.result()
+        self.thought = None
         self.latency.append(seconds)
         left = self.plan.add(chunk, self.seen, following, FADE if self.c.realtime else 0)
         self.missed = 0 if left else self.missed + 1
