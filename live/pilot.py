@@ -123,8 +123,9 @@ class Pilot:
         return self.brain.think(frame), time.perf_counter() - begin
 
     def _take(self, following):
-        chunk, seconds = self.thought.result()
-        self.thought = None
+        thought = self.thought
+        self.thought = None  # also where the result is an error
+        chunk, seconds = thought.result()
         self.latency.append(seconds)
         left = self.plan.add(chunk, self.seen, following, FADE if self.c.realtime else 0)
         self.missed = 0 if left else self.missed + 1
