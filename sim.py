@@ -650,6 +650,51 @@ class Record(Play):
     record: str = "data/record/play.mp4"  # video; the actions go beside it
 
 
+class Recording:
+    """What `play` keeps: a film; of each frame the pad, the hash and the time in the game."""
+
+    def __init__(self, cfg: Play):
+        self.cfg = cfg
+        self.video = Path(cfg.record)
+        self.labels = Path(f"{os.path.splitext(cfg.record)[0]}.actions.safetensors")
+        if not cfg.fresh and (self.video.exists() or self.labels.exists()):
+            raise SystemExit(f"{self.video}: exists; give another name, or --fresh to replace it")
+        self.film = None
+        self.pads, self.hashes, self.times = [], [], []
+
+    def add(self, picture, info: dict, pad, stack: contextlib.ExitStack) -> None:
+        """stack: where the film is closed."""
+        if self.film is None:
+            self.size = picture.shape[1::-1]
+            self.film = stack.enter_context(VideoWriter(self.video, self.cfg.fps, *self.size))
+        self.pads.append(pad)
+        self.hashes.append(info["hash"])
+        self.times.append(info["time"])
+        self.film.write(fitted(picture, *self.size))
+
+    def write(self) -> None:
+        # An interruption may have come between a frame's pad and its picture.
+        count = video_facts(self.video)["frames"]
+        pads = self.pads[:count]
+        cfg = self.cfg
+        artefact.write(
+            self.labels,
+            recorded(pads, self.hashes, cfg.fps),
+            "nitrogen.actions/1",
+            unit="normalized",
+            fps=cfg.fps,
+            buttons=BUTTONS,
+            sticks=STICKS,
+            game_command=list(cfg.command),
+            seed=cfg.seed,
+            gamepad=cfg.gamepad,
+            screen=cfg.screen,
+            home=cfg.home,
+            game_time=self.times[len(pads) - 1] - self.times[0],
+        )
+        print(f"{len(pads)} frames -> {self.video}, {self.labels}")
+
+
 def play(cfg: Play) -> None:
     """Play, and with --record keep the frames and the pad of each: row i is the pad in force while
     frame i was drawn.
@@ -661,57 +706,31 @@ def play(cfg: Play) -> None:
             f"--speed {cfg.speed:g} --seconds {cfg.seconds:g} --wait {cfg.wait:g}: none may be "
             "below 0"
         )
-    video, labels = Path(cfg.record), Path(f"{os.path.splitext(cfg.record)[0]}.actions.safetensors")
-    if cfg.record and not cfg.fresh and (video.exists() or labels.exists()):
-        raise SystemExit(f"{video}: exists; give another name, or --fresh to replace it")
-    rows, hashes, times, end = [], [], [], None
+    recording = Recording(cfg) if cfg.record else None
+    end = None
     with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
-        player = (
-            Person(" ".join(cfg.command))
-            if cfg.player == "person"
-            else StickyRandom(cfg.seed, cfg.fps, menu=False)
-        )
-        frames = session(env, player, cfg)
-        if cfg.player != "person":
+        if cfg.player == "person":
+            frames = session(env, Person(" ".join(cfg.command)), cfg)
+        else:
             from tqdm import tqdm
 
-            frames = stack.enter_context(
-                tqdm(frames, desc="play", unit="frame", total=round(cfg.seconds * cfg.fps) or None)
-            )
+            random = StickyRandom(cfg.seed, cfg.fps, menu=False)
+            total = round(cfg.seconds * cfg.fps) or None
+            bar = tqdm(session(env, random, cfg), desc="play", unit="frame", total=total)
+            frames = stack.enter_context(bar)
         try:
             for picture, info, pad in frames:
-                if cfg.record and not rows:
-                    out = stack.enter_context(VideoWriter(video, cfg.fps, *picture.shape[1::-1]))
-                    width, height = picture.shape[1::-1]
-                rows.append(pad), hashes.append(info["hash"]), times.append(info["time"])
-                if cfg.record:
-                    out.write(fitted(picture, width, height))
-        except (GameError, KeyboardInterrupt) as e:  # what was played until then is kept
-            if not cfg.record or not rows:
-                raise
-            end = (
-                e
-                if isinstance(e, GameError)
-                else SystemExit("interrupted: the recording ends here")
-            )
-    if cfg.record:
-        rows = rows[: video_facts(video)["frames"]]  # of an interruption between the two
-        artefact.write(
-            labels,
-            recorded(rows, hashes, cfg.fps),
-            "nitrogen.actions/1",
-            unit="normalized",
-            fps=cfg.fps,
-            buttons=BUTTONS,
-            sticks=STICKS,
-            game_command=list(cfg.command),
-            seed=cfg.seed,
-            gamepad=cfg.gamepad,
-            screen=cfg.screen,
-            home=cfg.home,
-            game_time=times[len(rows) - 1] - times[0],
-        )
-        print(f"{len(rows)} frames -> {video}, {labels}")
+                if recording:
+                    recording.add(picture, info, pad, stack)
+        except GameError as e:
+            end = e
+        except KeyboardInterrupt:
+            end = SystemExit("interrupted: the recording ends here")
+        # What was played until then is kept.
+        if end and not (recording and recording.pads):
+            raise end if isinstance(end, GameError) else KeyboardInterrupt
+    if recording:
+        recording.write()
     if end:
         raise end
 
@@ -740,11 +759,9 @@ def fitted(picture, width, height):
     """A game may change its size; a video may not."""
     import cv2
 
-    return (
-        picture
-        if picture.shape[:2] == (height, width)
-        else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    )
+    if picture.shape[:2] == (height, width):
+        return picture
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def recorded(rows, hashes, fps) -> dict:
@@ -772,16 +789,14 @@ class Replay(Common):
     command: tuple[str, ...] = ()  # the game; none: the one that was recorded
 
 
-def replay(cfg: Replay) -> None:
-    """Play a recording again and compare every frame."""
-    from tqdm import tqdm
-
-    if len(cfg.videos) != 1:
+def recording_of(videos) -> tuple[Path, dict, dict]:
+    """(path, tensors, info) of the one recording that `replay` was given."""
+    if len(videos) != 1:
         raise SystemExit(
             "replay takes one recording: python sim.py replay FILE.actions.safetensors [-- COMMAND "
             "ARG...]"
         )
-    path = Path(cfg.videos[0])
+    path = Path(videos[0])
     path = path if path.suffix == ".safetensors" else path.with_suffix(".actions.safetensors")
     if not path.exists():
         raise SystemExit(
@@ -794,10 +809,16 @@ def replay(cfg: Replay) -> None:
             f"{path}: not a recording of `python sim.py record`, so there is nothing to compare "
             "with"
         )
-    rng, expected = (
-        np.random.default_rng(cfg.seed),
-        [row.tobytes().hex() for row in tensors["hash"]],
-    )
+    return path, tensors, info
+
+
+def replay(cfg: Replay) -> None:
+    """Play a recording again and compare every frame."""
+    from tqdm import tqdm
+
+    path, tensors, info = recording_of(cfg.videos)
+    rng = np.random.default_rng(cfg.seed)
+    expected = [row.tobytes().hex() for row in tensors["hash"]]
     with GameEnv(
         cfg.command or info["game_command"],
         fps=info["fps"],
@@ -832,8 +853,6 @@ quit"""
 
 def stepper(cfg: Run) -> None:
     """A game by hand, frame by frame: to see what the clock does."""
-    import cv2
-
     print(STEPPER)
     action = held_pad([])
     with launch(cfg) as env:
@@ -848,29 +867,46 @@ def stepper(cfg: Run) -> None:
             elif word == "restart":
                 info = env.reset(seed=cfg.seed)[1]
             elif word == "show" and rest:
-                if not attempt(
-                    functools.partial(
-                        cv2.imwrite, rest[0], cv2.cvtColor(env.render(), cv2.COLOR_RGB2BGR)
-                    )
-                )[0]:
-                    print(f"{rest[0]}: no picture can be written there")
+                save_picture(env.render(), rest[0])
             elif word == "pad" and held_pad(rest):
                 action = held_pad(rest)
             elif word.isdigit() and not rest:
-                for _ in range(int(word)):
-                    _, _, ended, _, info = env.step(action)
-                    if ended:
-                        break
+                info = step_frames(env, action, int(word)) or info
             elif rest == ["s"] and word.replace(".", "", 1).isdigit():
-                env.pad.set(*env._checked(action))
-                shown = env.view.frame
-                env.clock.step(float(word))
-                env.steps += env.view.frame - shown
-                info = env._info()
+                info = step_seconds(env, action, float(word))
             else:
                 print(STEPPER)
             if not env.clock.alive:
                 return print(f"the game ended with status {env.clock.returncode}")
+
+
+def save_picture(picture, path: str) -> None:
+    import cv2
+
+    saved, _ = attempt(
+        functools.partial(cv2.imwrite, path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    )
+    if not saved:
+        print(f"{path}: no picture can be written there")
+
+
+def step_frames(env, action, count: int) -> dict | None:
+    """info after `count` frames, or fewer where the game ends."""
+    info = None
+    for _ in range(count):
+        _, _, ended, _, info = env.step(action)
+        if ended:
+            break
+    return info
+
+
+def step_seconds(env, action, seconds: float) -> dict:
+    """info after so much game time, in one go."""
+    env.pad.set(*env._checked(action))
+    shown = env.view.frame
+    env.clock.step(seconds)
+    env.steps += env.view.frame - shown
+    return env._info()
 
 
 def held_pad(words) -> dict | None:
