@@ -181,7 +181,9 @@ def played(run: str, c: Config) -> list:
         for s in range(c.seeds)
     ]
     scores = for_each(
-        functools.partial(evaluation.through, c=evaluation.Play(policy=policy, device=c.device)),
+        functools.partial(
+            evaluation.in_environment, c=evaluation.Play(policy=policy, device=c.device)
+        ),
         jobs,
         c.workers,
         "episodes",
@@ -226,7 +228,7 @@ def transfer_curve(results: dict, root: Path, c: Config) -> dict:
     hours, tasks = sorted({h for h, _ in results}), list(evaluation.game(c.held_out).TASKS)
     floor = np.mean(
         [
-            evaluation.within(evaluation.Job("random", c.held_out, t, 10_000 + s))["progress"]
+            evaluation.in_process(evaluation.Job("random", c.held_out, t, 10_000 + s))["progress"]
             for t in tasks
             for s in range(c.seeds)
         ]
