@@ -467,8 +467,8 @@ def parquets() -> list[bytes]:
     import pyarrow
     import pyarrow.parquet
 
-    columns = {n: [bool(i % 3) for i in range(12)] for n in dataset.RELEASED[:16]} | {
-        n: [[0.1 * i - 1, 0.5] for i in range(12)] for n in dataset.RELEASED[16:]
+    columns = {n: [bool(i % 3) for i in range(12)] for n in dataset.COLUMNS[:16]} | {
+        n: [[0.1 * i - 1, 0.5] for i in range(12)] for n in dataset.COLUMNS[16:]
     }
     out = []
     for options in (
