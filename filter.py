@@ -52,9 +52,8 @@ REST = 0.5  # grid cells around the neutral point in which a stick is at rest: a
 # CHOICE: least probability from which a press of one frame counts; seldom used buttons need more
 SURE = 0.95
 COST = math.log(SURE / (1 - SURE)) / 2  # of a change, log-odds: a press of one frame takes two
-CHANGE = 1 / (
-    1 + math.exp(COST)
-)  # usual share of frames in which a button changes, as COST implies
+# usual share of frames in which a button changes: COST is the log-odds that it does not
+CHANGE = 1 / (1 + math.exp(COST))
 DOWN = 0.23  # share of the time that a button is down in the frames that the parser learned from
 HABIT = 300  # CHOICE: least number of a usual player's frames that count beside the video's own
 GROW = 0.06  # the masked box is larger than the overlay by this share of its size, and by GROW_PX
@@ -228,7 +227,7 @@ def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labe
     game = info.get("game") or Path(video).stem.rsplit("-", 1)[0]
     area = area_of(c.area, facts)
     known = tensors["confidence"] > 0
-    doubts = artefact.doubtful(info.get("agreement", {}), buttons[known])
+    doubts = artefact.doubtful(info.get("agreement") or {}, buttons[known])
     parts = (*artefact.BUTTONS, "LEFT", "LEFT", "RIGHT", "RIGHT")
     shown = tensors["shown"] & [name not in doubts for name in parts]
     buttons = buttons * shown[:16]
@@ -408,7 +407,7 @@ def filter_video(video: str, c: Config) -> dict | None:
             f"{Path(c.labels) / stem}.actions.safetensors: no such file; "
             f"make it: python parse.py {video} --out {c.labels}"
         )
-    agreement = float(np.median([*info.get("agreement", {"": 1}).values()]))
+    agreement = float(np.median([*(info.get("agreement") or {"": 1}).values()]))
     if parsed and agreement < c.min_agreement:
         line = (
             f"{video}: left out, what was read agrees with the frames by {agreement:.2f} only "

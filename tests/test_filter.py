@@ -223,7 +223,7 @@ def clip(tmp_path):
     SOUTH in turns.
     """
     with VideoWriter(tmp_path / "clip-000.mp4", FPS, 320, 200) as out:
-        for i in range(T):
+        for _ in range(T):
             out.write(np.full((200, 320, 3), 250, np.uint8))
     buttons, sticks = np.zeros((T, 16), np.float16), np.zeros((T, 4), np.float32)
     buttons[np.arange(T) % 4 < 2, 4] = 0.9
@@ -702,8 +702,8 @@ def test_delayed_labels_of_a_real_video(tmp_path):
 # ---- the released dataset: a fixture in its form
 
 NAMES = (
-    "back dpad_down dpad_left dpad_right dpad_up east guide left_shoulder left_thumb left_trigger north "
-    "right_shoulder right_thumb right_trigger south start west"
+    "back dpad_down dpad_left dpad_right dpad_up east guide left_shoulder left_thumb left_trigger "
+    "north right_shoulder right_thumb right_trigger south start west"
 ).split()
 
 
@@ -813,6 +813,19 @@ def importing(folder, videos=None, **changes):
     return filter.Shards(folder / "shards", "train", 4, 60, 1)
 
 
+def check_item(i, jpeg, buttons, sticks, mask, game):
+    """Chunk i of vidA: rows 2 i + 1 to 2 i + 4, and the picture of row 2 i."""
+    image = filter.decode(jpeg, 256).astype(int)
+    assert abs(np.median(image[:100]) - (60 + i)) <= 3  # the frame of that row
+    # halved, clamped, painted
+    assert np.abs(image[195:, 200:] - 127).max() < 8
+    assert np.abs(image[195:, 100:170] - (60 + i)).max() < 8
+    assert buttons[:, artefact.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1]
+    assert buttons.sum() == 2 and mask.all()
+    stick = [0.5, -0.5, 0, 0] if 2 * i < 115 else [-0.25, 0.25, 0, 0]
+    assert np.allclose(sticks, [stick] * 4)
+
+
 def test_released_labels(released, capsys):
     """60 rows/s over a copy of 30 frames/s and half the size: chunk 0 idle, 1 processed, 2 raw, 3
     of nobody's video.
@@ -843,21 +856,7 @@ def test_released_labels(released, capsys):
     assert tensors["start"].tolist() == list(range(0, 236, 2))
     assert info["videos"] == [{"name": "vidA", "game": "Some Game", "fps": 60.0, "split": "train"}]
     for i in (0, 30, 90):
-        jpeg, buttons, sticks, mask, game = data[i]
-        image = filter.decode(jpeg, 256).astype(int)
-        assert abs(np.median(image[:100]) - (60 + i)) <= 3  # the frame of that row
-        # halved, clamped, painted
-        assert (
-            np.abs(image[195:, 200:] - 127).max() < 8
-            and np.abs(image[195:, 100:170] - (60 + i)).max() < 8
-        )
-        # rows 2 i + 1 ...
-        assert (
-            buttons[:, artefact.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1]
-            and buttons.sum() == 2
-            and mask.all()
-        )
-        assert np.allclose(sticks, [[0.5, -0.5, 0, 0] if 2 * i < 115 else [-0.25, 0.25, 0, 0]] * 4)
+        check_item(i, *data[i])
     before = (released / "shards/vidA-000.safetensors").stat().st_mtime_ns
     importing(released)
     assert (released / "shards/vidA-000.safetensors").stat().st_mtime_ns == before
@@ -933,11 +932,8 @@ def test_missing_columns_and_odd_values(released):
     out = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(actions)).drop_columns(["north", "j_right"]), out)
     shown = dataset.chunk_actions({"actions_processed.parquet": out.getvalue()}, 100)[2]
-    assert [name for name, s in zip((*artefact.BUTTONS, *artefact.STICKS), shown) if not s] == [
-        "NORTH",
-        "RIGHT_X",
-        "RIGHT_Y",
-    ]
+    names = np.array((*artefact.BUTTONS, *artefact.STICKS))
+    assert names[~shown].tolist() == ["NORTH", "RIGHT_X", "RIGHT_Y"]
     archive(
         released / "SHARD_0000.tar.gz",
         chunk(bbox_game_area=[320, 200, 320, 200], bbox_others=[[0, 0, 64, 64]]),

@@ -790,7 +790,10 @@ def test_descriptions_by_hand():
         "horizon": 16,
         "shift": 1,
     }
-    said = lambda **changes: artefact.amiss({**shard, **changes}, artefact.METADATA["nitrogen.shard/1"])  # noqa: E731
+
+    def said(**changes):
+        return artefact.amiss({**shard, **changes}, artefact.METADATA["nitrogen.shard/1"])
+
     assert said() is None and said(counts=None, lag=None, more=[1]) is None
     assert said(rate=0) == "it: 'rate' should be a number in 0.01..10000, found 0"
     assert said(rate=float("nan")) and said(rate=True) and said(rate="30") and said(horizon=0)
