@@ -66,9 +66,9 @@ RIM = 3  # px around a swept template
 # CHOICE: likeness below which no number of inliers is enough: of 52 pictures turned by 90 degrees
 # with a built-in overlay four were accepted, with 25 to 46 inliers of likeness 0.27 to 0.39
 LIKE = 0.45
-# CHOICE: agreement of edges x likeness^8 x likeness of what it adds, from which a swept template is
-# there
-AGREED = 0.001
+# CHOICE: agreement of edges x likeness^8 x likeness of what it adds x reaction^16, from which a
+# swept template is there
+AGREED = 0.0002
 THERE = 0.4  # CHOICE: a frame shows the overlay from this share of the better frames' likeness
 MIN_STRETCH = 4  # CHOICE: sampled frames that an overlay stays at one place, at least
 
@@ -450,6 +450,63 @@ def sweep(layers, template, frame_w: int, keep=2):
     return best
 
 
+def uses(element):
+    """States of the pad that show one element of a template in use: (buttons [16], sticks [4])."""
+    pressed = {"dpad": render.DPAD, "button": (element.id,), "trigger": (element.id,)}
+    for name in pressed.get(element.kind, ()):
+        buttons = np.zeros(16)
+        buttons[render.INDEX[name]] = 1
+        yield buttons, np.zeros(4)
+    if element.kind == "stick":
+        first = 2 * (element.id == "RIGHT")
+        for way in itertools.product((-1, -0.5, 0, 0.5, 1), repeat=2):
+            sticks = np.zeros(4)
+            sticks[first : first + 2] = way
+            yield np.zeros(16), sticks
+
+
+def reaction(frames, median, template, affine, widest=300) -> float:
+    """The best correlation, 0..1, of a frame's change against the median with the change of one
+    element of the template from rest to in use.
+
+    A bar of the game's own display may look like a template; only an overlay also changes like one.
+    """
+    scale = min(max(32, round(template.size[0] * affine[0, 0])), widest) / template.size[0]
+
+    def drawn(buttons, sticks):
+        return render.draw(template, buttons, sticks, scale).astype(np.float32)
+
+    def cut(picture):
+        part = render.crop(picture, affine, (cols / scale, rows / scale), cols, rows)
+        return part.astype(np.float32).mean(2)
+
+    def over_ground(overlay):
+        return overlay[..., :3].mean(2) + (1 - overlay[..., 3] / 255) * ground
+
+    rest = drawn(np.zeros(16), np.zeros(4))
+    rows, cols = rest.shape[:2]
+    ground = cut(median)
+    changes = [cut(frame) - ground for frame in frames]
+    best = 0.0
+    for state in itertools.chain.from_iterable(map(uses, template.elements)):
+        overlay = drawn(*state)
+        wanted = over_ground(overlay) - over_ground(rest)
+        if np.abs(wanted).max() < 8:  # gray levels: nobody would see it
+            continue
+        near = cv2.dilate((np.abs(wanted) > 4).astype(np.uint8), np.ones((5, 5))) > 0
+        # Where the overlay is not, the moving game shows.
+        weight = 0.1 + 0.9 * overlay[..., 3][near] / 255
+        weight /= weight.sum()
+        wanted = wanted[near] - weight @ wanted[near]
+        power = weight * wanted @ wanted
+        for change in changes:
+            change = change[near] - weight @ change[near]
+            opacity = weight * change @ wanted / power
+            if 0.3 < opacity < 1.5:
+                best = max(best, opacity * math.sqrt(power / (weight * change @ change)))
+    return best
+
+
 def swept(frames, median, pool, names) -> Found:
     """The best of the templates `names`, by how it looks alone: its score is SURE where the product
     at AGREED is as much.
@@ -470,6 +527,8 @@ def swept(frames, median, pool, names) -> Found:
         like = min(like, parts)
         if plausible(affine, pool[name].size, *median.shape[1::-1]):
             score = SURE * agree * max(like, 0) ** 8 * max(adds, 0) / AGREED
+            if score >= SURE:
+                score *= reaction(frames, median, pool[name], affine) ** 16
             found.append(Found(score, 0, like, name, affine))
     there = [f for f in found if f.score >= SURE]
     if not there:
