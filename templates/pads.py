@@ -351,6 +351,8 @@ def key_colors(hue, style, pressed):
 def label_key(p, key, cx, cy, k, ink, style):
     """Write the key's label, if there is room: letters of pixel art have but one size."""
     block, text = style.unit, key.label
+    if not (text and style.labels):
+        return
     small = len(text) * 6 * block <= key.w and 8 * block <= key.h
     if block == 1 or small or len(text) > 2:
         size = (key.size or min(key.w, key.h) * 0.5) * k
@@ -361,11 +363,12 @@ def key_picture(key, style, pressed):
     w, h, line, pad = key.w, key.h, style.width, margin(style)
     p = Picture(w + 2 * pad, h + 2 * pad, style)
     cx, cy = w / 2 + pad, h / 2 + pad
-    k = 0.76 if pressed and style.press == "shrink" else 1.0
+    k = 1.0
     body, edge, ink = key_colors(key.hue, style, pressed)
     sunk = max(PAD, style.unit) if style.press == "move" else 0
     if pressed:
         cy += sunk
+        k = 0.76 if style.press == "shrink" else 1.0
     elif sunk:
         side = key.shape(cx, cy + sunk, w - line, h - line)
         p.fill(side, darker(body or DIM))
@@ -377,8 +380,7 @@ def key_picture(key, style, pressed):
         p.fill(outline, body, shade=-style.shade if pressed else style.shade)
     if edge:
         p.line(outline, edge, line)
-    if key.label and style.labels:
-        label_key(p, key, cx, cy, k, ink, style)
+    label_key(p, key, cx, cy, k, ink, style)
     return p.rgba()
 
 

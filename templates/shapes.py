@@ -110,7 +110,7 @@ class Picture:
             mask = np.minimum(1, 1.6 * cv2.GaussianBlur(mask, (0, 0), blur))
         if self.look == "sketch" and width is None and alpha == 1:
             mask = hatched(mask, x0, y0)
-        ink = np.array([v / 255 for v in rgb(color)], np.float32) * self.light(mask, shade)
+        ink = np.array(rgb(color), np.float32) / 255 * self.light(mask, shade)
         a = (mask * alpha)[..., None]
         part = self.px[y0:y1, x0:x1]
         part *= 1 - a
