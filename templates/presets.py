@@ -204,10 +204,7 @@ def pictures(root, path, lists, size, best):
     held = {p: boxes_inside(lists[path]["elements"], size[p]) for p in pngs}
     pngs = [p for p in pngs if held[p] == max(held.values())]
 
-    rivals = [(other.stem, data) for other, data in lists.items() if "elements" in data]
-    for p in pngs:
-        if p not in best:
-            best[p] = max(fit(p, size[p], *rival) for rival in rivals)
+    fill_in_best(best, pngs, size, lists)
     ours = {p: fit(p, size[p], path.stem, lists[path]) for p in pngs}
     found = fitting(pngs, ours, best)
     if not found:
@@ -216,6 +213,14 @@ def pictures(root, path, lists, size, best):
             f"no PNG for it, {others} goes with another list: put its own picture there"
         )
     return found
+
+
+def fill_in_best(best, pngs, size, lists):
+    """Fill in `best`, path: its best fit to any of the lists, of the pictures not yet known."""
+    rivals = [(other.stem, data) for other, data in lists.items() if "elements" in data]
+    for p in pngs:
+        if p not in best:
+            best[p] = max(fit(p, size[p], *rival) for rival in rivals)
 
 
 def fit(png, size, name, data):
@@ -277,8 +282,7 @@ def likeness(name, other):
 
 def preset(name, data, more, atlas, said) -> render.Template:
     """A template from an OBS input-overlay preset.  Facts of the format: the plugin's sources."""
-    canvas = [max(number(data.get(f"overlay_{side}")) or 0, 0) for side in ("width", "height")]
-    numbers(canvas, 2, "overlay_width, overlay_height")
+    canvas = canvas_size(data)
     if (atlas == atlas[0, 0]).all() or not atlas[..., 3].any():
         raise ValueError("its PNG is of one colour: put the preset's picture there")
     pieces, left, keys = preset_pieces(data["elements"], more, atlas, canvas)
@@ -294,14 +298,24 @@ def preset(name, data, more, atlas, said) -> render.Template:
         if moved:
             notes.append(moved)
     template = finish(name, more.get("family", "user"), canvas, pieces)
-    buttons = {e.id for e, _ in pieces if e.kind in ("button", "trigger")}
-    if lost := sorted(buttons - {*render.layout(template)["buttons"]}):
-        notes.append(f"looks the same pressed, so is never read: {', '.join(lost)}")
+    lost = buttons_of(pieces) - {*render.layout(template)["buttons"]}
+    if lost:
+        notes.append(f"looks the same pressed, so is never read: {', '.join(sorted(lost))}")
     if keys:
         said.setdefault("keys of a keyboard or a mouse left out", []).append(name)
     if notes:
         said.setdefault("; ".join(notes), []).append(name)
     return template
+
+
+def canvas_size(data):
+    """[w, h] of a preset's canvas, px; 0: not given."""
+    canvas = [max(number(data.get(f"overlay_{side}")) or 0, 0) for side in ("width", "height")]
+    return numbers(canvas, 2, "overlay_width, overlay_height")
+
+
+def buttons_of(pieces):
+    return {e.id for e, _ in pieces if e.kind in ("button", "trigger")}
 
 
 def preset_pieces(elements, more, atlas, canvas):

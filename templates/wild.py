@@ -406,15 +406,18 @@ def knob(art, p, look):
             art.paint(circle(INNER[s.form][0]), hollow(look.fill), look.alpha)
     art.light(1, 0.3 if s.photo else 0.0)
     art.paint(circle(1), edge, width=s.width * look.line * (2.5 if s.form == "ring" else 1))
-    if s.form == "notched":
-        for line in zip(circle(0.72)[::5], circle(0.98)[::5], strict=True):
-            art.paint(line, look.ink, width=s.width, closed=False)
-    else:
-        for k in INNER.get(s.form, ()):
-            art.paint(circle(k), look.ink, width=s.width)
+    for line in inner_lines(s.form, circle):
+        art.paint(line, look.ink, width=s.width, closed=len(line) > 2)
     sign, size = SIGNS.get(s.form, ("", 1))
     art.symbol(p.id[0] if s.form == "letter" else sign, c, c, r * size, look.ink)
     art.symbol(look.mark, c, c, r, look.ink)
+
+
+def inner_lines(form, circle):
+    """What is drawn inside a knob: circles, or notches."""
+    if form == "notched":
+        return list(zip(circle(0.72)[::5], circle(0.98)[::5], strict=True))
+    return [circle(k) for k in INNER.get(form, ())]
 
 
 def hollow(color):
@@ -718,8 +721,10 @@ def print_on(px, picture, x, y):
     part[:] = over(part, picture[max(-y, 0) :, max(-x, 0) :][: part.shape[0], : part.shape[1]])
 
 
-def pictures_of(d, p, s, under, effects, done):
+def pictures_of(d, p, s, art, effects, done):
     """The states of a part.  `done` keeps them: two sticks, four arms often look the same."""
+    at = min(int(p.y), len(art.px) - 1), min(int(p.x), art.px.shape[1] - 1)
+    under = tuple(art.px[at].tolist())
     look = look_at_rest(p, s, under)
     if p.kind == "dpad":
         return dpad_states(d, p, s, under)
@@ -741,19 +746,18 @@ def drawn(d, parts, s, art):
     trail = ("#%02x%02x%02x" % s.lit, max(2.0, s.width * s.unit)) if d.chance(0.04) else ()
     done = {}
     for p in parts:
-        at = min(int(p.y), len(art.px) - 1), min(int(p.x), art.px.shape[1] - 1)
-        under = tuple(art.px[at].tolist())
-        pictures = pictures_of(d, p, s, under, effects, done)
+        pictures = pictures_of(d, p, s, art, effects, done)
         h, w = pictures[0].shape[:2]
         x, y = round(p.x - w / 2), round(p.y - h / 2)
         fields = dict(kind=p.kind, id=p.id)
         if p.kind == "stick":
             pictures = pictures[: 1 + click]
             fields |= dict(radius=float(p.h * s.unit), click=click, trail=trail)
-        elif p.kind != "dpad" and (s.printed or s.unseen):
+        elif p.kind != "dpad":
             if s.printed:
                 print_on(art.px, pictures[0], x, y)
-            pictures = [np.zeros_like(pictures[0]), pictures[1]]
+            if s.printed or s.unseen:
+                pictures = [np.zeros_like(pictures[0]), pictures[1]]
         pictures, (dx, dy) = trimmed(pictures, even=p.kind in ("stick", "dpad"))
         fields["pos"] = x + dx, y + dy
         yield fields, [pictures] if p.kind == "dpad" else [[q] for q in pictures]

@@ -292,10 +292,14 @@ def arcade(d):
         spots |= directions(d, step, y)
     for id, at in spots.items():
         kind = "trigger" if "TRIGGER" in id else "button"
-        tag = "arrow" if id in CROSS else "".join(v[0] for v in id.split("_"))
-        way = CROSS.get(id, ())
-        groups.append([Part(kind, id, *at, w, w, shape, tag if tags else "", way=way)])
+        label, way = tag(id) if tags else "", CROSS.get(id, ())
+        groups.append([Part(kind, id, *at, w, w, shape, label, way=way)])
     return groups + (menu(d, d.u(25, 60), -step * d.u(1, 1.4)) if d.chance(0.75) else [])
+
+
+def tag(id):
+    """An arrow, or initials."""
+    return "arrow" if id in CROSS else "".join(word[0] for word in id.split("_"))
 
 
 def directions(d, step, y):

@@ -276,8 +276,11 @@ def write(target, exact):
     (target / "help").mkdir(parents=True)
     for name, text in (item for script in SCRIPTS for item in help_of(script).items()):
         (target / "help" / name).write_text(text, "utf-8")
-    lines = lambda what: json.dumps(what, separators=(",", ":")).replace('],"', '],\n"') + "\n"
-    put = lambda name, what: (target / name).write_text(lines(what))
+
+    def put(name, what):
+        lines = json.dumps(what, separators=(",", ":")).replace('],"', '],\n"') + "\n"
+        (target / name).write_text(lines)
+
     put("frames.json", {"python": PYTHON, **{name: built_in(name) for name in BUILT_IN}})
     if reason := no_supertux():
         print(f"supertux.json is left as it was: {reason}")
