@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import sim  # noqa: E402
-from clock.base import read_text
+from clock.base import read_text  # noqa: E402
 
 EXACT = os.environ.get("NITROGEN_GOLDEN_EXACT")
 TOLERANT = ROOT / "tests/golden"
