@@ -3,7 +3,6 @@ look.
 """
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import extract  # noqa: E402
+import extract
 from templates import features, library, presets, render
+
+ROOT = Path(__file__).resolve().parents[1]
 
 W, H, N = 640, 360, 13  # of the videos: px, frames
 WHITE, DARK, GRAY = (255, 255, 255, 255), (40, 42, 48, 255), (140, 140, 146, 255)
@@ -42,7 +40,7 @@ def cross(color, width, lit):
     ys = (*xs[9:], *xs[:9])
     ways = (0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, -1), (-1, 1), (1, 1)
     arms = [[((60 + 38 * dx, 60 + 38 * dy, 12), lit, -1)] if dx or dy else [] for dx, dy in ways]
-    return [picture(120, 120, (list(zip(xs, ys)), color, width), *arm) for arm in arms]
+    return [picture(120, 120, (list(zip(xs, ys, strict=True)), color, width), *arm) for arm in arms]
 
 
 def disc(d, color, width, lit):
@@ -244,7 +242,9 @@ def test_edges_by_hand():
 
 
 def test_lines_as_bright_as_what_is_behind_them_are_seen_by_their_stillness(pool):
-    """In the median they are not there; where they are, the picture changes less than around them."""
+    """In the median they are not there; where they are, the picture changes less than around
+    them.
+    """
     rng, template, at = np.random.default_rng(0), pool["lines"], (150, 90)
     template = replace(
         template, atlas=np.where(np.arange(4) < 3, 128, template.atlas).astype(np.uint8)
