@@ -30,7 +30,7 @@ from released import checkpoint
 
 # outputs of the reference, on weights filled by formula
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
-POLICIES = list(GOLDEN["policies"])
+POLICY = GOLDEN["policies"]["released-small"]
 
 
 def formula(name, shape):
@@ -41,35 +41,31 @@ def formula(name, shape):
     )
 
 
-def golden_config(name):
-    about = GOLDEN["policies"][name]
-    C, side = about["ckpt_config"]["model_cfg"]["vision_hidden_size"], about["vision"]["image"]
+def golden_config():
+    about, vision = POLICY["ckpt_config"], POLICY["vision"]
+    width = about["model_cfg"]["vision_hidden_size"]
     shapes = {
-        f"vision_encoder.encoder.layers.{i}.mlp.fc1.weight": [about["vision"]["mlp"], C]
+        f"vision_encoder.encoder.layers.{i}.mlp.fc1.weight": [vision["mlp"], width]
         for i in range(12)
     }
     shapes |= {
-        "vision_encoder.embeddings.patch_embedding.weight": [C, 3, 16, 16],
-        "vision_encoder.embeddings.position_embedding.weight": [(side // 16) ** 2, C],
+        "vision_encoder.embeddings.patch_embedding.weight": [width, 3, 16, 16],
+        "vision_encoder.embeddings.position_embedding.weight": [
+            (vision["image"] // 16) ** 2,
+            width,
+        ],
     }
-    return checkpoint.released_config(about["ckpt_config"], shapes)
+    return checkpoint.released_config(about, shapes)
 
 
 def golden_state(c):
     """A released state dict for this config, filled by formula."""
-    wanted = dict(
-        p
-        for name, v in model.skeleton(c, 999).state_dict().items()
-        for p in checkpoint.pieces(name, v.shape)
-    ) | checkpoint.dead(c)
-    return {
-        k: model.position_table(*s[1:])[None] if k.endswith(".pe") else formula(k, s)
-        for k, s in wanted.items()
-    }
+    wanted = checkpoint.all_released_shapes(model.skeleton(c, 999)) | checkpoint.unused(c)
+    return {name: formula(name, shape) for name, shape in wanted.items()}
 
 
-def golden_net(name, dtype=torch.float64):
-    net = model.NitroGen(golden_config(name))
+def golden_net(dtype=torch.float64):
+    net = model.NitroGen(golden_config())
     state = golden_state(net.c)
     net.load_state_dict({k: checkpoint.ours(k, state) for k in net.state_dict()})
     return net.to(dtype).eval()
@@ -106,7 +102,7 @@ def golden_inputs(c):
     )
 
 
-def parity(net, name):
+def parity(net):
     """Largest difference from the reference's actions, which have 7 decimals; float64 all the way
     where the network is.
     """
@@ -115,20 +111,16 @@ def parity(net, name):
         out = net.denoise(
             net.pixels(torch.from_numpy(image)), torch.from_numpy(noise).to(net.dtype), net.c.steps
         )[0].numpy()
-    expected = np.array(GOLDEN["policies"][name]["actions"])
+    expected = np.array(POLICY["actions"])
     assert out.shape == expected.shape
     return np.abs(out - expected).max()
 
 
 @pytest.mark.usefixtures("reference_exp")
-@pytest.mark.parametrize("name", POLICIES)
-def test_parity_of_the_sampler(name):
-    """Euler steps of the reference: the released switches; padding that is attended to; sinusoidal,
-    not interleaved, two widths.
-    """
-    # the reference's own table is float32
-    assert parity(golden_net(name), name) < (5e-7 if name == "sinusoidal" else 2e-7)
-    assert parity(golden_net(name, torch.float32), name) < 2e-5
+def test_parity_of_the_sampler():
+    """Euler steps of the reference, with the released switches."""
+    assert parity(golden_net()) < 2e-7
+    assert parity(golden_net(torch.float32)) < 2e-5
 
 
 def swapped(linear):
@@ -180,9 +172,9 @@ def test_every_known_mistake_is_seen(mistake, monkeypatch):
     """The bound is tight enough: each slip that people made when they rebuilt the network breaks
     the parity.
     """
-    net = golden_net("released-small")
+    net = golden_net()
     MISTAKES[mistake](net, monkeypatch)
-    assert parity(net, "released-small") > 2e-7  # the bound of the test above
+    assert parity(net) > 2e-7  # the bound of the test above
 
 
 @pytest.mark.usefixtures("reference_exp")
@@ -197,7 +189,7 @@ def test_parity_of_the_loss_and_its_gradients():
         ]
     )
     for recompute in (False, True):
-        net = golden_net("released-small")
+        net = golden_net()
         net.recompute = recompute
         loss = net.loss(
             torch.from_numpy(images),
@@ -243,9 +235,7 @@ def test_the_released_tensors():
     wanted = {
         p.replace("#", str(i)): s for p, numbers, s in GOLDEN["tensors"] for i in numbers or [""]
     }
-    found = dict(
-        p for name, v in net.state_dict().items() for p in checkpoint.pieces(name, v.shape)
-    ) | checkpoint.dead(c)
+    found = checkpoint.all_released_shapes(net) | checkpoint.unused(c)
     assert found == wanted and len(found) == 595
     assert sum(int(np.prod(s)) for s in found.values()) == 493_631_513
     assert checkpoint.released_config(GOLDEN["released"], wanted) == c
@@ -266,55 +256,38 @@ def tiny(**changes):
     return model.NitroGen(dataclasses.replace(model.CONFIGS["tiny"], **changes))
 
 
-def release(path, name="released-small", **changes):
+def release(path, **changes):
     """A checkpoint file as NitroGen was released, small."""
-    about = GOLDEN["policies"][name]["ckpt_config"]
-    torch.save(
-        {"model": golden_state(golden_config(name)), "step": 7, "epoch": 1, "ckpt_config": about}
-        | changes,
-        path,
-    )
+    about = {"step": 7, "epoch": 1, "ckpt_config": POLICY["ckpt_config"]}
+    torch.save({"model": golden_state(golden_config())} | about | changes, path)
     return path
 
 
 @pytest.mark.usefixtures("reference_exp")
-@pytest.mark.parametrize("name", POLICIES)
-def test_convert_play_and_export(tmp_path, name):
-    source, ours, back = (
-        release(tmp_path / "ng.pt", name),
-        tmp_path / "ng.safetensors",
-        tmp_path / "back.pt",
-    )
+def test_convert_play_and_export(tmp_path):
+    source = release(tmp_path / "ng.pt")
+    ours = tmp_path / "ng.safetensors"
+    back = tmp_path / "back.pt"
     model.main(["convert", str(source), str(ours)])
     net = model.load(ours, "cpu", "float64")
-    assert (
-        net.c == golden_config(name)
-        and sum(v.numel() for v in golden_state(net.c).values() if v.ndim != 3 or v.shape[1] != 512)
-        == (GOLDEN["policies"][name]["parameters"])
-    )
-    assert parity(net, name) < 5e-7
+    assert net.c == golden_config()
+    assert sum(v.numel() for v in golden_state(net.c).values()) == POLICY["parameters"]
+    assert parity(net) < 5e-7
     act = net.act(*golden_inputs(net.c))
-    assert act["buttons"].shape == (1, net.c.horizon, 16) and act["sticks"].shape == (
-        1,
-        net.c.horizon,
-        4,
-    )
+    assert act["buttons"].shape == (1, net.c.horizon, 16)
+    assert act["sticks"].shape == (1, net.c.horizon, 4)
     model.main(["export", str(ours), str(back)])
     a, b = (torch.load(p, weights_only=True) for p in (source, back))
-    assert (
-        a["ckpt_config"] == b["ckpt_config"]
-        and a["step"] == b["step"] == 7
-        and a["epoch"] == b["epoch"]
-    )
-    assert set(a["model"]) == set(b["model"]) and all(
-        torch.equal(v, b["model"][k]) for k, v in a["model"].items()
-    )
+    assert a["ckpt_config"] == b["ckpt_config"]
+    assert a["step"] == b["step"] == 7 and a["epoch"] == b["epoch"]
+    assert set(a["model"]) == set(b["model"])
+    assert all(torch.equal(v, b["model"][k]) for k, v in a["model"].items())
 
 
 def test_half_precision_checkpoints_come_back_as_they_were(tmp_path):
     state = {
         k: v.bfloat16() if "vision" in k else v.half()
-        for k, v in golden_state(golden_config("released-small")).items()
+        for k, v in golden_state(golden_config()).items()
     }
     source = release(tmp_path / "ng.pt", model=state)
     model.main(["convert", str(source), str(tmp_path / "ng.safetensors")])
@@ -394,7 +367,7 @@ def test_half_precision_for_shipping(tmp_path):
 def test_a_siglip_tower(tmp_path):
     from safetensors.torch import save_file
 
-    state, path = golden_state(golden_config("released-small")), tmp_path / "tower.safetensors"
+    state, path = golden_state(golden_config()), tmp_path / "tower.safetensors"
     tower = {
         k.replace("vision_encoder.", "vision_model."): v
         for k, v in state.items()
@@ -402,8 +375,8 @@ def test_a_siglip_tower(tmp_path):
     }
     save_file(tower | {"text_model.x": torch.zeros(2), "logit_scale": torch.zeros(1)}, path)
     net, golden = (
-        model.NitroGen(golden_config("released-small")),
-        golden_net("released-small", torch.float32),
+        model.NitroGen(golden_config()),
+        golden_net(torch.float32),
     )
     checkpoint.load_vision(net, path)
     assert all(
@@ -431,7 +404,7 @@ def test_inspect(tmp_path, capsys):
             and "horizon          18" in text
             and "6 GUIDE           dropped" in text
         )
-        assert f"{GOLDEN['policies']['released-small']['parameters']:,}" in text
+        assert f"{POLICY['parameters']:,}" in text
 
 
 class Hostile:
@@ -470,6 +443,32 @@ class Hostile:
                 activation_fn="geglu"
             ),
             "activation_fn is 'geglu', only 'gelu-approximate'",
+        ),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"]["vl_self_attention_cfg"].update(
+                positional_embeddings="sinusoidal"
+            ),
+            "vl_self_attention_cfg.positional_embeddings is 'sinusoidal', only None",
+        ),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"]["diffusion_model_cfg"].update(
+                interleave_self_attention=False
+            ),
+            "interleave_self_attention is False, only True",
+        ),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"]["diffusion_model_cfg"].update(
+                cross_attention_dim=32
+            ),
+            "cross_attention_dim is 32, only 64",
+        ),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"].update(add_pos_embed=False),
+            "add_pos_embed is False, only True",
+        ),
+        (
+            lambda s: s["ckpt_config"]["tokenizer_cfg"].update(max_sequence_length=300),
+            "max_sequence_length is 300, only 256",
         ),
         (
             lambda s: s["ckpt_config"]["tokenizer_cfg"].update(game_mapping_cfg={"a": 1}),
@@ -534,7 +533,7 @@ def test_actions_go_by_name():
     for names in (
         model.ACTIONS,
         model.RELEASED,
-        model.CARD,
+        checkpoint.CARD,
         model.RELEASED[-4:] + model.RELEASED[:-4],
     ):
         net = tiny(actions=names)
@@ -553,7 +552,7 @@ def test_actions_go_by_name():
 
 def test_the_resize_is_the_official_clients():
     """cv2.INTER_AREA to the model's square, aspect ignored, then x / 127.5 - 1."""
-    net = golden_net("released-small", torch.float32)
+    net = golden_net(torch.float32)
     images = np.random.default_rng(0).integers(0, 256, (2, 333, 500, 3), dtype=np.uint8)
     wanted = np.stack([cv2.resize(i, (256, 256), interpolation=cv2.INTER_AREA) for i in images])
     assert torch.equal(net.pixels(torch.from_numpy(images)), net.pixels(torch.from_numpy(wanted)))
@@ -672,15 +671,13 @@ def official_order(net, pixels, a, S):
         x = seen
         for block in net.mixer:
             x = block(x)
-        context = [
-            block.attn.keys_values(x) if hasattr(block.attn, "kv") else None for block in net.dit
-        ]
+        context = [block.attn.keys_values(x) for block in net.dit]
         a = a + net.velocity(a, net.timing(torch.tensor([int(i / S * net.c.buckets)])), context) / S
     return a
 
 
 def test_computed_once_is_computed_right():
-    net = golden_net("released-small")
+    net = golden_net()
     image, noise = golden_inputs(net.c)
     inputs = net.pixels(torch.from_numpy(image)), torch.from_numpy(noise).double(), 16
     with torch.no_grad():
@@ -872,12 +869,19 @@ def test_bad_files(tmp_path):
         model.load(path, "cpu")
     model.save(path, net.state_dict(), net)
     tensors, info = artefact.read(path)
+    artefact.write(path, tensors, "nitrogen.policy/1", model=info["model"] | model.FORMER)
+    assert model.load(path, "cpu").c == net.c  # an older file, whose switches are all off
     for change, message in (
         ({"dit_layers": 10**9}, "more layers than"),
         ({"width": "wide"}, "cannot be used"),
         ({"head_width": 7}, "whole number of heads"),
         ({"surprise": 1}, "cannot be used"),
-        ({"width": 64, "context_width": 128}, "tensor 'ada_out.bias': expected"),
+        ({"width": 64}, "tensor 'ada_out.bias': expected"),
+        ({"context_width": 64}, "context_width 64 is no longer supported, only 0 is"),
+        ({"interleave": False}, "interleave False is no longer supported, only True is"),
+        ({"sinusoidal": True}, "sinusoidal True is no longer supported, only False is"),
+        ({"pads": 44}, "pads 44 is no longer supported, only 0 is"),
+        ({"positions": 0}, "positions 0 are fewer than horizon 16"),
         ({"actions": None}, "cannot be used"),
     ):
         artefact.write(path, tensors, "nitrogen.policy/1", model=info["model"] | change)
