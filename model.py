@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from common import artefact
 from common.command_line import command_line, wing
-from common.device import Graphed, Packed, packs, pick_device
+from common.device import Graphed, pack_linears, packs, pick_device
 
 import cv2
 import numpy as np
@@ -189,9 +189,7 @@ class Block(nn.Module):
 
 
 class Vision(nn.Module):
-    """SigLIP's ViT (arXiv 2303.15343): patches, learned positions, pre-norm blocks, no class
-    token.
-    """
+    """SigLIP's ViT (arXiv 2303.15343): patches, learned positions, blocks, no class token."""
 
     def __init__(self, c: Config):
         super().__init__()
@@ -349,9 +347,7 @@ class NitroGen(nn.Module):
     forward = loss  # DDP calls forward
 
     def denoise(self, pixels, a, S: int):
-        """S Euler steps: a <- a + v / S at t = 0, 1/S, ..., 1 - 1/S. What does not depend on `a` is
-        computed once.
-        """
+        """S Euler steps from noise `a` to actions: a <- a + v / S at t = 0, 1/S, ..., 1 - 1/S."""
         context = self.context(pixels)
         t = torch.arange(S, dtype=torch.float64) / S  # on the CPU: MPS has no float64
         timing = self.timing((t * self.c.buckets).long().to(a.device))
@@ -369,9 +365,9 @@ class NitroGen(nn.Module):
         None; steps: S, the checkpoint's own if None. ValueError for anything else.
         """
         images = torch.as_tensor(images)
-        found = f"found {images.dtype} {list(images.shape)}"
         if images.dtype != torch.uint8 or images.shape[3:] != (3,) or not images.numel():
-            raise ValueError(f"images must be uint8 [B, h, w, 3] RGB, {found}")
+            found = f"{images.dtype} {list(images.shape)}"
+            raise ValueError(f"images must be uint8 [B, h, w, 3] RGB, found {found}")
         steps = self.c.steps if steps is None else steps
         if not 1 <= steps <= self.c.buckets:
             raise ValueError(f"steps must be 1..{self.c.buckets}, found {steps}")
@@ -379,23 +375,19 @@ class NitroGen(nn.Module):
         shape = [len(images), self.c.horizon, len(self.c.actions)]
         a = torch.randn(shape, device=device) if noise is None else torch.as_tensor(noise)
         if list(a.shape) != shape or not a.is_floating_point() or not torch.isfinite(a).all():
-            raise ValueError(
-                f"noise must be finite floats {shape}, found {a.dtype} {list(a.shape)}"
-            )
+            found = f"{a.dtype} {list(a.shape)}"
+            raise ValueError(f"noise must be finite floats {shape}, found {found}")
         pixels = self.pixels(images.to(device))
         return self.denoise(pixels, a.to(pixels), steps).float()
 
     def act(self, images, noise=None, steps: int | None = None) -> dict:
-        """`sample`, decoded: buttons bool [B, K, 16], sticks float32 [B, K, 4] in [-1, 1], y down;
-        numpy.
-        """
+        """`sample`, decoded: numpy buttons bool [B, K, 16], sticks float32 [B, K, 4] in [-1, 1]."""
         return self.decode(self.sample(images, noise, steps).cpu().numpy())
 
     def decode(self, raw) -> dict:
-        """Raw actions [..., A] in this network's layout -> 16 buttons (> 0.5) and 4 axes, by name.
+        """Raw actions [..., A] -> the pad's 16 buttons (> 0.5) and 4 axes, by name.
 
-        What the pad does not have (GUIDE, virtual directions) is dropped; what the layout lacks is
-        released or centred.
+        What the pad lacks (GUIDE, virtual directions) is dropped; what the layout lacks is at rest.
         """
         values = {name: raw[..., i] for i, name in enumerate(self.c.actions)}
         absent = np.full(raw.shape[:-1], 0.5, np.float32)
@@ -404,9 +396,7 @@ class NitroGen(nn.Module):
         return {"buttons": buttons > 0.5, "sticks": np.clip(2 * sticks - 1, -1, 1)}
 
     def pixels(self, images):
-        """uint8 [B, h, w, 3] -> [B, 3, image, image] in [-1, 1]; other sizes by cv2's area average,
-        as in the official client.
-        """
+        """uint8 [B, h, w, 3] -> [B, 3, image, image] in [-1, 1], resized as the official client."""
         size = (self.c.image, self.c.image)
         if images.shape[1:3] != size:
             pictures = images.cpu().numpy()
@@ -422,9 +412,7 @@ def repeat(context, draws: int):
 
 
 def encode(buttons, sticks, actions=ACTIONS):
-    """Buttons 0/1 [..., 16] and axes in [-1, 1] [..., 4] -> action vectors in [0, 1] [..., A], by
-    name; absent ones are 0.
-    """
+    """Buttons 0/1 [..., 16], axes in [-1, 1] [..., 4] -> [..., A] in [0, 1]; absent names are 0."""
     ours = torch.cat([buttons.float(), (sticks.float() + 1) / 2], dim=-1)
     values = dict(zip(ACTIONS, ours.unbind(-1), strict=True))
     absent = torch.zeros_like(values["START"])
@@ -432,9 +420,7 @@ def encode(buttons, sticks, actions=ACTIONS):
 
 
 def initialize(m):
-    """Unit variance through every layer, positions included (std 0.02 would hide them beside the
-    pixels for a long time).
-    """
+    """Unit variance through every layer, and in positions: 0.02 would hide them beside pixels."""
     if isinstance(m, (nn.Linear, nn.Conv2d)):
         nn.init.trunc_normal_(m.weight, std=m.weight[0].numel() ** -0.5)
         nn.init.zeros_(m.bias)
@@ -443,22 +429,14 @@ def initialize(m):
 
 
 def accelerate(net: NitroGen) -> NitroGen:
-    """Make a network that only plays as fast as this device allows: torch.compile and CUDA graphs,
-    or packed weights on a CPU.
-    """
+    """For a network that only plays: torch.compile and CUDA graphs, or packed weights on a CPU."""
     device = net.vision.patch.weight.device.type
     if device == "cuda":
         net.context = torch.compile(net.context)
         net.velocity = torch.compile(net.velocity)
         net.denoise = Graphed(net.denoise)
     elif device == "cpu" and packs(net.dtype):
-        for module in list(net.modules()):
-            if isinstance(module, Block):
-                module.fc1 = Packed(module.fc1.weight.data, module.fc1.bias.data, gelu="tanh")
-                module.gelu = nn.Identity()  # fc1 does it on the way out
-            for name, child in module.named_children():
-                if isinstance(child, nn.Linear):
-                    setattr(module, name, Packed(child.weight.data, child.bias.data))
+        pack_linears(net)
     return net
 
 
@@ -471,9 +449,7 @@ FORMER = {"context_width": 0, "interleave": True, "sinusoidal": False, "pads": 0
 
 
 def save(path, state: dict, net: NitroGen, half: bool = False, **info) -> None:
-    """Write `state` (name -> tensor) of `net` as a nitrogen.policy/1 file; `half`: float16, for
-    shipping.
-    """
+    """Write `state` (name -> tensor) as a nitrogen.policy/1 file; half: float16, for shipping."""
     dtype = torch.float16 if half else torch.float32
     tensors = {name: v.detach().cpu().to(dtype).numpy() for name, v in state.items()}
     artefact.write(path, tensors, "nitrogen.policy/1", model=dataclasses.asdict(net.c), **info)
@@ -482,9 +458,8 @@ def save(path, state: dict, net: NitroGen, half: bool = False, **info) -> None:
 def load(path, device: str = "auto", dtype: str = "float32", fast: bool = False) -> NitroGen:
     """A network ready to play, in eval mode, from what train.py or `convert` wrote.
 
-    dtype: float32, bfloat16 or float64, of the weights and of the arithmetic. fast: see
-    `accelerate`; such a network only plays. SystemExit with one line if the file does not fit
-    itself.
+    dtype: float32, bfloat16 or float64, of the weights and of the arithmetic. fast: see accelerate.
+    SystemExit with one line if the file does not fit itself.
     """
     net, tensors, _ = read_policy(path)
     state = {name: torch.from_numpy(tensors[name]).float() for name in net.state_dict()}
@@ -494,10 +469,7 @@ def load(path, device: str = "auto", dtype: str = "float32", fast: bool = False)
 
 
 def read_policy(path):
-    """A policy file, checked against itself: its network without weights, its arrays, its metadata.
-
-    SystemExit with one line if it does not fit itself.
-    """
+    """A policy file, checked against itself: network without weights, arrays, metadata."""
     tensors, info = artefact.read(path, "nitrogen.policy/1")
     try:
         net = skeleton(config_from(info["model"]), len(tensors))
@@ -521,9 +493,7 @@ def config_from(fields: dict) -> Config:
 
 
 def skeleton(c: Config, tensors: int) -> NitroGen:
-    """The network on torch's meta device, without memory for its weights. ValueError if a file of
-    so many tensors cannot hold its layers.
-    """
+    """The network on torch's meta device. ValueError if so many tensors cannot be its layers."""
     if c.vision_layers + c.mixer_layers + c.dit_layers > tensors:
         raise ValueError(f"more layers than the {tensors} tensors of the file")
     with torch.device("meta"):
@@ -531,30 +501,21 @@ def skeleton(c: Config, tensors: int) -> NitroGen:
 
 
 def disagreement(wanted: dict, found: dict) -> str:
-    """The first tensor that is missing, too many or misshapen, as a sentence; empty if none is.
-
-    wanted, found: name -> shape.
-    """
-
-    def shape(side: dict, name: str) -> str:
-        return str(list(side[name])) if name in side else "nothing"
-
-    names = sorted({*wanted, *found})
-    bad = [name for name in names if shape(wanted, name) != shape(found, name)]
+    """The first mismatch of two name -> shape dicts as a sentence; empty if there is none."""
+    wanted = {name: str(list(shape)) for name, shape in wanted.items()}
+    found = {name: str(list(shape)) for name, shape in found.items()}
+    bad = [n for n in sorted({*wanted, *found}) if wanted.get(n) != found.get(n)]
     if not bad:
         return ""
-    more = f" (and {len(bad) - 1} more)" if bad[1:] else ""
-    sides = f"expected {shape(wanted, bad[0])}, found {shape(found, bad[0])}"
-    return f"tensor '{bad[0]}': {sides}{more}"
+    sides = f"expected {wanted.get(bad[0], 'nothing')}, found {found.get(bad[0], 'nothing')}"
+    return f"tensor '{bad[0]}': {sides}" + (f" (and {len(bad) - 1} more)" if bad[1:] else "")
 
 
 # ---- commands ------------------------------------------------------------------------------------
 
 
 def inspect(path) -> None:
-    """Print a checkpoint of either kind: config, parameters per part, action layout. Other stages'
-    files are printed as those stages do.
-    """
+    """Print config, parameters and action layout of either kind of checkpoint; or any artefact."""
     if Path(path).suffix in (".pt", ".pth"):
         net, tensors, info = wing("released.checkpoint").unpack(path)
     elif artefact.read(path)[1].get("format") == "nitrogen.policy/1":
@@ -570,9 +531,10 @@ def inspect(path) -> None:
 
 
 def print_network(c: Config, tensors: dict) -> None:
-    for name, value in dataclasses.asdict(c).items():
-        if name != "actions":
-            print(f"  {name:16s} {value}")
+    fields = dataclasses.asdict(c)
+    names = fields.pop("actions")
+    for name, value in fields.items():
+        print(f"  {name:16s} {value}")
     counts = collections.Counter()
     for name, v in tensors.items():
         part = "not used" if name.startswith(UNUSED) else re.split(r"[._\d]", name)[0]
@@ -581,9 +543,9 @@ def print_network(c: Config, tensors: dict) -> None:
     print("parameters")
     for part, count in counts.items():
         print(f"  {part:12s} {count:>13,}")
-    layout = f"{c.horizon} of {len(c.actions)} values, {c.rate:g}/s"
+    layout = f"{c.horizon} of {len(names)} values, {c.rate:g}/s"
     print(f"actions: {layout}, the first {c.shift} rows after the frame")
-    for i, name in enumerate(c.actions):
+    for i, name in enumerate(names):
         note = "" if name in ACTIONS else "dropped: not on this pad"
         print(f"  {i:2d} {name:15s} {note}".rstrip())
 

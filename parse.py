@@ -36,7 +36,7 @@ from pathlib import Path
 
 from common import artefact
 from common.command_line import Common, Many, command_line, expect, recipe_of, shipped
-from common.device import autocast, keep_memory, pick_device
+from common.device import Packed, autocast, keep_memory, pick_device
 from common.pictures import VideoWriter, read_video, video_facts
 from common.training import Training, batches, machine
 from common.workers import for_each
@@ -49,7 +49,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from tqdm import tqdm
 
-from model import Packed
 from templates import library, matching, pads, presets, render, scenes, synthetic
 
 PRESS_GAIN = 8.0  # CHOICE: of a button, per unit from rest to pressed
