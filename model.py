@@ -87,12 +87,12 @@ class Config:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
         timing = f"rate {self.rate}, shift {self.shift}"
-        heads = f"whole number of heads of {self.head_width}"
         distinct = {name for name in self.actions if isinstance(name, str)}
         rules = {
             f"vision_mlp {self.vision_mlp}: expected at most 64": 0 < self.vision_mlp <= 64,
-            f"width {self.width} is not a {heads}": self.width % self.head_width == 0,
-            f"width {self.width} is odd": self.width % 2 == 0,
+            f"width {self.width} is not a whole number of heads of {self.head_width}, or odd": (
+                self.width % self.head_width == self.width % 2 == 0
+            ),
             f"positions {self.positions} are fewer than horizon {self.horizon}": (
                 self.positions >= self.horizon
             ),
@@ -220,7 +220,7 @@ class Timing(NamedTuple):
     tau: torch.Tensor  # [M, 1, D], the time embedding that the action tokens carry
     modulation: list[torch.Tensor]  # per DiT block [M, 1, 2D]: scale and shift of its first norm
     modulation_out: torch.Tensor  # [M, 1, 2D]: shift and scale of the last norm
-    remaining: torch.Tensor  # [M, 1, 1], 1 - t
+    remaining: torch.Tensor  # [M, 1, 1]: 1 - t, at least 0.05
 
     def at(self, i: int) -> Timing:
         modulation = [m[i] for m in self.modulation]
@@ -240,12 +240,12 @@ class NitroGen(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        A, D, d = len(c.actions), c.width, c.head_width
+        D, d = c.width, c.head_width
         self.vision = Vision(c)
         self.mixer = nn.ModuleList(Block(D, d, 1e-5, c.dropout) for _ in range(c.mixer_layers))
         self.time1 = nn.Linear(256, D)
         self.time2 = nn.Linear(D, D)
-        self.encode_action = nn.Linear(A, D)
+        self.encode_action = nn.Linear(len(c.actions), D)
         self.encode_time = nn.Linear(2 * D, D)
         self.encode_out = nn.Linear(D, D)
         self.position = nn.Embedding(c.positions, D)
@@ -257,7 +257,7 @@ class NitroGen(nn.Module):
         self.ada_out = nn.Linear(D, 2 * D)
         self.out = nn.Linear(D, D)
         self.decode1 = nn.Linear(D, D)
-        self.decode2 = nn.Linear(D, A)
+        self.decode2 = nn.Linear(D, len(c.actions))
         self.apply(initialize)
         for ada in (*(block.ada for block in self.dit), self.ada_out):
             nn.init.zeros_(ada.weight)  # AdaLN starts as a plain LayerNorm
@@ -485,11 +485,12 @@ def read_policy(path):
 
 def config_from(fields: dict) -> Config:
     """Config from a file's metadata; ValueError where an older file has a former switch on."""
+    fields = {**fields, "actions": tuple(fields["actions"])}
     for name, value in FORMER.items():
-        if fields.get(name, value) != value:
-            raise ValueError(f"{name} {fields[name]!r} is no longer supported, only {value!r} is")
-    kept = {name: value for name, value in fields.items() if name not in FORMER}
-    return Config(**{**kept, "actions": tuple(fields["actions"])})
+        found = fields.pop(name, value)
+        if found != value:
+            raise ValueError(f"{name} {found!r} is no longer supported, only {value!r} is")
+    return Config(**fields)
 
 
 def skeleton(c: Config, tensors: int) -> NitroGen:
@@ -509,9 +510,6 @@ def disagreement(wanted: dict, found: dict) -> str:
         return ""
     sides = f"expected {wanted.get(bad[0], 'nothing')}, found {found.get(bad[0], 'nothing')}"
     return f"tensor '{bad[0]}': {sides}" + (f" (and {len(bad) - 1} more)" if bad[1:] else "")
-
-
-# ---- commands ------------------------------------------------------------------------------------
 
 
 def inspect(path) -> None:
