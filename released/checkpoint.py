@@ -330,19 +330,22 @@ def checkpoint_config(c: model.Config) -> dict:
 # ---- reading and writing -------------------------------------------------------------------------
 
 
-def unpack(path):
-    """A released checkpoint, checked: (network without weights, arrays by our names, metadata).
-    Nothing in it is executed.
-    """
+def read_torch(path):
+    """What torch.save wrote into a file, if tensors and plain values; no code in it is executed."""
     if not Path(path).is_file():
         raise SystemExit(f"{path}: no such file")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as e:
         raise SystemExit(
             f"{path}: refused; not a torch checkpoint of tensors and plain values alone, or cut "
             f"off ({type(e).__name__}: {str(e).strip().splitlines()[0][:100]})"
         ) from None
+
+
+def unpack(path):
+    """A released checkpoint, checked: network without weights, arrays by our names, metadata."""
+    saved = read_torch(path)
     try:
         state, about = saved["model"], saved["ckpt_config"]
         found = {name: float_shape(v) for name, v in state.items()}
