@@ -314,8 +314,8 @@ class NitroGen(nn.Module):
     #   t   = 0.999 (1 - Beta(1.6, 0.8))    mostly the noisy end, where the decision is made
     #
     # DEVIATION, a switch: with predict "action" the last layer gives the action x, so the network
-    # need not carry the noise through (Li and He, arXiv 2511.13720). The equations above then say
-    # v = (x - a_t) / (1 - t). The error of v, times 1 - t, is the error of x: that is learned.
+    # need not carry the noise through (Li and He, arXiv 2511.13720). From the equations above:
+    #   v   = (x - a_t) / (1 - t)           and the error of x is the error of v times 1 - t
 
     def velocity(self, noisy, timing: Timing, context):  # [B, K, A] -> [B, K, A]
         x = self.prediction(noisy, timing, context)
@@ -341,7 +341,7 @@ class NitroGen(nn.Module):
         timing = self.timing((t * self.c.buckets).long())
         error = self.velocity(noisy, timing, context) - (actions - noise)
         if self.c.predict == "action":
-            error = error * timing.remaining
+            error = error * timing.remaining  # of the action: early t decide, not late ones
         return (mask * error**2).sum() / (mask.sum() + 1e-6)
 
     forward = loss  # DDP calls forward
