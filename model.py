@@ -429,7 +429,7 @@ def initialize(m):
 
 
 def accelerate(net: NitroGen) -> NitroGen:
-    """For a network that only plays: torch.compile and CUDA graphs, or packed weights on a CPU."""
+    """Speed up a network that only plays: torch.compile and CUDA graphs, or packed CPU layers."""
     device = net.vision.patch.weight.device.type
     if device == "cuda":
         net.context = torch.compile(net.context)

@@ -431,16 +431,15 @@ def to_released(source, target) -> None:
     for name in net.state_dict():
         state |= theirs(name, torch.from_numpy(tensors[name]).float())
     for name, shape in unused(net.c).items():
-        kept = tensors.get(model.UNUSED + name)
-        state[name] = torch.zeros(shape) if kept is None else torch.from_numpy(kept)
+        values = tensors.get(model.UNUSED + name)
+        state[name] = torch.zeros(shape) if values is None else torch.from_numpy(values)
     dtypes = before.get("dtypes", {})
     for name, v in state.items():
         dtype = getattr(torch, dtypes.get(name, "float32"))
         state[name] = v.to(dtype).contiguous().clone()
-    step = before.get("step", info.get("step", 0))
     saved = {
         "model": state,
-        "step": step,
+        "step": before.get("step", info.get("step", 0)),
         "epoch": before.get("epoch", 0),
         "ckpt_config": about,
     }
@@ -452,14 +451,13 @@ def to_released(source, target) -> None:
 def to_half(source, target, figures: str) -> None:
     """Write the same policy in float16, with all that its metadata says about its making."""
     net, tensors, info = model.read_policy(source)
-    origin = artefact.source(source)
     rebuilt = ("format", "model", "tensors", "command")
-    kept = {key: value for key, value in info.items() if key not in rebuilt}
+    making = {key: value for key, value in info.items() if key not in rebuilt}
     if figures:
-        kept["figures"] = read_figures(figures, source)
-    kept |= {"trained": info["command"], "source": [origin]}
+        making["figures"] = read_figures(figures, source)
+    making |= {"trained": info["command"], "source": [artefact.source(source)]}
     state = {name: torch.from_numpy(tensors[name]) for name in net.state_dict()}
-    model.save(target, state, net, half=True, **kept)
+    model.save(target, state, net, half=True, **making)
     model.inspect(target)
 
 
@@ -467,11 +465,11 @@ def read_figures(figures: str, source) -> dict:
     """What eval.py play measured of the policy `source`, without the single episodes."""
     try:
         report = json.loads(Path(figures).read_bytes())
-        kept = {key: value for key, value in report.items() if key != "episodes"}
+        totals = {key: value for key, value in report.items() if key != "episodes"}
     except (OSError, ValueError, AttributeError) as e:
         raise SystemExit(f"{figures}: not a report of eval.py play ({e})") from None
     if report.get("policy") != artefact.source(source):
         raise SystemExit(
             f"{figures}: not about {source}; make it: python eval.py play --policy {source}"
         )
-    return kept
+    return totals
