@@ -17,19 +17,21 @@ the Config, so nothing else is needed to play.
 Letters, here and in every other file: B batch, T video frames, N image tokens, K action-chunk
 length, A action dimensions, D width, H heads, d width of a head, S denoising steps, R flow-matching
 draws per frame.
-"""
+"""  # noqa: E501  the help of a command shows its lines above, each whole
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from common import artefact
 from common.command_line import command_line, wing
-from common.device import Graphed, Packed, packs, pick_device
+from common.device import Graphed, pack_linears, packs, pick_device
 
 import cv2
 import numpy as np
@@ -39,46 +41,27 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from einops import rearrange
 
-# Layouts of an action vector.  Ours: 16 buttons, then 4 axes (paper 2.3).  The released checkpoint
-# has GUIDE and four virtual right-stick directions more, in its own order; its model card describes
-# 17 buttons.
+# What the values of an action vector are, in order. Ours: 16 buttons, then 4 axes (paper 2.3). The
+# released checkpoint also has GUIDE and four directions of a virtual right stick, in its own order.
 ACTIONS = artefact.BUTTONS + artefact.STICKS
+# fmt: off
 RELEASED = (
-    "BACK",
-    "DPAD_DOWN",
-    "DPAD_LEFT",
-    "DPAD_RIGHT",
-    "DPAD_UP",
-    "EAST",
-    "GUIDE",
-    "LEFT_SHOULDER",
-    "LEFT_THUMB",
-    "LEFT_TRIGGER",
-    "NORTH",
-    "RIGHT_BOTTOM",
-    "RIGHT_LEFT",
-    "RIGHT_RIGHT",
-    "RIGHT_SHOULDER",
-    "RIGHT_THUMB",
-    "RIGHT_TRIGGER",
-    "RIGHT_UP",
-    "SOUTH",
-    "START",
-    "WEST",
+    "BACK", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "EAST", "GUIDE", "LEFT_SHOULDER",
+    "LEFT_THUMB", "LEFT_TRIGGER", "NORTH", "RIGHT_BOTTOM", "RIGHT_LEFT", "RIGHT_RIGHT",
+    "RIGHT_SHOULDER", "RIGHT_THUMB", "RIGHT_TRIGGER", "RIGHT_UP", "SOUTH", "START", "WEST",
     *artefact.STICKS,
 )
-CARD = tuple(
-    n for n in RELEASED if n not in ("RIGHT_BOTTOM", "RIGHT_LEFT", "RIGHT_RIGHT", "RIGHT_UP")
-)
+# fmt: on
 
 
 @dataclass(frozen=True)
 class Config:
-    """One network; the defaults are the paper's.  Every tensor's shape follows from it.  ValueError
-    if it cannot be.
+    """One network; the defaults are the paper's. Every tensor's shape follows from it.
+
+    ValueError if no network can have these values.
     """
 
-    actions: tuple[str, ...] = ACTIONS  # what the A values of an action vector are, in order
+    actions: tuple[str, ...] = ACTIONS  # names of the A values of an action vector
     image: int = 256  # side of the picture that is cut into patches, px
     patch: int = 16  # side of a patch, px
     width: int = 1024  # D
@@ -90,80 +73,50 @@ class Config:
     horizon: int = 16  # K, actions in a chunk
     rate: float = 30.0  # actions per second
     shift: int = 1  # rows from the seen frame to the first action
-    positions: int = 1024  # rows of the action tokens' position table; 0: none
+    positions: int = 1024  # rows of the action tokens' position table, at least K
     dropout: float = 0.2  # mixer and DiT (published)
     alpha: float = 1.6  # t = t_max (1 - Beta(alpha, beta)) (published)
     beta: float = 0.8
     t_max: float = 0.999
     steps: int = 16  # S, Euler steps
     buckets: int = 1000  # the network sees floor(t * buckets)
-    # what the last layer gives: the velocity (published), or the action itself
-    predict: str = "velocity"
-    # Older switches that a checkpoint of the released kind may carry:
-    context_width: int = 0  # D of vision and mixer where it is not the DiT's
-    interleave: bool = True  # False: every DiT block looks at the image
-    # fixed positions added after the first norm of each block of mixer and DiT
-    sinusoidal: bool = False
-    pads: int = 0  # zero tokens before the image tokens; they are attended to
+    predict: str = "velocity"  # the last layer's output: velocity (published), or action
 
     def __post_init__(self):
         for name in ("width", "head_width", "patch", "image", "horizon", "steps", "buckets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
-        if not 0 < self.vision_mlp <= 64:
-            raise ValueError(f"vision_mlp {self.vision_mlp}: expected at most 64")
-        for name, width in (("width", self.width), ("context width", self.context)):
-            if width % self.head_width or width % 2:
-                raise ValueError(
-                    f"{name} {width} is not a whole number of heads of {self.head_width}, or odd"
-                )
-        if self.positions and self.positions < self.horizon:
-            raise ValueError(f"positions {self.positions} are fewer than horizon {self.horizon}")
-        if not 0 < self.rate <= 1000 or self.shift < 0:
-            raise ValueError(
-                f"rate {self.rate}, shift {self.shift}: expected 0 to 1000 actions per second, from 0 rows after the frame on"
-            )
-        if self.predict not in ("velocity", "action"):
-            raise ValueError(f"predict '{self.predict}': expected velocity or action")
-        if len(set(self.actions)) < len(self.actions) or not all(
-            isinstance(n, str) for n in self.actions
-        ):
-            raise ValueError("actions must be distinct names")
+        timing = f"rate {self.rate}, shift {self.shift}"
+        distinct = {name for name in self.actions if isinstance(name, str)}
+        rules = {
+            f"vision_mlp {self.vision_mlp}: expected at most 64": 0 < self.vision_mlp <= 64,
+            f"width {self.width} is not a whole number of heads of {self.head_width}, or odd": (
+                self.width % self.head_width == self.width % 2 == 0
+            ),
+            f"positions {self.positions} are fewer than horizon {self.horizon}": (
+                self.positions >= self.horizon
+            ),
+            f"{timing}: expected 0 to 1000 per second, from 0 rows after the frame on": (
+                0 < self.rate <= 1000 and self.shift >= 0
+            ),
+            f"predict '{self.predict}': expected velocity or action": (
+                self.predict in ("velocity", "action")
+            ),
+            "actions must be distinct names": len(distinct) == len(self.actions),
+        }
+        for fault, holds in rules.items():
+            if not holds:
+                raise ValueError(fault)
 
     @property
     def tokens(self) -> int:  # N
         return (self.image // self.patch) ** 2
 
-    @property
-    def context(self) -> int:  # D of the image tokens
-        return self.context_width or self.width
 
-
+LITE = dict(patch=8, head_width=32, mixer_layers=1, dit_layers=4, positions=16, predict="action")
 CONFIGS = {
-    "tiny": Config(
-        image=64,
-        patch=8,
-        width=128,
-        head_width=32,
-        vision_layers=3,
-        mixer_layers=1,
-        dit_layers=4,
-        positions=16,
-        dropout=0.0,
-        predict="action",
-    ),
-    "small": Config(
-        image=128,
-        patch=8,
-        width=192,
-        head_width=32,
-        vision_layers=6,
-        mixer_layers=1,
-        dit_layers=4,
-        positions=16,
-        dropout=0.1,
-        predict="action",
-    ),
+    "tiny": Config(image=64, width=128, vision_layers=3, dropout=0.0, **LITE),
+    "small": Config(image=128, width=192, vision_layers=6, dropout=0.1, **LITE),
     "paper": Config(),
     "released": Config(actions=RELEASED, horizon=18, rate=60.0, shift=3),
 }
@@ -173,26 +126,33 @@ CONFIGS = {
 
 
 class Attention(nn.Module):
-    """softmax(Q K^T / sqrt(d)) V over H heads; of a sequence with itself, or with the keys and
-    values of a context.
+    """softmax(Q K^T / sqrt(d)) V over H heads.
+
+    cross: the keys and values come from the image tokens, else from the sequence itself.
     """
 
-    def __init__(self, width: int, d: int, context: int = 0):
+    def __init__(self, width: int, d: int, cross: bool = False):
         super().__init__()
-        self.d, self.out = d, nn.Linear(width, width)
-        if context:
-            self.q, self.kv = nn.Linear(width, width), nn.Linear(context, 2 * width)
+        self.d = d
+        self.cross = cross
+        self.out = nn.Linear(width, width)
+        if cross:
+            self.q = nn.Linear(width, width)
+            self.kv = nn.Linear(width, 2 * width)
         else:
             self.qkv = nn.Linear(width, 3 * width)
 
     def split(self, x, n: int):  # [B, M, n D] -> n x [B, H, M, d]
         return rearrange(x, "b m (n h d) -> n b h m d", n=n, d=self.d).unbind()
 
-    def keys_values(self, context):  # [B, N, C] -> 2 x [B, H, N, d]
-        return self.split(self.kv(context), 2)
+    def keys_values(self, image):  # [B, N, D] -> 2 x [B, H, N, d]; nothing for self-attention
+        return self.split(self.kv(image), 2) if self.cross else ()
 
-    def forward(self, x, kv=None):  # [B, M, D] -> [B, M, D]
-        q, k, v = (*self.split(self.q(x), 1), *kv) if kv else self.split(self.qkv(x), 3)
+    def forward(self, x, kv=()):  # [B, M, D] -> [B, M, D]
+        if self.cross:
+            q, k, v = *self.split(self.q(x), 1), *kv
+        else:
+            q, k, v = self.split(self.qkv(x), 3)
         if x.is_cuda or not torch.is_grad_enabled():
             y = F.scaled_dot_product_attention(q, k, v)  # [B, H, M, d]
         else:  # on a CPU the formula itself has the faster backward pass
@@ -203,94 +163,75 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x += attention(norm1(x)); x += mlp(norm2(x)).
 
-    adaptive: norm1 has no parameters of its own; its scale and shift come from the time embedding
-    (AdaLN without a gate), and norm2 has none at all.  Dropout stands twice on the attention's
-    output, as in the released network.
+    adaptive: norm1 takes its scale and shift from the time embedding (AdaLN without a gate), and
+    norm2 has neither. Dropout stands twice on the attention's output, as in the released network.
     """
 
-    def __init__(
-        self,
-        width: int,
-        d: int,
-        eps: float,
-        dropout: float = 0.0,
-        mlp: float = 4.0,
-        adaptive: bool = False,
-        context: int = 0,
-        sinusoidal: bool = False,
-    ):
+    def __init__(self, width, d, eps, dropout=0.0, mlp=4.0, adaptive=False, cross=False):
         super().__init__()
-        self.sinusoidal = sinusoidal
+        hidden = round(mlp * width)
         self.norm1 = nn.LayerNorm(width, eps=eps, elementwise_affine=not adaptive)
         self.norm2 = nn.LayerNorm(width, eps=eps, elementwise_affine=not adaptive)
         self.ada = nn.Linear(width, 2 * width) if adaptive else None  # SiLU(time) -> scale, shift
-        self.attn = Attention(width, d, context)
-        self.fc1, self.fc2 = (
-            nn.Linear(width, round(mlp * width)),
-            nn.Linear(round(mlp * width), width),
-        )
+        self.attn = Attention(width, d, cross)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
         self.gelu = nn.GELU(approximate="tanh")
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x, kv=None, modulation=None):
+    def forward(self, x, kv=(), modulation=None):
         n = self.norm1(x)
         if modulation is not None:
             scale, shift = modulation.chunk(2, dim=-1)  # this order: scale first
             n = n * (1 + scale) + shift
-        if self.sinusoidal:
-            n = n + position_table(*n.shape[1:], n.device).to(n.dtype)
         x = x + self.drop(self.drop(self.attn(n, kv)))
         return x + self.drop(self.fc2(self.drop(self.gelu(self.fc1(self.norm2(x))))))
 
 
 class Vision(nn.Module):
-    """SigLIP-style ViT (arXiv 2303.15343): patches, learned positions, pre-norm blocks, no class
-    token.
-    """
+    """SigLIP's ViT (arXiv 2303.15343): patches, learned positions, blocks, no class token."""
 
     def __init__(self, c: Config):
         super().__init__()
-        self.patch = nn.Conv2d(3, c.context, c.patch, stride=c.patch)
-        self.position = nn.Embedding(c.tokens, c.context)
+        self.patch = nn.Conv2d(3, c.width, c.patch, stride=c.patch)
+        self.position = nn.Embedding(c.tokens, c.width)
         self.blocks = nn.ModuleList(
-            Block(c.context, c.head_width, eps=1e-6, mlp=c.vision_mlp)
-            for _ in range(c.vision_layers)
+            Block(c.width, c.head_width, eps=1e-6, mlp=c.vision_mlp) for _ in range(c.vision_layers)
         )
-        self.norm = nn.LayerNorm(c.context, eps=1e-6)
+        self.norm = nn.LayerNorm(c.width, eps=1e-6)
 
 
 def sinusoid(t, channels: int, divisor: float, cos_first: bool):
-    """[M] -> [M, channels]: cosines and sines of t * 10000^(-i / divisor), i = 0 .. channels / 2 -
-    1, in float32.
+    """[M] -> float32 [M, channels]: all cosines, then all sines (or the other way round) of
+    t * 10000^(-i / divisor), i = 0 .. channels / 2 - 1.
     """
-    freq = torch.exp(
-        -math.log(1e4) * torch.arange(channels // 2, device=t.device, dtype=torch.float32) / divisor
-    )
-    angle = t.float()[:, None] * freq
-    return torch.cat(
-        [angle.cos(), angle.sin()] if cos_first else [angle.sin(), angle.cos()], dim=-1
-    )
-
-
-def position_table(n: int, width: int, device=None):
-    """[n, width] of the fixed positions of "Attention is all you need": sines at even channels,
-    cosines at odd ones.
-    """
-    return rearrange(
-        sinusoid(torch.arange(n, device=device), width, width / 2, cos_first=False),
-        "n (two i) -> n (i two)",
-        two=2,
-    )
+    i = torch.arange(channels // 2, device=t.device, dtype=torch.float32)
+    angle = t.float()[:, None] * torch.exp(-math.log(1e4) * i / divisor)
+    parts = [angle.cos(), angle.sin()] if cos_first else [angle.sin(), angle.cos()]
+    return torch.cat(parts, dim=-1)
 
 
 # ---- the network ---------------------------------------------------------------------------------
+
+
+class Timing(NamedTuple):
+    """What depends on time alone, at M times: computed once for all steps of the sampler."""
+
+    tau: torch.Tensor  # [M, 1, D], the time embedding that the action tokens carry
+    modulation: list[torch.Tensor]  # per DiT block [M, 1, 2D]: scale and shift of its first norm
+    modulation_out: torch.Tensor  # [M, 1, 2D]: shift and scale of the last norm
+    remaining: torch.Tensor  # [M, 1, 1]: 1 - t, at least 0.05
+
+    def at(self, i: int) -> Timing:
+        modulation = [m[i] for m in self.modulation]
+        return Timing(self.tau[i], modulation, self.modulation_out[i], self.remaining[i])
 
 
 class NitroGen(nn.Module):
     """One frame in, K actions out (paper section 2.3, figure 4).
 
     An action vector follows c.actions: buttons are 0 or 1, axes are mapped from [-1, 1] to [0, 1].
-    `recompute`: keep no activations inside blocks for the backward pass, compute them again (less
+    `recompute`: blocks keep no activations for the backward pass but compute them again (less
     memory, a third more work).
     """
 
@@ -298,232 +239,188 @@ class NitroGen(nn.Module):
 
     def __init__(self, c: Config):
         super().__init__()
-        self.c, D, A, d = c, c.width, len(c.actions), c.head_width
+        self.c = c
+        D, d = c.width, c.head_width
         self.vision = Vision(c)
-        same = dict(eps=1e-5, dropout=c.dropout, sinusoidal=c.sinusoidal)
-        self.mixer = nn.ModuleList(Block(c.context, d, **same) for _ in range(c.mixer_layers))
-        self.time1, self.time2 = nn.Linear(256, D), nn.Linear(D, D)
-        self.encode_action, self.encode_time, self.encode_out = (
-            nn.Linear(A, D),
-            nn.Linear(2 * D, D),
-            nn.Linear(D, D),
-        )
-        self.position = nn.Embedding(c.positions, D) if c.positions else None
-        # at the image; else at the actions themselves
-        looks = [not c.interleave or i % 2 == 0 for i in range(c.dit_layers)]
+        self.mixer = nn.ModuleList(Block(D, d, 1e-5, c.dropout) for _ in range(c.mixer_layers))
+        self.time1 = nn.Linear(256, D)
+        self.time2 = nn.Linear(D, D)
+        self.encode_action = nn.Linear(len(c.actions), D)
+        self.encode_time = nn.Linear(2 * D, D)
+        self.encode_out = nn.Linear(D, D)
+        self.position = nn.Embedding(c.positions, D)
         self.dit = nn.ModuleList(
-            Block(D, d, **same, adaptive=True, context=c.context * look) for look in looks
+            Block(D, d, 1e-5, c.dropout, adaptive=True, cross=i % 2 == 0)
+            for i in range(c.dit_layers)
         )
         self.norm_out = nn.LayerNorm(D, eps=1e-6, elementwise_affine=False)
-        self.ada_out, self.out = nn.Linear(D, 2 * D), nn.Linear(D, D)
-        self.decode1, self.decode2 = nn.Linear(D, D), nn.Linear(D, A)
+        self.ada_out = nn.Linear(D, 2 * D)
+        self.out = nn.Linear(D, D)
+        self.decode1 = nn.Linear(D, D)
+        self.decode2 = nn.Linear(D, len(c.actions))
         self.apply(initialize)
-        for linear in [b.ada for b in self.dit] + [self.ada_out]:  # start as plain LayerNorms
-            nn.init.zeros_(linear.weight)
+        for ada in (*(block.ada for block in self.dit), self.ada_out):
+            nn.init.zeros_(ada.weight)  # AdaLN starts as a plain LayerNorm
 
     @property
     def dtype(self):
         return self.vision.patch.weight.dtype
 
-    def block(self, block, *inputs):
+    def run(self, block, *inputs):
         if self.recompute and torch.is_grad_enabled():
             return torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
     def context(self, pixels):  # [B, 3, image, image] in [-1, 1]
-        """What the actions look at, computed once per frame: per DiT block (k, v) of the image, or
-        None.
+        """What the actions look at, computed once per frame: for each DiT block the keys and values
+        of the image, 2 x [B, H, N, d], or () where the block looks at the actions.
         """
-        x = (
-            rearrange(self.vision.patch(pixels.to(self.dtype)), "b d h w -> b (h w) d")
-            + self.vision.position.weight
-        )
-        # frozen: as in play
-        with torch.set_grad_enabled(
-            torch.is_grad_enabled() and self.vision.norm.weight.requires_grad
-        ):
+        x = rearrange(self.vision.patch(pixels.to(self.dtype)), "b d h w -> b (h w) d")
+        x = x + self.vision.position.weight
+        learns = torch.is_grad_enabled() and self.vision.norm.weight.requires_grad
+        with torch.set_grad_enabled(learns):  # a frozen encoder runs as it does in play
             for block in self.vision.blocks:
-                x = self.block(block, x)
-        x = F.pad(self.vision.norm(x), (0, 0, self.c.pads, 0))  # [B, N, C]
+                x = self.run(block, x)
+        x = self.vision.norm(x)  # [B, N, D]
         for block in self.mixer:
-            x = self.block(block, x)
-        return [
-            block.attn.keys_values(x) if hasattr(block.attn, "kv") else None for block in self.dit
-        ]
+            x = self.run(block, x)
+        return [block.attn.keys_values(x) for block in self.dit]
 
-    def timing(self, bucket):  # int [M]
-        """All that depends on time alone: the actions' time embedding [M, 1, D], the modulation of
-        every norm, 1 - t.
-        """
+    def timing(self, bucket) -> Timing:  # int [M], floor(t * buckets)
         tau = sinusoid(bucket, self.c.width, self.c.width / 2, cos_first=False).to(self.dtype)
-        emb = F.silu(
-            self.time2(
-                F.silu(self.time1(sinusoid(bucket, 256, 127, cos_first=True).to(self.dtype)))
-            )
-        )
-        left = (1 - bucket.float() / self.c.buckets).clamp(min=0.05)
-        return (
-            tau[:, None],
-            [linear(emb)[:, None] for linear in [b.ada for b in self.dit] + [self.ada_out]],
-            left[:, None, None],
+        emb = self.time1(sinusoid(bucket, 256, 127, cos_first=True).to(self.dtype))
+        emb = F.silu(self.time2(F.silu(emb)))
+        modulation = [block.ada(emb)[:, None] for block in self.dit]
+        remaining = (1 - bucket.float() / self.c.buckets).clamp(min=0.05)
+        return Timing(
+            tau[:, None], modulation, self.ada_out(emb)[:, None], remaining[:, None, None]
         )
 
-    def velocity(self, noisy, timing, context):  # [B, K, A] -> [B, K, A]
-        tau, modulation, left = timing
+    def prediction(self, noisy, timing: Timing, context):
+        """The DiT from end to end: noisy actions [B, K, A] -> what c.predict names [B, K, A]."""
         x = self.encode_action(noisy.to(self.dtype))
-        x = torch.cat([x, tau.expand_as(x)], dim=-1)  # [B, K, 2D]
-        x = self.encode_out(F.silu(self.encode_time(x)))
-        if self.position is not None:
-            x = x + self.position.weight[: x.shape[1]]
-        for block, kv, m in zip(self.dit, context, modulation):
-            x = self.block(block, x, kv, m)
-        shift, scale = modulation[-1].chunk(2, dim=-1)  # this order: shift first
+        x = torch.cat([x, timing.tau.expand_as(x)], dim=-1)  # [B, K, 2D]
+        x = self.encode_out(F.silu(self.encode_time(x)))  # [B, K, D]
+        x = x + self.position.weight[: x.shape[1]]
+        for block, kv, modulation in zip(self.dit, context, timing.modulation, strict=True):
+            x = self.run(block, x, kv, modulation)
+        shift, scale = timing.modulation_out.chunk(2, dim=-1)  # this order: shift first
         x = self.out(self.norm_out(x) * (1 + scale) + shift)
-        x = self.decode2(F.relu(self.decode1(x))).to(noisy.dtype)
-        # DEVIATION, a switch: a network that gives the action need not carry the noise through; v =
-        # (action - a_t) / (1 - t) follows from the two equations below.  The idea: Li and He, arXiv
-        # 2511.13720.
-        return x if self.c.predict == "velocity" else (x - noisy) / left
+        return self.decode2(F.relu(self.decode1(x))).to(noisy.dtype)
 
-    # ---- flow matching (arXiv 2210.02747; paper section 2.3) --------------------------------------- yours to change
-    #   a_t = (1 - t) noise + t action        a straight line from noise (t = 0) to data (t = 1)
-    #   v   = action - noise                  its velocity, which the network learns by squared error
-    #   t   = 0.999 (1 - Beta(1.6, 0.8))      mostly the noisy end, where the decision is made
+    # ---- flow matching (arXiv 2210.02747; paper section 2.3): yours to change --------------------
+    #   a_t = (1 - t) noise + t action      a straight line from noise (t = 0) to data (t = 1)
+    #   v   = action - noise                its velocity, which the network learns by squared error
+    #   t   = 0.999 (1 - Beta(1.6, 0.8))    mostly the noisy end, where the decision is made
+    #
+    # DEVIATION, a switch: with predict "action" the last layer gives the action x, so the network
+    # need not carry the noise through (Li and He, arXiv 2511.13720). From the equations above:
+    #   v   = (x - a_t) / (1 - t)           and the error of x is the error of v times 1 - t
+
+    def velocity(self, noisy, timing: Timing, context):  # [B, K, A] -> [B, K, A]
+        x = self.prediction(noisy, timing, context)
+        return x if self.c.predict == "velocity" else (x - noisy) / timing.remaining
 
     def loss(self, images, actions, mask, t=None, noise=None, draws: int = 1):
         """Mean squared error of the velocity over the entries that `mask` allows: a scalar.
 
         images uint8 [B, h, w, 3], or float [B, 3, image, image] in [-1, 1] as augmentation leaves
-        them; actions [B, K, A] in [0, 1]; mask 0 or 1, broadcastable to it.  draws: R pairs (noise,
-        t) per frame, so that the costly vision part serves R of them.  t [B * R] and noise [B * R,
+        them; actions [B, K, A] in [0, 1]; mask 0 or 1, broadcastable to it. draws: R pairs (noise,
+        t) per frame, so that the costly vision part serves R of them. t [B * R] and noise [B * R,
         K, A]: for tests.
         """
         pixels = self.pixels(images) if images.dtype == torch.uint8 else images
-        context = [
-            kv and [x.repeat_interleave(draws, 0) for x in kv] for kv in self.context(pixels)
-        ]
-        actions, mask = (
-            actions.repeat_interleave(draws, 0),
-            mask.expand_as(actions).repeat_interleave(draws, 0),
-        )
+        context = repeat(self.context(pixels), draws)
+        mask = mask.expand_as(actions).repeat_interleave(draws, 0)
+        actions = actions.repeat_interleave(draws, 0)  # [B * R, K, A]
         if t is None:
-            t = self.c.t_max * (
-                1
-                - torch.distributions.Beta(self.c.alpha, self.c.beta)
-                .sample((len(actions),))
-                .to(actions)
-            )
+            beta = torch.distributions.Beta(self.c.alpha, self.c.beta)
+            t = self.c.t_max * (1 - beta.sample((len(actions),)).to(actions))
             noise = torch.randn_like(actions)
         noisy = torch.lerp(noise, actions, t[:, None, None])  # a_t
         timing = self.timing((t * self.c.buckets).long())
         error = self.velocity(noisy, timing, context) - (actions - noise)
         if self.c.predict == "action":
-            error = error * timing[-1]  # the error of the action: early t decide, not late ones
+            error = error * timing.remaining  # of the action: early t decide, not late ones
         return (mask * error**2).sum() / (mask.sum() + 1e-6)
 
+    forward = loss  # DDP calls forward
+
     def denoise(self, pixels, a, S: int):
-        """S Euler steps: a <- a + v / S at t = 0, 1/S, ..., 1 - 1/S.  What does not depend on `a`
-        is computed once.
-        """
+        """S Euler steps from noise `a` to actions: a <- a + v / S at t = 0, 1/S, ..., 1 - 1/S."""
         context = self.context(pixels)
-        # counted on the CPU: MPS has no float64
-        bucket = (torch.arange(S, dtype=torch.float64) / S * self.c.buckets).long()
-        tau, modulation, left = self.timing(bucket.to(a.device))
+        t = torch.arange(S, dtype=torch.float64) / S  # on the CPU: MPS has no float64
+        timing = self.timing((t * self.c.buckets).long().to(a.device))
         for i in range(S):
-            a = a + self.velocity(a, (tau[i], [m[i] for m in modulation], left[i]), context) / S
+            a = a + self.velocity(a, timing.at(i), context) / S
         return a
 
-    forward = loss
-
-    # ---- playing
+    # ---- playing ---------------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(self, images, noise=None, steps: int | None = None):
         """Denoise one chunk per image: float32 [B, K, A], about 0..1.
 
         images uint8 [B, h, w, 3] RGB, tensor or array, any size; noise float [B, K, A], drawn if
-        None; steps: S, the checkpoint's own if None.  ValueError for anything else.
+        None; steps: S, the checkpoint's own if None. ValueError for anything else.
         """
-        images, shape = torch.as_tensor(images), [len(images), self.c.horizon, len(self.c.actions)]
-        if (
-            images.dtype != torch.uint8
-            or images.ndim != 4
-            or images.shape[-1] != 3
-            or not images.numel()
-        ):
-            raise ValueError(
-                f"images must be uint8 [B, h, w, 3] RGB, found {images.dtype} {list(images.shape)}"
-            )
+        images = torch.as_tensor(images)
+        if images.dtype != torch.uint8 or images.shape[3:] != (3,) or not images.numel():
+            found = f"{images.dtype} {list(images.shape)}"
+            raise ValueError(f"images must be uint8 [B, h, w, 3] RGB, found {found}")
         steps = self.c.steps if steps is None else steps
         if not 1 <= steps <= self.c.buckets:
             raise ValueError(f"steps must be 1..{self.c.buckets}, found {steps}")
-        device, dtype = (
-            self.vision.patch.weight.device,
-            torch.promote_types(self.dtype, torch.float32),
-        )
-        a = (
-            torch.randn(shape, device=device)
-            if noise is None
-            else torch.as_tensor(noise, device=device)
-        )
+        device = self.vision.patch.weight.device
+        shape = [len(images), self.c.horizon, len(self.c.actions)]
+        a = torch.randn(shape, device=device) if noise is None else torch.as_tensor(noise)
         if list(a.shape) != shape or not a.is_floating_point() or not torch.isfinite(a).all():
-            raise ValueError(
-                f"noise must be finite floats {shape}, found {a.dtype} {list(a.shape)}"
-            )
-        return self.denoise(self.pixels(images.to(device)), a.to(dtype), steps).float()
+            found = f"{a.dtype} {list(a.shape)}"
+            raise ValueError(f"noise must be finite floats {shape}, found {found}")
+        pixels = self.pixels(images.to(device))
+        return self.denoise(pixels, a.to(pixels), steps).float()
 
     def act(self, images, noise=None, steps: int | None = None) -> dict:
-        """`sample`, decoded: buttons bool [B, K, 16], sticks float32 [B, K, 4] in [-1, 1], y down;
-        numpy.
-        """
+        """`sample`, decoded: numpy buttons bool [B, K, 16], sticks float32 [B, K, 4] in [-1, 1]."""
         return self.decode(self.sample(images, noise, steps).cpu().numpy())
 
     def decode(self, raw) -> dict:
-        """Raw actions [..., A] in this network's layout -> the 16 buttons (> 0.5) and 4 axes of
-        sim.py, by name.
+        """Raw actions [..., A] -> the pad's 16 buttons (> 0.5) and 4 axes, by name.
 
-        What the pad does not have (GUIDE, virtual directions) is dropped; what the layout lacks is
-        released, centred.
+        What the pad lacks (GUIDE, virtual directions) is dropped; what the layout lacks is at rest.
         """
         values = {name: raw[..., i] for i, name in enumerate(self.c.actions)}
         absent = np.full(raw.shape[:-1], 0.5, np.float32)
-        buttons, sticks = (
-            np.stack([values.get(n, absent) for n in names], -1)
-            for names in (artefact.BUTTONS, artefact.STICKS)
-        )
+        buttons = np.stack([values.get(name, absent) for name in artefact.BUTTONS], -1)
+        sticks = np.stack([values.get(name, absent) for name in artefact.STICKS], -1)
         return {"buttons": buttons > 0.5, "sticks": np.clip(2 * sticks - 1, -1, 1)}
 
     def pixels(self, images):
-        """uint8 [B, h, w, 3] -> [B, 3, image, image] in [-1, 1]; other sizes by cv2's area average,
-        as the official client.
-        """
-        side = self.c.image
-        if images.shape[1:3] != (side, side):
-            small = [
-                cv2.resize(i, (side, side), interpolation=cv2.INTER_AREA)
-                for i in images.cpu().numpy()
-            ]
-            images = torch.from_numpy(np.stack(small)).to(images.device)
-        x = rearrange(images, "b h w c -> b c h w").to(
-            torch.promote_types(self.dtype, torch.float32)
-        )
-        return x / 127.5 - 1
+        """uint8 [B, h, w, 3] -> [B, 3, image, image] in [-1, 1], resized as the official client."""
+        size = (self.c.image, self.c.image)
+        if images.shape[1:3] != size:
+            pictures = images.cpu().numpy()
+            pictures = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pictures]
+            images = torch.from_numpy(np.stack(pictures)).to(images.device)
+        x = rearrange(images, "b h w c -> b c h w")
+        return x.to(torch.promote_types(self.dtype, torch.float32)) / 127.5 - 1
+
+
+def repeat(context, draws: int):
+    """A context of B frames -> of B * R, each frame R times in a row."""
+    return [[x.repeat_interleave(draws, 0) for x in kv] for kv in context]
 
 
 def encode(buttons, sticks, actions=ACTIONS):
-    """Buttons 0/1 [..., 16] and axes in [-1, 1] [..., 4] -> action vectors in [0, 1] [..., A], by
-    name; absent ones are 0.
-    """
-    values = dict(
-        zip(ACTIONS, torch.cat([buttons.float(), (sticks.float() + 1) / 2], dim=-1).unbind(-1))
-    )
-    return torch.stack([values.get(n, torch.zeros_like(values["START"])) for n in actions], dim=-1)
+    """Buttons 0/1 [..., 16], axes in [-1, 1] [..., 4] -> [..., A] in [0, 1]; absent names are 0."""
+    ours = torch.cat([buttons.float(), (sticks.float() + 1) / 2], dim=-1)
+    values = dict(zip(ACTIONS, ours.unbind(-1), strict=True))
+    absent = torch.zeros_like(values["START"])
+    return torch.stack([values.get(name, absent) for name in actions], dim=-1)
 
 
 def initialize(m):
-    """Unit variance through every layer, positions included (std 0.02 would hide them beside the
-    pixels for a long time).
-    """
+    """Unit variance through every layer, and in positions: 0.02 would hide them beside pixels."""
     if isinstance(m, (nn.Linear, nn.Conv2d)):
         nn.init.trunc_normal_(m.weight, std=m.weight[0].numel() ** -0.5)
         nn.init.zeros_(m.bias)
@@ -531,58 +428,73 @@ def initialize(m):
         nn.init.normal_(m.weight)
 
 
-# ---- files: our own ------------------------------------------------------------------------------
+def accelerate(net: NitroGen) -> NitroGen:
+    """Speed up a network that only plays: torch.compile and CUDA graphs, or packed CPU layers."""
+    device = net.vision.patch.weight.device.type
+    if device == "cuda":
+        net.context = torch.compile(net.context)
+        net.velocity = torch.compile(net.velocity)
+        net.denoise = Graphed(net.denoise)
+    elif device == "cpu" and packs(net.dtype):
+        pack_linears(net)
+    return net
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+# prefix, in a policy file, of the released tensors that the network never uses; export needs them
+UNUSED = "released."
+# switches that older files name, and the one value that this network still has
+FORMER = {"context_width": 0, "interleave": True, "sinusoidal": False, "pads": 0}
 
 
 def save(path, state: dict, net: NitroGen, half: bool = False, **info) -> None:
-    """Write `state` (name -> tensor) of `net` as a nitrogen.policy/1 file; `half`: float16, for
-    shipping.
-    """
-    tensors = {
-        k: v.detach().cpu().to(torch.float16 if half else torch.float32).numpy()
-        for k, v in state.items()
-    }
+    """Write `state` (name -> tensor) as a nitrogen.policy/1 file; half: float16, for shipping."""
+    dtype = torch.float16 if half else torch.float32
+    tensors = {name: v.detach().cpu().to(dtype).numpy() for name, v in state.items()}
     artefact.write(path, tensors, "nitrogen.policy/1", model=dataclasses.asdict(net.c), **info)
 
 
 def load(path, device: str = "auto", dtype: str = "float32", fast: bool = False) -> NitroGen:
     """A network ready to play, in eval mode, from what train.py or `convert` wrote.
 
-    dtype: float32, bfloat16 or float64, of the weights and of the arithmetic.  fast: see
-    `accelerate`; such a network only plays.  SystemExit with one line if the file does not fit
-    itself.
+    dtype: float32, bfloat16 or float64, of the weights and of the arithmetic. fast: see accelerate.
+    SystemExit with one line if the file does not fit itself.
     """
-    net, tensors, _ = opened(path)
-    net.load_state_dict(
-        {k: torch.from_numpy(tensors[k]).float() for k in net.state_dict()}, assign=True
-    )
+    net, tensors, _ = read_policy(path)
+    state = {name: torch.from_numpy(tensors[name]).float() for name in net.state_dict()}
+    net.load_state_dict(state, assign=True)
     net = net.to(pick_device(device), getattr(torch, dtype)).eval()
     return accelerate(net) if fast else net
 
 
-def opened(path):
-    """A policy file, checked against itself: its network on torch's meta device, its arrays, its
-    metadata.
-    """
+def read_policy(path):
+    """A policy file, checked against itself: network without weights, arrays, metadata."""
     tensors, info = artefact.read(path, "nitrogen.policy/1")
     try:
-        net = skeleton(
-            Config(**{**info["model"], "actions": tuple(info["model"]["actions"])}), len(tensors)
-        )
+        net = skeleton(config_from(info["model"]), len(tensors))
     except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as e:
-        raise SystemExit(
-            f"{path}: its model config cannot be used ({type(e).__name__}: {str(e).partition(chr(10))[0][:120]})"
-        ) from None
-    found = {k: v.shape for k, v in tensors.items() if not k.startswith(KEPT)}
-    if fault := disagreement({k: v.shape for k, v in net.state_dict().items()}, found):
+        fault = f"{type(e).__name__}: {str(e)[:120]}".partition("\n")[0]
+        raise SystemExit(f"{path}: its model config cannot be used ({fault})") from None
+    wanted = {name: v.shape for name, v in net.state_dict().items()}
+    found = {name: v.shape for name, v in tensors.items() if not name.startswith(UNUSED)}
+    if fault := disagreement(wanted, found):
         raise SystemExit(f"{path}: {fault}")
     return net, tensors, info
 
 
+def config_from(fields: dict) -> Config:
+    """Config from a file's metadata; ValueError where an older file has a former switch on."""
+    fields = {**fields, "actions": tuple(fields["actions"])}
+    for name, value in FORMER.items():
+        found = fields.pop(name, value)
+        if found != value:
+            raise ValueError(f"{name} {found!r} is no longer supported, only {value!r} is")
+    return Config(**fields)
+
+
 def skeleton(c: Config, tensors: int) -> NitroGen:
-    """The network without memory for its weights; `tensors`: a file cannot hold more layers than
-    tensors.
-    """
+    """The network on torch's meta device. ValueError if so many tensors cannot be its layers."""
     if c.vision_layers + c.mixer_layers + c.dit_layers > tensors:
         raise ValueError(f"more layers than the {tensors} tensors of the file")
     with torch.device("meta"):
@@ -590,112 +502,59 @@ def skeleton(c: Config, tensors: int) -> NitroGen:
 
 
 def disagreement(wanted: dict, found: dict) -> str:
-    """What is missing, too many or misshapen, in words: name -> shape against name -> shape.  Empty
-    if nothing is.
-    """
-    bad = [
-        name
-        for name in sorted({*wanted, *found})
-        if list(wanted.get(name, [-1])) != list(found.get(name, [-1]))
-    ]
+    """The first mismatch of two name -> shape dicts as a sentence; empty if there is none."""
+    wanted = {name: str(list(shape)) for name, shape in wanted.items()}
+    found = {name: str(list(shape)) for name, shape in found.items()}
+    bad = [n for n in sorted({*wanted, *found}) if wanted.get(n) != found.get(n)]
     if not bad:
         return ""
-    text = {
-        side: str(list(shapes[bad[0]])) if bad[0] in shapes else "nothing"
-        for side, shapes in (("wanted", wanted), ("found", found))
-    }
-    return f"tensor '{bad[0]}': expected {text['wanted']}, found {text['found']}" + (
-        f" (and {len(bad) - 1} more)" if bad[1:] else ""
-    )
-
-
-# ---- files: the released checkpoint --------------------------------------------------------------
-# Same network, other names: theirs keeps q, k and v apart, and stores the action MLPs as (category,
-# in, out).
-
-# prefix, in our files, of tensors that the network never uses: kept for the way back
-KEPT = "released."
+    sides = f"expected {wanted.get(bad[0], 'nothing')}, found {found.get(bad[0], 'nothing')}"
+    return f"tensor '{bad[0]}': {sides}" + (f" (and {len(bad) - 1} more)" if bad[1:] else "")
 
 
 def inspect(path) -> None:
-    """Print a checkpoint of either kind: config, parameters per part, action layout.  Other stages'
-    files as they do.
-    """
+    """Print config, parameters and action layout of either kind of checkpoint; or any artefact."""
     if Path(path).suffix in (".pt", ".pth"):
-        c, tensors, info = wing("released.checkpoint").unpack(path)
-    elif artefact.read(path)[1].get("format") != "nitrogen.policy/1":
-        return artefact.show(path)
+        net, tensors, info = wing("released.checkpoint").unpack(path)
+    elif artefact.read(path)[1].get("format") == "nitrogen.policy/1":
+        net, tensors, info = read_policy(path)
     else:
-        net, tensors, info = opened(path)
-        c = net.c
-    print(
-        f"{path}: {'released checkpoint' if 'released' in info else 'policy'}, {Path(path).stat().st_size:,} bytes"
-    )
-    for field in dataclasses.fields(c):
-        if field.name != "actions":
-            print(f"  {field.name:16s} {getattr(c, field.name)}")
-    counts = {}
+        return artefact.show(path)
+    kind = "released checkpoint" if "released" in info else "policy"
+    print(f"{path}: {kind}, {Path(path).stat().st_size:,} bytes")
+    print_network(net.c, tensors)
+    for name, value in info.items():
+        if name not in ("format", "model", "tensors", "released"):
+            print(f"{name}: {str(value)[:400]}")
+
+
+def print_network(c: Config, tensors: dict) -> None:
+    fields = dataclasses.asdict(c)
+    names = fields.pop("actions")
+    for name, value in fields.items():
+        print(f"  {name:16s} {value}")
+    counts = collections.Counter()
     for name, v in tensors.items():
-        part = "not used" if name.startswith(KEPT) else re.split(r"[._\d]", name)[0]
-        counts[part] = counts.get(part, 0) + v.size
-    print(
-        "parameters\n"
-        + "\n".join(f"  {k:12s} {n:>13,}" for k, n in counts.items())
-        + f"\n  {'in all':12s} {sum(counts.values()):>13,}"
-    )
-    print(
-        f"actions: {c.horizon} of {len(c.actions)} values, {c.rate:g}/s, the first {c.shift} rows after the frame"
-    )
-    for i, name in enumerate(c.actions):
-        print(
-            f"  {i:2d} {name:15s} {'' if name in ACTIONS else 'dropped: not on this pad'}".rstrip()
-        )
-    print(
-        "\n".join(
-            f"{k}: {str(v)[:400]}"
-            for k, v in info.items()
-            if k not in ("format", "model", "tensors", "released")
-        )
-    )
-
-
-def accelerate(net: NitroGen) -> NitroGen:
-    """Make a network that only plays as fast as this device allows: torch.compile and CUDA graphs,
-    or packed weights on a CPU.
-    """
-    device = net.vision.patch.weight.device.type
-    if device == "cuda":
-        net.context, net.velocity = torch.compile(net.context), torch.compile(net.velocity)
-        net.denoise = Graphed(net.denoise)
-    elif device == "cpu" and packs(net.dtype):
-        for module in list(net.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, nn.Linear):
-                    setattr(
-                        module,
-                        name,
-                        Packed(
-                            child.weight.data,
-                            child.bias.data,
-                            gelu="tanh" if isinstance(module, Block) and name == "fc1" else "",
-                        ),
-                    )
-            if isinstance(module, Block):
-                module.gelu = nn.Identity()  # fc1 does it on the way out
-    return net
+        part = "not used" if name.startswith(UNUSED) else re.split(r"[._\d]", name)[0]
+        counts[part] += v.size
+    counts["in all"] = sum(counts.values())
+    print("parameters")
+    for part, count in counts.items():
+        print(f"  {part:12s} {count:>13,}")
+    layout = f"{c.horizon} of {len(names)} values, {c.rate:g}/s"
+    print(f"actions: {layout}, the first {c.shift} rows after the frame")
+    for i, name in enumerate(names):
+        note = "" if name in ACTIONS else "dropped: not on this pad"
+        print(f"  {i:2d} {name:15s} {note}".rstrip())
 
 
 def main(argv=None):
-    command_line(
-        __doc__,
-        {
-            "bench": "bench.flops",
-            "convert": "released.checkpoint:convert",
-            "export": "released.checkpoint:export",
-        },
-        argv,
-        inspect,
-    )
+    commands = {
+        "bench": "bench.flops",
+        "convert": "released.checkpoint:convert",
+        "export": "released.checkpoint:export",
+    }
+    command_line(__doc__, commands, argv, inspect)
 
 
 if __name__ == "__main__":

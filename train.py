@@ -1018,7 +1018,7 @@ def footprint(c: Config, w: World, net) -> dict:
     frame, fixed = two - one, 2 * one - two  # fixed: the weights in bfloat16
     if c.recompute:  # the input of every block, and all of one block at a time
         blocks = m.mixer_layers + (0 if c.freeze else m.vision_layers)
-        frame = frame // blocks + 4 * blocks * m.tokens * m.context
+        frame = frame // blocks + 4 * blocks * m.tokens * m.width
     return {
         "parameters": count,
         "gradients": learns,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from dataclasses import dataclass
@@ -14,8 +15,6 @@ from torch import nn
 
 import model
 
-# ---- bench ---------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class Bench(Common):
@@ -27,91 +26,107 @@ class Bench(Common):
     threads: int = 0  # CPU threads (default: torch's choice)
 
 
+Config = {name: Bench(net=name) for name in model.CONFIGS}
+
+
 def main(c: Bench) -> None:
     """Latency, arithmetic and memory of a preset on this device; batches are many games at once."""
-    import resource
-
     keep_memory()
     if c.threads:
         torch.set_num_threads(c.threads)
     if c.net not in model.CONFIGS:
         raise SystemExit(f"--net {c.net}: expected one of {', '.join(model.CONFIGS)}")
-    device, m = torch.device(pick_device(c.device)), model.CONFIGS[c.net]
-    with autocast(device.type):
-        native = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
-    dtype = native if c.dtype == "auto" else c.dtype
-    if dtype not in ("float32", "bfloat16"):
-        raise SystemExit(f"--dtype {dtype}: expected auto, float32 or bfloat16")
+    device = torch.device(pick_device(c.device))
+    name = str(native_dtype(device)).removeprefix("torch.") if c.dtype == "auto" else c.dtype
+    if name not in ("float32", "bfloat16"):
+        raise SystemExit(f"--dtype {name}: expected auto, float32 or bfloat16")
+    dtype = getattr(torch, name)
     torch.manual_seed(c.seed)
-    net = model.NitroGen(m).to(device)
-    print(
-        f"{c.net}: {sum(p.numel() for p in net.parameters()):,} parameters, {m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)}; "
-        f"{torch.cuda.get_device_name() if device.type == 'cuda' else device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
-
-    def line(task, dtype, B, S, seconds, gflop, top):
-        memory = (
-            torch.cuda.max_memory_allocated()
-            if device.type == "cuda"
-            else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        )
-        print(
-            f"{task:7s} {dtype:9s} {B:5d} {S or '':>5} {1e3 * seconds:10.2f} {B / seconds:10.1f} {gflop:10.1f} {gflop / seconds:10.0f} "
-            f"{gflop / seconds / top:7.0%} {memory / 2**20:11.0f}",
-            flush=True,
-        )
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-
-    print(
-        "task    dtype     batch steps         ms   chunks/s      GFLOP   GFLOP/s  of peak"
-        + ("    peak MiB" if device.type == "cuda" else " MiB so far")
-    )
+    net = model.NitroGen(model.CONFIGS[c.net]).to(device)
+    net.recompute = c.recompute
+    print_head(c.net, net.c, sum(p.numel() for p in net.parameters()), device)
     if c.train:
-        net.recompute, B = (
-            c.recompute,
-            64 if device.type == "cuda" else 16 if c.net == "tiny" else 2,
-        )
-        pixels, actions = (
-            torch.zeros(B, 3, m.image, m.image, device=device),
-            torch.rand(B, m.horizon, len(m.actions), device=device),
-        )
+        on_cpu = 16 if c.net == "tiny" else 2
+        bench_training(net, device, dtype, B=64 if device.type == "cuda" else on_cpu)
+    net = net.to(dtype).eval()
+    bench_playing(model.accelerate(net) if c.fast else net, device, dtype)
 
-        def step():
-            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-                net.loss(pixels, actions, torch.ones(1, device=device)).backward()
-            net.zero_grad(set_to_none=True)
 
-        line(
-            "train",
-            dtype,
-            B,
-            0,
-            timed(step, device),
-            gflop(m, B),
-            peak(device, getattr(torch, dtype)),
-        )
-    net = net.to(getattr(torch, dtype)).eval()
-    net, top = model.accelerate(net) if c.fast else net, peak(device, getattr(torch, dtype))
+def bench_training(net, device, dtype, B: int) -> None:
+    m = net.c
+    pixels = torch.zeros(B, 3, m.image, m.image, device=device)
+    actions = torch.rand(B, m.horizon, len(m.actions), device=device)
+
+    def step():
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            net.loss(pixels, actions, torch.ones(1, device=device)).backward()
+        net.zero_grad(set_to_none=True)
+
+    seconds = timed(step, device)
+    print_row("train", device, dtype, B, "", seconds, gflop(m, B), peak(device, dtype))
+
+
+def bench_playing(net, device, dtype) -> None:
+    m = net.c
+    top = peak(device, dtype)
     for B, S in ((1, m.steps), (1, 4), (1, 1), (16, m.steps), (16, 4)):
         frames = torch.randint(0, 256, (B, m.image, m.image, 3), dtype=torch.uint8, device=device)
-        line(
-            "sample",
-            dtype,
-            B,
-            S,
-            timed(lambda: net.sample(frames, steps=S), device),
-            gflop(m, B, S),
-            top,
-        )
+        seconds = timed(functools.partial(net.sample, frames, steps=S), device)
+        print_row("sample", device, dtype, B, S, seconds, gflop(m, B, S), top)
 
 
-Config = {k: Bench(net=k) for k in model.CONFIGS}
+# ---- the table -----------------------------------------------------------------------------------
+
+
+def print_head(name: str, m: model.Config, parameters: int, device) -> None:
+    where = torch.cuda.get_device_name() if device.type == "cuda" else device
+    print(
+        f"{name}: {parameters:,} parameters, {m.tokens} image tokens, "
+        f"chunks of {m.horizon} x {len(m.actions)}; "
+        f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+    memory = "    peak MiB" if device.type == "cuda" else " MiB so far"
+    print(
+        "task    dtype     batch steps         ms   chunks/s      GFLOP   GFLOP/s  of peak" + memory
+    )
+
+
+def print_row(task, device, dtype, B, S, seconds, work, top) -> None:
+    """One line. S: steps, "" in training; work: GFLOP; top: GFLOP/s of a matrix product."""
+    speed = work / seconds
+    print(
+        f"{task:7s} {str(dtype).removeprefix('torch.'):9s} {B:5d} {S:>5} "
+        f"{1e3 * seconds:10.2f} {B / seconds:10.1f} {work:10.1f} {speed:10.0f} "
+        f"{speed / top:7.0%} {memory_used(device) / 2**20:11.0f}",
+        flush=True,
+    )
+
+
+def memory_used(device) -> int:
+    """Bytes: on a GPU the most since the last call, else the most that this process ever had."""
+    if device.type != "cuda":
+        import resource  # not on Windows
+
+        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    most = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return most
+
+
+# ---- measuring -----------------------------------------------------------------------------------
+
+
+def native_dtype(device):
+    """bfloat16 where the hardware multiplies it, else float32."""
+    with autocast(device.type):
+        fast = torch.is_autocast_enabled(device.type)
+    return torch.bfloat16 if fast else torch.float32
 
 
 def timed(f, device, seconds: float = 2.0) -> float:
     """Seconds of a call: the best of some, as others share the machine."""
-    times, began = [], time.perf_counter()
+    times = []
+    began = time.perf_counter()
     while len(times) < 2 or len(times) < 100 and time.perf_counter() - began < seconds:
         start = time.perf_counter()
         f()
@@ -124,16 +139,12 @@ def timed(f, device, seconds: float = 2.0) -> float:
 def peak(device, dtype) -> float:
     """GFLOP/s of a matrix product on this machine."""
     n = 8192 if device.type == "cuda" else 1024
-    x, layer = torch.randn(n, n, device=device, dtype=dtype), nn.Linear(n, n).to(device, dtype)
+    x = torch.randn(n, n, device=device, dtype=dtype)
+    layers = [nn.Linear(n, n).to(device, dtype)]
+    if device.type == "cpu" and packs(dtype):
+        layers.append(Packed(layers[0].weight, layers[0].bias))
     with torch.no_grad():
-        seconds = min(
-            timed(lambda: f(x), device, 1)
-            for f in (
-                [layer, Packed(layer.weight, layer.bias)]
-                if device.type == "cpu" and packs(dtype)
-                else [layer]
-            )
-        )
+        seconds = min(timed(functools.partial(layer, x), device, 1) for layer in layers)
     return 2e-9 * n**3 / seconds
 
 
@@ -161,35 +172,30 @@ def rated(device) -> tuple[float, str]:
     measured here.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    if known := [
-        (value, f"{part}, data sheet")
-        for part, value in RATED.items()
-        if re.search(rf"\b{part}\b", name)
-    ]:
-        return known[0]
-    with autocast(device.type):
-        dtype = torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32
-    return peak(device, dtype) / 1e3, f"a matrix product on {name}"
+    for part, value in RATED.items():
+        if re.search(rf"\b{part}\b", name):
+            return value, f"{part}, data sheet"
+    return peak(device, native_dtype(device)) / 1e3, f"a matrix product on {name}"
 
 
 def gflop(c: model.Config, B: int, S: int = 0, draws: int = 1, freeze: bool = False) -> float:
-    """Floating-point operations of the matrix products (2 per multiply-add) / 1e9: S denoising
-    steps; or, if 0, a training step of B frames with `draws` each, `freeze`: all but the vision
-    encoder's."""
+    """Floating-point operations of the matrix products (2 per multiply-add) / 1e9.
+
+    S denoising steps of B frames; or, if 0, a training step with `draws` for each frame. freeze:
+    without the backward pass of the vision encoder.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        net, pixels, a = (
-            model.NitroGen(c),
-            torch.zeros(B, 3, c.image, c.image),
-            torch.zeros(B, c.horizon, len(c.actions)),
-        )
+        net = model.NitroGen(c)
         net.vision.requires_grad_(not freeze)
+        pixels = torch.zeros(B, 3, c.image, c.image)
+        a = torch.zeros(B, c.horizon, len(c.actions))
         if S:
             with torch.no_grad():
                 net.denoise(pixels, a, S)
         else:
-            net.loss(
-                pixels, a, torch.ones(1), torch.zeros(B * draws), a.repeat(draws, 1, 1), draws
-            ).backward()
+            times = torch.zeros(B * draws)
+            noise = a.repeat(draws, 1, 1)
+            net.loss(pixels, a, torch.ones(1), times, noise, draws).backward()
     return counter.get_total_flops() / 1e9

@@ -19,46 +19,14 @@ import torch
 
 import model
 
+VIRTUAL = ("RIGHT_BOTTOM", "RIGHT_LEFT", "RIGHT_RIGHT", "RIGHT_UP")  # of the right stick
+CARD = tuple(name for name in model.RELEASED if name not in VIRTUAL)  # as the model card says
+TABLE = 512  # max_num_positional_embeddings of all released checkpoints
+RATE = 60.0  # actions per second of all released checkpoints
 
-def load_vision(net: model.NitroGen, path) -> None:
-    """Take the vision encoder from a SigLIP or SigLIP-2 tower as transformers saves it
-    (`vision_model.*` in a safetensors file).
-    """
-    from safetensors import safe_open
+# ---- names and shapes: our tensors, and the released ones that each is made of -------------------
 
-    try:
-        with safe_open(path, "pt") as f:
-            tower = {
-                k.removeprefix("vision_model."): f.get_tensor(k)
-                for k in f.keys()
-                if k.startswith("vision_model.") and not k.startswith("vision_model.head.")
-            }
-    except Exception as e:
-        raise SystemExit(
-            f"{path}: not a readable safetensors file ({str(e).splitlines()[0][:120]})"
-        ) from None
-    if not tower:
-        raise SystemExit(
-            f"{path}: no tensor is named vision_model.*; expected a SigLIP tower as transformers saves it"
-        )
-    if fault := model.disagreement(
-        {
-            k.removeprefix("vision_encoder."): s
-            for n, p in net.vision.state_dict().items()
-            for k, s in pieces(f"vision.{n}", p.shape)
-        },
-        {k: v.shape for k, v in tower.items()},
-    ):
-        raise SystemExit(f"{path}: {fault}; this network's vision encoder needs another tower")
-    net.vision.load_state_dict(
-        {
-            n: ours(f"vision.{n}", {f"vision_encoder.{k}": v for k, v in tower.items()})
-            for n in net.vision.state_dict()
-        }
-    )
-
-
-PARTS = {
+MODULES = {
     "vision.patch": "vision_encoder.embeddings.patch_embedding",
     "vision.position": "vision_encoder.embeddings.position_embedding",
     "vision.blocks": "vision_encoder.encoder.layers",
@@ -76,7 +44,7 @@ PARTS = {
     "decode1": "action_decoder.layer1",
     "decode2": "action_decoder.layer2",
 }
-IN_VISION = {
+VISION_LAYERS = {
     "norm1": "layer_norm1",
     "norm2": "layer_norm2",
     "attn.q": "self_attn.q_proj",
@@ -86,7 +54,7 @@ IN_VISION = {
     "fc1": "mlp.fc1",
     "fc2": "mlp.fc2",
 }
-IN_BLOCKS = {
+BLOCK_LAYERS = {
     "norm1": "norm1",
     "norm2": "norm3",
     "ada": "norm1.linear",
@@ -97,175 +65,192 @@ IN_BLOCKS = {
     "fc1": "ff.net.0.proj",
     "fc2": "ff.net.2",
 }
+ACTION_MLPS = ("encode", "decode")  # stored as (category, in, out), with one category
 
 
-def pieces(name: str, shape) -> list[tuple[str, list[int]]]:
+def released_shapes(name: str, shape) -> list[tuple[str, list[int]]]:
     """The released tensors (name, shape) that make our tensor `name`, in the order of its rows."""
-    part = next(p for p in PARTS if name.startswith(p + "."))
-    rest, suffix = name[len(part) + 1 :].rpartition(".")[::2]
-    if part.startswith(("encode", "decode")):
-        return [
-            (
-                f"{PARTS[part]}.{suffix[0].upper() if suffix == 'weight' else suffix[0]}",
-                [1, *shape[::-1]],
-            )
-        ]
+    module = next(m for m in MODULES if name.startswith(m + "."))
+    released = MODULES[module]
+    rest, _, suffix = name.removeprefix(module + ".").rpartition(".")  # suffix: weight or bias
+    if module.startswith(ACTION_MLPS):
+        return [(f"{released}.{'W' if suffix == 'weight' else 'b'}", [1, *shape[::-1]])]
     if not rest:
-        return [(f"{PARTS[part]}.{suffix}", list(shape))]
+        return [(f"{released}.{suffix}", list(shape))]
     number, layer = rest.split(".", 1)
     fused = re.fullmatch("attn.(q?kv|q)", layer)
     layers = [f"attn.{letter}" for letter in fused[1]] if fused else [layer]
-    names = IN_VISION if part == "vision.blocks" else IN_BLOCKS
-    return [
-        (f"{PARTS[part]}.{number}.{names[one]}.{suffix}", [shape[0] // len(layers), *shape[1:]])
-        for one in layers
-    ]
+    names = VISION_LAYERS if module == "vision.blocks" else BLOCK_LAYERS
+    part = [shape[0] // len(layers), *shape[1:]]
+    return [(f"{released}.{number}.{names[one]}.{suffix}", part) for one in layers]
 
 
-def ours(name: str, theirs: dict):
+def ours(name: str, released: dict):
     """Our tensor, from the released ones."""
-    parts = [theirs[n] for n, _ in pieces(name, [1])]
-    return parts[0][0].t() if name.startswith(("encode", "decode")) else torch.cat(parts)
+    parts = [released[n] for n, _ in released_shapes(name, [1])]
+    return parts[0][0].t() if name.startswith(ACTION_MLPS) else torch.cat(parts)
 
 
 def theirs(name: str, tensor) -> dict:
     """The released tensors, from ours."""
-    names = [n for n, _ in pieces(name, tensor.shape)]
-    return (
-        {names[0]: tensor.t()[None]}
-        if name.startswith(("encode", "decode"))
-        else dict(zip(names, tensor.chunk(len(names))))
-    )
+    names = [n for n, _ in released_shapes(name, tensor.shape)]
+    if name.startswith(ACTION_MLPS):
+        return {names[0]: tensor.t()[None]}
+    return dict(zip(names, tensor.chunk(len(names)), strict=True))
 
 
-def dead(c: model.Config) -> dict:
-    """Shapes of the released tensors whose values never reach an action: SigLIP's pooling head, and
-    the fixed position tables.
-    """
-    C, M = c.context, round(c.vision_mlp * c.context)
+def all_released_shapes(module: torch.nn.Module, prefix: str = "") -> dict:
+    """Released name -> shape, of all tensors of our network or of one of its modules."""
+    shapes = {}
+    for name, v in module.state_dict().items():
+        shapes |= released_shapes(prefix + name, v.shape)
+    return shapes
+
+
+def unused(c: model.Config) -> dict:
+    """Shapes of the released tensors that never reach an action: SigLIP's pooling head."""
+    D = c.width
+    hidden = round(c.vision_mlp * D)
     head = {
-        "probe": [1, 1, C],
-        "attention.in_proj_weight": [3 * C, C],
-        "attention.in_proj_bias": [3 * C],
-        "attention.out_proj.weight": [C, C],
-        "attention.out_proj.bias": [C],
-        "layernorm.weight": [C],
-        "layernorm.bias": [C],
-        "mlp.fc1.weight": [M, C],
-        "mlp.fc1.bias": [M],
-        "mlp.fc2.weight": [C, M],
-        "mlp.fc2.bias": [C],
+        "probe": [1, 1, D],
+        "attention.in_proj_weight": [3 * D, D],
+        "attention.in_proj_bias": [3 * D],
+        "attention.out_proj.weight": [D, D],
+        "attention.out_proj.bias": [D],
+        "layernorm.weight": [D],
+        "layernorm.bias": [D],
+        "mlp.fc1.weight": [hidden, D],
+        "mlp.fc1.bias": [hidden],
+        "mlp.fc2.weight": [D, hidden],
+        "mlp.fc2.bias": [D],
     }
-    tables = {
-        f"{PARTS[part]}.{i}.pos_embed.pe": [1, TABLE, width]
-        for part, n, width in (("mixer", c.mixer_layers, C), ("dit", c.dit_layers, c.width))
-        for i in range(n if c.sinusoidal else 0)
-    }
-    return {f"vision_encoder.head.{k}": v for k, v in head.items()} | tables
+    return {f"vision_encoder.head.{name}": shape for name, shape in head.items()}
 
 
-TABLE = 512  # rows of the released position tables
-RELEASED_RATE = 60.0  # actions per second of all released checkpoints
+def load_vision(net: model.NitroGen, path) -> None:
+    """Take the vision encoder from a SigLIP or SigLIP-2 tower as transformers saves it
+    (`vision_model.*` in a safetensors file).
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as f:
+            names = [name for name in f.keys() if re.match(r"vision_model\.(?!head\.)", name)]
+            tower = {name.removeprefix("vision_model."): f.get_tensor(name) for name in names}
+    except Exception as e:
+        fault = str(e).splitlines()[0][:120]
+        raise SystemExit(f"{path}: not a readable safetensors file ({fault})") from None
+    if not tower:
+        raise SystemExit(
+            f"{path}: no tensor is named vision_model.*; "
+            "expected a SigLIP tower as transformers saves it"
+        )
+    shapes = all_released_shapes(net.vision, "vision.")
+    wanted = {name.removeprefix("vision_encoder."): shape for name, shape in shapes.items()}
+    if fault := model.disagreement(wanted, {name: v.shape for name, v in tower.items()}):
+        raise SystemExit(f"{path}: {fault}; this network's vision encoder needs another tower")
+    released = {f"vision_encoder.{name}": v for name, v in tower.items()}
+    net.vision.load_state_dict({k: ours(f"vision.{k}", released) for k in net.vision.state_dict()})
+
+
+# ---- config: theirs -> ours, ours -> theirs ------------------------------------------------------
 
 
 def released_config(about: dict, shapes: dict) -> model.Config:
-    """model.Config of a released checkpoint, from its `ckpt_config` and, as that does not describe
-    the vision encoder, its shapes.
+    """model.Config of a released checkpoint, from its `ckpt_config` and its shapes, as the former
+    does not describe the vision encoder. ValueError for what this network is not.
     """
     m, tokenizer, modality = about["model_cfg"], about["tokenizer_cfg"], about["modality_cfg"]
-    dit, mixer = m["diffusion_model_cfg"], m["vl_self_attention_cfg"]
-    C, _, patch, _ = shapes["vision_encoder.embeddings.patch_embedding.weight"]
-    tokens, d = (
-        shapes["vision_encoder.embeddings.position_embedding.weight"][0],
-        dit["attention_head_dim"],
-    )
-    D = d * dit["num_attention_heads"]
-    for where, key, value in (
-        *(
-            (part, key, value)
-            for part in ("diffusion_model_cfg", "vl_self_attention_cfg")
-            for key, value in (
-                ("activation_fn", "gelu-approximate"),
-                ("attention_bias", True),
-                ("final_dropout", True),
-                ("attention_head_dim", d),
-                ("dropout", dit["dropout"]),
-                ("positional_embeddings", dit["positional_embeddings"]),
-            )
-        ),
-        ("diffusion_model_cfg", "norm_type", "ada_norm"),
-        ("diffusion_model_cfg", "norm_elementwise_affine", False),
-        ("diffusion_model_cfg", "norm_eps", 1e-5),
-        ("diffusion_model_cfg", "output_dim", D),
-        ("model_cfg", "hidden_size", D),
-        (
-            "diffusion_model_cfg",
-            "cross_attention_dim",
-            None if C == D and dit["cross_attention_dim"] is None else C,
-        ),
-        ("vl_self_attention_cfg", "num_attention_heads", C // d),
-        ("model_cfg", "vision_hidden_size", C),
-        ("model_cfg", "max_num_embodiments", 1),
-        ("tokenizer_cfg", "num_visual_tokens_per_frame", tokens),
-        ("tokenizer_cfg", "game_mapping_cfg", None),
-        ("modality_cfg", "frame_per_sample", 1),
-    ):
-        found = {
-            "model_cfg": m,
-            "diffusion_model_cfg": dit,
-            "vl_self_attention_cfg": mixer,
-            "tokenizer_cfg": tokenizer,
-            "modality_cfg": modality,
-        }[where][key]
-        if found != value:
-            raise ValueError(f"{where}.{key} is {found!r}, only {value!r} is supported here")
-    if not re.search(r"siglip2?-(base|large)-", m["vision_encoder_name"]):
-        raise ValueError(
-            f"vision encoder {m['vision_encoder_name']}: only SigLIP base and large are supported"
-        )
-    layouts = {len(names): names for names in (model.RELEASED, model.CARD)}
+    dit = m["diffusion_model_cfg"]
+    _, _, patch, _ = shapes["vision_encoder.embeddings.patch_embedding.weight"]
+    tokens, D = shapes["vision_encoder.embeddings.position_embedding.weight"]
+    refuse_other_networks(about, tokens, D)
+    layouts = {len(names): names for names in (model.RELEASED, CARD)}
     if m["action_dim"] not in layouts:
-        raise ValueError(
-            f"action_dim is {m['action_dim']}, only {' and '.join(map(str, layouts))} are known layouts"
-        )
+        known = " and ".join(map(str, layouts))
+        raise ValueError(f"action_dim is {m['action_dim']}, only {known} are known layouts")
     names = layouts[m["action_dim"]]
+    layer = re.compile(r"vision_encoder\.encoder\.layers\.\d+\.mlp\.fc1\.weight")
     return model.Config(
         actions=names[-4:] + names[:-4] if tokenizer["old_layout"] else names,
         image=math.isqrt(tokens) * patch,
         patch=patch,
         width=D,
-        head_width=d,
-        context_width=0 if C == D else C,
-        vision_mlp=shapes["vision_encoder.encoder.layers.0.mlp.fc1.weight"][0] / C,
-        vision_layers=sum(
-            bool(re.fullmatch(r"vision_encoder\.encoder\.layers\.\d+\.mlp\.fc1\.weight", k))
-            for k in shapes
-        ),
-        mixer_layers=mixer["num_layers"],
+        head_width=dit["attention_head_dim"],
+        vision_mlp=shapes["vision_encoder.encoder.layers.0.mlp.fc1.weight"][0] / D,
+        vision_layers=len([name for name in shapes if layer.fullmatch(name)]),
+        mixer_layers=m["vl_self_attention_cfg"]["num_layers"],
         dit_layers=dit["num_layers"],
         horizon=m["action_horizon"],
-        rate=float(modality.get("action_rate", RELEASED_RATE)),
+        rate=float(modality.get("action_rate", RATE)),
         shift=modality["action_shift"],
-        positions=m["max_seq_len"] if m["add_pos_embed"] else 0,
+        positions=m["max_seq_len"],
         dropout=dit["dropout"],
         alpha=m["noise_beta_alpha"],
         beta=m["noise_beta_beta"],
         t_max=m["noise_s"],
         steps=m["num_inference_timesteps"],
         buckets=m["num_timestep_buckets"],
-        interleave=dit["interleave_self_attention"],
-        sinusoidal=dit["positional_embeddings"] == "sinusoidal",
-        pads=tokenizer["max_sequence_length"] - tokens,
     )
+
+
+def refuse_other_networks(about: dict, tokens: int, D: int) -> None:
+    """ValueError if a `ckpt_config` has a switch in a position that model.py does not have."""
+    m = about["model_cfg"]
+    dit = m["diffusion_model_cfg"]
+    block = {
+        "activation_fn": "gelu-approximate",
+        "attention_bias": True,
+        "final_dropout": True,
+        "num_attention_heads": D // dit["attention_head_dim"],
+        "attention_head_dim": dit["attention_head_dim"],
+        "dropout": dit["dropout"],
+        "positional_embeddings": None,
+    }
+    supported = {
+        "diffusion_model_cfg": block
+        | {
+            "norm_type": "ada_norm",
+            "norm_elementwise_affine": False,
+            "norm_eps": 1e-5,
+            "output_dim": D,
+            "interleave_self_attention": True,
+            "cross_attention_dim": D if dit["cross_attention_dim"] else None,
+        },
+        "vl_self_attention_cfg": block,
+        "model_cfg": {
+            "hidden_size": D,
+            "vision_hidden_size": D,
+            "max_num_embodiments": 1,
+            "add_pos_embed": True,
+        },
+        "tokenizer_cfg": {
+            "num_visual_tokens_per_frame": tokens,
+            "max_sequence_length": tokens,
+            "game_mapping_cfg": None,
+        },
+        "modality_cfg": {"frame_per_sample": 1},
+    }
+    sections = about | m
+    for section, values in supported.items():
+        for key, value in values.items():
+            found = sections[section][key]
+            if found != value:
+                raise ValueError(f"{section}.{key} is {found!r}, only {value!r} is supported here")
+    if not re.search(r"siglip2?-(base|large)-", m["vision_encoder_name"]):
+        raise ValueError(
+            f"vision encoder {m['vision_encoder_name']}: only SigLIP base and large are supported"
+        )
 
 
 def checkpoint_config(c: model.Config) -> dict:
     """The `ckpt_config` of a network that was trained here: what `released_config` reads, and the
     constants beside it.
     """
-    if c.predict != "velocity" or c.actions not in (model.RELEASED, model.CARD):
+    if c.predict != "velocity" or c.actions not in (model.RELEASED, CARD):
         raise ValueError(
-            "the released layout has no place for predict='action' nor for this action layout; train from --net released"
+            "the released layout has no place for predict='action' nor for this action layout; "
+            "train from --net released"
         )
     block = {
         "dropout": c.dropout,
@@ -276,36 +261,35 @@ def checkpoint_config(c: model.Config) -> dict:
         "max_num_positional_embeddings": TABLE,
         "compute_dtype": "float32",
         "final_dropout": True,
+        "num_attention_heads": c.width // c.head_width,
         "attention_head_dim": c.head_width,
-        "positional_embeddings": "sinusoidal" if c.sinusoidal else None,
+        "positional_embeddings": None,
     }
     dit = block | {
-        "num_attention_heads": c.width // c.head_width,
         "output_dim": c.width,
         "num_layers": c.dit_layers,
         "norm_type": "ada_norm",
         "norm_elementwise_affine": False,
         "norm_eps": 1e-5,
-        "interleave_self_attention": c.interleave,
-        "cross_attention_dim": c.context_width or None,
+        "interleave_self_attention": True,
+        "cross_attention_dim": None,
     }
     mixer = block | {
-        "num_attention_heads": c.context // c.head_width,
         "output_dim": len(c.actions) + 1,
         "num_layers": c.mixer_layers,
         "interleave_self_attention": False,
     }
-    tunes = ("vision_tower", "mm_projector", "diffusion_model", "multi_projector", "vl_mixing")
+    tuned = ("vision_tower", "mm_projector", "diffusion_model", "multi_projector", "vl_mixing")
     return {
         "experiment_name": "nitrogen",
         "model_cfg": {
             "model_type": "nitrogen",
-            "add_pos_embed": c.positions > 0,
+            "add_pos_embed": True,
             "model_dtype": "float32",
             "diffusion_model_cfg": dit,
             "vl_self_attention_cfg": mixer,
             "hidden_size": c.width,
-            "max_seq_len": c.positions or 1024,
+            "max_seq_len": c.positions,
             "action_dim": len(c.actions),
             "action_horizon": c.horizon,
             "noise_beta_alpha": c.alpha,
@@ -315,16 +299,16 @@ def checkpoint_config(c: model.Config) -> dict:
             "num_inference_timesteps": c.steps,
             "max_num_embodiments": 1,
             "vision_encoder_name": f"google/siglip2-large-patch{c.patch}-{c.image}",
-            "vision_hidden_size": c.context,
+            "vision_hidden_size": c.width,
             "add_view_embed": False,
-            **{f"tune_{t}": True for t in tunes},
+            **{f"tune_{part}": True for part in tuned},
         },
         "tokenizer_cfg": {
             "tokenizer_id": "nitrogen",
             "training": True,
             "num_visual_tokens_per_frame": c.tokens,
             "max_action_dim": len(c.actions),
-            "max_sequence_length": c.tokens + c.pads,
+            "max_sequence_length": c.tokens,
             "action_horizon": c.horizon,
             "game_mapping_cfg": None,
             "use_action_mask": True,
@@ -337,47 +321,59 @@ def checkpoint_config(c: model.Config) -> dict:
             "action_shift": c.shift,
             "action_interleaving": False,
             "token_set": "new",
-        }
-        # it has no place for that: ours to read
-        | ({"action_rate": c.rate} if c.rate != RELEASED_RATE else {}),
+            # not a field of the released files, which have no place for another rate
+            **({"action_rate": c.rate} if c.rate != RATE else {}),
+        },
     }
 
 
-def unpack(path):
-    """A released checkpoint, checked: (model.Config, tensors by our names, metadata).  Nothing in
-    it is executed.
-    """
+# ---- reading and writing -------------------------------------------------------------------------
+
+
+def read_torch(path):
+    """What torch.save wrote into a file, if tensors and plain values; no code in it is executed."""
     if not Path(path).is_file():
         raise SystemExit(f"{path}: no such file")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as e:
         raise SystemExit(
-            f"{path}: refused; not a torch checkpoint of tensors and plain values alone, or cut off "
-            f"({type(e).__name__}: {str(e).strip().splitlines()[0][:100]})"
+            f"{path}: refused; not a torch checkpoint of tensors and plain values alone, or cut "
+            f"off ({type(e).__name__}: {str(e).strip().splitlines()[0][:100]})"
         ) from None
+
+
+def unpack(path):
+    """A released checkpoint, checked: network without weights, arrays by our names, metadata."""
+    saved = read_torch(path)
     try:
         state, about = saved["model"], saved["ckpt_config"]
-        found = {
-            k: list(v.shape) if v.is_floating_point() else [str(v.dtype)] for k, v in state.items()
-        }
-        c = released_config(about, found)
-        net = model.skeleton(c, len(state))
+        found = {name: float_shape(v) for name, v in state.items()}
+        net = model.skeleton(released_config(about, found), len(state))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as e:
+        fault = str(e).partition("\n")[0][:120]
         raise SystemExit(
-            f"{path}: not a checkpoint of this network ({type(e).__name__}: {str(e).partition(chr(10))[0][:120]})"
+            f"{path}: not a checkpoint of this network ({type(e).__name__}: {fault})"
         ) from None
-    wanted = dict(piece for name, v in net.state_dict().items() for piece in pieces(name, v.shape))
-    if fault := model.disagreement(wanted | dead(c), found):
+    rest = unused(net.c)
+    if fault := model.disagreement(all_released_shapes(net) | rest, found):
         raise SystemExit(f"{path}: {fault}")
-    tensors = {name: ours(name, state).float().numpy() for name in net.state_dict()} | {
-        model.KEPT + k: state[k].float().numpy() for k in dead(c)
+    tensors = {name: ours(name, state).float().numpy() for name in net.state_dict()}
+    tensors |= {model.UNUSED + name: state[name].float().numpy() for name in rest}
+    others = {name: v.dtype for name, v in state.items() if v.dtype != torch.float32}
+    released = {
+        "ckpt_config": about,
+        "dtypes": {name: str(dtype).removeprefix("torch.") for name, dtype in others.items()},
     }
-    kinds = {
-        k: str(v.dtype).removeprefix("torch.") for k, v in state.items() if v.dtype != torch.float32
-    }
-    rest = {k: saved[k] for k in ("step", "epoch") if isinstance(saved.get(k), (int, float))}
-    return c, tensors, {"released": {"ckpt_config": about, "dtypes": kinds, **rest}}
+    for key in ("step", "epoch"):
+        if isinstance(saved.get(key), (int, float)):
+            released[key] = saved[key]
+    return net, tensors, {"released": released}
+
+
+def float_shape(v) -> list:
+    """Shape of a floating-point tensor; of another one its dtype, which is no shape."""
+    return list(v.shape) if v.is_floating_point() else [str(v.dtype)]
 
 
 @dataclass(frozen=True)
@@ -397,23 +393,18 @@ def pair(c: Config) -> tuple[str, Path]:
         raise SystemExit(
             f"expected two files, the one to read and the one to write, found {len(c.files)}"
         )
-    if Path(c.files[1]).exists() and not c.fresh:
-        raise SystemExit(f"{c.files[1]}: exists already; --fresh replaces it")
-    return c.files[0], Path(c.files[1])
+    source, target = c.files
+    if Path(target).exists() and not c.fresh:
+        raise SystemExit(f"{target}: exists already; --fresh replaces it")
+    return source, Path(target)
 
 
 def convert(c: Config) -> None:
     """The released checkpoint -> a policy file."""
     source, target = pair(c)
-    config, tensors, info = unpack(source)
-    artefact.write(
-        target,
-        tensors,
-        "nitrogen.policy/1",
-        model=dataclasses.asdict(config),
-        source=[artefact.source(source)],
-        **info,
-    )
+    net, tensors, info = unpack(source)
+    info |= {"model": dataclasses.asdict(net.c), "source": [artefact.source(source)]}
+    artefact.write(target, tensors, "nitrogen.policy/1", **info)
     model.inspect(target)
 
 
@@ -422,69 +413,63 @@ def export(c: Export) -> None:
     for shipping.
     """
     source, target = pair(c)
-    to_half(source, target, c.figures) if target.suffix == ".safetensors" else to_released(
-        source, target
-    )
+    if target.suffix == ".safetensors":
+        to_half(source, target, c.figures)
+    else:
+        to_released(source, target)
 
 
 def to_released(source, target) -> None:
-    """What it never had (the unused pooling head) becomes zeros."""
-    net, tensors, info = model.opened(source)
+    """Write the released layout; a pooling head that the policy never had becomes zeros."""
+    net, tensors, info = model.read_policy(source)
     before = info.get("released", {})
     try:
         about = before.get("ckpt_config") or checkpoint_config(net.c)
     except ValueError as e:
         raise SystemExit(f"{source}: {e}") from None
-    state = {
-        k: v
-        for name in net.state_dict()
-        for k, v in theirs(name, torch.from_numpy(tensors[name]).float()).items()
-    }
-    for name, shape in dead(net.c).items():
-        kept = tensors.get(model.KEPT + name)
-        table = (
-            model.position_table(*shape[1:])[None] if name.endswith(".pe") else torch.zeros(shape)
-        )
-        state[name] = table if kept is None else torch.from_numpy(kept)
-    state = {
-        k: v.to(getattr(torch, before.get("dtypes", {}).get(k, "float32"))).contiguous().clone()
-        for k, v in state.items()
+    state = {}
+    for name in net.state_dict():
+        state |= theirs(name, torch.from_numpy(tensors[name]).float())
+    for name, shape in unused(net.c).items():
+        values = tensors.get(model.UNUSED + name)
+        state[name] = torch.zeros(shape) if values is None else torch.from_numpy(values)
+    dtypes = before.get("dtypes", {})
+    for name, v in state.items():
+        dtype = getattr(torch, dtypes.get(name, "float32"))
+        state[name] = v.to(dtype).contiguous().clone()
+    saved = {
+        "model": state,
+        "step": before.get("step", info.get("step", 0)),
+        "epoch": before.get("epoch", 0),
+        "ckpt_config": about,
     }
     with artefact.replacing(target) as part:
-        torch.save(
-            {
-                "model": state,
-                "step": before.get("step", info.get("step", 0)),
-                "epoch": before.get("epoch", 0),
-                "ckpt_config": about,
-            },
-            part,
-        )
+        torch.save(saved, part)
     print(f"{source} -> {target}: {len(state)} tensors")
 
 
 def to_half(source, target, figures: str) -> None:
-    """What is known of its making goes along."""
-    net, tensors, info = model.opened(source)
-    origin, kept = (
-        artefact.source(source),
-        {k: v for k, v in info.items() if k not in ("format", "model", "tensors", "command")},
-    )
+    """Write the same policy in float16, with all that its metadata says about its making."""
+    net, tensors, info = model.read_policy(source)
+    rebuilt = ("format", "model", "tensors", "command")
+    making = {key: value for key, value in info.items() if key not in rebuilt}
     if figures:
-        try:
-            report = json.loads(Path(figures).read_bytes())
-            kept["figures"] = {k: v for k, v in report.items() if k != "episodes"}
-        except (OSError, ValueError, AttributeError) as e:
-            raise SystemExit(f"{figures}: not a report of eval.py play ({e})") from None
-        if report.get("policy") != origin:
-            raise SystemExit(
-                f"{figures}: not about {source}; make it: python eval.py play --policy {source}"
-            )
-    model.save(
-        target,
-        {name: torch.from_numpy(tensors[name]) for name in net.state_dict()},
-        net,
-        half=True,
-        **kept | {"trained": info["command"], "source": [origin]},
-    )
+        making["figures"] = read_figures(figures, source)
+    making |= {"trained": info["command"], "source": [artefact.source(source)]}
+    state = {name: torch.from_numpy(tensors[name]) for name in net.state_dict()}
+    model.save(target, state, net, half=True, **making)
     model.inspect(target)
+
+
+def read_figures(figures: str, source) -> dict:
+    """What eval.py play measured of the policy `source`, without the single episodes."""
+    try:
+        report = json.loads(Path(figures).read_bytes())
+        totals = {key: value for key, value in report.items() if key != "episodes"}
+    except (OSError, ValueError, AttributeError) as e:
+        raise SystemExit(f"{figures}: not a report of eval.py play ({e})") from None
+    if report.get("policy") != artefact.source(source):
+        raise SystemExit(
+            f"{figures}: not about {source}; make it: python eval.py play --policy {source}"
+        )
+    return totals

@@ -30,46 +30,42 @@ from released import checkpoint
 
 # outputs of the reference, on weights filled by formula
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
-POLICIES = list(GOLDEN["policies"])
+POLICY = GOLDEN["policies"]["released-small"]
 
 
 def formula(name, shape):
     """How the reference's weights were filled: from each tensor's own name."""
     r = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
-    return torch.from_numpy(
-        (1 + 0.1 * r if name.endswith("weight") and "norm" in name else 0.08 * r).astype(np.float32)
-    )
+    is_norm = name.endswith("weight") and "norm" in name
+    return torch.from_numpy((1 + 0.1 * r if is_norm else 0.08 * r).astype(np.float32))
 
 
-def golden_config(name):
-    about = GOLDEN["policies"][name]
-    C, side = about["ckpt_config"]["model_cfg"]["vision_hidden_size"], about["vision"]["image"]
+def golden_config():
+    about = POLICY["ckpt_config"]
+    vision = POLICY["vision"]
+    width = about["model_cfg"]["vision_hidden_size"]
     shapes = {
-        f"vision_encoder.encoder.layers.{i}.mlp.fc1.weight": [about["vision"]["mlp"], C]
+        f"vision_encoder.encoder.layers.{i}.mlp.fc1.weight": [vision["mlp"], width]
         for i in range(12)
     }
     shapes |= {
-        "vision_encoder.embeddings.patch_embedding.weight": [C, 3, 16, 16],
-        "vision_encoder.embeddings.position_embedding.weight": [(side // 16) ** 2, C],
+        "vision_encoder.embeddings.patch_embedding.weight": [width, 3, 16, 16],
+        "vision_encoder.embeddings.position_embedding.weight": [
+            (vision["image"] // 16) ** 2,
+            width,
+        ],
     }
-    return checkpoint.released_config(about["ckpt_config"], shapes)
+    return checkpoint.released_config(about, shapes)
 
 
 def golden_state(c):
     """A released state dict for this config, filled by formula."""
-    wanted = dict(
-        p
-        for name, v in model.skeleton(c, 999).state_dict().items()
-        for p in checkpoint.pieces(name, v.shape)
-    ) | checkpoint.dead(c)
-    return {
-        k: model.position_table(*s[1:])[None] if k.endswith(".pe") else formula(k, s)
-        for k, s in wanted.items()
-    }
+    wanted = checkpoint.all_released_shapes(model.skeleton(c, 999)) | checkpoint.unused(c)
+    return {name: formula(name, shape) for name, shape in wanted.items()}
 
 
-def golden_net(name, dtype=torch.float64):
-    net = model.NitroGen(golden_config(name))
+def golden_net(dtype=torch.float64):
+    net = model.NitroGen(golden_config())
     state = golden_state(net.c)
     net.load_state_dict({k: checkpoint.ours(k, state) for k in net.state_dict()})
     return net.to(dtype).eval()
@@ -101,34 +97,28 @@ def reference_exp(monkeypatch):
 
 def golden_inputs(c):
     image = np.random.default_rng(1).integers(0, 256, (1, c.image, c.image, 3), dtype=np.uint8)
-    return image, np.random.default_rng(2).standard_normal((1, c.horizon, len(c.actions))).astype(
-        np.float32
-    )
+    noise = np.random.default_rng(2).standard_normal((1, c.horizon, len(c.actions)))
+    return image, noise.astype(np.float32)
 
 
-def parity(net, name):
+def parity(net):
     """Largest difference from the reference's actions, which have 7 decimals; float64 all the way
     where the network is.
     """
     image, noise = golden_inputs(net.c)
+    pixels = net.pixels(torch.from_numpy(image))
     with torch.no_grad():
-        out = net.denoise(
-            net.pixels(torch.from_numpy(image)), torch.from_numpy(noise).to(net.dtype), net.c.steps
-        )[0].numpy()
-    expected = np.array(GOLDEN["policies"][name]["actions"])
+        out = net.denoise(pixels, torch.from_numpy(noise).to(net.dtype), net.c.steps)[0].numpy()
+    expected = np.array(POLICY["actions"])
     assert out.shape == expected.shape
     return np.abs(out - expected).max()
 
 
 @pytest.mark.usefixtures("reference_exp")
-@pytest.mark.parametrize("name", POLICIES)
-def test_parity_of_the_sampler(name):
-    """Euler steps of the reference: the released switches; padding that is attended to; sinusoidal,
-    not interleaved, two widths.
-    """
-    # the reference's own table is float32
-    assert parity(golden_net(name), name) < (5e-7 if name == "sinusoidal" else 2e-7)
-    assert parity(golden_net(name, torch.float32), name) < 2e-5
+def test_parity_of_the_sampler():
+    """Euler steps of the reference, with the released switches."""
+    assert parity(golden_net()) < 2e-7
+    assert parity(golden_net(torch.float32)) < 2e-5
 
 
 def swapped(linear):
@@ -180,9 +170,9 @@ def test_every_known_mistake_is_seen(mistake, monkeypatch):
     """The bound is tight enough: each slip that people made when they rebuilt the network breaks
     the parity.
     """
-    net = golden_net("released-small")
+    net = golden_net()
     MISTAKES[mistake](net, monkeypatch)
-    assert parity(net, "released-small") > 2e-7  # the bound of the test above
+    assert parity(net) > 2e-7  # the bound of the test above
 
 
 @pytest.mark.usefixtures("reference_exp")
@@ -190,37 +180,28 @@ def test_parity_of_the_loss_and_its_gradients():
     r = np.random.default_rng(3)
     actions = torch.from_numpy(r.uniform(0, 1, (2, 18, 25)).astype(np.float32)).double()
     noise = torch.from_numpy(r.standard_normal((2, 18, 25)).astype(np.float32)).double()
-    images = np.stack(
-        [
-            np.random.default_rng(10 + i).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-            for i in range(2)
-        ]
-    )
+    seeds = [np.random.default_rng(10 + i) for i in range(2)]
+    images = np.stack([s.integers(0, 256, (256, 256, 3), dtype=np.uint8) for s in seeds])
+    images = torch.from_numpy(images)
+    t = torch.tensor(GOLDEN["loss"]["t"]).double()
     for recompute in (False, True):
-        net = golden_net("released-small")
+        net = golden_net()
         net.recompute = recompute
-        loss = net.loss(
-            torch.from_numpy(images),
-            actions,
-            torch.ones(1).double(),
-            torch.tensor(GOLDEN["loss"]["t"]).double(),
-            noise,
-        )
+        loss = net.loss(images, actions, torch.ones(1).double(), t, noise)
         loss.backward()
         assert abs(loss.item() / GOLDEN["loss"]["loss"] - 1) < 1e-6
-        got = {
-            k: g
-            for n, p in net.named_parameters()
-            if p.grad is not None
-            for k, g in checkpoint.theirs(n, p.grad).items()
-        }
+        got = {}
+        for name, p in net.named_parameters():
+            if p.grad is not None:
+                got |= checkpoint.theirs(name, p.grad)
         for name, value in GOLDEN["loss"]["gradient_norms"].items():
             assert abs(got[name].norm().item() / value - 1) < 1e-6, name
 
 
 def test_times_are_drawn_as_published(monkeypatch):
     """Quantiles of t = 0.999 (1 - Beta(1.6, 0.8)): mostly noise."""
-    net, seen = tiny(), []
+    net = tiny()
+    seen = []
     monkeypatch.setattr(
         net, "timing", lambda bucket, f=net.timing: seen.append(bucket) or f(bucket)
     )
@@ -228,12 +209,8 @@ def test_times_are_drawn_as_published(monkeypatch):
         net.loss(torch.zeros(1, 3, 64, 64), torch.zeros(1, 16, 20), torch.ones(1), draws=4000)
     t = seen[0].double() / 1000
     assert abs(t.mean() - 0.333) < 0.015
-    assert (
-        np.abs(
-            np.quantile(t, [0.1, 0.25, 0.5, 0.75, 0.9]) - [0.034, 0.111, 0.282, 0.517, 0.721]
-        ).max()
-        < 0.025
-    )
+    quantiles = np.quantile(t, [0.1, 0.25, 0.5, 0.75, 0.9])
+    assert np.abs(quantiles - [0.034, 0.111, 0.282, 0.517, 0.721]).max() < 0.025
 
 
 def test_the_released_tensors():
@@ -243,9 +220,7 @@ def test_the_released_tensors():
     wanted = {
         p.replace("#", str(i)): s for p, numbers, s in GOLDEN["tensors"] for i in numbers or [""]
     }
-    found = dict(
-        p for name, v in net.state_dict().items() for p in checkpoint.pieces(name, v.shape)
-    ) | checkpoint.dead(c)
+    found = checkpoint.all_released_shapes(net) | checkpoint.unused(c)
     assert found == wanted and len(found) == 595
     assert sum(int(np.prod(s)) for s in found.values()) == 493_631_513
     assert checkpoint.released_config(GOLDEN["released"], wanted) == c
@@ -266,55 +241,38 @@ def tiny(**changes):
     return model.NitroGen(dataclasses.replace(model.CONFIGS["tiny"], **changes))
 
 
-def release(path, name="released-small", **changes):
+def release(path, **changes):
     """A checkpoint file as NitroGen was released, small."""
-    about = GOLDEN["policies"][name]["ckpt_config"]
-    torch.save(
-        {"model": golden_state(golden_config(name)), "step": 7, "epoch": 1, "ckpt_config": about}
-        | changes,
-        path,
-    )
+    about = {"step": 7, "epoch": 1, "ckpt_config": POLICY["ckpt_config"]}
+    torch.save({"model": golden_state(golden_config())} | about | changes, path)
     return path
 
 
 @pytest.mark.usefixtures("reference_exp")
-@pytest.mark.parametrize("name", POLICIES)
-def test_convert_play_and_export(tmp_path, name):
-    source, ours, back = (
-        release(tmp_path / "ng.pt", name),
-        tmp_path / "ng.safetensors",
-        tmp_path / "back.pt",
-    )
+def test_convert_play_and_export(tmp_path):
+    source = release(tmp_path / "ng.pt")
+    ours = tmp_path / "ng.safetensors"
+    back = tmp_path / "back.pt"
     model.main(["convert", str(source), str(ours)])
     net = model.load(ours, "cpu", "float64")
-    assert (
-        net.c == golden_config(name)
-        and sum(v.numel() for v in golden_state(net.c).values() if v.ndim != 3 or v.shape[1] != 512)
-        == (GOLDEN["policies"][name]["parameters"])
-    )
-    assert parity(net, name) < 5e-7
+    assert net.c == golden_config()
+    assert sum(v.numel() for v in golden_state(net.c).values()) == POLICY["parameters"]
+    assert parity(net) < 5e-7
     act = net.act(*golden_inputs(net.c))
-    assert act["buttons"].shape == (1, net.c.horizon, 16) and act["sticks"].shape == (
-        1,
-        net.c.horizon,
-        4,
-    )
+    assert act["buttons"].shape == (1, net.c.horizon, 16)
+    assert act["sticks"].shape == (1, net.c.horizon, 4)
     model.main(["export", str(ours), str(back)])
     a, b = (torch.load(p, weights_only=True) for p in (source, back))
-    assert (
-        a["ckpt_config"] == b["ckpt_config"]
-        and a["step"] == b["step"] == 7
-        and a["epoch"] == b["epoch"]
-    )
-    assert set(a["model"]) == set(b["model"]) and all(
-        torch.equal(v, b["model"][k]) for k, v in a["model"].items()
-    )
+    assert a["ckpt_config"] == b["ckpt_config"]
+    assert a["step"] == b["step"] == 7 and a["epoch"] == b["epoch"]
+    assert set(a["model"]) == set(b["model"])
+    assert all(torch.equal(v, b["model"][k]) for k, v in a["model"].items())
 
 
 def test_half_precision_checkpoints_come_back_as_they_were(tmp_path):
     state = {
         k: v.bfloat16() if "vision" in k else v.half()
-        for k, v in golden_state(golden_config("released-small")).items()
+        for k, v in golden_state(golden_config()).items()
     }
     source = release(tmp_path / "ng.pt", model=state)
     model.main(["convert", str(source), str(tmp_path / "ng.safetensors")])
@@ -324,7 +282,7 @@ def test_half_precision_checkpoints_come_back_as_they_were(tmp_path):
 
 
 def test_export_of_a_network_trained_here(tmp_path):
-    """What never had a pooling head gets one of zeros; the way there and back changes nothing else."""
+    """A network without a pooling head gets one of zeros; nothing else changes on the way back."""
     c = dataclasses.replace(
         model.CONFIGS["released"],
         width=64,
@@ -334,16 +292,17 @@ def test_export_of_a_network_trained_here(tmp_path):
         dit_layers=2,
         rate=30.0,
     )
-    net, ours, pt = model.NitroGen(c).eval(), tmp_path / "m.safetensors", tmp_path / "m.pt"
+    net = model.NitroGen(c).eval()
+    ours = tmp_path / "m.safetensors"
+    pt = tmp_path / "m.pt"
     model.save(ours, net.state_dict(), net, step=5)
     model.main(["export", str(ours), str(pt)])
     saved = torch.load(pt, weights_only=True)
     assert saved["step"] == 5 and not saved["model"]["vision_encoder.head.probe"].any()
     model.main(["convert", str(pt), str(tmp_path / "again.safetensors")])
     again = model.load(tmp_path / "again.safetensors", "cpu")
-    assert again.c == c and torch.equal(
-        net.sample(*golden_inputs(c)), again.sample(*golden_inputs(c))
-    )
+    assert again.c == c
+    assert torch.equal(net.sample(*golden_inputs(c)), again.sample(*golden_inputs(c)))
     model.save(ours, tiny().state_dict(), tiny())
     with pytest.raises(SystemExit, match="no place for predict='action'"):
         model.main(["export", str(ours), str(tmp_path / "x.pt")])
@@ -353,11 +312,9 @@ def test_half_precision_for_shipping(tmp_path):
     """Half the bytes, the same play but for rounding; who made it, of what, and how well it plays,
     in the file.
     """
-    source, target, report = (
-        tmp_path / "m.safetensors",
-        tmp_path / "half.safetensors",
-        tmp_path / "report.json",
-    )
+    source = tmp_path / "m.safetensors"
+    target = tmp_path / "half.safetensors"
+    report = tmp_path / "report.json"
     net = tiny()
     model.save(source, net.state_dict(), net, recipe={"seed": 3}, games={"ridge": 9})
     report.write_text(
@@ -365,25 +322,16 @@ def test_half_precision_for_shipping(tmp_path):
     )
     model.main(["export", str(source), str(target), "--figures", str(report)])
     tensors, info = artefact.read(target, "nitrogen.policy/1")
-    assert {str(v.dtype) for v in tensors.values()} == {
-        "float16"
-    } and target.stat().st_size < 0.51 * source.stat().st_size
-    before = artefact.read(source)[1]
-    assert (info["recipe"], info["games"], info["trained"]) == (
-        {"seed": 3},
-        {"ridge": 9},
-        before["command"],
-    )
-    assert info["figures"] == {"policy": artefact.source(source), "cells": {"all": 0.5}} and info[
-        "source"
-    ] == [artefact.source(source)]
-    frames, noise = (
-        np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8),
-        torch.randn(2, 16, 20),
-    )
-    assert (
-        model.load(target, "cpu").sample(frames, noise) - net.eval().sample(frames, noise)
-    ).abs().max() < 0.01
+    assert {str(v.dtype) for v in tensors.values()} == {"float16"}
+    assert target.stat().st_size < 0.51 * source.stat().st_size
+    assert info["recipe"] == {"seed": 3} and info["games"] == {"ridge": 9}
+    assert info["trained"] == artefact.read(source)[1]["command"]
+    assert info["figures"] == {"policy": artefact.source(source), "cells": {"all": 0.5}}
+    assert info["source"] == [artefact.source(source)]
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    noise = torch.randn(2, 16, 20)
+    half = model.load(target, "cpu").sample(frames, noise)
+    assert (half - net.eval().sample(frames, noise)).abs().max() < 0.01
     model.save(source, tiny(dropout=0.1).state_dict(), net)
     with pytest.raises(SystemExit, match="report.json: not about"):
         model.main(["export", str(source), str(target), "--figures", str(report), "--fresh"])
@@ -394,25 +342,21 @@ def test_half_precision_for_shipping(tmp_path):
 def test_a_siglip_tower(tmp_path):
     from safetensors.torch import save_file
 
-    state, path = golden_state(golden_config("released-small")), tmp_path / "tower.safetensors"
+    state = golden_state(golden_config())
+    path = tmp_path / "tower.safetensors"
     tower = {
         k.replace("vision_encoder.", "vision_model."): v
         for k, v in state.items()
         if k.startswith("vision_encoder.")
     }
     save_file(tower | {"text_model.x": torch.zeros(2), "logit_scale": torch.zeros(1)}, path)
-    net, golden = (
-        model.NitroGen(golden_config("released-small")),
-        golden_net("released-small", torch.float32),
-    )
+    net = model.NitroGen(golden_config())
     checkpoint.load_vision(net, path)
-    assert all(
-        torch.equal(v, golden.vision.state_dict()[k]) for k, v in net.vision.state_dict().items()
-    )
-    with pytest.raises(
-        SystemExit,
-        match=r"tensor 'embeddings.patch_embedding.bias': expected \[128\], found \[64\] .* another tower",
-    ):
+    golden = golden_net(torch.float32).vision.state_dict()
+    assert all(torch.equal(v, golden[k]) for k, v in net.vision.state_dict().items())
+    tensor = "'embeddings.patch_embedding.bias'"
+    fault = rf"tensor {tensor}: expected \[128\], found \[64\] .* another tower"
+    with pytest.raises(SystemExit, match=fault):
         checkpoint.load_vision(tiny(), path)
     save_file({"text_model.x": torch.zeros(2)}, path)
     with pytest.raises(SystemExit, match="no tensor is named vision_model"):
@@ -420,18 +364,16 @@ def test_a_siglip_tower(tmp_path):
 
 
 def test_inspect(tmp_path, capsys):
-    source, ours = release(tmp_path / "ng.pt"), tmp_path / "ng.safetensors"
+    source = release(tmp_path / "ng.pt")
+    ours = tmp_path / "ng.safetensors"
     model.main(["convert", str(source), str(ours)])
     for path in (source, ours):
         capsys.readouterr()
         model.main(["--inspect", str(path)])
         text = capsys.readouterr().out
-        assert (
-            "released checkpoint" in text
-            and "horizon          18" in text
-            and "6 GUIDE           dropped" in text
-        )
-        assert f"{GOLDEN['policies']['released-small']['parameters']:,}" in text
+        assert "released checkpoint" in text and "horizon          18" in text
+        assert "6 GUIDE           dropped" in text
+        assert f"{POLICY['parameters']:,}" in text
 
 
 class Hostile:
@@ -470,6 +412,32 @@ class Hostile:
                 activation_fn="geglu"
             ),
             "activation_fn is 'geglu', only 'gelu-approximate'",
+        ),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"]["vl_self_attention_cfg"].update(
+                positional_embeddings="sinusoidal"
+            ),
+            "vl_self_attention_cfg.positional_embeddings is 'sinusoidal', only None",
+        ),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"]["diffusion_model_cfg"].update(
+                interleave_self_attention=False
+            ),
+            "interleave_self_attention is False, only True",
+        ),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"]["diffusion_model_cfg"].update(
+                cross_attention_dim=32
+            ),
+            "cross_attention_dim is 32, only 64",
+        ),
+        (
+            lambda s: s["ckpt_config"]["model_cfg"].update(add_pos_embed=False),
+            "add_pos_embed is False, only True",
+        ),
+        (
+            lambda s: s["ckpt_config"]["tokenizer_cfg"].update(max_sequence_length=300),
+            "max_sequence_length is 300, only 256",
         ),
         (
             lambda s: s["ckpt_config"]["tokenizer_cfg"].update(game_mapping_cfg={"a": 1}),
@@ -530,11 +498,12 @@ def test_actions_go_by_name():
     them; encode is its inverse.
     """
     r = np.random.default_rng(0)
-    buttons, sticks = r.random((3, 5, 16)) < 0.5, r.uniform(-1, 1, (3, 5, 4)).astype(np.float32)
+    buttons = r.random((3, 5, 16)) < 0.5
+    sticks = r.uniform(-1, 1, (3, 5, 4)).astype(np.float32)
     for names in (
         model.ACTIONS,
         model.RELEASED,
-        model.CARD,
+        checkpoint.CARD,
         model.RELEASED[-4:] + model.RELEASED[:-4],
     ):
         net = tiny(actions=names)
@@ -553,7 +522,7 @@ def test_actions_go_by_name():
 
 def test_the_resize_is_the_official_clients():
     """cv2.INTER_AREA to the model's square, aspect ignored, then x / 127.5 - 1."""
-    net = golden_net("released-small", torch.float32)
+    net = golden_net(torch.float32)
     images = np.random.default_rng(0).integers(0, 256, (2, 333, 500, 3), dtype=np.uint8)
     wanted = np.stack([cv2.resize(i, (256, 256), interpolation=cv2.INTER_AREA) for i in images])
     assert torch.equal(net.pixels(torch.from_numpy(images)), net.pixels(torch.from_numpy(wanted)))
@@ -567,19 +536,18 @@ def test_the_resize_is_the_official_clients():
 
 
 def test_save_and_load(tmp_path):
-    net, path = tiny().eval(), tmp_path / "m.safetensors"
+    net = tiny().eval()
+    path = tmp_path / "m.safetensors"
     model.save(path, net.state_dict(), net)
     images = np.random.default_rng(0).integers(0, 256, (2, 200, 300, 3), dtype=np.uint8)
     noise = torch.randn(2, 16, 20)
     again = model.load(path, "cpu")
     assert torch.equal(net.sample(images, noise), again.sample(images, noise))
     act = again.act(images, noise)
-    assert (
-        act["buttons"].shape == (2, 16, 16)
-        and act["sticks"].dtype == np.float32
-        and np.abs(act["sticks"]).max() <= 1
-    )
-    fast, half = model.load(path, "cpu", fast=True), model.load(path, "cpu", "bfloat16", fast=True)
+    assert act["buttons"].shape == (2, 16, 16)
+    assert act["sticks"].dtype == np.float32 and np.abs(act["sticks"]).max() <= 1
+    fast = model.load(path, "cpu", fast=True)
+    half = model.load(path, "cpu", "bfloat16", fast=True)
     assert (fast.sample(images, noise) - net.sample(images, noise)).abs().max() < 1e-4
     assert 0 < (half.sample(images, noise) - net.sample(images, noise)).abs().max() < 0.1
     assert half.sample(images, noise).dtype == torch.float32
@@ -591,40 +559,39 @@ def test_learns_one_batch():
     """
     net = tiny()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    images, actions = (
-        torch.tensor([0, 240], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 128, 128, 3),
-        (torch.rand(2, 16, 20) > 0.5).float(),
-    )
+    images = torch.tensor([0, 240], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 128, 128, 3)
+    actions = (torch.rand(2, 16, 20) > 0.5).float()
     losses = []
     for _ in range(100):
         loss = net.loss(images, actions, torch.ones(1), draws=4)
-        optimizer.zero_grad(), loss.backward(), optimizer.step()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
         losses.append(loss.item())
     # knowing the actions' spread, and not which they are: 0.35
     assert np.mean(losses[-10:]) < 0.15 * np.mean(losses[:5])
-    right = [
-        ((net.eval().sample(pictures, torch.randn(2, 16, 20)) > 0.5) == (actions > 0.5))
-        .float()
-        .mean()
-        for pictures in (images, images.flip(0))
-    ]
-    # by the other picture they would be right half the time
-    assert right[0] > 0.95 and right[1] < 0.65
+
+    def right(pictures):
+        pressed = net.eval().sample(pictures, torch.randn(2, 16, 20)) > 0.5
+        return (pressed == (actions > 0.5)).float().mean()
+
+    assert right(images) > 0.95
+    assert right(images.flip(0)) < 0.65  # by the other picture: right half the time
 
 
 def test_masked_entries_do_not_count():
     net = tiny(predict="velocity")
     net.decode2.weight.data.normal_(std=0.1)
-    pixels, actions, mask = torch.rand(2, 3, 64, 64), torch.rand(2, 16, 20), torch.ones(2, 1, 20)
+    pixels = torch.rand(2, 3, 64, 64)
+    actions = torch.rand(2, 16, 20)
+    mask = torch.ones(2, 1, 20)
     mask[..., 5] = 0
-    t, noise = torch.tensor([0.3, 0.6]), torch.randn(2, 16, 20)
+    t = torch.tensor([0.3, 0.6])
+    noise = torch.randn(2, 16, 20)
     changed = actions.clone()
     changed[..., 5] += 9
-    v = net.velocity(
-        torch.lerp(noise, actions, t[:, None, None]),
-        net.timing((t * 1000).long()),
-        net.context(pixels),
-    )
+    noisy = torch.lerp(noise, actions, t[:, None, None])
+    v = net.velocity(noisy, net.timing((t * 1000).long()), net.context(pixels))
     by_hand = ((v - (actions - noise)) ** 2 * mask).sum() / (mask.expand_as(actions).sum() + 1e-6)
     assert torch.allclose(net.loss(pixels, actions, mask, t, noise), by_hand, atol=1e-6)
 
@@ -638,33 +605,28 @@ def test_predicting_the_action_is_the_same_flow():
     noise = torch.randn(1, 16, 20)
     x = tiny(predict="velocity").eval()
     x.load_state_dict(net.state_dict())
-    v = x.velocity(
-        noise, x.timing(torch.tensor([0])), x.context(x.pixels(torch.from_numpy(images)))
-    )
+    context = x.context(x.pixels(torch.from_numpy(images)))
+    v = x.velocity(noise, x.timing(torch.tensor([0])), context)
     assert torch.allclose(net.sample(images, noise, steps=1), v, atol=1e-5)
-    pixels, actions, t = torch.rand(2, 3, 64, 64), torch.rand(2, 16, 20), torch.tensor([0.25, 0.5])
+    pixels = torch.rand(2, 3, 64, 64)
+    actions = torch.rand(2, 16, 20)
+    t = torch.tensor([0.25, 0.5])
     drawn = torch.randn(2, 16, 20)
-    output = x.velocity(
-        torch.lerp(drawn, actions, t[:, None, None]), x.timing((t * 1000).long()), x.context(pixels)
-    )
-    assert torch.allclose(
-        net.loss(pixels, actions, torch.ones(1), t, drawn),
-        ((output - actions) ** 2).mean(),
-        rtol=1e-4,
-    )
+    noisy = torch.lerp(drawn, actions, t[:, None, None])
+    output = x.velocity(noisy, x.timing((t * 1000).long()), x.context(pixels))
+    loss = net.loss(pixels, actions, torch.ones(1), t, drawn)
+    assert torch.allclose(loss, ((output - actions) ** 2).mean(), rtol=1e-4)
 
 
 # ---- speed
 
 
 def official_order(net, pixels, a, S):
-    """The order of the released code: vision once, then mixer, keys, values, time embeddings and
-    modulations anew in each step.
+    """The order of the released code: vision once; mixer, keys, values, time embeddings and
+    modulations in each step.
     """
-    x = (
-        rearrange(net.vision.patch(pixels.to(net.dtype)), "b d h w -> b (h w) d")
-        + net.vision.position.weight
-    )
+    x = rearrange(net.vision.patch(pixels.to(net.dtype)), "b d h w -> b (h w) d")
+    x = x + net.vision.position.weight
     for block in net.vision.blocks:
         x = block(x)
     seen = net.vision.norm(x)
@@ -672,15 +634,13 @@ def official_order(net, pixels, a, S):
         x = seen
         for block in net.mixer:
             x = block(x)
-        context = [
-            block.attn.keys_values(x) if hasattr(block.attn, "kv") else None for block in net.dit
-        ]
+        context = [block.attn.keys_values(x) for block in net.dit]
         a = a + net.velocity(a, net.timing(torch.tensor([int(i / S * net.c.buckets)])), context) / S
     return a
 
 
 def test_computed_once_is_computed_right():
-    net = golden_net("released-small")
+    net = golden_net()
     image, noise = golden_inputs(net.c)
     inputs = net.pixels(torch.from_numpy(image)), torch.from_numpy(noise).double(), 16
     with torch.no_grad():
@@ -713,7 +673,8 @@ def test_speed_against_the_official_order(dtype, bar):
     if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
         pytest.skip("no bfloat16 arithmetic in this CPU")
     keep_memory()
-    before, times = torch.get_num_threads(), {}
+    before = torch.get_num_threads()
+    times = {}
     torch.set_num_threads(2)
     try:
         net = model.NitroGen(model.CONFIGS["released"]).eval()
@@ -758,7 +719,8 @@ def test_bench_works_in_the_precision_asked_for(dtype, monkeypatch, capsys):
     """
     monkeypatch.setattr(flops, "timed", lambda f, device: (f(), 0.5)[1])
     monkeypatch.setattr(flops, "peak", lambda device, dtype: 100.0)
-    real, seen = model.NitroGen.loss, []
+    real = model.NitroGen.loss
+    seen = []
 
     def loss(self, *args):
         seen.append(
@@ -787,22 +749,18 @@ def test_the_paper_preset_trains():
     """
     torch.manual_seed(0)
     net = model.NitroGen(dataclasses.replace(model.CONFIGS["paper"], dropout=0.0))
-    images, actions = (
-        torch.randint(0, 256, (1, 256, 256, 3), dtype=torch.uint8),
-        torch.rand(1, 16, 20),
-    )
+    images = torch.randint(0, 256, (1, 256, 256, 3), dtype=torch.uint8)
+    actions = torch.rand(1, 16, 20)
+    t, noise = torch.tensor([0.3]), torch.zeros(1, 16, 20)
     losses = []
     for net.recompute in (False, True):
         with autocast("cpu"):
-            loss = net.loss(
-                images, actions, torch.ones(1), torch.tensor([0.3]), torch.zeros(1, 16, 20)
-            )
+            loss = net.loss(images, actions, torch.ones(1), t, noise)
         loss.backward()
         losses.append(loss.item())
         norms = [p.grad.norm() for p in net.parameters()]
-        assert all(torch.isfinite(n) for n in norms) and sum(n > 0 for n in norms) > 0.9 * len(
-            norms
-        )
+        assert all(torch.isfinite(n) for n in norms)
+        assert sum(n > 0 for n in norms) > 0.9 * len(norms)
         net.zero_grad()
     assert abs(losses[0] / losses[1] - 1) < 1e-3
 
@@ -858,7 +816,8 @@ def test_bad_configs(change, message):
 
 
 def test_bad_files(tmp_path):
-    net, path = tiny(), tmp_path / "m.safetensors"
+    net = tiny()
+    path = tmp_path / "m.safetensors"
     model.save(path, {k: v for k, v in net.state_dict().items() if k != "out.bias"}, net)
     with pytest.raises(SystemExit, match="'out.bias': expected \\[128\\], found nothing"):
         model.load(path, "cpu")
@@ -872,13 +831,21 @@ def test_bad_files(tmp_path):
         model.load(path, "cpu")
     model.save(path, net.state_dict(), net)
     tensors, info = artefact.read(path)
+    artefact.write(path, tensors, "nitrogen.policy/1", model=info["model"] | model.FORMER)
+    assert model.load(path, "cpu").c == net.c  # an older file, whose switches are all off
     for change, message in (
         ({"dit_layers": 10**9}, "more layers than"),
         ({"width": "wide"}, "cannot be used"),
         ({"head_width": 7}, "whole number of heads"),
         ({"surprise": 1}, "cannot be used"),
-        ({"width": 64, "context_width": 128}, "tensor 'ada_out.bias': expected"),
+        ({"width": 64}, "tensor 'ada_out.bias': expected"),
+        ({"context_width": 64}, "context_width 64 is no longer supported, only 0 is"),
+        ({"interleave": False}, "interleave False is no longer supported, only True is"),
+        ({"sinusoidal": True}, "sinusoidal True is no longer supported, only False is"),
+        ({"pads": 44}, "pads 44 is no longer supported, only 0 is"),
+        ({"positions": 0}, "positions 0 are fewer than horizon 16"),
         ({"actions": None}, "cannot be used"),
+        ({"actions": "SOUTH", "horizon": None}, "cannot be used"),
     ):
         artefact.write(path, tensors, "nitrogen.policy/1", model=info["model"] | change)
         with pytest.raises(SystemExit, match=message):
