@@ -123,15 +123,6 @@ CONFIGS = {
         lr=5e-5, warmup=100, decay=0.3, ema=0.999, log_every=25,
     ),
 }
-RANGES = {  # least and most of each number
-    "horizon": (0, 10_000),      "steps": (1, 1e12),      "batch": (1, 1e9),
-    "micro": (1, 1e9),           "draws": (1, 1e6),       "lr": (0, 1e3),
-    "warmup": (0, 1e12),         "decay": (0, 1),         "weight_decay": (0, 1e3),
-    "clip": (0, math.inf),       "ema": (0, 1),           "jitter": (0, 1),
-    "hue": (0, 1),               "rotate": (0, 180),      "crop": (0.01, 1),
-    "minutes": (0, math.inf),    "workers": (0, 4096),
-    "log_every": (1, math.inf),  "save_every": (1, math.inf),
-}
 # fmt: on
 BETAS = (0.9, 0.99)  # AdamW; CHOICE
 # These flags may change between two starts of the same run. Of --data and --init the files count.
@@ -144,7 +135,11 @@ def check(cfg: Config) -> None:
     """SystemExit with one line if a flag is out of its range."""
     if cfg.net not in model.CONFIGS:
         raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(model.CONFIGS)}")
-    expect(cfg, **RANGES)
+    expect(cfg, horizon=(0, 10_000), steps=(1, 1e12), batch=(1, 1e9), micro=(1, 1e9))
+    expect(cfg, draws=(1, 1e6), lr=(0, 1e3), warmup=(0, 1e12), decay=(0, 1))
+    expect(cfg, weight_decay=(0, 1e3), clip=(0, math.inf), ema=(0, 1), jitter=(0, 1), hue=(0, 1))
+    expect(cfg, rotate=(0, 180), crop=(0.01, 1), minutes=(0, math.inf), workers=(0, 4096))
+    expect(cfg, log_every=(1, math.inf), save_every=(1, math.inf))
 
 
 # ---- yours to change: augmentation (paper 3: colour, rotation within 5 degrees, random crop) -----
