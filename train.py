@@ -150,9 +150,10 @@ def augment(images, side: int, cfg: Config):
 
     Every frame gets its own draw, from torch's global generator.
     """
-    B, device = len(images), images.device
+    B = len(images)
     pixels = rearrange(images, "b h w c -> b c h w").float() / 255
-    grid = F.affine_grid(random_squares(B, cfg, device), (B, 3, side, side), align_corners=False)
+    squares = random_squares(B, cfg, images.device)
+    grid = F.affine_grid(squares, (B, 3, side, side), align_corners=False)
     pixels = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
     pixels = random_colours(pixels.flatten(2), cfg)
     return pixels.clamp_(0, 1).mul_(2).sub_(1).view(B, 3, side, side)
@@ -418,9 +419,9 @@ def update(trainer: Trainer, data, step: int) -> tuple[np.ndarray, float]:
         for group in trainer.optimizer.param_groups:
             group["lr"] = learning_rate(step, cfg)
         trainer.optimizer.step()
-        average, weight = list(trainer.average.values()), 1 - ema_decay(step, cfg)
+        average = list(trainer.average.values())
         with torch.no_grad():
-            torch._foreach_lerp_(average, list(parameters.values()), weight)
+            torch._foreach_lerp_(average, list(parameters.values()), 1 - ema_decay(step, cfg))
     trainer.optimizer.zero_grad(set_to_none=True)
     return losses, norm
 
@@ -533,7 +534,8 @@ def loaded_policy(cfg: Config) -> model.NitroGen:
 
 def describe(cfg: Config, world: World, net, shards) -> None:
     """What will happen, before it happens."""
-    m, micro = net.c, micro_batch(cfg, world)
+    m = net.c
+    micro = micro_batch(cfg, world)
     parameters = sum(p.numel() for p in net.parameters())
     learn = sum(p.numel() for p in learned(net).values())
     memory = wing("bench.forecast").footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
@@ -617,8 +619,9 @@ def train_steps(trainer: Trainer, about: dict, start: int, asked: list) -> None:
             saves = stops or done == cfg.steps or done % cfg.save_every == 0
             if saves or done % cfg.log_every == 0:
                 row = log_row(trainer, done, seen, norm, time.time() - began)
-                report(trainer, about, row, bar, saves, stops)
-                seen, began = [], time.time()
+                log_and_save(trainer, about, row, bar, saves, stops)
+                seen = []
+                began = time.time()
             if interrupted:
                 raise KeyboardInterrupt
             if late and done < cfg.steps:
@@ -663,9 +666,10 @@ def log_row(trainer: Trainer, done: int, seen: list, norm: float, seconds: float
     }
 
 
-def report(trainer: Trainer, about: dict, row: dict, bar, saves: bool, stops: bool) -> None:
+def log_and_save(trainer: Trainer, about: dict, row: dict, bar, saves: bool, stops: bool):
     """Print, log and save; a run that stops early is not validated.  Every process must call."""
-    first, held_out = trainer.world.rank == 0, trainer.shards["validation"]
+    first = trainer.world.rank == 0
+    held_out = trainer.shards["validation"]
     weights = averaged(trainer) if saves else {}
     if first and saves and not stops and len(held_out):
         row |= validate(trainer.net.c, weights, held_out, trainer.world.device)
@@ -803,7 +807,8 @@ def restore(trainer: Trainer, recipe: dict) -> int:
 
     The log loses the lines after that step.
     """
-    cfg, first = trainer.cfg, trainer.world.rank == 0
+    cfg = trainer.cfg
+    first = trainer.world.rank == 0
     path = cfg.run / "state.safetensors"
     # torchrun repeats --fresh when it starts killed processes again
     fresh = cfg.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"

@@ -62,7 +62,8 @@ def activation_bytes(net, cfg, frames: int) -> int:
         held[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    m, parameters = net.c, list(net.parameters())
+    m = net.c
+    parameters = list(net.parameters())
     device = parameters[0].device
     images = torch.zeros(frames, 3, m.image, m.image, device=device)
     actions = torch.zeros(frames, m.horizon, len(m.actions), device=device)

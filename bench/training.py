@@ -60,7 +60,8 @@ def calls_per_second(f, world: World, seconds: float, first: int = 1) -> float:
     """
     for _ in range(first):
         f()
-    began, calls = world.synchronised_time(), 0
+    began = world.synchronised_time()
+    calls = 0
     while calls < 3 or not world.any_process(time.time() - began > seconds)[0]:
         f()
         calls += 1

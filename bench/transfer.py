@@ -152,7 +152,8 @@ def played(run: str, c: Config) -> list:
 
 def jobs(player: str, c: Config) -> list:
     """The episodes of a player at the held-out game: its tasks, each at --seeds levels."""
-    tasks, levels = evaluation.game(c.held_out).TASKS, range(10_000, 10_000 + c.seeds)
+    tasks = evaluation.game(c.held_out).TASKS
+    levels = range(10_000, 10_000 + c.seeds)
     return [evaluation.Job(player, c.held_out, t, level) for t in tasks for level in levels]
 
 

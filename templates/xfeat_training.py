@@ -209,12 +209,13 @@ def xfeat_loss(w: dict, batch: dict, train: bool = True):
 
     images = batch["images"]  # B 2 S S
     where = batch["points"].flatten(0, 1)  # 2B K 2
-    device, side = where.device, images.shape[-1]
+    device = where.device
+    side = images.shape[-1]
     gray = images.flatten(0, 1)[:, None].float() / 255
     features, logits, reliability = xfeat.xfeat_net(w, gray, train)
-    features, reliability = F.normalize(features.float()), reliability.float()
+    features = F.normalize(features.float())  # 2B 64 S/8 S/8
     points = F.normalize(xfeat.at_points(features, where - 0.5, (side, side)), dim=-1)  # 2B K 64
-    trust = xfeat.at_points(reliability, where - 0.5, (side, side))[..., 0]  # 2B K
+    trust = xfeat.at_points(reliability.float(), where - 0.5, (side, side))[..., 0]  # 2B K
     swap = torch.arange(len(where), device=device) ^ 1  # the other picture of the pair
     line = torch.arange(side // xfeat.CELL, device=device) * xfeat.CELL + xfeat.CELL / 2
     grid = torch.cartesian_prod(line, line).flip(-1)  # N 2 px: centres of the cells
