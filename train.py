@@ -7,8 +7,7 @@
                                         go on from a policy, yours or the released one
     torchrun --nproc-per-node 8 --max-restarts 3 train.py --config paper --data data/shards
                                         several GPUs
-    python train.py bench --config tiny --data data/shards   samples/s of the data, of the model, of
-                                        both; MFU
+    python train.py bench --config tiny --data data/shards   samples/s of the data, of the model, of both; MFU
     python train.py --inspect runs/tiny/model.safetensors
 
 In:   DATA/*.safetensors             shards of filter.py
@@ -19,7 +18,7 @@ Out:  RUN/model.safetensors          averaged (EMA) weights, with all that is ne
 
 Everything random about a frame follows from (seed, step, place of its micro-batch in the step), so
 a resumed run is the same run, and so is one over more processes.
-"""
+"""  # noqa: E501, --help shows an example's own line
 
 from __future__ import annotations
 
