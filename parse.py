@@ -1,8 +1,10 @@
 """parse.py: read the gamepad off a controller overlay, frame by frame (paper section 2.1).
 
-    python parse.py VIDEO... [--out DIR] [--weights FILE] [--preview]     DIR/<video stem>.actions.safetensors
+    python parse.py VIDEO... [--out DIR] [--weights FILE] [--preview]
+        DIR/<video stem>.actions.safetensors
     python parse.py train [--config tiny|small|paper] [--minutes M] [--init FILE] --out FILE
-    python parse.py train --templates DIR --init weights/parse.safetensors --minutes 5 --out FILE      adapt to your own skins
+    python parse.py train --templates DIR --init weights/parse.safetensors --minutes 5 --out FILE \
+        adapt to your own skins
 
 In, per video: the video and DIR/<stem>.overlay.safetensors from extract.py (where the overlay is,
 the temporal median of its crop, the template's looks, and the layout: where each of its buttons and
@@ -36,7 +38,7 @@ from pathlib import Path
 
 from common import artefact
 from common.command_line import Common, Many, command_line, expect, recipe_of, shipped
-from common.device import autocast, keep_memory, pick_device
+from common.device import Packed, autocast, keep_memory, pick_device
 from common.pictures import VideoWriter, read_video, video_facts
 from common.training import Training, batches, machine
 from common.workers import for_each
@@ -49,14 +51,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from tqdm import tqdm
 
-from model import Packed
 from templates import library, matching, pads, presets, render, scenes, synthetic
 
-PRESS_GAIN = 8.0  # CHOICE: of a button, per unit from rest to pressed
-# channels of what stands still in a video: RGB of the temporal median, RGBA of the template at rest
-# and pressed
-STILL = 3 + 4 + 4
-AGREED = 100  # CHOICE: frames of a video, about, in which what was read is drawn and compared
+PRESS_GAIN = 8.0  # CHOICE: logits of a button per unit from rest to pressed
+STILL = 3 + 4 + 4  # channels of still_input: RGB of the median, RGBA of the template's two looks
+AGREED = 100  # CHOICE: about how many frames of a video Agreement compares with what was read
 BATCH = 16  # pairs of frames per pass of the network when parsing
 
 
@@ -127,20 +126,6 @@ CONFIGS = {
 
 
 # ---- SegFormer encoder: MiT, arXiv 2105.15203 ----------------------------------------------------
-# Tensor names as in transformers; published files carry its older ones.
-
-OLDER = (
-    (r"^segformer\.", ""),
-    (r"^encoder\.(patch_embeddings|layer_norm)\.(\d)\.", r"stages.\2.\1."),
-    (r"^encoder\.block\.(\d)\.", r"stages.\1.blocks."),
-    ("layer_norm_1", "layernorm_before"),
-    ("layer_norm_2", "layernorm_after"),
-    (r"attention\.self\.([qkv])[a-z]+", r"attention.\1_proj"),
-    (r"attention\.output\.dense", "attention.o_proj"),
-    (r"attention\.self\.sr", "attention.sequence_reduction.sequence_reduction"),
-    (r"attention\.self\.layer_norm", "attention.sequence_reduction.layer_norm"),
-    (r"mlp\.dense", "mlp.fc"),
-)
 
 
 def as_image(x, size):
@@ -184,24 +169,22 @@ class SequenceReduction(nn.Module):
 
 
 class Attention(nn.Module):
-    """x + softmax(q k^T / sqrt(D / H)) v, with queries from n and keys and values from its reduced
-    sequence.
-    """
+    """x + softmax(q k^T / sqrt(D / H)) v: queries from n, keys and values from n pooled."""
 
     def __init__(self, width, heads, r):
         super().__init__()
         self.heads = heads
-        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
-            nn.Linear(width, width) for _ in range(4)
-        )
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.o_proj = nn.Linear(width, width)
         self.sequence_reduction = SequenceReduction(width, r) if r > 1 else None
 
     def forward(self, x, n, size):
         m = self.sequence_reduction(n, size) if self.sequence_reduction else n  # B N / r^2 D
-        q, k, v = (
-            rearrange(p, "B N (H D) -> B H N D", H=self.heads)
-            for p in (self.q_proj(n), self.k_proj(m), self.v_proj(m))
-        )
+        q = rearrange(self.q_proj(n), "B N (H D) -> B H N D", H=self.heads)
+        k = rearrange(self.k_proj(m), "B N (H D) -> B H N D", H=self.heads)
+        v = rearrange(self.v_proj(m), "B N (H D) -> B H N D", H=self.heads)
         if x.is_cuda or not torch.is_grad_enabled():
             y = F.scaled_dot_product_attention(q, k, v)
         else:  # on a CPU the formula itself has the faster backward pass
@@ -219,9 +202,7 @@ class DepthwiseConv(nn.Module):
 
 
 class MixFFN(nn.Module):
-    """x + mlp(n).  The 3 x 3 convolution tells tokens where they are: there is no position
-    embedding.
-    """
+    """x + mlp(n), whose 3 x 3 convolution takes the place of a position embedding."""
 
     def __init__(self, width, ratio=4):
         super().__init__()
@@ -247,7 +228,7 @@ class Block(nn.Module):
         return self.mlp(x, self.layernorm_after(x), size)
 
 
-class Stage(nn.Module):
+class EncoderStage(nn.Module):
     def __init__(self, channels, width, depth, heads, r, kernel, stride):
         super().__init__()
         self.patch_embeddings = PatchEmbeddings(channels, width, kernel, stride)
@@ -262,24 +243,22 @@ class Stage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """image [B, 3, h, w] -> four maps [B, D, h / 4, w / 4] ... [B, D, h / 32, w / 32]; `more` is
-    added to the first patches, before their LayerNorm.
-    """
+    """Image [B, 3, h, w] -> four maps [B, D, h / 4, w / 4] ... [B, D, h / 32, w / 32]; `more` is
+    added to the first patches, before their LayerNorm."""
 
     def __init__(self, net: Net):
         super().__init__()
-        self.stages = nn.ModuleList(
-            map(
-                Stage,
-                (3, *net.widths[:3]),
-                net.widths,
-                net.depths,
-                net.heads,
-                net.reduce,
-                (7, 3, 3, 3),
-                (4, 2, 2, 2),
-            )
+        channels = (3, *net.widths[:3])
+        sizes = (
+            channels,
+            net.widths,
+            net.depths,
+            net.heads,
+            net.reduce,
+            (7, 3, 3, 3),
+            (4, 2, 2, 2),
         )
+        self.stages = nn.ModuleList(map(EncoderStage, *sizes))
 
     def forward(self, x, more=0.0):
         first, *others = self.stages
@@ -294,8 +273,7 @@ class Decoder(nn.Module):
 
     The published one projects, enlarges, concatenates and mixes by a 1 x 1 convolution.  All of
     that is linear, so here each map goes straight to the common width at its own size and is added
-    on the way up: a tenth of the work.
-    """
+    on the way up: a tenth of the work."""
 
     def __init__(self, net: Net):
         super().__init__()
@@ -303,7 +281,7 @@ class Decoder(nn.Module):
 
     def forward(self, maps):
         x = self.proj[-1](maps[-1])
-        for proj, m in zip(self.proj[-2::-1], maps[-2::-1]):
+        for proj, m in zip(self.proj[-2::-1], maps[-2::-1], strict=True):
             x = proj(m) + F.interpolate(x, m.shape[-2:], mode="bilinear", align_corners=False)
         return x
 
@@ -321,105 +299,107 @@ def rings(*spec) -> torch.Tensor:
     """The centre and, per (radius, count, turn), points around it, [n, 2]."""
     points = [(0.0, 0.0)]
     for radius, count, turn in spec:
-        angles = (2 * math.pi * (i + turn) / count for i in range(count))
-        points += [(radius * math.cos(a), radius * math.sin(a)) for a in angles]
+        for i in range(count):
+            angle = 2 * math.pi * (i + turn) / count
+            points.append((radius * math.cos(angle), radius * math.sin(angle)))
     return torch.tensor(points)
 
 
-def sample(features, points, around=((0, 0),)):
-    """features [B, c, h, 2 w] at points [b, p, 2] (0..1 in the crop; b = B, or 1 for the whole
-    batch), in both crops: [B, t, p, n c]; or around them, n offsets in pixels, zeros beyond the
-    border."""
+def around(centres, ring, knob):
+    """The points of a ring, in knobs, around centres [b, s, k, 2]: [b, (s k p), 2]."""
+    return (centres[:, :, :, None] + ring * knob[:, :, :, None]).flatten(1, 3)
+
+
+def features_at(features, points, offsets=((0, 0),)):
+    """Features [B, c, h, 2 w] of two crops side by side, read in both: [B, t, p, n c].
+
+    points [b, p, 2]: 0..1 in the crop, clamped to it; b = B, or 1 for the whole batch.  offsets: n
+    neighbours to read around each point, px; beyond the border they are 0."""
     h, w = features.shape[-2:]
+    size = points.new_tensor([w, h])
     x, y = points.clamp(0, 1).unbind(-1)
-    # b t p 2, px
-    at = torch.stack([torch.stack([x, x + 1], 1) / 2 * w, torch.stack([y * h] * 2, 1)], -1) - 0.5
-    at = torch.minimum(at.clamp(min=0), at.new_tensor([w - 1, h - 1]))
-    at = (at[..., None, :] + at.new_tensor(around)).flatten(2, 3)
-    at = (2 * at + 1) / at.new_tensor([w, h]) - 1
-    own = F.grid_sample(
-        features, at.to(features.dtype).expand(len(features), -1, -1, -1), align_corners=False
-    )
-    return rearrange(own, "B c t (p n) -> B t p (n c)", n=len(around)).contiguous()
+    x = torch.stack([x, x + 1], 1) / 2 * w
+    y = torch.stack([y * h, y * h], 1)
+    at = torch.stack([x, y], -1) - 0.5  # b t p 2, px
+    at = torch.minimum(at.clamp(min=0), size - 1)
+    at = (at[..., None, :] + at.new_tensor(offsets)).flatten(2, 3)
+    grid = ((2 * at + 1) / size - 1).to(features.dtype).expand(len(features), -1, -1, -1)
+    found = F.grid_sample(features, grid, align_corners=False)
+    return rearrange(found, "B c t (p n) -> B t p (n c)", n=len(offsets)).contiguous()
 
 
-class Sampled(nn.Conv2d):
-    """A 3 x 3 convolution read at points, as `sample`: [B, t, p, c].  Interpolation is linear, so
-    convolving the sampled neighbourhoods is the same as sampling the convolved picture, and costs
-    only what is looked at."""
+class ConvAtPoints(nn.Conv2d):
+    """A 3 x 3 convolution at points only, see features_at: [B, t, p, c].
 
-    AROUND = [(dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    Interpolation is linear, so convolving the sampled neighbourhoods equals sampling the convolved
+    picture, and it costs only what is looked at."""
+
+    OFFSETS = [(dx, dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 
     def forward(self, features, points):
-        f = sample(features.float(), points, self.AROUND)
-        return F.linear(
-            f.to(self.weight.dtype), rearrange(self.weight, "o c h w -> o (h w c)"), self.bias
-        )
+        f = features_at(features.float(), points, self.OFFSETS).to(self.weight.dtype)
+        return F.linear(f, rearrange(self.weight, "o c h w -> o (h w c)"), self.bias)
 
 
-class Both(nn.Linear):
-    """A linear layer over the features of `points` points in the own frame and in the other: [B, t,
-    (n p), c] -> [B, t, n, out].
-    """
+class PairedLinear(nn.Linear):
+    """A linear layer over the features of p points in the own frame and in the other: [B, t, (n p),
+    c] -> [B, t, n, out]."""
 
     def __init__(self, points, width, out):
         super().__init__(2 * points * width, out)
         self.points = points
-
-        self.product = lambda f: F.linear(f, self.matrix())
+        self.packed = None  # the product with matrix(), see accelerate
 
     def matrix(self):
         return rearrange(self.weight, "o (p f c) -> (f o) (p c)", p=self.points, f=2)
 
     def forward(self, f):
-        own, other = self.product(rearrange(f, "B t (n p) c -> B t n (p c)", p=self.points)).chunk(
-            2, -1
-        )
+        f = rearrange(f, "B t (n p) c -> B t n (p c)", p=self.points)
+        both = self.packed(f) if self.packed else F.linear(f, self.matrix())
+        own, other = both.chunk(2, -1)
         return own + other.flip(1) + self.bias
 
 
 class Parser(nn.Module):
-    """Two crops side by side -> logits of 16 buttons and 2 heat maps, and whether each of these is
-    to be seen at all, for both of the frames.
+    """Two crops side by side -> for both frames the logits of 16 buttons and 2 heat maps, and
+    whether each of these is to be seen at all.
 
     What stands still is seen too: the temporal median, and how the template looks at rest and with
     everything pressed, so that a skin never seen before can be read by comparing.  It has
-    convolutions of its own, added to the frames': a video pays for them once. DEVIATION: the paper
+    convolutions of its own, added to the frames': a video pays for them once.  DEVIATION: the paper
     reads the second frame of a pair; reading both halves the work per frame and doubles what a pair
-    teaches.
-    """
+    teaches."""
 
     def __init__(self, net: Net):
         super().__init__()
         self.net = net
         self.encoder = Encoder(net)
         self.decoder = Decoder(net)
-        self.detail = Sampled(3, net.detail, 3)
+        self.detail = ConvAtPoints(3, net.detail, 3)
         self.still_patches = nn.Conv2d(STILL, net.widths[0], 7, 4, 3, bias=False)
-        self.still_detail = Sampled(STILL, net.detail, 3, bias=False)
-        for name, points in (
-            ("cells", lattice(torch.linspace(-matching.REACH, matching.REACH, matching.GRID))),
-            ("nine", lattice([-0.67, 0, 0.67])),
-            ("near", rings((0.6, 4, 0), (1.0, 8, 0), (1.25, 4, 0.5))),
-            ("far", rings((1.0, 4, 0))),
-        ):
-            self.register_buffer(name, points, persistent=False)
+        self.still_detail = ConvAtPoints(STILL, net.detail, 3, bias=False)
+        cells = lattice(torch.linspace(-matching.REACH, matching.REACH, matching.GRID))
+        self.register_buffer("cells", cells, persistent=False)  # stick radii
+        self.register_buffer("nine", lattice([-0.67, 0, 0.67]), persistent=False)  # half a button
+        near = rings((0.6, 4, 0), (1.0, 8, 0), (1.25, 4, 0.5))
+        self.register_buffer("near", near, persistent=False)  # knobs, in the full-size features
+        self.register_buffer("far", rings((1.0, 4, 0)), persistent=False)  # knobs, at 1/4 size
         self.button_in = nn.Linear(2 * len(self.nine) * (net.decoder + net.detail), net.decoder)
         self.button_name = nn.Parameter(torch.zeros(len(artefact.BUTTONS), net.decoder))
         self.button_knob = nn.Linear(net.head, net.decoder)
-        # of the own frame, the other, the median
+        # marks of the own frame, the other, the median
         self.button_match = nn.Linear(3 * matching.MARKS, net.decoder)
         self.button_out = nn.Linear(net.decoder, 2)  # pressed, visible
         self.button_trust = nn.Linear(net.decoder, 1)  # how far to go by the marks
         nn.init.zeros_(self.button_trust.weight)
         nn.init.zeros_(self.button_trust.bias)
-        self.stick_near = Both(len(self.near), net.detail, net.head)
-        self.stick_far = Both(len(self.far), net.decoder, net.head)
-        self.stick_look = Both(len(self.near), net.detail, net.head)
+        self.stick_near = PairedLinear(len(self.near), net.detail, net.head)
+        self.stick_far = PairedLinear(len(self.far), net.decoder, net.head)
+        self.stick_look = PairedLinear(len(self.near), net.detail, net.head)
         # likeness at a cell's 3 x 3 places: own frame, other, median
         self.stick_match = nn.Linear(3 * 9, net.head)
         self.stick_mix = nn.Conv2d(net.head, net.head, 3, padding=1)
-        # what is seen, and how far to go by the likeness, of the frame and of the median
+        # the network's own heat, and how far to go by the likeness of the frame and of the median
         self.stick_out = nn.Conv2d(net.head, 3, 3, padding=1)
         self.stick_seen = nn.Linear(net.head, 1)
         self.gelu = nn.GELU()
@@ -434,77 +414,55 @@ class Parser(nn.Module):
         return self.read(x, maps, marks, *self.prepare(still, boxes, sticks))
 
     def prepare(self, still, boxes, sticks):
-        """What a video needs once: of what stands still, the patches' and the details' share; and
-        where to look, points [b, p, 2].
-        """
+        """What a video needs once: what stands still, as patches, as details and as looks of the
+        knobs at the centre; and points [b, p, 2] where details and coarse map are read."""
         centre, travel, knob = sticks[:, :, None].split(2, -1)
         candidates = centre + self.cells * travel  # b s k 2
-        around = lambda at, ring: (at[:, :, :, None] + ring * knob[:, :, :, None]).flatten(1, 3)  # noqa: E731  b (s k p) 2
-        nine = (boxes[:, :, None, :2] + self.nine * boxes[:, :, None, 2:]).flatten(1, 2)
-        near, far, home = (
-            around(candidates, self.near),
-            around(candidates, self.far),
-            around(centre, self.near),
-        )
+        buttons = (boxes[:, :, None, :2] + self.nine * boxes[:, :, None, 2:]).flatten(1, 2)
+        near = torch.cat([around(candidates, self.near, knob), buttons], 1)
+        far = torch.cat([around(candidates, self.far, knob), buttons], 1)
         still = still.to(self.button_name.dtype)
-        patches, still = (
-            self.still_patches(still),
-            still.expand(max(len(still), len(boxes)), -1, -1, -1),
-        )
-        fine, look = (self.still_detail(still, at) for at in (torch.cat([near, nine], 1), home))
+        patches = self.still_patches(still)
+        still = still.expand(max(len(still), len(boxes)), -1, -1, -1)
+        detail = self.still_detail(still, near)
+        look = self.still_detail(still, around(centre, self.near, knob))
         look = rearrange(self.stick_look(F.gelu(look)), "b t s c -> b t s 1 c")
-        return patches, fine, look, torch.cat([near, nine], 1), torch.cat([far, nine], 1)
+        return patches, detail, look, near, far
 
-    def read(self, x, maps, marks, patches, fine, look, near, far):
-        """As forward, of what `prepare` made.  The non-linearity comes after the sampling: it then
-        costs only what is looked at.
-        """
+    def read(self, x, maps, marks, patches, detail, look, near, far):
+        """As forward, given what `prepare` made.  GELU comes after the sampling: fewer values."""
         x = x.to(self.button_name.dtype)
-        fine = F.gelu(self.detail(x, near) + fine)
-        # sampling in bfloat16 is far slower
-        coarse = F.gelu(sample(self.decoder(self.encoder(x, patches)).float(), far)).to(fine.dtype)
-        nine = len(artefact.BUTTONS) * len(self.nine)
-        (near, fine), (far, coarse) = (
-            f.tensor_split([f.shape[2] - nine], 2) for f in (fine, coarse)
-        )
-        heat, knobs = self.read_sticks(far, near, look, maps)
-        buttons, seen = self.read_buttons(coarse, fine, knobs, marks).unbind(-1)
-        return buttons, heat, torch.cat([seen, self.stick_seen(knobs)[..., 0]], -1)
+        fine = F.gelu(self.detail(x, near) + detail)
+        coarse = self.decoder(self.encoder(x, patches)).float()  # sampling bfloat16 is far slower
+        coarse = F.gelu(features_at(coarse, far)).to(fine.dtype)
+        last = len(artefact.BUTTONS) * len(self.nine)  # these points are the buttons'
+        heat, knobs = self.read_sticks(coarse[:, :, :-last], fine[:, :, :-last], look, maps)
+        pressed, seen = self.read_buttons(coarse[:, :, -last:], fine[:, :, -last:], knobs, marks)
+        return pressed, heat, torch.cat([seen, self.stick_seen(knobs)[..., 0]], -1)
 
-    def read_sticks(self, far, near, look, maps):
+    def read_sticks(self, coarse, fine, look, maps):
         """Every place on the grid is compared with how the template draws its knob: `look` at the
         centre, in learned features, and `maps`.
 
         heat = seen + GAIN (1 + b) S + GAIN c S_median, where b and c say how far to go by the
         matched filter: untrained, it is that alone."""
-        f = rearrange(self.stick_near(near) + self.stick_far(far), "B t (s k) c -> B t s k c", s=2)
+        f = self.stick_near(fine) + self.stick_far(coarse)
+        f = rearrange(f, "B t (s k) c -> B t s k c", s=2)
         cells = rearrange(maps, "B t s p (i u) (j v) -> B t s (i j) p (u v)", u=3, v=3).to(f.dtype)
         own, median = cells.unbind(-2)
         f = f + look + self.stick_match(torch.cat([own, own.flip(1), median], -1))
         f = rearrange(F.gelu(f), "B t s (i j) c -> (B t s) c i j", i=matching.GRID)
         f = self.gelu(self.stick_mix(f))
-        seen, trust, still = F.interpolate(
-            self.stick_out(f).float(),
-            (matching.FINE, matching.FINE),
-            mode="bilinear",
-            align_corners=False,
-        ).unbind(1)
+        out = self.stick_out(f).float()
+        out = F.interpolate(out, (matching.FINE,) * 2, mode="bilinear", align_corners=False)
+        seen, trust, still = out.unbind(1)
         likeness, standing = rearrange(maps.float(), "B t s p i j -> p (B t s) i j")
-        heat = rearrange(
-            seen + matching.GAIN * ((1 + trust) * likeness + still * standing),
-            "(B t s) i j -> B t s (i j)",
-            t=2,
-            s=2,
-        )
-        there = rearrange(
-            heat.detach().softmax(-1),
-            "B t s (i u j v) -> B t s (i j) (u v)",
-            i=matching.GRID,
-            j=matching.GRID,
-            u=3,
-        ).sum(-1)
+        heat = seen + matching.GAIN * ((1 + trust) * likeness + still * standing)
+        heat = rearrange(heat, "(B t s) i j -> B t s (i j)", t=2, s=2)
+        there = heat.detach().softmax(-1)
+        there = rearrange(there, "B t s (i u j v) -> B t s (i j) (u v)", i=matching.GRID, u=3, v=3)
         f = rearrange(f, "(B t s) c i j -> B t s (i j) c", t=2, s=2)
-        knobs = (there.to(f.dtype)[..., None, :] @ f)[..., 0, :]  # B t s c
+        knobs = (there.sum(-1).to(f.dtype)[..., None, :] @ f)[..., 0, :]  # B t s c
         return heat, knobs
 
     def read_buttons(self, coarse, fine, knobs, marks):
@@ -521,16 +479,13 @@ class Parser(nn.Module):
         clicks = F.pad(self.button_knob(knobs), (0, 0, first, len(artefact.BUTTONS) - first - 2))
         f = F.gelu(self.button_in(f) + self.button_name + clicks + match)
         pressed, seen = self.button_out(f).float().unbind(-1)
-        # 0: nothing to compare
-        stands = (marks[..., 0, :2].float().clamp(-0.5, 1.5).mean(-1) - matching.PRESSED) * (
-            marks[..., 0, 3] > 0
-        )
-        return torch.stack(
-            [pressed + PRESS_GAIN * (1 + self.button_trust(f)[..., 0].float()) * stands, seen], -1
-        )
+        trust = self.button_trust(f)[..., 0].float()
+        compared = marks[..., 0, 3] > 0  # else there is nothing to compare
+        stands = (matching.stands(marks[..., 0, :].float()) - matching.PRESSED) * compared
+        return pressed + PRESS_GAIN * (1 + trust) * stands, seen
 
 
-def beside(x):
+def side_by_side(x):
     """uint8 [B, 2, CROP, CROP, 3] -> [B, 3, CROP, 2 CROP] in -1..1"""
     x = rearrange(x, "B t h w c -> B h (t w) c").float()  # moved as bytes; channels last
     return rearrange(x.div_(127.5).sub_(1), "B h w c -> B c h w")
@@ -541,18 +496,14 @@ def still_input(median, looks):
     at rest and pressed [b, 2, CROP, CROP, 4], premultiplied -> floats in -1..1 [b, STILL, CROP, 2
     CROP]: median, and twice a look over grey and its opacity."""
     looks = rearrange(looks.float() / 255, "b k h w c -> b k c h w")
-    looks = torch.cat([2 * looks[:, :, :3] - looks[:, :, 3:], 2 * looks[:, :, 3:] - 1], 2).flatten(
-        1, 2
-    )
-    return torch.cat([beside(median), looks.repeat(1, 1, 1, 2)], 1).contiguous(
-        memory_format=torch.channels_last
-    )
+    color, alpha = looks[:, :, :3], looks[:, :, 3:]
+    looks = torch.cat([2 * color - alpha, 2 * alpha - 1], 2).flatten(1, 2)
+    still = torch.cat([side_by_side(median), looks.repeat(1, 1, 1, 2)], 1)
+    return still.contiguous(memory_format=torch.channels_last)
 
 
 def accelerate(parser: Parser, dtype=None) -> Parser:
-    """Make a network that only reads as fast as this CPU allows: packed weights, in bfloat16 where
-    the hardware multiplies it.
-    """
+    """Pack a network that only reads for this CPU, in bfloat16 where the hardware multiplies it."""
     if parser.button_name.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return parser
     with autocast("cpu"):
@@ -561,153 +512,163 @@ def accelerate(parser: Parser, dtype=None) -> Parser:
         p.requires_grad_(False).data = p.data.to(dtype)
     for module in list(parser.modules()):
         for name, child in module.named_children():
-            if isinstance(child, Both):
-                child.product = Packed(child.matrix().contiguous())
-            elif type(child) is nn.Linear:
-                setattr(module, name, Packed(child.weight, child.bias))
-            elif type(child) is nn.Conv2d:
-                setattr(
-                    module,
-                    name,
-                    Packed(
-                        child.weight,
-                        child.bias,
-                        child,
-                        gelu="none" if name in ("dwconv", "stick_mix") else "",
-                    ),
-                )
+            pack(module, name, child)
         if hasattr(module, "gelu"):
             module.gelu = nn.Identity()  # the convolution before it does it on the way out
     return parser
 
 
-# ---- matched filters: the template, drawn, compared with the crop --------------------------------
-# Nothing is learned here.  Everything is drawn as faintly as the video shows it, see opacity().  A stick's knob at place p changes the picture
-# of its ground G by d(p) = k(x - p) - alpha(x - p) G(x), where k is the knob's picture, premultiplied, and alpha its opacity.  How much of that
-# a crop shows, less what it shows of the ground, F = crop - SOFT G, is the cosine of their gradients,
-#     S(p) = <grad F, grad d(p)> / (|grad F near p| |grad d(p)|),   and   <grad F, grad d(p)> = <-laplace F, d(p)>
-# is two correlations, of -laplace F with k and of -laplace F times G with alpha: all places at once.
+def pack(module, name: str, child) -> None:
+    """Have oneDNN pack the weight of a child of a module, if it is a plain layer."""
+    if isinstance(child, PairedLinear):
+        child.packed = Packed(child.matrix().contiguous())
+    elif type(child) is nn.Linear:
+        setattr(module, name, Packed(child.weight, child.bias))
+    elif type(child) is nn.Conv2d:
+        gelu = "none" if name in ("dwconv", "stick_mix") else ""
+        setattr(module, name, Packed(child.weight, child.bias, child, gelu=gelu))
 
 
-# ---- training ------------------------------------------------------------------------------------
+# ---- weights -------------------------------------------------------------------------------------
+
+# The encoder's tensors have the names of transformers; published files carry its older ones.
+OLDER = (
+    (r"^segformer\.", ""),
+    (r"^encoder\.(patch_embeddings|layer_norm)\.(\d)\.", r"stages.\2.\1."),
+    (r"^encoder\.block\.(\d)\.", r"stages.\1.blocks."),
+    ("layer_norm_1", "layernorm_before"),
+    ("layer_norm_2", "layernorm_after"),
+    (r"attention\.self\.([qkv])[a-z]+", r"attention.\1_proj"),
+    (r"attention\.output\.dense", "attention.o_proj"),
+    (r"attention\.self\.sr", "attention.sequence_reduction.sequence_reduction"),
+    (r"attention\.self\.layer_norm", "attention.sequence_reduction.layer_norm"),
+    (r"mlp\.dense", "mlp.fc"),
+)
 
 
-def read_batch(parser: Parser, batch: dict, device: str):
-    """A batch of `Synthetic` -> (logits of buttons, heat maps and visibility, the batch on the
-    device).
-    """
-    batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-    median = batch["median"][:, None].expand_as(batch["frames"])
-    with autocast(device):
-        still = still_input(median, batch["looks"])
-        return *parser(
-            beside(batch["frames"]),
-            batch["maps"],
-            batch["marks"],
-            still,
-            batch["boxes"],
-            batch["sticks"],
-        ), batch
+def our_name(name: str) -> str:
+    for pattern, ours in OLDER:
+        name = re.sub(pattern, ours, name)
+    return name
 
 
-# ---- yours to change: the loss
-def loss_fn(buttons, heat, seen, batch):
-    """Binary cross-entropy of the visible buttons; cross-entropy to the spread target, less its
-    entropy, of the visible sticks; binary cross-entropy of visibility, of what the template
-    shows."""
-    visible = batch["visible"]
-    press = F.binary_cross_entropy_with_logits(
-        buttons.float(), batch["buttons"].float(), reduction="none"
-    )[visible[..., :16]].mean()
-    there = visible[..., 16:]
-    target, log_p = matching.spread(batch["cells"])[there], heat[there].float().log_softmax(-1)
-    place = (
-        (torch.special.xlogy(target, target) - target * log_p).sum(-1).mean()
-        if len(target)
-        else heat.sum() * 0
-    )
-    shown = torch.cat([batch["shown"][:, :16], batch["shown"][:, 16::2]], 1)[:, None].expand_as(
-        seen
-    )
-    sight = F.binary_cross_entropy_with_logits(seen.float(), visible.float(), reduction="none")[
-        shown
-    ].mean()
-    return 4 * press + place + sight, press.detach(), place.detach(), sight.detach()
+def starting_weights(path) -> dict:
+    """Tensors by our names, of a parser or of a published SegFormer's encoder (safetensors)."""
+    from safetensors import safe_open
 
-
-@torch.no_grad()
-def validate(parser: Parser, batches, families: list, device: str) -> dict:
-    """On batches of a Synthetic, per family, of what is visible: button accuracy, accuracy of
-    silence, recall, F1, stick R2 per axis averaged, mean error in stick radii; and the accuracy of
-    visibility."""
-    parts = []
-    for b in tqdm(batches, "validation", leave=False, delay=5):
-        buttons, heat, seen, b = read_batch(parser, b, device)
-        shown = torch.cat([b["shown"][:, :16], b["shown"][:, 16::2]], 1)[:, None].expand_as(seen)
-        parts.append(
-            [
-                v.cpu().numpy()
-                for v in (
-                    b["family"],
-                    shown,
-                    b["visible"],
-                    seen > 0,
-                    buttons > 0,
-                    b["buttons"],
-                    matching.locate(heat)[0],
-                    b["cells"],
-                )
-            ]
-        )
-    family, shown, visible, seen, said, true, cells, where = map(np.concatenate, zip(*parts))
-    table = {}
-    for name in [*families, "all"]:
-        mine = family == families.index(name) if name != "all" else family >= 0
-        if not mine.any():
-            continue
-        m, there = visible[mine, :, :16], visible[mine, :, 16:]
-        s, t, hit = said[mine][m], true[mine][m], (said[mine][m] & true[mine][m]).sum()
-        x, y = cells[mine][there] / matching.UNIT, where[mine][there] / matching.UNIT
-        table[name] = {
-            "frames": 2 * int(mine.sum()),
-            "accuracy": (s == t).mean(),
-            "silence": (~t).mean(),
-            "recall": hit / max(t.sum(), 1),
-            "f1": 2 * hit / max(s.sum() + t.sum(), 1),
-            "visible": (seen == visible)[mine][shown[mine]].mean(),
-        }
-        if len(y) > 20:
-            table[name] |= {
-                "r2": (1 - ((x - y) ** 2).mean(0) / y.var(0)).mean(),
-                "error": np.abs(x - y).mean(),
-            }
-    return {k: {a: round(float(b), 5) for a, b in v.items()} for k, v in table.items()}
-
-
-def print_table(table: dict) -> None:
-    columns = ("frames", "accuracy", "silence", "recall", "f1", "r2", "error", "visible")
-    print("family    " + "".join(f"{c:>10s}" for c in columns))
-    for name, row in table.items():
-        print(
-            f"{name:10s}{row['frames']:10.0f}"
-            + "".join(f"{row.get(c, math.nan):10.4f}" for c in columns[1:])
-        )
+    try:
+        with safe_open(path, "pt") as f:
+            found = {our_name(k): f.get_tensor(k).float() for k in f.keys()}
+    except Exception as e:
+        fault = str(e).splitlines()[0][:120]
+        raise SystemExit(f"{path}: not a readable safetensors file ({fault})") from None
+    if not any(k.startswith("stages.") for k in found):
+        tensors = artefact.read(path, "nitrogen.parser/1")[0]
+        return {k: torch.from_numpy(v).float() for k, v in tensors.items()}
+    return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}
 
 
 def load(path, device: str = "cpu") -> Parser:
     """The parser in a weights file; SystemExit with one line if the file is not one."""
     tensors, info = artefact.read(path, "nitrogen.parser/1")
     try:
-        parser = Parser(
-            Net(**{k: tuple(v) if isinstance(v, list) else v for k, v in info["net"].items()})
-        )
+        parser = Parser(Net(**info["net"]))
         parser.load_state_dict({k: torch.from_numpy(v).float() for k, v in tensors.items()})
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as e:
         fault = str(e).partition("\n")[0][:100]
-        raise SystemExit(
-            f"{path}: does not fit this network ({fault}); make it anew: {artefact.MAKER['parser']}"
-        ) from None
+        again = f"make it anew: {artefact.MAKER['parser']}"
+        raise SystemExit(f"{path}: does not fit this network ({fault}); {again}") from None
     return parser.to(device, memory_format=torch.channels_last).eval()
+
+
+@functools.lru_cache(1)
+def loaded(path, device: str) -> Parser:
+    """A process reads the weights once."""
+    return accelerate(load(path, device))
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def read_batch(parser: Parser, batch: dict, device: str):
+    """A batch of `Synthetic` -> logits of buttons, heat maps, visibility; batch on the device."""
+    batch = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+    median = batch["median"][:, None].expand_as(batch["frames"])
+    filtered = batch["maps"], batch["marks"]
+    places = batch["boxes"], batch["sticks"]
+    with autocast(device):
+        still = still_input(median, batch["looks"])
+        buttons, heat, seen = parser(side_by_side(batch["frames"]), *filtered, still, *places)
+    return buttons, heat, seen, batch
+
+
+# ---- yours to change: the loss
+def loss_fn(buttons, heat, seen, batch):
+    """Binary cross-entropy of the visible buttons; cross-entropy to the target heat map, less its
+    entropy, of the visible sticks; binary cross-entropy of visibility, of what the template
+    shows."""
+    cross_entropy = functools.partial(F.binary_cross_entropy_with_logits, reduction="none")
+    visible = batch["visible"]
+    press = cross_entropy(buttons.float(), batch["buttons"].float())[visible[..., :16]].mean()
+    there = visible[..., 16:]
+    target = matching.heat_map(batch["cells"])[there]
+    log_p = heat[there].float().log_softmax(-1)
+    place = (torch.special.xlogy(target, target) - target * log_p).sum(-1).mean()
+    if not len(target):  # no stick is to be seen
+        place = heat.sum() * 0
+    shown = batch["shown"][:, None, matching.ELEMENTS].expand_as(seen)
+    sight = cross_entropy(seen.float(), visible.float())[shown].mean()
+    return 4 * press + place + sight, press.detach(), place.detach(), sight.detach()
+
+
+@torch.no_grad()
+def validate(parser: Parser, batches, families: list, device: str) -> dict:
+    """figures() per family, and of all, on batches of a Synthetic."""
+    parts = []
+    for b in tqdm(batches, "validation", leave=False, delay=5):
+        buttons, heat, seen, b = read_batch(parser, b, device)
+        part = {key: b[key] for key in ("family", "visible", "buttons", "cells")}
+        part["shown"] = b["shown"][:, None, matching.ELEMENTS].expand_as(seen)
+        part["seen"] = seen > 0
+        part["said"] = buttons > 0
+        part["where"] = matching.peak(heat)[0]
+        parts.append({key: value.cpu().numpy() for key, value in part.items()})
+    every = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    table = {}
+    for name in [*families, "all"]:
+        mine = every["family"] == families.index(name) if name != "all" else every["family"] >= 0
+        if mine.any():
+            table[name] = figures({key: value[mine] for key, value in every.items()})
+    return table
+
+
+def figures(read: dict) -> dict:
+    """What was read against the truth, of what is visible: button accuracy, accuracy of silence,
+    recall, F1, stick R2 per axis averaged, mean error in stick radii; accuracy of visibility."""
+    visible = read["visible"]
+    said, true = (read[key][visible[..., :16]] for key in ("said", "buttons"))
+    found, where = (read[key][visible[..., 16:]] / matching.UNIT for key in ("where", "cells"))
+    hits = (said & true).sum()
+    row = {
+        "frames": 2 * len(visible),
+        "accuracy": (said == true).mean(),
+        "silence": (~true).mean(),
+        "recall": hits / max(true.sum(), 1),
+        "f1": 2 * hits / max(said.sum() + true.sum(), 1),
+        "visible": (read["seen"] == visible)[read["shown"]].mean(),
+    }
+    if len(where) > 20:
+        row["r2"] = (1 - ((found - where) ** 2).mean(0) / where.var(0)).mean()
+        row["error"] = np.abs(found - where).mean()
+    return {key: round(float(value), 5) for key, value in row.items()}
+
+
+def print_table(table: dict) -> None:
+    columns = ("accuracy", "silence", "recall", "f1", "r2", "error", "visible")
+    print("family    " + "".join(f"{c:>10s}" for c in ("frames", *columns)))
+    for name, row in table.items():
+        cells = "".join(f"{row.get(c, math.nan):10.4f}" for c in columns)
+        print(f"{name:10s}{row['frames']:10.0f}{cells}")
 
 
 class ParserTraining(Training):
@@ -716,48 +677,44 @@ class ParserTraining(Training):
     def __init__(self, cfg: TrainConfig, device: str):
         torch.manual_seed(cfg.seed)
         self.device = device
-        self.parser, self.started_from = Parser(NETS[cfg.net]), {}
+        self.parser = Parser(NETS[cfg.net])
+        self.started_from = {}
+        start = []
         if cfg.init:
-            fresh = self.parser.state_dict()
-            fits = {
-                k: v
-                for k, v in starting_weights(shipped(cfg.init)).items()
-                if k in fresh and v.shape == fresh[k].shape
-            }
-            self.parser.load_state_dict(fresh | fits)
-            with contextlib.suppress(SystemExit):  # a published encoder does not say
-                self.started_from = {
-                    k: v
-                    for k, v in artefact.read(shipped(cfg.init))[1].items()
-                    if k in ("recipe", "images", "minutes", "figures", "started_from")
-                }
-            print(
-                f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}"
-                + ("" if len(fits) == len(fresh) else "; the others start at random")
-            )
+            start = [shipped(cfg.init)]
+            self.start_from(cfg)
         self.parser.to(device, memory_format=torch.channels_last)
         params = dict(self.parser.named_parameters())
+        matrices = [p for p in params.values() if p.ndim > 1]
+        vectors = [p for p in params.values() if p.ndim < 2]
         groups = [
-            {
-                "params": [p for p in params.values() if p.ndim > 1],
-                "weight_decay": cfg.weight_decay,
-            },
-            {"params": [p for p in params.values() if p.ndim < 2], "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": cfg.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
         ]
-        start = [shipped(cfg.init)] if cfg.init else []
-        recipe = recipe_of(
-            cfg, *start, *scenes.files_in(cfg.backgrounds), *scenes.files_in(cfg.templates)
-        )
-        super().__init__(
-            cfg,
-            params,
-            torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True),
-            cfg.images / cfg.batch,
-            recipe,
-        )
+        optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
+        own_data = [*scenes.files_in(cfg.backgrounds), *scenes.files_in(cfg.templates)]
+        recipe = recipe_of(cfg, *start, *own_data)
+        super().__init__(cfg, params, optimizer, cfg.images / cfg.batch, recipe)
         self.average = {k: p.detach().clone() for k, p in params.items()}
         self.changing = {f"average.{k}": v for k, v in self.average.items()}
         self.resume()
+
+    def start_from(self, cfg: TrainConfig) -> None:
+        """Take over the tensors of --init that fit."""
+        path = shipped(cfg.init)
+        fresh = self.parser.state_dict()
+        fits = {
+            k: v
+            for k, v in starting_weights(path).items()
+            if k in fresh and v.shape == fresh[k].shape
+        }
+        self.parser.load_state_dict(fresh | fits)
+        with contextlib.suppress(SystemExit):  # a published encoder does not say
+            info = artefact.read(path)[1]
+            history = ("recipe", "images", "minutes", "figures", "started_from")
+            self.started_from = {k: v for k, v in info.items() if k in history}
+        rest = "" if len(fits) == len(fresh) else "; the others start at random"
+        print(f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}{rest}")
 
     def rate(self) -> float:
         """Linear warm-up, then half a cosine down to 2 % of the peak."""
@@ -768,11 +725,9 @@ class ParserTraining(Training):
     def step(self, batch: dict):
         losses = loss_fn(*read_batch(self.parser, batch, self.device))
         self.descend(losses[0])
-        torch._foreach_lerp_(
-            [*self.average.values()],
-            [p.detach() for p in self.params.values()],
-            1 - min(self.cfg.ema, self.steps / (self.steps + 10)),
-        )
+        share = 1 - min(self.cfg.ema, self.steps / (self.steps + 10))
+        params = [p.detach() for p in self.params.values()]
+        torch._foreach_lerp_([*self.average.values()], params, share)
         return [v.item() for v in losses]
 
     def averaged(self) -> Parser:
@@ -780,10 +735,23 @@ class ParserTraining(Training):
         parser.load_state_dict(self.average)
         return parser
 
+    def save(self, **info) -> None:
+        artefact.write(
+            self.cfg.out,
+            {k: v.cpu().half().numpy() for k, v in self.average.items()},
+            "nitrogen.parser/1",
+            net=dataclasses.asdict(self.parser.net),
+            recipe=self.recipe,
+            images=self.steps * self.cfg.batch,
+            minutes=round(self.seconds / 60, 1),
+            machine=machine(self.device),
+            started_from=self.started_from,
+            **info,
+        )
 
-def train(cfg: TrainConfig) -> None:
-    device = pick_device(cfg.device)
-    keep_memory()
+
+def check_training(cfg: TrainConfig) -> None:
+    """SystemExit with one line if a setting is out of range or a folder is not there."""
     if cfg.net not in NETS:
         raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(NETS)}")
     expect(
@@ -801,100 +769,110 @@ def train(cfg: TrainConfig) -> None:
     for folder in (cfg.backgrounds, cfg.templates):
         if folder and not Path(folder).is_dir():
             raise SystemExit(f"{folder}: no such folder")
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
-    cv2.setNumThreads(1)
+
+
+def data_sets(cfg: TrainConfig):
+    """(pairs to train on, pairs to validate on); these show your own skins, or those held out."""
     photos = scenes.film_frames(cfg.backgrounds) if cfg.backgrounds else []
-    held_out = [t for name, t in library.templates().items() if pads.held_out(name)]
     own = list(presets.read_skins(cfg.templates).values()) if cfg.templates else []
-    data = synthetic.Synthetic(
-        cfg.seed, list(library.templates().values()) if cfg.everything else None, own, photos
-    )
-    test = synthetic.Synthetic(
-        cfg.seed + 1_000_003,
-        own or held_out,
-        photos=photos,
-        remade=False,
-        wild=0 if own else synthetic.WILD,
-    )
-    until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
-    print(
-        f"train parser {cfg.net} on {device}: {len(own) + len(data.templates)} templates, {f'{len(own)} of them to adapt to' if own else f'{0 if cfg.everything else len(held_out)} held out'}, "
-        f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}"
-    )
+    every = library.templates()
+    held_out = [t for name, t in every.items() if pads.held_out(name)]
+    known = list(every.values()) if cfg.everything else None
+    data = synthetic.Synthetic(cfg.seed, known, own, photos)
+    wild = 0 if own else synthetic.WILD
+    seed = cfg.seed + 1_000_003
+    return data, synthetic.Synthetic(seed, own or held_out, photos=photos, remade=False, wild=wild)
+
+
+def drawing_speed(data) -> float:
+    """Pairs of frames that one process draws in a second."""
     data[0]  # paints the games
     start = time.perf_counter()
     for i in range(1, 17):
         data[i]
-    drawn = 16 / (time.perf_counter() - start)
-    print(
-        f"one process draws {drawn:.0f} pairs of frames a second; {max(cfg.workers, 1)} of them {cfg.images:,.0f} in "
-        f"{cfg.images / drawn / max(cfg.workers, 1) / 3600:.1f} h"
-    )
-    run, before, looks = (
-        ParserTraining(cfg, device),
-        {},
-        lambda: batches(test, 0, cfg.validation, 32, cfg.workers),
-    )
-    if own and run.started_from:  # a parser, not just an encoder
-        start, few = (
-            time.perf_counter(),
-            min(cfg.validation, max(16, int(1.5 * drawn * cfg.minutes)))
-            if cfg.minutes
-            else cfg.validation,
-        )
-        before = validate(
-            load(shipped(cfg.init), device),
-            seen := list(batches(test, 0, few, 32)),
-            test.families,
-            device,
-        )
-        # the same pairs again at the end
-        looks, run.seconds = (lambda: seen), run.seconds + 2 * (time.perf_counter() - start)
-        print(f"{cfg.init}, on what it is to adapt to:")
-        print_table(before)
-    if not run.follow(
-        lambda first, count: batches(data, first, count, cfg.batch, cfg.workers),
-        lambda v: f"loss {v[0]:.4f} (buttons {v[1]:.4f}, sticks {v[2]:.3f}, visibility {v[3]:.3f})",
-    ):
-        return
-    table = validate(run.averaged(), looks(), test.families, device)
-    whose = (
-        "the same now"
-        if before
-        else "what it adapted to"
-        if own
-        else f"{len(held_out)} templates that were {'seen too' if cfg.everything else 'held out'}"
-    )
-    print(f"on {whose}, other states and games:")
+    return 16 / (time.perf_counter() - start)
+
+
+def before_adapting(run: ParserTraining, test, drawn: float):
+    """(table of --init on the skins it is to adapt to, the batches that it was measured on)"""
+    cfg = run.cfg
+    start = time.perf_counter()
+    count = cfg.validation
+    if cfg.minutes:
+        count = min(count, max(16, int(1.5 * drawn * cfg.minutes)))
+    seen = list(batches(test, 0, count, 32))
+    table = validate(load(shipped(cfg.init), run.device), seen, test.families, run.device)
+    run.seconds += 2 * (time.perf_counter() - start)  # the same pairs again at the end
+    print(f"{cfg.init}, on what it is to adapt to:")
     print_table(table)
-    artefact.write(
-        cfg.out,
-        {k: v.cpu().half().numpy() for k, v in run.average.items()},
-        "nitrogen.parser/1",
-        net=dataclasses.asdict(run.parser.net),
-        recipe=run.recipe,
-        images=run.steps * cfg.batch,
-        minutes=round(run.seconds / 60, 1),
-        machine=machine(device),
-        templates=len(own) + len(data.templates),
-        held_out=0 if own or cfg.everything else len(held_out),
-        figures=table,
-        before=before,
-        started_from=run.started_from,
-    )
+    return table, seen
+
+
+def print_plan(cfg: TrainConfig, device: str, data, held_out: int) -> None:
+    own = len(data.own)
+    tested = f"{own} of them to adapt to" if own else f"{held_out} held out"
+    until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
     print(
-        f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}"
+        f"train parser {cfg.net} on {device}: {own + len(data.templates)} templates, {tested}, "
+        f"{len(data.photos)} frames of games, batches of {cfg.batch} pairs, "
+        f"until {until} -> {cfg.out}\n{cfg}"
     )
+
+
+def train(cfg: TrainConfig) -> None:
+    device = pick_device(cfg.device)
+    keep_memory()
+    check_training(cfg)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+    cv2.setNumThreads(1)
+    data, test = data_sets(cfg)
+    own = len(data.own)
+    held_out = 0 if own or cfg.everything else len(test.templates)
+    print_plan(cfg, device, data, held_out)
+    drawn = drawing_speed(data)
+    workers = max(cfg.workers, 1)
+    print(
+        f"one process draws {drawn:.0f} pairs of frames a second; "
+        f"{workers} of them {cfg.images:,.0f} in {cfg.images / drawn / workers / 3600:.1f} h"
+    )
+    run = ParserTraining(cfg, device)
+    before, seen = {}, []
+    if own and run.started_from:  # a parser, not just an encoder
+        before, seen = before_adapting(run, test, drawn)
+
+    def feed(first, number):
+        return batches(data, first, number, cfg.batch, cfg.workers)
+
+    def say(mean):
+        loss, buttons, sticks, visibility = mean
+        parts = f"buttons {buttons:.4f}, sticks {sticks:.3f}, visibility {visibility:.3f}"
+        return f"loss {loss:.4f} ({parts})"
+
+    if not run.follow(feed, say):
+        return
+    seen = seen or batches(test, 0, cfg.validation, 32, cfg.workers)
+    table = validate(run.averaged(), seen, test.families, device)
+    shown = f"{len(test.templates)} templates that were held out"
+    if before:
+        shown = "the same now"
+    elif own:
+        shown = "what it adapted to"
+    elif cfg.everything:
+        shown = shown.replace("held out", "seen too")
+    print(f"on {shown}, other states and games:")
+    print_table(table)
+    templates = own + len(data.templates)
+    run.save(templates=templates, held_out=held_out, figures=table, before=before)
+    size = Path(cfg.out).stat().st_size
+    print(f"{cfg.out}: {size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
 
 
 # ---- parsing a video -----------------------------------------------------------------------------
 
 
 def ahead(items):
-    """The same items, each made in a thread while the one before it is in use: decoding overlaps
-    the network.
-    """
+    """The same items; a thread makes the next one meanwhile: decoding overlaps the network."""
     items = iter(items)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         future = pool.submit(next, items, None)
@@ -904,38 +882,96 @@ def ahead(items):
 
 
 def with_places(video, overlay: dict):
-    """Yield (seconds, place, frame) in one pass; place: which of the overlay's positions holds
-    then.
-    """
+    """Yield (seconds, place, frame) in one pass; place: number of the overlay's position then."""
     for i, seconds, frame in read_video(video):
-        yield seconds, max(int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1, 0), frame
+        place = int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1
+        yield seconds, max(place, 0), frame
 
 
 def compared(video, overlay: dict, template):
-    """Yield (seconds, place, crop uint8 [CROP, CROP, 3], and what a MatchedFilter makes of it) per
-    frame.
-    """
-    size, filters = np.array(template.size), []
+    """Yield (seconds, place, crop uint8 [CROP, CROP, 3], *MatchedFilter's result) per frame."""
+    side = synthetic.CROP
+    filters = []
     for median in overlay["median"]:
-        a, b = median.shape[1::-1] / size
-        filters.append(matching.MatchedFilter(template, median, np.array([[a, 0, 0], [0, b, 0]])))
+        scale = np.array(median.shape[1::-1]) / template.size
+        filters.append(matching.MatchedFilter(template, median, np.diag(scale) @ np.eye(2, 3)))
     for seconds, place, frame in with_places(video, overlay):
         affine = overlay["affine"][place]
-        yield (
-            seconds,
-            place,
-            render.crop(frame, affine, template.size, synthetic.CROP, synthetic.CROP),
-            *filters[place](frame, affine),
-        )
+        crop = render.crop(frame, affine, template.size, side, side)
+        yield seconds, place, crop, *filters[place](frame, affine)
 
 
 def in_pairs(frames, pairs: int):
-    """(chunk of 2 * pairs frames, how many are real); the last is shorter, and if it is odd its
-    last frame stands twice.
-    """
+    """Yield (chunk of 2 * pairs frames, how many are real); the last is shorter, and if it is odd
+    its last frame stands twice."""
     frames = iter(frames)
     while chunk := list(itertools.islice(frames, 2 * pairs)):
         yield chunk + chunk[-1:] * (len(chunk) % 2), len(chunk)
+
+
+class OverlayReader:
+    """The network on the frames of one video, which share what stands still."""
+
+    def __init__(self, parser: Parser, overlay: dict, template, device: str):
+        self.parser = parser
+        self.device = device
+        layout = render.layout(template)
+        boxes, sticks, self.shown = matching.geometry(layout)
+        self.elements = torch.from_numpy(self.shown[matching.ELEMENTS]).to(device)
+        self.points = [torch.from_numpy(a)[None].to(device) for a in (boxes, sticks)]
+        side = (synthetic.CROP, synthetic.CROP)
+        medians = [cv2.resize(m, side, interpolation=cv2.INTER_AREA) for m in overlay["median"]]
+        self.medians = np.stack(medians)
+        looks = render.looks(layout["buttons"], lambda on: render.draw(template, on, np.zeros(4)))
+        self.looks = torch.from_numpy(synthetic.crop_looks(looks))[None].to(device)
+        self.places = None  # those that were prepared last
+        self.prepared = ()
+
+    def prepare(self, places):
+        """What frames that show the overlay at these places share, in pairs [b, 2]."""
+        if (places == places[0, 0]).all():
+            places = places[:1]
+        if not np.array_equal(places, self.places):
+            median = torch.from_numpy(self.medians[places]).to(self.device)
+            still = still_input(median, self.looks.expand(len(median), -1, -1, -1, -1))
+            self.prepared = self.parser.prepare(still, *self.points)
+            self.places = places
+        return self.prepared
+
+    def pairs(self, frames):
+        frames = rearrange(np.stack(frames), "(B t) ... -> B t ...", t=2)
+        return torch.from_numpy(frames).to(self.device)
+
+    def __call__(self, frames: list) -> dict:
+        """An even number of frames of compared() -> arrays, a row per frame: buttons [n, 16];
+        sticks [n, 4] in cells, by the network and by the matched filter `alone`; confidence [n],
+        0 where most of the overlay is hidden; time [n] s."""
+        seconds, places, crops, maps, marks, _ = zip(*frames, strict=True)
+        maps = self.pairs(maps)
+        with contextlib.nullcontext() if self.device == "cpu" else autocast(self.device):
+            fixed = self.prepare(np.reshape(places, (-1, 2)))
+            crops = side_by_side(self.pairs(crops))
+            buttons, heat, seen = self.parser.read(crops, maps, self.pairs(marks), *fixed)
+        sticks, mass = matching.peak(heat)
+        alone, _ = matching.peak(matching.GAIN * maps[..., 0, :, :].flatten(-2))
+        buttons, visible = buttons.float().sigmoid(), seen.float().sigmoid()
+        there = visible > 0.5
+        sure = visible * torch.cat([(2 * buttons - 1).abs(), mass], -1)
+        confidence = sure[..., self.elements].mean(-1)
+        confidence *= there[..., self.elements].float().mean(-1) > 0.5
+        found = {
+            "buttons": buttons * there[..., :16],
+            "sticks": (sticks * there[..., 16:, None]).flatten(-2),
+            "alone": (alone * there[..., 16:, None]).flatten(-2),
+            "confidence": confidence,
+        }
+        found = {key: value.flatten(0, 1).cpu().numpy() for key, value in found.items()}
+        return found | {"time": np.array(seconds)}
+
+
+def stick_axes(cells):
+    """Grid cells -> stick radii in -1..1."""
+    return (cells / matching.UNIT).clip(-1, 1)
 
 
 @torch.no_grad()
@@ -949,212 +985,102 @@ def read_actions(
 
     One pass; of each frame only the answer is kept.  Frames that do not show the overlay: nothing
     pressed, confidence 0."""
-    boxes, sticks, shown = matching.geometry(layout := render.layout(template))
-    out = {"buttons": [], "sticks": [], "alone": [], "confidence": [], "time": []}
-    # by the network, and by the matched filter alone
-    compare, ways = matching.Agreement(template, 2), ("sticks", "alone")
-    every = max(1, (count := video_facts(video)["frames"]) // AGREED)
-    shows = torch.from_numpy(np.append(shown[:16], shown[16::2])).to(device)
-    medians = np.stack(
-        [
-            cv2.resize(m, (synthetic.CROP, synthetic.CROP), interpolation=cv2.INTER_AREA)
-            for m in overlay["median"]
-        ]
-    )
-    looks = render.looks(layout["buttons"], lambda on: render.draw(template, on, np.zeros(4)))
-    looks = torch.from_numpy(synthetic.crop_looks(looks))[None].to(device)
-    at = [torch.from_numpy(a)[None].to(device) for a in (boxes, sticks)]
-
-    @functools.lru_cache(1)
-    def prepared(places):
-        """What frames that show the overlay at these places share, in pairs [b, 2]."""
-        median = torch.from_numpy(medians[np.array(places)]).to(device)
-        return parser.prepare(still_input(median, looks.expand(len(median), -1, -1, -1, -1)), *at)
-
+    read = OverlayReader(parser, overlay, template, device)
+    compare = matching.Agreement(template, 2)  # sticks by the network, and by the filter alone
+    count = video_facts(video)["frames"]
+    every = max(1, count // AGREED)
+    chunks = []
+    done = 0
     with tqdm(total=count, desc=Path(video).name, unit="frame", leave=False) as bar:
-        for chunk, real in ahead(in_pairs(compared(video, overlay, template), BATCH)):
-            *seen, wide = zip(*chunk)
-            seconds, place, *seen = map(np.stack, seen)
-            frames, maps, marks = (
-                torch.from_numpy(rearrange(v, "(B t) ... -> B t ...", t=2)).to(device) for v in seen
-            )
-            place = place.reshape(-1, 2)
-            with contextlib.nullcontext() if device == "cpu" else autocast(device):
-                fixed = prepared(
-                    tuple(map(tuple, place[:1] if (place == place[0, 0]).all() else place))
-                )
-                logits, heat, sight = parser.read(beside(frames), maps, marks, *fixed)
-            cells, mass = matching.locate(heat)
-            p, visible = logits.float().sigmoid(), sight.float().sigmoid()
-            sure = (visible * torch.cat([(2 * p - 1).abs(), mass], -1))[..., shows].mean(-1)
-            # most of it hidden: confidence 0
-            sure *= (visible > 0.5).float()[..., shows].mean(-1) > 0.5
-            alone, there = (
-                matching.locate(matching.GAIN * maps[..., 0, :, :].flatten(-2))[0],
-                visible[..., 16:, None] > 0.5,
-            )
-            p = p * (visible[..., :16] > 0.5)
-            for key, value in (
-                ("buttons", p),
-                ("sticks", (cells * there).flatten(-2)),
-                ("alone", (alone * there).flatten(-2)),
-                ("confidence", sure),
-            ):
-                out[key].append(value.flatten(0, 1)[:real].cpu().numpy())
-            first = sum(map(len, out["time"]))
-            for i in range(-first % every, real, every):
-                if out["confidence"][-1][i] > 0:
-                    compare.add(
-                        wide[i],
-                        seen[2][i],
-                        out["buttons"][-1][i] > 0.5,
-                        *((out[way][-1][i] / matching.UNIT).clip(-1, 1) for way in ways),
-                    )
-            out["time"].append(seconds[:real])
+        for frames, real in ahead(in_pairs(compared(video, overlay, template), BATCH)):
+            found = {key: value[:real] for key, value in read(frames).items()}
+            for i in range(-done % every, real, every):
+                if found["confidence"][i] > 0:
+                    *_, marks, wide = frames[i]
+                    sticks = (stick_axes(found[way][i]) for way in ("sticks", "alone"))
+                    compare.add(wide, marks, found["buttons"][i] > 0.5, *sticks)
+            chunks.append(found)
+            done += real
             bar.update(real)
-    out = {k: np.concatenate(v) for k, v in out.items()}
-    agreement, alone = map(compare.result, range(2))
-    for side, axes in (("LEFT", slice(0, 2)), ("RIGHT", slice(2, 4))):
-        # the network has met a skin that it cannot read; a tie is the filter's
-        if alone.get(side, -1) >= agreement.get(side, 0):
-            out["sticks"][:, axes], agreement[side] = out["alone"][:, axes], alone[side]
-    there, number = np.zeros(len(out["time"]), bool), np.arange(len(out["time"]))
-    for first, last in overlay["span"]:
-        there[(first <= number) & (number <= last)] = True
-    if 0 < count <= overlay["span"][-1, 1] + 1:  # the container may have counted too few
-        there[overlay["span"][-1, 0] :] = True
-    there = (there & (out["confidence"] > 0))[:, None]
-    return {
-        "buttons": np.where(shown[:16] & there, out["buttons"], 0).astype(np.float16),
-        "sticks": np.where(shown[16:] & there, out["sticks"], 0).astype(np.float32),
-        "shown": shown,
-        "confidence": (out["confidence"] * there[:, 0]).astype(np.float16),
+    out = {key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0]}
+    agreement = prefer_the_filter(out, *map(compare.result, range(2)))
+    there = in_spans(overlay["span"], done, count) & (out["confidence"] > 0)
+    actions = {
+        "buttons": np.where(read.shown[:16] & there[:, None], out["buttons"], 0).astype(np.float16),
+        "sticks": np.where(read.shown[16:] & there[:, None], out["sticks"], 0).astype(np.float32),
+        "shown": read.shown,
+        "confidence": (out["confidence"] * there).astype(np.float16),
         "time": out["time"],
-    }, agreement
+    }
+    return actions, agreement
+
+
+def prefer_the_filter(out: dict, agreement: dict, alone: dict) -> dict:
+    """Take a stick from the matched filter alone where that agrees at least as well: the network
+    has met a skin that it cannot read.  Returns the agreement of what was taken."""
+    for side, axes in (("LEFT", slice(0, 2)), ("RIGHT", slice(2, 4))):
+        if alone.get(side, -1) >= agreement.get(side, 0):
+            out["sticks"][:, axes] = out["alone"][:, axes]
+            agreement[side] = alone[side]
+    return agreement
+
+
+def in_spans(spans, frames: int, counted: int):
+    """bool [frames]: where the overlay is shown; counted: how many frames the container claims."""
+    there = np.zeros(frames, bool)
+    for first, last in spans:
+        there[max(first, 0) : last + 1] = True
+    if 0 < counted <= spans[-1, 1] + 1:  # the container may have counted too few
+        there[spans[-1, 0] :] = True
+    return there
 
 
 def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
-    """The overlay's crop on the left, what was read from it on the right, drawn by the template, at
-    the video's own rate.
-    """
+    """The overlay's crop beside the template in the state that was read, at the video's rate."""
     scale = 480 / template.size[0]
     w, h = (round(v * scale) for v in template.size)
-    with VideoWriter(path, video_facts(video)["fps"], 2 * w, h + h % 2) as out:
+    odd = h % 2
+    with VideoWriter(path, video_facts(video)["fps"], 2 * w, h + odd) as out:
         frames = tqdm(with_places(video, overlay), "preview", len(actions["time"]), leave=False)
-        for (_, place, frame), buttons, sticks in zip(
-            frames, actions["buttons"], actions["sticks"]
-        ):
-            crop, pad = (
-                render.crop(frame, overlay["affine"][place], template.size, w, h),
-                np.full((h, w, 3), 60, np.uint8),
-            )
-            render.composite(
-                pad,
-                render.draw(template, buttons > 0.5, (sticks / matching.UNIT).clip(-1, 1), scale),
-                0,
-                0,
-            )
-            out.write(
-                cv2.copyMakeBorder(np.hstack([crop, pad]), 0, h % 2, 0, 0, cv2.BORDER_REPLICATE)
-            )
-
-
-@functools.lru_cache(1)
-def loaded(path, device: str) -> Parser:
-    """A process reads the weights once."""
-    return accelerate(load(path, device))
-
-
-def starting_weights(path) -> dict:
-    """Tensors by our names, of a parser, or of the encoder in a published SegFormer (safetensors,
-    as transformers saves it).
-    """
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "pt") as f:
-            found = {
-                functools.reduce(lambda name, rule: re.sub(*rule, name), OLDER, k): f.get_tensor(
-                    k
-                ).float()
-                for k in f.keys()
-            }
-    except Exception as e:
-        raise SystemExit(
-            f"{path}: not a readable safetensors file ({str(e).splitlines()[0][:120]})"
-        ) from None
-    if not any(k.startswith("stages.") for k in found):
-        return {
-            k: torch.from_numpy(v).float()
-            for k, v in artefact.read(path, "nitrogen.parser/1")[0].items()
-        }
-    return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}
+        rows = zip(frames, actions["buttons"], actions["sticks"], strict=False)
+        for (_, place, frame), buttons, cells in rows:
+            crop = render.crop(frame, overlay["affine"][place], template.size, w, h)
+            pad = np.full((h, w, 3), 60, np.uint8)
+            drawn = render.draw(template, buttons > 0.5, stick_axes(cells), scale)
+            render.composite(pad, drawn, 0, 0)
+            both = np.hstack([crop, pad])
+            out.write(cv2.copyMakeBorder(both, 0, odd, 0, 0, cv2.BORDER_REPLICATE))
 
 
 def parse_video(video: str, cfg: Config) -> Path | None:
-    """One video -> its actions file (and preview); None if it has no overlay and others were given
-    too.
-    """
-    folder, stem = Path(cfg.out), Path(video).stem
-    source, target, preview = (
-        folder / f"{stem}.{kind}"
-        for kind in ("overlay.safetensors", "actions.safetensors", "preview.mp4")
-    )
+    """One video -> its actions file, and preview; None if it has no overlay, unless it is alone."""
+    start = Path(cfg.out) / Path(video).stem
+    source = Path(f"{start}.overlay.safetensors")
+    target = Path(f"{start}.actions.safetensors")
+    preview = Path(f"{start}.preview.mp4")
     if not Path(video).is_file():
         raise SystemExit(f"{video}: no such video")
     if not source.exists():
-        raise SystemExit(
-            f"{source}: no such file; first: python extract.py {video} --out {cfg.out}"
-        )
+        first = f"python extract.py {video} --out {cfg.out}"
+        raise SystemExit(f"{source}: no such file; first: {first}")
     overlay, info = artefact.read(source, "nitrogen.overlay/1")
     if info.get("found") is False:
-        line = f"{video}: skipped, no overlay was found in it ({info.get('reason', 'no reason given')})"
+        reason = info.get("reason", "no reason given")
+        line = f"{video}: skipped, no overlay was found in it ({reason})"
         if len(cfg.videos) == 1:
             raise SystemExit(line)
         return tqdm.write(line)
-    weights = shipped(cfg.weights)
     try:
         template = render.stored(overlay, info)
     except ValueError as e:
-        raise SystemExit(
-            f"{source}: {e}; make it anew: {artefact.MAKER['overlay']} --fresh"
-        ) from None
-    recipe = recipe_of(cfg, video, source, weights)
+        again = f"{artefact.MAKER['overlay']} --fresh"
+        raise SystemExit(f"{source}: {e}; make it anew: {again}") from None
+    recipe = recipe_of(cfg, video, source, shipped(cfg.weights))
     del recipe["weights"]  # its hash is among the sources
     if artefact.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
         tqdm.write(f"{target}: finished already")
     else:
-        keep_memory()
-        # one core decodes
-        torch.set_num_threads(
-            max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) - 1)
-        )
-        cv2.setNumThreads(1)  # small pictures: more threads cost more than they bring
-        device, start = pick_device(cfg.device), time.monotonic()
-        actions, agreement = read_actions(loaded(weights, device), video, overlay, template, device)
-        artefact.write(
-            target,
-            actions,
-            "nitrogen.actions/1",
-            unit="grid",
-            cells_per_radius=matching.UNIT,
-            fps=video_facts(video)["fps"],
-            agreement=agreement,
-            **{k: info[k] for k in ("template", "family", "layout")},
-            recipe=recipe,
-        )
-        frames, seconds = len(actions["time"]), time.monotonic() - start
-        tqdm.write(
-            f"{target}: {frames:,} frames in {seconds:.1f} s ({frames / seconds:.0f}/s), {info['template']}, "
-            f"confidence {actions['confidence'].astype(np.float32).mean():.3f}, agreement {np.median([*agreement.values()]):.2f}"
-        )
-        if doubts := artefact.doubtful(
-            agreement, actions["buttons"][actions["confidence"] > 0] > 0.5
-        ):
-            tqdm.write(
-                f"{video}: do not trust {' '.join(doubts)} as read with {info['template']} (filter.py masks them); is that its skin?  Give the "
-                "skin to extract.py (--templates DIR), or adapt the parser to it (parse.py train --templates DIR)"
-            )
+        write_actions(video, target, overlay, info, template, recipe, cfg)
         preview.unlink(missing_ok=True)
     if cfg.preview and not preview.exists():
         write_preview(video, artefact.read(target)[0], overlay, template, preview)
@@ -1162,13 +1088,53 @@ def parse_video(video: str, cfg: Config) -> Path | None:
     return target
 
 
+def write_actions(video, target, overlay, info, template, recipe, cfg: Config) -> None:
+    """Read a video, write its actions file, and say how far it can be trusted."""
+    keep_memory()
+    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    torch.set_num_threads(max(1, threads - 1))  # one core decodes
+    cv2.setNumThreads(1)  # small pictures: more threads cost more than they bring
+    device = pick_device(cfg.device)
+    start = time.monotonic()
+    parser = loaded(shipped(cfg.weights), device)
+    actions, agreement = read_actions(parser, video, overlay, template, device)
+    name = info["template"]
+    artefact.write(
+        target,
+        actions,
+        "nitrogen.actions/1",
+        unit="grid",
+        cells_per_radius=matching.UNIT,
+        fps=video_facts(video)["fps"],
+        agreement=agreement,
+        template=name,
+        family=info["family"],
+        layout=info["layout"],
+        recipe=recipe,
+    )
+    frames, seconds = len(actions["time"]), time.monotonic() - start
+    confidence = actions["confidence"].astype(np.float32)
+    tqdm.write(
+        f"{target}: {frames:,} frames in {seconds:.1f} s ({frames / seconds:.0f}/s), {name}, "
+        f"confidence {confidence.mean():.3f}, agreement {np.median([*agreement.values()]):.2f}"
+    )
+    doubts = artefact.doubtful(agreement, actions["buttons"][confidence > 0] > 0.5)
+    if doubts:
+        tqdm.write(
+            f"{video}: do not trust {' '.join(doubts)} as read with {name} (filter.py masks them); "
+            "is that its skin?  Give the skin to extract.py (--templates DIR), or adapt the parser "
+            "to it (parse.py train --templates DIR)"
+        )
+
+
 def main(cfg: Config) -> None:
     if cfg.videos:
         # fail before the work, not in it
         info = artefact.read(shipped(cfg.weights), "nitrogen.parser/1")[1]
+        where = f"Ray ({cfg.ray})" if cfg.ray else pick_device(cfg.device)
         print(
-            f"parse {len(cfg.videos)} video(s) on {f'Ray ({cfg.ray})' if cfg.ray else pick_device(cfg.device)} with {cfg.weights} "
-            f"(trained on {info.get('images', 0):,} pairs) -> {cfg.out}/<stem>.actions.safetensors"
+            f"parse {len(cfg.videos)} video(s) on {where} with {cfg.weights} (trained on "
+            f"{info.get('images', 0):,} pairs) -> {cfg.out}/<stem>.actions.safetensors"
         )
     for_each(
         functools.partial(parse_video, cfg=cfg),

@@ -3,25 +3,34 @@ clock.
 
 Clock hook, gamepad devices, screens, GameEnv (paper section 2.2); for Linux, Windows and Wine.
 Needs numpy and gymnasium at import; never torch, so it runs wherever a game runs.
+clock/ holds a game still between two frames, devices/ gives it a pad and reads its picture; this
+file makes an environment of the two.
 
-    python sim.py doctor                                       what works on this machine, and the fix for what does not
-    python sim.py play   -- COMMAND ARG...                     you at the pad; --speed 0.25, --record out.mp4
-    python sim.py record -- COMMAND ARG...                     frames, and the pad of each: OUT.mp4, OUT.actions.safetensors
-    python sim.py replay OUT.actions.safetensors               the same frames again? compares their hashes
-    python sim.py step   -- COMMAND ARG...                     by hand, frame by frame
-    python sim.py bench  [-- COMMAND ARG...]                   steps per second, cost of the hook
+    python sim.py doctor                          what works on this machine, and the fix for what
+                                                  does not
+    python sim.py play   -- COMMAND ARG...        you at the pad; --speed 0.25, --record out.mp4
+    python sim.py record -- COMMAND ARG...        frames, and the pad of each: OUT.mp4,
+                                                  OUT.actions.safetensors
+    python sim.py replay OUT.actions.safetensors  the same frames again? compares their hashes
+    python sim.py step   -- COMMAND ARG...        by hand, frame by frame
+    python sim.py bench  [-- COMMAND ARG...]      steps per second, cost of the hook
 
-    env = sim.GameEnv(["supertux2", "--window", "--renderer", "sdl"], fps=60)        or gymnasium.make("NitroGame-v0", cmd=[...])
-    frame, info = env.reset(seed=0)                            frame: uint8 [256, 256, 3] RGB
-    frame, reward, terminated, truncated, info = env.step({"buttons": buttons, "sticks": sticks})
+    env = sim.GameEnv(["supertux2", "--window", "--renderer", "sdl"], fps=60)
+    env = gymnasium.make("NitroGame-v0", cmd=[...])                     # or so
+    frame, info = env.reset(seed=0)               # frame: uint8 [256, 256, 3] RGB
+    action = {"buttons": buttons, "sticks": sticks}
+    frame, reward, terminated, truncated, info = env.step(action)
 
-    clock = sim.Clock.attach(pid)                              a program that runs already stands still;
-    clock.step(0.5); clock.run(10, speed=0.25)                 half a second on; ten seconds in slow motion;
-    clock.detach()                                             and it runs on, also if this program dies
+    clock = sim.Clock.attach(pid)                 # a program that runs already stands still;
+    clock.step(0.5); clock.run(10, speed=0.25)    # half a second on; ten seconds in slow motion;
+    clock.detach()                                # and it runs on, also if this program dies
 
-On Windows a game that runs already may be played too, by the name of its executable or its window's
-title:
-    python sim.py play --attach game.exe        env = sim.GameEnv([], attach="game.exe")        clock = sim.Clock.attach("game.exe")
+On Windows a game that runs already may be played too, by the name of its executable or its
+window's title:
+
+    python sim.py play --attach game.exe
+    env = sim.GameEnv([], attach="game.exe")
+    clock = sim.Clock.attach("game.exe")
 """
 
 from __future__ import annotations
@@ -50,7 +59,7 @@ from common.pictures import VideoWriter, video_facts
 import gymnasium
 import numpy as np
 
-from clock import Clock, attach_fault, hook_fault  # noqa: F401: of this file's interface
+from clock import Clock, attach_fault, hook_fault  # noqa: F401  (of this file's interface)
 from clock.base import GameError, NoFrame, find_program, say_once
 from clock.fallback import GateClock, StopClock
 from clock.windows import WindowsClock
@@ -62,20 +71,12 @@ from devices.x11 import Display
 
 # ---- the environment -----------------------------------------------------------------------------
 
+# What a game sees of our own environment; the rest is fixed.
 KEPT = (
-    "PATH",
-    "LD_LIBRARY_PATH",
-    "SYSTEMROOT",
-    "PATHEXT",
-    "WINEPREFIX",
-    "WINEDLLPATH",
-    "WINEDLLOVERRIDES",
-    "WINEDEBUG",
-    "WINEARCH",
+    *("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "PATHEXT"),
+    *("WINEPREFIX", "WINEDLLPATH", "WINEDLLOVERRIDES", "WINEDEBUG", "WINEARCH"),
 )
-# of our own environment; the
-# rest is fixed
-# no services: starts 5 times faster
+# Without Wine's services a game starts five times faster.
 WINE = {"WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe,services.exe="}
 FIXED = {
     "LANG": "C.UTF-8",
@@ -102,21 +103,28 @@ class GameEnv(gymnasium.Env):
     """A game as a Gymnasium environment: one step is exactly one presented frame (times
     frame_skip).
 
-    command: the game's argument list; "{seed}" and "{fps}" in it are replaced.    seconds: truncate at this game time
-    reward: callable(info) -> float                                                timeout: real seconds without a frame
+    command: the game's argument list; "{seed}" and "{fps}" in it are replaced
+    reward: callable(info) -> float
+    seconds: truncate at this game time
+    timeout: real seconds without a frame
     clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto":
-    hook where it works gamepad: "console", "joystick" (SDL's virtual one), "keys", "uinput", or
-    "auto": the first of them that the game takes, but uinput screen: "console", "readback" (from
-    the game's memory), "window" (what the X server shows), or "auto" fps: refresh rate of the
-    monitor that the game believes to have: a frame lasts 1 / fps, or more if the game is slower
+        hook where it works
+    gamepad: "console", "joystick" (SDL's virtual one), "keys", "uinput", or "auto": the first of
+        them that the game takes, but uinput
+    screen: "console", "readback" (from the game's memory), "window" (what the X server shows), or
+        "auto"
+    fps: refresh rate of the monitor that the game believes to have: a frame lasts 1 / fps, or more
+        if the game is slower
     tick: "frame", or "time": a step is 1 / fps of game time, however many frames the game presents
     display: ":0" or the like; without one the game gets an X server and a home folder of its own
     home: folder that the game may take for the user's; without one a private, empty one, so that
-    nobody's saves are touched
-    keys: {button, or stick and direction ("LEFT_X-"): X key name}, on top of KEYS      fixed: no ASLR, getrandom by seed
+        nobody's saves are touched
+    keys: {button, or stick and direction ("LEFT_X-"): X key name}, on top of KEYS
+    fixed: no ASLR, getrandom by seed
     tsc: for games that read the processor's time stamp (rdtsc): in virtual time too, at a fault
-    each attach: Windows: play a game that runs already (pid, name of its executable, or window
-    title); it is let go at the end
+        each
+    attach: Windows: play a game that runs already (pid, name of its executable, or window title);
+        it is let go at the end
 
     On Windows the game runs on the user's desktop, with "vgamepad" or "keys"; "window".
     A frame is 1 / fps of game time, for there is no gate: pad, that much time (in real time),
@@ -175,7 +183,8 @@ class GameEnv(gymnasium.Env):
                 raise GameError(f"{name} {value!r}: there is {', '.join(known)}")
         if attach and sys.platform != "win32":
             raise GameError(
-                "attach: GameEnv plays running games on Windows only; elsewhere there is sim.Clock.attach(pid)"
+                "attach: GameEnv plays running games on Windows only; elsewhere there is "
+                "sim.Clock.attach(pid)"
             )
         if (
             not (command or attach)
@@ -185,7 +194,8 @@ class GameEnv(gymnasium.Env):
             and not os.path.isdir(home)
         ):
             raise GameError(
-                f"fps {fps}, frame_skip {frame_skip}, home {home!r}, command {command!r}: expected fps > 0, frame_skip >= 1, a folder, a game"
+                f"fps {fps}, frame_skip {frame_skip}, home {home!r}, command {command!r}: expected "
+                "fps > 0, frame_skip >= 1, a folder, a game"
             )
         self.resize = functools.partial(
             cv2.resize, dsize=(FRAME, FRAME), interpolation=cv2.INTER_AREA
@@ -219,7 +229,8 @@ class GameEnv(gymnasium.Env):
             self._start()
             if not self._next_frame():
                 raise GameError(
-                    f"{self._name()} ended with status {self.clock.returncode} before its first frame: "
+                    f"{self._name()} ended with status {self.clock.returncode} before its first "
+                    "frame: "
                     f"{sandbox.last_line(self.stage.path / 'stderr', 'it said nothing on stderr')}"
                 )
             self._choose()
@@ -271,11 +282,13 @@ class GameEnv(gymnasium.Env):
             )
         if Console.shows(self.command) and not {self.gamepad, self.screen} <= {"auto", "console"}:
             raise GameError(
-                f"a built-in game has its own gamepad and screen: gamepad={self.gamepad!r} and screen={self.screen!r} should be 'auto'"
+                f"a built-in game has its own gamepad and screen: gamepad={self.gamepad!r} and "
+                f"screen={self.screen!r} should be 'auto'"
             )
         if console and here and self.clock_name == "hook":
             raise GameError(
-                "a built-in game waits by Python's time.sleep, which is not in the hook's time on Windows: use clock='console'"
+                "a built-in game waits by Python's time.sleep, which is not in the hook's time on "
+                "Windows: use clock='console'"
             )
         if fault:
             say_once(
@@ -283,7 +296,10 @@ class GameEnv(gymnasium.Env):
                 + (
                     "the built-in console's own pause."
                     if console
-                    else "SIGSTOP: the game runs in real time between two steps, and nothing is reproducible."
+                    else (
+                        "SIGSTOP: the game runs in real time between two steps, and nothing is "
+                        "reproducible."
+                    )
                 )
             )
         self.stage = stage = sandbox.Stage(
@@ -382,7 +398,8 @@ class GameEnv(gymnasium.Env):
         self.pad = next((pad for pad in self.stage.pads if pad.ready), None)
         if self.pad is None:
             raise GameError(
-                f"{self._name()} has not started SDL's joysticks (2.0.14 or later), so that it takes no virtual one: use gamepad='keys'"
+                f"{self._name()} has not started SDL's joysticks (2.0.14 or later), so that it "
+                "takes no virtual one: use gamepad='keys'"
             )
         try:
             self.view.picture()
@@ -441,10 +458,12 @@ class GameEnv(gymnasium.Env):
                     raise NoFrame(f"{e}, and it has opened no window") from None
         if self.screen == "readback":
             raise GameError(
-                "presents by no function that is known here, so that its frames cannot be read back; use screen='window'"
+                "presents by no function that is known here, so that its frames cannot be read "
+                "back; use screen='window'"
             )
         say_once(
-            f"sim: {self._name()} presents by no function that is known here: each sleep of its main thread counts as a frame."
+            f"sim: {self._name()} presents by no function that is known here: each sleep of its "
+            "main thread counts as a frame."
         )
         owners = [self.stage.display.owner(number) for number, *_ in windows]
         self.clock.sleeps = next((pid for pid in owners if pid in self.clock.pids()), 0)
@@ -486,7 +505,8 @@ class GameEnv(gymnasium.Env):
             or not np.isfinite(sticks).all()
         ):
             raise GameError(
-                f"an action is {{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float [{len(STICKS)}]}}, "
+                "an action is "
+                f"{{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float [{len(STICKS)}]}}, "
                 f"got {str(action)[:200]}"
             )
         return buttons.astype(bool), sticks.clip(-1, 1)
@@ -520,14 +540,16 @@ def check_prefix(prefix: Path) -> None:
     """
     if not (prefix / "system.reg").exists():
         raise GameError(
-            f"wine: {prefix} is no prefix of Wine: make one (WINEPREFIX=$HOME/.wine wineboot -i) and give it, in WINEPREFIX"
+            f"wine: {prefix} is no prefix of Wine: make one (WINEPREFIX=$HOME/.wine wineboot -i) "
+            "and give it, in WINEPREFIX"
         )
     folder = f"server-{prefix.stat().st_dev:x}-{prefix.stat().st_ino:x}"  # where its server runs
     for process in glob.glob("/proc/[0-9]*/cwd"):
         with contextlib.suppress(OSError):
             if os.path.basename(os.readlink(process)) == folder:
                 raise GameError(
-                    f"wine: other programs run in {prefix}, and its server has their time: WINEPREFIX={prefix} wineserver -k"
+                    f"wine: other programs run in {prefix}, and its server has their time: "
+                    f"WINEPREFIX={prefix} wineserver -k"
                 )
 
 
@@ -628,54 +650,36 @@ class Record(Play):
     record: str = "data/record/play.mp4"  # video; the actions go beside it
 
 
-def play(cfg: Play) -> None:
-    """Play, and with --record keep the frames and the pad of each: row i is the pad in force while
-    frame i was drawn.
-    """
-    if cfg.player not in ("person", "random"):
-        raise SystemExit(f"--player {cfg.player}: there is person and random")
-    if min(cfg.speed, cfg.seconds, cfg.wait) < 0:
-        raise SystemExit(
-            f"--speed {cfg.speed:g} --seconds {cfg.seconds:g} --wait {cfg.wait:g}: none may be below 0"
-        )
-    video, labels = Path(cfg.record), Path(f"{os.path.splitext(cfg.record)[0]}.actions.safetensors")
-    if cfg.record and not cfg.fresh and (video.exists() or labels.exists()):
-        raise SystemExit(f"{video}: exists; give another name, or --fresh to replace it")
-    rows, hashes, times, end = [], [], [], None
-    with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
-        player = (
-            Person(" ".join(cfg.command))
-            if cfg.player == "person"
-            else StickyRandom(cfg.seed, cfg.fps, menu=False)
-        )
-        frames = session(env, player, cfg)
-        if cfg.player != "person":
-            from tqdm import tqdm
+class Recording:
+    """What `play` keeps: a film; of each frame the pad, the hash and the time in the game."""
 
-            frames = stack.enter_context(
-                tqdm(frames, desc="play", unit="frame", total=round(cfg.seconds * cfg.fps) or None)
-            )
-        try:
-            for picture, info, pad in frames:
-                if cfg.record and not rows:
-                    out = stack.enter_context(VideoWriter(video, cfg.fps, *picture.shape[1::-1]))
-                    width, height = picture.shape[1::-1]
-                rows.append(pad), hashes.append(info["hash"]), times.append(info["time"])
-                if cfg.record:
-                    out.write(fitted(picture, width, height))
-        except (GameError, KeyboardInterrupt) as e:  # what was played until then is kept
-            if not cfg.record or not rows:
-                raise
-            end = (
-                e
-                if isinstance(e, GameError)
-                else SystemExit("interrupted: the recording ends here")
-            )
-    if cfg.record:
-        rows = rows[: video_facts(video)["frames"]]  # of an interruption between the two
+    def __init__(self, cfg: Play):
+        self.cfg = cfg
+        self.video = Path(cfg.record)
+        self.labels = Path(f"{os.path.splitext(cfg.record)[0]}.actions.safetensors")
+        if not cfg.fresh and (self.video.exists() or self.labels.exists()):
+            raise SystemExit(f"{self.video}: exists; give another name, or --fresh to replace it")
+        self.film = None
+        self.pads, self.hashes, self.times = [], [], []
+
+    def add(self, picture, info: dict, pad, stack: contextlib.ExitStack) -> None:
+        """stack: where the film is closed."""
+        if self.film is None:
+            self.size = picture.shape[1::-1]
+            self.film = stack.enter_context(VideoWriter(self.video, self.cfg.fps, *self.size))
+        self.pads.append(pad)
+        self.hashes.append(info["hash"])
+        self.times.append(info["time"])
+        self.film.write(fitted(picture, *self.size))
+
+    def write(self) -> None:
+        # An interruption may have come between a frame's pad and its picture.
+        count = video_facts(self.video)["frames"]
+        pads = self.pads[:count]
+        cfg = self.cfg
         artefact.write(
-            labels,
-            recorded(rows, hashes, cfg.fps),
+            self.labels,
+            recorded(pads, self.hashes, cfg.fps),
             "nitrogen.actions/1",
             unit="normalized",
             fps=cfg.fps,
@@ -686,9 +690,47 @@ def play(cfg: Play) -> None:
             gamepad=cfg.gamepad,
             screen=cfg.screen,
             home=cfg.home,
-            game_time=times[len(rows) - 1] - times[0],
+            game_time=self.times[len(pads) - 1] - self.times[0],
         )
-        print(f"{len(rows)} frames -> {video}, {labels}")
+        print(f"{len(pads)} frames -> {self.video}, {self.labels}")
+
+
+def play(cfg: Play) -> None:
+    """Play, and with --record keep the frames and the pad of each: row i is the pad in force while
+    frame i was drawn.
+    """
+    if cfg.player not in ("person", "random"):
+        raise SystemExit(f"--player {cfg.player}: there is person and random")
+    if min(cfg.speed, cfg.seconds, cfg.wait) < 0:
+        raise SystemExit(
+            f"--speed {cfg.speed:g} --seconds {cfg.seconds:g} --wait {cfg.wait:g}: none may be "
+            "below 0"
+        )
+    recording = Recording(cfg) if cfg.record else None
+    end = None
+    with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
+        if cfg.player == "person":
+            frames = session(env, Person(" ".join(cfg.command)), cfg)
+        else:
+            from tqdm import tqdm
+
+            random = StickyRandom(cfg.seed, cfg.fps, menu=False)
+            total = round(cfg.seconds * cfg.fps) or None
+            bar = tqdm(session(env, random, cfg), desc="play", unit="frame", total=total)
+            frames = stack.enter_context(bar)
+        try:
+            for picture, info, pad in frames:
+                if recording:
+                    recording.add(picture, info, pad, stack)
+        except GameError as e:
+            end = e
+        except KeyboardInterrupt:
+            end = SystemExit("interrupted: the recording ends here")
+        # What was played until then is kept.
+        if end and not (recording and recording.pads):
+            raise end if isinstance(end, GameError) else KeyboardInterrupt
+    if recording:
+        recording.write()
     if end:
         raise end
 
@@ -717,11 +759,9 @@ def fitted(picture, width, height):
     """A game may change its size; a video may not."""
     import cv2
 
-    return (
-        picture
-        if picture.shape[:2] == (height, width)
-        else cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    )
+    if picture.shape[:2] == (height, width):
+        return picture
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def recorded(rows, hashes, fps) -> dict:
@@ -749,29 +789,36 @@ class Replay(Common):
     command: tuple[str, ...] = ()  # the game; none: the one that was recorded
 
 
-def replay(cfg: Replay) -> None:
-    """Play a recording again and compare every frame."""
-    from tqdm import tqdm
-
-    if len(cfg.videos) != 1:
+def recording_of(videos) -> tuple[Path, dict, dict]:
+    """(path, tensors, info) of the one recording that `replay` was given."""
+    if len(videos) != 1:
         raise SystemExit(
-            "replay takes one recording: python sim.py replay FILE.actions.safetensors [-- COMMAND ARG...]"
+            "replay takes one recording: python sim.py replay FILE.actions.safetensors [-- COMMAND "
+            "ARG...]"
         )
-    path = Path(cfg.videos[0])
+    path = Path(videos[0])
     path = path if path.suffix == ".safetensors" else path.with_suffix(".actions.safetensors")
     if not path.exists():
         raise SystemExit(
-            f"{path}: no such file; make it: python sim.py record --record {path.name.partition('.')[0]}.mp4 -- COMMAND ARG..."
+            f"{path}: no such file; make it: python sim.py record --record "
+            f"{path.name.partition('.')[0]}.mp4 -- COMMAND ARG..."
         )
     tensors, info = artefact.read(path, "nitrogen.actions/1")
     if "hash" not in tensors or "game_command" not in info:
         raise SystemExit(
-            f"{path}: not a recording of `python sim.py record`, so there is nothing to compare with"
+            f"{path}: not a recording of `python sim.py record`, so there is nothing to compare "
+            "with"
         )
-    rng, expected = (
-        np.random.default_rng(cfg.seed),
-        [row.tobytes().hex() for row in tensors["hash"]],
-    )
+    return path, tensors, info
+
+
+def replay(cfg: Replay) -> None:
+    """Play a recording again and compare every frame."""
+    from tqdm import tqdm
+
+    path, tensors, info = recording_of(cfg.videos)
+    rng = np.random.default_rng(cfg.seed)
+    expected = [row.tobytes().hex() for row in tensors["hash"]]
     with GameEnv(
         cfg.command or info["game_command"],
         fps=info["fps"],
@@ -806,8 +853,6 @@ quit"""
 
 def stepper(cfg: Run) -> None:
     """A game by hand, frame by frame: to see what the clock does."""
-    import cv2
-
     print(STEPPER)
     action = held_pad([])
     with launch(cfg) as env:
@@ -822,27 +867,46 @@ def stepper(cfg: Run) -> None:
             elif word == "restart":
                 info = env.reset(seed=cfg.seed)[1]
             elif word == "show" and rest:
-                if not attempt(
-                    lambda: cv2.imwrite(rest[0], cv2.cvtColor(env.render(), cv2.COLOR_RGB2BGR))
-                )[0]:
-                    print(f"{rest[0]}: no picture can be written there")
+                save_picture(env.render(), rest[0])
             elif word == "pad" and held_pad(rest):
                 action = held_pad(rest)
             elif word.isdigit() and not rest:
-                for _ in range(int(word)):
-                    _, _, ended, _, info = env.step(action)
-                    if ended:
-                        break
+                info = step_frames(env, action, int(word)) or info
             elif rest == ["s"] and word.replace(".", "", 1).isdigit():
-                env.pad.set(*env._checked(action))
-                shown = env.view.frame
-                env.clock.step(float(word))
-                env.steps += env.view.frame - shown
-                info = env._info()
+                info = step_seconds(env, action, float(word))
             else:
                 print(STEPPER)
             if not env.clock.alive:
                 return print(f"the game ended with status {env.clock.returncode}")
+
+
+def save_picture(picture, path: str) -> None:
+    import cv2
+
+    saved, _ = attempt(
+        functools.partial(cv2.imwrite, path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    )
+    if not saved:
+        print(f"{path}: no picture can be written there")
+
+
+def step_frames(env, action, count: int) -> dict | None:
+    """info after `count` frames, or fewer where the game ends."""
+    info = None
+    for _ in range(count):
+        _, _, ended, _, info = env.step(action)
+        if ended:
+            break
+    return info
+
+
+def step_seconds(env, action, seconds: float) -> dict:
+    """info after so much game time, in one go."""
+    env.pad.set(*env._checked(action))
+    shown = env.view.frame
+    env.clock.step(seconds)
+    env.steps += env.view.frame - shown
+    return env._info()
 
 
 def held_pad(words) -> dict | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import ctypes.util
-import importlib
 import importlib.util
 import os
 import platform
@@ -15,126 +13,97 @@ import types
 from common import attempt
 from common.command_line import Common
 
-import sim
+from clock import attach_fault, hook_fault
 from clock.windows import platform_fault
 from devices.linux import UINPUT_FIX
 from devices.windows import VGamepad
 
-# ---- commands ------------------------------------------------------------------------------------
+HOOK = ("ptrace", "seccomp", "vDSO patch")  # parts of the clock hook, in the order of the trial
+TRIED = "tried on a small program"
+WINDOW = "only for a person's window"
+NOT_NEEDED = "not needed by the built-in games"
 
 Config = Common
 
 
 def main(cfg: Config) -> None:
     """What works on this machine, and the fix for what does not."""
-    if sys.platform == "win32":
-        return print_checks(windows_checks())
-    fault, parts = sim.hook_fault(), ("ptrace", "seccomp", "vDSO patch")
-    broken = next(
-        (i for i, part in enumerate(parts) if fault and fault.startswith(part)),
-        0 if fault else len(parts),
-    )
-    other = "not needed by the built-in games; "
+    rows = windows_checks() if sys.platform == "win32" else linux_checks()
+    for what, works, found, fix in rows:
+        state = "ok" if works else "missing"
+        print(f"{what:18s} {state:8s} {(found if works else fix) or ''}".rstrip())
+
+
+# ---- rows: what, whether it works, what was found, the fix ---------------------------------------
+
+
+def linux_checks() -> list[tuple]:
+    here = platform.platform()
+    linux = (sys.platform, platform.machine()) == ("linux", "x86_64")
+    elsewhere = f"this is {here}: built-in games only, on their own pause"
+    sdl = bool(ctypes.util.find_library("SDL2-2.0"))
+    uinput = os.access("/dev/uinput", os.W_OK)
     display = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY")
-    lines = [
-        (
-            "Python >= 3.10",
-            sys.version_info >= (3, 10),
-            platform.python_version(),
-            "install a newer one",
-        ),
-        (
-            "Linux on x86-64",
-            (sys.platform, platform.machine()) == ("linux", "x86_64"),
-            platform.platform(),
-            f"this is {platform.platform()}: built-in games only, on their own pause",
-        ),
-        *(
-            (part, i < broken, "tried on a small program", fault if i == broken else "not tried")
-            for i, part in enumerate(parts)
-        ),
-        (
-            "attach",
-            not fault and not sim.attach_fault(),
-            "tried on a small program",
-            sim.attach_fault() if not fault else "not tried",
-        ),
-        ("Xvfb", bool(shutil.which("Xvfb")), shutil.which("Xvfb"), other + "sudo apt install xvfb"),
-        (
-            "SDL 2",
-            bool(ctypes.util.find_library("SDL2-2.0")),
-            "",
-            other + "sudo apt install libsdl2-2.0-0",
-        ),
-        (
-            "/dev/uinput",
-            os.access("/dev/uinput", os.W_OK),
-            "",
-            f"only for gamepad='uinput'; {UINPUT_FIX}",
-        ),
-        (
-            "mss",
-            installed("mss"),
-            "",
-            "only to capture windows of a display that is given; pip install mss",
-        ),
-        (
-            "pygame",
-            installed("pygame"),
-            "",
-            "only for a person's window (play, record); pip install pygame",
-        ),
-        ("display", bool(display), display, "only for a person's window; a desktop, or ssh -X"),
-        ("Wine", bool(shutil.which("wine")), shutil.which("wine"), other + "sudo apt install wine"),
+    return [
+        python(),
+        ("Linux on x86-64", linux, here, elsewhere),
+        *hook_parts(),
+        attaching(),
+        program("Xvfb", "xvfb"),
+        ("SDL 2", sdl, "", f"{NOT_NEEDED}; sudo apt install libsdl2-2.0-0"),
+        ("/dev/uinput", uinput, "", f"only for gamepad='uinput'; {UINPUT_FIX}"),
+        package("mss", "only to capture windows of a display that is given"),
+        package("pygame", f"{WINDOW} (play, record)"),
+        ("display", bool(display), display, f"{WINDOW}; a desktop, or ssh -X"),
+        program("Wine", "wine"),
     ]
-    print_checks(lines)
-
-
-def installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
-def print_checks(lines) -> None:
-    """Rows of what, whether it works, what was found, the fix."""
-    for what, fine, found, fix in lines:
-        print(
-            f"{what:18s} {'ok' if fine else 'missing':8s} {(found if fine else fix) or ''}".rstrip()
-        )
 
 
 def windows_checks() -> list[tuple]:
-    """doctor's rows on Windows."""
-    fault, hook = (
-        attempt(lambda: VGamepad(types.SimpleNamespace()).close())[1],
-        sim.hook_fault(),
-    )
+    fault = platform_fault()
+    pad = attempt(lambda: VGamepad(types.SimpleNamespace()).close())[1]
     return [
-        (
-            "Python >= 3.10",
-            sys.version_info >= (3, 10),
-            platform.python_version(),
-            "install a newer one",
-        ),
-        ("Windows x64", not platform_fault(), platform.platform(), platform_fault()),
-        ("clock hook", not hook, "tried on a small program", hook),
-        (
-            "attach",
-            not hook and not sim.attach_fault(),
-            "tried on a small program",
-            sim.attach_fault() if not hook else "not tried",
-        ),
-        ("mss", installed("mss"), "", "to see the game's window; pip install mss"),
+        python(),
+        ("Windows x64", not fault, platform.platform(), fault),
+        ("clock hook", not hook_fault(), TRIED, hook_fault()),
+        attaching(),
+        package("mss", "to see the game's window"),
         (
             "vgamepad",
-            not fault,
+            not pad,
             "with the ViGEmBus driver",
-            f"games get keys instead of a pad; {fault}",
+            f"games get keys instead of a pad; {pad}",
         ),
-        ("dxcam", installed("dxcam"), "", "only for screen='dxcam'; pip install dxcam"),
-        (
-            "pygame",
-            installed("pygame"),
-            "",
-            "only for a person's window (play, record); pip install pygame",
-        ),
+        package("pygame", f"{WINDOW} (play, record)"),
     ]
+
+
+def python() -> tuple:
+    new = sys.version_info >= (3, 10)
+    return "Python >= 3.10", new, platform.python_version(), "install a newer one"
+
+
+def hook_parts() -> list[tuple]:
+    """The fault begins with the name of the part that fails; what follows that was not tried."""
+    fault = hook_fault()
+    if not fault:
+        return [(part, True, TRIED, "") for part in HOOK]
+    broken = next((i for i, part in enumerate(HOOK) if fault.startswith(part)), 0)
+    fixes = ["not tried"] * len(HOOK)
+    fixes[broken] = fault
+    return [(part, i < broken, TRIED, fixes[i]) for i, part in enumerate(HOOK)]
+
+
+def attaching() -> tuple:
+    fault = "not tried" if hook_fault() else attach_fault()
+    return "attach", not fault, TRIED, fault
+
+
+def program(name: str, apt: str) -> tuple:
+    path = shutil.which(name.lower() if name == "Wine" else name)
+    return name, bool(path), path, f"{NOT_NEEDED}; sudo apt install {apt}"
+
+
+def package(name: str, purpose: str) -> tuple:
+    installed = importlib.util.find_spec(name) is not None
+    return name, installed, "", f"{purpose}; pip install {name}"

@@ -18,7 +18,7 @@ from common.workers import for_each
 import numpy as np
 
 import eval as evaluation
-from templates import decoys, library, pads, render, xfeat
+from templates import decoys, features, library, pads, render, xfeat
 
 # ---- overlay --stage locate: which overlay is where?  A fixed grid of videos, and clips without an overlay -----------------
 
@@ -194,9 +194,7 @@ def make_case(case: Case, path: Path, pool, seed: int) -> dict:
 
 
 def sift(rgb):
-    import extract
-
-    points, descriptors = extract.features(rgb)
+    points, descriptors = features.rootsift(rgb)
     return points[:, :2], descriptors
 
 

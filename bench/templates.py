@@ -27,22 +27,59 @@ class Config(Common):
     pool: int = len(TEMPLATES)
 
 
+def recoloured(source: render.Template, copy: int) -> render.Template:
+    """The template in other colours; each `copy`, from 1 on, gives others."""
+    channels = np.roll(source.atlas[..., :3], copy % 3, 2)
+    colours = cv2.convertScaleAbs(channels, alpha=1 / (1 + copy % 4), beta=20 * copy % 200)
+    atlas = np.dstack([colours, source.atlas[..., 3]])
+    return replace(source, name=f"{source.name}/{copy}", atlas=atlas)
+
+
 def crowd(n: int) -> library.Pool:
     """n templates: the built-in ones, then copies of them in other colours: the hardest that there
     are to tell apart.
     """
-    names, copies = list(TEMPLATES), {}
+    names = list(TEMPLATES)
+    copies = {}
     for i in range(n - len(names)):
-        copy, source = i // len(names) + 1, library.builtin(names[i % len(names)])
-        colours = cv2.convertScaleAbs(
-            np.roll(source.atlas[..., :3], copy % 3, 2),
-            alpha=1 / (1 + copy % 4),
-            beta=20 * copy % 200,
-        )
-        copies[f"{source.name}/{copy}"] = replace(
-            source, name=f"{source.name}/{copy}", atlas=np.dstack([colours, source.atlas[..., 3]])
-        )
+        template = recoloured(library.builtin(names[i % len(names)]), i // len(names) + 1)
+        copies[template.name] = template
     return library.Pool(names[:n], copies)
+
+
+def draw_all(cfg: Config) -> float:
+    """Overlay images drawn per second of one core, over all templates."""
+    rng = np.random.default_rng(cfg.seed)
+    spent = 0.0
+    shown = list(library.templates().values())
+    for t in shown:
+        scale = cfg.size / max(t.size)
+        render.at_rest(t, scale)  # its pictures are cached
+        buttons = rng.random((cfg.images, 16)) < 3 / 16
+        sticks = rng.uniform(-1, 1, (cfg.images, 4))
+        start = time.process_time()
+        for state in zip(buttons, sticks, strict=True):
+            render.draw(t, *state, scale)
+        spent += time.process_time() - start
+    rate = len(shown) * cfg.images / spent
+    print(
+        f"{len(shown)} templates, {cfg.images} images each, {cfg.size} px: "
+        f"{rate:,.0f} images/s on one core"
+    )
+    return rate
+
+
+def find(video: str, pool: library.Pool) -> None:
+    """Localize one video and print the CPU seconds that it took."""
+    start = time.process_time()
+    sample(video, extract.FRAMES)
+    decoded = time.process_time()
+    tensors, info, _ = extract.locate(video, pool, extract.Config())
+    print(
+        f"{video}: {info['template'] if tensors else 'nothing'} among {len(pool):,} templates, "
+        f"{time.process_time() - decoded:.1f} CPU seconds, "
+        f"{decoded - start:.1f} of them to decode"
+    )
 
 
 def main(cfg: Config) -> float:
@@ -50,29 +87,11 @@ def main(cfg: Config) -> float:
     sticks anywhere; and what localization takes.
     """
     expect(cfg, size=(8, 4096), images=(1, 1e6), pool=(1, 1e5))
-    rng, spent, shown = np.random.default_rng(cfg.seed), 0.0, list(library.templates().values())
-    for t in shown:
-        scale = cfg.size / max(t.size)
-        render.draw(t, np.zeros(16), np.zeros(4), scale)
-        buttons, sticks = rng.random((cfg.images, 16)) < 3 / 16, rng.uniform(-1, 1, (cfg.images, 4))
-        start = time.process_time()
-        for state in zip(buttons, sticks):
-            render.draw(t, *state, scale)
-        spent += time.process_time() - start
-    rate = len(shown) * cfg.images / spent
-    print(
-        f"{len(shown)} templates, {cfg.images} images each, {cfg.size} px: {rate:,.0f} images/s on one core"
-    )
-    among = crowd(cfg.pool)
-    for detector in extract.detectors(xfeat.XFEAT_WEIGHTS) if cfg.videos else ():
-        extract.bank_of(among, detector)  # once
-    for video in cfg.videos:
-        start = time.process_time()
-        sample(video, extract.FRAMES)
-        decoded = time.process_time()
-        tensors, info, _ = extract.locate(video, among, extract.Config())
-        print(
-            f"{video}: {info['template'] if tensors else 'nothing'} among {len(among):,} templates, "
-            f"{time.process_time() - decoded:.1f} CPU seconds, {decoded - start:.1f} of them to decode"
-        )
+    rate = draw_all(cfg)
+    if cfg.videos:
+        among = crowd(cfg.pool)
+        for detector in extract.detectors(xfeat.XFEAT_WEIGHTS):
+            extract.bank_of(among, detector)  # once, not per video
+        for video in cfg.videos:
+            find(video, among)
     return rate

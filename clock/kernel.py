@@ -1,4 +1,6 @@
-"""Linux x86-64 in numbers: system calls, ptrace, the seccomp program, the stub's machine code and where it lives.  No state."""
+"""Linux x86-64 in numbers: system calls, ptrace, the seccomp program, the stub's machine code and
+where it lives.  No state.
+"""
 
 from __future__ import annotations
 
@@ -155,8 +157,10 @@ GRAPHICS = re.compile(r"/lib(SDL2|SDL3|GLX|GL|EGL|OpenGL|GLESv2|vulkan)[-.][^/]*
 class Registers(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_ulonglong)
-        for name in "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss "
-        "fs_base gs_base ds es fs gs".split()
+        for name in (
+            "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags "
+            "rsp ss fs_base gs_base ds es fs gs"
+        ).split()
     ]
 
     def arguments(self) -> list[int]:

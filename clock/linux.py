@@ -1,17 +1,26 @@
 """A Linux program and its time (x86-64).
 
 Time inside the game is a number that we store in a page shared with it.
-  reading it   the vDSO functions (clock_gettime, gettimeofday, time) are overwritten by jumps to STUB, in that page; a
-               thread that reads the same moment a thousand times is put to sleep for HOP, so that busy loops end
-  waiting      every system call with a timeout is stopped by seccomp (RET_TRACE) and handed to us by ptrace: sleeps are
-               held until their virtual deadline; polls and futexes wait in the kernel, endlessly, and are interrupted
-               at their virtual deadline, so that real events still end them
-  timers       timerfd, setitimer, alarm and timer_settime are kept by us and expire at their virtual deadline
-  presenting   breakpoints on SDL_RenderPresent, glXSwapBuffers and their like: the frame gate, a monitor of `fps` Hz
-Nothing happens in the game between two deadlines, so time jumps from one to the next: discrete-event simulation.
-Not in virtual time: io_uring (refused with ENOSYS, programs fall back to epoll), socket timeouts, recvmmsg, CPU-time clocks, times,
-sysinfo, adjtimex, the dates of files, rdtsc (unless asked for), 32-bit programs, anything that happens outside the game (network,
-sound card, a foreign X server); a signal from outside reaches a sleeping thread when its sleep ends.
+
+  reading it   The vDSO functions (clock_gettime, gettimeofday, time) are overwritten by jumps to
+               STUB, in that page.  A thread that reads the same moment a thousand times is put to
+               sleep for HOP, so that busy loops end.
+  waiting      Every system call with a timeout is stopped by seccomp (RET_TRACE) and handed to us
+               by ptrace.  Sleeps are held until their virtual deadline.  Polls and futexes wait in
+               the kernel, endlessly, and are interrupted at their virtual deadline, so that real
+               events still end them.
+  timers       timerfd, setitimer, alarm and timer_settime are kept by us and expire at their
+               virtual deadline.
+  presenting   Breakpoints on SDL_RenderPresent, glXSwapBuffers and their like are the frame gate, a
+               monitor of `fps` Hz.
+
+Nothing happens in the game between two deadlines, so time jumps from one to the next: this is
+discrete-event simulation.
+
+Not in virtual time: io_uring (refused with ENOSYS, programs fall back to epoll), socket timeouts,
+recvmmsg, CPU-time clocks, times, sysinfo, adjtimex, the dates of files, rdtsc (unless asked for),
+32-bit programs, anything that happens outside the game (network, sound card, a foreign X server).
+A signal from outside reaches a sleeping thread when its sleep ends.
 """
 
 from __future__ import annotations
@@ -65,9 +74,13 @@ class Clock:
         peers=(),
         tsc: bool = False,
     ):
-        """timeout: seconds of real time that the program may compute before it counts as hanging     seed: of clock and getrandom
-        fixed: no ASLR, getrandom by seed    fps: of the monitor behind the frame gate; 0: no gate    peers: pids that work for the game
-        tsc: rdtsc too (by a fault at each)"""
+        """timeout: seconds of real time that the program may compute before it counts as hanging
+        seed: of clock and getrandom
+        fixed: no ASLR, getrandom by seed
+        fps: of the monitor behind the frame gate; 0: no gate
+        peers: pids that work for the game
+        tsc: rdtsc too (by a fault at each)
+        """
         find_program(argv[0], env, cwd)
         self._begin(timeout, seed, fixed, fps, peers, tsc)
         try:
@@ -79,7 +92,8 @@ class Clock:
     def _begin(self, timeout=60.0, seed=0, fixed=True, fps=0.0, peers=(), tsc=False):
         if sys.platform != "linux" or platform.machine() != "x86_64":
             raise GameError(
-                f"ptrace: the clock hook needs Linux on x86-64, this is {sys.platform} on {platform.machine()}"
+                f"ptrace: the clock hook needs Linux on x86-64, this is {sys.platform} on "
+                f"{platform.machine()}"
             )
         self.timeout, self.returncode, self.owner = timeout, None, threading.get_ident()
         self.fixed, self.fps, self.tsc = fixed, fps, tsc
@@ -183,7 +197,7 @@ class Clock:
         process.write_code(tid, before.rip, b"\x0f\x05\xcc" + code[3:])  # syscall; int3
         now = kernel.Registers.from_buffer_copy(before)
         now.rax, now.orig_rax = nr, kernel.ONES  # -1: the kernel restarts nothing
-        for name, value in zip(kernel.ARGUMENTS, (*args, 0, 0, 0, 0, 0)):
+        for name, value in zip(kernel.ARGUMENTS, (*args, 0, 0, 0, 0, 0), strict=False):
             setattr(now, name, value)
         self._set_registers(tid, now)
         self._until_trap(tid, "CONT")
@@ -216,7 +230,8 @@ class Clock:
         tid, process = thread.tid, thread.process
         if self._registers(tid).cs != 0x33:
             raise GameError(
-                f"vDSO patch: {os.readlink(f'/proc/{tid}/exe')} is a 32-bit program, and those are not supported"
+                f"vDSO patch: {os.readlink(f'/proc/{tid}/exe')} is a 32-bit program, and those are "
+                "not supported"
             )
         self._map_clock(thread)
         auxv = dict(struct.iter_unpack("<QQ", Path(f"/proc/{tid}/auxv").read_bytes()))
@@ -260,7 +275,8 @@ class Clock:
         self._system_call(tid, 3, file)
         if places != [at for at, *_ in areas]:
             raise GameError(
-                f"vDSO patch: the clock could not be mapped into {os.readlink(f'/proc/{tid}/exe')} (open {file}, "
+                f"vDSO patch: the clock could not be mapped into {os.readlink(f'/proc/{tid}/exe')} "
+                f"(open {file}, "
                 f"mmap {places}); it must run as the same user and see the same /proc"
             )
 
@@ -1003,7 +1019,8 @@ class Clock:
                 return
             if time.perf_counter() > end:
                 raise GameError(
-                    f"the game computed for {self.timeout:g} s without waiting for anything: it hangs"
+                    f"the game computed for {self.timeout:g} s without waiting for anything: it "
+                    "hangs"
                 )
             idle += 1 if idle < 4 * self.spin else 4
             if idle <= 4 * self.spin:
@@ -1034,13 +1051,15 @@ class Clock:
             return False
         runs = [t.look(kernel.SCHEDSTAT) for t in who]
         # the others are where they were seen
-        fresh = [t for t, run in zip(who, runs) if t.rest != run or run == kernel.UNCOUNTED]
+        fresh = [
+            t for t, run in zip(who, runs, strict=False) if t.rest != run or run == kernel.UNCOUNTED
+        ]
         if any(t.computes() for t in fresh) or not all(t.waits() for t in who):
             return False
         # one that was woken meanwhile looks asleep while it goes to sleep again
         if runs != [t.look(kernel.SCHEDSTAT) for t in who]:
             return False
-        for t, run in zip(who, runs):
+        for t, run in zip(who, runs, strict=False):
             t.rest = run
         return not self._pump()
 
@@ -1067,7 +1086,8 @@ class Clock:
     def _check_thread(self):
         if threading.get_ident() != self.owner:
             raise GameError(
-                "a game must be stepped by the thread that started it (a rule of ptrace); for several games "
+                "a game must be stepped by the thread that started it (a rule of ptrace); for "
+                "several games "
                 "at once use one process each: gymnasium.vector.AsyncVectorEnv"
             )
 
@@ -1251,7 +1271,8 @@ class Clock:
             if not isinstance(e, OSError):
                 raise
             raise GameError(
-                f"attach: process {pid}: {e.strerror or e}; it must be yours, and kernel.yama.ptrace_scope 0 (sudo sysctl "
+                f"attach: process {pid}: {e.strerror or e}; it must be yours, and "
+                "kernel.yama.ptrace_scope 0 (sudo sysctl "
                 "kernel.yama.ptrace_scope=0), or you root"
             ) from None
         return self
@@ -1407,7 +1428,10 @@ def hook_fault() -> str | None:
     except (GameError, OSError) as e:
         return str(e)
     if answer != str(kernel.EPOCH // NS + 1000):
-        return f"vDSO patch: without effect on this system (it should be {kernel.EPOCH // NS + 1000}, date says {answer!r})"
+        return (
+            f"vDSO patch: without effect on this system (it should be {kernel.EPOCH // NS + 1000}, "
+            f"date says {answer!r})"
+        )
 
 
 @functools.cache

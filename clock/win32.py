@@ -93,7 +93,8 @@ def denied(e: OSError) -> str:
         return "it runs as administrator; start this from an administrator's prompt too"
     if code == ACCESS_DENIED:
         return (
-            "access denied: if it runs as administrator, start this from an administrator's prompt too; a game with anti-cheat refuses everybody, "
+            "access denied: if it runs as administrator, start this from an administrator's prompt "
+            "too; a game with anti-cheat refuses everybody, "
             "and is left alone: take one without, or its offline mode"
         )
     return f"{e.strerror or e}"

@@ -160,12 +160,16 @@ class WindowsProcess:
             "<II", self.read(self.header(base) + (0x88 if self.bits == 64 else 0x78), 8)
         )
         table = self.read(base + at, size)
-        text = lambda rva: table[rva - at : table.index(b"\0", rva - at)].decode("latin-1")
+
+        def text(rva: int) -> str:
+            return table[rva - at : table.index(b"\0", rva - at)].decode("latin-1")
+
         count, functions, names, ordinals = struct.unpack_from("<4xIIII", table, 20)
         found = {}
         for name, ordinal in zip(
             struct.unpack_from(f"<{count}I", table, names - at),
             struct.unpack_from(f"<{count}H", table, ordinals - at),
+            strict=False,
         ):
             (rva,) = struct.unpack_from("<I", table, functions - at + 4 * ordinal)
             found[text(name)] = text(rva) if at <= rva < at + size else base + rva
@@ -317,7 +321,8 @@ class WindowsClock(StopClock):
         while entry not in self._pointers():
             if not self.alive or time.perf_counter() > end:
                 raise GameError(
-                    f"{argv[0]} ended (status {self.returncode}), or hangs, before its first instruction: a DLL that it needs may be missing"
+                    f"{argv[0]} ended (status {self.returncode}), or hangs, before its first "
+                    "instruction: a DLL that it needs may be missing"
                 )
             time.sleep(0.01)  # each look suspends it, in the midst of its loader
         self._install(sleep)
@@ -510,7 +515,8 @@ class WindowsClock(StopClock):
                 if not owner and self._adopt(to & -kernel.PAGE):
                     return where
                 raise GameError(
-                    f"{what} has been replaced already (it jumps to {owner or 'memory of no DLL'}): close what has done that, an overlay, "
+                    f"{what} has been replaced already (it jumps to "
+                    f"{owner or 'memory of no DLL'}): close what has done that, an overlay, "
                     "a recorder or another speed hack, and start the game anew"
                 )
             where = to
@@ -557,7 +563,8 @@ class WindowsClock(StopClock):
             room = begins[np.searchsorted(begins, address, "right")] - address
             if room < JUMP[self.process.bits]:
                 raise GameError(
-                    f"{what} is only {room} bytes long in this version of Windows, and {JUMP[self.process.bits]} are needed: please report it"
+                    f"{what} is only {room} bytes long in this version of Windows, and "
+                    f"{JUMP[self.process.bits]} are needed: please report it"
                 )
 
     def _suspend_outside(self, targets):
@@ -595,7 +602,8 @@ class WindowsClock(StopClock):
             process.resume()
             if time.perf_counter() > end:
                 raise GameError(
-                    f"process {self.pid}: a thread stays within {found}, which was to be replaced; nothing was changed, try again"
+                    f"process {self.pid}: a thread stays within {found}, which was to be replaced; "
+                    "nothing was changed, try again"
                 )
             time.sleep(0.003)
 
@@ -839,7 +847,10 @@ def find_game(target: int | str) -> int:
 
 def platform_fault() -> str | None:
     if (sys.platform, platform.machine(), sys.maxsize > 2**32) != ("win32", "AMD64", True):
-        return f"the clock hook needs a 64-bit Python on Windows x64, this is {platform.architecture()[0]} on {sys.platform} {platform.machine()}"
+        return (
+            "the clock hook needs a 64-bit Python on Windows x64, this is "
+            f"{platform.architecture()[0]} on {sys.platform} {platform.machine()}"
+        )
 
 
 def windows_fault(attach: bool) -> str | None:
@@ -877,5 +888,8 @@ def windows_fault(attach: bool) -> str | None:
     return (
         None
         if 900 < ahead <= 1000
-        else f"the clock's stub is without effect here: a program that was moved 1000 s ahead is at {ahead:.0f} s"
+        else (
+            "the clock's stub is without effect here: a program that was moved 1000 s ahead is at "
+            f"{ahead:.0f} s"
+        )
     )

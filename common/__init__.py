@@ -14,21 +14,6 @@ class Fault(RuntimeError):
     """What is wrong and the fix, in one line: a command prints it and stops."""
 
 
-def ended_by(kind, e, trace) -> None:
-    """What a stage says of Ctrl-C during the seconds of its imports, and of a package that is
-    missing.
-    """
-    if kind is KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-    elif kind is ModuleNotFoundError and e.name in PACKAGES:
-        print(
-            f"{e.name} is not installed here: pip install -r {ROOT / 'requirements.txt'}, or activate the environment that has it",
-            file=sys.stderr,
-        )
-    else:
-        sys.__excepthook__(kind, e, trace)
-
-
 def attempt(call) -> tuple:
     """(result, None), or (None, what was raised)."""
     try:
@@ -37,12 +22,29 @@ def attempt(call) -> tuple:
         return None, e
 
 
-# a stage starts
-if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == ROOT:
-    sys.excepthook = ended_by
+def one_line(kind, error, trace) -> None:
+    """Report Ctrl-C during the seconds of a stage's imports, or a missing package, in one line."""
+    if kind is KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    elif kind is ModuleNotFoundError and error.name in PACKAGES:
+        print(
+            f"{error.name} is not installed here: pip install -r {ROOT / 'requirements.txt'}, "
+            "or activate the environment that has it",
+            file=sys.stderr,
+        )
+    else:
+        sys.__excepthook__(kind, error, trace)
 
-# Threads that spin while they wait take the core from those they wait for: on two shared cores,
-# twenty times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch loads OpenMP
-# once, when cv2 is loaded: a picture's header may ask for any memory
+
+# a stage is started as a script: its file lies in the project's folder
+if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().parent == ROOT:
+    sys.excepthook = one_line
+
+# Threads that spin while they wait take the core from those they wait for: twenty times slower on
+# two shared cores.  Read once, when torch loads OpenMP.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read once, when cv2 is loaded.  A picture's header may ask for any memory.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 25))
+# An unreadable video is reported in a line of ours.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")

@@ -17,8 +17,8 @@ from common.pictures import VIDEOS
 
 
 def start_ray(address: str, workers: int, gpus: int):
-    """The module ray, connected: to a fresh cluster of `workers` CPUs on this machine that only
-    this machine reaches, or to a running one.
+    """The module ray, connected to a fresh cluster of `workers` CPUs on this machine that only this
+    machine reaches ("local"), or to a running one.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     if address == "local":
@@ -28,28 +28,12 @@ def start_ray(address: str, workers: int, gpus: int):
         import ray
     except ImportError:
         raise SystemExit("--ray needs Ray: pip install ray") from None
-    # a task holds one CPU; one bar is enough
-    env = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    options = {"logging_level": "error", "log_to_driver": False, "runtime_env": {"env_vars": env}}
     try:
-        if address == "local":
-            env |= {
-                "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers)),
-                "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-            }
-            ray.init("local", num_cpus=workers, include_dashboard=False, **options)
-        else:
-            host, _, port = address.removeprefix("ray://").rpartition(":")
-            socket.create_connection((host, int(port)), 5).close()  # Ray would wait for minutes
-            options["runtime_env"] |= {
-                "working_dir": str(ROOT),
-                "excludes": ["tests", *(f"*{suffix}" for suffix in VIDEOS)],
-            }
-            ray.init(address, **options)
+        connect(ray, address, workers)
     except (Exception, SystemExit) as e:
         raise SystemExit(
-            f"--ray {address}: {str(e).partition(chr(10))[0]} (local, host:port or ray://host:port; "
-            "where the cluster asks for a token: RAY_AUTH_MODE=token)"
+            f"--ray {address}: {str(e).partition(chr(10))[0]} (local, host:port or "
+            "ray://host:port; where the cluster asks for a token: RAY_AUTH_MODE=token)"
         ) from None
     if gpus and not ray.cluster_resources().get("GPU"):
         ray.shutdown()
@@ -57,81 +41,115 @@ def start_ray(address: str, workers: int, gpus: int):
     return ray
 
 
+def connect(ray, address: str, workers: int) -> None:
+    """A task has one CPU, so one thread, and no progress bar of its own."""
+    env = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    runtime = {"env_vars": env}
+    options = {"logging_level": "error", "log_to_driver": False, "runtime_env": runtime}
+    if address == "local":
+        env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+        env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *sys.path])
+        ray.init("local", num_cpus=workers, include_dashboard=False, **options)
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host, int(port)), 5).close()  # Ray would wait for minutes
+    runtime["working_dir"] = str(ROOT)
+    runtime["excludes"] = ["tests", *(f"*{suffix}" for suffix in VIDEOS)]
+    ray.init(address, **options)
+
+
 def over_ray(ray, fn, items, gpus: int):
-    """Yield (item, result, error) as they finish.  What fails, or whose worker dies, runs once
-    more; at most two tasks a CPU are out.
+    """Yield (item, result, error) as they finish.
+
+    An item that fails, or whose worker dies, runs once more.  At most two tasks a CPU are out.
     """
     from tqdm import tqdm
 
-    call = fn if isinstance(fn, functools.partial) else functools.partial(fn)
-    args, named = (
-        [portable(v) for v in call.args],
-        {k: portable(v) for k, v in call.keywords.items()},
-    )
-    task, work = (
-        ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(ray_task),
-        ray.put((*by_name(call.func), args, named)),
-    )
-    todo, out = [(item, 1) for item in reversed(items)], {}
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(ray_task)
+    work = ray.put(by_value(fn))
+    todo = [(item, 1) for item in reversed(items)]  # item, how many more times it may run
+    running = {}
     try:
-        while todo or out:
-            while todo and len(out) < 2 * max(1, ray.cluster_resources().get("CPU", 1)):
-                item, more = todo.pop()
-                out[task.remote(os.getcwd(), work, item)] = item, more
-            done = ray.wait(list(out))[0][0]
-            item, more = out.pop(done)
-            try:
-                result, error, said = ray.get(done)
-            except ray.exceptions.RayError as e:  # the worker died
-                result, error, said = None, e, ""
-            tqdm.write(said, end="") if said else None
-            if error and more:
-                todo.insert(0, (item, more - 1))
+        while todo or running:
+            while todo and len(running) < 2 * max(1, ray.cluster_resources().get("CPU", 1)):
+                item, retries = todo.pop()
+                running[task.remote(os.getcwd(), work, item)] = item, retries
+            done = ray.wait(list(running))[0][0]
+            item, retries = running.pop(done)
+            result, error, said = outcome(ray, done)
+            if said:
+                tqdm.write(said, end="")
+            if error and retries:
+                todo.insert(0, (item, retries - 1))
             else:
                 yield item, result, error
     finally:
-        for run in out:
+        for run in running:
             ray.cancel(run)
         ray.shutdown()
 
 
+def outcome(ray, run) -> tuple:
+    """(result, error, what was printed) of a task that has ended."""
+    try:
+        return ray.get(run)
+    except ray.exceptions.RayError as e:  # its worker died
+        return None, e, ""
+
+
+# ---- a call in names and plain values ------------------------------------------------------------
+# Ray's own way copies what the running command defines, and cannot where a function has a cache.
+
+
+def by_value(fn) -> tuple:
+    """(module, name, args, keywords) of a function or a functools.partial."""
+    call = functools.partial(fn) if not isinstance(fn, functools.partial) else fn
+    args = [portable(value) for value in call.args]
+    keywords = {name: portable(value) for name, value in call.keywords.items()}
+    return *by_name(call.func), args, keywords
+
+
 def by_name(thing) -> tuple[str, str]:
-    """(module, name) of a function or class; of what the running command defines, its file's name,
-    which another process can import.
+    """(module, name) of a function or class.
+
+    What the running command defines is found under its file's name, which another process can
+    import.
     """
-    main = thing.__module__ == "__main__"
-    return Path(sys.modules["__main__"].__file__).stem if main else thing.__module__, thing.__name__
+    module = thing.__module__
+    if module == "__main__":
+        module = Path(sys.modules["__main__"].__file__).stem
+    return module, thing.__name__
 
 
 def portable(value):
     """A Config as its class's name and its fields; anything else as it is."""
-    return (
-        {"class": by_name(type(value)), "fields": dataclasses.asdict(value)}
-        if dataclasses.is_dataclass(value)
-        else value
-    )
+    if not dataclasses.is_dataclass(value):
+        return value
+    return {"class": by_name(type(value)), "fields": dataclasses.asdict(value)}
+
+
+def restored(value):
+    """What `portable` was given."""
+    if not isinstance(value, dict) or "class" not in value:
+        return value
+    return named(*value["class"])(**value["fields"])
+
+
+def named(module: str, name: str):
+    return getattr(importlib.import_module(module), name)
 
 
 def ray_task(folder: str, work: tuple, item) -> tuple:
-    """In a Ray worker: (result, error, what was printed) of the named function on an item.
+    """In a Ray worker: (result, error, what was printed) of a call from `by_value` on an item.
 
-    By name and plain values: Ray's own way copies what the running command defines, and cannot
-    where a function has a cache."""
-
-    def unpack(v):
-        return (
-            getattr(importlib.import_module(v["class"][0]), v["class"][1])(**v["fields"])
-            if isinstance(v, dict) and "class" in v
-            else v
-        )
+    A SystemExit is returned as a value: Ray would take it for the worker's end.
+    """
 
     def call():
         os.chdir(folder)
-        module, name, args, named = work
-        return getattr(importlib.import_module(module), name)(
-            *map(unpack, args), item, **{k: unpack(v) for k, v in named.items()}
-        )
+        module, name, args, keywords = work
+        given = {key: restored(value) for key, value in keywords.items()}
+        return named(module, name)(*map(restored, args), item, **given)
 
     with io.StringIO() as said, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        # a SystemExit as a value: Ray would take it for the worker's end
         return *attempt(call), said.getvalue()

@@ -1,4 +1,8 @@
-"""A command line from a dataclass: every field is a flag, its trailing comment the help."""
+"""A command line from a dataclass: every field is a flag, its comment the help.
+
+A stage ends in command_line(__doc__, {"": (Config, main), "train": (CONFIGS, train), ...}).  A wing
+is named in a string, as in "bench.speed", and imported only when its command is given.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ import common
 from common import ROOT, artefact
 from common.pictures import expand
 
-# ---- command line: generated from a dataclass ----------------------------------------------------
+# ---- what the commands of all stages have --------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -42,135 +46,51 @@ class Many(Common):
     @property
     def flags(self) -> tuple:
         """These, for the command of another stage."""
-        return (
-            "--workers",
-            str(self.workers),
-            *(("--ray", self.ray) if self.ray else ()),
-            *("--fresh",) * self.fresh,
-        )
+        flags = ["--workers", str(self.workers)]
+        if self.ray:
+            flags += ["--ray", self.ray]
+        if self.fresh:
+            flags.append("--fresh")
+        return tuple(flags)
 
 
-INCIDENTAL = {
-    "device",
-    "fresh",
-    "videos",
-    "nitrogen",
-    "out",
-    "workers",
-    "ray",
-    "labels",
-    "sheet",
-    "preview",
-    "command",
-}
+# fields that only say where and how fast
+INCIDENTAL = "device fresh videos nitrogen out workers ray labels sheet preview command".split()
 
 
 def recipe_of(cfg, *sources) -> dict:
-    """What decides a result: the Config's fields, less those that only say where and how fast, and
-    the inputs.
-    """
-    return {
-        **{k: v for k, v in dataclasses.asdict(cfg).items() if k not in INCIDENTAL},
-        "source": [artefact.source(p) for p in sources],
-    }
+    """What decides a result: the Config's fields without the INCIDENTAL ones, and the inputs."""
+    recipe = {k: v for k, v in dataclasses.asdict(cfg).items() if k not in INCIDENTAL}
+    return {**recipe, "source": [artefact.source(path) for path in sources]}
 
 
 def expect(cfg, **bounds) -> None:
-    """SystemExit with one line if a number among the Config's fields is not within its (least,
-    most).
-    """
+    """SystemExit with one line if a numeric field of the Config is not within its (least, most)."""
     for name, (least, most) in bounds.items():
-        if not least <= (v := getattr(cfg, name)) <= most:  # NaN is neither
-            raise SystemExit(
-                f"--{name.replace('_', '-')} {v:g}: expected "
-                + (f"{least:g} to {most:g}" if most < math.inf else f"at least {least:g}")
-            )
+        value = getattr(cfg, name)
+        if not least <= value <= most:  # NaN is outside of all bounds
+            flag = "--" + name.replace("_", "-")
+            wanted = f"{least:g} to {most:g}" if most < math.inf else f"at least {least:g}"
+            raise SystemExit(f"{flag} {value:g}: expected {wanted}")
+
+
+# ---- from argv to a call -------------------------------------------------------------------------
+
+# Two fields of type tuple[str, ...] have a meaning; any other is positional as it is.
+VIDEOS = "videos"  # positional, and expanded: folders, patterns, @list.txt
+REST = "command"  # the words after "--": a game's command
 
 
 def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
-    """Run one of `commands`: name -> (Config class or dict of presets, function(cfg)), or the name
-    of a file that is imported only then, see `opened`; "" is the default.  inspect: for --inspect.
+    """Run the command that `argv` asks for: its function's result.
 
-    Flags come from the dataclass's fields, their help from the trailing comments.  Fields of type
-    tuple[str, ...] are positional, except `command`: what follows `--`.
+    commands: name -> (Config class or dict of presets, function(cfg)), or the name of a file, see
+    `opened`; "" is the default.    inspect: function(path), for --inspect.
+    A Fault and Ctrl-C end in SystemExit with one line.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    rest = ()
-    if "--" in argv:
-        cut = argv.index("--")
-        argv, rest = argv[:cut], tuple(argv[cut + 1 :])
-    named = bool(argv) and argv[0] in commands and argv[0] != ""
-    if not named and "" not in commands and not ({"-h", "--help", "--inspect"} & set(argv)):
-        found = f"unknown command '{argv[0]}'" if argv else "no command given"
-        raise SystemExit(f"{found}: expected one of {', '.join(commands)} (see --help)")
-    name = argv.pop(0) if named else ""
-    presets, run = opened(commands.get(name, (Common, None)))
-    presets = presets if isinstance(presets, dict) else {"default": presets()}
-    # --help tells the defaults of the preset that is asked for
-    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    asked.add_argument("--config", nargs="?")
-    first = presets.get(asked.parse_known_args(argv)[0].config, next(iter(presets.values())))
-    others = [c for c in commands if c]
-    parser = argparse.ArgumentParser(
-        prog=f"python {Path(sys.argv[0]).name} {name}".strip(),
-        description=about(doc, name, run),
-        epilog=f"commands: {', '.join(others)}" if others and not name else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    wants = any(f.name == "command" for f in dataclasses.fields(first))
-    put = "; put -- before the game's command" if wants and not rest else ""
-    # one line, status 1
-    parser.error = lambda message: sys.exit(
-        f"{parser.prog}: {message}{put if 'unrecognized' in message else ''} (see --help)"
-    )
-    parser.add_argument("--inspect", metavar="FILE", help="print what an artefact is, and stop")
-    if len(presets) > 1:
-        parser.add_argument(
-            "--config",
-            choices=presets,
-            default=next(iter(presets)),
-            help="preset (default: %(default)s)",
-        )
-    hints, helps = typing.get_type_hints(type(first)), field_comments(type(first))
-    for f in dataclasses.fields(first):
-        text = f"{helps.get(f.name, '')} (default: {getattr(first, f.name)!r})".replace("%", "%%")
-        flag = "--" + f.name.replace("_", "-")
-        if f.name == "command":
-            continue
-        elif typing.get_origin(hints[f.name]) is tuple:
-            parser.add_argument(
-                f.name, nargs="*", metavar=f.name.rstrip("s").upper(), help=helps.get(f.name)
-            )
-        elif hints[f.name] is bool:
-            parser.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=None, help=text
-            )
-        else:
-            parser.add_argument(
-                flag,
-                type=hints[f.name],
-                default=None,
-                help=text,
-                metavar=hints[f.name].__name__.upper(),
-            )
-    if wants:
-        parser.usage = parser.format_usage().removeprefix("usage: ").rstrip() + " -- COMMAND..."
-    args = vars(parser.parse_args(argv))
-    if args.pop("inspect"):
-        return inspect(parser.parse_args(argv).inspect)
-    cfg = presets[args.pop("config", None) or next(iter(presets))]
-    given = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in args.items() if v not in (None, [])
-    }
-    if "videos" in given:
-        given["videos"] = expand(given["videos"])
-    if wants and rest:
-        given["command"] = rest
-    elif rest:
-        parser.error(f"nothing may follow '--' here: {' '.join(rest)}")
+    run, given = parse(doc, commands, list(sys.argv[1:] if argv is None else argv), inspect)
     try:
-        return run(dataclasses.replace(cfg, **given))
+        return run(given)
     except common.Fault as e:
         raise SystemExit(str(e)) from None
     except KeyboardInterrupt:
@@ -179,36 +99,139 @@ def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
         ) from None
 
 
+def parse(doc: str, commands: dict, argv: list, inspect) -> tuple:
+    """(function, its argument): a command's with a Config, or `inspect` with a path."""
+    cut = argv.index("--") if "--" in argv else len(argv)
+    rest = tuple(argv[cut + 1 :])
+    argv = argv[:cut]
+    name, argv = command_in(argv, commands)
+    presets, run = opened(commands.get(name, (Common, None)))
+    if not isinstance(presets, dict):
+        presets = {"default": presets()}
+    shown = preset_in(argv, presets)
+    takes_rest = hasattr(shown, REST)
+    others = [c for c in commands if c]
+    parser = Parser(
+        prog=f"python {Path(sys.argv[0]).name} {name}".strip(),
+        description=about(doc, name, run),
+        epilog=f"commands: {', '.join(others)}" if others and not name else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_flags(parser, presets, shown)
+    if takes_rest and not rest:
+        parser.hint = "; put -- before the game's command"
+    args = vars(parser.parse_args(argv))
+    if path := args.pop("inspect"):
+        return inspect, path
+    if rest and not takes_rest:
+        parser.error(f"nothing may follow '--' here: {' '.join(rest)}")
+    cfg = presets[args.pop("config", next(iter(presets)))]
+    return run, with_flags(cfg, args, rest)
+
+
+class Parser(argparse.ArgumentParser):
+    """A fault is one line, with status 1."""
+
+    hint = ""  # what may mend an unrecognized word
+
+    def error(self, message):
+        hint = self.hint if "unrecognized" in message else ""
+        sys.exit(f"{self.prog}: {message}{hint} (see --help)")
+
+
+def command_in(argv: list, commands: dict) -> tuple[str, list]:
+    """(command, the words after it), "" for the default; SystemExit if there is neither."""
+    if argv and argv[0] and argv[0] in commands:
+        return argv[0], argv[1:]
+    if "" not in commands and not {"-h", "--help", "--inspect"} & set(argv):
+        found = f"unknown command '{argv[0]}'" if argv else "no command given"
+        raise SystemExit(f"{found}: expected one of {', '.join(commands)} (see --help)")
+    return "", argv
+
+
+def preset_in(argv: list, presets: dict):
+    """The preset that --config asks for, or the first: its values are the defaults in --help."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?")
+    first = next(iter(presets.values()))
+    return presets.get(parser.parse_known_args(argv)[0].config, first)
+
+
+def add_flags(parser: Parser, presets: dict, shown) -> None:
+    """--inspect, --config and the fields of the Config, with the values of `shown` in --help."""
+    parser.add_argument("--inspect", metavar="FILE", help="print what an artefact is, and stop")
+    if len(presets) > 1:
+        first = next(iter(presets))
+        text = "preset (default: %(default)s)"
+        parser.add_argument("--config", choices=presets, default=first, help=text)
+    add_fields(parser, shown)
+    if hasattr(shown, REST):
+        usage = parser.format_usage().removeprefix("usage: ").rstrip()
+        parser.usage = f"{usage} -- COMMAND..."
+
+
+def add_fields(parser: Parser, cfg) -> None:
+    """An argument for each field of the Config; one that is not given becomes None or []."""
+    types, comments = typing.get_type_hints(type(cfg)), field_comments(type(cfg))
+    for field in dataclasses.fields(cfg):
+        name, kind, comment = field.name, types[field.name], comments.get(field.name)
+        if name == REST:
+            continue
+        if typing.get_origin(kind) is tuple:
+            metavar = name.rstrip("s").upper()
+            parser.add_argument(name, nargs="*", metavar=metavar, help=comment)
+            continue
+        text = f"{comment or ''} (default: {getattr(cfg, name)!r})".replace("%", "%%")
+        options = {"type": kind, "metavar": kind.__name__.upper()}
+        if kind is bool:
+            options = {"action": argparse.BooleanOptionalAction}
+        parser.add_argument("--" + name.replace("_", "-"), default=None, help=text, **options)
+
+
+def with_flags(cfg, args: dict, rest: tuple):
+    """The Config with what was given."""
+    given = {}
+    for name, value in args.items():
+        if isinstance(value, list):
+            value = expand(value) if name == VIDEOS and value else tuple(value)
+        if value not in (None, ()):
+            given[name] = value
+    if rest:
+        given[REST] = rest
+    return dataclasses.replace(cfg, **given)
+
+
 def opened(command) -> tuple:
-    """(Config class or presets, function) of a command; "bench.speed" names a file of another
-    folder: its Config and main; "file:name": its Name, or else its Config, and name.
+    """(Config class or dict of presets, function) of a command.
+
+    A string names a file of a wing: "bench.speed" stands for its Config and main, "file:name" for
+    its Name, or else its Config, and name.
     """
     if isinstance(command, tuple):
         return command
     file, _, name = command.partition(":")
     module = importlib.import_module(file)
-    return getattr(module, name.title() or "Config", None) or module.Config, getattr(
-        module, name or "main"
-    )
+    config = getattr(module, name.title() or "Config", None) or module.Config
+    return config, getattr(module, name or "main")
 
 
 def wing(file: str):
-    """The module of a file that no stage needs but for one of its options: imported when that is
-    asked for.
-    """
+    """The module of a file that only one option of a stage needs: imported when asked for."""
     return importlib.import_module(file)
 
 
+# ---- help ----------------------------------------------------------------------------------------
+
+
 def about(doc: str, name: str, run) -> str:
-    """What --help says: all of a stage, or of one of its commands what its function says and its
-    lines in the stage's examples.
+    """What --help says of a stage: its docstring; of a command: its function's, and its lines in
+    the stage's examples.
     """
+    if not name:
+        return doc
     lines = re.findall(rf"^ +python \S+ {name}\b.*$", doc, re.M)
-    return (
-        doc
-        if not name
-        else "\n\n".join(filter(None, [pyinspect.getdoc(run) or "", "\n".join(lines)]))
-    )
+    return "\n\n".join(filter(None, [pyinspect.getdoc(run), "\n".join(lines)]))
 
 
 def field_comments(cls) -> dict:
@@ -216,13 +239,12 @@ def field_comments(cls) -> dict:
     bases.
     """
     out = {}
-    for c in reversed(cls.__mro__[:-1]):
+    for base in reversed(cls.__mro__[:-1]):
         # inspect.getsource of a class would parse its whole file, at every start
-        file = Path(pyinspect.getsourcefile(c)).read_text("utf-8")
+        source = Path(pyinspect.getsourcefile(base)).read_text("utf-8")
+        body = re.search(rf"^class {base.__name__}\b.*?(?=^\S|\Z)", source, re.M | re.S)[0]
         above = []
-        for line in re.search(rf"^class {c.__name__}\b.*?(?=^\S|\Z)", file, re.M | re.S)[
-            0
-        ].splitlines():
+        for line in body.splitlines():
             field = re.match(r"    (\w+): [^#]*(?:#\s*(.+))?$", line)
             if field and (field[2] or above):
                 out[field[1]] = field[2] or " ".join(above)
@@ -231,20 +253,27 @@ def field_comments(cls) -> dict:
     return out
 
 
+# ---- stages that run other stages ----------------------------------------------------------------
+
+
 def shipped(path: str) -> str:
-    """A path as it was given, or else the same in the project: weights/ is found from any folder."""
-    return str(ROOT / path) if not Path(path).exists() and (ROOT / path).exists() else path
+    """A path as it was given, or else the same in the project, so that weights/ is found from
+    any folder.
+    """
+    ours = not Path(path).exists() and (ROOT / path).exists()
+    return str(ROOT / path) if ours else path
 
 
 def run_stage(*command: str) -> None:
     """Print a command as one would type it, and run it; many videos are shown by their pattern."""
-    videos, shown = (
-        [a for a in command if a.endswith(".mp4") == is_video] for is_video in (True, False)
-    )
+    videos = [word for word in command if word.endswith(".mp4")]
+    shown = [word for word in command if not word.endswith(".mp4")]
     if videos:
         shown.insert(1, str(Path(videos[0]).parent / "*.mp4"))
     print(f"\n$ python {' '.join(shown)}", flush=True)
-    if status := subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]]).returncode:
+    status = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]]).returncode
+    if status:
         raise SystemExit(
-            f"{command[0]} stopped with status {status}; mend it and run the same command again: finished parts are kept"
+            f"{command[0]} stopped with status {status}; mend it and run the same command again: "
+            "finished parts are kept"
         )

@@ -1,8 +1,9 @@
-"""Videos and pictures: what they are, read and written."""
+"""Videos and pictures: which files are meant, read, written, laid side by side."""
 
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 from pathlib import Path
 
@@ -11,100 +12,127 @@ from common import artefact, attempt
 import cv2
 import numpy as np
 
-# ---- video files ---------------------------------------------------------------------------------
+# ---- reading a video -----------------------------------------------------------------------------
+
+JUMP = 300  # frames between two wanted ones from which seeking is faster than decoding
 
 
-def open_video(path):
-    """cv2.VideoCapture of a readable video; SystemExit with one line otherwise."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says it better
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-    import cv2
+class Video:
+    """A video file, opened once.  Iterating gives (index, seconds, RGB uint8 [h, w, 3]) per frame.
 
-    if not Path(path).is_file():
-        raise SystemExit(f"{path}: no such video")
-    video = cv2.VideoCapture(str(path))
-    if not video.isOpened() or not video.grab():
-        raise SystemExit(f"{path}: not a readable video (empty, cut off, or not a video at all)")
-    video.open(str(path))
-    return video
+    frames: int, as the container says; 0 or less where it does not say
+    fps: float, 30 where the container does not say    width, height: int, pixels
+
+    SystemExit with one line if the file is not a readable video.  One pass at a time: each begins
+    at the first frame.
+    """
+
+    def __init__(self, path):
+        self.path = path
+        if not Path(path).is_file():
+            raise SystemExit(f"{path}: no such video")
+        self.capture = cv2.VideoCapture(str(path))
+        self.frames = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.fps = float(self.capture.get(cv2.CAP_PROP_FPS)) or 30.0
+        self.width = int(self.capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        self.height = int(self.capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        if not self.capture.isOpened() or not self.capture.grab():
+            raise SystemExit(
+                f"{path}: not a readable video (empty, cut off, or not a video at all)"
+            )
+        self.next = 1  # index of the frame after the grabbed one
+
+    def __iter__(self):
+        return self.at(itertools.count())
+
+    def at(self, indices, jump: int = 0):
+        """Yield (index, seconds, RGB uint8 [h, w, 3]) of these frames; `indices` ascend.
+
+        seconds: the frame's own time stamp, since frames may come unevenly; index / fps where the
+        file has no stamps that grow.
+        jump: a frame that lies further ahead is sought, not decoded up to; in a file with uneven
+        time stamps a neighbour may come in its place.
+        """
+        if self.next > 1:  # reopening is exact in every container, a seek is not
+            self.capture.open(str(self.path))
+            self.capture.grab()
+            self.next = 1
+        seconds = -1.0
+        for index in indices:
+            if not self._grab(index, jump):
+                return
+            ok, bgr = self.capture.retrieve()
+            if not ok:
+                return
+            stamp = self.capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            seconds = stamp if stamp > seconds else max(index / self.fps, seconds)
+            yield index, seconds, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+    def _grab(self, index: int, jump: int) -> bool:
+        """Decode up to this frame; False where the video ends before it."""
+        far = jump and index - self.next > jump
+        if far and self.capture.set(cv2.CAP_PROP_POS_FRAMES, index):
+            self.next = int(self.capture.get(cv2.CAP_PROP_POS_FRAMES))
+        while self.next <= index:
+            if not self.capture.grab():
+                return False
+            self.next += 1
+        return self.next == index + 1
 
 
 def video_facts(path) -> dict:
     """frames (as the container says), fps, width, height."""
-    import cv2
-
-    video = open_video(path)
-    facts = {
-        "frames": int(video.get(cv2.CAP_PROP_FRAME_COUNT)),
-        "fps": float(video.get(cv2.CAP_PROP_FPS)) or 30.0,
-        "width": int(video.get(cv2.CAP_PROP_FRAME_WIDTH)),
-        "height": int(video.get(cv2.CAP_PROP_FRAME_HEIGHT)),
-    }
-    video.release()
-    return facts
+    video = Video(path)
+    return {name: getattr(video, name) for name in ("frames", "fps", "width", "height")}
 
 
 def read_video(path, only=None, jump: int = 0):
-    """Yield (index, seconds, RGB uint8 [h, w, 3]) in order, in one pass; `only`: the wanted
-    indices.  seconds: the frame's own time stamp, so that frames may come unevenly; index / frames
-    per second where the file gives none that grow.
-
-    jump: a wanted frame that lies further ahead is sought, not decoded up to; in files with uneven
-    time stamps it may be a neighbour.
+    """Yield (index, seconds, RGB uint8 [h, w, 3]) of all frames, or of the indices `only`, in
+    order; see Video.at.
     """
-    import cv2
+    video = Video(path)
+    yield from video if only is None else video.at(sorted({int(i) for i in only}), jump)
 
-    video, fps = open_video(path), video_facts(path)["fps"]
-    wanted, i, seconds = None if only is None else sorted(set(int(k) for k in only)), 0, -1.0
-    while wanted is None or wanted:
-        if (
-            wanted
-            and jump
-            and wanted[0] - i > jump
-            and video.set(cv2.CAP_PROP_POS_FRAMES, wanted[0])
-        ):
-            i = int(video.get(cv2.CAP_PROP_POS_FRAMES))
-        if wanted is None or i == wanted[0]:
-            ok, bgr = video.read()
-            if not ok:
-                break
-            if wanted:
-                wanted.pop(0)
-            stamp = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
-            seconds = stamp if stamp > seconds else max(i / fps, seconds)
-            yield i, seconds, cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        elif not video.grab():
-            break
-        i += 1
-    video.release()
+
+def sample(path, n: int):
+    """(frames, indices, count): n RGB frames spread over the video, in one pass."""
+    video = Video(path)
+    count = video.frames if video.frames > 0 else sum(1 for _ in video)
+    wanted = np.unique(np.linspace(0, count - 1, n).round().astype(int)).tolist()
+    frames, indices = [], []
+    for index, _, frame in video.at(wanted, JUMP):
+        frames.append(frame)
+        indices.append(index)
+    if len(frames) < 0.9 * len(wanted):
+        raise SystemExit(
+            f"{path}: breaks off after frame {indices[-1] if indices else 0} of {count}"
+        )
+    return frames, indices, count
+
+
+# ---- writing a video -----------------------------------------------------------------------------
 
 
 class VideoWriter:
-    """mp4 file (mp4v, what OpenCV's wheels can write); takes its name only when closed without an
-    error.
-    """
+    """mp4 file (mp4v, which OpenCV's wheels can write); gets its name when closed without error."""
 
     def __init__(self, path, fps: float, width: int, height: int, codec: str = "mp4v"):
-        import cv2
-
         self.begin(path)
-        self.cv2, self.file = (
-            cv2,
-            cv2.VideoWriter(
-                str(self.part), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*codec), fps, (width, height)
-            ),
-        )
+        fourcc = cv2.VideoWriter_fourcc(*codec)
+        size = (width, height)
+        self.file = cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, fourcc, fps, size)
         if not self.file.isOpened():
             raise SystemExit(
                 f"{path}: OpenCV cannot write an mp4 ({codec}) of {width} x {height} here"
             )
 
     def begin(self, path) -> None:
-        self.path, self.frames = artefact.in_folder(path), 0
+        self.path = artefact.in_folder(path)
         self.part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part.mp4")
+        self.frames = 0
 
     def write(self, rgb) -> None:
-        self.file.write(self.cv2.cvtColor(rgb, self.cv2.COLOR_RGB2BGR))
+        self.file.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         self.frames += 1
 
     def end(self) -> None:
@@ -116,43 +144,49 @@ class VideoWriter:
     def __exit__(self, kind, value, trace):
         try:
             self.end()
-            if kind is None and self.frames:  # OpenCV says nothing of a full disk
-                facts, fault = attempt(lambda: video_facts(self.part))
-                if fault or facts["frames"] < self.frames:
-                    raise SystemExit(
-                        f"{self.path}: could not be written to its end; is the disk full?"
-                    )
             if kind is None:
+                self._check()
                 os.replace(self.part, self.path)
         finally:
             self.part.unlink(missing_ok=True)
 
+    def _check(self) -> None:
+        """OpenCV reports no full disk: count what was written."""
+        if not self.frames:
+            return
+        facts, fault = attempt(lambda: video_facts(self.part))
+        if fault or facts["frames"] < self.frames:
+            raise SystemExit(f"{self.path}: could not be written to its end; is the disk full?")
+
 
 class RatedWriter(VideoWriter):
-    """mp4 file of so many bits per pixel: H.264 where the package `av` is installed, else OpenCV's
+    """mp4 file of `rate` bits per pixel: H.264 where the package `av` is installed, else OpenCV's
     VP9 (ten times slower).
 
-    OpenCV has no flag for the rate, but asks for 2^30 bits a second at most: the more frames a
-    second the file declares, the fewer bits for each; `faithful` refuses that.
+    OpenCV has no option for the rate and asks for at most 2^30 bits a second: the more frames a
+    second the file declares, the fewer bits each gets.  `faithful` refuses a file that declares
+    another number of frames a second than `fps`.
     """
 
     def __init__(self, path, size, rate: float, faithful: bool = True, fps: int = 30):
+        width, height = size
         try:
             import av
         except ImportError:
             if faithful:
                 raise SystemExit("--rate needs an H.264 encoder: pip install av") from None
             self.av = None
-            return super().__init__(
-                path, min(65535, round(2**30 / (rate * size[0] * size[1]))), *size, "VP90"
-            )
+            declared = min(65535, round(2**30 / (rate * width * height)))
+            return super().__init__(path, declared, width, height, "VP90")
         self.begin(path)
-        self.av, self.file = av, av.open(str(self.part), "w")
-        self.stream = self.file.add_stream(
-            "libx264", rate=fps, options={"preset": "veryfast", "g": str(10 * fps), "threads": "1"}
-        )
-        (self.stream.width, self.stream.height), self.stream.pix_fmt = size, "yuv420p"
-        self.stream.bit_rate = int(rate * size[0] * size[1] * fps)
+        self.av = av
+        self.file = av.open(str(self.part), "w")
+        options = {"preset": "veryfast", "g": str(10 * fps), "threads": "1"}
+        self.stream = self.file.add_stream("libx264", rate=fps, options=options)
+        self.stream.width = width
+        self.stream.height = height
+        self.stream.pix_fmt = "yuv420p"
+        self.stream.bit_rate = int(rate * width * height * fps)
 
     def write(self, rgb) -> None:
         if not self.av:
@@ -167,100 +201,95 @@ class RatedWriter(VideoWriter):
         self.file.close()
 
 
-def write_png(path, rgb) -> None:
-    import cv2
-
-    artefact.write_bytes(path, cv2.imencode(".png", rgb[..., ::-1])[1].tobytes())
-
-
-# ---- many inputs ---------------------------------------------------------------------------------
+# ---- which videos --------------------------------------------------------------------------------
 
 # what counts as a video in a folder
 VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".flv", ".ts")
 
 
 def expand(paths) -> tuple[str, ...]:
-    """Videos as a user gives them -> files: a file stays, a folder becomes the videos in it
-    (sorted, without the previews of parse.py), a pattern what it matches, @list.txt the lines of
-    that file.  A file that does not exist stays too: for_each names it. Outputs are named after the
-    video: two of one name are refused."""
+    """Videos as a user gives them -> files.
+
+    A file stays.  A folder becomes the videos in it, sorted, without the previews of parse.py.  A
+    pattern becomes what it matches, @list.txt the lines of that file.  A file that does not exist
+    stays too: for_each names it.
+
+    Outputs are named after the video, so two videos of one name are refused.
+    """
     files, named = [], {}
-    for p in map(str, paths):
-        found = [p]
-        if p.startswith("@") and not os.path.exists(p):
-            try:
-                lines = map(str.strip, Path(p[1:]).read_text("utf-8-sig").splitlines())
-            except (OSError, UnicodeDecodeError) as e:
-                raise SystemExit(f"{p}: not a readable list of videos ({e})") from None
-            found = [x for x in lines if x and not x.startswith("#")]
-        elif os.path.isdir(p):
-            found = sorted(
-                str(f)
-                for f in Path(p).iterdir()
-                if f.suffix.lower() in VIDEOS
-                and f.is_file()
-                and not f.name.startswith(".")
-                and not f.name.endswith(".preview.mp4")
-            )
-        elif glob.has_magic(p) and not os.path.exists(p):
-            found = sorted(f for f in glob.glob(p, recursive=True) if os.path.isfile(f))
+    for path in map(str, paths):
+        found = files_of(path)
         if not found:
             raise SystemExit(
-                f"{p}: no videos there (a file, a folder, a pattern in quotes or @list.txt; in folders: {' '.join(VIDEOS)})"
+                f"{path}: no videos there (a file, a folder, a pattern in quotes or @list.txt; "
+                f"in folders: {' '.join(VIDEOS)})"
             )
         files += found
-    for f in files:
-        if os.path.realpath(other := named.setdefault(Path(f).stem, f)) != os.path.realpath(f):
+    for file in files:
+        other = named.setdefault(Path(file).stem, file)
+        if os.path.realpath(other) != os.path.realpath(file):
             raise SystemExit(
-                f"{other} and {f}: one name, so their outputs would overwrite each other; rename one, or give them separate --out"
+                f"{other} and {file}: one name, so their outputs would overwrite each other; "
+                "rename one, or give them separate --out"
             )
     return tuple(files)
 
 
-JUMP = 300  # frames between two samples from which seeking is faster than decoding
+def files_of(path: str) -> list[str]:
+    """The files that one file, folder, pattern or @list.txt stands for."""
+    if os.path.isdir(path):
+        return sorted(str(file) for file in Path(path).iterdir() if is_video(file))
+    if os.path.exists(path):
+        return [path]
+    if path.startswith("@"):
+        return listed(path)
+    if glob.has_magic(path):
+        return sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+    return [path]
 
 
-def sample(video, n: int):
-    """(frames, indices, count): n RGB frames spread over the video, in one pass."""
-    count = video_facts(video)["frames"]
-    count = count if count > 0 else sum(1 for _ in read_video(video))
-    wanted = np.unique(np.linspace(0, count - 1, n).round().astype(int))
-    got = [(frame, i) for i, _, frame in read_video(video, wanted, JUMP)]
-    if len(got) < 0.9 * len(wanted):
-        raise SystemExit(f"{video}: breaks off after frame {got[-1][1] if got else 0} of {count}")
-    return [f for f, _ in got], [i for _, i in got], count
+def is_video(file: Path) -> bool:
+    """A video that is not hidden and no preview of parse.py."""
+    hidden = file.name.startswith(".") or file.name.endswith(".preview.mp4")
+    return file.suffix.lower() in VIDEOS and not hidden and file.is_file()
+
+
+def listed(path: str) -> list[str]:
+    """The lines of @list.txt that are neither empty nor comments."""
+    try:
+        lines = [line.strip() for line in Path(path[1:]).read_text("utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as e:
+        raise SystemExit(f"{path}: not a readable list of videos ({e})") from None
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 # ---- pictures to look at -------------------------------------------------------------------------
 
 
+def write_png(path, rgb) -> None:
+    artefact.write_bytes(path, cv2.imencode(".png", rgb[..., ::-1])[1].tobytes())
+
+
 def tile(images, columns, gap=6):
     """RGB images in rows, over dark gray."""
     rows = [images[i : i + columns] for i in range(0, len(images), columns)]
-    width = max(sum(m.shape[1] + gap for m in r) for r in rows) + gap
-    out = np.full(
-        (sum(max(m.shape[0] for m in r) + gap for r in rows) + gap, width, 3), 40, np.uint8
-    )
+    heights = [max(image.shape[0] for image in row) for row in rows]
+    widths = [sum(image.shape[1] + gap for image in row) for row in rows]
+    size = (sum(heights) + gap * (len(rows) + 1), max(widths) + gap, 3)
+    out = np.full(size, 40, np.uint8)
     y = gap
-    for r in rows:
+    for row, height in zip(rows, heights, strict=True):
         x = gap
-        for m in r:
-            out[y : y + m.shape[0], x : x + m.shape[1]] = m
-            x += m.shape[1] + gap
-        y += max(m.shape[0] for m in r) + gap
+        for image in row:
+            out[y : y + image.shape[0], x : x + image.shape[1]] = image
+            x += image.shape[1] + gap
+        y += height + gap
     return out
 
 
 def caption(image, text):
     """The image with a line of text below it."""
     image = cv2.copyMakeBorder(image, 0, 18, 0, 0, cv2.BORDER_CONSTANT, value=(40, 40, 40))
-    return cv2.putText(
-        image,
-        text,
-        (4, image.shape[0] - 5),
-        cv2.FONT_HERSHEY_SIMPLEX,
-        0.42,
-        (230, 230, 230),
-        1,
-        cv2.LINE_AA,
-    )
+    at = (4, image.shape[0] - 5)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    return cv2.putText(image, text, at, font, 0.42, (230, 230, 230), 1, cv2.LINE_AA)

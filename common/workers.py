@@ -8,6 +8,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import functools
+import multiprocessing
 import os
 import signal
 import sys
@@ -21,148 +22,207 @@ def for_each(
     fn, items, workers: int = 0, what: str = "videos", ray: str = "", gpus: int = 0, summary=None
 ) -> list:
     """[fn(item) for item in items] with one progress bar: over worker processes, over the Ray
-    cluster at `ray`, or here (0 workers, or one item).
+    cluster at `ray`, or here (0 workers, or one item).  Equal items run once.
 
-    A failure (also a crash of the worker) is reported and does not stop the rest; summary(results
-    of the others) is called before SystemExit names all that failed.  `fn` must be picklable unless
-    it runs here; equal items run once.  gpus: that a task on Ray holds.
+    fn: picklable, unless it runs here    gpus: that a task on Ray holds
+    summary: called with the results of the items that did not fail
+
+    A failure, also a crash of the worker, is reported and does not stop the rest; at the end
+    SystemExit names all that failed.
     """
-    from tqdm import tqdm
-
     items = list(dict.fromkeys(items))
     if not items:
         raise SystemExit(f"no {what} given (see --help)")
     if workers < 0:
         raise SystemExit(f"--workers {workers}: expected 0 or more")
-    if ray:
-        runs = over_ray(start_ray(ray, workers or 1, gpus), fn, items, gpus)
-    elif workers and len(items) > 1:
-        runs = over_processes(fn, items, workers)
-    else:
-        runs = ((item, *attempt(functools.partial(fn, item))) for item in items)
-    results, failed = {}, {}
-    with (
-        contextlib.closing(runs),
-        tqdm(total=len(items), desc=what, unit=what.rstrip("s"), disable=len(items) == 1) as bar,
-    ):
-        for item, result, error in runs:
-            results[item] = result
-            if error:
-                failed[item] = (
-                    str(error)
-                    if isinstance(error, SystemExit)
-                    else f"{item}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
-                )
-                tqdm.write(failed[item], file=sys.stderr) if len(items) > 1 else None
-            bar.update()
-    if len(items) == 1 and failed:
-        raise SystemExit(next(iter(failed.values())))
+    runs = started(fn, items, workers, ray, gpus)
+    results, failed = collect(runs, len(items), what)
+    if failed and len(items) == 1:
+        raise SystemExit(failed[items[0]])
     if summary:
-        summary([results[i] for i in items if i not in failed])
+        summary([results[item] for item in items if item in results])
     if failed:
-        raise SystemExit(
-            f"{len(failed)} of {len(items)} {what} failed:\n  " + "\n  ".join(failed.values())
-        )
-    return [results[i] for i in items]
+        lines = "\n  ".join(failed.values())
+        raise SystemExit(f"{len(failed)} of {len(items)} {what} failed:\n  {lines}")
+    return [results[item] for item in items]
+
+
+def started(fn, items, workers: int, ray: str, gpus: int):
+    """A generator of (item, result, error), as items finish."""
+    if ray:
+        return over_ray(start_ray(ray, workers or 1, gpus), fn, items, gpus)
+    if workers and len(items) > 1:
+        return over_processes(fn, items, workers)
+    return ((item, *attempt(functools.partial(fn, item))) for item in items)
+
+
+def collect(runs, count: int, what: str) -> tuple[dict, dict]:
+    """item -> result, and item -> one line for those that failed, from (item, result, error)."""
+    from tqdm import tqdm
+
+    results, failed = {}, {}
+    bar = tqdm(total=count, desc=what, unit=what.rstrip("s"), disable=count == 1)
+    with contextlib.closing(runs), bar:
+        for item, result, error in runs:
+            if not error:
+                results[item] = result
+            else:
+                failed[item] = sentence(item, error)
+                if count > 1:
+                    tqdm.write(failed[item], file=sys.stderr)
+            bar.update()
+    return results, failed
+
+
+def sentence(item, error) -> str:
+    """One line about a failed item; SystemExit brings its own."""
+    if isinstance(error, SystemExit):
+        return str(error)
+    return f"{item}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+# ---- worker processes ----------------------------------------------------------------------------
 
 
 def over_processes(fn, items, workers: int):
-    """Yield (item, result, error) as they finish.  If a worker dies, what ran just then runs again,
-    each item in a process of its own, and the rest goes on."""
-    import multiprocessing
+    """Yield (item, result, error) as they finish.
 
-    pool_of = functools.partial(
-        concurrent.futures.ProcessPoolExecutor,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=begin_worker,
+    If a worker dies, the items that ran just then are lost: each runs again in a process of its
+    own.  The rest goes on in a new pool.
+    """
+    call = functools.partial(QuietWorker.run, fn)
+    todo = list(reversed(items))
+    with shared_out_threads(workers):
+        while todo:
+            with worker_pool(min(workers, len(todo))) as pool:
+                lost = yield from run_until_crash(pool, call, todo, workers)
+            for item in lost:
+                with worker_pool(1) as pool:
+                    yield item, *attempt(submit(pool, call, item).result)
+
+
+def run_until_crash(pool, call, todo: list, workers: int):
+    """Yield (item, result, error) of items taken from the end of `todo`; return those that were
+    running when a worker died.
+    """
+    running, crashed = {}, False
+    with contextlib.suppress(concurrent.futures.BrokenExecutor):  # by submit: a worker died idle
+        while not crashed and (todo or running):
+            while todo and len(running) < workers:
+                future = submit(pool, call, todo[-1])
+                running[future] = todo.pop()
+            finished, _ = concurrent.futures.wait(
+                running, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in finished:
+                if isinstance(future.exception(), concurrent.futures.BrokenExecutor):
+                    crashed = True
+                else:
+                    yield running.pop(future), *attempt(future.result)
+    return list(running.values())
+
+
+def submit(pool, call, item):
+    """The future of call(item).  A process that starts here starts with SIGINT held back."""
+    with sigint_held_back():
+        return pool.submit(call, item)
+
+
+@contextlib.contextmanager
+def worker_pool(workers: int):
+    """Processes that handle Ctrl-C as in QuietWorker; at the end, what has not begun does not."""
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), begin_worker
     )
-    call, todo = functools.partial(interruptible, fn), list(reversed(items))
-    threads = os.environ.get("OMP_NUM_THREADS")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def shared_out_threads(workers: int):
+    """Processes that start here share this machine's cores."""
+    before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
     try:
-        while todo:
-            running, alive = {}, True
-            with pool_of(min(workers, len(todo))) as pool:
-                try:
-                    while alive and (todo or running):
-                        while todo and len(running) < workers:
-                            # a process that begins here begins with it held back
-                            with sigint_held_back():
-                                future = pool.submit(call, todo[-1])
-                            running[future] = todo.pop()
-                        for future in concurrent.futures.wait(
-                            running, return_when=concurrent.futures.FIRST_COMPLETED
-                        ).done:
-                            if isinstance(future.exception(), concurrent.futures.BrokenExecutor):
-                                alive = False
-                            else:
-                                yield running.pop(future), *attempt(future.result)
-                except concurrent.futures.BrokenExecutor:  # it died before it was given more
-                    pass
-                finally:
-                    pool.shutdown(cancel_futures=True)  # Ctrl-C: what has not begun does not begin
-            for item in running.values():
-                with pool_of(1) as pool:
-                    with sigint_held_back():
-                        future = pool.submit(call, item)
-                    yield item, *attempt(future.result)
+        yield
     finally:
         os.environ.pop("OMP_NUM_THREADS", None)
-        if threads:
-            os.environ["OMP_NUM_THREADS"] = threads
+        if before:
+            os.environ["OMP_NUM_THREADS"] = before
+
+
+# ---- Ctrl-C --------------------------------------------------------------------------------------
+
+
+class QuietWorker:
+    """A worker process under Ctrl-C, which a terminal sends to all processes of a command.
+
+    while the worker    SIGINT                              so that
+    starts              held back (sigint_held_back)        its imports leave no traceback
+    has nothing to do   noted in `interrupted`              its next item does not begin
+    works on an item    raises KeyboardInterrupt in it      the item ends, its part files go
+    """
+
+    interrupted = False
+
+    @classmethod
+    def begin(cls) -> None:
+        """The first call in a worker: it has nothing to do yet."""
+        signal.signal(signal.SIGINT, cls.note)
+        # before SIGINT is let through: this thread holds it back for good, so the main one gets it
+        end_with_parent()
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    @classmethod
+    def note(cls, *_) -> None:
+        cls.interrupted = True
+
+    @classmethod
+    def run(cls, fn, item):
+        """fn(item), or KeyboardInterrupt."""
+        idle = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            if cls.interrupted:
+                raise KeyboardInterrupt
+            return fn(item)
+        finally:
+            signal.signal(signal.SIGINT, idle)
+
+
+begin_worker = QuietWorker.begin
+
+
+def end_with_parent() -> None:
+    """End this process when the one that began it has ended, also by kill -9 or for want of memory.
+
+    A worker holds the other end of its own queue, so it would wait for more for ever.
+    """
+    parent = multiprocessing.parent_process()
+
+    def follow():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 @contextlib.contextmanager
 def sigint_held_back():
-    """Ctrl-C reaches this thread at the end, and a process that is started here only if it lets it
-    through (not on Windows).
+    """Hold Ctrl-C back from this thread until the end, and from a process that starts here until
+    it unblocks it (not on Windows).
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing import resource_tracker
 
-    # else it begins with the first process, and lets signals through again
+    # it would start with the first process and unblock signals
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-interrupted = threading.Event()  # in a worker: Ctrl-C came while it had nothing to do
-
-
-def begin_worker() -> None:
-    """In a process that works for another (`over_processes`): a terminal sends Ctrl-C to it too,
-    and between two items that must not end in a traceback.
-    """
-    signal.signal(signal.SIGINT, lambda *_: interrupted.set())
-    end_with_parent()  # its thread leaves Ctrl-C to this one, which still holds it back
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def end_with_parent() -> None:
-    """In a process that multiprocessing began: it ends when the one that began it has, however
-    (kill -9, no memory left).  Else a worker waits for more for ever: it holds the other end of its
-    own queue."""
-    import multiprocessing
-
-    threading.Thread(
-        target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True
-    ).start()
-
-
-def interruptible(fn, item):
-    """fn(item) in such a process: Ctrl-C raises KeyboardInterrupt here and nowhere else, at once if
-    it came before.
-    """
-    idle = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        return fn(item)
-    finally:
-        signal.signal(signal.SIGINT, idle)

@@ -49,7 +49,10 @@ KEYS = {  # what a keyboard-only game gets for the pad; GameEnv(keys=...) change
 }
 
 
-KEYS_UP = "import sys; sys.path.insert(0, sys.argv[1]); from devices.x11 import Display; display = Display(sys.argv[2]); [display.key(k, False) for k in sys.argv[3:]]"
+KEYS_UP = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from devices.x11 import Display; "
+    "display = Display(sys.argv[2]); [display.key(k, False) for k in sys.argv[3:]]"
+)
 
 
 class Keyboard(Device):
@@ -64,18 +67,21 @@ class Keyboard(Device):
         for name, key in self.keys.items():
             if len(key) != 1 and key not in KEYSYMS:
                 raise GameError(
-                    f"keys: {key!r} for {name}: there is no such key (there are single characters, {', '.join(KEYSYMS)})"
+                    f"keys: {key!r} for {name}: there is no such key (there are single characters, "
+                    f"{', '.join(KEYSYMS)})"
                 )
             if name not in BUTTONS and name[:-1] not in STICKS:
                 raise GameError(
-                    f"keys: {name!r} is no button and no direction of a stick ({', '.join(BUTTONS)}, {STICKS[0]}-, {STICKS[0]}+, ...)"
+                    f"keys: {name!r} is no button and no direction of a stick "
+                    f"({', '.join(BUTTONS)}, {STICKS[0]}-, {STICKS[0]}+, ...)"
                 )
 
     def set(self, buttons, sticks) -> None:
-        display, held = self.stage.display, {name for name, b in zip(BUTTONS, buttons) if b}
+        display = self.stage.display
+        held = {name for name, b in zip(BUTTONS, buttons, strict=False) if b}
         held |= {
             name + sign
-            for name, v in zip(STICKS, sticks)
+            for name, v in zip(STICKS, sticks, strict=False)
             for sign, there in (("-", v < -self.PRESSED), ("+", v > self.PRESSED))
             if there
         }
@@ -102,7 +108,8 @@ class Keyboard(Device):
             return bool(windows) and display.focus(windows[0][0]) > 1
         fine = display.owner(display.focus()) in self.stage.clock.pids()
         return fine or say_once(
-            f"sim: display {display.name}: the game's window has not the focus, so keys are not sent to it"
+            f"sim: display {display.name}: the game's window has not the focus, so keys are not "
+            "sent to it"
         )
 
     def close(self) -> None:
@@ -210,11 +217,9 @@ class UInput(Device):
         fcntl.ioctl(self.device, self.CREATE)
 
     def set(self, buttons, sticks) -> None:
-        self.device.write(
-            self.events(
-                dict(zip(BUTTONS, map(bool, buttons))), dict(zip(STICKS, map(float, sticks)))
-            )
-        )
+        held = dict(zip(BUTTONS, map(bool, buttons), strict=False))
+        pushed = dict(zip(STICKS, map(float, sticks), strict=False))
+        self.device.write(self.events(held, pushed))
 
     def events(self, pressed: dict, sticks: dict) -> bytes:
         """struct input_event [], with the synchronization at their end."""

@@ -64,7 +64,8 @@ class Stage:
     def _start_server(self):
         if not shutil.which("Xvfb"):
             raise GameError(
-                "Xvfb: not installed; sudo apt install xvfb, or give the display on which the game may run"
+                "Xvfb: not installed; sudo apt install xvfb, or give the display on which the game "
+                "may run"
             )
         self.server, number = (
             int(self.keeper.stdout.readline()),

@@ -82,7 +82,7 @@ class VirtualJoystick(Device):
 
     def set(self, buttons, sticks) -> None:
         """Takes effect when the game next asks SDL for events."""
-        pressed = dict(zip(BUTTONS, map(int, buttons)))
+        pressed = dict(zip(BUTTONS, map(int, buttons), strict=False))
         values = {(0, i): pressed.get(name, 0) for i, name in enumerate(self.BUTTONS)}
         values |= {(1, i): round(32767 * float(v)) for i, v in enumerate(sticks)}
         values |= {
@@ -128,7 +128,8 @@ class Readback(Device):
             name, arguments = self.stage.clock.presented
             if name not in self.READERS:
                 raise GameError(
-                    f"{name or 'sleeping'}: a frame that is shown in this way cannot be read back; use screen='window'"
+                    f"{name or 'sleeping'}: a frame that is shown in this way cannot be read back; "
+                    "use screen='window'"
                 )
             self.last, self.seen = self.READERS[name](self, *arguments[:2]), self.frame
         return self.last
@@ -137,7 +138,8 @@ class Readback(Device):
         address = self.stage.clock.gate.process.find(name)
         if not address:
             raise GameError(
-                f"{name}: not in the game, so that its frames cannot be read back; use screen='window'"
+                f"{name}: not in the game, so that its frames cannot be read back; use "
+                "screen='window'"
             )
         return address
 
@@ -222,10 +224,13 @@ class Readback(Device):
         )
         width, height = self._size()
         frame, pack = struct.unpack_from("<II", self.stage.clock.scratch, bound - kernel.SCRATCH_AT)
-        bind = lambda frame, pack: [
-            ("glBindFramebuffer", FRAME_BUFFER, frame),
-            ("glBindBuffer", PACK_BUFFER, pack),
-        ]
+
+        def bind(frame, pack):
+            return [
+                ("glBindFramebuffer", FRAME_BUFFER, frame),
+                ("glBindBuffer", PACK_BUFFER, pack),
+            ]
+
         self._calls(
             *(bind(0, 0) if frame or pack else ()),
             ("glReadPixels", 0, 0, width, height, RGBA, BYTE, self.PIXELS_AT),

@@ -107,7 +107,8 @@ class DesktopWindow(Window):
         win32.windows("SHQueryUserNotificationState", ctypes.byref(state))
         if state.value == FULL_SCREEN:
             say_once(
-                "sim: the game is in exclusive full screen, which cannot be captured: switch it to a window, or borderless"
+                "sim: the game is in exclusive full screen, which cannot be captured: switch it to "
+                "a window, or borderless"
             )
         try:
             picture = self._shot(x, y, width, height)
@@ -141,7 +142,8 @@ class VGamepad(Device):
             raise GameError("vgamepad: not installed; pip install vgamepad") from None
         except Exception as e:  # it looks for the driver when it is imported
             raise GameError(
-                f"vgamepad: {e}: the ViGEmBus driver is not installed, or stopped: run ViGEmBusSetup_x64.msi (in the folder "
+                f"vgamepad: {e}: the ViGEmBus driver is not installed, or stopped: run "
+                "ViGEmBusSetup_x64.msi (in the folder "
                 "vgamepad/win/vigem/install of the package) and restart Windows"
             ) from None
         self.pad, self.codes = vgamepad.VX360Gamepad(), vgamepad.XUSB_BUTTON
@@ -149,7 +151,7 @@ class VGamepad(Device):
     def set(self, buttons, sticks) -> None:
         """XInput's y points up, ours down."""
         pressed, (left_x, left_y, right_x, right_y) = (
-            dict(zip(BUTTONS, map(bool, buttons))),
+            dict(zip(BUTTONS, map(bool, buttons), strict=False)),
             map(float, sticks),
         )
         self.pad.reset()

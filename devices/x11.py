@@ -36,7 +36,8 @@ class Display:
         setup = self._read(4 * length)
         if fine != 1:
             raise GameError(
-                f"display {name}: refused us ({setup.rstrip(bytes(4)).decode(errors='replace').strip()})"
+                f"display {name}: refused us "
+                f"({setup.rstrip(bytes(4)).decode(errors='replace').strip()})"
             )
         vendor, formats = struct.unpack_from("<16xH3xB", setup)
         (self.root,) = struct.unpack_from("<I", setup, 32 + -(-vendor // 4) * 4 + 8 * formats)

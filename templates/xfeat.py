@@ -13,6 +13,9 @@ import numpy as np
 
 XFEAT_WEIGHTS = "weights/xfeat.safetensors"
 
+# Tensors are named as in the official state dict.  Per layer of a block: channels in and out,
+# kernel and stride of a convolution without bias; a BatchNorm without scale and shift, and a ReLU,
+# follow.
 XFEAT = {
     "block1": ((1, 4, 3, 1), (4, 8, 3, 2), (8, 8, 3, 1), (8, 24, 3, 2)),
     "block2": ((24, 24, 3, 1), (24, 24, 3, 1)),
@@ -23,13 +26,14 @@ XFEAT = {
     "heatmap_head": ((64, 64, 1, 1), (64, 64, 1, 1)),
     "keypoint_head": ((64, 64, 1, 1), (64, 64, 1, 1), (64, 64, 1, 1)),
 }
+# Each a convolution with bias, after which nothing follows: the shape of its weight.
 LAST = {
     "skip1.1": (24, 1, 1, 1),
     "block_fusion.2": (64, 64, 1, 1),
     "heatmap_head.2": (1, 64, 1, 1),
     "keypoint_head.3": (65, 64, 1, 1),
 }
-# of the official file; not used by sparse matching
+# Linear layers of the official file that sparse matching does not use: the shape of their weights.
 MATCHER = {0: (512, 128), 3: (512, 512), 6: (512, 512), 9: (512, 512), 12: (64, 512)}
 CELL = 8  # px, side of a cell of the feature map
 # CHOICE: least probability of a keypoint; 0.05 in the official code, with its weights
@@ -46,14 +50,17 @@ def xfeat_shapes(matcher: bool = False) -> dict:
     for block, layers in XFEAT.items():
         for i, (cin, cout, k, _) in enumerate(layers):
             shapes[f"{block}.{i}.layer.0.weight"] = (cout, cin, k, k)
-            shapes |= {f"{block}.{i}.layer.1.running_{what}": (cout,) for what in ("mean", "var")}
+            shapes[f"{block}.{i}.layer.1.running_mean"] = (cout,)
+            shapes[f"{block}.{i}.layer.1.running_var"] = (cout,)
     for name, shape in LAST.items():
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    for i, shape in MATCHER.items() if matcher else ():
+    if not matcher:
+        return shapes
+    for i, shape in MATCHER.items():
         shapes |= {f"fine_matcher.{i}.weight": shape, f"fine_matcher.{i}.bias": shape[:1]}
-        shapes |= {
-            f"fine_matcher.{i + 1}.running_{what}": shape[:1] for what in ("mean", "var") if i < 12
-        }
+        if i < 12:
+            shapes[f"fine_matcher.{i + 1}.running_mean"] = shape[:1]
+            shapes[f"fine_matcher.{i + 1}.running_var"] = shape[:1]
     return shapes
 
 
@@ -82,51 +89,54 @@ def xfeat_net(w: dict, x, train: bool = False):
     def last(x, name):
         return F.conv2d(x, w[f"{name}.weight"], w[f"{name}.bias"])
 
-    x = F.instance_norm(x.mean(1, keepdim=True))  # B 1 H W
-    x2 = block(block(x, "block1") + last(F.avg_pool2d(x, 4), "skip1.1"), "block2")  # B 24 H/4 W/4
-    x3 = block(x2, "block3")  # B 64 H/8 W/8
-    x4 = block(x3, "block4")  # B 64 H/16 W/16
-    x5 = block(x4, "block5")  # B 64 H/32 W/32
+    # fmt: off
+    x = F.instance_norm(x.mean(1, keepdim=True))                             # B  1 H    W
+    x1 = block(x, "block1") + last(F.avg_pool2d(x, 4), "skip1.1")            # B 24 H/4  W/4
+    x2 = block(x1, "block2")                                                 # B 24 H/4  W/4
+    x3 = block(x2, "block3")                                                 # B 64 H/8  W/8
+    x4 = block(x3, "block4")                                                 # B 64 H/16 W/16
+    x5 = block(x4, "block5")                                                 # B 64 H/32 W/32
+    # fmt: on
     x4, x5 = (F.interpolate(y, x3.shape[-2:], mode="bilinear") for y in (x4, x5))
     features = last(block(x3 + x4 + x5, "block_fusion"), "block_fusion.2")
     reliability = torch.sigmoid(last(block(features, "heatmap_head"), "heatmap_head.2"))
-    # sees the pixels of its cell only
+    # a cell's logits follow from its own pixels alone
     logits = last(block(F.pixel_unshuffle(x, CELL), "keypoint_head"), "keypoint_head.3")
     return features, logits, reliability
+
+
+def read_weights(path) -> dict:
+    """The tensors of a file by name, unchecked; SystemExit with one line if it cannot be read."""
+    import torch
+
+    if Path(path).suffix not in (".pt", ".pth"):
+        tensors = artefact.read(path, "nitrogen.features/1")[0]
+        return {name: torch.from_numpy(value) for name, value in tensors.items()}
+    try:
+        return torch.load(path, "cpu", weights_only=True)
+    except Exception as e:
+        reason = str(e).splitlines()[0][:100]
+        raise SystemExit(f"{path}: not a readable state dict ({reason})") from None
 
 
 def load_xfeat(path) -> dict:
     """Weights by name, float32, from a file of `train` or from the official xfeat.pt; SystemExit
     with one line if it is neither.
     """
-    import torch
-
-    if Path(path).suffix in (".pt", ".pth"):
-        try:
-            w = torch.load(path, "cpu", weights_only=True)
-        except Exception as e:
-            raise SystemExit(
-                f"{path}: not a readable state dict ({str(e).splitlines()[0][:100]})"
-            ) from None
-    else:
-        w = {
-            k: torch.from_numpy(v) for k, v in artefact.read(path, "nitrogen.features/1")[0].items()
-        }
+    w = read_weights(path)
     known = xfeat_shapes(matcher=True)
-    extra = (
-        [k for k in w if k not in known and not k.endswith("num_batches_tracked")]
-        if isinstance(w, dict)
-        else ["a bare object"]
-    )
+    extra = ["a bare object"]
+    if isinstance(w, dict):
+        extra = [k for k in w if k not in known and not k.endswith("num_batches_tracked")]
     if extra:
         raise SystemExit(f"{path}: unknown tensor '{extra[0]}': not the weights of XFeat")
     for name, shape in known.items():
-        if name not in w and not name.startswith("fine_matcher"):
+        if name in w:
+            if tuple(w[name].shape) != shape or not w[name].isfinite().all():
+                wrong = f"should be finite {list(shape)}, found {list(w[name].shape)}"
+                raise SystemExit(f"{path}: tensor '{name}' {wrong}")
+        elif not name.startswith("fine_matcher"):
             raise SystemExit(f"{path}: tensor '{name}' is missing")
-        if name in w and (tuple(w[name].shape) != shape or not w[name].isfinite().all()):
-            raise SystemExit(
-                f"{path}: tensor '{name}' should be finite {list(shape)}, found {list(w[name].shape)}"
-            )
     return {name: w[name].float() for name in xfeat_shapes()}
 
 
@@ -136,23 +146,24 @@ def fold(w: dict, device: str = "cpu") -> dict:
     """
     import torch
 
-    out = {k: v for k, v in w.items() if ".layer." not in k}
-    for name in [k for k in w if k.endswith("layer.0.weight")]:
-        mean, var = (w[name.replace("0.weight", f"1.running_{what}")] for what in ("mean", "var"))
+    out = {name: value for name, value in w.items() if ".layer." not in name}
+    for name, weight in w.items():
+        if not name.endswith("layer.0.weight"):
+            continue
+        layer = name.removesuffix("0.weight")
+        mean, var = w[f"{layer}1.running_mean"], w[f"{layer}1.running_var"]
         scale = (var + 1e-5).rsqrt()
-        out |= {
-            name: w[name] * scale[:, None, None, None],
-            name.replace("weight", "bias"): -mean * scale,
-        }
-    return {
-        k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device)
-        for k, v in out.items()
-    }
+        out[name] = weight * scale[:, None, None, None]
+        out[f"{layer}0.bias"] = -mean * scale
+    for name, value in out.items():
+        form = torch.channels_last if value.ndim == 4 else torch.preserve_format
+        out[name] = value.to(device, memory_format=form)
+    return out
 
 
 @functools.lru_cache(1)
 def xfeat(path: str = XFEAT_WEIGHTS, device: str = "cpu") -> dict:
-    """Folded weights of a file, read once per process; the shipped ones are found from any folder."""
+    """Folded weights of a file, read once per process; weights/ is found from any folder."""
     return fold(load_xfeat(shipped(path)), device)
 
 
@@ -181,9 +192,8 @@ def strongest(heat, reliability, top_k, threshold):
     picture, size = heat[0, 0].cpu().numpy(), heat.shape[:1:-1]
     peaks = (picture == cv2.dilate(picture, np.ones((5, 5)))) & (picture > threshold)
     points = torch.from_numpy(np.argwhere(peaks)[:, ::-1].astype(np.float32)).to(heat.device)
-    score = (
-        at_points(heat, points[None], size, "nearest") * at_points(reliability, points[None], size)
-    )[0, :, 0]
+    there = at_points(heat, points[None], size, "nearest")
+    score = (there * at_points(reliability, points[None], size))[0, :, 0]
     order = score.argsort(descending=True, stable=True)[:top_k]
     return points[order[score[order] > 0]]
 
@@ -201,18 +211,20 @@ def detect(images, w: dict | None = None, top_k: int = 4096, threshold: float = 
     batch = torch.from_numpy(np.ascontiguousarray(images)).to(w["skip1.1.bias"].device)
     H, W = batch.shape[-3:-1]
     h, v = (max(32, n // 32 * 32) for n in (H, W))  # as in the official code: resized, not padded
+    out = []
     with torch.inference_mode():
-        x = (
-            batch.reshape(-1, H, W, 3).float() @ batch.new_full((3,), 1 / 765, dtype=torch.float32)
-        )[:, None]
-        x = F.interpolate(x, (h, v), mode="bilinear") if (h, v) != (H, W) else x
+        mean = batch.new_full((3,), 1 / 765, dtype=torch.float32)  # of the channels, in 0..1
+        x = (batch.reshape(-1, H, W, 3).float() @ mean)[:, None]
+        if (h, v) != (H, W):
+            x = F.interpolate(x, (h, v), mode="bilinear")
         features, logits, reliability = xfeat_net(w, x)
-        features, ratio, out = F.normalize(features), x.new_tensor([W / v, H / h]), []
+        features = F.normalize(features)
         heat = F.pixel_shuffle(logits.softmax(1)[:, :-1], CELL)  # B 1 h v
-        for one in (slice(i, i + 1) for i in range(len(x))):
+        ratio = x.new_tensor([W / v, H / h])
+        for i in range(len(x)):
+            one = slice(i, i + 1)
             points = strongest(heat[one], reliability[one], top_k, threshold)
-            descriptors = F.normalize(
-                at_points(features[one], points[None], (v, h), "bicubic")[0], dim=-1
-            )
+            descriptors = at_points(features[one], points[None], (v, h), "bicubic")[0]
+            descriptors = F.normalize(descriptors, dim=-1)
             out.append((((points + 0.5) * ratio).cpu().numpy(), descriptors.cpu().numpy()))
     return out if batch.ndim == 4 else out[0]

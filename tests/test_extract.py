@@ -26,6 +26,7 @@ from common.pictures import VideoWriter
 import bench.templates
 import extract  # noqa: E402
 from templates import (
+    features,
     library,
     pads,  # noqa: E402
     presets,
@@ -942,7 +943,7 @@ def test_the_index_is_kept(tmp_path, monkeypatch):
     """Made once, read the next time; another pool or another way to draw, another index; a folder
     that cannot be written changes nothing.
     """
-    monkeypatch.setattr(extract, "ROOT", tmp_path)
+    monkeypatch.setattr(features, "ROOT", tmp_path)
     a, again = (extract.bank_of(library.templates(pads.CORE[:2]), "sift") for _ in range(2))
     assert len(list((tmp_path / "data/index").iterdir())) == 1 and all(
         np.array_equal(a[k], again[k]) for k in a
@@ -962,7 +963,7 @@ def test_the_index_is_kept(tmp_path, monkeypatch):
         and len(list((tmp_path / "data/index").iterdir())) == 3
     )
     used = {p: p.stat().st_mtime_ns for p in (tmp_path / "data/index").iterdir()}
-    monkeypatch.setattr(extract, "INDICES", 2)
+    monkeypatch.setattr(features, "INDICES", 2)
     extract.bank_of(library.templates(pads.CORE[:2]), "sift")
     # of the four, the new one and the one used last stay
     extract.bank_of(library.templates(pads.CORE[:4]), "sift")
@@ -970,7 +971,7 @@ def test_the_index_is_kept(tmp_path, monkeypatch):
         True,
         True,
     ]
-    monkeypatch.setattr(extract, "ROOT", tmp_path / "file")
+    monkeypatch.setattr(features, "ROOT", tmp_path / "file")
     (tmp_path / "file").write_text("")
     assert np.array_equal(
         extract.bank_of(library.templates(pads.CORE[:2]), "sift")["owner"], a["owner"]
@@ -982,10 +983,10 @@ def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monk
     """The index is the same to the bit whether SIFT's are kept, with or without a skin, or not;
     XFeat's are made anew.
     """
-    monkeypatch.setattr(extract, "ROOT", tmp_path)
-    real, seen, mine = extract.described, [], library.templates()["ps4-dark"]
+    monkeypatch.setattr(features, "ROOT", tmp_path)
+    real, seen, mine = features.described, [], library.templates()["ps4-dark"]
     monkeypatch.setattr(
-        extract,
+        features,
         "described",
         lambda pool, names, *args: (seen.append(len(names)), real(pool, names, *args))[1],
     )

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import extract  # noqa: E402
-from templates import library, presets, render
+from templates import features, library, presets, render
 
 W, H, N = 640, 360, 13  # of the videos: px, frames
 WHITE, DARK, GRAY = (255, 255, 255, 255), (40, 42, 48, 255), (140, 140, 146, 255)
@@ -95,7 +95,7 @@ def pool(tmp_path_factory):
         + [(2, 302 + 28 * x, 82 + 28 * y, button, {"code": i}) for i, (x, y) in enumerate(ways)]
         + [(5, 120 + 90 * i, 130, knob, side) for i, side in enumerate(sides)],
     )
-    patch.setattr(extract, "ROOT", folder)
+    patch.setattr(features, "ROOT", folder)
     skins = presets.read_skins(folder)
     yield library.Pool(["ps4-dark"], {name.split("/")[0]: skin for name, skin in skins.items()})
     patch.undo()

@@ -208,7 +208,7 @@ def test_shapes_and_size():
     looks = torch.stack([frames[:, 0], frames[:, 0] + 255], 1)[..., [0, 0, 0, 1]]
     looks[:, 1, ..., 3] = 51  # 1 px in 5 is the template's, white
     looks[:, 1, ..., :3] = 51
-    x, still = parse.beside(frames), parse.still_input(frames + 255, looks)
+    x, still = parse.side_by_side(frames), parse.still_input(frames + 255, looks)
     assert (
         x.shape == (3, 3, 128, 256)
         and still.shape == (3, parse.STILL, 128, 256)
@@ -238,9 +238,11 @@ def test_what_stands_still_is_shared_by_a_batch():
     )
     places = torch.rand(1, 16, 4).expand(4, -1, -1), torch.rand(1, 2, 6).expand(4, -1, -1)
     with torch.no_grad():
-        once = parser(parse.beside(frames), *compared(4), parse.still_input(median, looks), *places)
+        once = parser(
+            parse.side_by_side(frames), *compared(4), parse.still_input(median, looks), *places
+        )
         each = parser(
-            parse.beside(frames),
+            parse.side_by_side(frames),
             *compared(4),
             parse.still_input(*(a.expand(4, -1, -1, -1, -1) for a in (median, looks))),
             *places,
@@ -254,10 +256,10 @@ def test_features_are_read_where_they_are():
     """
     y, x = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(64) + 0.5, indexing="ij")
     points = torch.tensor([[[0.5, 0.25], [0.75, 1.0]]])
-    own_x, own_y = parse.sample(torch.stack([x, y])[None], points)[0].unbind(-1)
+    own_x, own_y = parse.features_at(torch.stack([x, y])[None], points)[0].unbind(-1)
     assert torch.allclose(own_x, torch.tensor([[16.0, 24.0], [48.0, 56.0]]))
     assert torch.allclose(own_y, torch.tensor([[8.0, 31.5], [8.0, 31.5]]))  # the border is clamped
-    layer = parse.Both(1, 2, 1)
+    layer = parse.PairedLinear(1, 2, 1)
     with torch.no_grad():
         layer.weight[:], layer.bias[:] = torch.tensor([1.0, 0, 0.1, 0]), 3
         assert torch.allclose(
@@ -271,7 +273,7 @@ def test_convolving_what_is_sampled_is_sampling_what_is_convolved():
     """
     torch.manual_seed(0)
     layer, picture, points = (
-        parse.Sampled(3, 5, 3),
+        parse.ConvAtPoints(3, 5, 3),
         torch.randn(2, 3, 16, 40),
         torch.rand(1, 300, 2) * 1.4 - 0.2,
     )
@@ -285,7 +287,7 @@ def test_convolving_what_is_sampled_is_sampling_what_is_convolved():
         convolved, grid, align_corners=False, padding_mode="border"
     ).permute(0, 2, 3, 1)
     assert torch.allclose(layer(picture, points), want, atol=1e-5)
-    assert torch.allclose(parse.sample(convolved, points), want, atol=1e-5)
+    assert torch.allclose(parse.features_at(convolved, points), want, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.5)])
@@ -301,7 +303,7 @@ def test_the_fast_network_says_the_same(dtype, tolerance):
     with torch.no_grad():
         for b in batches(synthetic.Synthetic(11), 0, 12, 4):
             x, still = (
-                parse.beside(b["frames"]),
+                parse.side_by_side(b["frames"]),
                 parse.still_input(b["median"][:, None].expand_as(b["frames"]), b["looks"]),
             )
             want = plain(x, b["maps"], b["marks"], still, b["boxes"], b["sticks"])
@@ -309,31 +311,31 @@ def test_the_fast_network_says_the_same(dtype, tolerance):
                 x, b["maps"], b["marks"], *fast.prepare(still, b["boxes"], b["sticks"])
             )
             assert all((a - f).abs().max() < tolerance for a, f in zip(want[::2], found[::2]))
-            (at, mass), (there, _) = matching.locate(want[1]), matching.locate(found[1])
+            (at, mass), (there, _) = matching.peak(want[1]), matching.peak(found[1])
             apart += (at - there).abs().amax(-1)[mass > 0.6].tolist()  # where there is a peak
     assert len(apart) > 10 and max(apart) < tolerance
 
 
 def test_heat_map_by_hand():
     # three places a cell: x at 16.75, y at 11.5
-    heat = matching.spread(torch.tensor([0.25, -1.5])).view(33, 33)
+    heat = matching.heat_map(torch.tensor([0.25, -1.5])).view(33, 33)
     assert (
         heat[11, 17] == heat[12, 17] == 0.375
         and heat[11, 16] == heat[12, 16] == 0.125
         and heat.sum() == 1
     )
-    at, mass = matching.locate(heat.flatten().log())
+    at, mass = matching.peak(heat.flatten().log())
     assert torch.allclose(at, torch.tensor([0.25, -1.5]), atol=1e-6) and mass == pytest.approx(1)
 
 
 def test_read_out_is_exact_everywhere():
     where = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0)) * 10 - 5
-    assert (matching.locate(matching.spread(where).log())[0] - where).abs().max() < 1e-5
+    assert (matching.peak(matching.heat_map(where).log())[0] - where).abs().max() < 1e-5
     far = (
-        matching.spread(torch.tensor([3.3, 2.0])) * 0.7
-        + matching.spread(torch.tensor([-4.0, -4.0])) * 0.3
+        matching.heat_map(torch.tensor([3.3, 2.0])) * 0.7
+        + matching.heat_map(torch.tensor([-4.0, -4.0])) * 0.3
     )
-    at, mass = matching.locate(far.log())  # a second, weaker peak does not pull
+    at, mass = matching.peak(far.log())  # a second, weaker peak does not pull
     assert torch.allclose(at, torch.tensor([3.3, 2.0]), atol=1e-5) and mass == pytest.approx(0.7)
 
 
@@ -422,14 +424,14 @@ def test_untrained_the_network_reads_sticks_as_the_matched_filter_does():
     )
     with torch.no_grad():
         heat = parser(
-            parse.beside(frames),
+            parse.side_by_side(frames),
             maps,
             compared(2)[1],
             still,
             torch.full((2, 16, 4), 0.3),
             torch.full((2, 2, 6), 0.3),
         )[1]
-    cells, mass = matching.locate(heat)
+    cells, mass = matching.peak(heat)
     assert torch.allclose(
         cells[0, 1, 0], torch.tensor([14 / 3, -3.0]), atol=0.02
     ) and torch.allclose(cells[1, 0, 1], torch.zeros(2), atol=0.02)
@@ -591,7 +593,7 @@ def test_disguises_keep_their_labels():
 def test_covered_elements_are_labelled_invisible():
     data, template = synthetic.Synthetic(0), library.templates()["ps4-dark"]
     layout, size = render.layout(template), np.array(template.size)
-    places = [data.places(layout, np.zeros(4), size * 0 + 1.0, np.zeros(2))] * 2
+    places = [synthetic.element_boxes(layout, np.zeros(4), size * 0 + 1.0, np.zeros(2))] * 2
     assert (
         synthetic.covered([10, 10, 20, 20], [20, 0, 100, 100]) == 0.5
         and synthetic.covered([0, 0, 5, 5], [5, 0, 9, 9]) == 0
