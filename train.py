@@ -1,11 +1,13 @@
 """train.py: behaviour cloning of model.py on shards by flow matching (paper sections 2.3 and 3).
 
-    python train.py --config tiny                                    the whole pipe on built-in games: record, extract,
-    python train.py --config small                                   parse, filter, train, play; tiny for a CPU, small for a GPU
-    python train.py --config tiny --data data/shards --out runs/mine     train on your own shards
-    python train.py --config finetune --init ng.safetensors --data data/mine/shards     go on from a policy, yours or the released one
-    torchrun --nproc-per-node 8 --max-restarts 3 train.py --config paper --data data/shards     several GPUs
-    python train.py bench --config tiny --data data/shards           samples/s of the data, of the model, of both; MFU
+    python train.py --config tiny       the whole pipe on built-in games: record, extract,
+    python train.py --config small      parse, filter, train, play; tiny for a CPU, small for a GPU
+    python train.py --config tiny --data data/shards --out runs/mine   train on your own shards
+    python train.py --config finetune --init ng.safetensors --data data/mine/shards
+                                        go on from a policy, yours or the released one
+    torchrun --nproc-per-node 8 --max-restarts 3 train.py --config paper --data data/shards
+                                        several GPUs
+    python train.py bench --config tiny --data data/shards   samples/s of the data, of the model, of both; MFU
     python train.py --inspect runs/tiny/model.safetensors
 
 In:   DATA/*.safetensors             shards of filter.py
@@ -16,7 +18,7 @@ Out:  RUN/model.safetensors          averaged (EMA) weights, with all that is ne
 
 Everything random about a frame follows from (seed, step, place of its micro-batch in the step), so
 a resumed run is the same run, and so is one over more processes.
-"""
+"""  # noqa: E501, --help shows an example's own line
 
 from __future__ import annotations
 
@@ -32,23 +34,23 @@ import shlex
 import shutil
 import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import ROOT, artefact
 from common.command_line import Common, command_line, expect, recipe_of, run_stage, wing
-from common.device import autocast, keep_memory, pick_device
+from common.device import autocast, keep_memory
 from common.pictures import expand
+from common.processes import World, copy_share, full_tensor, interrupts, joined, lock, spread
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from einops import rearrange
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader, default_collate
+from tqdm import tqdm
 
 import filter
 import model
@@ -101,200 +103,189 @@ class Config(Common):
         return Path(self.out or f"runs/{'finetune' if self.init else self.net}")
 
 
+# fmt: off
 CONFIGS = {
     # DEVIATION: higher peaks and, in tiny, milder augmentation: short runs of small networks.
     "tiny": Config(
-        net="tiny",
-        steps=4500,
-        batch=32,
-        micro=32,
-        draws=2,
-        lr=1e-3,
-        warmup=200,
-        decay=0.4,
-        clip=0.1,
-        ema=0.999,
-        jitter=0.1,
-        hue=0.02,
-        rotate=3,
-        crop=0.95,
-        log_every=250,
-        save_every=500,
+        net="tiny", steps=4500, batch=32, micro=32, draws=2,
+        lr=1e-3, warmup=200, decay=0.4, clip=0.1, ema=0.999,
+        jitter=0.1, hue=0.02, rotate=3, crop=0.95, log_every=250, save_every=500,
     ),
     "small": Config(
-        net="small",
-        steps=8000,
-        batch=512,
-        micro=512,
-        draws=4,
-        lr=1e-3,
-        warmup=300,
-        decay=0.4,
-        clip=0.1,
-        ema=0.999,
+        net="small", steps=8000, batch=512, micro=512, draws=4,
+        lr=1e-3, warmup=300, decay=0.4, clip=0.1, ema=0.999,
     ),
     "paper": Config(micro=128),  # frames that fit a GPU of 80 GB (47 by the estimate)
     # CHOICE, all of it: a few hours of one game on one GPU of 12 GB.
     "finetune": Config(
-        net="released",
-        freeze=True,
-        recompute=True,
-        steps=3000,
-        batch=128,
-        micro=16,
-        draws=4,
-        lr=5e-5,
-        warmup=100,
-        decay=0.3,
-        ema=0.999,
-        log_every=25,
+        net="released", freeze=True, recompute=True, steps=3000, batch=128, micro=16, draws=4,
+        lr=5e-5, warmup=100, decay=0.3, ema=0.999, log_every=25,
     ),
 }
+# fmt: on
 BETAS = (0.9, 0.99)  # AdamW; CHOICE
-# the same run
-ANYWAY = {
-    "data",
-    "init",
-    "minutes",
-    "resume",
-    "log_every",
-    "save_every",
-    "raw",
-    "recompute",
-    "compile",
-    "fsdp",
-    "tensorboard",
-}
+# These flags may change between two starts of the same run. Of --data and --init the files count.
+SAME_RUN = set(
+    "data init minutes resume log_every save_every raw recompute compile fsdp tensorboard".split()
+)
+
+
+def check(cfg: Config) -> None:
+    """SystemExit with one line if a flag is out of its range."""
+    if cfg.net not in model.CONFIGS:
+        raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(model.CONFIGS)}")
+    expect(cfg, horizon=(0, 10_000), steps=(1, 1e12), batch=(1, 1e9), micro=(1, 1e9))
+    expect(cfg, draws=(1, 1e6), lr=(0, 1e3), warmup=(0, 1e12), decay=(0, 1))
+    expect(cfg, weight_decay=(0, 1e3), clip=(0, math.inf), ema=(0, 1), jitter=(0, 1), hue=(0, 1))
+    expect(cfg, rotate=(0, 180), crop=(0.01, 1), minutes=(0, math.inf), workers=(0, 4096))
+    expect(cfg, log_every=(1, math.inf), save_every=(1, math.inf))
 
 
 # ---- yours to change: augmentation (paper 3: colour, rotation within 5 degrees, random crop) -----
 
 
-def augment(images, side: int, c: Config):
-    """uint8 [B, h, w, 3] -> float [B, 3, side, side] in [-1, 1]; one draw per frame, batched, from
-    torch's global generator.
+def augment(images, side: int, cfg: Config):
+    """uint8 [B, h, w, 3] -> float [B, 3, side, side] in [-1, 1].
+
+    Every frame gets its own draw, from torch's global generator.
     """
-    B, device = len(images), images.device
-    x = rearrange(images, "b h w c -> b c h w").float() / 255
+    B = len(images)
+    pixels = rearrange(images, "b h w c -> b c h w").float() / 255
+    squares = random_squares(B, cfg, images.device)
+    grid = F.affine_grid(squares, (B, 3, side, side), align_corners=False)
+    pixels = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    pixels = random_colours(pixels.flatten(2), cfg)
+    return pixels.clamp_(0, 1).mul_(2).sub_(1).view(B, 3, side, side)
 
-    def uniform(lo, hi):
-        return torch.rand(B, 1, 1, device=device) * (hi - lo) + lo
 
-    # One affine map per frame: a rotated, shifted square of at least `crop` of the frame (its
-    # corners may show the reflected border).
-    angle, scale = uniform(-c.rotate, c.rotate) * math.pi / 180, uniform(c.crop, 1)
-    dx, dy = uniform(-1, 1) * (1 - scale), uniform(-1, 1) * (1 - scale)
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    theta = torch.cat([torch.cat([cos, -sin, dx], 2), torch.cat([sin, cos, dy], 2)], 1)  # [B, 2, 3]
-    x = F.grid_sample(
-        x,
-        F.affine_grid(theta, (B, 3, side, side), align_corners=False),
-        padding_mode="reflection",
-        align_corners=False,
-    )
+def uniform(low, high, B: int, device):
+    """B numbers in [low, high), as matrices [B, 1, 1]."""
+    return torch.rand(B, 1, 1, device=device) * (high - low) + low
 
-    # Colour, as one matrix in YIQ: hue turns the chroma plane, saturation scales it; then contrast
-    # and brightness.
-    yiq = torch.tensor(
-        [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], device=device
-    )
-    h, s = uniform(-c.hue, c.hue) * 2 * math.pi, uniform(1 - c.jitter, 1 + c.jitter)
-    one, zero = torch.ones_like(h), torch.zeros_like(h)
-    turn = torch.cat(
-        [
-            torch.cat([one, zero, zero], 2),
-            torch.cat([zero, s * h.cos(), -s * h.sin()], 2),
-            torch.cat([zero, s * h.sin(), s * h.cos()], 2),
-        ],
-        1,
-    )  # [B, 3, 3]
-    colour, x = yiq.inverse() @ turn @ yiq, x.flatten(2)
-    # [B, 1, 1] of the turned picture
-    mean = (colour @ x.mean(2, keepdim=True)).mean(1, keepdim=True)
-    contrast, brightness = uniform(1 - c.jitter, 1 + c.jitter), uniform(1 - c.jitter, 1 + c.jitter)
-    # contrast (x - mean) + brightness mean
-    x = torch.baddbmm((brightness - contrast) * mean, contrast * colour, x)
-    return x.clamp_(0, 1).mul_(2).sub_(1).view(B, 3, side, side)
+
+def matrix(*rows):
+    """Matrices [B, rows, columns] from their elements, each [B, 1, 1]."""
+    return torch.cat([torch.cat(row, 2) for row in rows], 1)
+
+
+def random_squares(B: int, cfg: Config, device):
+    """Affine maps [B, 2, 3] to turned and shifted squares of at least `crop` of the frame's side.
+
+    Their corners may lie outside and show the reflected border.
+    """
+    angle = uniform(-cfg.rotate, cfg.rotate, B, device) * math.pi / 180
+    scale = uniform(cfg.crop, 1, B, device)
+    dx = uniform(-1, 1, B, device) * (1 - scale)
+    dy = uniform(-1, 1, B, device) * (1 - scale)
+    cos = angle.cos() * scale
+    sin = angle.sin() * scale
+    return matrix((cos, -sin, dx), (sin, cos, dy))
+
+
+def random_colours(pixels, cfg: Config):
+    """Hue, saturation, contrast and brightness of pixels [B, 3, n] in [0, 1].
+
+    Hue turns the chroma plane of YIQ and saturation scales it. Contrast scales the distance from
+    the picture's mean, brightness the mean.
+    """
+    B, device = len(pixels), pixels.device
+    # fmt: off
+    yiq = torch.tensor([[0.299,  0.587,  0.114],
+                        [0.596, -0.274, -0.322],
+                        [0.211, -0.523,  0.312]], device=device)
+    # fmt: on
+    hue = uniform(-cfg.hue, cfg.hue, B, device) * 2 * math.pi
+    saturation = uniform(1 - cfg.jitter, 1 + cfg.jitter, B, device)
+    contrast = uniform(1 - cfg.jitter, 1 + cfg.jitter, B, device)
+    brightness = uniform(1 - cfg.jitter, 1 + cfg.jitter, B, device)
+    cos = saturation * hue.cos()
+    sin = saturation * hue.sin()
+    one, zero = torch.ones_like(hue), torch.zeros_like(hue)
+    turn = matrix((one, zero, zero), (zero, cos, -sin), (zero, sin, cos))
+    colour = yiq.inverse() @ turn @ yiq  # [B, 3, 3]
+    mean = (colour @ pixels.mean(2, keepdim=True)).mean(1, keepdim=True)  # [B, 1, 1]
+    return torch.baddbmm((brightness - contrast) * mean, contrast * colour, pixels)
 
 
 # ---- data ----------------------------------------------------------------------------------------
 
 
-def rows(step: int, n: int, c: Config) -> np.ndarray:
-    """Chunk numbers int64 [batch] of one step: consecutive pieces of one permutation of the n
-    chunks per epoch.
+def rows(step: int, n: int, cfg: Config) -> np.ndarray:
+    """Chunk numbers int64 [batch] of one step.
+
+    The steps take consecutive pieces of one permutation of the n chunks per epoch.
     """
-    where = np.arange(step * c.batch, (step + 1) * c.batch)
-    return np.concatenate(
-        [shuffled(where[where // n == e] % n, n, (c.seed, e)) for e in np.unique(where // n)]
-    )
+    position = np.arange(step * cfg.batch, (step + 1) * cfg.batch)
+    epoch = position // n
+    pieces = [shuffled(position[epoch == e] % n, n, (cfg.seed, e)) for e in np.unique(epoch)]
+    return np.concatenate(pieces)
 
 
 def shuffled(i: np.ndarray, n: int, key: tuple) -> np.ndarray:
-    """Where a permutation of range(n) takes i: a Feistel network on 2h bits, walked until it lands
-    inside.
+    """Where a permutation of range(n), chosen by the key, takes the numbers i.
 
-    Not a table, which for the billions of chunks of the published data would be made and held by
-    every process.
+    It is a Feistel network on 2h bits, repeated until the result is below n. A table would not do:
+    every process would have to hold the billions of chunks of the published data.
     """
     h = max(1, ((n - 1).bit_length() + 1) // 2)
-    low, keys = (
-        np.uint64((1 << h) - 1),
-        np.random.default_rng(key).integers(0, 2**63, 8, dtype=np.uint64),
-    )
-    x, outside = i.astype(np.uint64), np.ones(len(i), bool)
+    low_bits = np.uint64((1 << h) - 1)
+    round_keys = np.random.default_rng(key).integers(0, 2**63, 8, dtype=np.uint64)
+    x = i.astype(np.uint64)
+    outside = np.ones(len(i), bool)
     while outside.any():
-        left, right = x[outside] >> np.uint64(h), x[outside] & low
-        for k in keys:
+        left, right = x[outside] >> np.uint64(h), x[outside] & low_bits
+        for k in round_keys:
             mixed = (right + k) * np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
-            left, right = right, left ^ (mixed >> np.uint64(32)) & low
+            left, right = right, left ^ (mixed >> np.uint64(32)) & low_bits
         x[outside] = left << np.uint64(h) | right
         outside = x >= n
     return x.astype(np.int64)
 
 
 class Chunks:
-    """The shards as torch's DataLoader asks for them; item i: image uint8 [side, side, 3], buttons
-    [K, 16], sticks [K, 4], shown [20].
+    """The shards as torch's DataLoader asks for them.
+
+    Item i: image uint8 [side, side, 3], buttons [K, 16], sticks [K, 4], shown [20]; or a message,
+    if its frame cannot be decoded.
     """
 
     def __init__(self, shards: filter.Shards, side: int):
-        self.shards, self.side = shards, side
+        self.shards = shards
+        self.side = side
 
     def __getitem__(self, i):
         jpeg, buttons, sticks, shown, _ = self.shards[i]
         try:
             return filter.decode(np.asarray(jpeg), self.side), buttons, sticks, shown
-        except SystemExit as e:  # would end a decoding process without a word
+        except SystemExit as e:  # it would end a decoding process without a message
             return f"{place(self.shards, [i])}: {e}"
 
 
 def place(shards: filter.Shards, chunks) -> str:
-    """Shard files and the rows in them, of some chunk numbers: for messages."""
+    """The shard files that hold these chunk numbers, and the rows in them, for a message."""
     found = {}
     for i in chunks:
         p = int(np.searchsorted(shards.ends, i, "right")) - 1
         part = shards.parts[p]
-        found.setdefault(Path(part["jpeg"].filename).name, []).append(
-            int(part["start"][i - shards.ends[p]])
-        )
+        row = int(part["start"][i - shards.ends[p]])
+        found.setdefault(Path(part["jpeg"].filename).name, []).append(row)
     return "; ".join(f"{name} rows {', '.join(map(str, sorted(r)))}" for name, r in found.items())
 
 
 def collate(items, names=model.ACTIONS):
-    """images uint8 [B, side, side, 3]; actions [B, K, A] in [0, 1], in the layout `names`; mask [B,
-    1, A].
+    """images uint8 [B, side, side, 3]; actions [B, K, A] in [0, 1], by `names`; mask [B, 1, A].
 
-    What the recordings do not have (GUIDE, virtual directions) never counts in the loss.  Or what
-    is wrong with an item, in words.
+    An action that the recordings do not have (GUIDE, virtual directions) is masked out of the loss.
+    If an item is a message, the message alone.
     """
-    if faults := [i for i in items if isinstance(i, str)]:
-        return faults[0]
+    for item in items:
+        if isinstance(item, str):
+            return item
     images, buttons, sticks, shown = default_collate(items)  # straight into shared memory
-    shown = F.pad(shown.float(), (0, 1))[
-        :, [model.ACTIONS.index(n) if n in model.ACTIONS else -1 for n in names]
-    ]
-    return images, model.encode(buttons, sticks, names), shown[:, None]
+    column = {name: i for i, name in enumerate(model.ACTIONS)}
+    shown = F.pad(shown.float(), (0, 1))  # the last column is that of an unknown action
+    mask = shown[:, [column.get(name, -1) for name in names]]
+    return images, model.encode(buttons, sticks, names), mask[:, None]
 
 
 def on_device(batch, device) -> list:
@@ -303,495 +294,434 @@ def on_device(batch, device) -> list:
     return [t.to(device, non_blocking=True) for t in batch]
 
 
-def worker(_) -> None:
-    """In a decoding process: signals are the trainer's business, threads are not wanted."""
+def start_decoding(_) -> None:
+    """Start a decoding process: it leaves signals to the trainer and uses one thread."""
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
 
 
-def batches(shards, m: model.Config, c: Config, w: World, start: int = 0):
-    """Yield this process's micro-batches on its device, from step `start` on, decoded in processes
-    ahead of the network.
+def micro_batch(cfg: Config, world: World) -> int:
+    """Frames per forward pass; SystemExit if the batch cannot be dealt out."""
+    micro = min(cfg.micro, cfg.batch // world.size)
+    if micro < 1 or cfg.batch % (world.size * micro):
+        raise SystemExit(
+            f"--batch {cfg.batch} is not a multiple of --micro {micro} x {world.size} processes"
+        )
+    return micro
 
-    Processes, not threads, which hold the interpreter's lock: beside 5,500 frames/s from four of
-    them on two cores, the main thread could launch 50,000 operations a second, beside as many from
-    four processes 106,000.
+
+def decoders(cfg: Config, world: World) -> int:
+    """Decoding processes of each trainer."""
+    return cfg.workers or max(1, (os.cpu_count() or 1) // world.local - 1)
+
+
+def batches(shards, net: model.Config, cfg: Config, world: World, start: int = 0):
+    """Yield this process's micro-batches on its device, from step `start` on.
+
+    Other processes decode them ahead of the network. Threads would hold the interpreter's lock:
+    beside four threads that decode 5,500 frames/s on two cores, the main thread could launch 50,000
+    operations a second; beside four such processes 106,000.
     """
 
     def wanted():
-        for step in range(start, c.steps):
-            mine = np.array_split(rows(step, len(shards), c), w.size)[w.rank]
-            yield from np.split(mine, len(mine) // w.micro(c))
+        for step in range(start, cfg.steps):
+            mine = np.array_split(rows(step, len(shards), cfg), world.size)[world.rank]
+            yield from np.split(mine, len(mine) // micro_batch(cfg, world))
 
-    forks = (
-        {"num_workers": w.workers(c), "multiprocessing_context": "fork"}
-        if "fork" in multiprocessing.get_all_start_methods()
-        else {}
-    )
-    for batch in DataLoader(
-        Chunks(shards, m.image),
+    can_fork = "fork" in multiprocessing.get_all_start_methods()
+    loader = DataLoader(
+        Chunks(shards, net.image),
         batch_sampler=wanted(),
-        collate_fn=functools.partial(collate, names=m.actions),
-        # the mapped shards go along for free
-        worker_init_fn=worker,
-        pin_memory=w.device.type == "cuda",
-        **forks,
-    ):
-        yield on_device(batch, w.device)
+        collate_fn=functools.partial(collate, names=net.actions),
+        num_workers=decoders(cfg, world) if can_fork else 0,
+        multiprocessing_context="fork" if can_fork else None,  # a fork shares the mapped shards
+        worker_init_fn=start_decoding,
+        pin_memory=world.device.type == "cuda",
+    )
+    for batch in loader:
+        yield on_device(batch, world.device)
 
 
 # ---- schedule and average ------------------------------------------------------------------------
 
 
-def learning_rate(step: int, c: Config) -> float:
-    """Warmup-stable-decay: linear up over `warmup` steps, constant, linear to zero over the last
+def learning_rate(step: int, cfg: Config) -> float:
+    """Warmup-stable-decay: linear up over `warmup` steps, constant, linear to 0 over the last
     `decay` share.
     """
-    tail = max(1, c.decay * c.steps)
-    return c.lr * min(1, (step + 1) / max(1, c.warmup), (c.steps - step) / tail)
+    tail = max(1, cfg.decay * cfg.steps)
+    return cfg.lr * min(1, (step + 1) / max(1, cfg.warmup), (cfg.steps - step) / tail)
 
 
-def ema_decay(step: int, c: Config) -> float:
-    """The published 0.9999 averages over 10,000 steps; while young, the average follows (1 + s) /
-    (10 + s).
-    """
-    return min(c.ema, (1 + step) / (10 + step))
-
-
-# ---- more than one process: torchrun sets the environment ----------------------------------------
-
-
-@dataclass(frozen=True)
-class World:
-    """This process among all that train one network; alone it is 0 of 1."""
-
-    rank: int = 0
-    size: int = 1
-    local: int = 1  # of them on this machine
-    device: torch.device = torch.device("cpu")
-
-    def micro(self, c: Config) -> int:
-        """Frames per forward pass; SystemExit if the batch cannot be dealt out."""
-        micro = min(c.micro, c.batch // self.size)
-        if micro < 1 or c.batch % (self.size * micro):
-            raise SystemExit(
-                f"--batch {c.batch} is not a multiple of --micro {micro} x {self.size} processes"
-            )
-        return micro
-
-    def workers(self, c: Config) -> int:
-        return c.workers or max(1, (os.cpu_count() or 1) // self.local - 1)
-
-    def total(self, v):
-        """Sum of a small tensor over all processes."""
-        if self.size > 1:
-            dist.all_reduce(v)
-        return v
-
-    def any(self, *flags) -> list[bool]:
-        """Which of the flags are set in some process."""
-        return (
-            [
-                n > 0
-                for n in self.total(
-                    torch.tensor(flags, dtype=torch.float32, device=self.device)
-                ).tolist()
-            ]
-            if self.size > 1
-            else list(flags)
-        )
-
-    def wait(self) -> float:
-        """The time, once the device is done."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.time()
-
-    def say(self, text: str) -> None:
-        if self.rank == 0:
-            print(text, flush=True)
-
-
-@contextlib.contextmanager
-def joined(c: Config):
-    """The World of this process; each has a GPU of its own."""
-    device, (size, local, place) = (
-        torch.device(pick_device(c.device)),
-        (
-            int(os.environ.get(k, d))
-            for k, d in (("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-        ),
-    )
-    # the other half decodes; hyperthreads do not help
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // (2 * local)))
-    torch.set_float32_matmul_precision("high")  # where autocast leaves float32
-    if size == 1:
-        yield World(device=device)
-        return
-    if device.type == "cuda":
-        device = torch.device("cuda", place)
-        torch.cuda.set_device(device)
-    store, rank, size = next(dist.rendezvous("env://"))
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        store=of_this_start(store, rank, size),
-        rank=rank,
-        world_size=size,
-    )
-    try:
-        yield World(rank, size, local, device)
-    finally:
-        dist.destroy_process_group()
-
-
-def of_this_start(store, rank: int, size: int):
-    """The part of torchrun's store that is this start's own: the store outlives restarts, and with
-    it the addresses of killed processes.
-
-    Every process leaves a nonce; rank 0 lists those that it finds until each process has confirmed
-    one and the same list. (TORCHELASTIC_RESTART_COUNT would not do: each machine counts its own
-    failures.)
-    """
-    mine, agreed = os.urandom(8).hex(), ""
-    store.set(f"nonce {rank}", mine)
-    while not agreed or store.add(agreed, 0) < size:
-        if rank == 0:
-            store.set("nonces", " ".join(store.get(f"nonce {r}").decode() for r in range(size)))
-        nonces = store.get("nonces").decode()
-        start = hashlib.sha256(nonces.encode()).hexdigest()
-        if mine in nonces and start != agreed:
-            store.add(start, 1)
-            agreed = start
-        time.sleep(0.05)
-    return dist.PrefixStore(agreed, store)
-
-
-def spread(net, c: Config, w: World):
-    """What gives the loss: the network; among several, DDP around it, or the network with its
-    weights shared out (FSDP2).
-    """
-    if w.size == 1:
-        return net
-    if not c.fsdp:
-        return torch.nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True)
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(w.device.type, (w.size,))
-    # not the DiT's: `context` and `timing` use their layers from outside
-    for block in (*net.vision.blocks, *net.mixer):
-        fully_shard(block, mesh=mesh)
-    return fully_shard(net, mesh=mesh)
-
-
-def whole(v):
-    """A tensor that FSDP2 shared out, put together again; every process must call."""
-    return v.full_tensor() if hasattr(v, "full_tensor") else v
-
-
-@torch.no_grad()
-def put(target, array) -> None:
-    """Copy a whole array into a tensor, or this process's share of it."""
-    v = torch.from_numpy(array).to(target.device)
-    if hasattr(target, "full_tensor"):
-        from torch.distributed.tensor import distribute_tensor
-
-        v = distribute_tensor(v, target.device_mesh, target.placements)
-    target.copy_(v)
+def ema_decay(step: int, cfg: Config) -> float:
+    """The published 0.9999 averages over 10,000 steps; early steps average over fewer."""
+    return min(cfg.ema, (1 + step) / (10 + step))
 
 
 # ---- a step --------------------------------------------------------------------------------------
 
 
-def update(
-    c: Config, w: World, run, optimizer, average, data, step: int
-) -> tuple[np.ndarray, float]:
-    """One step of weights and average: the loss of each micro-batch of all processes, in the order
-    of `rows`, and the gradient's norm.
+@dataclass
+class Trainer:
+    """What one process of a run holds."""
 
-    Nothing moves if these are not all finite.
-    """
-    run.train()
-    net, n = bare(run), c.batch // (w.size * w.micro(c))
-    losses = torch.zeros(w.size, n, device=w.device)
-    for k in range(n):
-        images, actions, mask = next(data)
-        seed = np.random.SeedSequence([c.seed, step, (w.rank * n + k) * w.micro(c)])
-        # augmentation, t, noise and dropout of these frames
-        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-        run.require_backward_grad_sync = k == n - 1  # DDP: gradients travel once a step
-        with autocast(w.device.type):
-            loss = run(
-                augment(images, net.c.image, c) if images.dtype == torch.uint8 else images,
-                actions,
-                mask,
-                draws=c.draws,
-            )
-        (loss / n).backward()
-        losses[w.rank, k] = loss.detach()
-    norm = whole(torch.nn.utils.clip_grad_norm_(learned(net).values(), c.clip)).item()
-    losses = w.total(losses).flatten().cpu().numpy()
-    if math.isfinite(norm) and np.isfinite(losses).all():
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, c)
-        optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(average.values()), list(learned(net).values()), 1 - ema_decay(step, c)
-            )
-    optimizer.zero_grad(set_to_none=True)
-    return losses, norm
+    cfg: Config
+    world: World
+    parallel: torch.nn.Module  # images, actions, mask -> loss: the network; DDP or FSDP2 around it
+    optimizer: torch.optim.Optimizer
+    average: dict  # name of a learned parameter -> its average
+    shards: dict  # "train", "validation" -> filter.Shards
 
+    @property
+    def net(self) -> model.NitroGen:
+        return getattr(self.parallel, "module", self.parallel)  # DDP holds it as `module`
 
-# ---- the run -------------------------------------------------------------------------------------
-
-
-def fit(c: Config) -> Path:
-    """Train (or go on training) c.run; returns the path of the model.  Ctrl-C, SIGTERM and
-    --minutes leave a resumable run.
-    """
-    with joined(c) as w, lock(c.run) if w.rank == 0 else contextlib.nullcontext():
-        if c.tensorboard and w.rank == 0:
-            events(c.run)
-        run, optimizer, average, shards = assemble(c, w)
-        names = repr([(p.about["name"], len(p["start"])) for s in shards.values() for p in s.parts])
-        recipe = {
-            **recipe_of(c, *([c.init] if c.init else [])),
-            "shards": hashlib.sha256(names.encode()).hexdigest()[:16],
-        }
-        # as before there was this flag
-        recipe = {k: v for k, v in recipe.items() if k not in ANYWAY and (k, v) != ("horizon", 0)}
-        about = {"recipe": recipe, "games": shards["train"].games}
-        start = restore(c, w, recipe, run, optimizer, average)
-        if start >= c.steps:
-            w.say(f"{c.run}: finished at step {start}; --fresh trains anew")
-            return c.run / "model.safetensors"
-        estimate(c, w, run, c.steps - start)
-        with interrupts() as asked:
-            train_steps(c, w, about, run, optimizer, average, shards, start, asked)
-    return c.run / "model.safetensors"
-
-
-def check(c: Config) -> None:
-    """SystemExit with one line if a flag is out of its range."""
-    if c.net not in model.CONFIGS:
-        raise SystemExit(f"--net {c.net}: expected one of {', '.join(model.CONFIGS)}")
-    expect(
-        c,
-        horizon=(0, 10_000),
-        steps=(1, 1e12),
-        batch=(1, 1e9),
-        micro=(1, 1e9),
-        draws=(1, 1e6),
-        lr=(0, 1e3),
-        warmup=(0, 1e12),
-        decay=(0, 1),
-        weight_decay=(0, 1e3),
-        clip=(0, math.inf),
-        ema=(0, 1),
-        jitter=(0, 1),
-        hue=(0, 1),
-        rotate=(0, 180),
-        crop=(0.01, 1),
-        minutes=(0, math.inf),
-        workers=(0, 4096),
-        log_every=(1, math.inf),
-        save_every=(1, math.inf),
-    )
-
-
-def assemble(c: Config, w: World):
-    """(what gives the loss, optimizer, average, shards by split) of step 0, on this process's
-    device.
-    """
-    keep_memory()
-    check(c)
-    w.micro(c)
-    torch.manual_seed(c.seed)
-    net = network(c).to(w.device)
-    shards = {
-        s: filter.Shards(c.data, s, net.c.horizon, net.c.rate, net.c.shift)
-        for s in ("train", "validation")
-    }
-    if any(len(set(p.offsets)) < net.c.horizon for s in shards.values() for p in s.parts):
-        raise SystemExit(
-            f"{c.data}: videos of fewer frames per second than the network's {net.c.rate:g} actions; give --init (it takes the shards' timing)"
-        )
-    if not len(shards["train"]):
-        raise SystemExit(
-            f"{c.data}: no training chunks in these shards: all videos held out (filter.py --validation 0), or all segments null (--min-active 0)"
-        )
-    describe(c, w, net, shards)
-    # block by block: equal ones compile once; DDP, FSDP2 and checkpointing stay outside
-    if c.compile and w.device.type == "cuda":
-        for block in (*net.vision.blocks, *net.mixer, *net.dit):
-            block.compile(dynamic=False)
-    run = spread(net, c, w)
-    optimizer = torch.optim.AdamW(
-        learned(net).values(),
-        lr=c.lr,
-        weight_decay=c.weight_decay,
-        betas=BETAS,
-        fused=w.device.type != "mps",
-    )
-    return run, optimizer, {k: p.detach().clone() for k, p in learned(net).items()}, shards
-
-
-def network(c: Config) -> model.NitroGen:
-    """A new network, or that of --init with chunks timed as the shards were cut; actions go by
-    name, so any layout will do.
-    """
-    if c.freeze and not (c.init or c.vision):
-        raise SystemExit(
-            "--freeze leaves the vision encoder as it was loaded: give --init FILE (or --vision FILE)"
-        )
-    if c.init.endswith((".pt", ".pth")):
-        raise SystemExit(
-            f"{c.init}: convert it first: python model.py convert {c.init} {Path(c.init).with_suffix('.safetensors')}"
-        )
-    m, chunk = model.CONFIGS[c.net], {"horizon": c.horizon} if c.horizon else {}
-    net = (
-        model.load(c.init, "cpu")
-        if c.init
-        else model.NitroGen(
-            dataclasses.replace(m, **chunk, positions=m.positions and max(m.positions, c.horizon))
-        )
-    )
-    if c.init:
-        info = filter.Part(filter.shards_in(c.data)[0]).info
-        try:
-            net.c = dataclasses.replace(
-                net.c, **{k: info[k] for k in ("horizon", "rate", "shift")} | chunk
-            )
-        except ValueError as e:
-            raise SystemExit(
-                f"{c.data}: cut for chunks that {c.init} has no place for ({e}); "
-                f"make them anew: {artefact.MAKER['shard']} --out {c.data} --horizon {net.c.horizon} --fresh"
-            ) from None
-    if c.vision:
-        wing("released.checkpoint").load_vision(net, c.vision)
-    net.vision.requires_grad_(not c.freeze)
-    net.recompute = c.recompute
-    return net.train()
+    def loss(self, images, actions, mask):
+        """Loss of a micro-batch; images are uint8 frames, or what `augment` makes of them."""
+        with autocast(self.world.device.type):
+            if images.dtype == torch.uint8:
+                images = augment(images, self.net.c.image, self.cfg)
+            return self.parallel(images, actions, mask, draws=self.cfg.draws)
 
 
 def learned(net) -> dict:
     return {name: p for name, p in net.named_parameters() if p.requires_grad}
 
 
-def bare(run) -> model.NitroGen:
-    """The network inside of DDP."""
-    return getattr(run, "module", run)
+def update(trainer: Trainer, data, step: int) -> tuple[np.ndarray, float]:
+    """One step of weights and average.
+
+    Returns the loss of each micro-batch of all processes, in the order of `rows`, and the
+    gradient's norm. If one of them is not finite, weights and average stay as they are.
+    """
+    cfg, world = trainer.cfg, trainer.world
+    trainer.parallel.train()
+    micro = micro_batch(cfg, world)
+    n = cfg.batch // (world.size * micro)
+    losses = torch.zeros(world.size, n, device=world.device)
+    for k in range(n):
+        images, actions, mask = next(data)
+        seed = np.random.SeedSequence([cfg.seed, step, (world.rank * n + k) * micro])
+        # for augmentation, t, noise and dropout of these frames
+        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+        trainer.parallel.require_backward_grad_sync = k == n - 1  # DDP: once a step
+        loss = trainer.loss(images, actions, mask)
+        (loss / n).backward()
+        losses[world.rank, k] = loss.detach()
+    parameters = learned(trainer.net)
+    norm = full_tensor(torch.nn.utils.clip_grad_norm_(parameters.values(), cfg.clip)).item()
+    losses = world.total(losses).flatten().cpu().numpy()
+    if finite(losses, norm):
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = learning_rate(step, cfg)
+        trainer.optimizer.step()
+        average = list(trainer.average.values())
+        with torch.no_grad():
+            torch._foreach_lerp_(average, list(parameters.values()), 1 - ema_decay(step, cfg))
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return losses, norm
 
 
-def train_steps(c, w, about, run, optimizer, average, shards, start, asked):
-    from tqdm import tqdm
+def finite(losses: np.ndarray, norm: float) -> bool:
+    return bool(np.isfinite(losses).all()) and math.isfinite(norm)
 
-    net, done, seen, since, began = bare(run), start, [], start, time.time()
-    data, ends = batches(shards["train"], net.c, c, w, start), began + 60 * (c.minutes or math.inf)
-    bar = tqdm(
-        total=c.steps, initial=start, desc="train", unit="step", smoothing=0.1, disable=w.rank > 0
+
+# ---- before the first step -----------------------------------------------------------------------
+
+
+def assemble(cfg: Config, world: World) -> Trainer:
+    """The trainer at step 0, on this process's device."""
+    keep_memory()
+    check(cfg)
+    micro_batch(cfg, world)
+    torch.manual_seed(cfg.seed)
+    net = network(cfg).to(world.device)
+    shards = shards_for(net.c, cfg)
+    describe(cfg, world, net, shards)
+    # Equal blocks compile once; DDP, FSDP2 and checkpointing stay outside of them.
+    if cfg.compile and world.device.type == "cuda":
+        for block in (*net.vision.blocks, *net.mixer, *net.dit):
+            block.compile(dynamic=False)
+    # FSDP2 leaves the DiT's blocks whole: `context` and `timing` use their layers from outside.
+    parallel = spread(net, (*net.vision.blocks, *net.mixer), world, cfg.fsdp)
+    parameters = learned(net)
+    optimizer = torch.optim.AdamW(
+        parameters.values(),
+        lr=cfg.lr,
+        weight_decay=cfg.weight_decay,
+        betas=BETAS,
+        fused=world.device.type != "mps",
     )
+    for p in parameters.values():  # as its first step would, so that all of it can be saved
+        optimizer.state[p] = {
+            "step": torch.zeros((), device=p.device),
+            "exp_avg": torch.zeros_like(p),
+            "exp_avg_sq": torch.zeros_like(p),
+        }
+    average = {name: p.detach().clone() for name, p in parameters.items()}
+    return Trainer(cfg, world, parallel, optimizer, average, shards)
+
+
+def shards_for(net: model.Config, cfg: Config) -> dict:
+    """Split -> filter.Shards of --data with the network's timing; SystemExit if it does not fit."""
+    shards = {
+        split: filter.Shards(cfg.data, split, net.horizon, net.rate, net.shift)
+        for split in ("train", "validation")
+    }
+    for part in (*shards["train"].parts, *shards["validation"].parts):
+        if len(set(part.offsets)) < net.horizon:
+            raise SystemExit(
+                f"{cfg.data}: videos of fewer frames per second than the network's {net.rate:g} "
+                "actions; give --init (it takes the shards' timing)"
+            )
+    if not len(shards["train"]):
+        raise SystemExit(
+            f"{cfg.data}: no training chunks in these shards: all videos held out "
+            "(filter.py --validation 0), or all segments null (--min-active 0)"
+        )
+    return shards
+
+
+def network(cfg: Config) -> model.NitroGen:
+    """A new network, or that of --init, ready to train."""
+    if cfg.freeze and not (cfg.init or cfg.vision):
+        raise SystemExit(
+            "--freeze leaves the vision encoder as it was loaded: "
+            "give --init FILE (or --vision FILE)"
+        )
+    net = loaded_policy(cfg) if cfg.init else new_network(cfg)
+    if cfg.vision:
+        wing("released.checkpoint").load_vision(net, cfg.vision)
+    net.vision.requires_grad_(not cfg.freeze)
+    net.recompute = cfg.recompute
+    return net.train()
+
+
+def new_network(cfg: Config) -> model.NitroGen:
+    m = model.CONFIGS[cfg.net]
+    if cfg.horizon:
+        positions = m.positions and max(m.positions, cfg.horizon)
+        m = dataclasses.replace(m, horizon=cfg.horizon, positions=positions)
+    return model.NitroGen(m)
+
+
+def loaded_policy(cfg: Config) -> model.NitroGen:
+    """The network of --init, its chunks timed as the shards were cut.
+
+    Actions go by name, so its layout may be any.
+    """
+    if cfg.init.endswith((".pt", ".pth")):
+        target = Path(cfg.init).with_suffix(".safetensors")
+        raise SystemExit(
+            f"{cfg.init}: convert it first: python model.py convert {cfg.init} {target}"
+        )
+    net = model.load(cfg.init, "cpu")
+    info = filter.Part(filter.shards_in(cfg.data)[0]).info
+    horizon = cfg.horizon or info["horizon"]
     try:
-        for step in range(start, c.steps):
-            losses, norm = update(c, w, run, optimizer, average, data, step)
-            if not (np.isfinite(losses).all() and math.isfinite(norm)):
-                save(c, w, {**about, "step": done}, net, averaged(net, average), optimizer, average)
-                raise SystemExit(lost(c, w, shards["train"], step, losses, norm))
+        net.c = dataclasses.replace(net.c, horizon=horizon, rate=info["rate"], shift=info["shift"])
+    except ValueError as e:
+        raise SystemExit(
+            f"{cfg.data}: cut for chunks that {cfg.init} has no place for ({e}); make them anew: "
+            f"{artefact.MAKER['shard']} --out {cfg.data} --horizon {net.c.horizon} --fresh"
+        ) from None
+    return net
+
+
+def describe(cfg: Config, world: World, net, shards) -> None:
+    """What will happen, before it happens."""
+    m = net.c
+    micro = micro_batch(cfg, world)
+    parameters = sum(p.numel() for p in net.parameters())
+    learn = sum(p.numel() for p in learned(net).values())
+    memory = wing("bench.forecast").footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.items())
+    with autocast(world.device.type):
+        fast = torch.is_autocast_enabled(world.device.type)
+    precision = "bfloat16 where it is safe" if fast else "float32 (no bfloat16 in hardware)"
+    world.print0(
+        f"config    {json.dumps(dataclasses.asdict(cfg))}\n"
+        f"network   {cfg.init or cfg.net}: {parameters:,} parameters, {learn:,} learn; "
+        f"{m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s\n"
+        f"data      {cfg.data}: {len(shards['train']):,} chunks {shards['train'].games}, "
+        f"{len(shards['validation']):,} held out\n"
+        f"device    {world.size} x {world.device}, {precision}, {torch.get_num_threads()} threads, "
+        f"{decoders(cfg, world)} decoding processes\n"
+        f"memory    about {sum(memory.values()) / 1e9:.2f} GB: {parts} ({micro} frames at a time)"
+    )
+
+
+# ---- the run -------------------------------------------------------------------------------------
+
+
+def fit(cfg: Config) -> Path:
+    """Train, or go on training, cfg.run; returns the path of the model.
+
+    Ctrl-C, SIGTERM and --minutes leave a run that can be resumed.
+    """
+    with (
+        joined(cfg.device) as world,
+        lock(cfg.run) if world.rank == 0 else contextlib.nullcontext(),
+    ):
+        if cfg.tensorboard and world.rank == 0:
+            events(cfg.run)
+        trainer = assemble(cfg, world)
+        recipe = run_recipe(cfg, trainer.shards)
+        start = restore(trainer, recipe)
+        if start >= cfg.steps:
+            world.print0(f"{cfg.run}: finished at step {start}; --fresh trains anew")
+            return cfg.run / "model.safetensors"
+        seconds = wing("bench.forecast").seconds_per_step(trainer, micro_batch(cfg, world))
+        stop = f"; this run stops after {cfg.minutes:g} and can be resumed" if cfg.minutes else ""
+        left = cfg.steps - start
+        world.print0(
+            f"time      {left:,} steps of {cfg.batch} frames at about {seconds:.2f} s: "
+            f"about {left * seconds / 60:.0f} minutes{stop}"
+        )
+        about = {"recipe": recipe, "games": trainer.shards["train"].games}
+        with interrupts() as asked:
+            train_steps(trainer, about, start, asked)
+    return cfg.run / "model.safetensors"
+
+
+def run_recipe(cfg: Config, shards: dict) -> dict:
+    """What makes this run: a folder that holds a run with another recipe is not gone on with."""
+    parts = (*shards["train"].parts, *shards["validation"].parts)
+    names = repr([(part.about["name"], len(part["start"])) for part in parts])
+    recipe = recipe_of(cfg, cfg.init) if cfg.init else recipe_of(cfg)
+    recipe["shards"] = hashlib.sha256(names.encode()).hexdigest()[:16]
+    return {key: v for key, v in recipe.items() if key not in SAME_RUN}
+
+
+def train_steps(trainer: Trainer, about: dict, start: int, asked: list) -> None:
+    """Train from step `start` to the end, or until `asked` is not empty or --minutes are over.
+
+    about: what the saved files tell of themselves, beside the step and the line of the log.
+    """
+    cfg, world = trainer.cfg, trainer.world
+    began = time.time()
+    deadline = began + 60 * (cfg.minutes or math.inf)
+    seen = []  # losses since the last line of the log
+    bar = tqdm(total=cfg.steps, initial=start, desc="train", unit="step", disable=world.rank > 0)
+    data = batches(trainer.shards["train"], trainer.net.c, cfg, world, start)
+    with bar, contextlib.closing(data):  # which ends the decoding processes
+        for step in range(start, cfg.steps):
+            losses, norm = finite_update(trainer, about, data, step)
             done = step + 1
             seen.append(losses.mean())
             bar.update()
-            told, late = w.any(bool(asked), time.time() > ends)
-            saves = done % c.save_every == 0 or done == c.steps or told or late
-            if done % c.log_every == 0 or saves:
-                row = {
-                    "step": done,
-                    "loss": round(float(np.mean(seen)), 5),
-                    "lr": float(f"{learning_rate(step, c):.3g}"),
-                    "norm": round(norm, 3),
-                    "frames_per_s": round((done - since) * c.batch / (time.time() - began), 1),
-                    "epoch": round(done * c.batch / len(shards["train"]), 2),
-                }
-                if saves:
-                    weights = averaged(net, average)
-                    if w.rank == 0 and len(shards["validation"]) and not (told or late):
-                        row |= validate(net.c, weights, shards["validation"], w.device)
-                if w.rank == 0:
-                    bar.write("  ".join(f"{k} {v:>8}" for k, v in row.items()))
-                    log(c, row)
-                if saves:
-                    save(
-                        c, w, {**about, "step": done, "log": row}, net, weights, optimizer, average
-                    )
-                seen, since, began = [], done, time.time()
-            if told:
+            interrupted, late = world.any_process(bool(asked), time.time() > deadline)
+            stops = interrupted or late
+            saves = stops or done == cfg.steps or done % cfg.save_every == 0
+            if saves or done % cfg.log_every == 0:
+                row = log_row(trainer, done, seen, norm, time.time() - began)
+                log_and_save(trainer, about, row, bar, saves, stops)
+                seen = []
+                began = time.time()
+            if interrupted:
                 raise KeyboardInterrupt
-            if late and done < c.steps:
-                w.say(
-                    f"--minutes {c.minutes:g} are over at step {done} of {c.steps}: the same command goes on from here"
+            if late and done < cfg.steps:
+                world.print0(
+                    f"--minutes {cfg.minutes:g} are over at step {done} of {cfg.steps}: "
+                    "the same command goes on from here"
                 )
                 break
-    finally:
-        data.close()  # and with it the decoding processes
-        bar.close()
-    if w.rank == 0:
-        picture(c)
+    if world.rank == 0:
+        plot(cfg)
 
 
-def lost(c, w, shards, step, losses, norm) -> str:
-    """What went wrong in a step, and in which rows: those of the micro-batches whose loss is not
-    finite, else all.
+def finite_update(trainer: Trainer, about: dict, data, step: int) -> tuple[np.ndarray, float]:
+    """`update`; if its loss is not finite, save the state before it and end with a message.
+
+    The message names the rows of the micro-batches whose loss is not finite, or else all rows.
     """
-    bad = np.flatnonzero(~np.isfinite(losses))
-    where = (
-        rows(step, len(shards), c)
-        .reshape(-1, w.micro(c))[bad if len(bad) else slice(None)]
-        .flatten()
+    losses, norm = update(trainer, data, step)
+    if finite(losses, norm):
+        return losses, norm
+    save(trainer, {**about, "step": step}, averaged(trainer))
+    cfg, shards = trainer.cfg, trainer.shards["train"]
+    chunks = rows(step, len(shards), cfg).reshape(len(losses), -1)
+    bad = ~np.isfinite(losses)
+    where = place(shards, chunks[bad if bad.any() else ~bad].flatten())
+    raise SystemExit(
+        f"step {step}: the loss is {losses.mean()}, the gradient's norm {norm}; batch: {where}; "
+        f"the state before it is kept in {cfg.run}; try a smaller --lr, or look at these rows"
     )
-    return (
-        f"step {step}: the loss is {losses.mean()}, the gradient's norm {norm}; batch: {place(shards, where)}; the state before it is kept in {c.run}; "
-        "try a smaller --lr, or look at these rows"
-    )
+
+
+def log_row(trainer: Trainer, done: int, seen: list, norm: float, seconds: float) -> dict:
+    """A line of the log after `done` steps; seen: losses of the steps of these seconds."""
+    cfg = trainer.cfg
+    return {
+        "step": done,
+        "loss": round(float(np.mean(seen)), 5),
+        "lr": float(f"{learning_rate(done - 1, cfg):.3g}"),
+        "norm": round(norm, 3),
+        "frames_per_s": round(len(seen) * cfg.batch / seconds, 1),
+        "epoch": round(done * cfg.batch / len(trainer.shards["train"]), 2),
+    }
+
+
+def log_and_save(trainer: Trainer, about: dict, row: dict, bar, saves: bool, stops: bool):
+    """Print, log and save; a run that stops early is not validated.  Every process must call."""
+    first = trainer.world.rank == 0
+    held_out = trainer.shards["validation"]
+    weights = averaged(trainer) if saves else {}
+    if first and saves and not stops and len(held_out):
+        row |= validate(trainer.net.c, weights, held_out, trainer.world.device)
+    if first:
+        bar.write("  ".join(f"{key} {v:>8}" for key, v in row.items()))
+        log(trainer.cfg, row)
+    if saves:
+        save(trainer, {**about, "step": row["step"], "log": row}, weights)
 
 
 @torch.no_grad()
-def averaged(net, average) -> dict:
-    """The whole network's weights, averaged where they learn; every process must call."""
-    return {name: whole(average.get(name, v)) for name, v in net.state_dict().items()}
+def averaged(trainer: Trainer) -> dict:
+    """All weights by name, averaged where they learn; every process must call."""
+    return {
+        name: full_tensor(trainer.average.get(name, weight))
+        for name, weight in trainer.net.state_dict().items()
+    }
 
 
 @torch.no_grad()
 def validate(m: model.Config, weights, shards, device, frames: int = 512) -> dict:
-    """Loss of the averaged weights on held-out videos, over a fixed set of frames, times and
-    noises, in all and by game.
+    """Loss of the averaged weights on held-out videos, in all and by game.
+
+    Frames, flow-matching times and noises are the same at every call.
     """
     net = model.skeleton(m, len(weights)).eval()
     net.load_state_dict(weights, assign=True)
     torch.manual_seed(0)
-    chosen, losses = np.random.default_rng(0).permutation(len(shards))[:frames], {}
-    for game in sorted({shards[i][4] for i in chosen}):
-        mine = [i for i in chosen if shards[i][4] == game]
-        for piece in (mine[i : i + 64] for i in range(0, len(mine), 64)):
-            batch = on_device(
-                collate([Chunks(shards, m.image)[i] for i in piece], m.actions), device
-            )
+    chunks = Chunks(shards, m.image)
+    chosen = np.random.default_rng(0).permutation(len(shards))[:frames]
+    game_of = {i: shards[i][4] for i in chosen}
+    losses = {}  # game -> loss of each frame
+    for game in sorted(set(game_of.values())):
+        mine = [i for i in chosen if game_of[i] == game]
+        losses[game] = []
+        for first in range(0, len(mine), 64):
+            items = [chunks[i] for i in mine[first : first + 64]]
+            batch = on_device(collate(items, m.actions), device)
             with autocast(device.type):
-                losses.setdefault(game, []).extend([net.loss(*batch, draws=4).item()] * len(piece))
-    return {
-        "val": round(float(np.mean(sum(losses.values(), []))), 5),
-        **{f"val_{game}": round(float(np.mean(v)), 5) for game, v in losses.items()},
-    }
+                losses[game] += [net.loss(*batch, draws=4).item()] * len(items)
+    row = {"val": round(float(np.mean(sum(losses.values(), []))), 5)}
+    for game, loss in losses.items():
+        row[f"val_{game}"] = round(float(np.mean(loss)), 5)
+    return row
 
 
-def log(c: Config, row: dict) -> None:
-    with room(c, row["step"]), open(c.run / "log.jsonl", "a") as f:
+def log(cfg: Config, row: dict) -> None:
+    with or_disk_full(cfg, row["step"]), open(cfg.run / "log.jsonl", "a") as f:
         f.write(json.dumps(row) + "\n")
-    if c.tensorboard:
+    if cfg.tensorboard:
         for key, value in row.items():
-            events(c.run).add_scalar(key, value, row["step"])
-        events(c.run).flush()
+            events(cfg.run).add_scalar(key, value, row["step"])
+        events(cfg.run).flush()
 
 
 @functools.cache
@@ -803,266 +733,142 @@ def events(folder: Path):
     return SummaryWriter(str(folder))
 
 
+def plot(cfg: Config) -> None:
+    """loss.png: the losses in log.jsonl."""
+    from matplotlib.figure import Figure
+
+    lines = [json.loads(line) for line in open(cfg.run / "log.jsonl")]
+    figure = Figure(layout="tight")
+    ax = figure.subplots()
+    for key, label in (("loss", "training"), ("val", "held-out videos (averaged weights)")):
+        points = [(row["step"], row[key]) for row in lines if key in row]
+        if points:
+            ax.plot(*np.transpose(points), label=label)
+    ax.set_xlabel("step")
+    ax.set_ylabel("flow-matching loss")
+    ax.legend()
+    ax.grid(alpha=0.3)
+    figure.savefig(cfg.run / "loss.png", dpi=120)
+
+
 # ---- run folder ----------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def interrupts():
-    """Ctrl-C and SIGTERM become a list that is no longer empty, so that a step under way is
-    finished before the run is saved.
-    """
-    asked, usual = [], {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    mine = [
-        s for s, handler in usual.items() if handler in (signal.default_int_handler, signal.SIG_DFL)
-    ]
-    mine = mine if threading.current_thread() is threading.main_thread() else []
-    for s in mine:
-        signal.signal(s, lambda *_: asked.append(True))
-    try:
-        yield asked
-    finally:
-        for s in mine:
-            signal.signal(s, usual[s])
-
-
-@contextlib.contextmanager
-def lock(folder: Path):
-    """Only one run trains a folder; half-written files of one that was killed go."""
-    artefact.in_folder(folder / ".lock")
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock
-        yield
-        return
-    with open(folder / ".lock", "w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SystemExit(
-                f"{folder}: another process is training this run; give another --out"
-            ) from None
-        # decoding processes outlive a killed trainer by seconds: not with its lock
-        os.register_at_fork(after_in_child=f.close)
-        for part in folder.glob(".*.part"):
-            part.unlink()
-        try:
-            yield
-        finally:
-            # nothing came of it: a wrong flag leaves no trace
-            if list(folder.iterdir()) == [folder / ".lock"]:
-                (folder / ".lock").unlink()
-                folder.rmdir()
-
-
-@contextlib.contextmanager
-def room(c: Config, step: int):
+def or_disk_full(cfg: Config, step: int):
     """A full disk ends the run in one line."""
     try:
         yield
     except (OSError, SafetensorError) as e:
         raise SystemExit(
-            f"{c.run}: step {step} could not be saved ({e}); the checkpoint before it is whole; make room, the same command goes on from there"
+            f"{cfg.run}: step {step} could not be saved ({e}); the checkpoint before it is whole; "
+            "make room, the same command goes on from there"
         ) from None
 
 
-def save(c, w, about: dict, net, weights, optimizer, average) -> None:
-    """state.safetensors first, then the model: whatever happens in between, the run resumes.  Every
-    process must call.
+def state_tensors(trainer: Trainer) -> dict:
+    """Name in state.safetensors -> tensor, of all that a step changes."""
+    tensors = {}
+    for name, p in learned(trainer.net).items():
+        moments = trainer.optimizer.state[p]
+        tensors[f"raw.{name}"] = p
+        tensors[f"average.{name}"] = trainer.average[name]
+        tensors[f"m.{name}"] = moments["exp_avg"]
+        tensors[f"v.{name}"] = moments["exp_avg_sq"]
+    return tensors
+
+
+def save(trainer: Trainer, about: dict, weights: dict) -> None:
+    """state.safetensors first, then the model: the run resumes, whatever happens in between.
 
     about: what the files tell of themselves: recipe, training chunks by game, step, the line of the
-    log."""
-    state = {}
-    for name, p in learned(net).items():
-        s = optimizer.state.get(p, {})
-        for key, v in (
-            ("raw", p),
-            ("average", average[name]),
-            ("m", s.get("exp_avg")),
-            ("v", s.get("exp_avg_sq")),
-        ):
-            v = whole(torch.zeros_like(p) if v is None else v)
-            state |= {f"{key}.{name}": v.detach().cpu().numpy()} if w.rank == 0 else {}
-    raw = {name: whole(v) for name, v in net.state_dict().items()} if c.raw else {}
-    if w.rank > 0:
-        return
-    with room(c, about["step"]):
-        artefact.write(c.run / "state.safetensors", state, "nitrogen.state/1", **about)
-        model.save(c.run / "model.safetensors", weights, net, weights="averaged", **about)
-        if raw:
-            model.save(c.run / "raw.safetensors", raw, net, weights="raw", **about)
-
-
-def restore(c, w, recipe, run, optimizer, average) -> int:
-    """Load an unfinished run of the same recipe; the step to go on from (0: a new run).  The log
-    loses what came after it.
+    log. Every process must call.
     """
-    path, lines = c.run / "state.safetensors", c.run / "log.jsonl"
-    # not what torchrun has started again
-    fresh = c.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    cfg, net = trainer.cfg, trainer.net
+    first = trainer.world.rank == 0
+    state = {}
+    for name, tensor in state_tensors(trainer).items():
+        tensor = full_tensor(tensor.detach())
+        if first:
+            state[name] = tensor.cpu().numpy()
+    raw = {name: full_tensor(v) for name, v in net.state_dict().items()} if cfg.raw else {}
+    if not first:
+        return
+    with or_disk_full(cfg, about["step"]):
+        artefact.write(cfg.run / "state.safetensors", state, "nitrogen.state/1", **about)
+        model.save(cfg.run / "model.safetensors", weights, net, weights="averaged", **about)
+        if raw:
+            model.save(cfg.run / "raw.safetensors", raw, net, weights="raw", **about)
+
+
+def restore(trainer: Trainer, recipe: dict) -> int:
+    """Load an unfinished run of the same recipe, if there is one; the step to go on from.
+
+    The log loses the lines after that step.
+    """
+    cfg = trainer.cfg
+    first = trainer.world.rank == 0
+    path = cfg.run / "state.safetensors"
+    # torchrun repeats --fresh when it starts killed processes again
+    fresh = cfg.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
     if fresh or not path.exists():
-        if not fresh and (c.run / "model.safetensors").exists():
+        if not fresh and (cfg.run / "model.safetensors").exists():
             raise SystemExit(
-                f"{c.run}: holds a model but no {path.name}; give another --out, or --fresh to replace it"
+                f"{cfg.run}: holds a model but no {path.name}; "
+                "give another --out, or --fresh to replace it"
             )
-        if w.rank == 0:
-            # else torchrun, starting this again, would go on from them
-            for old in (lines, path, c.run / "model.safetensors"):
-                old.unlink(missing_ok=True)
-            keep_source(c)
+        if first:
+            begin_run(cfg)
         return 0
     tensors, info = artefact.read(path, "nitrogen.state/1")
-    if not c.resume:
-        raise SystemExit(
-            f"{c.run}: holds a run already (step {info['step']}); drop --no-resume to go on, or --fresh to replace it"
-        )
-    if info["recipe"] != (mine := json.loads(json.dumps(recipe))):
-        other = [k for k in info["recipe"] | mine if mine.get(k) != info["recipe"].get(k)]
-        raise SystemExit(
-            f"{c.run}: holds a run with another {', '.join(other)}; give another --out, or --fresh to replace it"
-        )
-    for name, p in learned(bare(run)).items():
-        optimizer.state[p] = {
-            "step": torch.tensor(float(info["step"]), device=p.device),
-            "exp_avg": torch.zeros_like(p),
-            "exp_avg_sq": torch.zeros_like(p),
-        }
-        for key, v in (
-            ("raw", p),
-            ("average", average[name]),
-            ("m", optimizer.state[p]["exp_avg"]),
-            ("v", optimizer.state[p]["exp_avg_sq"]),
-        ):
-            put(v, tensors[f"{key}.{name}"])
-    if w.rank == 0 and lines.exists():
-        kept = [
-            line
-            for line in open(lines)
-            if line.endswith("\n") and json.loads(line)["step"] <= info["step"]
-        ]
-        artefact.write_bytes(lines, "".join(kept).encode())
+    refuse_other_run(cfg, recipe, info)
+    for name, tensor in state_tensors(trainer).items():
+        copy_share(tensor, tensors[name])
+    for state in trainer.optimizer.state.values():
+        state["step"].fill_(info["step"])
+    if first:
+        cut_log(cfg.run / "log.jsonl", info["step"])
     return info["step"]
 
 
-def keep_source(c: Config) -> None:
-    folder = c.run / "source"
-    rooms = [ROOT, *(p.parent for p in ROOT.glob("*/__init__.py"))]
-    for path in (p for room in rooms for p in room.glob("*.py")):
-        shutil.copy(path, artefact.in_folder(folder / path.relative_to(ROOT)))
-    (folder / "command.txt").write_text(
-        shlex.join([sys.executable, *sys.argv])
-        + "\n"
-        + json.dumps(dataclasses.asdict(c), indent=1)
-        + "\n"
-    )
+def cut_log(path: Path, step: int) -> None:
+    """Drop the lines after a step, and one that was half written."""
+    if path.exists():
+        whole = [line for line in open(path) if line.endswith("\n")]
+        known = [line for line in whole if json.loads(line)["step"] <= step]
+        artefact.write_bytes(path, "".join(known).encode())
 
 
-def describe(c: Config, w: World, net, shards) -> None:
-    """What will happen, before it happens."""
-    m, memory, GB = net.c, footprint(c, w, net), 1e9
-    count, learns = (sum(p.numel() for p in ps) for ps in (net.parameters(), learned(net).values()))
-    with autocast(w.device.type):
-        precision = (
-            "bfloat16 where it is safe"
-            if torch.is_autocast_enabled(w.device.type)
-            else "float32 (no bfloat16 in hardware)"
+def refuse_other_run(cfg: Config, recipe: dict, info: dict) -> None:
+    """SystemExit if the run in this folder may not be gone on with."""
+    if not cfg.resume:
+        raise SystemExit(
+            f"{cfg.run}: holds a run already (step {info['step']}); "
+            "drop --no-resume to go on, or --fresh to replace it"
         )
-    w.say(
-        f"config    {json.dumps(dataclasses.asdict(c))}\n"
-        f"network   {c.init or c.net}: {count:,} parameters, {learns:,} learn; {m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s\n"
-        f"data      {c.data}: {len(shards['train']):,} chunks {shards['train'].games}, {len(shards['validation']):,} held out\n"
-        f"device    {w.size} x {w.device}, {precision}, {torch.get_num_threads()} threads, {w.workers(c)} decoding processes\n"
-        f"memory    about {sum(memory.values()) / GB:.2f} GB: {', '.join(f'{k} {v / GB:.2f}' for k, v in memory.items())} ({w.micro(c)} frames at a time)"
-    )
+    mine = json.loads(json.dumps(recipe))
+    saved = info["recipe"]
+    other = [key for key in saved | mine if mine.get(key) != saved.get(key)]
+    if other:
+        raise SystemExit(
+            f"{cfg.run}: holds a run with another {', '.join(other)}; "
+            "give another --out, or --fresh to replace it"
+        )
 
 
-def estimate(c: Config, w: World, run, steps: int) -> None:
-    """The time that it will take, from a forward and backward pass; the first ones compile and fill
-    caches.
-    """
-    m = bare(run).c
-    images, K = (
-        torch.zeros(w.micro(c), m.image, m.image, 3, dtype=torch.uint8, device=w.device),
-        (w.micro(c), m.horizon, len(m.actions)),
-    )
-    for _ in range(3):
-        began = w.wait()
-        with autocast(w.device.type):
-            loss = run(
-                augment(images, m.image, c),
-                torch.zeros(K, device=w.device),
-                torch.ones(1, device=w.device),
-                draws=c.draws,
-            )
-        loss.backward()
-        run.zero_grad(set_to_none=True)
-    seconds = (w.wait() - began) * c.batch / (w.size * w.micro(c))
-    w.say(
-        f"time      {steps:,} steps of {c.batch} frames at about {seconds:.2f} s: about {steps * seconds / 60:.0f} minutes"
-        + (f"; this run stops after {c.minutes:g} and can be resumed" if c.minutes else "")
-    )
-
-
-def footprint(c: Config, w: World, net) -> dict:
-    """Bytes on one device, float32 but for activations: what the backward pass keeps, measured on
-    one and on two frames and drawn on.
-
-    An estimate: torch.compile keeps less, and the scratch memory of the kernels comes on top.
-    """
-    m, B, split = net.c, w.micro(c), w.size if c.fsdp else 1
-    count, learns = (
-        4 * sum(p.numel() for p in ps) // split for ps in (net.parameters(), learned(net).values())
-    )
-    net.recompute = False  # its blocks would keep what they keep out of sight
-    one, two = kept(c, w, net, 1), kept(c, w, net, 2)
-    net.recompute = c.recompute
-    frame, fixed = two - one, 2 * one - two  # fixed: the weights in bfloat16
-    if c.recompute:  # the input of every block, and all of one block at a time
-        blocks = m.mixer_layers + (0 if c.freeze else m.vision_layers)
-        frame = frame // blocks + 4 * blocks * m.tokens * m.width
-    return {
-        "parameters": count,
-        "gradients": learns,
-        "optimizer": 2 * learns,
-        "average": learns,
-        "activations": fixed + B * frame,
-    }
-
-
-def kept(c: Config, w: World, net, B: int) -> int:
-    """Bytes that autograd holds after a forward pass of B frames, parameters not counted."""
-    found, weights, m = {}, {p.data_ptr() for p in net.parameters()}, net.c
-
-    def keep(t):
-        found[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-        return t
-
-    images, a = (
-        torch.zeros(B, 3, m.image, m.image, device=w.device),
-        torch.zeros(B, m.horizon, len(m.actions), device=w.device),
-    )
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), autocast(w.device.type):
-        # held until all is counted
-        loss = net(images, a, torch.ones(1, device=w.device), draws=c.draws)
-    return sum(n for at, n in found.items() if at not in weights)
-
-
-def picture(c: Config) -> None:
-    from matplotlib.figure import Figure
-
-    rows = [json.loads(line) for line in open(c.run / "log.jsonl")]
-    if not rows:
-        return
-    figure = Figure(layout="tight")
-    ax = figure.subplots()
-    for key in ("loss", "val"):
-        points = [(r["step"], r[key]) for r in rows if key in r]
-        if points:
-            ax.plot(
-                *zip(*points),
-                label={"loss": "training", "val": "held-out videos (averaged weights)"}[key],
-            )
-    ax.set_xlabel("step"), ax.set_ylabel("flow-matching loss"), ax.legend(), ax.grid(alpha=0.3)
-    figure.savefig(c.run / "loss.png", dpi=120)
+def begin_run(cfg: Config) -> None:
+    """Remove what an earlier run left, and keep the source and the command of this one."""
+    # torchrun, if it starts this run again, would go on from the old files
+    for name in ("log.jsonl", "state.safetensors", "model.safetensors"):
+        (cfg.run / name).unlink(missing_ok=True)
+    folder = cfg.run / "source"
+    packages = [path.parent for path in ROOT.glob("*/__init__.py")]
+    for package in (ROOT, *packages):
+        for path in package.glob("*.py"):
+            shutil.copy(path, artefact.in_folder(folder / path.relative_to(ROOT)))
+    command = shlex.join([sys.executable, *sys.argv])
+    config = json.dumps(dataclasses.asdict(cfg), indent=1)
+    (folder / "command.txt").write_text(f"{command}\n{config}\n")
 
 
 # ---- the whole pipe on built-in games ------------------------------------------------------------
@@ -1078,104 +884,86 @@ PARTS = (  # and the minutes that each took for 10 minutes of video on two cores
 )
 
 
-def pipeline(c: Config) -> None:
+def flags(**values) -> list[str]:
+    """--name value, of each; True is --name alone, False and None are left out."""
+    words = []
+    for name, value in values.items():
+        if value is None or value is False:
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(str(value))
+    return words
+
+
+def print_parts(minutes_of_video: float, workers: int) -> None:
+    print(
+        "No --data given: the whole pipe on the built-in games, "
+        f"with {minutes_of_video} minutes of play.  Finished parts are skipped."
+    )
+    for n, (part, what, minutes) in enumerate(PARTS, 1):
+        estimated = "estimated when it starts"
+        if minutes:
+            tens = 1 if part == "play" else minutes_of_video / 10
+            estimated = f"about {max(1, minutes * tens * 2 / workers):.0f} min"
+        print(f"  {n} {part:8s} {what:68s}{estimated}")
+
+
+def pipeline(cfg: Config) -> None:
     """Run the published commands of every stage, one by one, then train and play."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise SystemExit(
-            "under torchrun give --data: python train.py without torchrun makes shards of the built-in games"
+            "under torchrun give --data: "
+            "python train.py without torchrun makes shards of the built-in games"
         )
-    check(c)
-    data, workers, video = (
-        f"data/{c.net}",
-        c.workers or os.cpu_count(),
-        MINUTES_OF_VIDEO.get(c.net, 60),
-    )
-    print(
-        f"No --data given: the whole pipe on the built-in games, with {video} minutes of play.  Finished parts are skipped."
-    )
-    for n, (part, what, minutes) in enumerate(PARTS, 1):
-        scale = 2 / workers * (video / 10 if part != "play" else 1)
-        print(
-            f"  {n} {part:8s} {what:68s}"
-            + (
-                f"about {max(1, minutes * scale):.0f} min"
-                if minutes
-                else "estimated when it starts"
-            )
-        )
+    check(cfg)
+    workers = cfg.workers or os.cpu_count()
+    minutes = MINUTES_OF_VIDEO.get(cfg.net, 60)
+    print_parts(minutes, workers)
+    net = model.CONFIGS[cfg.net]
+    folder = f"data/{cfg.net}"
+    labels, shards = f"{folder}/labels", f"{folder}/shards"
+    fresh = flags(fresh=cfg.fresh)
+    many = flags(workers=workers, fresh=cfg.fresh)
     # ten games are too many for minutes on a CPU
-    suite = () if c.net == "tiny" else ("--games", "all", "--astray", "0.5")
-    many, fresh, net = ("--workers", str(workers)), ("--fresh",) * c.fresh, model.CONFIGS[c.net]
-    timing = (
-        "--horizon",
-        str(c.horizon or net.horizon),
-        "--rate",
-        f"{net.rate:g}",
-        "--shift",
-        str(net.shift),
-    )
-    run_stage(
-        "eval.py",
-        "record",
-        "--out",
-        f"{data}/videos",
-        "--minutes",
-        str(video),
-        "--seed",
-        str(c.seed),
-        *many,
-        *suite,
-        *fresh,
-    )
-    videos = expand([f"{data}/videos"])
-    run_stage("extract.py", *videos, "--out", f"{data}/labels", *many, *fresh)
-    run_stage("parse.py", *videos, "--out", f"{data}/labels", "--device", c.device, *fresh)
-    run_stage(
-        "filter.py",
-        *videos,
-        "--labels",
-        f"{data}/labels",
-        "--out",
-        f"{data}/shards",
-        *timing,
-        *many,
-        *fresh,
-    )
-    c = dataclasses.replace(c, data=f"{data}/shards")
-    print(f"\n$ python train.py --config {c.net} --data {c.data} --out {c.run}", flush=True)
-    policy = fit(c)
-    games = ",".join(sorted({v["game"] for v in filter.manifest(c.data)["videos"].values()}))
-    run_stage(
-        "eval.py",
-        "play",
-        "--policy",
-        str(policy),
-        "--games",
-        games,
-        "--quick",
-        *many,
-        "--device",
-        c.device,
-        *fresh,
-    )
+    games = [] if cfg.net == "tiny" else flags(games="all", astray=0.5)
+    recording = flags(out=f"{folder}/videos", minutes=minutes, seed=cfg.seed)
+    run_stage("eval.py", "record", *recording, *many, *games)
+    videos = expand([f"{folder}/videos"])
+    run_stage("extract.py", *videos, *flags(out=labels), *many)
+    run_stage("parse.py", *videos, *flags(out=labels, device=cfg.device), *fresh)
+    timing = flags(horizon=cfg.horizon or net.horizon, rate=f"{net.rate:g}", shift=net.shift)
+    run_stage("filter.py", *videos, *flags(labels=labels, out=shards), *timing, *many)
+    cfg = dataclasses.replace(cfg, data=shards)
+    print(f"\n$ python train.py --config {cfg.net} --data {cfg.data} --out {cfg.run}", flush=True)
+    policy = fit(cfg)
+    games = ",".join(sorted({v["game"] for v in filter.manifest(cfg.data)["videos"].values()}))
+    playing = flags(policy=policy, games=games, quick=True, device=cfg.device)
+    run_stage("eval.py", "play", *playing, *many)
     print(
-        f"\nNext:\n  python eval.py overlay {data}/videos --labels {data}/labels      how well the overlay was read\n"
-        f"  python eval.py play --policy {policy}      all ten games, 20 episodes of each of the 30 tasks, with films\n"
-        f"  python games/ridge.py      play one yourself (pip install pygame)"
+        f"\nNext:\n  python eval.py overlay {folder}/videos --labels {labels}"
+        "      how well the overlay was read\n"
+        f"  python eval.py play --policy {policy}"
+        "      all ten games, 20 episodes of each of the 30 tasks, with films\n"
+        "  python games/ridge.py      play one yourself (pip install pygame)"
     )
+
+
+def run(cfg: Config) -> None:
+    if cfg.data:
+        fit(cfg)
+    else:
+        pipeline(cfg)
 
 
 def main(argv=None):
     try:
-        command_line(
-            __doc__,
-            {"": (CONFIGS, lambda c: fit(c) if c.data else pipeline(c)), "bench": "bench.training"},
-            argv,
-            model.inspect,
-        )
+        commands = {"": (CONFIGS, run), "bench": "bench.training"}
+        command_line(__doc__, commands, argv, model.inspect)
     except torch.OutOfMemoryError as e:
         raise SystemExit(
-            f"out of memory ({str(e).partition('.')[0]}): give a smaller --micro, --recompute, --freeze, or --fsdp under torchrun"
+            f"out of memory ({str(e).partition('.')[0]}): give a smaller --micro, --recompute, "
+            "--freeze, or --fsdp under torchrun"
         ) from None
 
 

@@ -13,8 +13,7 @@ from common import artefact
 from common.command_line import Many, run_stage
 
 import eval as evaluation
-
-# ---- ablate: what each part is worth -------------------------------------------------------------
+from train import flags
 
 ABLATIONS = {  # name -> (flags of filter.py, flags of train.py, weights, flags of eval.py play)
     "as published": ("", "", "model", ""),
@@ -52,74 +51,36 @@ def main(c: Config) -> None:
         raise SystemExit(
             f"{c.data}: no videos/ and labels/ there; python train.py --config {c.net} makes them"
         )
-    chosen = [
-        name
-        for name in ABLATIONS
-        if c.rows == "all" or any(part in name for part in c.rows.split(","))
-    ]
-    fresh, seed, once, lines = (
-        ("--fresh",) * c.fresh,
-        ("--seed", str(c.seed)),
-        functools.cache(run_stage),
-        [],
-    )
-    for name in chosen:
-        cut, fit, weights, hands = (flags.format(data=c.data) for flags in ABLATIONS[name])
-        shards, run, played = (
-            f"{c.out}/{kind}{re.sub(r'[^a-z0-9]+', '-', what)}".rstrip("-")
-            for kind, what in (
-                ("shards", cut),
-                ("run", cut + fit),
-                ("play", cut + fit + weights + hands),
-            )
-        )
-        once(
-            "filter.py",
-            f"{c.data}/videos",
-            "--labels",
-            f"{c.data}/labels",
-            "--out",
-            shards,
-            *c.flags,
-            *cut.split(),
-        )
-        once(
-            "train.py",
-            "--config",
-            c.net,
-            "--data",
-            shards,
-            "--out",
-            run,
-            "--raw",
-            "--device",
-            c.device,
-            *seed,
-            *fresh,
-            *(("--steps", str(c.steps)) if c.steps else ()),
-            *fit.split(),
-        )
-        once(
-            "eval.py",
-            "play",
-            "--policy",
-            f"{run}/{weights}.safetensors",
-            "--games",
-            c.games,
-            "--seeds",
-            str(c.seeds),
-            "--out",
-            played,
-            "--device",
-            c.device,
-            *seed,
-            *c.flags,
-            *hands.split(),
-        )
-        mine = json.loads(Path(played, "report.json").read_bytes())["cells"]["all"]["all"]["policy"]
-        lines.append(
-            f"{name:28s}{evaluation.percent(mine):>14s}   "
-            + "{:.2f} [{:.2f}, {:.2f}]".format(*mine["progress"])
-        )
-    print(f"\n{'':28s}{'completed, %':>14s}   progress\n" + "\n".join(lines))
-    artefact.write_bytes(f"{c.out}/ablate.txt", ("\n".join(lines) + "\n").encode())
+    run_once = functools.cache(run_stage)  # rows share shards and runs
+    lines = []
+    for name in ABLATIONS:
+        if c.rows == "all" or any(part in name for part in c.rows.split(",")):
+            success = play_ablated(name, c, run_once)
+            progress = "{:.2f} [{:.2f}, {:.2f}]".format(*success["progress"])
+            lines.append(f"{name:28s}{evaluation.percent(success):>14s}   {progress}\n")
+    print(f"\n{'':28s}{'completed, %':>14s}   progress\n" + "".join(lines).rstrip("\n"))
+    artefact.write_bytes(f"{c.out}/ablate.txt", "".join(lines).encode())
+
+
+def play_ablated(name: str, c: Config, run_once) -> dict:
+    """Filter, train and play with the flags of a row; what the policy reaches over all tasks."""
+    filtering, training, weights, playing = (text.format(data=c.data) for text in ABLATIONS[name])
+    shards = folder(c, "shards", filtering)
+    run = folder(c, "run", filtering + training)
+    played = folder(c, "play", filtering + training + weights + playing)
+    usual = flags(device=c.device, seed=c.seed)
+    cutting = flags(labels=f"{c.data}/labels", out=shards)
+    run_once("filter.py", f"{c.data}/videos", *cutting, *c.flags, *filtering.split())
+    fitting = flags(config=c.net, data=shards, out=run, raw=True, fresh=c.fresh)
+    steps = flags(steps=c.steps) if c.steps else []
+    run_once("train.py", *fitting, *usual, *steps, *training.split())
+    policy = f"{run}/{weights}.safetensors"
+    episodes = flags(policy=policy, games=c.games, seeds=c.seeds, out=played)
+    run_once("eval.py", "play", *episodes, *usual, *c.flags, *playing.split())
+    report = json.loads(Path(played, "report.json").read_bytes())
+    return report["cells"]["all"]["all"]["policy"]
+
+
+def folder(c: Config, kind: str, flags_text: str) -> str:
+    """A folder in --out that is named by the flags that made it."""
+    return f"{c.out}/{kind}{re.sub(r'[^a-z0-9]+', '-', flags_text)}".rstrip("-")

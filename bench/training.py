@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
+
+from common.processes import World, joined
 
 import train
 from bench import flops
-
-# ---- bench ---------------------------------------------------------------------------------------
 
 Config = train.CONFIGS
 
@@ -19,42 +20,49 @@ def main(c: train.Config, seconds: float = 10) -> dict:
     """
     if not c.data:
         raise SystemExit("bench needs shards: --data DIR")
-    c = dataclasses.replace(c, steps=10**9)  # as long as it takes
-    with train.joined(c) as w:
-        run, optimizer, average, shards = train.assemble(c, w)
-        m, data, micro = (
-            train.bare(run).c,
-            train.batches(shards["train"], train.bare(run).c, c, w),
-            w.micro(c),
-        )
+    c = dataclasses.replace(c, steps=10**9)  # data without end
+    with joined(c.device) as world:
+        trainer = train.assemble(c, world)
+        m = trainer.net.c
+        decoding = train.decoders(c, world)
+        together = world.size * train.micro_batch(c, world)  # frames of one pass, all processes
+        data = train.batches(trainer.shards["train"], m, c, world)
         ready = [
             [train.augment(images, m.image, c), *rest]
-            for images, *rest in (next(data) for _ in range(c.batch // (w.size * micro)))
+            for images, *rest in itertools.islice(data, c.batch // together)
         ]
-
-        def rate(f, frames: int, first: int = 1) -> float:
-            # compiles and fills caches; or empties the queue of what was decoded before
-            for _ in range(first):
-                f()
-            began, calls = w.wait(), 0
-            while calls < 3 or not w.any(time.time() - began > seconds)[0]:
-                f()
-                calls += 1
-            return calls * frames / (w.wait() - began)
-
-        alone = rate(lambda: train.update(c, w, run, optimizer, average, iter(ready), 0), c.batch)
-        both = rate(lambda: train.update(c, w, run, optimizer, average, data, 0), c.batch)
-        decoded = rate(lambda: next(data), w.size * micro, 2 * w.workers(c) + 1)
+        model = calls_per_second(lambda: train.update(trainer, iter(ready), 0), world, seconds)
+        both = calls_per_second(lambda: train.update(trainer, data, 0), world, seconds)
+        decoded = calls_per_second(lambda: next(data), world, seconds, 2 * decoding + 1)
         data.close()
-    (top, whose), tflop = (
-        flops.rated(w.device),
-        flops.gflop(m, 1, draws=c.draws, freeze=c.freeze) / 1e3,
+    speed = {"data": decoded * together, "model": model * c.batch, "both": both * c.batch}
+    peak, whose = flops.rated(world.device)  # TFLOP/s
+    tflop = flops.gflop(m, 1, draws=c.draws, freeze=c.freeze) / 1e3
+    world.print0(
+        f"data alone  {speed['data']:9.1f} samples/s   {speed['data'] / speed['model']:.1f} x "
+        f"what the model takes; decoded by {decoding} processes for each of "
+        f"{world.size} x {world.device}"
     )
-    w.say(
-        f"data alone  {decoded:9.1f} samples/s   {decoded / alone:.1f} x what the model takes; decoded by {w.workers(c)} processes for each of {w.size} x {w.device}"
-    )
-    for name, speed in (("model alone", alone), ("both", both)):
-        w.say(
-            f"{name:11s} {speed:9.1f} samples/s   {speed * tflop:.2f} TFLOP/s, MFU {speed * tflop / (top * w.size):.0%} of {w.size} x {top:.3g} ({whose})"
+    for name, key in (("model alone", "model"), ("both", "both")):
+        tflops = speed[key] * tflop
+        world.print0(
+            f"{name:11s} {speed[key]:9.1f} samples/s   {tflops:.2f} TFLOP/s, "
+            f"MFU {tflops / (peak * world.size):.0%} of {world.size} x {peak:.3g} ({whose})"
         )
-    return {"data": decoded, "model": alone, "both": both}
+    return speed
+
+
+def calls_per_second(f, world: World, seconds: float, first: int = 1) -> float:
+    """How often f() can be called, over at least so many seconds.
+
+    The `first` calls are not counted: they compile, fill caches, or empty the queue of frames that
+    were decoded before.
+    """
+    for _ in range(first):
+        f()
+    began = world.synchronised_time()
+    calls = 0
+    while calls < 3 or not world.any_process(time.time() - began > seconds)[0]:
+        f()
+        calls += 1
+    return calls / (world.synchronised_time() - began)

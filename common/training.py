@@ -1,6 +1,4 @@
-"""What the training loops share: a run that can be stopped and goes on, batches from worker
-processes.
-"""
+"""What the trainings of parse.py and XFeat share: stopping and going on, batches, the machine."""
 
 from __future__ import annotations
 
@@ -17,70 +15,63 @@ from common.workers import sigint_held_back
 import numpy as np
 from tqdm import tqdm
 
+# These flags may change between two starts of the same run. Of the last two the files count.
+SAME_RUN = "steps images minutes threads workers validation init backgrounds".split()
+
 
 class Training:
-    """A training run that can be stopped and resumed: parameters by name, their optimizer, and how
-    far it is.  parse.py's is one too.
+    """A training that can be stopped and goes on: parameters by name, their optimizer, progress.
 
-    A kind of training adds `step(batch)` -> losses, `rate()`, and in `changing` what else its steps
-    change.
+    A subclass adds `step(batch)` -> losses, `rate()`, the learning rate, and in `changing` what
+    else its steps change. cfg has out, fresh, minutes (0: no limit) and batch; `steps` end the run.
     """
 
     def __init__(self, cfg, params: dict, optimizer, steps: float, recipe: dict):
         import torch
 
-        self.cfg, self.path, self.limit = (
-            cfg,
-            Path(cfg.out).with_suffix(".state.safetensors"),
-            steps,
-        )
-        self.params, self.optimizer, self.changing = params, optimizer, {}
-        self.moments = {
-            k: {
+        self.cfg = cfg
+        self.path = Path(cfg.out).with_suffix(".state.safetensors")
+        self.limit = steps
+        self.params = params
+        self.optimizer = optimizer
+        self.changing = {}
+        self.moments = {}
+        for name, p in params.items():
+            self.moments[name] = optimizer.state[p] = {
                 "step": torch.zeros((), device=p.device),
                 "exp_avg": torch.zeros_like(p),
                 "exp_avg_sq": torch.zeros_like(p),
             }
-            for k, p in params.items()
-        }
-        optimizer.state.update((p, self.moments[k]) for k, p in params.items())
-        self.steps, self.seconds = 0, 0.0
-        # may change from call to call; of the last two the path
-        free = (
-            "steps",
-            "images",
-            "minutes",
-            "threads",
-            "workers",
-            "validation",
-            "init",
-            "backgrounds",
-        )
-        self.recipe = json.loads(json.dumps({k: v for k, v in recipe.items() if k not in free}))
+        self.steps = 0
+        self.seconds = 0.0
+        decisive = {key: v for key, v in recipe.items() if key not in SAME_RUN}
+        self.recipe = json.loads(json.dumps(decisive))
 
     def tensors(self) -> dict:
         """Everything that a step changes, by name."""
-        return {
-            **{k: v.detach() for k, v in self.params.items()},
-            **self.changing,
-            **{f"{kind}.{k}": t for k, m in self.moments.items() for kind, t in m.items()},
-        }
+        out = {name: p.detach() for name, p in self.params.items()} | self.changing
+        for name, moments in self.moments.items():
+            out |= {f"{kind}.{name}": tensor for kind, tensor in moments.items()}
+        return out
 
     def resume(self) -> None:
         """Go on where the run at this --out stopped, if there is one."""
         import torch
 
-        if not self.path.exists() or self.cfg.fresh:
-            if Path(self.cfg.out).exists() and not self.cfg.fresh:
+        out, fresh = self.cfg.out, self.cfg.fresh
+        if fresh or not self.path.exists():
+            if Path(out).exists() and not fresh:
                 raise SystemExit(
-                    f"{self.cfg.out}: exists, but nothing to go on from; give another --out, or --fresh to replace it"
+                    f"{out}: exists, but nothing to go on from; "
+                    "give another --out, or --fresh to replace it"
                 )
             return
         saved, info = artefact.read(self.path, "nitrogen.state/1")
-        other = [k for k in self.recipe if info["recipe"].get(k) != self.recipe[k]]
+        other = [key for key in self.recipe if info["recipe"].get(key) != self.recipe[key]]
         if other:
             raise SystemExit(
-                f"{self.path}: a run with another {', '.join(other)}; give another --out, or --fresh to replace it"
+                f"{self.path}: a run with another {', '.join(other)}; "
+                "give another --out, or --fresh to replace it"
             )
         for name, tensor in self.tensors().items():
             tensor.copy_(torch.from_numpy(saved[name]).view_as(tensor))
@@ -90,7 +81,7 @@ class Training:
     def suspend(self) -> None:
         artefact.write(
             self.path,
-            {k: v.cpu().numpy() for k, v in self.tensors().items()},
+            {name: v.cpu().numpy() for name, v in self.tensors().items()},
             "nitrogen.state/1",
             recipe=self.recipe,
             steps=self.steps,
@@ -99,9 +90,8 @@ class Training:
 
     def share(self) -> float:
         """0 at the start, 1 at the end of the run, by steps or by minutes, whichever is first."""
-        return max(
-            self.steps / self.limit, self.seconds / 60 / self.cfg.minutes if self.cfg.minutes else 0
-        )
+        of_minutes = self.seconds / 60 / self.cfg.minutes if self.cfg.minutes else 0
+        return max(self.steps / self.limit, of_minutes)
 
     def descend(self, loss) -> None:
         """One step of the optimizer."""
@@ -116,34 +106,39 @@ class Training:
         self.steps += 1
 
     def follow(self, feed, say) -> bool:
-        """Train on the batches that `feed(first item, number of items)` yields, to the end of the
-        run; say(mean losses) is shown beside the bar.  What was learned is saved every minute.
-        False: this run was finished already."""
-        if self.share() >= 1 and Path(self.cfg.out).exists():
+        """Train to the end of the run and save every minute; False: it was finished already.
+
+        feed(first item, number of items) yields batches; say(mean losses) is shown beside the bar.
+        """
+        finished = self.share() >= 1
+        if finished and Path(self.cfg.out).exists():
             print(
-                f"{self.cfg.out}: finished already; more --minutes, --steps or --images go on from there"
+                f"{self.cfg.out}: finished already; "
+                "more --minutes, --steps or --images go on from there"
             )
             return False
-        smooth, saved, last = None, time.monotonic(), time.monotonic()
+        mean = None
+        saved = last = time.monotonic()
         left = max(math.ceil(self.limit) - self.steps, 0) * self.cfg.batch
-        with tqdm(
-            total=100,
-            bar_format="{percentage:5.1f} % |{bar:20}| {elapsed} {postfix}",
-            mininterval=1,
-        ) as bar:
-            for batch in feed(self.steps * self.cfg.batch, left) if self.share() < 1 else ():
+        batches_left = () if finished else feed(self.steps * self.cfg.batch, left)
+        shown = "{percentage:5.1f} % |{bar:20}| {elapsed} {postfix}"
+        with tqdm(total=100, bar_format=shown, mininterval=1) as bar:
+            for batch in batches_left:
                 losses = np.array(self.step(batch))
-                smooth = losses if smooth is None else smooth * 0.98 + losses * 0.02
+                mean = losses if mean is None else mean * 0.98 + losses * 0.02
                 now = time.monotonic()
-                self.seconds, last = self.seconds + now - last, now
+                self.seconds += now - last
+                last = now
+                finished = self.share() >= 1
                 bar.n = min(100 * self.share(), 100)
+                speed = self.steps * self.cfg.batch / self.seconds
                 bar.set_postfix_str(
-                    f"step {self.steps:,}, {self.steps * self.cfg.batch / self.seconds:.0f} pairs/s, {say(smooth)}, lr {self.rate():.1e}"
+                    f"step {self.steps:,}, {speed:.0f} pairs/s, {say(mean)}, lr {self.rate():.1e}"
                 )
-                if now - saved > 60 or self.share() >= 1:
+                if now - saved > 60 or finished:
                     self.suspend()
                     saved = now
-                if self.share() >= 1:
+                if finished:
                     break
         return True
 
@@ -152,23 +147,22 @@ def batches(data, first: int, count: int, size: int, workers: int = 0):
     """Batches of items first .. first + count - 1, in order, drawn by `workers` processes."""
     import torch
 
-    # forked from a process with threads, a drawer may hang
+    # A process forked from one with threads may hang.
     more = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}
-    loader = torch.utils.data.DataLoader(
-        data, size, sampler=range(first, first + count), num_workers=workers, **more
-    )
-    with sigint_held_back():  # they leave Ctrl-C to us
+    items = range(first, first + count)
+    loader = torch.utils.data.DataLoader(data, size, sampler=items, num_workers=workers, **more)
+    with sigint_held_back():  # the workers leave Ctrl-C to us
         return iter(loader)
 
 
 def machine(device: str) -> str:
-    """What the training ran on, in words."""
+    """What a training runs on: the name of its GPU, or threads, cores and name of its CPU."""
     import torch
 
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    facts = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = (
-        facts.partition("model name")[2].partition("\n")[0].strip(" \t:") or platform.processor()
-    )
-    return f"{torch.get_num_threads()} thread(s) of {os.cpu_count()}, {model}"
+    facts = Path("/proc/cpuinfo")
+    about = facts.read_text() if facts.exists() else ""
+    name = about.partition("model name")[2].partition("\n")[0].strip(" \t:")
+    threads = torch.get_num_threads()
+    return f"{threads} thread(s) of {os.cpu_count()}, {name or platform.processor()}"

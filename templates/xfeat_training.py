@@ -19,8 +19,9 @@ from templates.pads import held_out
 
 
 def corners(rgb):
-    """The teacher of the keypoint head: Shi-Tomasi corners, float32 [n, 2] px.  DEVIATION: the
-    paper's is ALIKE.
+    """Shi-Tomasi corners, float32 [n, 2] px: the teacher of the keypoint head.
+
+    DEVIATION: the paper's is ALIKE.
     """
     found = cv2.goodFeaturesToTrack(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), 500, 0.01, 4)
     return np.zeros((0, 2), np.float32) if found is None else found.reshape(-1, 2) + 0.5
@@ -34,27 +35,138 @@ def cells(points, side):
     return out
 
 
+def carried(points, warp):
+    """Points [n, 2] under a homography [3, 3]."""
+    return cv2.perspectiveTransform(points[None], warp)[0] if len(points) else points
+
+
 def random_state(rng):
-    """(buttons bool [16], sticks [4]): a pad at rest or in use."""
+    """(buttons bool [16], sticks [4]) of a pad at rest or in use."""
     return rng.random(16) < rng.choice([0, 0.1, 0.3]), rng.uniform(-1, 1, 4) * (rng.random() < 0.6)
+
+
+AT_REST = (np.zeros(16), np.zeros(4))
 
 
 class Pairs:
     """Pairs of pictures with points known in both; item i follows from (seed, i) alone.
 
-    Most show a template over a plain ground, and the same template over a game, or as the temporal
-    median shows it: sharp over a washed-out game.  The others show a game picture twice, under a
-    homography. A dict: images uint8 [2, SIDE, SIDE], gray; points float32 [2, POINTS, 2] px;
-    corners int64 [2, SIDE / 8, SIDE / 8], see `cells`.
+    Three of four show a template over a plain ground, and the same template over a game, or as the
+    temporal median shows it: sharp over a washed-out game. The others show a game picture twice,
+    under a homography.
+
+    An item: images uint8 [2, SIDE, SIDE], gray; points float32 [2, POINTS, 2] px; corners int64
+    [2, SIDE / 8, SIDE / 8], see `cells`.
     """
 
-    # px; per pair; game pictures in use; items until new ones are painted
-    SIDE, POINTS, SCENES, REPAINT = 224, 160, 48, 2048
+    SIDE = 224  # px
+    POINTS = 160  # per pair
+    SCENES = 48  # painted game pictures in use
+    REPAINT = 2048  # items until new ones are painted
 
     def __init__(self, seed: int, pool: list, photos=()):
-        # photos: frames of games, RGB, beside the painted ones
-        self.seed, self.pool, self.photos = seed, pool, photos
-        self.era, self.scenes = None, []
+        self.seed = seed
+        self.pool = pool  # templates
+        self.photos = photos  # frames of games, RGB, to use beside the painted pictures
+        self.era = None
+        self.scenes = []
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng([self.seed, int(index)])
+        while True:
+            draw = self.overlay_pair if rng.random() < 0.75 else self.warped_pair
+            shown, clean, warp, where = draw(rng, index)
+            found = [corners(picture) for picture in clean]
+            x, y = found[0].astype(int).T
+            sure = found[0][where[y, x]]  # corners whose place in the other picture is known
+            points = self.candidates(rng, sure, where)
+            moved = carried(points, warp)
+            both = np.concatenate([points, moved], 1)
+            inside = np.flatnonzero(((both > 4) & (both < self.SIDE - 4)).all(1))
+            if len(inside) >= 32:
+                break
+        chosen = np.resize(inside, self.POINTS)
+        second = np.concatenate([found[1], carried(sure, warp)])
+        return {
+            "images": np.stack([picture.mean(2).astype(np.uint8) for picture in shown]),
+            "points": np.stack([points[chosen], moved[chosen]]),
+            "corners": np.stack([cells(found[0], self.SIDE), cells(second, self.SIDE)]),
+        }
+
+    def candidates(self, rng, sure, where):
+        """Points float32 [n, 2] px: some of the corners, then places all over `where`."""
+        rows, columns = np.nonzero(where)
+        pick = rng.integers(len(rows), size=2 * self.POINTS) if len(rows) else []
+        spread = np.stack([columns[pick], rows[pick]], 1) + rng.random((len(pick), 2))
+        some = rng.permutation(sure)[: self.POINTS // 2]
+        return np.concatenate([some, spread]).astype(np.float32)
+
+    def overlay_pair(self, rng, index):
+        """Two pictures of a template: (shown, clean, warp, where).
+
+        shown: as they are seen; clean: undamaged; warp [3, 3]: from the first to the second; where
+        bool [SIDE, SIDE]: the template in the first.
+        """
+        side = self.SIDE
+        template = self.pool[rng.integers(len(self.pool))]
+        scale, corner = self.two_places(rng, np.array(template.size))
+        plain = [
+            np.full((side, side, 3), rng.integers(30, 200), np.uint8),
+            np.full((side, side, 3), rng.integers(0, 256, 3), np.uint8),
+        ]
+        ground = plain[rng.integers(2)] if rng.random() < 0.8 else self.washed(rng, index, side)
+        still = rng.random() < 0.35  # the second as the median shows it
+        clean = [ground, self.washed(rng, index, side) if still else self.window(rng, index, side)]
+        states = [
+            random_state(rng) if rng.random() < 0.2 else AT_REST,
+            random_state(rng) if not still or rng.random() < 0.3 else AT_REST,
+        ]
+        opacity = [1.0, rng.uniform(0.3, 1)]
+        shown = [picture.copy() for picture in clean]
+        overlays = []
+        for k in range(2):
+            place = (scale[k], scale[k], *corner[k])
+            overlay = render.resample(render.draw(template, *states[k]), place, side, side)
+            render.composite(shown[k], overlay, 0, 0, opacity[k])
+            render.composite(clean[k], overlay, 0, 0)
+            overlays.append(overlay)
+        where = cv2.dilate(overlays[0][..., 3], np.ones((7, 7))) > 40
+        shown[1] = scenes.degrade(rng, shown[1])
+        ratio = scale[1] / scale[0]
+        x, y = corner[1] - ratio * corner[0]
+        return shown, clean, np.array([[ratio, 0, x], [0, ratio, y], [0, 0, 1]]), where
+
+    def two_places(self, rng, size):
+        """Scales [2] and upper left corners [2, 2] px of a template in two pictures."""
+        first = np.exp(rng.uniform(*np.log((90, 420))))  # px, its width in the first picture
+        second = np.clip(first * np.exp(rng.uniform(-0.5, 0.5)), 80, 420)
+        scale = np.array([first, second]) / size[0]
+        centre = self.SIDE / 2 + rng.uniform(-0.2, 0.2, (2, 2)) * self.SIDE
+        return scale, centre - scale[:, None] * size * rng.uniform(0.15, 0.85, 2)
+
+    def warped_pair(self, rng, index):
+        """The same of a game picture: a square, and a turned, scaled and skewed quadrilateral."""
+        side = self.SIDE
+        big = self.window(rng, index, side * 3 // 2)
+        square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32)
+        ways = []  # from the game picture to each of the two
+        for loose in (0.0, 1.0):
+            turn = loose * rng.normal(0, 0.12)
+            grow = np.exp(loose * rng.uniform(-0.3, 0.3))
+            rotate = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * grow
+            shift = rng.uniform(-0.15, 0.15, 2)
+            skew = loose * rng.uniform(-0.06, 0.06, (4, 2))
+            quad = ((square - 0.5) @ rotate + 0.75 + shift + skew) * side
+            ways.append(cv2.getPerspectiveTransform(quad.astype(np.float32), square * side))
+        # OpenCV counts from the pixel's centre
+        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+        clean = []
+        for way in ways:
+            way = np.linalg.inv(half) @ way @ half
+            picture = cv2.warpPerspective(big, way, (side, side), borderMode=cv2.BORDER_REFLECT)
+            clean.append(picture)
+        shown = [scenes.degrade(rng, picture) for picture in clean]
+        return shown, clean, ways[1] @ np.linalg.inv(ways[0]), np.ones((side, side), bool)
 
     def window(self, rng, index, side):
         """A square of a game picture, uint8 [side, side, 3]."""
@@ -68,184 +180,64 @@ class Pairs:
         h, w = picture.shape[:2]
         cut = min(round(side * rng.uniform(0.6, 1.6)), h, w)
         x, y = rng.integers(0, (w - cut + 1, h - cut + 1))
-        part = picture[y : y + cut, x : x + cut]
-        return cv2.resize(
-            part, (side, side), interpolation=cv2.INTER_AREA if cut > side else cv2.INTER_LINEAR
-        )
+        how = cv2.INTER_AREA if cut > side else cv2.INTER_LINEAR
+        return cv2.resize(picture[y : y + cut, x : x + cut], (side, side), interpolation=how)
 
     def washed(self, rng, index, side):
-        """What the temporal median leaves of a game."""
-        small = [
-            cv2.resize(self.window(rng, index, side), (5, 5), interpolation=cv2.INTER_AREA)
-            for _ in range(2)
-        ]
-        return cv2.resize(
-            cv2.addWeighted(small[0], 0.5, small[1], 0.5, 0),
-            (side, side),
-            interpolation=cv2.INTER_CUBIC,
-        )
-
-    def overlay_pair(self, rng, index):
-        """(shown, clean, warp, where): two pictures as seen and undamaged, the way from one to the
-        other [3, 3], where the template is.
-        """
-        side, template = self.SIDE, self.pool[rng.integers(len(self.pool))]
-        size = np.array(template.size)
-        first = np.exp(rng.uniform(*np.log((90, 420))))  # px, its width in the first picture
-        second = np.clip(first * np.exp(rng.uniform(-0.5, 0.5)), 80, 420)
-        scale = np.array([first, second])[:, None] / size[0]
-        corner = (
-            side / 2
-            + rng.uniform(-0.2, 0.2, (2, 2)) * side
-            - scale * size * rng.uniform(0.15, 0.85, 2)
-        )
-        plain = [
-            np.full((side, side, 3), rng.integers(30, 200), np.uint8),
-            np.full((side, side, 3), rng.integers(0, 256, 3), np.uint8),
-        ]
-        grounds = [plain[rng.integers(2)] if rng.random() < 0.8 else self.washed(rng, index, side)]
-        still = rng.random() < 0.35  # the second as the median shows it
-        grounds.append(self.washed(rng, index, side) if still else self.window(rng, index, side))
-        states = [
-            random_state(rng) if rng.random() < 0.2 else (np.zeros(16), np.zeros(4)),
-            random_state(rng) if not still or rng.random() < 0.3 else (np.zeros(16), np.zeros(4)),
-        ]
-        shown, clean = [], []
-        for ground, state, s, c, opacity in zip(
-            grounds, states, scale[:, 0], corner, (1.0, rng.uniform(0.3, 1))
-        ):
-            overlay = render.resample(render.draw(template, *state), (s, s, *c), side, side)
-            shown.append(ground.copy())
-            clean.append(ground)
-            render.composite(shown[-1], overlay, 0, 0, opacity)
-            render.composite(clean[-1], overlay, 0, 0)
-            if len(shown) == 1:
-                where = cv2.dilate(overlay[..., 3], np.ones((7, 7))) > 40
-        shown[1] = scenes.degrade(rng, shown[1])
-        ratio = scale[1, 0] / scale[0, 0]
-        warp = np.array(
-            [
-                [ratio, 0, corner[1, 0] - ratio * corner[0, 0]],
-                [0, ratio, corner[1, 1] - ratio * corner[0, 1]],
-                [0, 0, 1],
-            ]
-        )
-        return shown, clean, warp, where
-
-    def warped_pair(self, rng, index):
-        """The same of a game picture: a square of it, and a slightly turned, scaled and skewed
-        quadrilateral.
-        """
-        side = self.SIDE
-        big = self.window(rng, index, side * 3 // 2)
-        square, ways = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32), []
-        for loose in (0.0, 1.0):
-            turn, grow = loose * rng.normal(0, 0.12), np.exp(loose * rng.uniform(-0.3, 0.3))
-            rotate = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * grow
-            quad = (
-                (square - 0.5) @ rotate
-                + 0.75
-                + rng.uniform(-0.15, 0.15, 2)
-                + loose * rng.uniform(-0.06, 0.06, (4, 2))
-            ) * side
-            ways.append(cv2.getPerspectiveTransform(quad.astype(np.float32), square * side))
-        # OpenCV counts from the pixel's centre
-        half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-        clean = [
-            cv2.warpPerspective(
-                big, np.linalg.inv(half) @ m @ half, (side, side), borderMode=cv2.BORDER_REFLECT
-            )
-            for m in ways
-        ]
-        return (
-            [scenes.degrade(rng, c) for c in clean],
-            clean,
-            ways[1] @ np.linalg.inv(ways[0]),
-            np.ones((side, side), bool),
-        )
-
-    def __getitem__(self, index):
-        rng, side, margin = np.random.default_rng([self.seed, int(index)]), self.SIDE, 4
-        while True:
-            shown, clean, warp, where = (
-                self.overlay_pair if rng.random() < 0.75 else self.warped_pair
-            )(rng, index)
-            found = [corners(c) for c in clean]
-            # corners whose place in the other is known
-            sure = found[0][where[tuple(found[0].astype(int).T[::-1])]]
-            rows, columns = np.nonzero(where)
-            pick = rng.integers(len(rows), size=2 * self.POINTS) if len(rows) else []
-            spread = np.stack([columns[pick], rows[pick]], 1) + rng.random((len(pick), 2))
-            points = np.concatenate([rng.permutation(sure)[: self.POINTS // 2], spread]).astype(
-                np.float32
-            )
-            moved = cv2.perspectiveTransform(points[None], warp)[0] if len(points) else points
-            inside = (
-                (points > margin)
-                & (points < side - margin)
-                & (moved > margin)
-                & (moved < side - margin)
-            ).all(1)
-            if inside.sum() >= 32:
-                break
-        keep = np.resize(np.flatnonzero(inside), self.POINTS)
-        carried = cv2.perspectiveTransform(sure[None], warp)[0] if len(sure) else sure
-        return {
-            "images": np.stack([m.mean(2).astype(np.uint8) for m in shown]),
-            "points": np.stack([points[keep], moved[keep]]),
-            "corners": np.stack(
-                [cells(found[0], side), cells(np.concatenate([found[1], carried]), side)]
-            ),
-        }
+        """What the temporal median leaves of a game, uint8 [side, side, 3]."""
+        windows = [self.window(rng, index, side) for _ in range(2)]
+        small = [cv2.resize(w, (5, 5), interpolation=cv2.INTER_AREA) for w in windows]
+        mean = cv2.addWeighted(small[0], 0.5, small[1], 0.5, 0)
+        return cv2.resize(mean, (side, side), interpolation=cv2.INTER_CUBIC)
 
 
-# ---- XFeat: training -----------------------------------------------------------------------------
+SHARPNESS = 16.0  # of the softmax over cosines
 
 
-# ---- yours to change: the loss
+# ---- yours to change: the loss -------------------------------------------------------------------
+
+
 def xfeat_loss(w: dict, batch: dict, train: bool = True):
-    """(loss, descriptor part, keypoint part, share of points found among all others), as in the
-    paper less the fine matcher.
+    """(loss, its descriptor part, its keypoint part, share of points found among all others).
 
-    DEVIATION: descriptors are compared by cosine, as they are when matching, and read where the
-    point truly is; a point has to be told not only from the other points but from every cell of the
-    other picture that is more than a cell away.
+    As in the paper, but for the fine matcher. DEVIATION: descriptors are compared by cosine, as
+    they are when matching, and read where the point truly is. A point has to be told not only from
+    the other points, but from all cells of the other picture that are more than a cell away.
     """
     import torch
     import torch.nn.functional as F
 
-    images, where = batch["images"], batch["points"].flatten(0, 1)  # B 2 S S; 2B K 2
-    side, sharp = images.shape[-1], 16.0
-    features, logits, reliability = xfeat.xfeat_net(
-        w, images.flatten(0, 1)[:, None].float() / 255, train
-    )
-    features, reliability = F.normalize(features.float()), reliability.float()
+    images = batch["images"]  # B 2 S S
+    where = batch["points"].flatten(0, 1)  # 2B K 2
+    device = where.device
+    side = images.shape[-1]
+    gray = images.flatten(0, 1)[:, None].float() / 255
+    features, logits, reliability = xfeat.xfeat_net(w, gray, train)
+    features = F.normalize(features.float())  # 2B 64 S/8 S/8
     points = F.normalize(xfeat.at_points(features, where - 0.5, (side, side)), dim=-1)  # 2B K 64
-    swap = torch.arange(len(where), device=where.device) ^ 1  # the other picture of the pair
-    line = torch.arange(side // xfeat.CELL, device=where.device) * xfeat.CELL + xfeat.CELL / 2
+    trust = xfeat.at_points(reliability.float(), where - 0.5, (side, side))[..., 0]  # 2B K
+    swap = torch.arange(len(where), device=device) ^ 1  # the other picture of the pair
+    line = torch.arange(side // xfeat.CELL, device=device) * xfeat.CELL + xfeat.CELL / 2
     grid = torch.cartesian_prod(line, line).flip(-1)  # N 2 px: centres of the cells
     near_point = torch.cdist(where, where) < xfeat.CELL
     near_point |= near_point[swap]
-    near_point &= ~torch.eye(where.shape[1], dtype=torch.bool, device=where.device)
+    near_point &= ~torch.eye(where.shape[1], dtype=torch.bool, device=device)
     near_cell = torch.cdist(where[swap], grid) < 1.5 * xfeat.CELL
-    like = torch.cat(
-        [
-            (points @ points[swap].mT).masked_fill(near_point, -1),
-            (points @ features[swap].flatten(2)).masked_fill(near_cell, -1),
-        ],
-        -1,
-    )
-    log_p = (sharp * like).log_softmax(-1).diagonal(dim1=1, dim2=2)  # 2B K
-    trust = (log_p + log_p[swap]).detach().exp()  # found, both ways
-    matching, certainty = (
-        -log_p.mean(),
-        (xfeat.at_points(reliability, where - 0.5, (side, side))[..., 0] - trust).abs().mean(),
-    )
-    few = torch.ones(xfeat.CELL * xfeat.CELL + 1, device=where.device)
-    few[-1] = 0.03  # most cells have no corner
-    keypoint = F.cross_entropy(logits.float(), batch["corners"].flatten(0, 1), few)
-    hit = (like.argmax(-1) == torch.arange(where.shape[1], device=where.device)).float().mean()
+    to_points = (points @ points[swap].mT).masked_fill(near_point, -1)  # 2B K K
+    to_cells = (points @ features[swap].flatten(2)).masked_fill(near_cell, -1)  # 2B K N
+    cosine = torch.cat([to_points, to_cells], -1)
+    log_p = (SHARPNESS * cosine).log_softmax(-1).diagonal(dim1=1, dim2=2)  # 2B K
+    matching = -log_p.mean()
+    both_ways = (log_p + log_p[swap]).detach().exp()  # probability to be found
+    certainty = (trust - both_ways).abs().mean()
+    weights = torch.ones(xfeat.CELL * xfeat.CELL + 1, device=device)
+    weights[-1] = 0.03  # most cells have no corner
+    keypoint = F.cross_entropy(logits.float(), batch["corners"].flatten(0, 1), weights)
+    hit = (cosine.argmax(-1) == torch.arange(where.shape[1], device=device)).float().mean()
     return matching + 3 * certainty + 2 * keypoint, matching.detach(), keypoint.detach(), hit
+
+
+# ---- training ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -264,20 +256,20 @@ class Config(Common):
 
 
 def random_weights(seed: int) -> dict:
-    """Weights to start from: He's for what a ReLU follows; the last layers smaller, their biases 0."""
+    """Weights to start from: He's before a ReLU, smaller in the last layers; biases are 0."""
     import torch
 
-    dice, out = torch.Generator().manual_seed(seed), {}
+    generator = torch.Generator().manual_seed(seed)
+    out = {}
     for name, shape in xfeat.xfeat_shapes().items():
-        fan_in = math.prod(shape[1:])
-        out[name] = (
-            torch.ones(shape)
-            if name.endswith("var")
-            else torch.zeros(shape)
-            if len(shape) == 1
-            else torch.randn(shape, generator=dice)
-            * math.sqrt((2 if ".layer." in name else 1) / fan_in)
-        )
+        if name.endswith("var"):
+            out[name] = torch.ones(shape)
+        elif len(shape) == 1:
+            out[name] = torch.zeros(shape)
+        else:
+            gain = 2 if ".layer." in name else 1
+            scale = math.sqrt(gain / math.prod(shape[1:]))
+            out[name] = torch.randn(shape, generator=generator) * scale
     return out
 
 
@@ -286,103 +278,79 @@ class XFeatTraining(Training):
         import torch
 
         start = xfeat.load_xfeat(cfg.init) if cfg.init else random_weights(cfg.seed)
-        self.w = {
-            k: v.to(device, memory_format=torch.channels_last) if v.ndim == 4 else v.to(device)
-            for k, v in start.items()
-        }
-        params = {k: v.requires_grad_() for k, v in self.w.items() if "running" not in k}
-        recipe = recipe_of(
-            cfg, *scenes.files_in(cfg.backgrounds), *([cfg.init] if cfg.init else [])
-        )
-        super().__init__(
-            cfg, params, torch.optim.Adam(params.values(), cfg.lr, fused=True), cfg.steps, recipe
-        )
-        self.changing = {k: v for k, v in self.w.items() if "running" in k}
+        self.w = {}
+        for name, v in start.items():
+            layout = torch.channels_last if v.ndim == 4 else torch.preserve_format
+            self.w[name] = v.to(device, memory_format=layout)
+        params = {name: v for name, v in self.w.items() if "running" not in name}
+        for v in params.values():
+            v.requires_grad_()
+        sources = scenes.files_in(cfg.backgrounds) + ([cfg.init] if cfg.init else [])
+        optimizer = torch.optim.Adam(params.values(), cfg.lr, fused=True)
+        super().__init__(cfg, params, optimizer, cfg.steps, recipe_of(cfg, *sources))
+        self.changing = {name: v for name, v in self.w.items() if "running" in name}
         self.resume()
 
     def rate(self) -> float:
-        """A short warm-up, then half a cosine down to 2 % of the peak.  DEVIATION: the paper halves
-        it every 30,000 steps.
+        """A short warm-up, then half a cosine down to 2 % of the peak.
+
+        DEVIATION: the paper halves it every 30,000 steps.
         """
-        return self.cfg.lr * min(
-            (self.steps + 1) / 100, 0.51 + 0.49 * math.cos(math.pi * min(self.share(), 1))
-        )
+        fall = 0.51 + 0.49 * math.cos(math.pi * min(self.share(), 1))
+        return self.cfg.lr * min((self.steps + 1) / 100, fall)
 
     def step(self, batch: dict):
         device = self.w["skip1.1.bias"].device
+        batch = {name: v.to(device, non_blocking=True) for name, v in batch.items()}
         with autocast(str(device)):
-            loss, *parts = xfeat_loss(
-                self.w, {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-            )
+            loss, *parts = xfeat_loss(self.w, batch)
         self.descend(loss)
-        return [loss.item(), *(p.item() for p in parts)]
+        return [loss.item(), *(part.item() for part in parts)]
 
 
 def held_out_points(w: dict, data: Pairs, count: int) -> float:
-    """Share of points that are found among all others and all cells of the other picture, over
-    `count` pairs.
+    """Share of points found among all others and all cells of the other picture, over so many
+    pairs.
     """
     import torch
 
-    device, hits = w["skip1.1.bias"].device, []
-    with torch.no_grad():
-        for item in (data[i] for i in range(count)):
-            hits.append(
-                xfeat_loss(
-                    w,
-                    {k: torch.as_tensor(v, device=device)[None] for k, v in item.items()},
-                    train=False,
-                )[3].item()
-            )
+    device = w["skip1.1.bias"].device
+    hits = []
+    for i in range(count):
+        item = {name: torch.as_tensor(v, device=device)[None] for name, v in data[i].items()}
+        with torch.no_grad():
+            hits.append(xfeat_loss(w, item, train=False)[3].item())
     return float(np.mean(hits))
 
 
 def main(cfg: Config) -> None:
-    import torch
-
     device = pick_device(cfg.device)
-    keep_memory()
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
-    if cfg.backgrounds and not Path(cfg.backgrounds).is_dir():
-        raise SystemExit(f"--backgrounds {cfg.backgrounds}: no such folder")
-    expect(
-        cfg,
-        steps=(1, 1e12),
-        minutes=(0, math.inf),
-        batch=(1, 1e6),
-        lr=(0, 1e3),
-        validation=(1, 1e9),
-        workers=(0, 4096),
-        threads=(0, 4096),
-    )
-    run, photos = (
-        XFeatTraining(cfg, device),
-        scenes.film_frames(cfg.backgrounds) if cfg.backgrounds else [],
-    )
-    known, unseen = (
-        [t for name, t in library.templates().items() if held_out(name) == out]
-        for out in (False, True)
-    )
+    set_up(cfg)
+    run = XFeatTraining(cfg, device)
+    photos = scenes.film_frames(cfg.backgrounds) if cfg.backgrounds else []
+    known, unseen = [], []
+    for name, template in library.templates().items():
+        (unseen if held_out(name) else known).append(template)
+    # every eighth frame is held out, too
+    data = Pairs(cfg.seed, known, [photo for i, photo in enumerate(photos) if i % 8])
+    count = sum(p.numel() for p in run.params.values())
     until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.steps:,} steps"
-    data = Pairs(cfg.seed, known, [p for i, p in enumerate(photos) if i % 8])
     print(
-        f"train XFeat, {sum(p.numel() for p in run.params.values()):,} parameters, on {device}: {len(known)} templates ({len(unseen)} held out), "
-        f"{len(photos)} frames of games, batches of {cfg.batch} pairs, until {until} -> {cfg.out}\n{cfg}"
+        f"train XFeat, {count:,} parameters, on {device}: {len(known)} templates "
+        f"({len(unseen)} held out), {len(photos)} frames of games, batches of {cfg.batch} pairs, "
+        f"until {until} -> {cfg.out}\n{cfg}"
     )
-    if not run.follow(
-        lambda first, count: batches(data, first, count, cfg.batch, cfg.workers),
-        lambda v: (
-            f"loss {v[0]:.3f} (descriptors {v[1]:.3f}, keypoints {v[2]:.3f}), found {v[3]:.3f}"
-        ),
-    ):
+
+    def feed(first: int, count: int):
+        return batches(data, first, count, cfg.batch, cfg.workers)
+
+    if not run.follow(feed, losses_in_words):
         return
-    w = {k: v.detach().cpu().half() for k, v in run.w.items()}
     found = held_out_points(run.w, Pairs(cfg.seed + 1, unseen, photos[::8]), cfg.validation)
     print(f"points of held-out templates told from all others of the picture: {found:.3f}")
     artefact.write(
         cfg.out,
-        {k: v.numpy() for k, v in w.items()},
+        {name: v.detach().cpu().half().numpy() for name, v in run.w.items()},
         "nitrogen.features/1",
         recipe=run.recipe,
         steps=run.steps,
@@ -394,3 +362,20 @@ def main(cfg: Config) -> None:
         found_held_out=round(found, 4),
     )
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes")
+
+
+def set_up(cfg: Config) -> None:
+    """Check the flags and set memory and threads."""
+    import torch
+
+    expect(cfg, steps=(1, 1e12), minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3))
+    expect(cfg, validation=(1, 1e9), workers=(0, 4096), threads=(0, 4096))
+    if cfg.backgrounds and not Path(cfg.backgrounds).is_dir():
+        raise SystemExit(f"--backgrounds {cfg.backgrounds}: no such folder")
+    keep_memory()
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+
+
+def losses_in_words(v) -> str:
+    return f"loss {v[0]:.3f} (descriptors {v[1]:.3f}, keypoints {v[2]:.3f}), found {v[3]:.3f}"

@@ -12,6 +12,7 @@ import sys
 import types
 
 from common import ROOT, artefact
+from common.processes import World
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ import torch
 import filter
 import model
 import train
-from bench import flops, training
+from bench import flops, forecast, training
 from released import checkpoint
 
 MICRO = model.Config(
@@ -144,7 +145,7 @@ def config(**changes):
     )
 
 
-ALONE = train.World()
+ALONE = World()
 
 
 def states(*runs):
@@ -190,7 +191,7 @@ def test_same_order_for_any_number_of_processes(shards):
         for pieces in [train.batches(data, MICRO, c, ALONE)]
         for _ in range(3)
     ]
-    ranks = [train.batches(data, MICRO, c, train.World(r, 2)) for r in range(2)]
+    ranks = [train.batches(data, MICRO, c, World(r, 2)) for r in range(2)]
     for step in range(3):
         assert torch.equal(alone[step], torch.cat([next(r)[0] for r in ranks for _ in range(2)]))
         assert (alone[step][:, 0, 0, 0] > 100).tolist() == (
@@ -220,7 +221,7 @@ def test_other_layouts_go_by_name():
 def test_start_from_a_siglip_tower(shards, monkeypatch, tmp_path):
     from safetensors.torch import save_file
 
-    monkeypatch.setattr(train, "train_steps", lambda c, w, recipe, net, *rest: kept.append(net))
+    monkeypatch.setattr(train, "train_steps", lambda trainer, *rest: kept.append(trainer.net))
     kept, donor = [], model.NitroGen(MICRO)
     save_file(
         {
@@ -378,13 +379,12 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
 
         monkeypatch.setattr(model.NitroGen, "forward", given)
         c = config(micro=micro)
-        run, _, average, parts = train.assemble(c, ALONE)
+        trainer = train.assemble(c, ALONE)
         place[0] = 0  # the footprint was measured, too
-        optimizer = torch.optim.SGD(run.parameters(), lr=0.0)
-        losses, norm = train.update(
-            c, ALONE, run, optimizer, average, train.batches(parts["train"], MICRO, c, ALONE), 0
-        )
-        after[micro] = [losses.mean(), norm, *(p.detach() for p in run.parameters())]
+        trainer.optimizer = torch.optim.SGD(trainer.net.parameters(), lr=0.0)
+        data = train.batches(trainer.shards["train"], MICRO, c, ALONE)
+        losses, norm = train.update(trainer, data, 0)
+        after[micro] = [losses.mean(), norm, *(p.detach() for p in trainer.net.parameters())]
         assert len(losses) == 8 // micro
     assert all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(after[4], after[8]))
     moved = [
@@ -682,18 +682,18 @@ def test_footprint(policy):
     measured.
     """
     count, vision = (sum(p.numel() for p in part.parameters()) for part in (policy, policy.vision))
-    plain = train.footprint(config(micro=8), ALONE, policy)
+    plain = forecast.footprint(policy, config(), 8)
     assert (plain["parameters"], plain["gradients"], plain["optimizer"], plain["average"]) == (
         4 * count,
         4 * count,
         8 * count,
         4 * count,
     )
-    six = train.footprint(config(batch=6, micro=6), ALONE, policy)["activations"]
-    assert math.isclose(six, train.kept(config(), ALONE, policy, 6), rel_tol=0.02)
-    again = train.footprint(config(micro=8, recompute=True), ALONE, policy)
+    six = forecast.footprint(policy, config(), 6)["activations"]
+    assert math.isclose(six, forecast.activation_bytes(policy, config(), 6), rel_tol=0.02)
+    again = forecast.footprint(policy, config(recompute=True), 8)
     policy.vision.requires_grad_(False)
-    frozen = train.footprint(config(micro=8, freeze=True), ALONE, policy)
+    frozen = forecast.footprint(policy, config(freeze=True), 8)
     assert frozen["parameters"] == 4 * count and frozen["optimizer"] == 8 * (count - vision)
     assert (
         frozen["activations"] < 0.8 * plain["activations"]

@@ -1,0 +1,74 @@
+"""What a training will need: time, and memory on one device."""
+
+from __future__ import annotations
+
+from common.device import autocast
+
+import torch
+
+
+def seconds_per_step(trainer, micro: int) -> float:
+    """Seconds of an optimizer step, from a forward and backward pass of `micro` blank frames.
+
+    trainer: train.Trainer. Two passes before it compile and fill caches.
+    """
+    world, m = trainer.world, trainer.net.c
+    images = torch.zeros(micro, m.image, m.image, 3, dtype=torch.uint8, device=world.device)
+    actions = torch.zeros(micro, m.horizon, len(m.actions), device=world.device)
+    mask = torch.ones(1, device=world.device)
+    for _ in range(3):
+        began = world.synchronised_time()
+        trainer.loss(images, actions, mask).backward()
+        trainer.parallel.zero_grad(set_to_none=True)
+    return (world.synchronised_time() - began) * trainer.cfg.batch / (world.size * micro)
+
+
+def footprint(net, cfg, frames: int, shares: int = 1) -> dict:
+    """Bytes on one device, by what they are for; all float32 but for the activations.
+
+    cfg: train.Config.  frames: per forward pass.  shares: processes that share out the weights.
+    The activations are those that autograd keeps of one and of two frames, extrapolated. An
+    estimate: torch.compile keeps less, and the kernels' scratch memory comes on top.
+    """
+    parameters = list(net.parameters())
+    learned = [p for p in parameters if p.requires_grad]
+    all_bytes, learned_bytes = (
+        4 * sum(p.numel() for p in ps) // shares for ps in (parameters, learned)
+    )
+    net.recompute = False  # checkpointed blocks would hide what they keep
+    one, two = (activation_bytes(net, cfg, n) for n in (1, 2))
+    net.recompute = cfg.recompute
+    per_frame = two - one
+    fixed = one - per_frame  # the weights in bfloat16
+    if cfg.recompute:  # the input of every block, and all of one block at a time
+        m = net.c
+        blocks = m.mixer_layers + (0 if cfg.freeze else m.vision_layers)
+        per_frame = per_frame // blocks + 4 * blocks * m.tokens * m.width
+    return {
+        "parameters": all_bytes,
+        "gradients": learned_bytes,
+        "optimizer": 2 * learned_bytes,
+        "average": learned_bytes,
+        "activations": fixed + frames * per_frame,
+    }
+
+
+def activation_bytes(net, cfg, frames: int) -> int:
+    """Bytes that autograd holds after a forward pass of so many frames, without the parameters."""
+    held = {}  # address of a storage -> bytes
+
+    def hold(tensor):
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    m = net.c
+    parameters = list(net.parameters())
+    device = parameters[0].device
+    images = torch.zeros(frames, 3, m.image, m.image, device=device)
+    actions = torch.zeros(frames, m.horizon, len(m.actions), device=device)
+    mask = torch.ones(1, device=device)
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t), autocast(device.type):
+        loss = net(images, actions, mask, draws=cfg.draws)  # noqa: F841, keeps the graph alive
+    weights = {p.data_ptr() for p in parameters}
+    return sum(size for address, size in held.items() if address not in weights)
