@@ -150,7 +150,8 @@ class Attention(nn.Module):
 
     def forward(self, x, kv=()):  # [B, M, D] -> [B, M, D]
         if self.cross:
-            q, k, v = *self.split(self.q(x), 1), *kv
+            (q,) = self.split(self.q(x), 1)
+            k, v = kv
         else:
             q, k, v = self.split(self.qkv(x), 3)
         if x.is_cuda or not torch.is_grad_enabled():
@@ -240,7 +241,8 @@ class NitroGen(nn.Module):
     def __init__(self, c: Config):
         super().__init__()
         self.c = c
-        D, d = c.width, c.head_width
+        D = c.width
+        d = c.head_width
         self.vision = Vision(c)
         self.mixer = nn.ModuleList(Block(D, d, 1e-5, c.dropout) for _ in range(c.mixer_layers))
         self.time1 = nn.Linear(256, D)

@@ -160,24 +160,24 @@ def released_config(about: dict, shapes: dict) -> model.Config:
     """model.Config of a released checkpoint, from its `ckpt_config` and its shapes, as the former
     does not describe the vision encoder. ValueError for what this network is not.
     """
-    m, tokenizer, modality = about["model_cfg"], about["tokenizer_cfg"], about["modality_cfg"]
+    m = about["model_cfg"]
     dit = m["diffusion_model_cfg"]
+    modality = about["modality_cfg"]
     _, _, patch, _ = shapes["vision_encoder.embeddings.patch_embedding.weight"]
-    tokens, D = shapes["vision_encoder.embeddings.position_embedding.weight"]
-    refuse_other_networks(about, tokens, D)
+    tokens, width = shapes["vision_encoder.embeddings.position_embedding.weight"]
     layouts = {len(names): names for names in (model.RELEASED, CARD)}
     if m["action_dim"] not in layouts:
         known = " and ".join(map(str, layouts))
         raise ValueError(f"action_dim is {m['action_dim']}, only {known} are known layouts")
     names = layouts[m["action_dim"]]
     layer = re.compile(r"vision_encoder\.encoder\.layers\.\d+\.mlp\.fc1\.weight")
-    return model.Config(
-        actions=names[-4:] + names[:-4] if tokenizer["old_layout"] else names,
+    c = model.Config(
+        actions=names[-4:] + names[:-4] if about["tokenizer_cfg"]["old_layout"] else names,
         image=math.isqrt(tokens) * patch,
         patch=patch,
-        width=D,
+        width=width,
         head_width=dit["attention_head_dim"],
-        vision_mlp=shapes["vision_encoder.encoder.layers.0.mlp.fc1.weight"][0] / D,
+        vision_mlp=shapes["vision_encoder.encoder.layers.0.mlp.fc1.weight"][0] / width,
         vision_layers=len([name for name in shapes if layer.fullmatch(name)]),
         mixer_layers=m["vl_self_attention_cfg"]["num_layers"],
         dit_layers=dit["num_layers"],
@@ -192,66 +192,85 @@ def released_config(about: dict, shapes: dict) -> model.Config:
         steps=m["num_inference_timesteps"],
         buckets=m["num_timestep_buckets"],
     )
+    refuse_other_networks(about, c)
+    return c
 
 
-def refuse_other_networks(about: dict, tokens: int, D: int) -> None:
+# fields of a `ckpt_config` that must be as in `described(c)`
+BLOCK_FIELDS = (
+    "activation_fn attention_bias final_dropout num_attention_heads attention_head_dim dropout "
+    "positional_embeddings"
+)
+FIELDS = {
+    "diffusion_model_cfg": f"{BLOCK_FIELDS} norm_type norm_elementwise_affine norm_eps output_dim "
+    "interleave_self_attention cross_attention_dim",
+    "vl_self_attention_cfg": BLOCK_FIELDS,
+    "model_cfg": "hidden_size vision_hidden_size max_num_embodiments add_pos_embed",
+    "tokenizer_cfg": "num_visual_tokens_per_frame max_sequence_length game_mapping_cfg",
+    "modality_cfg": "frame_per_sample",
+}
+
+
+def refuse_other_networks(about: dict, c: model.Config) -> None:
     """ValueError if a `ckpt_config` has a switch in a position that model.py does not have."""
-    m = about["model_cfg"]
-    dit = m["diffusion_model_cfg"]
-    block = {
-        "activation_fn": "gelu-approximate",
-        "attention_bias": True,
-        "final_dropout": True,
-        "num_attention_heads": D // dit["attention_head_dim"],
-        "attention_head_dim": dit["attention_head_dim"],
-        "dropout": dit["dropout"],
-        "positional_embeddings": None,
-    }
-    supported = {
-        "diffusion_model_cfg": block
-        | {
-            "norm_type": "ada_norm",
-            "norm_elementwise_affine": False,
-            "norm_eps": 1e-5,
-            "output_dim": D,
-            "interleave_self_attention": True,
-            "cross_attention_dim": D if dit["cross_attention_dim"] else None,
-        },
-        "vl_self_attention_cfg": block,
-        "model_cfg": {
-            "hidden_size": D,
-            "vision_hidden_size": D,
-            "max_num_embodiments": 1,
-            "add_pos_embed": True,
-        },
-        "tokenizer_cfg": {
-            "num_visual_tokens_per_frame": tokens,
-            "max_sequence_length": tokens,
-            "game_mapping_cfg": None,
-        },
-        "modality_cfg": {"frame_per_sample": 1},
-    }
-    sections = about | m
-    for section, values in supported.items():
-        for key, value in values.items():
-            found = sections[section][key]
-            if found != value:
-                raise ValueError(f"{section}.{key} is {found!r}, only {value!r} is supported here")
-    if not re.search(r"siglip2?-(base|large)-", m["vision_encoder_name"]):
-        raise ValueError(
-            f"vision encoder {m['vision_encoder_name']}: only SigLIP base and large are supported"
-        )
+    sections = about | about["model_cfg"]
+    ours = described(c)
+    ours |= ours["model_cfg"]
+    if sections["diffusion_model_cfg"]["cross_attention_dim"]:  # None: as wide as the DiT
+        ours["diffusion_model_cfg"]["cross_attention_dim"] = c.width
+    for section, fields in FIELDS.items():
+        for field in fields.split():
+            found = sections[section][field]
+            wanted = ours[section][field]
+            if found != wanted:
+                raise ValueError(f"{section}.{field} is {found!r}, only {wanted!r} is supported")
+    encoder = about["model_cfg"]["vision_encoder_name"]
+    if not re.search(r"siglip2?-(base|large)-", encoder):
+        raise ValueError(f"vision encoder {encoder}: only SigLIP base and large are supported")
 
 
 def checkpoint_config(c: model.Config) -> dict:
-    """The `ckpt_config` of a network that was trained here: what `released_config` reads, and the
-    constants beside it.
-    """
+    """The `ckpt_config` of a network that was trained here; ValueError if there can be none."""
     if c.predict != "velocity" or c.actions not in (model.RELEASED, CARD):
         raise ValueError(
             "the released layout has no place for predict='action' nor for this action layout; "
             "train from --net released"
         )
+    return described(c)
+
+
+def described(c: model.Config) -> dict:
+    """A config as a `ckpt_config`: what `released_config` reads, and the constants beside it."""
+    tokenizer = {
+        "tokenizer_id": "nitrogen",
+        "training": True,
+        "num_visual_tokens_per_frame": c.tokens,
+        "max_action_dim": len(c.actions),
+        "max_sequence_length": c.tokens,
+        "action_horizon": c.horizon,
+        "game_mapping_cfg": None,
+        "use_action_mask": True,
+        "old_layout": False,
+    }
+    modality = {
+        "frame_per_sample": 1,
+        "frame_spacing": c.horizon,
+        "action_per_chunk": c.horizon,
+        "action_shift": c.shift,
+        "action_interleaving": False,
+        "token_set": "new",
+    }
+    if c.rate != RATE:
+        modality["action_rate"] = c.rate  # ours: the released files have no such field
+    return {
+        "experiment_name": "nitrogen",
+        "model_cfg": described_model(c),
+        "tokenizer_cfg": tokenizer,
+        "modality_cfg": modality,
+    }
+
+
+def described_model(c: model.Config) -> dict:
     block = {
         "dropout": c.dropout,
         "attention_bias": True,
@@ -265,7 +284,7 @@ def checkpoint_config(c: model.Config) -> dict:
         "attention_head_dim": c.head_width,
         "positional_embeddings": None,
     }
-    dit = block | {
+    dit = {
         "output_dim": c.width,
         "num_layers": c.dit_layers,
         "norm_type": "ada_norm",
@@ -274,56 +293,32 @@ def checkpoint_config(c: model.Config) -> dict:
         "interleave_self_attention": True,
         "cross_attention_dim": None,
     }
-    mixer = block | {
+    mixer = {
         "output_dim": len(c.actions) + 1,
         "num_layers": c.mixer_layers,
         "interleave_self_attention": False,
     }
     tuned = ("vision_tower", "mm_projector", "diffusion_model", "multi_projector", "vl_mixing")
     return {
-        "experiment_name": "nitrogen",
-        "model_cfg": {
-            "model_type": "nitrogen",
-            "add_pos_embed": True,
-            "model_dtype": "float32",
-            "diffusion_model_cfg": dit,
-            "vl_self_attention_cfg": mixer,
-            "hidden_size": c.width,
-            "max_seq_len": c.positions,
-            "action_dim": len(c.actions),
-            "action_horizon": c.horizon,
-            "noise_beta_alpha": c.alpha,
-            "noise_beta_beta": c.beta,
-            "noise_s": c.t_max,
-            "num_timestep_buckets": c.buckets,
-            "num_inference_timesteps": c.steps,
-            "max_num_embodiments": 1,
-            "vision_encoder_name": f"google/siglip2-large-patch{c.patch}-{c.image}",
-            "vision_hidden_size": c.width,
-            "add_view_embed": False,
-            **{f"tune_{part}": True for part in tuned},
-        },
-        "tokenizer_cfg": {
-            "tokenizer_id": "nitrogen",
-            "training": True,
-            "num_visual_tokens_per_frame": c.tokens,
-            "max_action_dim": len(c.actions),
-            "max_sequence_length": c.tokens,
-            "action_horizon": c.horizon,
-            "game_mapping_cfg": None,
-            "use_action_mask": True,
-            "old_layout": False,
-        },
-        "modality_cfg": {
-            "frame_per_sample": 1,
-            "frame_spacing": c.horizon,
-            "action_per_chunk": c.horizon,
-            "action_shift": c.shift,
-            "action_interleaving": False,
-            "token_set": "new",
-            # not a field of the released files, which have no place for another rate
-            **({"action_rate": c.rate} if c.rate != RATE else {}),
-        },
+        "model_type": "nitrogen",
+        "add_pos_embed": True,
+        "model_dtype": "float32",
+        "diffusion_model_cfg": block | dit,
+        "vl_self_attention_cfg": block | mixer,
+        "hidden_size": c.width,
+        "max_seq_len": c.positions,
+        "action_dim": len(c.actions),
+        "action_horizon": c.horizon,
+        "noise_beta_alpha": c.alpha,
+        "noise_beta_beta": c.beta,
+        "noise_s": c.t_max,
+        "num_timestep_buckets": c.buckets,
+        "num_inference_timesteps": c.steps,
+        "max_num_embodiments": 1,
+        "vision_encoder_name": f"google/siglip2-large-patch{c.patch}-{c.image}",
+        "vision_hidden_size": c.width,
+        "add_view_embed": False,
+        **{f"tune_{part}": True for part in tuned},
     }
 
 
