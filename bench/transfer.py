@@ -143,7 +143,9 @@ def played(run: str, c: Config) -> list:
         found = json.loads(path.read_text())
         if found["of"] == key:
             return found["episodes"]
-    play = functools.partial(evaluation.in_environment, c=evaluation.Play(policy=policy, device=c.device))
+    play = functools.partial(
+        evaluation.in_environment, c=evaluation.Play(policy=policy, device=c.device)
+    )
     scores = for_each(play, jobs("policy", c), c.workers, "episodes", c.ray)
     episodes = [(score["progress"], score["success"]) for score in scores]
     artefact.write_bytes(path, json.dumps({"of": key, "episodes": episodes}).encode())

@@ -339,9 +339,12 @@ def test_another_policy_or_setting_is_another_run(policy, tmp_path, monkeypatch,
 def test_a_crash_of_a_real_game_is_a_failure(policy, tmp_path, monkeypatch):
     """The process dies in its fortieth frame; the other seed is played to its end."""
     (tmp_path / "broken.py").write_text(
-        f"import os, sys; sys.path.insert(0, {str(ROOT / 'games')!r}); import ridge, console; step = ridge.Game.step\n"
-        "ridge.TASKS['reach'] = console.Task('Run.', 'navigation', 2.0); die = '10000' in sys.argv\n"
-        "ridge.Game.step = lambda self, pad, dt: (die and self.time > 1.3 and os._exit(7), step(self, pad, dt))\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT / 'games')!r}); import ridge, console; step "
+        "= ridge.Game.step\n"
+        "ridge.TASKS['reach'] = console.Task('Run.', 'navigation', 2.0); die = '10000' in "
+        "sys.argv\n"
+        "ridge.Game.step = lambda self, pad, dt: (die and self.time > 1.3 and os._exit(7), "
+        "step(self, pad, dt))\n"
         "console.main(ridge.Game, ridge.TASKS, '')\n"
     )
     real = evaluation.launch
@@ -461,7 +464,9 @@ def test_recording_repeats_to_the_byte(tmp_path):
     )
     assert a[1]["frames"] == b[1]["frames"] != c[1]["frames"]
     pictures = [[f for _, _, f in read_video(tmp_path / n / "ridge-000.mp4")] for n in "ab"]
-    assert len(pictures[0]) == 90 and all(np.array_equal(x, y) for x, y in zip(*pictures))
+    assert len(pictures[0]) == 90 and all(
+        np.array_equal(x, y) for x, y in zip(*pictures, strict=False)
+    )
     out = command(
         "eval.py",
         "record",
@@ -849,7 +854,7 @@ def test_the_floor(tmp_path):
     w, h = template.size
     buttons, sticks = locate.random_play(rng, 90)
     with VideoWriter(tmp_path / "a.mp4", 30, 640, 360) as out:
-        for b, s in zip(buttons, sticks):
+        for b, s in zip(buttons, sticks, strict=False):
             frame = np.full((360, 640, 3), (60, 90, 70), np.uint8)
             render.composite(frame, render.draw(template, b, s), 40, 30)
             out.write(frame)

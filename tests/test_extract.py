@@ -242,7 +242,7 @@ def slow_draw(template, buttons, sticks, scale):
     """
     H, W = (round(v * scale) for v in template.size[::-1])
     canvas, margin = np.zeros((H + 400, W + 400, 4)), 200
-    on = dict(zip(artefact.BUTTONS, buttons))
+    on = dict(zip(artefact.BUTTONS, buttons, strict=False))
 
     def paste(picture, x, y):
         h, w = picture.shape[:2]
@@ -305,7 +305,10 @@ def slow_draw(template, buttons, sticks, scale):
 
 def test_fast_drawing_equals_slow_drawing():
     rng = np.random.default_rng(3)
-    names = [f"{family}-{style}" for family, style in zip([*pads.FAMILIES] * 2, [*pads.STYLES] * 2)]
+    names = [
+        f"{family}-{style}"
+        for family, style in zip([*pads.FAMILIES] * 2, [*pads.STYLES] * 2, strict=False)
+    ]
     for name in dict.fromkeys(
         names + ["gamecube-glass", "ps3-trail", "arcade-trail", "gamecube-sprite", "ps4-dark"]
     ):
@@ -901,7 +904,9 @@ def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, monkeypatch, nam
         and len(tensors["span"]) == len(spans)
         and (tmp_path / "a.overlay.png").exists()
     )
-    for box, found, (first, last, corner) in zip(tensors["bbox"], tensors["span"], spans):
+    for box, found, (first, last, corner) in zip(
+        tensors["bbox"], tensors["span"], spans, strict=False
+    ):
         assert abs(found[0] - first) <= 3 and abs(found[1] - last) <= 3, tensors["span"]
         assert (
             abs(box[0] - (12, 960 - box[2] - 12)[corner % 2]) <= 2
@@ -1029,7 +1034,7 @@ def test_a_descriptor_finds_its_like(detector):
     )
     least = extract.ALIKE[detector]
     whole = np.argwhere(descriptors @ bank["descriptors"].T.astype(np.float32) / 254 > least)
-    found = set(zip(*(v.tolist() for v in extract.match(descriptors, bank, least))))
+    found = set(zip(*(v.tolist() for v in extract.match(descriptors, bank, least)), strict=False))
     assert len(found) > 0.8 * len(whole) > 1000 and not found - set(map(tuple, whole.tolist()))
 
 
@@ -1211,7 +1216,9 @@ def test_xfeat_parity(dtype, tolerance, prepare):
     image = np.random.default_rng(1).integers(0, 256, (192, 256, 3), dtype=np.uint8)
     x = torch.from_numpy(image / 255).permute(2, 0, 1)[None].to(dtype)
     w = prepare({k: v.to(dtype) for k, v in filled().items()})
-    for y, (shape, mean, std, corner, centre) in zip(xfeat.xfeat_net(w, x), GOLDEN_XFEAT):
+    for y, (shape, mean, std, corner, centre) in zip(
+        xfeat.xfeat_net(w, x), GOLDEN_XFEAT, strict=False
+    ):
         assert list(y.shape) == shape
         h, v = y.shape[-2:]
         found = torch.cat([y.mean()[None], y.std()[None], y[0, :8, 0, 0], y[0, :8, h // 2, v // 2]])
@@ -1276,7 +1283,7 @@ def test_detect_resizes_and_takes_batches():
     images = np.random.default_rng(5).integers(0, 256, (2, 100, 150, 3), dtype=np.uint8)
     w = xfeat.fold(filled())
     both = xfeat.detect(images, w, threshold=0.0155)
-    for image, (points, descriptors) in zip(images, both):
+    for image, (points, descriptors) in zip(images, both, strict=False):
         alone = xfeat.detect(image, w, threshold=0.0155)
         assert (
             len(points)

@@ -323,7 +323,7 @@ class Networks:
         return either(rng, self.whole[i % 3])
 
     def read(self, blob):
-        for name, whole in zip(self.names, self.whole):
+        for name, whole in zip(self.names, self.whole, strict=False):
             Path(f"{name}.safetensors").write_bytes(blob if name == self.name else whole)
         if self.name == "policy":
             self.model.load("policy.safetensors", "cpu")
@@ -881,8 +881,10 @@ def test_a_video_that_does_not_fit_is_none(tmp_path):
     video takes the name of a whole one.
     """
     code = (
-        "import resource\nfrom common.pictures import VideoWriter\nimport numpy as np\nresource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-        "with VideoWriter('a.mp4', 30, 320, 240) as out:\n    for i in range(20): out.write(np.random.default_rng(i).integers(0, 255, (240, 320, 3), dtype=np.uint8))"
+        "import resource\nfrom common.pictures import VideoWriter\nimport numpy as "
+        "np\nresource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "with VideoWriter('a.mp4', 30, 320, 240) as out:\n    for i in range(20): "
+        "out.write(np.random.default_rng(i).integers(0, 255, (240, 320, 3), dtype=np.uint8))"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -915,17 +917,20 @@ RUNS = [  # stage, its command, what it makes
     ),
     (
         "filter",
-        "filter.py videos --labels labels --out shards --horizon 16 --min-active 0 --validation 0 --rows-per-shard 50",
+        "filter.py videos --labels labels --out shards --horizon 16 --min-active 0 --validation 0 "
+        "--rows-per-shard 50",
         ["shards/*"],
     ),
     (
         "train",
-        "train.py --config tiny --data shards --out run --steps 40 --batch 8 --micro 8 --draws 1 --warmup 4 --save-every 8 --log-every 8 --workers 1 --device cpu",
+        "train.py --config tiny --data shards --out run --steps 40 --batch 8 --micro 8 --draws 1 "
+        "--warmup 4 --save-every 8 --log-every 8 --workers 1 --device cpu",
         ["run/model.safetensors", "run/state.safetensors", "run/log.jsonl"],
     ),
     (
         "play",
-        "eval.py play --policy ../whole/run/model.safetensors --games ridge --tasks combat --seeds 1 --workers 2 --out play --device cpu",
+        "eval.py play --policy ../whole/run/model.safetensors --games ridge --tasks combat --seeds "
+        "1 --workers 2 --out play --device cpu",
         ["play/report.json", "play/films/*", "play/episodes/*"],
     ),
 ]

@@ -76,8 +76,8 @@ def pad_of(env):
         env.pad.fields["pad_buttons"][env.pad.buttons],
         env.pad.fields["pad_sticks"][env.pad.sticks],
     )
-    return {n for n, v in zip(artefact.BUTTONS, held[0]) if v}, dict(
-        zip(artefact.STICKS, held[1].tolist())
+    return {n for n, v in zip(artefact.BUTTONS, held[0], strict=False) if v}, dict(
+        zip(artefact.STICKS, held[1].tolist(), strict=False)
     )
 
 
@@ -623,7 +623,8 @@ def test_two_machines_by_their_commands(policy, tmp_path):
 
 def test_the_client_needs_no_torch(served):
     code = (
-        "import sys, numpy as np, live.play, live.brain; r = live.brain.Remote(sys.argv[1], 'open sesame', 30.0);"
+        "import sys, numpy as np, live.play, live.brain; r = live.brain.Remote(sys.argv[1], 'open "
+        "sesame', 30.0);"
         "print(r.think(np.zeros((256, 256, 3), np.uint8)).shape, 'torch' in sys.modules)"
     )
     done = subprocess.run(
@@ -1006,7 +1007,7 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
     ran, games, checked = [], [], set()
 
     def step(*args):
-        flag, (name, known) = dict(zip(args, args[1:])), flags[args[0]]
+        flag, (name, known) = dict(zip(args, args[1:], strict=False)), flags[args[0]]
         if (kind := (args[0], *(a for a in args if a.startswith("--")))) not in checked:
             # refuses what the stage would refuse
             command_line("", {name: (known, lambda c: None)}, list(args[1:]))
@@ -1038,13 +1039,15 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
         workers=0,
     )
     out = transfer.main(c)
-    recorded = [dict(zip(a, a[1:]))["--games"].split(",") for a in ran if "record" in a]
+    recorded = [
+        dict(zip(a, a[1:], strict=False))["--games"].split(",") for a in ran if "record" in a
+    ]
     assert len(recorded[0]) == 9 and "crypt" not in recorded[0] and recorded[1] == ["crypt"]
-    trained = [dict(zip(a, a[1:])) for a in ran if a[0] == "train.py"]
+    trained = [dict(zip(a, a[1:], strict=False)) for a in ran if a[0] == "train.py"]
     assert len(trained) == 1 + 2 * 2 * 2 and all(
         "--init" in t for t in trained if "fine-tuned" in t["--out"]
     )
-    for own in zip(trained[1::2], trained[2::2]):
+    for own in zip(trained[1::2], trained[2::2], strict=False):
         assert {
             k: [t.get(k) for t in own] for k in ("--data", "--steps", "--seed", "--warmup")
         } == {k: [own[0][k]] * 2 for k in ("--data", "--steps", "--seed", "--warmup")}
@@ -1157,7 +1160,8 @@ def test_an_hour_in_real_time(policy, request):
     begin, end = memory[len(memory) // 5], memory[-1]
     report = agent.report()
     print(
-        f"{minutes:g} minutes: {begin:.1f} -> {end:.1f} MiB; median latency {first:.1f} -> {last:.1f} ms"
+        f"{minutes:g} minutes: {begin:.1f} -> {end:.1f} MiB; median latency {first:.1f} -> "
+        f"{last:.1f} ms"
     )
     assert i >= 60 * 30 * minutes * 0.99 and end - begin < 10 and report["chunks"] > 60 * minutes
     assert last < 3 * first + 20  # a drift adds up; other work on the machine comes and goes

@@ -142,7 +142,7 @@ def test_mit_b0_parity(dtype, tolerance):
     )[None]
     with torch.no_grad():
         maps = encoder.to(dtype)(x.to(dtype))
-    for y, (shape, mean, std, corner, centre) in zip(maps, MIT_B0):
+    for y, (shape, mean, std, corner, centre) in zip(maps, MIT_B0, strict=False):
         assert list(y.shape) == shape
         h, w = y.shape[-2:]
         found = torch.cat([y.mean()[None], y.std()[None], y[0, :8, 0, 0], y[0, :8, h // 2, w // 2]])
@@ -185,7 +185,7 @@ def test_published_encoders_can_be_started_from(tmp_path):
     second.load_state_dict({k.removeprefix("encoder."): v for k, v in given.items()})
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert all(torch.equal(a, b) for a, b in zip(first(x), second(x)))
+        assert all(torch.equal(a, b) for a, b in zip(first(x), second(x), strict=False))
     run = parse.ParserTraining(
         parse.TrainConfig(
             out=str(tmp_path / "p.safetensors"), net="b0", init=str(tmp_path / "b0.safetensors")
@@ -247,7 +247,7 @@ def test_what_stands_still_is_shared_by_a_batch():
             parse.still_input(*(a.expand(4, -1, -1, -1, -1) for a in (median, looks))),
             *places,
         )
-    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(once, each))
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(once, each, strict=False))
 
 
 def test_features_are_read_where_they_are():
@@ -310,7 +310,9 @@ def test_the_fast_network_says_the_same(dtype, tolerance):
             found = fast.read(
                 x, b["maps"], b["marks"], *fast.prepare(still, b["boxes"], b["sticks"])
             )
-            assert all((a - f).abs().max() < tolerance for a, f in zip(want[::2], found[::2]))
+            assert all(
+                (a - f).abs().max() < tolerance for a, f in zip(want[::2], found[::2], strict=False)
+            )
             (at, mass), (there, _) = matching.peak(want[1]), matching.peak(found[1])
             apart += (at - there).abs().amax(-1)[mass > 0.6].tolist()  # where there is a peak
     assert len(apart) > 10 and max(apart) < tolerance
@@ -385,9 +387,9 @@ def test_the_template_alone_says_where_the_knob_is_and_what_is_pressed(name):
     )
     layout = render.layout(template)
     buttons, sticks = play(rng, 40, matching.geometry(layout)[2][:16])
-    frames, affine, median = filmed(template, zip(buttons, sticks))
+    frames, affine, median = filmed(template, zip(buttons, sticks, strict=False))
     compare = matching.MatchedFilter(template, median, affine)
-    maps, marks, _ = map(np.stack, zip(*[compare(f, affine) for f in frames]))
+    maps, marks, _ = map(np.stack, zip(*[compare(f, affine) for f in frames], strict=False))
     pressed, cells = matching.read_alone(maps, marks)
     assert (
         maps.shape == (40, 2, 2, 33, 33)
@@ -444,14 +446,14 @@ def test_agreement_falls_with_a_wrong_reading_and_with_a_wrong_template():
         np.random.default_rng(5),
     )
     buttons, sticks = play(rng, 40, np.ones(16, bool))
-    frames, affine, median = filmed(template, zip(buttons, sticks))
+    frames, affine, median = filmed(template, zip(buttons, sticks, strict=False))
 
     def agreement(template, buttons, sticks):
         found, compare = (
             matching.Agreement(template),
             matching.MatchedFilter(template, median, affine),
         )
-        for frame, b, s in zip(frames, buttons, sticks):
+        for frame, b, s in zip(frames, buttons, sticks, strict=False):
             _, marks, crop = compare(frame, affine)
             found.add(crop, marks, b, s)
         return found.result()
@@ -513,7 +515,9 @@ def test_a_real_encoder_leaves_its_marks():
     for _ in range(12):
         out = synthetic.through_codec(rng, clip)
         assert len(out) == 4 and all(f.shape == (96, 128, 3) and f.dtype == np.uint8 for f in out)
-        errors.append(np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(clip, out)]))
+        errors.append(
+            np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(clip, out, strict=False)])
+        )
     assert 0.3 < min(errors) and max(errors) < 40
 
 
@@ -575,7 +579,9 @@ def test_disguises_keep_their_labels():
         for seed in range(8):
             out = synthetic.disguise(np.random.default_rng(seed), item)
             mirrored = not np.array_equal(out["frames"], item["frames"])
-            for (x, y, w, h), p, s in zip(out["boxes"], out["buttons"].T, out["shown"]):
+            for (x, y, w, h), p, s in zip(
+                out["boxes"], out["buttons"].T, out["shown"], strict=False
+            ):
                 if s:
                     same = (
                         np.abs(item["boxes"] - [1 - x if mirrored else x, y, w, h]).sum(1).argmin()
@@ -606,7 +612,9 @@ def test_covered_elements_are_labelled_invisible():
         visible = data.hide(rng, 0, pictures, bare, places)
         for k in (0, 1):
             changed = (pictures[k] != 200).any(2)
-            for (x, y, w, h), there in zip(np.round(places[k]).astype(int), visible[k]):
+            for (x, y, w, h), there in zip(
+                np.round(places[k]).astype(int), visible[k], strict=False
+            ):
                 if x >= 0:
                     share = changed[y : y + h, x : x + w].mean()
                     assert there if share < 0.4 else not there if share > 0.6 else True
@@ -638,7 +646,9 @@ def test_labels_say_where_the_knob_is_drawn():
         assert item["frames"].shape == (2, 128, 128, 3) and item["frames"].dtype == np.uint8
         assert item["shown"].nonzero()[0].tolist() == [12, 16, 17]
         centre, travel = item["sticks"][0, :2], item["sticks"][0, 2:4]
-        for frame, cells, seen in zip(item["frames"], item["cells"][:, 0], item["visible"][:, 16]):
+        for frame, cells, seen in zip(
+            item["frames"], item["cells"][:, 0], item["visible"][:, 16], strict=False
+        ):
             light = frame[4:-4, 4:-4].min(-1)
             y, x = np.nonzero(light > (light.max() / 2 + np.median(light) / 2))
             # the knob, and nothing of the game
@@ -654,7 +664,8 @@ def test_labels_say_where_the_knob_is_drawn():
 def test_states_cover_the_pad():
     rng, shown = np.random.default_rng(0), np.ones(20, bool)
     buttons, sticks = (
-        np.concatenate(v) for v in zip(*(synthetic.random_states(rng, shown) for _ in range(400)))
+        np.concatenate(v)
+        for v in zip(*(synthetic.random_states(rng, shown) for _ in range(400)), strict=False)
     )
     assert (
         not (buttons[:, 0] & buttons[:, 1]).any()
@@ -721,7 +732,10 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
     assert rest.steps == 2
     for batch in data[2:]:
         rest.step(batch)
-    assert all(torch.equal(a, b) for a, b in zip(whole.tensors().values(), rest.tensors().values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.tensors().values(), rest.tensors().values(), strict=False)
+    )
 
 
 # ---- the shipped weights -------------------------------------------------------------------------
@@ -899,7 +913,7 @@ class Published(torch.nn.Module):
     def forward(self, x):
         maps = [
             parse.as_image(linear(parse.as_tokens(m)), m.shape[-2:])
-            for linear, m in zip(self.linear, self.encoder(x))
+            for linear, m in zip(self.linear, self.encoder(x), strict=False)
         ]
         maps = [
             torch.nn.functional.interpolate(m, maps[0].shape[-2:], mode="bilinear") for m in maps
@@ -978,7 +992,8 @@ def test_memory_does_not_grow_with_the_video(clip, tmp_path):
             **{k: info[k] for k in ("found", "template", "family", "layout", "elements")},
         )
         code = (
-            f"import parse, resource, sys; parse.main(parse.Config(videos=('{tmp_path}/{seconds}.mp4',), out='{tmp_path}')); "
+            "import parse, resource, sys; "
+            f"parse.main(parse.Config(videos=('{tmp_path}/{seconds}.mp4',), out='{tmp_path}')); "
             "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
         )
         done = subprocess.run(

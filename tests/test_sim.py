@@ -779,7 +779,8 @@ def test_script_children_and_exec_share_the_time(tmp_path):
     script = tmp_path / "game.sh"
     script.write_text(
         f"#!/bin/sh\ndate +%s\nsleep 100\ndate +%s\n(sleep 7; date +%s) | tail -n 1\n"
-        f"sleep 2 & sleep 3\nwait\nexec {sys.executable} -c 'import time; time.sleep(50); print(int(time.time()))'\n"
+        f"sleep 2 & sleep 3\nwait\nexec {sys.executable} -c 'import time; time.sleep(50); "
+        "print(int(time.time()))'\n"
     )
     script.chmod(0o755)
     with launched(script) as (clock, said):
@@ -997,7 +998,8 @@ def test_attached_frozen_stepped_and_let_go(beats, ending):
     program, new = beats
     if ending.startswith("SIG"):
         code = (
-            f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nclock = sim.Clock.attach({program.pid}); clock.step(1)\n"
+            f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nclock = "
+            f"sim.Clock.attach({program.pid}); clock.step(1)\n"
             "print('ready', flush=True); time.sleep(60)"
         )
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as owner:
@@ -1048,7 +1050,8 @@ def test_no_sleep_is_cut_short_when_an_attached_program_is_let_go(wait, ending):
         try:
             program.stdout.readline()
             attach = (
-                f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import sim; clock = sim.Clock.attach({program.pid}); print(flush=True)\n"
+                f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import sim; clock = "
+                f"sim.Clock.attach({program.pid}); print(flush=True)\n"
                 f"while not clock._next(): clock.pause()\nclock.step(1)\n{ending}"
             )
             with subprocess.Popen([sys.executable, "-c", attach], stdout=subprocess.PIPE) as owner:
@@ -1091,8 +1094,8 @@ def test_what_cannot_be_attached_to_runs_on(beats, monkeypatch, step):
 )
 def test_a_signal_outlives_the_attachment(wait):
     code = (
-        "import signal; signal.signal(signal.SIGUSR1, lambda *_: os._exit(7)); print('up', flush=True)\n"
-        + wait
+        "import signal; signal.signal(signal.SIGUSR1, lambda *_: os._exit(7)); print('up', "
+        "flush=True)\n" + wait
     )
     with subprocess.Popen(python(code), stdout=subprocess.PIPE) as program:
         try:
@@ -1363,11 +1366,13 @@ def test_close_leaves_nothing(pad_game, leftovers, clock):
 )
 def test_nothing_is_left_however_we_end(pad_game, leftovers, ending):
     code = (
-        f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom devices import sandbox\nfrom pathlib import Path\n"
+        f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom "
+        "devices import sandbox\nfrom pathlib import Path\n"
         f"sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
         # a shell's background job inherits it ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"env = sim.GameEnv({pad_game!r})\nenv.reset()\nprint(env.stage.path, flush=True)\n{ending}\ntime.sleep(60)"
+        f"env = sim.GameEnv({pad_game!r})\nenv.reset()\nprint(env.stage.path, "
+        f"flush=True)\n{ending}\ntime.sleep(60)"
     )
     folder = Path(
         subprocess.run(
@@ -1635,10 +1640,13 @@ def test_on_a_display_that_is_given_keys_go_to_the_focused_game_only(
 @needs_xvfb
 def test_keys_do_not_stay_down_on_a_display_that_is_given(victim, display, leftovers):
     code = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import sim; from devices import sandbox; from pathlib import Path; sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
-        f"env = sim.GameEnv([{victim!r}, 'renderer'], gamepad='keys', display={display.name!r}); env.reset()\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import sim; from devices import "
+        f"sandbox; from pathlib import Path; sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
+        f"env = sim.GameEnv([{victim!r}, 'renderer'], gamepad='keys', display={display.name!r}); "
+        "env.reset()\n"
         "env.stage.display.focus(env.stage.display.windows()[0][0])\n"
-        "env.step({'buttons': [1] * 15 + [0], 'sticks': [0] * 4}); print(len(env.pad.down), flush=True); os.kill(os.getpid(), 9)"
+        "env.step({'buttons': [1] * 15 + [0], 'sticks': [0] * 4}); print(len(env.pad.down), "
+        "flush=True); os.kill(os.getpid(), 9)"
     )
     assert (
         int(
@@ -1698,10 +1706,14 @@ def test_of_any_game_nothing_is_left(victim, leftovers, ending):
     without = ending == "without the hook"
     ending = "os.kill(os.getpid(), signal.SIGKILL)" if without else ending
     code = (
-        f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom devices import sandbox\nfrom pathlib import Path\n"
-        f"sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\nif {without}: sim.hook_fault = lambda: 'no'\n"
-        f"env = sim.GameEnv([{victim!r}, '{'surface' if without else 'gl'}', 'fork'])\nenv.reset()\n"
-        f"print(env.stage.display.name[1:], env.stage.keeper.pid, env.stage.server, *env.clock.pids(), flush=True)\n{ending}\ntime.sleep(60)"
+        f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom "
+        "devices import sandbox\nfrom pathlib import Path\n"
+        f"sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\nif {without}: sim.hook_fault = lambda: "
+        "'no'\n"
+        f"env = sim.GameEnv([{victim!r}, '{'surface' if without else 'gl'}', "
+        "'fork'])\nenv.reset()\n"
+        "print(env.stage.display.name[1:], env.stage.keeper.pid, env.stage.server, "
+        f"*env.clock.pids(), flush=True)\n{ending}\ntime.sleep(60)"
     )
     number, *pids = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=180
@@ -2030,8 +2042,8 @@ def test_a_recording_ends_by_sigterm(tmp_path):
 @needs_hook
 def test_step_by_hand(pad_game, tmp_path):
     told = (
-        "\n3\npad SOUTH LEFT_X=-0.5\n\nshow %s\npad\nnonsense\npad LEFT_X=left\nshow /no/such/a.png\n0.1 s\nrestart\nquit\n"
-        % (tmp_path / "a.png")
+        "\n3\npad SOUTH LEFT_X=-0.5\n\nshow %s\npad\nnonsense\npad LEFT_X=left\nshow "
+        "/no/such/a.png\n0.1 s\nrestart\nquit\n" % (tmp_path / "a.png")
     )
     done = subprocess.run(
         [sys.executable, "sim.py", "step", "--fps", "30", "--", *pad_game],

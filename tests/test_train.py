@@ -386,9 +386,12 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
         losses, norm = train.update(trainer, data, 0)
         after[micro] = [losses.mean(), norm, *(p.detach() for p in trainer.net.parameters())]
         assert len(losses) == 8 // micro
-    assert all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(after[4], after[8]))
+    assert all(
+        np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(after[4], after[8], strict=False)
+    )
     moved = [
-        (p - q).abs().max().item() for p, q in zip(after[4][2:], model.NitroGen(MICRO).parameters())
+        (p - q).abs().max().item()
+        for p, q in zip(after[4][2:], model.NitroGen(MICRO).parameters(), strict=False)
     ]
     assert max(moved) > 1e-4
 
@@ -640,8 +643,8 @@ def test_finetune(policy, capsys):
     assert moved[guide] < 0.02 * np.median(moved)  # but for weight decay
     count = sum(p.numel() for p in policy.parameters())
     assert (
-        f"{count:,} parameters, {count - sum(p.numel() for p in policy.vision.parameters()):,} learn"
-        in capsys.readouterr().out
+        f"{count:,} parameters, {count - sum(p.numel() for p in policy.vision.parameters()):,} "
+        "learn" in capsys.readouterr().out
     )
     train.fit(tuning(out="again", init="run/model.safetensors", steps=2))  # and from one's own
     assert model.load("again/model.safetensors", "cpu").act(np.zeros((1, 256, 256, 3), np.uint8))[
