@@ -15,14 +15,16 @@
     python eval.py speed                                        every stage on this machine, beside the paper-scale job
     python eval.py tasks                                        the built-in games and their tasks
 
-overlay --stage locate   writes what each rule said about each video as OUT/locate/*.json and resumes from them; OUT/locate.json, and
-        the misses to look at as OUT/locate-misses.png.  With the package `av` the videos are H.264, and made ten times faster.
+overlay --stage locate   writes what each rule said about each video as OUT/locate/*.json and
+        resumes from them; OUT/locate.json, and the misses to look at as OUT/locate-misses.png.
+        With the package `av` the videos are H.264, and made ten times faster.
 record  writes OUT/<game>-<n>.mp4, and beside each <game>-<n>.truth.safetensors with the true
-actions (nitrogen.actions/1,
-        unit "normalized").  Truth is for scoring only: the pipe reads the overlay.
-play    OUT/report.html (tables, plots, film strips), report.json (the same numbers), films/*.mp4 of the best and worst episodes,
-        episodes/*.json: one per episode, so that the same command goes on where it was stopped, and more seeds play only the new ones.
-"""
+        actions (nitrogen.actions/1, unit "normalized").  Truth is for scoring only: the pipe
+        reads the overlay.
+play    OUT/report.html (tables, plots, film strips), report.json (the same numbers), films/*.mp4
+        of the best and worst episodes, episodes/*.json: one per episode, so that the same command
+        goes on where it was stopped, and more seeds play only the new ones.
+"""  # noqa: E501  the help of a command shows its lines above, each whole
 
 from __future__ import annotations
 
@@ -35,7 +37,6 @@ import json
 import math
 import os
 import sys
-import textwrap
 import time
 import typing
 import zlib
@@ -88,17 +89,81 @@ def game(name: str):
 
 def launch(name: str, task: str, seed: int, **options) -> sim.GameEnv:
     """The game as an ordinary process under the clock hook, one frame per step."""
-    command = [
-        sys.executable,
-        str(ROOT / "games" / f"{name}.py"),
-        "--task",
-        task,
-        "--seed",
-        "{seed}",
-        "--fps",
-        str(FPS),
-    ]
+    command = [sys.executable, str(ROOT / "games" / f"{name}.py"), "--task", task]
+    command += ["--seed", "{seed}", "--fps", str(FPS)]
     return sim.GameEnv(command, fps=FPS, seed=seed, **options)
+
+
+# ---- players -------------------------------------------------------------------------------------
+# A player is a function (frame uint8 [256, 256, 3], info) -> (buttons uint8 [16], sticks [4]).
+
+
+class Policy:
+    """The network at the pad: it plans a chunk, plays its first `execute` actions, plans again."""
+
+    def __init__(self, path: str, device: str, execute: int, steps: int, seed: int):
+        import torch
+
+        self.net = network(path, device)
+        self.execute = execute
+        self.steps = steps or None
+        self.rng = torch.Generator().manual_seed(seed)
+        self.plan = []  # actions still to play
+
+    def __call__(self, frame, info):
+        import torch
+
+        if not self.plan:
+            c = self.net.c
+            noise = torch.randn(1, c.horizon, len(c.actions), generator=self.rng)
+            act = self.net.act(frame[None], noise, self.steps)
+            chunk = zip(act["buttons"][0].astype(np.uint8), act["sticks"][0], strict=True)
+            self.plan = list(chunk)[:: stride(c.rate)][: self.execute]
+        return self.plan.pop(0)
+
+
+@functools.lru_cache(maxsize=2)
+def network(path: str, device: str):
+    import torch
+
+    import model
+
+    if "OMP_NUM_THREADS" in os.environ:  # one of several workers
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    return model.load(path, device)
+
+
+def stride(rate: float) -> int:
+    """Actions of a chunk per frame of play: the released network acts 60 times a second."""
+    return max(1, round(rate / FPS))
+
+
+class Expert:
+    """The scripted player of a built-in game; it reads the score block."""
+
+    def __init__(self, name: str, seed: int):
+        self.play = game(name).Expert(seed)
+
+    def __call__(self, frame, info):
+        return self.play(info["score"])
+
+
+class ConstantPad:
+    """The left stick at (x, y) and the right trigger held, in every frame; at (0, 0) nothing is
+    held.
+    """
+
+    def __init__(self, x: float = 0.0, y: float = 0.0):
+        self.buttons = np.zeros(16, np.uint8)
+        self.buttons[artefact.BUTTONS.index("RIGHT_TRIGGER")] = bool(x or y)
+        self.sticks = np.array([x, y, 0, 0], np.float32)
+
+    def __call__(self, frame, info):
+        return self.buttons, self.sticks
+
+
+PLAYERS = ("policy", "random", "held", "none", "expert")
+WAYS = ((1, 0), (0, -1), (-1, 0), (0, 1))  # held: another one with each seed
 
 
 # ---- record --------------------------------------------------------------------------------------
@@ -128,248 +193,246 @@ class Record(Many):
     workers: int = os.cpu_count() or 1  # processes; 0: this one; with --ray local its CPUs
 
 
-def choice_of(overlays: str):
-    """What --overlays names: (templates by name, each drawn when asked for; groups of their names:
-    videos take the groups in turn, and any of theirs).
-    """
-    if overlays and Path(overlays).is_dir():
-        skins = presets.read_skins(overlays)
-        return skins, [[n] for n in sorted(skins)]
-    pool = library.templates()
-    # the pipe's own recordings: looks that the parser was trained on, and these games need sticks
-    if not overlays:
-        return pool, [[n for n in sorted(pool) if not pads.held_out(n) and pads.two_sticks(n)]]
-    if unknown := set(overlays.split(",")) - set(pads.FAMILIES):
-        raise SystemExit(
-            f"--overlays {overlays}: no folder, and no family such as {', '.join(sorted(unknown))}; there are {', '.join(pads.FAMILIES)}"
-        )
-    return pool, [
-        [n for n in sorted(pool) if n.partition("-")[0] == f] for f in overlays.split(",")
-    ]
-
-
 def record(c: Record) -> None:
-    expect(
-        c,
-        minutes=(0, math.inf),
-        seconds=(0.1, 1e6),
-        smallest=(0.02, 1),
-        largest=(c.smallest, 1),
-        faintest=(0.01, 1),
-        rate=(0, 100),
-    )
-    n = max(1, round(60 * c.minutes / c.seconds))
     names = named_games(c.games)
     c = dataclasses.replace(c, games=",".join(names))
+    check_record(c)
+    videos = max(1, round(60 * c.minutes / c.seconds))
+    stems = [f"{names[i % len(names)]}-{i:03d}" for i in range(videos)]
+    frames = for_each(functools.partial(record_video, c=c), stems, c.workers, ray=c.ray)
+    print(f"{videos} videos, {sum(frames):,} frames at {FPS}/s of {WIDTH} x {HEIGHT} -> {c.out}")
+
+
+def check_record(c: Record) -> None:
+    """SystemExit if a flag makes no sense: one line now, not one per video."""
+    expect(c, minutes=(0, math.inf), seconds=(0.1, 1e6), rate=(0, 100))
+    expect(c, smallest=(0.02, 1), largest=(c.smallest, 1), faintest=(0.01, 1))
     if c.player not in ("expert", "mixed"):
         raise SystemExit(f"--player {c.player}: there is expert and mixed")
     if not 0 <= c.astray <= 1:
         raise SystemExit(f"--astray {c.astray:g}: a share of the episodes, 0 to 1")
     if c.learner:
-        artefact.read(c.learner, "nitrogen.policy/1")  # one clear line now, not one per video
+        artefact.read(c.learner, "nitrogen.policy/1")
         if not c.astray:
             raise SystemExit("--learner plays in the lapses of --astray: give both")
     choice_of(c.overlays)
-    jobs = [f"{names[i % len(names)]}-{i:03d}" for i in range(n)]
-    frames = for_each(functools.partial(record_video, c=c), jobs, c.workers, ray=c.ray)
-    print(f"{n} videos, {sum(frames):,} frames at {FPS}/s of {WIDTH} x {HEIGHT} -> {c.out}")
+
+
+def choice_of(overlays: str):
+    """What --overlays names: (templates by name, groups of names).
+
+    A template is drawn when it is asked for.  Videos take the groups in turn, and any template of
+    their group.
+    """
+    if overlays and Path(overlays).is_dir():
+        skins = presets.read_skins(overlays)
+        return skins, [[name] for name in sorted(skins)]
+    pool = library.templates()
+    names = sorted(pool)
+    if not overlays:
+        # the parser is trained on these, and the built-in games need sticks
+        return pool, [[n for n in names if not pads.held_out(n) and pads.two_sticks(n)]]
+    families = overlays.split(",")
+    if unknown := set(families) - set(pads.FAMILIES):
+        raise SystemExit(
+            f"--overlays {overlays}: no folder, and no family such as "
+            f"{', '.join(sorted(unknown))}; there are {', '.join(pads.FAMILIES)}"
+        )
+    return pool, [[n for n in names if n.partition("-")[0] == family] for family in families]
 
 
 def record_video(stem: str, c: Record) -> int:
-    """Episodes of one game, back to back, task after task; the pad of each row is in force while
-    its frame is drawn.
-    """
-    import cv2
+    """Record OUT/STEM.mp4 and its truth: episodes of one game, back to back, task after task.
 
-    video, truth = Path(c.out) / f"{stem}.mp4", Path(c.out) / f"{stem}.truth.safetensors"
-    recipe = {**recipe_of(c, *([c.learner] if c.learner else [])), "stem": stem}
-    recipe.pop("minutes")  # more videos do not change this one
-    for flag in ("astray", "learner"):
-        if not recipe[flag]:
-            recipe.pop(flag)  # as before there was this flag
+    Row i of the truth is the pad in force while frame i was drawn.  Returns the number of frames.
+    """
+    video = Path(c.out) / f"{stem}.mp4"
+    truth = video.with_suffix(".truth.safetensors")
+    recipe = recording_recipe(stem, c)
     length = round(c.seconds * FPS)
     if artefact.finished(truth, "nitrogen.actions/1", recipe, c.fresh) and video.exists():
         return length
-    (name, number), names = stem.rsplit("-", 1), c.games.split(",")
+    name, number = stem.rsplit("-", 1)
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
-    pool, groups = choice_of(c.overlays)
-    fit = groups[int(number) // len(names) % len(groups)]
-    template, chance = pool[fit[rng.integers(len(fit))]], c.player == "mixed" and rng.random() < 0.5
-    width, opacity = rng.uniform(c.smallest, c.largest) * WIDTH, rng.uniform(c.faintest, 1.0)
-    scale = width / template.size[0]
-    w, h = round(width), round(scale * template.size[1])
-    x, y = (
-        int(rng.integers(8, 25)) if rng.random() < 0.5 else limit - int(rng.integers(8, 25)) - size
-        for limit, size in ((WIDTH, w), (HEIGHT, h))
-    )
-    tasks = list(game(name).TASKS)
-    first = int(rng.integers(len(tasks)))
-    buttons, sticks, episodes = (
-        np.zeros((length, 16), np.uint8),
-        np.zeros((length, 4), np.float32),
-        [],
-    )
-    # of the game's own pixels, before anything is drawn in
-    frames = hashlib.blake2b(digest_size=16)
-    row = 0
-    with (
-        RatedWriter(video, (WIDTH, HEIGHT), c.rate)
-        if c.rate
-        else VideoWriter(video, FPS, WIDTH, HEIGHT) as out
-    ):
-        while row < length:
-            task, seed = tasks[(first + len(episodes)) % len(tasks)], int(rng.integers(1 << 31))
-            episodes.append({"row": row, "task": task, "seed": seed})
-            expert = sim.StickyRandom(seed) if chance else Expert(name, seed)
-            pad = np.zeros(16, np.uint8), np.zeros(4, np.float32)
-            # who, for s at most
-            others, lapse, disturbed = (
-                [(sim.StickyRandom(seed + 1), 1)],
-                0,
-                c.astray > 0 and rng.random() < c.astray,
-            )
-            # as DAgger (arXiv 1011.0686) visits what the learner visits
-            if disturbed and c.learner:
-                others.append((Policy(c.learner, "cpu", Play.execute, Play.steps, seed), 4))
-            with launch(name, task, seed) as env:
-                frame, info = env.reset(seed=seed)
-                for _ in range(round(game(name).TASKS[task].seconds * FPS) + FPS):
-                    if not lapse:
-                        frames.update(shown := env.render())
-                        picture = cv2.resize(shown, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
-                        render.composite(
-                            picture, render.draw(template, *pad, scale=scale), x, y, opacity
-                        )
-                        out.write(picture)
-                        buttons[row], sticks[row] = pad
-                        row += 1
-                    if row == length or info["score"]["over"]:
-                        break
-                    pad = expert(None, info)
-                    if chance:  # both ways at once: a d-pad shows neither
-                        pad[0][:4] *= ~(pad[0][:4] & pad[0][[1, 0, 3, 2]]).astype(bool)
-                    lapse = max(0, lapse - 1)
-                    if disturbed and not lapse and rng.random() < 1 / (LAPSES * FPS):
-                        other, longest = others[rng.integers(len(others))]
-                        lapse = int(rng.integers(FPS // 5, longest * FPS + 1))
-                    pressed = other(frame, info) if lapse else pad
-                    frame, _, _, _, info = env.step({"buttons": pressed[0], "sticks": pressed[1]})
-                episodes[-1] |= {
-                    "success": bool(info["score"]["success"]),
-                    "progress": info["score"]["progress"],
-                }
-    artefact.write(
-        truth,
-        {
-            "buttons": buttons.astype(np.float16),
-            "sticks": sticks,
-            "shown": np.ones(20, bool),
-            "confidence": np.ones(length, np.float16),
-            "time": np.arange(length) / FPS,
-        },
-        "nitrogen.actions/1",
-        unit="normalized",
-        fps=FPS,
-        game=name,
-        recipe=recipe,
-        template=template.name,
-        family=template.family,
-        opacity=float(opacity),
-        box=[x, y, w, h],
-        episodes=episodes,
-        frames=frames.hexdigest(),
-    )
+    template = draw_template(rng, int(number), c)
+    by_chance = c.player == "mixed" and rng.random() < 0.5
+    overlay = Overlay.draw(rng, template, c)
+    buttons = np.zeros((length, 16), np.uint8)
+    sticks = np.zeros((length, 4), np.float32)
+    digest = hashlib.blake2b(digest_size=16)  # of the game's pixels, before the overlay
+    episodes = []
+    with video_writer(video, c.rate) as out:
+        filmed = demonstration(name, length, by_chance, rng, c, episodes)
+        for row, (picture, pad) in enumerate(filmed):
+            digest.update(picture)
+            buttons[row], sticks[row] = pad
+            out.write(overlay.over(picture, pad))
+    tensors = {
+        "buttons": buttons.astype(np.float16),
+        "sticks": sticks,
+        "shown": np.ones(20, bool),
+        "confidence": np.ones(length, np.float16),
+        "time": np.arange(length) / FPS,
+    }
+    about = {
+        "unit": "normalized",
+        "fps": FPS,
+        "game": name,
+        "recipe": recipe,
+        "template": template.name,
+        "family": template.family,
+        "opacity": overlay.opacity,
+        "box": overlay.box,
+        "episodes": episodes,
+        "frames": digest.hexdigest(),
+    }
+    artefact.write(truth, tensors, "nitrogen.actions/1", **about)
     return length
 
 
-# The rules that extract.py is compared with.  A detector: function(RGB) -> points [n, 2] px, unit
-# descriptors [n, d]; then the matcher, function(a template's descriptors, a frame's) -> for each of
-# the first the number of its match, or -1.
+def recording_recipe(stem: str, c: Record) -> dict:
+    """What decides a video."""
+    sources = [c.learner] if c.learner else []
+    recipe = {**recipe_of(c, *sources), "stem": stem}
+    recipe.pop("minutes")  # more videos do not change this one
+    for flag in ("astray", "learner"):
+        if not recipe[flag]:  # recordings older than these flags stay valid
+            recipe.pop(flag)
+    return recipe
 
 
-# ---- players -------------------------------------------------------------------------------------
+def draw_template(rng, number: int, c: Record):
+    pool, groups = choice_of(c.overlays)
+    group = groups[number // len(c.games.split(",")) % len(groups)]
+    return pool[group[rng.integers(len(group))]]
 
 
-class Policy:
-    """The network at the pad: looks, plans a chunk, plays its first `execute` actions, looks again."""
+def video_writer(path: Path, rate: float):
+    if rate:
+        return RatedWriter(path, (WIDTH, HEIGHT), rate)
+    return VideoWriter(path, FPS, WIDTH, HEIGHT)
 
-    def __init__(self, path: str, device: str, execute: int, steps: int, seed: int):
-        import torch
 
-        self.net, self.execute, self.steps, self.plan = (
-            network(path, device),
-            execute,
-            steps or None,
-            [],
-        )
-        self.rng = torch.Generator().manual_seed(seed)
+class Overlay(typing.NamedTuple):
+    """An overlay at its place in a video."""
+
+    template: typing.Any
+    scale: float  # px of the frame per px of the template
+    opacity: float
+    box: list[int]  # x, y, w, h in px
+
+    @classmethod
+    def draw(cls, rng, template, c: Record) -> Overlay:
+        """A random size and opacity, in one of the four corners."""
+        width = rng.uniform(c.smallest, c.largest) * WIDTH
+        opacity = rng.uniform(c.faintest, 1.0)
+        scale = width / template.size[0]
+        w, h = round(width), round(scale * template.size[1])
+        x = near_an_edge(rng, WIDTH, w)
+        y = near_an_edge(rng, HEIGHT, h)
+        return cls(template, scale, float(opacity), [x, y, w, h])
+
+    def over(self, picture, pad) -> np.ndarray:
+        """The picture, uint8 RGB of any size, as a frame of the video with this pad drawn on it."""
+        import cv2
+
+        frame = cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+        drawn = render.draw(self.template, *pad, scale=self.scale)
+        render.composite(frame, drawn, *self.box[:2], self.opacity)
+        return frame
+
+
+def near_an_edge(rng, limit: int, size: int) -> int:
+    """Offset of an overlay 8 to 24 px from the one edge or the other."""
+    at_start = rng.random() < 0.5
+    margin = int(rng.integers(8, 25))
+    return margin if at_start else limit - margin - size
+
+
+def demonstration(name: str, length: int, by_chance: bool, rng, c: Record, episodes: list):
+    """Yield (picture, pad in force) for the `length` filmed frames; describe each episode in
+    `episodes`.
+    """
+    tasks = list(game(name).TASKS)
+    first = int(rng.integers(len(tasks)))
+    row = 0
+    while row < length:
+        task = tasks[(first + len(episodes)) % len(tasks)]
+        seed = int(rng.integers(1 << 31))
+        episodes.append({"row": row, "task": task, "seed": seed})
+        player = AllButtons(seed) if by_chance else Expert(name, seed)
+        lapses = Lapses(rng, seed, c)
+        most = round(game(name).TASKS[task].seconds * FPS) + FPS
+        with launch(name, task, seed) as env:
+            filmed, score = yield from film_episode(env, seed, player, lapses, most, length - row)
+        row += filmed
+        episodes[-1] |= {"success": bool(score["success"]), "progress": score["progress"]}
+
+
+def film_episode(env, seed: int, player, lapses: Lapses, most: int, room: int):
+    """Yield (picture, pad in force) for the filmed frames of an episode, at most `room` of its
+    `most` frames; return their number and the last score.
+    """
+    pad = ConstantPad()(None, None)
+    frame, info = env.reset(seed=seed)
+    filmed = 0
+    for _ in range(most):
+        if not lapses.frames:
+            yield env.render(), pad
+            filmed += 1
+        if filmed == room or info["score"]["over"]:
+            break
+        pad = player(None, info)
+        buttons, sticks = lapses.disturb(frame, info, pad)
+        frame, _, _, _, info = env.step({"buttons": buttons, "sticks": sticks})
+    return filmed, info["score"]
+
+
+class AllButtons:
+    """sim.StickyRandom, but never two opposite ways of the d-pad: no overlay shows both."""
+
+    def __init__(self, seed: int):
+        self.player = sim.StickyRandom(seed)
 
     def __call__(self, frame, info):
-        import torch
-
-        if not self.plan:
-            c = self.net.c
-            noise = torch.randn(1, c.horizon, len(c.actions), generator=self.rng)
-            act = self.net.act(frame[None], noise, self.steps)
-            self.plan = list(zip(act["buttons"][0].astype(np.uint8), act["sticks"][0]))[
-                :: stride(c.rate)
-            ][: self.execute]
-        return self.plan.pop(0)
+        buttons, sticks = self.player(frame, info)
+        ways = buttons[:4]  # up, down, left, right: a view
+        ways *= ~(ways & ways[[1, 0, 3, 2]]).astype(bool)
+        return buttons, sticks
 
 
-@functools.lru_cache(maxsize=2)
-def network(path: str, device: str):
-    import torch
+class Lapses:
+    """Moments in which another player takes the pad, unfilmed: then the expert shows the way back.
 
-    import model
-
-    if "OMP_NUM_THREADS" in os.environ:  # one of several workers
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    return model.load(path, device)
-
-
-class Expert:
-    """The scripted player of a built-in game; it reads the score block."""
-
-    def __init__(self, name: str, seed: int):
-        self.play = game(name).Expert(seed)
-
-    def __call__(self, frame, info):
-        return self.play(info["score"])
-
-
-class Held:
-    """The left stick pushed one way and the right trigger held, for ever; (0, 0) without the
-    trigger is no input at all.
+    As in DAgger (arXiv 1011.0686), the states are those that the learner visits.
     """
 
-    def __init__(self, x: float = 0.0, y: float = 0.0):
-        self.buttons, self.sticks = np.zeros(16, np.uint8), np.array([x, y, 0, 0], np.float32)
-        self.buttons[artefact.BUTTONS.index("RIGHT_TRIGGER")] = bool(x or y)
+    def __init__(self, rng, seed: int, c: Record):
+        self.rng = rng
+        self.frames = 0  # that the present lapse still lasts
+        self.players = [(sim.StickyRandom(seed + 1), 1)]  # and the seconds of its longest lapse
+        self.wanted = c.astray > 0 and rng.random() < c.astray
+        if self.wanted and c.learner:
+            self.players.append((Policy(c.learner, "cpu", Play.execute, Play.steps, seed), 4))
 
-    def __call__(self, frame, info):
-        return self.buttons, self.sticks
-
-
-PLAYERS = ("policy", "random", "held", "none", "expert")
-WAYS = ((1, 0), (0, -1), (-1, 0), (0, 1))  # held: another one with each seed
+    def disturb(self, frame, info, pad):
+        """The pad that the game gets in place of `pad`."""
+        self.frames = max(0, self.frames - 1)
+        if self.wanted and not self.frames and self.rng.random() < 1 / (LAPSES * FPS):
+            self.player, longest = self.players[self.rng.integers(len(self.players))]
+            self.frames = int(self.rng.integers(FPS // 5, longest * FPS + 1))
+        return self.player(frame, info) if self.frames else pad
 
 
 # ---- play: the suite -----------------------------------------------------------------------------
 
 CATEGORIES = ("combat", "navigation", "specific")
-# and their genres
+# groups of the paper's figure, and the genres in each
 GROUPS = {
     "3D": ("open world", "action RPG", "sports"),
     "2D top-down": ("roguelike",),
     "2D side-scroller": ("2D side-scroller",),
 }
-PUBLISHED = {
-    "3D": (61.2, 55.0, 56.3),
-    "2D top-down": (46.0, 52.0, 61.5),
-    "2D side-scroller": (44.8, 37.9, 54.0),
-}
-# % of the paper's own tasks, by category: other games, judged by people (read off its figure)
 QUICK = 36  # episodes of each player with --quick
 
 
@@ -401,28 +464,9 @@ class Job(typing.NamedTuple):
         return f"{self.game}-{self.task}-{self.player}-{self.seed}"
 
 
-def play(c: Play) -> dict | None:
-    if not Path(c.policy).exists():
-        raise SystemExit(
-            f"{c.policy}: no such policy; train one, python train.py --config tiny, and give --policy runs/tiny/model.safetensors"
-        )
-    # one clear line now, not one per worker
-    timing = artefact.read(c.policy, "nitrogen.policy/1")[1]["model"]
-    there = len(range(0, timing["horizon"], stride(timing["rate"])))
-    if not 1 <= c.execute <= there:
-        raise SystemExit(
-            f"--execute {c.execute}: this policy's chunks hold {there} actions at {FPS} a second; give 1 to {there}"
-        )
-    return play_suite(c)
-
-
-def stride(rate: float) -> int:
-    """Actions of a chunk per frame of play: the released network acts 60 times a second."""
-    return max(1, round(rate / FPS))
-
-
-def play_suite(c: Play) -> dict:
+def play(c: Play) -> dict:
     """All episodes that are not there yet, then films and the report."""
+    check_policy(c)
     suite = chosen(c.games, c.tasks)
     seeds = max(1, QUICK // len(suite)) if c.quick else c.seeds
     if seeds < 1:
@@ -435,57 +479,87 @@ def play_suite(c: Play) -> dict:
         "games": games_digest(),
     }
     c = with_folder(c, settings)
+    first = 10_000 * (c.seed + 1)
     jobs = [
-        Job(p, n, t, 10_000 * (c.seed + 1) + s)
-        for s in range(seeds)
-        for n, t in suite
-        for p in PLAYERS
+        Job(player, name, task, seed)
+        for seed in range(first, first + seeds)
+        for name, task in suite
+        for player in PLAYERS
     ]
-    left = [j for j in jobs if not kept(j, c, settings)]
-    print(
-        f"{len(suite)} tasks, {seeds} episodes of each by {', '.join(PLAYERS)}: {len(jobs)} episodes, {len(jobs) - len(left)} are there -> {c.out}",
-        flush=True,
-    )
     began = time.time()
-    if left:
-        for_each(
-            functools.partial(episode, c=c, settings=settings), left, c.workers, "episodes", c.ray
-        )
-        mine = sum(j.player == "policy" for j in left)
+    what = f"{len(suite)} tasks, {seeds} episodes of each by {', '.join(PLAYERS)}"
+    if left := play_jobs(jobs, c, settings, what):
+        minutes = (time.time() - began) / 60
+        mine = sum(job.player == "policy" for job in left)
         print(
-            f"{len(left)} episodes, {mine} of them by the policy, in {(time.time() - began) / 60:.1f} minutes: "
-            f"{60 * mine / (time.time() - began):.0f} of the policy's a minute"
+            f"{len(left)} episodes, {mine} of them by the policy, in {minutes:.1f} minutes: "
+            f"{mine / minutes:.0f} of the policy's a minute"
         )
-    records = [kept(j, c, settings, crashed=True) for j in jobs]
-    films = wing("bench.report").film_suite(records, c)
-    return write_report(c, settings, suite, seeds, records, films)
+    records = [saved_record(job, c, settings, crashed=True) for job in jobs]
+    return wing("bench.report").write_report(c, settings, suite, seeds, records)
 
 
-def with_folder(c: Play, settings: dict) -> Play:
-    """--out, or a folder in data/play for this policy and these settings."""
-    name = f"{Path(c.policy).resolve().parent.name}-{Path(c.policy).stem}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]}"
-    return c if c.out else dataclasses.replace(c, out=f"data/play/{name}")
+def check_policy(c: Play) -> None:
+    """SystemExit if --policy or --execute cannot be: one line now, not one per worker."""
+    if not Path(c.policy).exists():
+        raise SystemExit(
+            f"{c.policy}: no such policy; train one, python train.py --config tiny, and give "
+            "--policy runs/tiny/model.safetensors"
+        )
+    timing = artefact.read(c.policy, "nitrogen.policy/1")[1]["model"]
+    there = len(range(0, timing["horizon"], stride(timing["rate"])))
+    if not 1 <= c.execute <= there:
+        raise SystemExit(
+            f"--execute {c.execute}: this policy's chunks hold {there} actions at {FPS} a second; "
+            f"give 1 to {there}"
+        )
 
 
 def chosen(games: str, tasks: str) -> list[tuple[str, str]]:
     """(game, task) of what --games and --tasks name."""
-    suite = [(n, t) for n in by_genre(named_games(games)) for t in game(n).TASKS]
-    words = {pair: {"all", pair[1], game(pair[0]).TASKS[pair[1]].category} for pair in suite}
-    if unknown := set(tasks.split(",")) - set().union(*words.values()):
+    suite = [(name, task) for name in by_genre(named_games(games)) for task in game(name).TASKS]
+    wanted = set(tasks.split(","))
+    words = {(name, task): {"all", task, category(name, task)} for name, task in suite}
+    if unknown := wanted - set().union(*words.values()):
         raise SystemExit(
-            f"--tasks {tasks}: {games} has no task or category '{min(unknown)}' (python eval.py tasks)"
+            f"--tasks {tasks}: {games} has no task or category '{min(unknown)}' "
+            "(python eval.py tasks)"
         )
-    return [pair for pair in suite if words[pair] & set(tasks.split(","))]
+    return [pair for pair in suite if words[pair] & wanted]
 
 
 def games_digest() -> str:
-    """Of the code of all games: with another, episodes are others."""
-    return hashlib.sha256(
-        b"".join(p.read_bytes() for p in sorted((ROOT / "games").glob("*.py")))
-    ).hexdigest()
+    """Hash of the code of all games: other code, other episodes."""
+    files = sorted((ROOT / "games").glob("*.py"))
+    return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()
 
 
-def kept(job: Job, c: Play, settings: dict, crashed: bool = False) -> dict | None:
+def with_folder(c: Play, settings: dict) -> Play:
+    """--out, or a folder in data/play for this policy and these settings."""
+    if c.out:
+        return c
+    policy = Path(c.policy).resolve()
+    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+    return dataclasses.replace(
+        c, out=f"data/play/{policy.parent.name}-{Path(c.policy).stem}-{digest}"
+    )
+
+
+def built_in(job: Job, c: Play) -> dict:
+    return in_environment(job, c) if job.player == "policy" else in_process(job)
+
+
+def play_jobs(jobs: list[Job], c: Play, settings: dict, what: str, play=built_in) -> list[Job]:
+    """Play the episodes that have no record yet; return them."""
+    left = [job for job in jobs if not saved_record(job, c, settings)]
+    print(f"{what}: {len(jobs)} episodes, {len(jobs) - len(left)} are there -> {c.out}", flush=True)
+    if left or not jobs:
+        one = functools.partial(episode, c=c, settings=settings, play=play)
+        for_each(one, left, c.workers, "episodes", c.ray)
+    return left
+
+
+def saved_record(job: Job, c: Play, settings: dict, crashed: bool = False) -> dict | None:
     """The record of an episode that has been played; one that crashed is played again."""
     path = Path(c.out) / "episodes" / f"{job}.json"
     try:
@@ -496,20 +570,18 @@ def kept(job: Job, c: Play, settings: dict, crashed: bool = False) -> dict | Non
         if c.fresh:
             return None
         raise SystemExit(
-            f"{path}: played with another {', '.join(other)}; give another --out, or --fresh to replace it"
+            f"{path}: played with another {', '.join(other)}; give another --out, or --fresh to "
+            "replace it"
         )
     return record if crashed or not (record["crash"] or c.fresh) else None
 
 
-def built_in(job: Job, c: Play) -> dict:
-    return through(job, c) if job.player == "policy" else within(job)
-
-
 def episode(job: Job, c: Play, settings: dict, play=built_in) -> dict:
-    """Play it, and keep what came of it in OUT/episodes.  A game that crashes is a failure, and
-    does not stop the rest.
+    """Play it and write its record into OUT/episodes.  A crash of the game is a failure, and does
+    not stop the rest.
     """
-    score, crash = {"progress": 0.0, "success": False, "time": 0.0}, ""
+    score = {"progress": 0.0, "success": False, "time": 0.0}
+    crash = ""
     try:
         score = play(job, c)
     except GameError as e:
@@ -526,9 +598,10 @@ def episode(job: Job, c: Play, settings: dict, play=built_in) -> dict:
     return record
 
 
-def through(job: Job, c: Play, show=None) -> dict:
-    """The last score of an episode of the policy, through GameEnv; show(picture, pad, score) sees
-    every frame.
+def in_environment(job: Job, c: Play, show=None) -> dict:
+    """Play an episode of the policy through GameEnv; return the last score.
+
+    show(picture, pad, score) is called for every frame.
     """
     import torch
 
@@ -547,34 +620,40 @@ def through(job: Job, c: Play, show=None) -> dict:
 
 
 def how_it_ended(env, info) -> str:
-    return (
-        f"the game ended with status {env.clock.returncode} after {info['time']:.1f} s: "
-        f"{sandbox.last_line(env.stage.path / 'stderr', 'it said nothing on stderr')}"
-    )
+    stderr = sandbox.last_line(env.stage.path / "stderr", "it said nothing on stderr")
+    status = f"status {env.clock.returncode} after {info['time']:.1f} s"
+    return f"the game ended with {status}: {stderr}"
 
 
-def within(job: Job, show=None) -> dict:
-    """The last score of a player that does not look at the picture: the same world in this process,
-    frame by frame, but not drawn.
+def in_process(job: Job, show=None) -> dict:
+    """Play an episode of a player that needs no picture, in this process and undrawn; return the
+    last score.
 
-    Twenty times as fast as through GameEnv, where it moves alike (tests/test_eval.py).
+    Twenty times as fast as GameEnv, with the same scores (tests/test_eval.py).
     """
-    agent = {
-        "expert": lambda: Expert(job.game, job.seed),
-        "random": lambda: sim.StickyRandom(job.seed),
-        "none": Held,
-        "held": lambda: Held(*WAYS[job.seed % 4]),
-    }[job.player]()
-    # nobody touches the pad in frame 0
-    world, pad = game(job.game).Game(job.task, job.seed), Held()(None, None)
+    agent = blind_player(job)
+    world = game(job.game).Game(job.task, job.seed)
+    pad = ConstantPad()(None, None)  # nothing is held in frame 0
     for i in itertools.count():
-        world.step(game(job.game).console.Pad(*pad), round((i + 1) / FPS, 6) - round(i / FPS, 6))
+        seconds = round((i + 1) / FPS, 6) - round(i / FPS, 6)
+        world.step(game(job.game).console.Pad(*pad), seconds)
         score = world.score()
         if show:
             show(score)
         if score["over"]:
             return score
         pad = agent(None, {"score": score})
+
+
+def blind_player(job: Job):
+    if job.player == "expert":
+        return Expert(job.game, job.seed)
+    if job.player == "random":
+        return sim.StickyRandom(job.seed)
+    return ConstantPad(*WAYS[job.seed % 4]) if job.player == "held" else ConstantPad()
+
+
+# ---- play: the numbers ---------------------------------------------------------------------------
 
 
 def interval(values, draws: int = 2000) -> tuple[float, float, float]:
@@ -588,19 +667,15 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float, float
     """Share of successes and its 95 % Wilson score interval (E. B. Wilson, 1927), which holds for
     few episodes and near 0 and 1.
     """
-    share, middle, spread = (
-        successes / n,
-        successes / n + z * z / (2 * n),
-        z * (successes * (n - successes) / n**3 + z * z / (4 * n * n)) ** 0.5,
-    )
-    return (
-        share,
-        max(0.0, (middle - spread) / (1 + z * z / n)),
-        min(1.0, (middle + spread) / (1 + z * z / n)),
-    )
+    share = successes / n
+    middle = share + z * z / (2 * n)
+    spread = z * (successes * (n - successes) / n**3 + z * z / (4 * n * n)) ** 0.5
+    scale = 1 + z * z / n
+    return share, max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
-# ---- play: the report ----------------------------------------------------------------------------
+def category(name: str, task: str) -> str:
+    return game(name).TASKS[task].category
 
 
 @functools.cache
@@ -615,7 +690,7 @@ def group_of(name: str) -> str:
 def by_genre(names) -> list[str]:
     """In the order of GROUPS, then of the alphabet."""
     order = [g for genres in GROUPS.values() for g in genres]
-    return sorted(names, key=lambda n: (order.index(genre(n)), n))
+    return sorted(names, key=lambda name: (order.index(genre(name)), name))
 
 
 def summary(records: list[dict]) -> dict:
@@ -629,51 +704,6 @@ def summary(records: list[dict]) -> dict:
     }
 
 
-def tables(suite, records: list[dict]) -> dict:
-    """Summaries by task, and by row (groups of games, their genres, all) and column (categories,
-    all) of the paper's figure; by player.
-    """
-
-    def by_player(wanted) -> dict:
-        return {
-            p: summary(mine)
-            for p in PLAYERS
-            if (mine := [r for r in records if r["player"] == p and wanted(r)])
-        }
-
-    category = {pair: game(pair[0]).TASKS[pair[1]].category for pair in suite}
-    rows = {}
-    for group, genres in GROUPS.items():
-        rows[group] = lambda r, group=group: group_of(r["game"]) == group
-        rows |= {g: lambda r, g=g: genre(r["game"]) == g for g in genres if len(genres) > 1}
-    rows["all"] = lambda r: True
-    cells = {
-        row: {
-            col: cell
-            for col in (*CATEGORIES, "all")
-            if (
-                cell := by_player(
-                    lambda r: inside(r) and col in (category[r["game"], r["task"]], "all")
-                )
-            )
-        }
-        for row, inside in rows.items()
-    }
-    tasks = [
-        {
-            "game": n,
-            "task": t,
-            "genre": genre(n),
-            "category": category[n, t],
-            "goal": game(n).TASKS[t].goal,
-            "seconds": game(n).TASKS[t].seconds,
-            **by_player(lambda r: (r["game"], r["task"]) == (n, t)),
-        }
-        for n, t in suite
-    ]
-    return {"cells": {row: cols for row, cols in cells.items() if cols}, "tasks": tasks}
-
-
 def percent(s: dict) -> str:
     """A summary's successes, as in 45 [26, 66]."""
     return "{:.0f} [{:.0f}, {:.0f}]".format(*(100 * v for v in s["success"]))
@@ -684,131 +714,26 @@ def cell(s: dict | None) -> str:
     return f"{percent(s)} ({s['progress'][0]:.2f})" if s else "-"
 
 
-def write_report(
-    c: Play, settings: dict, suite, seeds: int, records: list[dict], films: list[dict]
-) -> dict:
-    """Print the tables; OUT/report.json, OUT/report.html."""
-    seen = sorted(artefact.read(c.policy, "nitrogen.policy/1")[1].get("games") or ())
-    report = {
-        "format": "nitrogen.play/1",
-        "policy": artefact.source(c.policy),
-        "trained_on": seen,
-        "settings": settings,
-        "quick": c.quick,
-        "seeds": seeds,
-        **tables(suite, records),
-        "crashes": [{k: r[k] for k in (*Job._fields, "crash")} for r in records if r["crash"]],
-        "films": [
-            {
-                "what": f["what"],
-                "film": f"films/{f['film'].name}",
-                **{k: f["record"][k] for k in ("game", "task", "seed", "progress", "success")},
-            }
-            for f in films
-        ],
-        "episodes": [
-            {k: r[k] for k in (*Job._fields, "progress", "success", "seconds")} for r in records
-        ],
-    }
-    print_report(report)
-    artefact.write_bytes(Path(c.out) / "report.json", json.dumps(report, indent=1).encode())
-    artefact.write_bytes(
-        Path(c.out) / "report.html",
-        wing("bench.report").report_page(report, [f["strip"] for f in films]).encode(),
-    )
-    print(f"report -> {c.out}/report.html, report.json; films -> {c.out}/films")
-    return report
-
-
-LEGEND = (
-    "Completed tasks in %, with the 95 % Wilson interval over episodes; in brackets ( ) the mean progress, 0..1; its intervals are bootstrapped.  "
-    "Beside, over all categories: random: every button and axis drawn anew and held for 0.1-1 s; held: the left stick one way and the right trigger, for "
-    "ever; none: no input; expert: the game's scripted player, which reads the score block.  paper: its own 30 tasks on commercial games, judged by people."
-)
-
-
-def print_report(report: dict) -> None:
-    """Groups x categories as in the paper's figure, then task by task."""
-    floors = ("random", "held", "none", "expert")
-    brief = lambda s: f"{100 * s['success'][0]:.0f} ({s['progress'][0]:.2f})" if s else "-"
-    print(
-        f"\n{textwrap.fill(LEGEND, 150)}\n\n{quick_note(report)}\n\n{'the policy':18s}"
-        + "".join(f"{col:>22s}" for col in (*CATEGORIES, "all"))
-        + "".join(f"{p:>12s}" for p in floors)
-    )
-    for row, cols in report["cells"].items():
-        print(
-            f"{row if row in GROUPS or row == 'all' else '  ' + row:18s}"
-            + "".join(
-                f"{cell(cols.get(col, {}).get('policy')):>22s}" for col in (*CATEGORIES, "all")
-            )
-            + "".join(f"{brief(cols['all'].get(p)):>12s}" for p in floors)
-        )
-        if row in PUBLISHED:
-            print(f"{'  paper':18s}" + "".join(f"{v:15.1f}       " for v in PUBLISHED[row]))
-    print(
-        f"\n{'task':18s}{'category':12s}{'policy: %':>14s}{'progress':>20s}"
-        + "".join(f"{p:>12s}" for p in floors)
-    )
-    for t in report["tasks"]:
-        mine = t["policy"]
-        print(
-            f"{t['game'] + ' ' + t['task']:18s}{t['category']:12s}{percent(mine):>14s}{'{:.2f} [{:.2f}, {:.2f}]'.format(*mine['progress']):>20s}"
-            + "".join(f"{brief(t[p]):>12s}" for p in floors)
-        )
-    print_crashes(report["crashes"])
-
-
 def print_crashes(records: list[dict]) -> None:
     for r in records:
         if r["crash"]:
-            print(
-                f"crashed, counted as a failure: {r['game']} {r['task']}, seed {r['seed']}, {r['player']}: {r['crash']}"
-            )
+            who = f"{r['game']} {r['task']}, seed {r['seed']}, {r['player']}"
+            print(f"crashed, counted as a failure: {who}: {r['crash']}")
 
 
-def quick_note(report: dict) -> str:
-    seen = (
-        f"; the policy was trained on {', '.join(report['trained_on'])}"
-        if report["trained_on"]
-        else ""
-    )
-    return f"{report['seeds']} episodes per task and player{seen}" + (
-        "; QUICK: too few for a verdict on a task, run it without --quick"
-        if report["quick"]
-        else ""
-    )
+# ---- commands ------------------------------------------------------------------------------------
 
 
 def tasks(c: Common) -> None:
     counts = dict.fromkeys(CATEGORIES, 0)
     for name in by_genre(game_names()):
-        print(
-            f"{' / '.join(dict.fromkeys((group_of(name), genre(name))))}: {(game(name).__doc__ or '').strip().splitlines()[0]}"
-        )
+        kind = " / ".join(dict.fromkeys((group_of(name), genre(name))))
+        print(f"{kind}: {(game(name).__doc__ or '').strip().splitlines()[0]}")
         for key, t in game(name).TASKS.items():
             counts[t.category] += 1
             print(f"  {key:10s} {t.category:10s} {t.seconds:4.0f} s  {t.goal}")
-    print(
-        f"{sum(counts.values())} tasks: {', '.join(f'{n} {category}' for category, n in counts.items())}"
-    )
-
-
-# ---- live play: the policy at the pad of your own game -------------------------------------------
-# The game stands still while the policy thinks (exact, repeatable), or runs on while it does
-# (--realtime); the policy is here, or on another machine (--remote, serve).  A person at a window
-# (--window) takes the pad by touching it, and gives it back by letting go.
-
-
-# ---- live play: a table of tasks in real games ---------------------------------------------------
-# What a task says: goal in words; command, fps, seconds; gamepad, screen and keys, as for sim.GameEnv; files to put into the game's home:
-# {name: text}, a copy of another file, {"of"}, or one with a part replaced, {"of", "find", "put"}; start and end: macros of seconds, buttons and
-# X keys; its score, one of
-#   {"stderr": pattern of a number, "from", "goal"}   {"file": in its home, "struct": with one number, "from", "goal"}   {"exit": status}
-#   {"picture": a PNG beside the table, "like": 0..1}: part of the frame when it is done.   "{home}" in the command stands for its home.
-
-
-# ---- live play: the policy on another machine ----------------------------------------------------
+    each = ", ".join(f"{n} {category}" for category, n in counts.items())
+    print(f"{sum(counts.values())} tasks: {each}")
 
 
 COMMANDS = {

@@ -42,6 +42,7 @@ from tqdm import tqdm
 
 from templates import library, render, scenes, xfeat
 from templates.features import bank_of, detectors, match
+from templates.sweep import layers, sweep
 
 FORMAT = "nitrogen.overlay/1"
 MIN_INLIERS = 20  # paper 2.1
@@ -57,18 +58,12 @@ SURE = 0.15
 # CHOICE: share of SURE below which a candidate is not looked at closely; on 46 videos none rose
 # above it
 HOPE = 0.25
-# CHOICE: px: a swept template covers as much as a square of this side; the longer side of the
-# largest picture that it is laid on
-SWEPT = (110, 900)
-STEP = 1.07  # CHOICE: ratio of that picture's width to the next one's
-FAINT = 2.0  # CHOICE: gray levels a px: an edge of this slope counts half
-RIM = 3  # px around a swept template
 # CHOICE: likeness below which no number of inliers is enough: of 52 pictures turned by 90 degrees
 # with a built-in overlay four were accepted, with 25 to 46 inliers of likeness 0.27 to 0.39
 LIKE = 0.45
-# CHOICE: agreement of edges x likeness^8 x likeness of what it adds, from which a swept template is
-# there
-AGREED = 0.001
+# CHOICE: agreement of edges x likeness^8 x likeness of what it adds x reaction^16, from which a
+# swept template is there
+AGREED = 0.0002
 THERE = 0.4  # CHOICE: a frame shows the overlay from this share of the better frames' likeness
 MIN_STRETCH = 4  # CHOICE: sampled frames that an overlay stays at one place, at least
 
@@ -357,96 +352,60 @@ def search(image, pool, cfg: Config) -> Found:
 # They are the user's own and few, so each is laid on the picture everywhere.
 
 
-def edges(pictures):
-    """Where pictures of one size have edges and which way these run: float32 [h, w, 2], vectors at
-    twice the angle.
+def uses(element):
+    """States of the pad that show one element of a template in use: (buttons [16], sticks [4])."""
+    pressed = {"dpad": render.DPAD, "button": (element.id,), "trigger": (element.id,)}
+    for name in pressed.get(element.kind, ()):
+        buttons = np.zeros(16)
+        buttons[render.INDEX[name]] = 1
+        yield buttons, np.zeros(4)
+    if element.kind == "stick":
+        first = 2 * (element.id == "RIGHT")
+        for way in itertools.product((-1, -0.5, 0, 0.5, 1), repeat=2):
+            sticks = np.zeros(4)
+            sticks[first : first + 2] = way
+            yield np.zeros(16), sticks
 
-    They are about as long along any edge, faint or strong, and point the same way for light on dark
-    as for dark on light: how bright an overlay is, and what shines through, hardly matters.
+
+def reaction(frames, median, template, affine, widest=300) -> float:
+    """The best correlation, 0..1, of a frame's change against the median with the change of one
+    element of the template from rest to in use.
+
+    A bar of the game's own display may look like a template; only an overlay also changes like one.
     """
-    along, across = 0, 0
-    strength = FAINT**2
-    for picture in pictures:
-        soft = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 0.8)
-        x = np.atleast_3d(cv2.Sobel(soft, cv2.CV_32F, 1, 0, scale=0.125))
-        y = np.atleast_3d(cv2.Sobel(soft, cv2.CV_32F, 0, 1, scale=0.125))
-        along = along + (x * x - y * y).sum(2)
-        across = across + 2 * (x * y).sum(2)
-        strength = strength + (x * x + y * y).sum(2)
-    return cv2.merge([along / strength, across / strength])
+    scale = min(max(32, round(template.size[0] * affine[0, 0])), widest) / template.size[0]
 
+    def drawn(buttons, sticks):
+        return render.draw(template, buttons, sticks, scale).astype(np.float32)
 
-def spectrum(field, w: int, h: int):
-    """Fourier transform of what `edges` gives, as complex numbers, on a sheet of at least w x h."""
-    below = cv2.getOptimalDFTSize(h) - field.shape[0]
-    right = cv2.getOptimalDFTSize(w) - field.shape[1]
-    sheet = cv2.copyMakeBorder(field, 0, below, 0, right, cv2.BORDER_CONSTANT)
-    return cv2.dft(sheet, flags=cv2.DFT_COMPLEX_OUTPUT, nonzeroRows=field.shape[0])
+    def cut(picture):
+        part = render.crop(picture, affine, (cols / scale, rows / scale), cols, rows)
+        return part.astype(np.float32).mean(2)
 
+    def over_ground(overlay):
+        return overlay[..., :3].mean(2) + (1 - overlay[..., 3] / 255) * ground
 
-def layers(median, frames):
-    """Spectra of the edges of a video at ever smaller sizes: [(w, h, spectrum)].
-
-    Of the median, and of the standard deviation over time: opaque lines are dark there, however
-    little they stand out from what is behind them on average, and buttons in use are bright.
-    """
-
-    def shrunk(picture, size):
-        return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-
-    tall = median.shape[0] / median.shape[1]
-    widest = SWEPT[1] / max(1, tall)
-    size = round(widest), round(widest * tall)
-    median = shrunk(median, size)
-    grays = [cv2.cvtColor(shrunk(f, size), cv2.COLOR_RGB2GRAY) for f in frames]
-    spread = np.std(grays, axis=0, dtype=np.float32)
-    out = []
-    for k in range(int(math.log(widest / SWEPT[0], STEP))):
-        w, h = (round(v / STEP**k) for v in size)
-        still = edges([shrunk(median, (w, h))])
-        moving = edges([shrunk(spread, (w, h))])
-        out.append((w, h, spectrum((still + moving) / 2, w, h)))
-    return out
-
-
-def template_edges(template, scale: float):
-    """Edges of the template at rest, over dark and over light, with a rim: float32 [h, w, 2]."""
-    margin = (RIM, RIM), (RIM, RIM), (0, 0)
-    idle = {ground: render.idle(template, ground, scale) for ground in (40, 215)}
-    return edges([np.pad(v, margin, constant_values=ground) for ground, v in idle.items()])
-
-
-def sweep(layers, template, frame_w: int, keep=2):
-    """Where a template's edges run as the picture's do: [(agreement -1..1, affine)], the best few.
-
-    The template is drawn once and laid on each of the layers: it is as much larger as they are
-    smaller.
-    """
-    w, h = template.size
-    scale = SWEPT[0] * min(math.sqrt(w / h), 1.8) / w
-    mine = template_edges(template, scale)
-    rows, cols = mine.shape[:2]
-    weight = np.hypot(*np.moveaxis(mine, 2, 0)).sum()
-    found = []
-    for across, down, seen in layers:
-        if rows > down or cols > across or not weight > 1:  # a skin may be nothing at rest
+    rest = drawn(np.zeros(16), np.zeros(4))
+    rows, cols = rest.shape[:2]
+    ground = cut(median)
+    changes = [cut(frame) - ground for frame in frames]
+    best = 0.0
+    for state in itertools.chain.from_iterable(map(uses, template.elements)):
+        overlay = drawn(*state)
+        wanted = over_ground(overlay) - over_ground(rest)
+        if np.abs(wanted).max() < 8:  # gray levels: nobody would see it
             continue
-        both = cv2.mulSpectrums(seen, spectrum(mine, across, down), 0, conjB=True)
-        agreement = cv2.dft(both, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)[..., 0]
-        agreement = agreement[: down - rows + 1, : across - cols + 1] / weight
-        k = frame_w / across  # px of the frame per px of the layer
-        r = max(2, cols // 12)  # px around a peak in which there is no other
-        for _ in range(keep):
-            _, value, _, (x, y) = cv2.minMaxLoc(agreement)
-            affine = [[scale * k, 0, (x + RIM) * k], [0, scale * k, (y + RIM) * k]]
-            found.append((value, np.array(affine)))
-            agreement[max(0, y - r) : y + r + 1, max(0, x - r) : x + r + 1] = -1
-    best = []
-    for value, a in sorted(found, key=lambda f: -f[0]):
-        # far from another place: a corner of the canvas is elsewhere
-        corners = [np.abs((a - b) @ [[w, 0], [h, 0], [1, 1]]).max() for _, b in best]
-        if len(best) < keep and all(c > 0.1 * w * a[0, 0] for c in corners):
-            best.append((value, a))
+        near = cv2.dilate((np.abs(wanted) > 4).astype(np.uint8), np.ones((5, 5))) > 0
+        # Where the overlay is not, the moving game shows.
+        weight = 0.1 + 0.9 * overlay[..., 3][near] / 255
+        weight /= weight.sum()
+        wanted = wanted[near] - weight @ wanted[near]
+        power = weight * wanted @ wanted
+        for change in changes:
+            change = change[near] - weight @ change[near]
+            opacity = weight * change @ wanted / power
+            if 0.3 < opacity < 1.5:
+                best = max(best, opacity * math.sqrt(power / (weight * change @ change)))
     return best
 
 
@@ -470,6 +429,8 @@ def swept(frames, median, pool, names) -> Found:
         like = min(like, parts)
         if plausible(affine, pool[name].size, *median.shape[1::-1]):
             score = SURE * agree * max(like, 0) ** 8 * max(adds, 0) / AGREED
+            if score >= SURE:
+                score *= reaction(frames, median, pool[name], affine) ** 16
             found.append(Found(score, 0, like, name, affine))
     there = [f for f in found if f.score >= SURE]
     if not there:

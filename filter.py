@@ -1,15 +1,22 @@
 """filter.py: from parsed actions to training shards: refine the sticks, drop idle segments, mask
 the overlay (paper 2.1).
 
-    python filter.py VIDEO... --labels data/labels --out data/shards         what parse.py read; or the true actions of a recorder
-    python filter.py --nitrogen SHARD_0000.tar.gz --videos DIR --out data/shards      labels of the released dataset, your copies of its videos
-    python filter.py --inspect FILE                 a shard (and a picture of it), a folder of shards, a SHARD_0000.tar.gz
+    python filter.py VIDEO... --labels data/labels --out data/shards
+            what parse.py read; or the true actions of a recorder
+    python filter.py --nitrogen SHARD_0000.tar.gz --videos DIR --out data/shards
+            labels of the released dataset, your copies of its videos
+    python filter.py --inspect FILE
+            a shard (and a picture of it), a folder of shards, a SHARD_0000.tar.gz
 
-In, per video:  LABELS/<stem>.actions.safetensors   buttons [T, 16], sticks [T, 4]; from parse.py, or from --nitrogen, which writes them;
-                                                    a recorder's (also <stem>.truth.safetensors) may lie beside the video
-                LABELS/<stem>.overlay.safetensors   the box to paint out; only for parsed actions
-Out:            OUT/<stem>-000.safetensors, -001 ...  JPEG frames 256 x 256 with their actions (artefact.FORMATS, nitrogen.shard/1)
-                OUT/manifest.json                     what is in the folder
+In, per video:
+    LABELS/<stem>.actions.safetensors     buttons [T, 16], sticks [T, 4]; from parse.py, or from
+            --nitrogen, which writes them; a recorder's (also <stem>.truth.safetensors) may lie
+            beside the video
+    LABELS/<stem>.overlay.safetensors     the box to paint out; only for parsed actions
+Out:
+    OUT/<stem>-000.safetensors, -001 ...  JPEG frames 256 x 256 with their actions
+            (artefact.FORMATS, nitrogen.shard/1)
+    OUT/manifest.json                     what is in the folder
 
 A row is one frame of the video, or one timestep of the released labels.  Segments of 20 s are kept
 if at least half of their timesteps are not null.  Also here: the shards' reader (`Shards`), which
@@ -32,28 +39,28 @@ from pathlib import Path
 
 from common import artefact
 from common.command_line import Many, command_line, expect, recipe_of, wing
-from common.pictures import read_video, video_facts, write_png
+from common.pictures import read_video, video_facts
 from common.workers import for_each
 
 import numpy as np
 
 DEAD_ZONE = 0.1  # CHOICE: a stick within it is at rest
-# CHOICE: of the drawn radius, which full deflection is at least: a stick that is seldom pushed is
-# not blown up
+# CHOICE: full deflection is at least this share of the drawn radius, so that a stick that is seldom
+# pushed is not blown up
 LEAST_REACH = 0.95
 REST = 0.5  # grid cells around the neutral point in which a stick is at rest: about the dead zone
-# CHOICE: probability from which a press of one frame counts, at least; of a button seldom used,
-# from more
+# CHOICE: least probability from which a press of one frame counts; seldom used buttons need more
 SURE = 0.95
-# of a change, at least: a press of one frame takes two, the log-odds of SURE
-COST = math.log(SURE / (1 - SURE)) / 2
-# share of frames in which a button changes: COST is the log-odds that it does not
+COST = math.log(SURE / (1 - SURE)) / 2  # of a change, log-odds: a press of one frame takes two
+# usual share of frames in which a button changes: COST is the log-odds that it does not
 CHANGE = 1 / (1 + math.exp(COST))
 DOWN = 0.23  # share of the time that a button is down in the frames that the parser learned from
-HABIT = 300  # CHOICE: frames of a usual player that count beside the video's own, at least
-GROW = 0.06  # the masked box is larger than the overlay by this share of its size, and 2 px
+HABIT = 300  # CHOICE: least number of a usual player's frames that count beside the video's own
+GROW = 0.06  # the masked box is larger than the overlay by this share of its size, and by GROW_PX
+GROW_PX = 2
 MASK_COLOUR = 127  # mid-grey: 0 for the network
 LONGEST = 7 * 86400.0  # s, of a video whose frames come unevenly
+REDO = f"make it anew: {artefact.MAKER['shard']} --fresh"
 
 
 @dataclass(frozen=True)
@@ -88,11 +95,11 @@ class Config(Many):
 
 
 def neutral_point(xy):
-    """[T, 2] cells -> [2]: the mean over rest frames, those within REST of it; sought from the
-    template's own centre outwards.
+    """Grid cells [T, 2] -> [2]: the mean of the frames at rest, those within REST of it.
 
-    A wider circle takes in what the player holds half-way: 1.5 cells cost 0.01 of R2 on sticks that
-    seldom rest."""
+    The search starts at the template's own centre. A wider circle takes in what the player holds
+    half-way: 1.5 cells cost 0.01 of R2 on sticks that seldom rest.
+    """
     centre = np.zeros(2, np.float32)
     for _ in range(5):
         rest = np.hypot(*(xy - centre).T) < REST
@@ -101,11 +108,11 @@ def neutral_point(xy):
 
 
 def normalize(sticks, scale: str = "percentile", percentile: float = 99.0, radius: float = 5.0):
-    """Grid cells [T, 4] -> [-1, 1]: neutral point to 0, full deflection to 1.
+    """Grid cells [T, 4] -> float32 [T, 4] in [-1, 1]: neutral point to 0, full deflection to 1.
 
-    scale "percentile": full deflection is that percentile of |x| and of |y| (paper 2.1).
-    DEVIATION: it is never less than LEAST_REACH of the template's stick radius (cells), which says
-    what a stick that seldom reaches its end does not.  "radius": that radius.
+    scale: "percentile": full deflection is that percentile of |x| and of |y| (paper 2.1).
+    DEVIATION: it is never less than LEAST_REACH of the template's stick radius (cells), since a
+    stick may seldom reach its end.  "radius": full deflection is that radius.
     """
     xy = sticks - np.r_[neutral_point(sticks[:, :2]), neutral_point(sticks[:, 2:])]
     if scale == "percentile":
@@ -113,35 +120,51 @@ def normalize(sticks, scale: str = "percentile", percentile: float = 99.0, radiu
     return np.clip(xy / radius, -1, 1).astype(np.float32)
 
 
-def course(odds, cost):
-    """Log-odds [T, 16] -> pressed bool [T, 16]: each button's likeliest course if a change of its
-    state takes `cost` (a number, or [16]): the path that maximizes the sum of the odds while
-    pressed, less the costs (Viterbi's algorithm for two states; `lead` = best score of a path that
-    ends pressed, less the best of one that does not)."""
-    lead, on = np.zeros_like(odds), np.empty(odds.shape, bool)
-    for t in range(len(odds)):
-        lead[t] = odds[t] + (lead[t - 1].clip(-cost, cost) if t else 0)
-    for t in reversed(range(len(odds))):
-        on[t] = lead[t] > (np.where(on[t + 1], -cost, cost) if t + 1 < len(odds) else 0)
-    return on
+# ---- presses -------------------------------------------------------------------------------------
 
 
-def steady(p):
-    """Probabilities [T, 16] -> pressed bool [T, 16]: the course of each button, taken twice.  From
-    the first, what this player does with it is learned: how much of the time it is down, and how
-    often it changes, a usual player counted in: as HABIT frames, or half the video's. What is down
-    less than usual must be seen more clearly (the odds are shifted to the video's own share:
-    Saerens, Latinne and Decaestecker, Neural Computation 14, 2002); what changes seldom does not
-    flicker (the cost is the log-odds of no change); and what is down most of the time, but
-    typically not SURE, is taken for something behind the overlay: then each frame must be SURE.
-    CHOICE: nothing here makes the parser's reading count for more."""
-    odds = np.log(p := p.astype(np.float64).clip(1e-3, 1 - 1e-3)) - np.log1p(-p)
-    on, usual = course(odds, COST), max(HABIT, len(p) / 2)
-    down = (on.sum(0) + usual * DOWN) / (len(on) + usual)
-    change = ((on[1:] != on[:-1]).sum(0) + usual * CHANGE) / (len(on) - 1 + usual)
+def viterbi(log_odds, cost):
+    """Log-odds [T, 16] of being pressed -> pressed bool [T, 16]: each button's likeliest path.
+
+    It maximizes the sum of the log-odds while pressed, less `cost` (a number, or [16]) per change.
+    lead = the best score of a path that ends pressed, less the best of one that does not.
+    """
+    lead = log_odds.copy()
+    for t in range(1, len(lead)):
+        lead[t] += lead[t - 1].clip(-cost, cost)
+    pressed = lead > 0
+    for t in reversed(range(len(lead) - 1)):
+        pressed[t] = lead[t] > np.where(pressed[t + 1], -cost, cost)
+    return pressed
+
+
+def clean_presses(p):
+    """Probabilities [T, 16] -> pressed bool [T, 16], decoded in two passes.
+
+    1. Decode with the usual cost of a change.
+    2. Estimate this player's habits from that: how much of the time each button is down, and how
+       often it changes.  A usual player counts beside them: as HABIT frames, or half the video's.
+    3. Rarely used buttons need stronger evidence: their log-odds are shifted to the video's own
+       share (Saerens, Latinne and Decaestecker, Neural Computation 14, 2002).  Buttons that seldom
+       change cost more to change, so they do not flicker.  A button that is down most of the time,
+       but typically not SURE, is something behind the overlay: each of its frames must be SURE.
+    4. Decode again.
+    CHOICE: no step makes the parser's evidence stronger.
+    """
+    p = p.astype(np.float64).clip(1e-3, 1 - 1e-3)
+    log_odds = np.log(p) - np.log1p(-p)
+    pressed = viterbi(log_odds, COST)
+
+    T = len(p)
+    usual = max(HABIT, T / 2)
+    down = (pressed.sum(axis=0) + usual * DOWN) / (T + usual)
+    changes = (pressed[1:] != pressed[:-1]).sum(axis=0)
+    change = (changes + usual * CHANGE) / (T - 1 + usual)
+
     shift = np.log(down / DOWN * (1 - DOWN) / (1 - down)).clip(max=0)
-    behind = (down > 0.5) & (np.median(odds, 0) < 2 * COST)
-    return course(odds + shift - 2 * COST * behind, np.log((1 - change) / change).clip(min=COST))
+    behind = (down > 0.5) & (np.median(log_odds, axis=0) < 2 * COST)
+    cost = np.log((1 - change) / change).clip(min=COST)
+    return viterbi(log_odds + shift - 2 * COST * behind, cost)
 
 
 def final_actions(
@@ -151,22 +174,19 @@ def final_actions(
     parsed or recorded.
     """
     tensors, info = artefact.read(path, "nitrogen.actions/1")
-    if info.get("unit") not in ("grid", "normalized"):
-        raise SystemExit(
-            f"{path}: unit should be 'grid' or 'normalized', found {info.get('unit')!r}"
-        )
-    buttons, sticks = tensors["buttons"] > 0.5, np.clip(tensors["sticks"], -1, 1)
-    if info["unit"] == "grid":
-        seen, buttons, sticks = (
-            tensors["confidence"] > 0,
-            np.zeros_like(buttons),
-            np.zeros_like(sticks),
-        )
+    unit = info.get("unit")
+    if unit not in ("grid", "normalized"):
+        raise SystemExit(f"{path}: unit should be 'grid' or 'normalized', found {unit!r}")
+    buttons = tensors["buttons"] > 0.5
+    sticks = np.clip(tensors["sticks"], -1, 1)
+    if unit == "grid":
+        seen = tensors["confidence"] > 0
+        buttons[:] = False
+        sticks[:] = 0
         if seen.any():
-            buttons[seen] = steady(tensors["buttons"][seen])
-            sticks[seen] = normalize(
-                tensors["sticks"][seen], scale, percentile, info.get("cells_per_radius", 5.0)
-            )
+            radius = info.get("cells_per_radius", 5.0)
+            buttons[seen] = clean_presses(tensors["buttons"][seen])
+            sticks[seen] = normalize(tensors["sticks"][seen], scale, percentile, radius)
     shown = tensors["shown"]
     return buttons.astype(np.uint8) * shown[:16], sticks * shown[16:], tensors, info
 
@@ -192,90 +212,87 @@ class Labels:
 
 def find_labels(video: str, c: Config) -> Path | None:
     """The actions file of a video: in --labels, or what a recorder wrote beside the video."""
-    places = [
-        place / f"{Path(video).stem}.{kind}.safetensors"
-        for place in (Path(c.labels), Path(video).parent)
-        for kind in ("actions", "truth")
-    ]
-    return next((path for path in places if path.exists()), None)
+    for folder in (Path(c.labels), Path(video).parent):
+        for kind in ("actions", "truth"):
+            path = folder / f"{Path(video).stem}.{kind}.safetensors"
+            if path.exists():
+                return path
+    return None
 
 
 def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labels:
     """All that the files say; SystemExit with one line if they cannot belong to the video."""
     facts = video_facts(video)
     buttons, sticks, tensors, info = final_actions(path, c.scale, c.percentile)
-    T, fps, game = (
-        len(buttons),
-        facts["fps"],
-        info.get("game") or Path(video).stem.rsplit("-", 1)[0],
-    )
+    game = info.get("game") or Path(video).stem.rsplit("-", 1)[0]
     area = area_of(c.area, facts)
-    shown, doubts = tensors["shown"].copy(), []
-    if "agreement" in info:
-        doubts = artefact.doubtful(info["agreement"], buttons[tensors["confidence"] > 0])
-        shown &= ~np.array(
-            [name in doubts for name in (*artefact.BUTTONS, "LEFT", "LEFT", "RIGHT", "RIGHT")]
-        )
-        buttons, sticks = buttons * shown[:16], sticks * shown[16:]
+    known = tensors["confidence"] > 0
+    doubts = artefact.doubtful(info.get("agreement") or {}, buttons[known])
+    parts = (*artefact.BUTTONS, "LEFT", "LEFT", "RIGHT", "RIGHT")
+    shown = tensors["shown"] & [name not in doubts for name in parts]
+    buttons = buttons * shown[:16]
+    sticks = sticks * shown[16:]
     if "chunks" in info:
         return wing("released.dataset").released_labels(
             facts, buttons, sticks, tensors["shown"], info["chunks"], game, area, c
         )
-    boxes = (
-        artefact.read(overlay, "nitrogen.overlay/1")[0]["bbox"].tolist()
-        if overlay
-        else [info["box"]]
-        if c.mask and "box" in info
-        else []
-    )
-    frame, time, about = (
-        np.arange(T),
-        tensors["time"],
-        "parsed" if info["unit"] == "grid" else f"true actions ({path})",
-    )
-    about += f", not trusted and masked: {' '.join(doubts)}" if doubts else ""
+
+    frame = np.arange(len(buttons))
+    time = tensors["time"]
+    fps = facts["fps"]
+    about = "parsed" if info["unit"] == "grid" else f"true actions ({path})"
+    if doubts:
+        about += f", not trusted and masked: {' '.join(doubts)}"
     if uneven(time):
         if not time[-1] - time[0] < LONGEST:
             raise SystemExit(
-                f"{path}: its times run from {time[0]:g} to {time[-1]:g} s; parse the video again: {artefact.MAKER['actions']} --fresh"
+                f"{path}: its times run from {time[0]:g} to {time[-1]:g} s; "
+                f"parse the video again: {artefact.MAKER['actions']} --fresh"
             )
         frame, time, fps = evened(time, c.rate)
         about += f", frames that come unevenly laid out at {fps:g}/s"
     segment = np.arange(len(frame)) // max(1, round(c.segment_seconds * fps))
+    painted = [clamped(box, facts, GROW, GROW_PX) for box in overlay_boxes(overlay, info, c)]
     return Labels(
-        buttons[frame],
-        sticks[frame],
-        (tensors["confidence"] > 0)[frame],
-        segment,
-        frame,
-        time,
-        fps,
-        shown,
-        [([clamped(box, facts, GROW, 2) for box in boxes], area)]
-        * int(segment[-1] + 1 if T else 0),
-        game,
-        about,
+        buttons=buttons[frame],
+        sticks=sticks[frame],
+        known=known[frame],
+        segment=segment,
+        frame=frame,
+        time=time,
+        fps=fps,
+        shown=shown,
+        views=[(painted, area)] * len(np.unique(segment)),
+        game=game,
+        about=about,
     )
+
+
+def overlay_boxes(overlay: Path | None, info: dict, c: Config) -> list:
+    """[[x, y, w, h]] in frame px: the overlay's places; of a recorder, the box that it drew in."""
+    if overlay:
+        return artefact.read(overlay, "nitrogen.overlay/1")[0]["bbox"].tolist()
+    return [info["box"]] if c.mask and "box" in info else []
 
 
 def uneven(time) -> bool:
-    """Of growing time stamps [T]: whether some step is more than half a usual one off (dropped
-    frames, a variable frame rate).
+    """Of growing time stamps [T]: whether a step is more than half a usual one off (dropped frames,
+    a variable frame rate).
     """
     steps = np.diff(time)
-    return (
-        len(steps) > 0
-        and steps.min() > 0
-        and bool((np.abs(steps - np.median(steps)) > 0.5 * np.median(steps)).any())
-    )
+    if not len(steps) or not steps.min() > 0:
+        return False
+    usual = np.median(steps)
+    return bool((np.abs(steps - usual) > 0.5 * usual).any())
 
 
 def evened(time, rate: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """(frame int64 [R], time [R], rows per second) of even rows over uneven frames: each shows the
-    last frame that had come.
+    """(frame int64 [R], time [R], rows per second): even rows over uneven frames, each of which
+    shows the last frame that had come.
 
-    As many rows per action of a chunk as the usual step allows; a frame that comes within a quarter
-    of a row is there already."""
+    There are as many rows per action of a chunk as the usual step allows.  A frame that comes
+    within a quarter of a row is there already.
+    """
     fps = rate * max(1, round(1 / (np.median(np.diff(time)) * rate)))
     even = time[0] + np.arange(int((time[-1] - time[0]) * fps + 0.25) + 1) / fps
     return np.searchsorted(time, even + 0.25 / fps, side="right") - 1, even, fps
@@ -283,29 +300,25 @@ def evened(time, rate: float) -> tuple[np.ndarray, np.ndarray, float]:
 
 def area_of(text: str, facts: dict) -> tuple:
     """--area x,y,w,h -> (x0, y0, x1, y1); nothing given: the whole frame."""
-    found = re.fullmatch(
-        r"(\d+),(\d+),(\d+),(\d+)", text or f"0,0,{facts['width']},{facts['height']}"
-    )
+    width, height = facts["width"], facts["height"]
+    found = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", text or f"0,0,{width},{height}")
     x, y, w, h = map(int, found.groups()) if found else (0, 0, 0, 0)
-    if not (w and h and x + w <= facts["width"] and y + h <= facts["height"]):
+    if not (w and h and x + w <= width and y + h <= height):
         raise SystemExit(
-            f"--area {text}: should be x,y,w,h in px within the video's {facts['width']} x {facts['height']}"
+            f"--area {text}: should be x,y,w,h in px within the video's {width} x {height}"
         )
     return x, y, x + w, y + h
 
 
 def clamped(box, facts: dict, grow: float = 0, more: int = 0) -> tuple:
-    """x, y, w, h -> (x0, y0, x1, y1) within the frame, larger by a share of its size and some px on
-    each side.
+    """x, y, w, h -> (x0, y0, x1, y1) within the frame, larger on each side by a share of the box's
+    size and some px.
     """
     x, y, w, h = box
-    gx, gy = int(grow * w) + more, int(grow * h) + more
-    return tuple(
-        int(min(max(v, 0), limit))
-        for v, limit in zip(
-            (x - gx, y - gy, x + w + gx, y + h + gy), (facts["width"], facts["height"]) * 2
-        )
-    )
+    right, bottom = int(grow * w) + more, int(grow * h) + more
+    corners = (x - right, y - bottom, x + w + right, y + h + bottom)
+    limits = (facts["width"], facts["height"]) * 2
+    return tuple(int(min(max(v, 0), most)) for v, most in zip(corners, limits, strict=True))
 
 
 # ---- what to keep --------------------------------------------------------------------------------
@@ -317,16 +330,16 @@ def active(buttons, sticks):
 
 
 def kept_rows(labels: Labels, min_active: float):
-    """(bool [T]: known rows of the segments that stay, bool [S]: the segments that do, of those
-    with known rows).
+    """(bool [T]: known rows of the segments that stay, bool [S]: which segments stay, of those with
+    known rows).
     """
-    where = labels.segment[labels.known]
-    count, busy = (
-        np.bincount(where, weights, len(labels.views))
-        for weights in (None, active(labels.buttons, labels.sticks)[labels.known])
-    )
-    stays = (busy >= min_active * count) & (count > 0)
-    return labels.known & stays[labels.segment] if len(stays) else labels.known, stays[count > 0]
+    segment = labels.segment[labels.known]
+    busy = active(labels.buttons, labels.sticks)[labels.known]
+    n = len(labels.views)
+    rows = np.bincount(segment, minlength=n)
+    busy_rows = np.bincount(segment, busy, minlength=n)
+    stays = (busy_rows >= min_active * rows) & (rows > 0)
+    return labels.known & stays[labels.segment], stays[rows > 0]
 
 
 def chunk_starts(keep, fps: float, c: Config):
@@ -341,58 +354,6 @@ def chunk_starts(keep, fps: float, c: Config):
     return np.flatnonzero(held[reach:] - held[:-reach] == reach)
 
 
-# ---- does the picture follow the pad, and when? --------------------------------------------------
-
-# s: lags that are considered, and lags at which nothing should be found
-LAG_WINDOW, LAG_FAR = 0.5, 2.0
-# CHOICE: deviations above what is found there; frames by which the video's halves may differ
-LAG_SURE, LAG_HALVES = 5.0, 2
-
-
-def explained(x, y, far: int):
-    """[2 far + 1]: the share of y [T, q] that a ridge regression on x [T, p] explains, x delayed by
-    -far .. far rows.
-    """
-    y = (y - y.mean(axis=0)) / np.maximum(y.std(axis=0), 1e-6)
-    # what changed only a few times explains little
-    inverse = np.linalg.inv(x.T @ x + 5 * np.eye(x.shape[1]))
-    products = [
-        x[far - k : len(x) - far - k].T @ y[far : len(y) - far] for k in range(-far, far + 1)
-    ]
-    return np.array([(b * (inverse @ b)).sum() for b in products]) / y[far : len(y) - far].size
-
-
-def picture_lag(actions, motion, fps: float) -> dict | None:
-    """By how many frames changes of the picture follow changes of the actions; None where the data
-    do not say.
-
-    actions [T, 20], motion [T, 3] of frames in a row.  It is the game's own reaction (0 or more)
-    less the overlay's delay: an overlay that is n frames late makes it n less.  Both are
-    differenced: what changes, not what is held.
-    """
-    near, far = round(LAG_WINDOW * fps), round(LAG_FAR * fps)
-    x, y = (np.diff(v, axis=0, prepend=v[:1]).astype(np.float64) for v in (actions, motion))
-    # cuts and explosions
-    y = y.clip(*(s * np.quantile(np.abs(y), 0.97, axis=0) for s in (-1, 1))) if len(y) else y
-    shifts, found = np.arange(-far, far + 1), []
-    if len(x) < 4 * 2 * far or not x.any() or not y.any():
-        return None
-    for part in (slice(None), slice(len(x) // 2), slice(len(x) // 2, None)):
-        share = explained(x[part], y[part], far)
-        elsewhere = share[np.abs(shifts) > near + 5]
-        best = max(range(far - near, far + near + 1), key=share.__getitem__)
-        found.append(
-            (
-                int(shifts[best]),
-                float((share[best] - elsewhere.mean()) / max(elsewhere.std(), 1e-9)),
-            )
-        )
-    (lag, sure), halves = found[0], [k for k, _ in found[1:]]
-    if sure < LAG_SURE or max(abs(k - lag) for k in halves) > LAG_HALVES:
-        return None
-    return {"frames": lag, "seconds": round(lag / fps, 3), "confidence": round(sure, 1)}
-
-
 # ---- shards --------------------------------------------------------------------------------------
 
 
@@ -400,99 +361,116 @@ def pictures(video, frames, labels: Labels, segments, quality: int):
     """Yield (JPEG bytes, motion float32 [3]) of the given frames, in order: overlay painted out,
     game's area resized to 256 x 256.
 
-    motion: how far the picture moved since the frame before, in x and y, and how much it changed
-    otherwise; 0 after a gap."""
+    motion: how far the picture moved since the frame before, in x and y (px of 128), and how much
+    it changed otherwise (grey levels); 0 after a gap.
+    """
     import cv2
 
-    before, last, window = None, -9, cv2.createHanningWindow((128, 128), cv2.CV_32F)
-    for segment, (i, _, rgb) in zip(segments, read_video(video, frames)):
+    window = cv2.createHanningWindow((128, 128), cv2.CV_32F)
+    before, last = None, -9
+    for segment, (i, _, rgb) in zip(segments, read_video(video, frames), strict=False):
         boxes, (left, top, right, bottom) = labels.views[segment]
         for x0, y0, x1, y1 in boxes:
             rgb[y0:y1, x0:x1] = MASK_COLOUR
-        small = cv2.resize(
-            rgb[top:bottom, left:right],
-            (artefact.FRAME, artefact.FRAME),
-            interpolation=cv2.INTER_AREA,
-        )
-        grey = cv2.resize(
-            cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (128, 128), interpolation=cv2.INTER_AREA
-        ).astype(np.float32)
+        picture = shrunk(rgb[top:bottom, left:right], artefact.FRAME)
+        grey = shrunk(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 128).astype(np.float32)
         motion = np.zeros(3, np.float32)
         if i <= last + 4:
-            motion[:] = *cv2.phaseCorrelate(before, grey, window)[0], np.abs(grey - before).mean()
+            motion[:2] = cv2.phaseCorrelate(before, grey, window)[0]
+            motion[2] = np.abs(grey - before).mean()
         before, last = grey, i
-        yield (
-            cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[
-                1
-            ].tobytes(),
-            motion,
-        )
+        _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        yield jpeg.tobytes(), motion
+
+
+def shrunk(image, side: int):
+    """The image as [side, side], each pixel the mean of its area."""
+    import cv2
+
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
 
 
 def filter_video(video: str, c: Config) -> dict | None:
     """One video -> its shards.  Returns counts: rows, kept, chunks ...; None if no overlay was
     found in it.
     """
-    from tqdm import tqdm
-
-    stem, overlay = Path(video).stem, Path(c.labels) / f"{Path(video).stem}.overlay.safetensors"
+    stem = Path(video).stem
+    overlay = Path(c.labels) / f"{stem}.overlay.safetensors"
     path = find_labels(video, c)
     info = artefact.read(path, "nitrogen.actions/1")[1] if path else {}
     parsed = info.get("unit") == "grid"  # else a recorder's, and no overlay is needed
-    if (
-        (parsed or not path)
-        and overlay.exists()
-        and artefact.read(overlay, "nitrogen.overlay/1")[1].get("found") is False
-    ):
+    if (parsed or not path) and nothing_found(overlay):
         line = f"{video}: no overlay was found in it, so there is nothing to learn from"
-        if len(c.videos) == 1:
-            raise SystemExit(line)
-        return tqdm.write(f"{line}; skipped", file=sys.stderr)
+        return leave_out(line, c, "; skipped")
     if not path:
         raise SystemExit(
-            f"{Path(c.labels) / stem}.actions.safetensors: no such file; make it: python parse.py {video} --out {c.labels}"
+            f"{Path(c.labels) / stem}.actions.safetensors: no such file; "
+            f"make it: python parse.py {video} --out {c.labels}"
         )
-    if (
-        parsed
-        and (agreement := float(np.median([*info.get("agreement", {"": 1}).values()])))
-        < c.min_agreement
-    ):
+    agreement = float(np.median([*(info.get("agreement") or {"": 1}).values()]))
+    if parsed and agreement < c.min_agreement:
         line = (
-            f"{video}: left out, what was read agrees with the frames by {agreement:.2f} only (--min-agreement {c.min_agreement:g}): "
-            f"is {info.get('template')} its skin?  Give the skin to extract.py (--templates), or adapt the parser to it"
+            f"{video}: left out, what was read agrees with the frames by {agreement:.2f} only "
+            f"(--min-agreement {c.min_agreement:g}): is {info.get('template')} its skin?  "
+            "Give the skin to extract.py (--templates), or adapt the parser to it"
         )
-        if len(c.videos) == 1:
-            raise SystemExit(line)
-        tqdm.write(line, file=sys.stderr)
+        leave_out(line, c)
         return {"left out": 1}
-    overlay = overlay if c.mask and parsed else None
+    return make_shards(video, path, overlay if c.mask and parsed else None, c)
+
+
+def nothing_found(overlay: Path) -> bool:
+    """Whether extract.py looked for an overlay, and there is none."""
+    if not overlay.exists():
+        return False
+    return artefact.read(overlay, "nitrogen.overlay/1")[1].get("found") is False
+
+
+def leave_out(line: str, c: Config, more: str = "") -> None:
+    """Say why a video is left out; the only video's fault is an error."""
+    from tqdm import tqdm
+
+    if len(c.videos) == 1:
+        raise SystemExit(line)
+    tqdm.write(line + more, file=sys.stderr)
+
+
+def make_shards(video: str, path: Path, overlay: Path | None, c: Config) -> dict:
+    """Labels and pictures -> shards, unless they are there; the counts that the shards hold."""
+    from tqdm import tqdm
+
+    stem = Path(video).stem
     labels = read_labels(video, path, overlay, c)
     keep, stays = kept_rows(labels, c.min_active)
-    groups = np.array_split(np.flatnonzero(keep), max(1, -(-int(keep.sum()) // c.rows_per_shard)))
-    paths = [Path(c.out) / f"{stem}-{k:03d}.safetensors" for k in range(len(groups))]
+    shards = max(1, -(-int(keep.sum()) // c.rows_per_shard))
+    groups = np.array_split(np.flatnonzero(keep), shards)
+    paths = [Path(c.out) / f"{stem}-{k:03d}.safetensors" for k in range(shards)]
     recipe = recipe_of(c, video, path, *([overlay] if overlay else []))
-    if not all([artefact.finished(p, "nitrogen.shard/1", recipe, c.fresh) for p in paths]):
-        split = "validation" if zlib.crc32(stem.encode()) % 1000 < 1000 * c.validation else "train"
+    there = [artefact.finished(p, "nitrogen.shard/1", recipe, c.fresh) for p in paths]
+    if not all(there):
+        held_out = zlib.crc32(stem.encode()) % 1000 < 1000 * c.validation
         counts = {
-            "split": split,
+            "split": "validation" if held_out else "train",
             "rows": len(keep),
             "known": int(labels.known.sum()),
             "kept": int(keep.sum()),
             "segments": [int(stays.sum()), len(stays)],
-            "shards": len(paths),
+            "shards": shards,
         }
         write_shards(video, paths, groups, labels, counts, recipe, c)
     info = artefact.read(paths[-1], "nitrogen.shard/1")[1]
     n, lag = info["counts"], info["lag"]
-    tqdm.write(
-        f"{video}: {labels.about}; kept {n['kept']:,} of {n['rows']:,} rows ({100 * n['kept'] / max(n['rows'], 1):.0f} %), "
-        f"{n['segments'][0]} of {n['segments'][1]} segments, {n['chunks']:,} chunks, {n['split']}"
-        + (
-            f"; the picture follows the actions by {lag['frames']} frames (confidence {lag['confidence']:g})"
-            if lag
-            else ""
-        )
+    line = (
+        f"{video}: {labels.about}; kept {n['kept']:,} of {n['rows']:,} rows "
+        f"({100 * n['kept'] / max(n['rows'], 1):.0f} %), {n['segments'][0]} of {n['segments'][1]} "
+        f"segments, {n['chunks']:,} chunks, {n['split']}"
     )
+    if lag:
+        line += (
+            f"; the picture follows the actions by {lag['frames']} frames "
+            f"(confidence {lag['confidence']:g})"
+        )
+    tqdm.write(line)
     return n
 
 
@@ -503,12 +481,12 @@ def write_shards(
     with the first: chunks begin there.
     """
     rows = np.concatenate(groups)
-    new = np.zeros(len(labels.frame), bool)
+    new = np.zeros(len(labels.frame), bool)  # rows with a frame of their own
     new[rows] = np.diff(labels.frame[rows], prepend=-1) > 0
-    starts = [
-        s[new[s]]
-        for s in (chunk_starts(np.isin(np.arange(len(new)), g), labels.fps, c) for g in groups)
-    ]
+    starts = []
+    for group in groups:
+        start = chunk_starts(np.isin(np.arange(len(new)), group), labels.fps, c)
+        starts.append(start[new[start]])
     counts["chunks"] = sum(map(len, starts))
     about = {
         "name": Path(video).stem,
@@ -516,36 +494,23 @@ def write_shards(
         "fps": labels.fps,
         "split": counts["split"],
     }
-    shown, moves = np.flatnonzero(new), []
+    shown = np.flatnonzero(new)
     frames = pictures(video, labels.frame[shown], labels, labels.segment[shown], c.quality)
-    for path, group, start in zip(paths, groups, starts):
+    motion, lag = [], None
+    for path, group, start in zip(paths, groups, starts, strict=True):
         made = list(itertools.islice(frames, int(new[group].sum())))
         if len(made) < new[group].sum():
             raise SystemExit(
                 f"{video}: has fewer frames than its labels have rows ({len(new)}); parse it again"
             )
-        moves += [motion for _, motion in made]
-        sizes, lag = np.zeros(len(group), np.int64), None
-        sizes[new[group]] = [len(jpeg) for jpeg, _ in made]
-        if path is paths[-1] and moves:  # known when the whole video has been seen
-            lag = picture_lag(
-                np.hstack([labels.buttons[shown], labels.sticks[shown]]),
-                np.stack(moves),
-                labels.fps * len(shown) / len(rows),
-            )
+        motion += [moved for _, moved in made]
+        if path is paths[-1] and motion:  # known when the whole video has been seen
+            actions = np.hstack([labels.buttons[shown], labels.sticks[shown]])
+            fps = labels.fps * len(shown) / len(rows)
+            lag = wing("bench.lag").picture_lag(actions, np.stack(motion), fps)
         artefact.write(
             path,
-            {
-                "jpeg": np.frombuffer(b"".join(jpeg for jpeg, _ in made), np.uint8),
-                "offset": np.cumsum([0, *sizes], dtype=np.int64),
-                "buttons": labels.buttons[group],
-                "sticks": labels.sticks[group].astype(np.float32),
-                "mask": labels.shown[None],
-                "video": np.zeros(len(group), np.int32),
-                "frame": labels.frame[group],
-                "time": labels.time[group],
-                "start": np.searchsorted(group, start).astype(np.int64),
-            },
+            shard_tensors(labels, group, start, new[group], [jpeg for jpeg, _ in made]),
             "nitrogen.shard/1",
             recipe=recipe,
             counts=counts,
@@ -556,31 +521,38 @@ def write_shards(
             shift=c.shift,
             masked=any(boxes for boxes, _ in labels.views),
         )
-    # of a run that made more
-    for old in Path(c.out).glob(f"{glob.escape(about['name'])}-*.safetensors"):
-        if old not in paths and re.fullmatch(r"-\d{3,}", old.stem[len(about["name"]) :]):
-            old.unlink()
+    remove_others(paths, about["name"])
 
 
-MANIFEST = {
-    "videos": {
-        str: {
-            "game": str,
-            "split": str,
-            "rows": artefact.N,
-            "kept": artefact.N,
-            "chunks": artefact.N,
-            "shards": (0, 1e6),
-            "files": {str: artefact.N},
-            "lag?": {"frames": artefact.N, "confidence": artefact.N},
-        }
+def shard_tensors(labels: Labels, group, start, new, jpegs: list[bytes]) -> dict:
+    """What a shard holds of these rows (see artefact.FORMATS); new: bool, rows with a frame of
+    their own.
+    """
+    sizes = np.zeros(len(group), np.int64)
+    sizes[new] = [len(jpeg) for jpeg in jpegs]
+    return {
+        "jpeg": np.frombuffer(b"".join(jpegs), np.uint8),
+        "offset": np.cumsum([0, *sizes], dtype=np.int64),
+        "buttons": labels.buttons[group],
+        "sticks": labels.sticks[group].astype(np.float32),
+        "mask": labels.shown[None],
+        "video": np.zeros(len(group), np.int32),
+        "frame": labels.frame[group],
+        "time": labels.time[group],
+        "start": np.searchsorted(group, start).astype(np.int64),
     }
-}
+
+
+def remove_others(paths: list[Path], stem: str) -> None:
+    """A video's shards of an earlier run that made more of them."""
+    for old in paths[0].parent.glob(f"{glob.escape(stem)}-*.safetensors"):
+        if old not in paths and re.fullmatch(r"-\d{3,}", old.stem[len(stem) :]):
+            old.unlink()
 
 
 def manifest(folder) -> dict:
     """What is in a folder of shards, as the shards themselves say: {"videos": {name: game, split,
-    counts, lag, shards}, ...}.
+    counts, lag, files}, ...}.
     """
     videos = {}
     for path in sorted(Path(folder).glob("*.safetensors")):
@@ -589,20 +561,23 @@ def manifest(folder) -> dict:
         except SystemExit as e:
             print(f"{e}; left out of the manifest", file=sys.stderr)
             continue
-        about, counts = info["videos"][0], info.get("counts", {})
-        video = videos.setdefault(
-            about["name"],
-            {
-                "game": about["game"],
-                "split": about["split"],
-                "fps": about["fps"],
-                **counts,
-                "files": {},
-            },
-        )
+        about = info["videos"][0]
+        facts = {name: about[name] for name in ("game", "split", "fps")}
+        new = {**facts, **info.get("counts", {}), "files": {}}
+        video = videos.setdefault(about["name"], new)
         video["files"][path.name] = path.stat().st_size
         video["lag"] = info.get("lag") or video.get("lag")
     return {"format": "nitrogen.manifest/1", "videos": videos}
+
+
+def totals(videos: dict) -> str:
+    """Of a manifest's videos, in words."""
+    rows, kept, chunks = (sum(v[k] for v in videos.values()) for k in ("rows", "kept", "chunks"))
+    held_out = sum(v["split"] == "validation" for v in videos.values())
+    return (
+        f"{len(videos)} videos, {rows:,} rows: kept {kept:,} ({100 * kept / max(rows, 1):.0f} %), "
+        f"{chunks:,} chunks ({held_out} videos held out)"
+    )
 
 
 # ---- the reader ----------------------------------------------------------------------------------
@@ -622,33 +597,22 @@ class Shards:
     """All chunks of one split: item i is (JPEG bytes, buttons [K, 16], sticks [K, 4], mask [20],
     game).
 
-    K and the timing are the reader's: horizon, rate, shift; a chunk must fit what the shards were
+    K and the timing are the reader's: horizon, rate, shift.  A chunk must fit what the shards were
     cut for.
     """
 
     def __init__(self, folder, split: str, horizon: int, rate: float, shift: int):
-        self.args, self.parts, self.ends = (folder, split, horizon, rate, shift), [], [0]
+        self.args = (folder, split, horizon, rate, shift)
+        self.parts = []
+        self.ends = [0]  # number of chunks up to each part
         for path in shards_in(folder):
             part = Part(path)
-            about, info = part.about, part.info
-            offsets = shift + round(about["fps"] / rate) * np.arange(horizon)
-            if offsets[-1] > info["shift"] + round(about["fps"] / info["rate"]) * (
-                info["horizon"] - 1
-            ):
-                raise SystemExit(
-                    f"{path}: cut for chunks of {info['horizon']} actions at {info['rate']:g}/s, the model wants {horizon} at "
-                    f"{rate:g}/s: run filter.py with --horizon {horizon} --rate {rate:g} --shift {shift} --fresh"
-                )
-            if len(part["start"]) and part["start"].max() + offsets[-1] >= len(part["frame"]):
-                raise SystemExit(
-                    f"{path}: a chunk in it runs past its rows; make it anew: {artefact.MAKER['shard']} --fresh"
-                )
-            if about["split"] == split and len(part["start"]):
-                part.offsets = offsets
+            part.set_timing(horizon, rate, shift)
+            if part.about["split"] == split and len(part["start"]):
                 self.parts.append(part)
                 self.ends.append(self.ends[-1] + len(part["start"]))
 
-    # another process maps the files anew: a pickled memory map would be all of its bytes
+    # another process maps the files again: a pickled memory map would be all of its bytes
     def __reduce__(self):
         return Shards, self.args
 
@@ -656,15 +620,16 @@ class Shards:
         return self.ends[-1]
 
     def __getitem__(self, i):
-        p = bisect.bisect_right(self.ends, i) - 1
-        part = self.parts[p]
-        row = part["start"][i - self.ends[p]]
+        k = bisect.bisect_right(self.ends, i) - 1
+        part = self.parts[k]
+        row = part["start"][i - self.ends[k]]
         chunk = row + part.offsets
+        mask = part["mask"][part["video"][row]]
         return (
             part.jpeg(row),
             part["buttons"][chunk],
             part["sticks"][chunk],
-            part["mask"][part["video"][row]],
+            mask,
             part.about["game"],
         )
 
@@ -683,22 +648,40 @@ class Part:
     """
 
     def __init__(self, path):
+        self.path = path
         self.tensors, self.info = artefact.read(path, "nitrogen.shard/1")
-        t, self.about = self.tensors, self.info["videos"][0]
-        sizes, R, V = np.diff(t["offset"]), len(t["frame"]), len(t["mask"])
-        if (
-            len(sizes) != R
-            or t["offset"][0] != 0
-            or t["offset"][-1] != len(t["jpeg"])
-            or (sizes < 0).any()
-            or R
-            and not 0 <= t["video"].min() <= t["video"].max() < V
-            or len(t["start"])
-            and not (0 <= t["start"].min() <= t["start"].max() < R and sizes[t["start"]].all())
-        ):
+        self.about = self.info["videos"][0]
+        if not self.is_whole():
+            raise SystemExit(f"{path}: its offsets do not fit its frames; {REDO}")
+
+    def is_whole(self) -> bool:
+        """Whether offsets, videos and starts are of things that are there."""
+        offset, start, rows = self["offset"], self["start"], len(self["frame"])
+        sizes = np.diff(offset)
+        if len(offset) != rows + 1 or (sizes < 0).any():
+            return False
+        if offset[0] != 0 or offset[-1] != len(self["jpeg"]):
+            return False
+        if not numbers_of(len(self["mask"]), self["video"]) or not numbers_of(rows, start):
+            return False
+        return bool(sizes[start].all())
+
+    def set_timing(self, horizon: int, rate: float, shift: int) -> None:
+        """offsets [horizon]: rows from a chunk's first row to its actions; SystemExit if the shard
+        was cut for less.
+        """
+        fps, cut = self.about["fps"], self.info
+        self.offsets = shift + round(fps / rate) * np.arange(horizon)
+        reach = cut["shift"] + round(fps / cut["rate"]) * (cut["horizon"] - 1)
+        if self.offsets[-1] > reach:
             raise SystemExit(
-                f"{path}: its offsets do not fit its frames; make it anew: {artefact.MAKER['shard']} --fresh"
+                f"{self.path}: cut for chunks of {cut['horizon']} actions at {cut['rate']:g}/s, "
+                f"the model wants {horizon} at {rate:g}/s: run filter.py with "
+                f"--horizon {horizon} --rate {rate:g} --shift {shift} --fresh"
             )
+        start = self["start"]
+        if len(start) and start.max() + self.offsets[-1] >= len(self["frame"]):
+            raise SystemExit(f"{self.path}: a chunk in it runs past its rows; {REDO}")
 
     def __getitem__(self, name):
         return self.tensors[name]
@@ -707,79 +690,33 @@ class Part:
         return self["jpeg"][self["offset"][row] : self["offset"][row + 1]]
 
 
+def numbers_of(n: int, numbers) -> bool:
+    """Whether all are within 0..n-1."""
+    return not len(numbers) or bool(0 <= numbers.min() and numbers.max() < n)
+
+
 def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
     """JPEG bytes -> uint8 [side, side, 3] RGB; sizes 256, 128, 64 are decoded directly at that
     scale.
     """
     import cv2
 
-    flag = {
-        256: cv2.IMREAD_COLOR,
-        128: cv2.IMREAD_REDUCED_COLOR_2,
-        64: cv2.IMREAD_REDUCED_COLOR_4,
-    }.get(side, cv2.IMREAD_COLOR)
+    reduced = {128: cv2.IMREAD_REDUCED_COLOR_2, 64: cv2.IMREAD_REDUCED_COLOR_4}
     try:
-        image = cv2.imdecode(jpeg, flag)
+        image = cv2.imdecode(jpeg, reduced.get(side, cv2.IMREAD_COLOR))
     except cv2.error:  # larger than any honest picture
         image = None
     if image is None:
         raise SystemExit(
-            f"a shard holds a frame that is no JPEG; make the shards anew: {artefact.MAKER['shard']} --fresh"
+            "a shard holds a frame that is no JPEG; "
+            f"make the shards anew: {artefact.MAKER['shard']} --fresh"
         )
     if image.shape[0] != side:
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        image = shrunk(image, side)
     return np.ascontiguousarray(image[..., ::-1])
 
 
-# ---- looking at it -------------------------------------------------------------------------------
-
-
-def piano_roll(buttons, sticks, kept, shown, width: int = 1180):
-    """RGB picture [h, 1280, 3]: a lane per button and stick axis over time; below, what is kept
-    (green) and what is not (red).
-    """
-    import cv2
-
-    T, names = len(buttons), (*artefact.BUTTONS, *artefact.STICKS)
-    at = np.arange(width) * T // width  # first row of each column
-    tall = [11] * 16 + [35] * 4 + [15]
-    canvas = np.full((sum(tall) + 2 * len(tall), 100 + width, 3), 40, np.uint8)
-    fate = np.maximum.reduceat(kept, at).astype(int)
-    ground = np.uint8([[92, 52, 52], [52, 76, 58]])[fate]  # width, 3
-    low, high = np.minimum.reduceat(sticks, at), np.maximum.reduceat(sticks, at)
-    on, y = np.maximum.reduceat(buttons, at) > 0, 2
-    for lane, h in enumerate(tall):
-        part = canvas[y : y + h, 100:]
-        part[:] = ground
-        if lane < 16:
-            part[:, on[:, lane]] = (90, 220, 120)
-        elif lane < 20:
-            line = np.arange(h)[:, None] - h // 2
-            part[
-                (line >= np.round(16 * low[:, lane - 16]))
-                & (line <= np.round(16 * high[:, lane - 16]))
-            ] = (250, 170, 80)
-        else:
-            part[:] = np.uint8([[210, 70, 60], [60, 180, 90]])[fate]
-        text = names[lane] if lane < 20 else "KEPT"
-        colour = (230, 230, 230) if lane == 20 or shown[lane] else (110, 110, 110)
-        cv2.putText(
-            canvas,
-            text,
-            (3, y + h // 2 + 4),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.32,
-            colour,
-            1,
-            cv2.LINE_AA,
-        )
-        y += h + 2
-    return canvas
-
-
-def save_picture(path: Path, rows: list) -> None:
-    write_png(path, np.vstack(rows))
-    print(f"picture -> {path}")
+# ---- commands ------------------------------------------------------------------------------------
 
 
 def inspect(path) -> None:
@@ -787,89 +724,20 @@ def inspect(path) -> None:
     beside it.
     """
     path = Path(path)
-    if path.is_dir():
-        return inspect_folder(path)
-    if path.suffix != ".safetensors":
-        return wing("released.dataset").inspect_archive(path)
-    artefact.show(path)
-    if artefact.read(path)[1]["format"] == "nitrogen.shard/1" and len(
-        (part := Part(path))["frame"]
-    ):
-        row = np.round((part["time"] - part["time"][0]) * part.about["fps"]).astype(int)
-        T = row[-1] + 1
-        kept, buttons, sticks = (
-            np.zeros(T, bool),
-            np.zeros((T, 16), np.uint8),
-            np.zeros((T, 4), np.float32),
-        )
-        kept[row], buttons[row], sticks[row] = True, part["buttons"], part["sticks"]
-        shown = np.flatnonzero(np.diff(part["offset"]))
-        frames = [
-            decode(np.asarray(part.jpeg(i)), 160)
-            for i in shown[np.linspace(0, len(shown) - 1, 8).astype(int)]
-        ]
-        save_picture(
-            path.with_suffix(".png"),
-            [np.hstack(frames), piano_roll(buttons, sticks, kept, part["mask"][0])],
-        )
-
-
-def inspect_folder(folder: Path) -> None:
-    file = folder / "manifest.json"
-    if not file.exists():
-        raise SystemExit(
-            f"{file}: no such file; {artefact.MAKER['shard']} --out {folder} writes it"
-        )
-    try:
-        said = json.loads(file.read_bytes())
-        fault = artefact.amiss(said, MANIFEST)
-    except (ValueError, RecursionError) as e:
-        fault = str(e)
-    if fault:
-        raise SystemExit(
-            f"{file}: not a manifest ({fault}); {artefact.MAKER['shard']} --out {folder} writes it anew"
-        ) from None
-    videos = said["videos"]
-    print(
-        f"{'video':24s} {'game':14s} {'split':10s} {'rows':>9s} {'kept':>9s} {'chunks':>9s} {'shards':>6s} {'MB':>8s}  lag (confidence)"
-    )
-    for name, v in videos.items():
-        lag, size = (
-            f"{v['lag']['frames']} ({v['lag']['confidence']:g})" if v.get("lag") else "-",
-            sum(v["files"].values()) / 1e6,
-        )
-        print(
-            f"{name:24s} {v['game']:14s} {v['split']:10s} {v['rows']:9,} {v['kept']:9,} {v['chunks']:9,} {v['shards']:6} {size:8.1f}  {lag}"
-        )
-    print(totals(videos))
-    listed = {name: size for v in videos.values() for name, size in v["files"].items()}
-    there = {p.name: p.stat().st_size for p in folder.glob("*.safetensors")}
-    partial = [name for name, v in videos.items() if len(v["files"]) != v["shards"]]
-    if listed != there or partial:
-        print(
-            f"not as listed: {', '.join(sorted({k for k, _ in listed.items() ^ there.items()}) + partial)}; run filter.py again",
-            file=sys.stderr,
-        )
-
-
-def totals(videos: dict) -> str:
-    rows, kept, chunks = (sum(v[k] for v in videos.values()) for k in ("rows", "kept", "chunks"))
-    return (
-        f"{len(videos)} videos, {rows:,} rows: kept {kept:,} ({100 * kept / max(rows, 1):.0f} %), {chunks:,} chunks "
-        f"({sum(v['split'] == 'validation' for v in videos.values())} videos held out)"
-    )
+    archive = not path.is_dir() and path.suffix != ".safetensors"
+    wing("released.dataset" if archive else "bench.shards").inspect(path)
 
 
 def summary(c: Config, counts: list) -> None:
+    """The last line of a run; counts: what filter_video returned, None of a video that failed."""
     left_out = sum("left out" in (n or {}) for n in counts)
-    print(
-        f"{totals({i: n for i, n in enumerate(counts) if n and 'left out' not in n})} -> {c.out}"
-        + (
+    videos = {i: n for i, n in enumerate(counts) if n and "left out" not in n}
+    line = f"{totals(videos)} -> {c.out}"
+    if left_out:
+        line += (
             f"; {left_out} left out: what was read does not agree with the frames (--min-agreement)"
-            if left_out
-            else ""
         )
-    )
+    print(line)
 
 
 def run(c: Config) -> None:
@@ -889,25 +757,19 @@ def run(c: Config) -> None:
         validation=(0, 1),
     )
     videos = wing("released.dataset").import_released(c) if c.nitrogen else c.videos
+    work = functools.partial(filter_video, c=c)
     try:
-        for_each(
-            functools.partial(filter_video, c=c),
-            videos,
-            c.workers,
-            ray=c.ray,
-            summary=functools.partial(summary, c),
-        )
+        for_each(work, videos, c.workers, ray=c.ray, summary=functools.partial(summary, c))
     finally:
-        # of all that is in the folder, also from other runs
-        if (there := manifest(c.out))["videos"]:
-            artefact.write_bytes(
-                Path(c.out) / "manifest.json", json.dumps(there, indent=1).encode()
-            )
+        there = manifest(c.out)  # of all that is in the folder, also from other runs
+        if there["videos"]:
+            text = json.dumps(there, indent=1)
+            artefact.write_bytes(Path(c.out) / "manifest.json", text.encode())
 
 
 def main(argv=None):
-    # they may be named so, which reads better with --nitrogen
-    argv = [a for a in (sys.argv[1:] if argv is None else argv) if a != "--videos"]
+    argv = sys.argv[1:] if argv is None else argv
+    argv = [arg for arg in argv if arg != "--videos"]  # the word reads well beside --nitrogen
     command_line(__doc__, {"": (Config, run)}, argv, inspect)
 
 

@@ -1,5 +1,5 @@
-"""The report of the suite: films of the best and the worst episode of each task, plots, one page of
-HTML.
+"""The report of the suite: tables, films of the best and the worst episode of each game, plots, one
+page of HTML.
 """
 
 from __future__ import annotations
@@ -7,6 +7,10 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import itertools
+import json
+import textwrap
+from html import escape
 from pathlib import Path
 
 from common import artefact
@@ -16,246 +20,351 @@ from common.workers import for_each
 import numpy as np
 
 import eval as evaluation
+from eval import CATEGORIES, FPS, GROUPS, PLAYERS, Job, Play, category, game, genre, summary
 from templates import library, pads, render
 
-# ---- play: films ---------------------------------------------------------------------------------
+COLUMNS = (*CATEGORIES, "all")
+FLOORS = PLAYERS[1:]  # what the policy is compared with
+# % of the paper's own tasks, by category: other games, judged by people (read off its figure)
+PUBLISHED = {
+    "3D": (61.2, 55.0, 56.3),
+    "2D top-down": (46.0, 52.0, 61.5),
+    "2D side-scroller": (44.8, 37.9, 54.0),
+}
+PANEL = 200  # px beside the picture of a film
 
 
-def film_suite(records: list[dict], c: evaluation.Play) -> list[dict]:
-    """Films of the policy's best and worst episode of each game (--quick: of each group of games);
-    crashed ones cannot be shown.
-    """
-    sets = {}
-    for r in records:
-        if r["player"] == "policy" and not r["crash"]:
-            sets.setdefault(evaluation.group_of(r["game"]) if c.quick else r["game"], []).append(r)
-    ranked = {
-        name: sorted(rs, key=lambda r: (r["success"], r["progress"], -r["seconds"]))
-        for name, rs in sets.items()
+def write_report(c: Play, settings: dict, suite, seeds: int, records: list[dict]) -> dict:
+    """Make the films, print the tables; OUT/report.json, OUT/report.html."""
+    films = film_suite(records, c)
+    report = {
+        "format": "nitrogen.play/1",
+        "policy": artefact.source(c.policy),
+        "trained_on": sorted(artefact.read(c.policy, "nitrogen.policy/1")[1].get("games") or ()),
+        "settings": settings,
+        "quick": c.quick,
+        "seeds": seeds,
+        **tables(suite, records),
+        "crashes": [picked(r, *Job._fields, "crash") for r in records if r["crash"]],
+        "films": [
+            {"what": f["what"], "film": f"films/{f['film'].name}"}
+            | picked(f["record"], "game", "task", "seed", "progress", "success")
+            for f in films
+        ],
+        "episodes": [picked(r, *Job._fields, "progress", "success", "seconds") for r in records],
     }
-    films = [
-        {"what": f"{what} of {name}", "record": r}
-        for name, rs in ranked.items()
-        for what, r in (("best", rs[-1]), ("worst", rs[0]))
-    ]
-    jobs = [evaluation.Job(*(f["record"][k] for k in evaluation.Job._fields)) for f in films]
-    left = [
-        j for j in dict.fromkeys(jobs) if c.fresh or not all(p.exists() for p in film_paths(j, c))
-    ]
-    again = (
-        dict(zip(left, for_each(functools.partial(film, c=c), left, c.workers, "films", c.ray)))
-        if left
-        else {}
-    )
-    for f, j in zip(films, jobs):
-        f["film"], f["strip"] = film_paths(j, c)
-        if j in again and again[j] != f["record"]["progress"]:
+    print_report(report)
+    page = report_page(report, [f["strip"] for f in films])
+    artefact.write_bytes(Path(c.out) / "report.json", json.dumps(report, indent=1).encode())
+    artefact.write_bytes(Path(c.out) / "report.html", page.encode())
+    print(f"report -> {c.out}/report.html, report.json; films -> {c.out}/films")
+    return report
+
+
+def picked(record: dict, *names: str) -> dict:
+    return {name: record[name] for name in names}
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def by_player(records: list[dict]) -> dict:
+    """Player -> summary of its episodes."""
+    episodes = {p: [r for r in records if r["player"] == p] for p in PLAYERS}
+    return {p: summary(mine) for p, mine in episodes.items() if mine}
+
+
+def figure_rows() -> dict[str, tuple]:
+    """Row of the paper's figure -> its genres: the groups, their genres, all."""
+    rows = {}
+    for group, genres in GROUPS.items():
+        rows[group] = genres
+        if len(genres) > 1:
+            rows |= {g: (g,) for g in genres}
+    return rows | {"all": tuple(itertools.chain(*GROUPS.values()))}
+
+
+def tables(suite, records: list[dict]) -> dict:
+    """Summaries by player: "cells" by row and column (categories, all) of the paper's figure;
+    "tasks".
+    """
+    cells = {}
+    for row, genres in figure_rows().items():
+        inside = [r for r in records if genre(r["game"]) in genres]
+        for col in COLUMNS:
+            mine = [r for r in inside if col in ("all", category(r["game"], r["task"]))]
+            if mine:
+                cells.setdefault(row, {})[col] = by_player(mine)
+    tasks = []
+    for name, task in suite:
+        about = {"game": name, "task": task, "genre": genre(name), "category": category(name, task)}
+        about |= {k: getattr(game(name).TASKS[task], k) for k in ("goal", "seconds")}
+        mine = [r for r in records if (r["game"], r["task"]) == (name, task)]
+        tasks.append(about | by_player(mine))
+    return {"cells": cells, "tasks": tasks}
+
+
+LEGEND = (
+    "Completed tasks in %, with the 95 % Wilson interval over episodes; in brackets ( ) the mean "
+    "progress, 0..1; its intervals are bootstrapped.  Beside, over all categories: random: every "
+    "button and axis drawn anew and held for 0.1-1 s; held: the left stick one way and the right "
+    "trigger, for ever; none: no input; expert: the game's scripted player, which reads the score "
+    "block.  paper: its own 30 tasks on commercial games, judged by people."
+)
+
+
+def brief(s: dict | None) -> str:
+    """Without the interval, as in 45 (0.61)."""
+    return f"{100 * s['success'][0]:.0f} ({s['progress'][0]:.2f})" if s else "-"
+
+
+def mean_progress(s: dict) -> str:
+    """With its interval, as in 0.61 [0.50, 0.72]."""
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*s["progress"])
+
+
+def quick_note(report: dict) -> str:
+    note = f"{report['seeds']} episodes per task and player"
+    if report["trained_on"]:
+        note += f"; the policy was trained on {', '.join(report['trained_on'])}"
+    if report["quick"]:
+        note += "; QUICK: too few for a verdict on a task, run it without --quick"
+    return note
+
+
+def print_report(report: dict) -> None:
+    """Groups x categories as in the paper's figure, then task by task."""
+    print(f"\n{textwrap.fill(LEGEND, 150)}\n\n{quick_note(report)}\n")
+    line = "{:18s}" + "{:>22s}" * len(COLUMNS) + "{:>12s}" * len(FLOORS)
+    print(line.format("the policy", *COLUMNS, *FLOORS))
+    for row, columns in report["cells"].items():
+        name = row if row in GROUPS or row == "all" else f"  {row}"
+        mine = [evaluation.cell(columns.get(col, {}).get("policy")) for col in COLUMNS]
+        print(line.format(name, *mine, *(brief(columns["all"].get(p)) for p in FLOORS)))
+        if row in PUBLISHED:
+            print(("{:18s}" + "{:15.1f}       " * 3).format("  paper", *PUBLISHED[row]))
+    line = "{:18s}{:12s}{:>14s}{:>20s}" + "{:>12s}" * len(FLOORS)
+    print("\n" + line.format("task", "category", "policy: %", "progress", *FLOORS))
+    for t in report["tasks"]:
+        mine = evaluation.percent(t["policy"]), mean_progress(t["policy"])
+        name = f"{t['game']} {t['task']}"
+        print(line.format(name, t["category"], *mine, *(brief(t[p]) for p in FLOORS)))
+    evaluation.print_crashes(report["crashes"])
+
+
+# ---- films ---------------------------------------------------------------------------------------
+
+
+def film_suite(records: list[dict], c: Play) -> list[dict]:
+    """Films of the policy's best and worst episode of each game (--quick: of each group of games).
+
+    An episode that crashed cannot be shown.
+    """
+    films = best_and_worst(records, c)
+    jobs = [Job(**picked(f["record"], *Job._fields)) for f in films]
+    left = list(dict.fromkeys(jobs))
+    if not c.fresh:
+        left = [job for job in left if not all(p.exists() for p in film_paths(job, c))]
+    again = {}
+    if left:
+        progress = for_each(functools.partial(film, c=c), left, c.workers, "films", c.ray)
+        again = dict(zip(left, progress, strict=True))
+    for f, job in zip(films, jobs, strict=True):
+        f["film"], f["strip"] = film_paths(job, c)
+        before = f["record"]["progress"]
+        if again.get(job, before) != before:
             print(
-                f"{j}: played again for the film it came out differently ({f['record']['progress']:.3f}, then {again[j]:.3f}): "
-                "with this network and device the same numbers do not come out twice"
+                f"{job}: played again for the film it came out differently ({before:.3f}, then "
+                f"{again[job]:.3f}): with this network and device the same numbers do not come out "
+                "twice"
             )
     return films
 
 
-def game_size(name: str) -> tuple[int, int]:
-    picture = evaluation.game(name).Game(next(iter(evaluation.game(name).TASKS)), 0).draw()
-    return picture.shape[1], picture.shape[0]
+def best_and_worst(records: list[dict], c: Play) -> list[dict]:
+    sets = {}
+    for r in records:
+        if r["player"] == "policy" and not r["crash"]:
+            name = evaluation.group_of(r["game"]) if c.quick else r["game"]
+            sets.setdefault(name, []).append(r)
+    films = []
+    for name, episodes in sets.items():
+        ranked = sorted(episodes, key=lambda r: (r["success"], r["progress"], -r["seconds"]))
+        films.append({"what": f"best of {name}", "record": ranked[-1]})
+        films.append({"what": f"worst of {name}", "record": ranked[0]})
+    return films
 
 
-def film_paths(job: evaluation.Job, c: evaluation.Play) -> tuple[Path, Path]:
-    return Path(c.out) / "films" / f"{job}.mp4", Path(c.out) / "films" / f"{job}.jpg"
+def film_paths(job: Job, c: Play) -> tuple[Path, Path]:
+    folder = Path(c.out) / "films"
+    return folder / f"{job}.mp4", folder / f"{job}.jpg"
 
 
-def film(job: evaluation.Job, c: evaluation.Play) -> float:
+def film(job: Job, c: Play) -> float:
     """Play an episode once more, with the pad drawn beside the picture: a video, and a strip of
     eight frames of it.  Returns the progress.
     """
     import cv2
 
     video, strip = film_paths(job, c)
-    templates, seen = library.templates(pads.CORE), []
-    template = templates[
-        next(k for k in sorted(templates) if templates[k].family.startswith("xbox"))
-    ]
+    template = xbox_template()
     w, h = game_size(job.game)
-    with VideoWriter(video, evaluation.FPS, w + PANEL, h) as out:
+    seen = []  # three frames a second, of half the size
+    with VideoWriter(video, FPS, w + PANEL, h) as out:
 
         def show(picture, pad, score):
             frame = np.hstack([picture, panel(pad, score, job, template, h)])
             out.write(frame)
-            if score["over"] or round(score["time"] * evaluation.FPS) % (evaluation.FPS // 3) == 1:
+            if score["over"] or round(score["time"] * FPS) % (FPS // 3) == 1:
                 seen.append(cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
 
-        score = evaluation.through(job, c, show)
+        score = evaluation.in_environment(job, c, show)
     sheet = tile([seen[i] for i in np.linspace(0, len(seen) - 1, 8).astype(int)], 4)
-    artefact.write_bytes(
-        strip, cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-    )
+    jpeg = cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
+    artefact.write_bytes(strip, jpeg.tobytes())
     return float(score["progress"])
 
 
-PANEL = 200  # px beside the picture
+def xbox_template():
+    templates = library.templates(pads.CORE)
+    return next(templates[k] for k in sorted(templates) if templates[k].family.startswith("xbox"))
 
 
-def panel(pad, score: dict, job: evaluation.Job, template, height: int) -> np.ndarray:
-    """uint8 [height, PANEL, 3]: the pad as the policy holds it, and how far it has got."""
+def game_size(name: str) -> tuple[int, int]:
+    """Width and height of its pictures, px."""
+    module = game(name)
+    picture = module.Game(next(iter(module.TASKS)), 0).draw()
+    return picture.shape[1], picture.shape[0]
+
+
+def panel(pad, score: dict, job: Job, template, height: int) -> np.ndarray:
+    """uint8 [height, PANEL, 3]: the pad as the policy holds it, and the state of the episode."""
     import cv2
 
+    gray, green, white = (70, 70, 70), (120, 220, 150), (225, 225, 225)
     out = np.full((height, PANEL, 3), 24, np.uint8)
-    buttons, sticks = pad
-    render.composite(
-        out, render.draw(template, buttons, sticks, scale=(PANEL - 12) / template.size[0]), 6, 12
-    )
-    held = (
-        " ".join(
-            n.replace("SHOULDER", "SH").replace("TRIGGER", "TR")
-            for n, on in zip(artefact.BUTTONS, buttons)
-            if on
-        )
-        .lower()
-        .split()
-    )
-    lines = [
+    drawn = render.draw(template, *pad, scale=(PANEL - 12) / template.size[0])
+    render.composite(out, drawn, 6, 12)
+    facts = [
         f"{job.game}: {job.task}",
         f"seed {job.seed}",
         f"{score['time']:.1f} s",
         f"progress {score['progress']:.2f}" + (" done" if score["success"] else ""),
-        *(" ".join(held[i : i + 2]) for i in range(0, min(6, len(held)), 2)),
     ]
-    for i, text in enumerate(lines):
-        cv2.putText(
-            out,
-            text,
-            (8, 165 + 15 * i),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.4,
-            (225, 225, 225) if i < 4 else (120, 220, 150),
-            1,
-            cv2.LINE_AA,
-        )
-    cv2.rectangle(out, (8, height - 8), (PANEL - 8, height - 4), (70, 70, 70), -1)
-    cv2.rectangle(
-        out,
-        (8, height - 8),
-        (8 + round((PANEL - 16) * score["progress"]), height - 4),
-        (120, 220, 150),
-        -1,
-    )
+    held = pressed(pad[0])[:6]
+    for i, text in enumerate(facts + [" ".join(held[k : k + 2]) for k in range(0, len(held), 2)]):
+        colour = white if i < len(facts) else green
+        where = 8, 165 + 15 * i
+        cv2.putText(out, text, where, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+    top, bottom = height - 8, height - 4
+    progress = round((PANEL - 16) * score["progress"])
+    cv2.rectangle(out, (8, top), (PANEL - 8, bottom), gray, -1)
+    cv2.rectangle(out, (8, top), (8 + progress, bottom), green, -1)
     return out
 
 
-STYLE = """body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1180px; padding: 0 1em; color: #222 }
-h1 { margin-bottom: 0 } h2 { margin-top: 2em } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { padding: .3em .6em; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap } th:first-child, td:first-child { text-align: left }
-td.goal { text-align: left; white-space: normal; color: #666; font-size: 13px } tr.group td { font-weight: 600; background: #f4f6f8 }
-tr.paper td { color: #888 } small { color: #777; font-weight: 400 } img { max-width: 100% } .quick, .crash { background: #fff3cd; padding: .6em 1em }"""
+def pressed(buttons) -> list[str]:
+    """Short names of the buttons that are held."""
+    names = [name for name, on in zip(artefact.BUTTONS, buttons, strict=True) if on]
+    return [n.replace("SHOULDER", "SH").replace("TRIGGER", "TR").lower() for n in names]
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1180px; padding: 0 1em }
+body { color: #222 } h1 { margin-bottom: 0 } h2 { margin-top: 2em } img { max-width: 100% }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+th, td { padding: .3em .6em; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th:first-child, td:first-child { text-align: left } small { color: #777; font-weight: 400 }
+td.goal { text-align: left; white-space: normal; color: #666; font-size: 13px }
+tr.group td { font-weight: 600; background: #f4f6f8 } tr.paper td { color: #888 }
+.quick, .crash { background: #fff3cd; padding: .6em 1em }
+"""
 
 
 def report_page(report: dict, strips: list[Path]) -> str:
     """The report as one HTML file that loads nothing: pictures are embedded, texts escaped."""
-    from html import escape
-
-    floors = ("random", "held", "none", "expert")
-
-    def picture(kind: str, data: bytes) -> str:
-        return f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
-
-    def table(head, rows) -> str:
-        """rows: (class, cells); a cell is HTML."""
-        lines = ["<tr>" + "".join(f"<th>{escape(h)}</th>" for h in head) + "</tr>"]
-        lines += [
-            f'<tr class="{kind}">'
-            + "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in cells)
-            + "</tr>"
-            for kind, cells in rows
-        ]
-        return "<table>" + "\n".join(lines) + "</table>"
-
-    full = lambda s: (
-        f"{evaluation.percent(s)} <small>({s['progress'][0]:.2f})</small>" if s else "-"
-    )
-    brief = lambda s: (
-        f"{100 * s['success'][0]:.0f} <small>({s['progress'][0]:.2f})</small>" if s else "-"
-    )
-    cells, tasks = [], []
-    for row, cols in report["cells"].items():
-        own = row in evaluation.GROUPS or row == "all"
-        cells.append(
-            (
-                "group" if own else "",
-                [
-                    escape(row) if own else f"&emsp;{escape(row)}",
-                    *(
-                        full(cols.get(col, {}).get("policy"))
-                        for col in (*evaluation.CATEGORIES, "all")
-                    ),
-                    *(brief(cols["all"].get(p)) for p in floors),
-                ],
-            )
-        )
-        if row in evaluation.PUBLISHED:
-            cells.append(
-                (
-                    "paper",
-                    ["&emsp;paper", *(f"{v:.1f}" for v in evaluation.PUBLISHED[row]), *[""] * 5],
-                )
-            )
-    for t in report["tasks"]:
-        mine = t["policy"]
-        tasks.append(
-            (
-                "",
-                [
-                    f"{escape(t['game'])} {escape(t['task'])}",
-                    escape(t["category"]),
-                    evaluation.percent(mine),
-                    "{:.2f} [{:.2f}, {:.2f}]".format(*mine["progress"]),
-                    *(brief(t[p]) for p in floors),
-                    f'<td class="goal">{escape(t["goal"])} ({t["seconds"]:.0f} s)</td>',
-                ],
-            )
-        )
-    settings = report["settings"]
+    policy, settings = report["policy"], report["settings"]
+    steps = settings["steps"] or "the model&#39;s own"
+    by_task = ("task", "category", "completed, %", "progress", *FLOORS, "")
     parts = [
-        f"<h1>{escape(report['policy']['name'])} at the pad</h1>",
-        f"<p><small>sha256 {report['policy']['sha256'][:16]}; {settings['execute']} actions of each chunk executed; "
-        f"{settings['steps'] or 'the model&#39;s own'} denoising steps; seed {settings['seed']}</small></p>",
-        f'<p class="{"quick" if report["quick"] else ""}">{escape(evaluation.quick_note(report))}</p>',
+        f"<h1>{escape(policy['name'])} at the pad</h1>",
+        f"<p><small>sha256 {policy['sha256'][:16]}; {settings['execute']} actions of each chunk "
+        f"executed; {steps} denoising steps; seed {settings['seed']}</small></p>",
+        f'<p class="{"quick" if report["quick"] else ""}">{escape(quick_note(report))}</p>',
         "<h2>By genre and category</h2>",
-        table(("", *evaluation.CATEGORIES, "all", *floors), cells),
-        f"<p><small>{escape(evaluation.LEGEND)}</small></p>",
-        picture("png", plot_cells(report)),
+        html_table(("", *COLUMNS, *FLOORS), cell_rows(report)),
+        f"<p><small>{escape(LEGEND)}</small></p>",
+        embedded("png", plot_cells(report)),
         "<h2>Task by task</h2>",
-        picture("png", plot_tasks(report)),
-        table(("task", "category", "completed, %", "progress", *floors, ""), tasks),
+        embedded("png", plot_tasks(report)),
+        html_table(by_task, task_rows(report)),
     ]
     if report["crashes"]:
-        parts += [
-            "<h2>Crashes</h2>",
-            *(
-                f'<p class="crash">{escape(str(evaluation.Job(*(r[k] for k in evaluation.Job._fields))))}: {escape(r["crash"])}</p>'
-                for r in report["crashes"]
-            ),
-        ]
-    parts += [
-        "<h2>Best and worst episodes</h2>",
-        *(
-            f"<h3>{escape(f['what'])}: {escape(f['game'])} {escape(f['task'])}, seed {f['seed']} <small>progress {f['progress']:.2f}{', completed' if f['success'] else ''}; "
-            f'<a href="{escape(f["film"])}">film</a></small></h3>{picture("jpeg", strip.read_bytes())}'
-            for f, strip in zip(report["films"], strips)
-        ),
-    ]
+        parts.append("<h2>Crashes</h2>")
+    for r in report["crashes"]:
+        job = escape(str(Job(**picked(r, *Job._fields))))
+        parts.append(f'<p class="crash">{job}: {escape(r["crash"])}</p>')
+    parts.append("<h2>Best and worst episodes</h2>")
+    for f, strip in zip(report["films"], strips, strict=True):
+        title = f"{f['what']}: {f['game']} {f['task']}, seed {f['seed']}"
+        done = ", completed" if f["success"] else ""
+        parts.append(
+            f"<h3>{escape(title)} <small>progress {f['progress']:.2f}{done}; "
+            f'<a href="{escape(f["film"])}">film</a></small></h3>'
+            + embedded("jpeg", strip.read_bytes())
+        )
     return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Play</title><style>{STYLE}</style></head><body>'
-        + "\n".join(parts)
-        + "</body></html>\n"
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Play</title>'
+        f"<style>{STYLE}</style></head><body>" + "\n".join(parts) + "</body></html>\n"
     )
 
 
-def png(figure) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-    return out.getvalue()
+def embedded(kind: str, picture: bytes) -> str:
+    return f'<img alt="" src="data:image/{kind};base64,{base64.b64encode(picture).decode()}">'
+
+
+def html_table(head, rows) -> str:
+    """rows: (class, cells); a cell is HTML, with or without its <td>."""
+    lines = ["<tr>" + "".join(f"<th>{escape(h)}</th>" for h in head) + "</tr>"]
+    for kind, cells in rows:
+        whole = "".join(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in cells)
+        lines.append(f'<tr class="{kind}">{whole}</tr>')
+    return "<table>" + "\n".join(lines) + "</table>"
+
+
+def cell_rows(report: dict):
+    """Groups, their genres and all, by category; the paper's figures below its groups."""
+    for row, columns in report["cells"].items():
+        own = row in GROUPS or row == "all"
+        mine = [evaluation.cell(columns.get(col, {}).get("policy")) for col in COLUMNS]
+        floors = [brief(columns["all"].get(p)) for p in FLOORS]
+        name = escape(row) if own else f"&emsp;{escape(row)}"
+        yield "group" if own else "", [name, *map(small_progress, mine + floors)]
+        if row in PUBLISHED:
+            yield "paper", ["&emsp;paper", *(f"{v:.1f}" for v in PUBLISHED[row]), *[""] * 5]
+
+
+def task_rows(report: dict):
+    for t in report["tasks"]:
+        yield (
+            "",
+            [
+                f"{escape(t['game'])} {escape(t['task'])}",
+                escape(t["category"]),
+                evaluation.percent(t["policy"]),
+                mean_progress(t["policy"]),
+                *(small_progress(brief(t[p])) for p in FLOORS),
+                f'<td class="goal">{escape(t["goal"])} ({t["seconds"]:.0f} s)</td>',
+            ],
+        )
+
+
+def small_progress(text: str) -> str:
+    """A cell such as 45 [26, 66] (0.61), with what is in ( ) in small print."""
+    return text.replace("(", "<small>(").replace(")", ")</small>")
 
 
 def plot_cells(report: dict) -> bytes:
@@ -266,49 +375,34 @@ def plot_cells(report: dict) -> bytes:
 
     figure = Figure((9, 3.6))
     ax = figure.subplots()
-    rows = [row for row in report["cells"] if row in evaluation.GROUPS or row == "all"]
-    for j, (col, colour) in enumerate(
-        zip(evaluation.CATEGORIES, ("#d1495b", "#30638e", "#edae49"))
-    ):
+    rows = [row for row in report["cells"] if row in GROUPS or row == "all"]
+    colours = dict(zip(CATEGORIES, ("#d1495b", "#30638e", "#edae49"), strict=True))
+    for j, (col, colour) in enumerate(colours.items()):
         for i, row in enumerate(rows):
             if cell := report["cells"][row].get(col):
-                share, low, high = (100 * v for v in cell["policy"]["success"])
                 at = i + 0.26 * (j - 1)
-                ax.bar(at, share, 0.24, color=colour, label=col)
-                ax.errorbar(
-                    at, share, [[share - low], [high - share]], color="#333", capsize=3, lw=1
-                )
-                ax.plot(
-                    at,
-                    100 * cell["random"]["success"][0],
-                    "_",
-                    color="#333",
-                    ms=12,
-                    label="random pad",
-                )
-                if row in evaluation.PUBLISHED:
-                    ax.plot(
-                        at,
-                        evaluation.PUBLISHED[row][j],
-                        "D",
-                        color="none",
-                        mec="#333",
-                        ms=6,
-                        label="paper (other games)",
-                    )
-    ax.set_xticks(range(len(rows)), rows), ax.set_xlim(-0.6, len(rows) - 0.4), ax.set_ylim(-2, 102)
-    ax.set_ylabel("completed tasks, %"), ax.grid(axis="y", alpha=0.3)
-    once = {label: mark for mark, label in zip(*ax.get_legend_handles_labels())}
-    ax.legend(
-        once.values(),
-        once.keys(),
-        fontsize=8,
-        ncols=5,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 1.14),
-        frameon=False,
-    )
+                plot_bar(ax, at, cell, colour, col)
+                if row in PUBLISHED:
+                    style = {"color": "none", "mec": "#333", "ms": 6}
+                    ax.plot(at, PUBLISHED[row][j], "D", label="paper (other games)", **style)
+    ax.set_xticks(range(len(rows)), rows)
+    ax.set_xlim(-0.6, len(rows) - 0.4)
+    ax.set_ylim(-2, 102)
+    ax.set_ylabel("completed tasks, %")
+    ax.grid(axis="y", alpha=0.3)
+    marks, labels = ax.get_legend_handles_labels()
+    once = dict(zip(labels, marks, strict=True))
+    at = {"loc": "upper center", "bbox_to_anchor": (0.5, 1.14)}
+    ax.legend(once.values(), once.keys(), fontsize=8, ncols=5, frameon=False, **at)
     return png(figure)
+
+
+def plot_bar(ax, at: float, cell: dict, colour: str, label: str) -> None:
+    share, low, high = (100 * v for v in cell["policy"]["success"])
+    random = 100 * cell["random"]["success"][0]
+    ax.bar(at, share, 0.24, color=colour, label=label)
+    ax.errorbar(at, share, [[share - low], [high - share]], color="#333", capsize=3, lw=1)
+    ax.plot(at, random, "_", color="#333", ms=12, label="random pad")
 
 
 def plot_tasks(report: dict) -> bytes:
@@ -329,6 +423,14 @@ def plot_tasks(report: dict) -> bytes:
         ):
             ax.plot(value, y, mark, color=colour, ms=6, label=label if y == 0 else None)
     ax.set_yticks(range(len(tasks)), [f"{t['game']} {t['task']}" for t in tasks], fontsize=8)
-    ax.set_xlim(-0.02, 1.02), ax.set_ylim(-0.7, len(tasks) - 0.3), ax.grid(alpha=0.3)
+    ax.set_xlim(-0.02, 1.02)
+    ax.set_ylim(-0.7, len(tasks) - 0.3)
+    ax.grid(alpha=0.3)
     ax.legend(fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     return png(figure)
+
+
+def png(figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    return out.getvalue()

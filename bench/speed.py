@@ -24,9 +24,10 @@ import sim
 from bench import flops, stepping, training
 from templates import library
 
-# ---- speed: every stage on this machine, beside the published job --------------------------------
-
-HOURS, KEPT, VIDEOS = 71_000, 40_000, 38_739  # the paper's: of raw video; of them kept; videos
+# of the paper
+HOURS = 71_000  # of raw video
+KEPT = 40_000  # hours of them
+VIDEOS = 38_739
 
 
 @dataclass(frozen=True)
@@ -43,99 +44,69 @@ def main(c: Config) -> list[dict]:
     """Each stage's own functions on fresh recordings, and what the published job would take this
     machine.
     """
-    import torch
-
-    import extract
-    import filter
     import model
-    import parse
     import train
 
-    device, sizes = pick_device(c.device), model.CONFIGS
+    device = pick_device(c.device)
     net = ("paper" if device.startswith("cuda") else "tiny") if c.net == "auto" else c.net
     expect(c, clips=(1, 10_000), seconds=(0.1, 1e5), workers=(1, 4096))
-    if net not in set(train.CONFIGS) & set(sizes):
+    if net not in set(train.CONFIGS) & set(model.CONFIGS):
         raise SystemExit(f"--net {net}: expected tiny, small, paper or auto")
+    minutes = 1 + c.clips // 6 + c.seconds // 5
+    print(
+        f"speed of every stage, {machine(device)}: about {minutes:.0f} minutes on a quiet machine",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory(prefix="nitrogen-speed-") as folder:
-        labels, shards, length = f"{folder}/labels", f"{folder}/shards", evaluation.Record().seconds
-        print(
-            f"speed of every stage, {machine(device)}: about {1 + c.clips // 6 + c.seconds // 5:.0f} minutes on a quiet machine",
-            flush=True,
-        )
-        evaluation.record(
-            evaluation.Record(
-                out=f"{folder}/videos",
-                minutes=c.clips * length / 60,
-                seed=c.seed,
-                workers=c.workers,
-            )
-        )
-        videos, seconds = expand([f"{folder}/videos"]), {}
-        extract.bank_of(library.pool(), "sift")  # made once for all videos, and kept
-        for name, workers, fn in (
-            ("locate", c.workers, functools.partial(extract.label, extract.Config(out=labels))),
-            # all cores as it is
-            (
-                "parse",
-                0,
-                functools.partial(parse.parse_video, cfg=parse.Config(out=labels, device=device)),
-            ),
-            (
-                "filter",
-                c.workers,
-                functools.partial(
-                    filter.filter_video, c=filter.Config(labels=labels, out=shards, validation=0)
-                ),
-            ),
-        ):
-            taken = for_each(functools.partial(stopwatch, fn), videos, workers, f"videos to {name}")
-            # the median: the first one loads what all need
-            seconds[name] = float(np.median(taken)) / max(1, min(workers, len(videos)))
-        rates = training.main(
-            dataclasses.replace(train.CONFIGS[net], data=shards, device=device, seed=c.seed),
-            c.seconds,
-        )
+        rates = time_data(folder, device, c)
+        how = {"data": f"{folder}/shards", "device": device, "seed": c.seed}
+        training_rates = training.main(dataclasses.replace(train.CONFIGS[net], **how), c.seconds)
+        rates["train"] = training_rates["both"]
     print("policy and simulator", flush=True)
-    brain = model.accelerate(model.NitroGen(sizes[net]).to(device).eval())
-    frames = np.zeros((1, artefact.FRAME, artefact.FRAME, 3), np.uint8)
-    latency = flops.timed(lambda: brain.sample(frames), torch.device(device))
-    bench = stepping.Config(fps=evaluation.FPS)
-    steps = (
-        bench.frames
-        / stepping.time_frames(
-            evaluation.launch("ridge", next(iter(evaluation.game("ridge").TASKS)), c.seed),
-            sim.StickyRandom(c.seed, menu=False),
-            bench,
-        )[0]
-    )
-    work = [
-        {
-            k: flops.gflop(sizes[n], 1, draws=train.CONFIGS[n].draws)
-            if k == "train"
-            else flops.gflop(sizes[n], 1, sizes[n].steps)
-            for k in ("train", "policy")
-        }
-        for n in (net, "paper")
-    ]
-    rows = beside_paper(
-        {
-            "locate": 1 / seconds["locate"],
-            **{k: length * evaluation.FPS / seconds[k] for k in ("parse", "filter")},
-            "train": rates["both"],
-            "policy": 1 / latency,
-            "simulator": steps,
-        },
-        {k: work[1][k] / work[0][k] for k in work[0]},
-        train.CONFIGS["paper"],
-    )
+    rates |= {"policy": policy_rate(net, device), "simulator": simulator_rate(c.seed)}
+    paper, here = work_of("paper"), work_of(net)
+    heavier = {k: paper[k] / here[k] for k in here}
+    rows = side_by_side(rates, heavier, train.CONFIGS["paper"])
     print_speed(rows, net)
-    artefact.write_bytes(
-        c.out,
-        json.dumps(
-            {"machine": machine(device), "device": device, "net": net, "stages": rows}, indent=1
-        ).encode(),
-    )
+    out = {"machine": machine(device), "device": device, "net": net, "stages": rows}
+    artefact.write_bytes(c.out, json.dumps(out, indent=1).encode())
     return rows
+
+
+# ---- measured here -------------------------------------------------------------------------------
+
+
+def time_data(folder: str, device: str, c: Config) -> dict:
+    """Record videos, then locate, parse and filter them: videos or frames per second of each."""
+    import extract
+    import filter
+    import parse
+
+    videos, labels, shards = (f"{folder}/{name}" for name in ("videos", "labels", "shards"))
+    length = evaluation.Record.seconds
+    minutes = c.clips * length / 60
+    how = {"seed": c.seed, "workers": c.workers}
+    evaluation.record(evaluation.Record(out=videos, minutes=minutes, **how))
+    extract.bank_of(library.pool(), "sift")  # once for all videos, and kept
+    to_locate = functools.partial(extract.label, extract.Config(out=labels))
+    reading = parse.Config(out=labels, device=device)
+    to_parse = functools.partial(parse.parse_video, cfg=reading)
+    making = filter.Config(labels=labels, out=shards, validation=0)
+    to_filter = functools.partial(filter.filter_video, c=making)
+    paths = expand([videos])
+    frames = length * evaluation.FPS
+    return {
+        "locate": 1 / seconds_a_video(to_locate, paths, c.workers, "videos to locate"),
+        # parse.py uses all cores by itself
+        "parse": frames / seconds_a_video(to_parse, paths, 0, "videos to parse"),
+        "filter": frames / seconds_a_video(to_filter, paths, c.workers, "videos to filter"),
+    }
+
+
+def seconds_a_video(fn, videos, workers: int, what: str) -> float:
+    """Of this machine with all its workers.  The median: the first one loads what all need."""
+    taken = for_each(functools.partial(stopwatch, fn), videos, workers, what)
+    return float(np.median(taken)) / max(1, min(workers, len(videos)))
 
 
 def stopwatch(fn, video: str) -> float:
@@ -145,77 +116,108 @@ def stopwatch(fn, video: str) -> float:
     return time.perf_counter() - began
 
 
-def beside_paper(rates: dict, heavier: dict, paper) -> list[dict]:
-    """Per stage, in the order of the data: units a second here, units of the published job, how
-    often as much work each of its units is as the one that was measured (heavier), and so the days
-    that this machine alone would need."""
-    play = (
-        sum(
-            t.seconds
-            for name in evaluation.game_names()
-            for t in evaluation.game(name).TASKS.values()
-        )
-        * evaluation.Play.seeds
-        * evaluation.FPS
-    )
-    frames = HOURS * 3600 * evaluation.FPS
-    jobs = {
-        "locate": (VIDEOS, "videos", f"{VIDEOS:,} videos, {HOURS:,} h"),
-        "parse": (frames, "frames", f"{HOURS:,} h at {evaluation.FPS} frames/s"),
-        "filter": (frames, "frames", f"{HOURS:,} h read, {KEPT:,} h kept"),
-        "train": (
-            paper.batch * paper.steps,
-            "samples",
-            f"{paper.steps:,} steps of {paper.batch:,} = {paper.batch * paper.steps / (KEPT * 3600 * evaluation.FPS):.2f} x {KEPT:,} h",
-        ),
-        "policy": (
-            play / evaluation.Play.execute,
-            "chunks",
-            f"the suite: {play / evaluation.FPS / 3600:.0f} h of play, {evaluation.Play.execute} actions a chunk",
-        ),
-        "simulator": (play, "steps", f"the suite, {evaluation.FPS} steps/s of play"),
+def policy_rate(net: str, device: str) -> float:
+    """Chunks per second."""
+    import torch
+
+    import model
+
+    brain = model.accelerate(model.NitroGen(model.CONFIGS[net]).to(device).eval())
+    frames = np.zeros((1, artefact.FRAME, artefact.FRAME, 3), np.uint8)
+    return 1 / flops.timed(lambda: brain.sample(frames), torch.device(device))
+
+
+def simulator_rate(seed: int) -> float:
+    """Frames of a built-in game per second."""
+    bench = stepping.Config(fps=evaluation.FPS)
+    env = evaluation.launch("ridge", next(iter(evaluation.game("ridge").TASKS)), seed)
+    seconds = stepping.time_frames(env, sim.StickyRandom(seed, menu=False), bench)[0]
+    return bench.frames / seconds
+
+
+def work_of(net: str) -> dict:
+    """GFLOP of a sample in training, and of a chunk of the policy."""
+    import model
+    import train
+
+    size = model.CONFIGS[net]
+    return {
+        "train": flops.gflop(size, 1, draws=train.CONFIGS[net].draws),
+        "policy": flops.gflop(size, 1, size.steps),
     }
-    return [
-        {
-            "stage": k,
-            "rate": rates[k],
-            "unit": f"{unit}/s",
-            "amount": n,
-            "job": job,
-            "heavier": heavier.get(k, 1.0),
-            "days": n * heavier.get(k, 1.0) / rates[k] / 86400,
-        }
-        for k, (n, unit, job) in jobs.items()
-    ]
+
+
+# ---- the published job ---------------------------------------------------------------------------
+
+
+def side_by_side(rates: dict, heavier: dict, paper) -> list[dict]:
+    """Per stage, in the order of the data: units a second here, units of the published job, and
+    the days that this machine alone would need for it.
+
+    heavier: how much more work a unit of the published job is than one that was measured.
+    """
+    jobs = published_jobs(paper)
+    rows = []
+    for stage, (amount, unit, job) in jobs.items():
+        more = heavier.get(stage, 1.0)
+        row = {"stage": stage, "rate": rates[stage], "unit": f"{unit}/s", "amount": amount}
+        days = amount * more / rates[stage] / 86400
+        rows.append({**row, "job": job, "heavier": more, "days": days})
+    return rows
+
+
+def published_jobs(paper) -> dict:
+    """Stage -> (amount, its unit, what it is)."""
+    fps, execute = evaluation.FPS, evaluation.Play.execute
+    tasks = [t for name in evaluation.game_names() for t in evaluation.game(name).TASKS.values()]
+    play = sum(t.seconds for t in tasks) * evaluation.Play.seeds * fps
+    frames = HOURS * 3600 * fps
+    samples = paper.batch * paper.steps
+    share = samples / (KEPT * 3600 * fps)
+    steps = f"{paper.steps:,} steps of {paper.batch:,} = {share:.2f} x {KEPT:,} h"
+    chunks = f"the suite: {play / fps / 3600:.0f} h of play, {execute} actions a chunk"
+    return {
+        "locate": (VIDEOS, "videos", f"{VIDEOS:,} videos, {HOURS:,} h"),
+        "parse": (frames, "frames", f"{HOURS:,} h at {fps} frames/s"),
+        "filter": (frames, "frames", f"{HOURS:,} h read, {KEPT:,} h kept"),
+        "train": (samples, "samples", steps),
+        "policy": (play / execute, "chunks", chunks),
+        "simulator": (play, "steps", f"the suite, {fps} steps/s of play"),
+    }
 
 
 def print_speed(rows: list[dict], net: str) -> None:
-    total, most = sum(r["days"] for r in rows), max(rows, key=lambda r: r["days"])
-    print(
-        f"\n{'stage':10s} {'measured here':>30s}   {'published job':48s} {'machine-days':>12s} {'share':>6s}"
-    )
+    total = sum(r["days"] for r in rows)
+    line = "{:10s} {:>30s}   {:48s} {:>12s} {:>6s}"
+    print("\n" + line.format("stage", "measured here", "published job", "machine-days", "share"))
     for r in rows:
-        if r["stage"] == "locate":
-            here = f"{3600 * r['rate']:,.0f} videos/h"
-        elif r["stage"] == "policy":
-            here = f"{1e3 / r['rate']:,.1f} ms a chunk, {net}"
-        else:
-            more = {
-                "parse": f", {r['rate'] / evaluation.FPS:.1f} x real time",
-                "filter": f", {r['rate'] / evaluation.FPS:.1f} x real time",
-                "train": f", {net}",
-            }.get(r["stage"], "")
-            here = f"{r['rate']:,.{1 if r['rate'] < 100 else 0}f} {r['unit']}{more}"
-        print(
-            f"{r['stage']:10s} {here:>30s}   {r['job']:48s} {r['days']:12,.1f} {r['days'] / total:6.1%}"
-        )
-    scaled = {r["stage"]: r["heavier"] for r in rows if r["heavier"] != 1}
+        days, share = f"{r['days']:,.1f}", f"{r['days'] / total:.1%}"
+        print(line.format(r["stage"], measured(r, net), r["job"], days, share))
+    most = max(rows, key=lambda r: r["days"])
     print(
-        f"Most would cost {most['stage']}: {most['days'] / total:.0%} of {total:,.0f} days of this machine.\nScaled: videos as here, {evaluation.WIDTH} x {evaluation.HEIGHT} at {evaluation.FPS} frames/s, one search "
-        "a video however long; steps and batch are train.py's choice, the paper does not give them"
-        + "".join(
-            f"; {k}: days x {v:,.0f}, the paper's network for {net} by arithmetic"
-            for k, v in scaled.items()
-        )
-        + "."
+        f"Most would cost {most['stage']}: {most['days'] / total:.0%} of {total:,.0f} days of this "
+        "machine."
     )
+    size = f"{evaluation.WIDTH} x {evaluation.HEIGHT} at {evaluation.FPS} frames/s"
+    scaled = "".join(
+        f"; {r['stage']}: days x {r['heavier']:,.0f}, the paper's network for {net} by arithmetic"
+        for r in rows
+        if r["heavier"] != 1
+    )
+    print(
+        f"Scaled: videos as here, {size}, one search a video however long; steps and batch are "
+        f"train.py's choice, the paper does not give them{scaled}."
+    )
+
+
+def measured(row: dict, net: str) -> str:
+    """The rate of a stage, in the unit that says most."""
+    stage, rate = row["stage"], row["rate"]
+    if stage == "locate":
+        return f"{3600 * rate:,.0f} videos/h"
+    if stage == "policy":
+        return f"{1e3 / rate:,.1f} ms a chunk, {net}"
+    text = f"{rate:,.{1 if rate < 100 else 0}f} {row['unit']}"
+    if stage in ("parse", "filter"):
+        return f"{text}, {rate / evaluation.FPS:.1f} x real time"
+    return f"{text}, {net}" if stage == "train" else text

@@ -143,7 +143,9 @@ def played(run: str, c: Config) -> list:
         found = json.loads(path.read_text())
         if found["of"] == key:
             return found["episodes"]
-    play = functools.partial(evaluation.through, c=evaluation.Play(policy=policy, device=c.device))
+    play = functools.partial(
+        evaluation.in_environment, c=evaluation.Play(policy=policy, device=c.device)
+    )
     scores = for_each(play, jobs("policy", c), c.workers, "episodes", c.ray)
     episodes = [(score["progress"], score["success"]) for score in scores]
     artefact.write_bytes(path, json.dumps({"of": key, "episodes": episodes}).encode())
@@ -189,7 +191,7 @@ def transfer_curve(results: dict, root: Path, c: Config) -> dict:
     The 95 % intervals are over trainings (from one pretraining) and levels.
     """
     tasks = len(evaluation.game(c.held_out).TASKS)
-    floor = np.mean([evaluation.within(job)["progress"] for job in jobs("random", c)])
+    floor = np.mean([evaluation.in_process(job)["progress"] for job in jobs("random", c)])
     print(
         f"{c.held_out}, {c.repeats} trainings x {tasks} tasks x {c.seeds} levels: "
         "mean and 95 % interval over trainings and levels; "

@@ -1,8 +1,8 @@
 """What one stage hands to the next: safetensors that describe themselves.
 
-FORMATS says, per format, each tensor's dtype, dimensions, unit and range; SAID what the description
-in the header holds. write() checks and appears whole; read() checks, and says in one line what is
-wrong and which command makes the file again. A new artefact: add it here, and to MAKER.
+FORMATS says, per format, each tensor's dtype, dimensions, unit and range; METADATA what the JSON in
+the header must hold. write() checks, and the file appears whole. read() checks, and says in one
+line what is wrong and which command makes the file again. A new artefact: add it here and to MAKER.
 """
 
 from __future__ import annotations
@@ -16,34 +16,25 @@ from pathlib import Path
 
 import numpy as np
 
+# fmt: off
 BUTTONS = (
-    "DPAD_UP",
-    "DPAD_DOWN",
-    "DPAD_LEFT",
-    "DPAD_RIGHT",
-    "SOUTH",
-    "EAST",
-    "WEST",
-    "NORTH",
-    "LEFT_SHOULDER",
-    "RIGHT_SHOULDER",
-    "LEFT_TRIGGER",
-    "RIGHT_TRIGGER",
-    "LEFT_THUMB",
-    "RIGHT_THUMB",
-    "BACK",
-    "START",
+    "DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "SOUTH", "EAST", "WEST", "NORTH",
+    "LEFT_SHOULDER", "RIGHT_SHOULDER", "LEFT_TRIGGER", "RIGHT_TRIGGER", "LEFT_THUMB", "RIGHT_THUMB",
+    "BACK", "START",
 )
+# fmt: on
 STICKS = ("LEFT_X", "LEFT_Y", "RIGHT_X", "RIGHT_Y")
-# CHOICE: a button or stick is trusted from this agreement of its reading with the frames on, see
-# matching.Agreement
-AGREES = 0.5
-# CHOICE: a button that is down for more of a video, as few are (an accelerator), must agree better:
-HELD = 0.9
-HELD_AGREES = 0.8
 MENU = [BUTTONS.index("BACK"), BUTTONS.index("START")]
 FRAME = 256  # side of the square RGB frame that the policy sees, px
 
+# CHOICE: a button or stick is trusted if its reading agrees this well with the frames, see
+# matching.Agreement
+AGREES = 0.5
+# CHOICE: few buttons are down for more of a video (an accelerator is): such a one must agree better
+HELD = 0.9
+HELD_AGREES = 0.8
+
+# Format -> tensor -> (dtype, dimensions, unit or meaning)
 FORMATS = {
     "nitrogen.overlay/1": {
         "affine": ("float32", "P 2 3", "template px -> frame px"),
@@ -82,7 +73,8 @@ FORMATS = {
         "jpeg": (
             "uint8",
             "bytes",
-            "row i's frame is jpeg[offset[i]:offset[i + 1]], 256 x 256; empty: the same as in the row before",
+            "row i's frame is jpeg[offset[i]:offset[i + 1]], 256 x 256; "
+            "empty: the same as in the row before",
         ),
         "offset": ("int64", "R1", "byte offsets, R + 1 of them"),
         "buttons": ("uint8", "R 16", "0 or 1"),
@@ -98,37 +90,63 @@ FORMATS = {
     "nitrogen.features/1": None,
     "nitrogen.state/1": None,  # what train.py needs to resume
 }
-# And what the description says: a type, (least, most) of a number, [of each], [of the first, of the
-# second, ...], {name: of its value}; {"name?": may be missing}, {(names): no others}, {str: any
-# name}.
-N, RATE = (-1e9, 1e9), (0.01, 1e4)
-SAID = {
+RANGES = {"buttons": (0, 1), "confidence": (0, 1)}
+MAPPED = {"jpeg"}  # memory-mapped when read: the bytes stay on disk until they are used
+
+# A pattern says what a value of the metadata must be:
+#   str, bool, list, dict    of this type; a str is printable
+#   (least, most)            a number in this range
+#   [p]                      a list of one or more values, each as p
+#   [p, q, ...]              a list of as many values, as p, as q, ...
+#   {"a": p, "b?": q}        named values; b may be missing or null, others may be there
+#   {str: p}                 named values, each as p
+#   {("a", "b"): p}          the same, with no other names than these
+NUMBER = (-1e9, 1e9)
+RATE = (0.01, 1e4)  # per second
+LENGTH = (0, 1e5)  # px
+BOX = [NUMBER] * 4  # x, y, w, h
+ELEMENT = {
+    "kind": str,
+    "id": str,
+    "pos": [NUMBER] * 2,
+    "mapping": [LENGTH] * 4,
+    "radius": LENGTH,
+    "click": bool,
+    "trail": list,
+}
+LAYOUT = {
+    "size": [(1, 1e5)] * 2,
+    "buttons": {BUTTONS: BOX},
+    "sticks": {("LEFT", "RIGHT"): [NUMBER] * 5},
+}
+CHUNK = {  # of the released dataset
+    "size": (1, 1e5),
+    "seconds": (0.1, 1e9),
+    "start": NUMBER,
+    "frames?": [NUMBER] * 2,
+    "boxes": [BOX],
+    "area?": BOX,
+    "rows": [NUMBER] * 2,
+}
+WIDTH = (1, 1024)
+NET = {
+    **{f"{name}?": [WIDTH] * 4 for name in ("widths", "depths", "heads", "reduce")},
+    **{f"{name}?": WIDTH for name in ("decoder", "detail", "head")},
+}
+ALWAYS = {"recipe?": dict, "tensors?": dict, "command?": str}
+METADATA = {
     "nitrogen.overlay/1": {
         "found?": bool,
         "template?": str,
         "family?": str,
         "reason?": str,
-        "inliers?": N,
-        "score?": N,
-        "nearest?": [N],
-        "votes?": N,
-        "sampled?": [N],
-        "elements?": [
-            {
-                "kind": str,
-                "id": str,
-                "pos": [N] * 2,
-                "mapping": [(0, 1e5)] * 4,
-                "radius": (0, 1e5),
-                "click": bool,
-                "trail": list,
-            }
-        ],
-        "layout?": {
-            "size": [(1, 1e5)] * 2,
-            "buttons": {BUTTONS: [N] * 4},
-            "sticks": {("LEFT", "RIGHT"): [N] * 5},
-        },
+        "inliers?": NUMBER,
+        "score?": NUMBER,
+        "nearest?": [NUMBER],
+        "votes?": NUMBER,
+        "sampled?": [NUMBER],
+        "elements?": [ELEMENT],
+        "layout?": LAYOUT,
     },
     "nitrogen.actions/1": {
         "unit?": str,
@@ -136,39 +154,26 @@ SAID = {
         "game?": str,
         "cells_per_radius?": (0.1, 100),
         "agreement?": {(*BUTTONS, "LEFT", "RIGHT"): (-1, 1)},
-        "box?": [N] * 4,
-        "chunks?": [
-            {
-                "size": (1, 1e5),
-                "seconds": (0.1, 1e9),
-                "start": N,
-                "frames?": [N] * 2,
-                "boxes": [[N] * 4],
-                "area?": [N] * 4,
-                "rows": [N] * 2,
-            }
-        ],
+        "box?": BOX,
+        "chunks?": [CHUNK],
     },
     "nitrogen.shard/1": {
         "videos": [{"name": str, "game": str, "fps": RATE, "split": str}],
         "rate": RATE,
         "horizon": (1, 1e5),
         "shift": (0, 1e5),
-        "counts?": {"split": str, "rows": N, "kept": N, "chunks": N, "shards": N},
-        "lag?": {"frames": N, "confidence": N},
-    },
-    "nitrogen.parser/1": {
-        "images?": N,
-        "net?": {
-            **{f"{k}?": [(1, 1024)] * 4 for k in ("widths", "depths", "heads", "reduce")},
-            **{f"{k}?": (1, 1024) for k in ("decoder", "detail", "head")},
+        "counts?": {
+            "split": str,
+            "rows": NUMBER,
+            "kept": NUMBER,
+            "chunks": NUMBER,
+            "shards": NUMBER,
         },
+        "lag?": {"frames": NUMBER, "confidence": NUMBER},
     },
-    "nitrogen.state/1": {"recipe": dict, "step?": N, "steps?": N, "seconds?": N},
+    "nitrogen.parser/1": {"images?": NUMBER, "net?": NET},
+    "nitrogen.state/1": {"recipe": dict, "step?": NUMBER, "steps?": NUMBER, "seconds?": NUMBER},
 }
-EVERY = {"recipe?": dict, "tensors?": dict, "command?": str}
-RANGES = {"buttons": (0, 1), "confidence": (0, 1)}
-MAPPED = {"jpeg"}  # stay on disk when read, memory-mapped: nothing is loaded until it is used
 MAKER = {
     "overlay": "python extract.py VIDEO",
     "actions": "python parse.py VIDEO",
@@ -181,11 +186,13 @@ MAKER = {
 }
 
 
-def write(path, tensors: dict, format: str, **info) -> None:
-    """Write numpy tensors and a JSON description atomically: a reader never sees half a file.
+# ---- writing -------------------------------------------------------------------------------------
 
-    `info` must be JSON-able; dimensions, dtypes and units are added.  The file appears under its
-    name only when complete.
+
+def write(path, tensors: dict, format: str, **info) -> None:
+    """Write numpy tensors and a JSON description; the file appears under its name only when whole.
+
+    info: JSON-able; the command, and the tensors' dimensions, dtypes and units are added to it.
     """
     from safetensors.numpy import save_file
 
@@ -194,21 +201,22 @@ def write(path, tensors: dict, format: str, **info) -> None:
         "format": format,
         **info,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "tensors": {
-            k: f"{v.dtype} {list(v.shape)} {spec[k][1] + ': ' + spec[k][2] if k in spec else ''}".strip()
-            for k, v in tensors.items()
-        },
+        "tensors": {name: in_words(name, v, spec) for name, v in tensors.items()},
     }
-    fault = (check(tensors, spec) if not info.get("found") is False else None) or amiss(
-        json.loads(json.dumps(info)), {**EVERY, **SAID.get(format, {})}
-    )
+    text = json.dumps(info)
+    fault = fault_of(tensors, json.loads(text), "it")
     assert not fault, f"{path}: {fault}"
     with replacing(path) as part:
-        save_file(
-            {k: np.ascontiguousarray(v) for k, v in tensors.items()},
-            part,
-            {"json": json.dumps(info)},
-        )
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, part, {"json": text})
+
+
+def in_words(name: str, v: np.ndarray, spec: dict) -> str:
+    """ "float32 [90, 4] T 4: unit": a tensor's line in the metadata."""
+    said = f"{v.dtype} {list(v.shape)}"
+    if name not in spec:
+        return said
+    _, dims, meaning = spec[name]
+    return f"{said} {dims}: {meaning}"
 
 
 def write_bytes(path, blob: bytes) -> None:
@@ -247,84 +255,96 @@ def replacing(path):
         part.unlink(missing_ok=True)
 
 
+# ---- checking ------------------------------------------------------------------------------------
+
+
+def fault_of(tensors: dict, info: dict, where: str) -> str | None:
+    """First mismatch of an artefact with FORMATS and METADATA as a sentence, or None."""
+    format = info.get("format")
+    fault = None
+    if info.get("found") is not False:  # an overlay that was not found has no tensors
+        fault = check(tensors, FORMATS.get(format) or {})
+    return fault or amiss(info, {**ALWAYS, **METADATA.get(format, {})}, where)
+
+
 def check(tensors: dict, spec: dict) -> str | None:
-    """The first disagreement between tensors and their specification, in words, or None."""
+    """First mismatch of tensors with their specification as a sentence, or None."""
     sizes = {}
     for name, (dtype, dims, _) in spec.items():
         if name not in tensors:
             return f"tensor '{name}' is missing"
-        v, dims = tensors[name], dims.split()
+        v = tensors[name]
+        dims = dims.split()
         if str(v.dtype) != dtype or v.ndim != len(dims):
-            return f"tensor '{name}' should be {dtype} [{', '.join(dims)}], found {v.dtype} {list(v.shape)}"
-        for letter, n in zip(dims, v.shape):
+            wanted = f"{dtype} [{', '.join(dims)}]"
+            return f"tensor '{name}' should be {wanted}, found {v.dtype} {list(v.shape)}"
+        for letter, n in zip(dims, v.shape, strict=True):
             if sizes.setdefault(letter, int(letter) if letter.isdigit() else n) != n:
                 return f"tensor '{name}' has {letter} = {n}, expected {sizes[letter]}"
-        lo, hi = RANGES.get(name, (-np.inf, np.inf))
-        if (
-            v.dtype.kind == "f"
-            and v.size
-            and not (np.isfinite(v).all() and v.min() >= lo and v.max() <= hi)
-        ):
-            return f"tensor '{name}' leaves its range {lo}..{hi}"
+        least, most = RANGES.get(name, (-np.inf, np.inf))
+        if v.dtype.kind == "f" and not within(v, least, most):
+            return f"tensor '{name}' leaves its range {least}..{most}"
     return None
 
 
+def within(v: np.ndarray, least: float, most: float) -> bool:
+    """Whether all values are finite and in this range."""
+    return not v.size or bool(np.isfinite(v).all() and v.min() >= least and v.max() <= most)
+
+
 def amiss(value, pattern, where: str = "it") -> str | None:
-    """The first thing in a description that is not as the pattern (see SAID) says, in words, or
-    None.
-    """
-    if isinstance(pattern, tuple):
-        fits, wanted = (
-            type(value) in (int, float) and pattern[0] <= value <= pattern[1],
-            f"a number in {pattern[0]:g}..{pattern[1]:g}",
-        )
-    elif isinstance(pattern, list):
-        fits, wanted = (
-            isinstance(value, list)
-            and len(value) >= len(pattern)
-            and len(pattern) in (1, len(value)),
-            f"a list of {len(pattern)}" + " or more" * (len(pattern) == 1),
-        )
-        parts = (
-            [(v, pattern[min(i, len(pattern) - 1)], i) for i, v in enumerate(value)] if fits else ()
-        )
-    elif isinstance(pattern, dict):
-        allowed = next((k for k in pattern if isinstance(k, tuple)), None)
-        fits = isinstance(value, dict) and (allowed is None or set(value) <= set(allowed))
-        wanted = f"values of {', '.join(allowed)}" if allowed else "named values"
-        keys = (
-            value
-            if allowed or str in pattern
-            else [
-                k.rstrip("?")
-                for k in pattern
-                if not k.endswith("?") or fits and value.get(k[:-1]) is not None
-            ]
-        )
-        parts = (
-            [
-                (
-                    value.get(k),
-                    pattern[next(p for p in (k, f"{k}?", allowed, str) if p in pattern)],
-                    k,
-                )
-                for k in keys
-            ]
-            if fits
-            else ()
-        )
-    else:
-        fits, wanted = (
-            isinstance(value, pattern) and (pattern is not str or value.isprintable()),
-            f"of type {pattern.__name__}" + ", printable" * (pattern is str),
-        )
+    """First mismatch of a JSON value with a pattern (see METADATA) as a sentence, or None."""
+    fits, wanted = judged(value, pattern)
     if not fits:
         return f"{where} should be {wanted}, found {ascii(value)[:60]}"
-    return (
-        next((fault for v, p, k in parts if (fault := amiss(v, p, f"{where}: {k!r}"))), None)
-        if isinstance(pattern, (list, dict))
-        else None
-    )
+    for name, part, its_pattern in parts_of(value, pattern):
+        if fault := amiss(part, its_pattern, f"{where}: {name!r}"):
+            return fault
+    return None
+
+
+def judged(value, pattern) -> tuple[bool, str]:
+    """(whether a value, its parts aside, is as the pattern says; what it should be, in words)"""
+    if isinstance(pattern, tuple):
+        least, most = pattern
+        is_number = type(value) in (int, float)
+        return is_number and least <= value <= most, f"a number in {least:g}..{most:g}"
+    if isinstance(pattern, list):
+        n = len(value) if isinstance(value, list) else 0
+        if len(pattern) == 1:
+            return n >= 1, "a list of 1 or more"
+        return n == len(pattern), f"a list of {len(pattern)}"
+    if isinstance(pattern, dict):
+        is_dict = isinstance(value, dict)
+        names = next(iter(pattern))
+        if isinstance(names, tuple):
+            return is_dict and set(value) <= set(names), f"values of {', '.join(names)}"
+        return is_dict, "named values"
+    if pattern is str:
+        return isinstance(value, str) and value.isprintable(), "of type str, printable"
+    return isinstance(value, pattern), f"of type {pattern.__name__}"
+
+
+def parts_of(value, pattern) -> list[tuple]:
+    """[(name or index, value, its pattern)] of what a list or a dict holds."""
+    if isinstance(pattern, list):
+        patterns = pattern * len(value) if len(pattern) == 1 else pattern
+        return list(zip(range(len(value)), value, patterns, strict=True))
+    if not isinstance(pattern, dict):
+        return []
+    names, every = next(iter(pattern.items()))
+    if not isinstance(names, str):  # {str: p} or {(names): p}
+        return [(name, part, every) for name, part in value.items()]
+    parts = []
+    for key, its_pattern in pattern.items():
+        name = key.removesuffix("?")
+        part = value.get(name)
+        if part is not None or name == key:
+            parts.append((name, part, its_pattern))
+    return parts
+
+
+# ---- reading -------------------------------------------------------------------------------------
 
 
 def read(path, format: str | None = None) -> tuple[dict, dict]:
@@ -336,46 +356,33 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
     kind = format.split(".")[1].split("/")[0] if format else ""
     again = f"; make it anew: {MAKER[kind]}" if kind in MAKER else ""
     if not path.is_file():
-        raise SystemExit(
-            f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}{again}"
-        )
+        what = "a folder, not a file" if path.is_dir() else "no such file"
+        raise SystemExit(f"{path}: {what}{again}")
     try:
-        from safetensors import safe_open
-
-        with safe_open(path, "numpy") as f:
-            info = json.loads((f.metadata() or {}).get("json", "{}"))
-            if fault := amiss(info, {"format?": str, **EVERY}, "its description"):
-                raise ValueError(fault)
-            names = f.keys() if not format or info.get("format") == format else ()
-            tensors = {k: mapped(path, k) if k in MAPPED else f.get_tensor(k) for k in names}
+        tensors, info = load(path, format)
     except Exception as e:
-        raise SystemExit(
-            f"{path}: not a readable safetensors file ({str(e).partition(chr(10))[0][:120] or type(e).__name__}){again}"
-        ) from None
-    if format and info.get("format") != format:
-        raise SystemExit(
-            f"{path}: expected a {format} file, found {info.get('format', 'no format')!r}{again}"
-        )
-    fault = (
-        check(tensors, FORMATS.get(info.get("format")) or {})
-        if info.get("found") is not False
-        else None
-    )
-    if fault := fault or amiss(info, SAID.get(info.get("format"), {}), "its description"):
+        reason = str(e).partition("\n")[0][:120] or type(e).__name__
+        raise SystemExit(f"{path}: not a readable safetensors file ({reason}){again}") from None
+    found = info.get("format", "no format")
+    if format and found != format:
+        raise SystemExit(f"{path}: expected a {format} file, found {found!r}{again}")
+    if fault := fault_of(tensors, info, "its description"):
         raise SystemExit(f"{path}: {fault}{again}")
     return tensors, info
 
 
-def doubtful(agreement: dict, pressed) -> list[str]:
-    """What of a parsed video cannot be trusted, buttons and sticks (LEFT, RIGHT) by name: what
-    agrees too little with the frames, and buttons that are down nearly always without a clear sign.
-    agreement: of the metadata of its actions; pressed: bool [T, 16]."""
-    down = dict(zip(BUTTONS, pressed.mean(0) if len(pressed) else np.zeros(16)))
-    return [
-        name
-        for name, value in agreement.items()
-        if value < (HELD_AGREES if down.get(name, 0) > HELD else AGREES)
-    ]
+def load(path: Path, format: str | None) -> tuple[dict, dict]:
+    """(tensors, info), unchecked but for what every description has; no tensors if it is of another
+    format.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as f:
+        info = json.loads((f.metadata() or {}).get("json", "{}"))
+        if fault := amiss(info, {"format?": str, **ALWAYS}, "its description"):
+            raise ValueError(fault)
+        names = f.keys() if not format or info.get("format") == format else ()
+        return {k: mapped(path, k) if k in MAPPED else f.get_tensor(k) for k in names}, info
 
 
 def mapped(path, name: str) -> np.ndarray:
@@ -383,16 +390,28 @@ def mapped(path, name: str) -> np.ndarray:
     with open(path, "rb") as f:
         length = int.from_bytes(f.read(8), "little")
         begin, end = json.loads(f.read(length))[name]["data_offsets"]
-    return (
-        np.memmap(path, np.uint8, "r", 8 + length + begin, (end - begin,))
-        if end > begin
-        else np.zeros(0, np.uint8)
-    )
+    if begin == end:
+        return np.zeros(0, np.uint8)
+    return np.memmap(path, np.uint8, "r", 8 + length + begin, (end - begin,))
+
+
+def doubtful(agreement: dict, pressed) -> list[str]:
+    """Names of the buttons and sticks (LEFT, RIGHT) of a parsed video that cannot be trusted: they
+    agree too little with the frames, or are down nearly always without a clear sign.
+
+    agreement: from the metadata of its actions; pressed: bool [T, 16].
+    """
+    share = pressed.mean(axis=0) if len(pressed) else np.zeros(16)
+    down = dict(zip(BUTTONS, share, strict=True))
+    least = {name: HELD_AGREES if down.get(name, 0) > HELD else AGREES for name in agreement}
+    return [name for name, value in agreement.items() if value < least[name]]
 
 
 def finished(path, format: str, recipe: dict, fresh: bool = False) -> bool:
-    """True if `path` already holds this very result.  A broken file is made anew, and one of
-    another recipe in which nothing was found; else another recipe's is refused."""
+    """True if `path` already holds this very result; SystemExit if it holds another recipe's.
+
+    False, to be made again: a broken file, or another recipe's in which nothing was found.
+    """
     if fresh or not Path(path).exists():
         return False
     try:
@@ -400,18 +419,20 @@ def finished(path, format: str, recipe: dict, fresh: bool = False) -> bool:
     except SystemExit as e:
         print(f"{e} -> making it anew", file=sys.stderr)
         return False
-    was, now = info.get("recipe") or {}, json.loads(json.dumps(recipe))
+    was = info.get("recipe") or {}
+    now = json.loads(json.dumps(recipe))
     if was == now:
         return True
     if info.get("found") is False:
         return False
     other = [
-        k if k == "source" else f"{k} ({was.get(k)!r}, now {now[k]!r})"
-        for k in now
-        if was.get(k) != now[k]
+        name if name == "source" else f"{name} ({was.get(name)!r}, now {value!r})"
+        for name, value in now.items()
+        if was.get(name) != value
     ]
     raise SystemExit(
-        f"{path}: made with another {', '.join(other) or 'recipe'}; --fresh replaces it, another --out keeps both"
+        f"{path}: made with another {', '.join(other) or 'recipe'}; "
+        "--fresh replaces it, another --out keeps both"
     )
 
 

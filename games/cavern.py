@@ -181,7 +181,7 @@ class Cave:
         rows = rng.permutation([3, 5, rng.choice([3, 5])]).tolist()
         ledges = [
             (row, column + int(rng.integers(0, 2)), int(rng.integers(3, 5)))
-            for row, column in zip(rows, (3, 7, 11))
+            for row, column in zip(rows, (3, 7, 11), strict=True)
         ]
         for row, column, wide in ledges:
             self.tiles[row, column : column + wide] = LEDGE

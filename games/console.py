@@ -4,18 +4,25 @@ share.
 A game is an ordinary program. It reads the system clock, moves its world by the elapsed time, reads
 a gamepad and draws 480 x 270 RGB frames:
 
-    python games/ridge.py [--task NAME] [--seed N] [--fps 60]       a window for a person (pip install pygame)
-    NITROGEN_CONSOLE=FILE python games/ridge.py ...                 headless: pad in, picture and score out through FILE
+    python games/ridge.py [--task NAME] [--seed N] [--fps 60]
+                                                        a window for a person (pip install pygame)
+    NITROGEN_CONSOLE=FILE python games/ridge.py ...
+                                                        headless: pad in, picture and score out
 
 FILE exists already; the game sizes and maps it. Its first 4096 bytes are a JSON header, written
 last and padded with spaces: {"format": "nitrogen.console/1", "width", "height", "fps", "game",
 "buttons", "sticks", "fields": {name: [offset, dtype, shape]}}. The other side writes pad_buttons,
 pad_sticks and go; the game writes the rest:
 
-    pad_buttons u1 [16]    0 or 1, in the order of BUTTONS      frame   <u8 [1]            frames presented so far
-    pad_sticks  <f4 [4]    [-1, 1], y down                      time    <f8 [1]            game seconds since the start
-    gate        <u4 [1]    1: frames wait for `go`              score   u1 [8192]          JSON, padded with zero bytes
-    go          <u8 [1]    frame i is computed when go > i      picture u1 [270, 480, 3]   RGB
+    pad_buttons u1 [16]    0 or 1, in the order of BUTTONS
+    pad_sticks  <f4 [4]    [-1, 1], y down
+    gate        <u4 [1]    1: frames wait for `go`
+    go          <u8 [1]    frame i is computed when go > i
+
+    frame   <u8 [1]            frames presented so far
+    time    <f8 [1]            game seconds since the start
+    score   u1 [8192]          JSON, padded with zero bytes
+    picture u1 [270, 480, 3]   RGB
 
 Frame i: wait for tick i, read the pad, move, draw, write picture, score and time, and last of all
 set frame = i + 1. With gate 0 the clock is time.monotonic() and every frame makes exactly one
@@ -82,18 +89,20 @@ TILE, ROCK, LEDGE = 32, 1, 2  # px a side; kinds of tile for Body
 
 
 class Pad:
-    """One reading of the gamepad: pad["SOUTH"] is a bool, pad["LEFT_X"] a float in [-1, 1], y down."""
+    """One reading of the gamepad: pad["SOUTH"] is a bool, pad["LEFT_X"] a float in [-1, 1], y
+    down.
+    """
 
     def __init__(self, buttons=(0,) * 16, sticks=(0,) * 4):
-        self.state = {name: bool(value) for name, value in zip(BUTTONS, buttons)}
-        for name, value in zip(STICKS, sticks):
+        self.state = {name: bool(value) for name, value in zip(BUTTONS, buttons, strict=True)}
+        for name, value in zip(STICKS, sticks, strict=True):
             self.state[name] = min(1.0, max(-1.0, float(value))) if value == value else 0.0
 
     def __getitem__(self, name):
         return self.state[name]
 
     def left(self):
-        """(x, y) of the left stick, or of the d-pad where that is pressed; within the unit circle."""
+        """(x, y) of the left stick, or of the d-pad where that is pressed, in the unit circle."""
         x = self["DPAD_RIGHT"] - self["DPAD_LEFT"] or self["LEFT_X"]
         y = self["DPAD_DOWN"] - self["DPAD_UP"] or self["LEFT_Y"]
         return unit(x, y, at_most=1)
@@ -410,9 +419,9 @@ class Sparks:
         self.list = []  # [x, y, vx, vy, seconds left, colour]
 
     def burst(self, rng, x, y, colour, count=14, speed=140):
-        for angle, v, life in zip(
-            rng.uniform(0, 6.28, count), rng.uniform(0.3, 1, count), rng.uniform(0.2, 0.6, count)
-        ):
+        angles = rng.uniform(0, 6.28, count)
+        speeds, lives = rng.uniform(0.3, 1, count), rng.uniform(0.2, 0.6, count)
+        for angle, v, life in zip(angles, speeds, lives, strict=True):
             self.list.append(
                 [x, y, speed * v * np.cos(angle), speed * v * np.sin(angle) - 40, life, colour]
             )
@@ -547,7 +556,7 @@ class Camera:
             draw(picture)
 
     def billboard(self, picture, sprite, x, y, z, tall):
-        """A sprite that stands at x, y with its lower edge z above the ground, `tall` metres high."""
+        """A sprite, `tall` metres high, at x, y, its lower edge z above the ground."""
         px, py, scale = self.project(x, y, z)
         high = int(tall * scale)
         high -= high % (1 + high // 24)  # a few sizes only
@@ -581,7 +590,8 @@ class Camera:
                     radius * (scale + other) / 2,
                     self.fade(self.focal / scale),
                 )
-                red, green, blue = (c + (h - c) * haze for c, h in zip(colour, self.haze))
+                pairs = zip(colour, self.haze, strict=True)
+                red, green, blue = (c + (h - c) * haze for c, h in pairs)
                 for width, shift, light in (
                     (2 * r + 3, 0, 0.3),
                     (2 * r, 0, 1.0),
@@ -603,7 +613,7 @@ class Camera:
     def patch(self, picture, points, colour):
         """A polygon on the ground, cut off where it comes behind the eye."""
         seen = []
-        for a, b in zip(points, [*points[1:], points[0]]):
+        for a, b in zip(points, [*points[1:], points[0]], strict=True):
             da, db = self.depth(*a) - 1, self.depth(*b) - 1
             if da > 0:
                 seen.append(a)
@@ -634,7 +644,10 @@ class Camera:
 def posed(parts, x, y, facing, z=0.0):
     """Parts of a figure in its own metres (forward, right, up) -> in the world."""
     c, s = np.cos(facing), np.sin(facing)
-    place = lambda p: (x + c * p[0] - s * p[1], y + s * p[0] + c * p[1], z + p[2])
+
+    def place(p):
+        return x + c * p[0] - s * p[1], y + s * p[0] + c * p[1], z + p[2]
+
     return [(colour, radius, *map(place, points)) for colour, radius, *points in parts]
 
 
@@ -643,7 +656,10 @@ def person(step, coat, legs, face, left=(0.15, -0.42, 0.85), right=(0.15, 0.42, 
     the body is bent.
     """
     swing, hip, neck = 0.38 * np.sin(step), 0.85 - 0.5 * low, (0.35 * low, 0.0, 1.38 - 0.6 * low)
-    hand = lambda p, side: (p[0] + side * 0.5 * swing, p[1], p[2] - 0.4 * low)
+
+    def hand(p, side):
+        return p[0] + side * 0.5 * swing, p[1], p[2] - 0.4 * low
+
     return [
         (legs, 0.12, (0, -0.13, hip), (swing, -0.15, 0.1)),
         (legs, 0.12, (0, 0.13, hip), (-swing, 0.15, 0.1)),
@@ -713,7 +729,9 @@ class Adventure(World):
             )
 
     def walk(self, wish, pace, rest, dt, facing=None):
-        """Move the hero. rest: stamina won per second; facing: where he turns, else where he goes."""
+        """Move the hero. rest: stamina won per second; facing: where he turns, else where he
+        goes.
+        """
         self.roll, self.stamina = self.roll - dt, float(np.clip(self.stamina + rest * dt, 0, 1))
         self.speed += (pace * wish - self.speed) * min(1, 10 * dt)
         step = np.array(self.way) * self.dash if self.roll > 0 else self.speed
@@ -767,7 +785,8 @@ class Adventure(World):
         """Light (or shade, where negative) around the props: float32 [pixels, pixels, 1]."""
         n = self.pixels // 4
         glow = np.zeros((n, n), np.float32)
-        for (x, y), value in zip(self.props * n / self.yard, strength.tolist()):
+        places = self.props * n / self.yard
+        for (x, y), value in zip(places, strength.tolist(), strict=True):
             cv2.circle(glow, (int(x), int(y)), 9, value, -1)
         glow = cv2.GaussianBlur(
             cv2.copyMakeBorder(glow, 32, 32, 32, 32, cv2.BORDER_WRAP), (0, 0), 7
@@ -821,8 +840,9 @@ class SharedFile:
                 memory = mmap.mmap(file.fileno(), offset)
         except OSError as error:
             raise SystemExit(
-                f"NITROGEN_CONSOLE={path}: {error.strerror}; it must name an existing, writable file"
-            )
+                f"NITROGEN_CONSOLE={path}: {error.strerror}; "
+                "it must name an existing, writable file"
+            ) from None
         for name, (start, dtype, shape) in layout.items():
             setattr(
                 self, name, np.frombuffer(memory, dtype, int(np.prod(shape)), start).reshape(shape)
@@ -915,7 +935,8 @@ class Window:
             pygame.display.init()  # not pygame.init(): it would open the sound card
         except ImportError:
             raise SystemExit(
-                "a window needs pygame: pip install pygame (or play headless through NITROGEN_CONSOLE)"
+                "a window needs pygame: pip install pygame "
+                "(or play headless through NITROGEN_CONSOLE)"
             ) from None
         except pygame.error as e:
             raise SystemExit(f"no window can be opened here: {e}") from None
@@ -941,7 +962,10 @@ class Window:
         pygame = self.pygame
         self.open &= not any(event.type == pygame.QUIT for event in pygame.event.get())
         down = pygame.key.get_pressed()
-        key = lambda name: bool(down[pygame.key.key_code(name)])
+
+        def key(name):
+            return bool(down[pygame.key.key_code(name)])
+
         held = {name for code, name in self.KEYS.items() if name in BUTTONS and key(code)}
         sticks = [
             key("right") - key("left"),
@@ -956,7 +980,8 @@ class Window:
                 if i < self.joystick.get_numbuttons() and self.joystick.get_button(i)
             }
             for x, y in map(self.joystick.get_hat, range(self.joystick.get_numhats())):
-                held |= {name for name, on in zip(BUTTONS, (y > 0, y < 0, x < 0, x > 0)) if on}
+                ways = (y > 0, y < 0, x < 0, x > 0)
+                held |= {name for name, on in zip(BUTTONS[:4], ways, strict=True) if on}
             axes = [self.joystick.get_axis(i) for i in range(self.joystick.get_numaxes())] + [
                 0.0
             ] * 6
@@ -965,7 +990,8 @@ class Window:
                     name for i, name in ((2, "LEFT_TRIGGER"), (5, "RIGHT_TRIGGER")) if axes[i] > 0
                 }
                 axes = axes[0:2] + axes[3:5]
-            sticks = [a if abs(a) > 0.15 else k for a, k in zip(axes, sticks)]
+            pairs = zip(axes, sticks, strict=False)
+            sticks = [a if abs(a) > 0.15 else k for a, k in pairs]
         return Pad([name in held for name in BUTTONS], sticks)
 
     def show(self, picture, score, seconds):

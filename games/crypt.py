@@ -5,6 +5,8 @@
 Left stick or d-pad: walk. Right stick: aim and shoot. EAST: roll the way you walk.
 """
 
+from itertools import pairwise
+
 import console
 import cv2
 import numpy as np
@@ -153,7 +155,7 @@ class Game(World):
             self.path = path = maze(rng, GRID, ROOMS)
             self.solid = np.zeros((GRID * PITCH[0] + 1, GRID * PITCH[1] + 1), bool)
             self.solid[:: PITCH[0]] = self.solid[:, :: PITCH[1]] = True
-            self.doors = [Door(rng, a, b) for a, b in zip(path, path[1:])]
+            self.doors = [Door(rng, a, b) for a, b in pairwise(path)]
             for door in self.doors:
                 self.solid[tuple(np.transpose(door.tiles))] = False
             middles = [

@@ -31,7 +31,8 @@ from console import (
 
 TASKS = {
     "knights": Task(
-        "Defeat five knights: block the red blade, cut in between, break the blue shield with a heavy cut.",
+        "Defeat five knights: block the red blade, cut in between, "
+        "break the blue shield with a heavy cut.",
         "combat",
         40,
     ),
@@ -544,7 +545,8 @@ class Game(Adventure):
         if self.cut and part > 0.3:  # the trace of the blade
             trace = [blade(self.cut, max(0.0, p)) for p in np.linspace(part - 0.3, part, 5)]
             edge = [tip for _, tip in trace] + [
-                tuple(0.6 * t + 0.4 * h for t, h in zip(tip, hand)) for hand, tip in trace[::-1]
+                tuple(0.6 * t + 0.4 * h for t, h in zip(tip, hand, strict=True))
+                for hand, tip in trace[::-1]
             ]
             points = [
                 camera.project(*p[0][2])[:2]

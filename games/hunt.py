@@ -362,17 +362,8 @@ class Game(Adventure):
             elif over:
                 beast["mood"], beast["left"] = "dazed", 3.0
         elif over:
-            if mood == "slam" and far < SLAM and self.z < 0.2:
-                self.struck()
             if mood == "slam":
-                for a in np.arange(0, 6.28, 0.7):
-                    self.burst(
-                        beast["x"] + SLAM * np.cos(a),
-                        beast["y"] + SLAM * np.sin(a),
-                        0.1,
-                        (150, 130, 90),
-                        4,
-                    )
+                self.slam(far)
             beast["mood"], beast["left"], beast["side"] = (
                 "stalk",
                 self.rng.uniform(1.0, 1.6),
@@ -380,6 +371,14 @@ class Game(Adventure):
             )
         if far < 1.5 and mood != "charge":  # not through the beast
             self.shove(beast, 3)
+
+    def slam(self, far):
+        """The beast comes down; dust flies up around it."""
+        if far < SLAM and self.z < 0.2:
+            self.struck()
+        for a in np.arange(0, 6.28, 0.7):
+            x, y = self.beast["x"] + SLAM * np.cos(a), self.beast["y"] + SLAM * np.sin(a)
+            self.burst(x, y, 0.1, (150, 130, 90), 4)
 
     def roam(self, pad, dt):
         """The beast walks around the hero and spits; arrows take the crystal that glows, if they
@@ -472,7 +471,10 @@ class Game(Adventure):
 
     def goal(self):
         """What to keep in view: the beast, or a print some way ahead."""
-        return self.beast or dict(zip("xy", self.track[min(self.index + LEAD, TRAIL - 1)].tolist()))
+        if self.beast:
+            return self.beast
+        x, y = self.track[min(self.index + LEAD, TRAIL - 1)].tolist()
+        return {"x": x, "y": y}
 
     def state(self):
         state = {
@@ -666,7 +668,10 @@ class Game(Adventure):
         swing = 0.0 if mood in ("dazed", "aim", "slam") else 0.5 * np.sin(speed * self.time)
         rear = 0.8 * np.sin(np.pi * min(1.0, 1 - beast["left"] / 0.9)) if mood == "slam" else 0.0
         head = (2.5, 0, 1.9 - down - 0.5 * (mood in ("aim", "charge")) + rear)
-        at = lambda x, y, z: (head[0] + x, y, head[2] + z)
+
+        def at(x, y, z):
+            return head[0] + x, y, head[2] + z
+
         body = [
             (HIDE, 1.0, (0.9, 0, 1.6 - down + 0.6 * rear), (-0.9, 0, 1.45 - down)),
             (BELLY, 0.8, (0.5, 0, 1.2 - down), (-0.6, 0, 1.1 - down)),

@@ -6,6 +6,8 @@ Left stick or d-pad: skate. LEFT_TRIGGER, held: faster. LEFT_SHOULDER, held: bra
 way you face. RIGHT_TRIGGER: shoot; the right stick, up or down, picks the corner. EAST: body check.
 """
 
+from itertools import pairwise
+
 import console
 import cv2
 import numpy as np
@@ -400,7 +402,10 @@ class Game(World):
     def scenery(self, rng):
         """The rink and the stands from above."""
         h, w = int(44 / PIXEL), int(50 / PIXEL)
-        at = lambda x, y: (int(x / PIXEL), int(y / PIXEL))
+
+        def at(x, y):
+            return int(x / PIXEL), int(y / PIXEL)
+
         arena = np.full((h, w, 3), (26, 28, 46), np.uint8)
         for x, y in rng.integers(0, (w, int(TOP / PIXEL)), (2600, 2)).tolist():  # the crowd
             y = y // 12 * 12
@@ -498,7 +503,7 @@ class Game(World):
             (0.25, 1.0, WHITE),
             (1.0, 1.12, BLUE),
         ):
-            for a, b in zip(corners, corners[1:]):
+            for a, b in pairwise(corners):
                 quad = [
                     self.camera.project(*p, z)[:2]
                     for p, z in ((a, low), (b, low), (b, high), (a, high))

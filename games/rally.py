@@ -290,7 +290,10 @@ class Game(World):
     def paint(self):
         c, s = np.cos(self.heading), np.sin(self.heading)
         eye_x, eye_y = self.x - BACK * c, self.y - BACK * s
-        ground = lambda x, y: self.ground[int(y / CELL) % MAP, int(x / CELL) % MAP]
+
+        def ground(x, y):
+            return self.ground[int(y / CELL) % MAP, int(x / CELL) % MAP]
+
         self.eye = max(ground(eye_x, eye_y) + 2.5, ground(self.x, self.y) + EYE)
         # where each column's ray is at each depth, and the highest thing seen there so far
         x = (np.float32(c) - np.float32(s) * SIDE) * (DEPTH / np.float32(CELL)) + np.float32(
@@ -374,11 +377,11 @@ class Game(World):
         ]
         ground = [self.ground[int(y / CELL) % MAP, int(x / CELL) % MAP] for x, y in posts]
         high = max(ground)
-        feet = [self.project(x, y, z) for (x, y), z in zip(posts, ground)]
+        feet = [self.project(x, y, z) for (x, y), z in zip(posts, ground, strict=True)]
         if max(foot[2] for foot in feet) > 300:  # behind the eye
             return
         tops, bottoms = ([self.project(x, y, high + up) for x, y in posts] for up in (9, 6))
-        for foot, tip in zip(feet, tops):
+        for foot, tip in zip(feet, tops, strict=True):
             cv2.line(
                 picture,
                 (int(foot[0]), int(foot[1])),

@@ -185,7 +185,7 @@ class Game(World):
         return HEIGHT - TILE * height if height else HEIGHT + 200
 
     def spawn(self):
-        """The next slime or coin: left or right of the hero, in view, on the ground of the arena."""
+        """The next slime or coin: left or right of the hero, in view, on the arena's ground."""
         low, high = 9 * TILE, TILE * (len(self.height) - 9)
         choices = [
             x

@@ -6,6 +6,8 @@ Left stick: walk. Right stick: look. LEFT_THUMB, held: run. RIGHT_TRIGGER, held:
 LEFT_TRIGGER, held: open the lantern. SOUTH, held: break a seal.
 """
 
+from itertools import pairwise
+
 import console
 import cv2
 import numpy as np
@@ -171,7 +173,7 @@ def rooms(rng):
     route = maze(rng, GRID, ROOMS)
     walls, doors = np.zeros((GRID * PITCH + 1, GRID * PITCH + 1), int), []
     walls[::PITCH] = walls[:, ::PITCH] = STONE
-    for a, b in zip(route, route[1:]):
+    for a, b in pairwise(route):
         way = np.subtract(b, a)  # (x, y)
         tile = np.multiply(a, PITCH) + np.where(
             way > 0, PITCH, np.where(way < 0, 0, rng.integers(1, PITCH))
@@ -283,7 +285,7 @@ class Game(World):
         if wraith["well"] <= 0:
             wraith["hp"] = WRAITH_HP
         for bolt in self.bolts:
-            bolt[:3] = (p + BOLT * v * dt for p, v in zip(bolt[:3], bolt[3:6]))
+            bolt[:3] = (p + BOLT * v * dt for p, v in zip(bolt[:3], bolt[3:6], strict=True))
             bolt[6] -= dt
             if (
                 np.hypot(bolt[0] - wraith["x"], bolt[1] - wraith["y"]) < HIT
@@ -477,10 +479,8 @@ class Game(World):
                 (np.where(wall[first] > 0, depth[first], 1e6), wall[first], other[first] % 1)
             )
         nearer = found[0][0] < found[1][0]
-        return tuple(
-            np.repeat(part, 2)
-            for part in (*(np.where(nearer, a, b) for a, b in zip(*found)), nearer)
-        )
+        parts = [np.where(nearer, a, b) for a, b in zip(*found, strict=True)]
+        return tuple(np.repeat(part, 2) for part in (*parts, nearer))
 
     def paint(self):
         camera = self.camera

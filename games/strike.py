@@ -174,7 +174,10 @@ COPTER = [
 def arrow(way, size, *colours):
     """A fat arrow on a board; way: x, y."""
     (x, y), h = way, size / 2
-    point = lambda along, aside: (h + h * (x * along - y * aside), h + h * (y * along + x * aside))
+
+    def point(along, aside):
+        return h + h * (x * along - y * aside), h + h * (y * along + x * aside)
+
     outline = [(0.8, 0), (0, 0.72), (0, 0.3), (-0.75, 0.3), (-0.75, -0.3), (0, -0.3), (0, -0.72)]
     return sprite(
         size,
@@ -367,9 +370,10 @@ class Game(World):
                 grenade[4] = 0.0
                 self.bangs.append([grenade[0], grenade[1], 0.3])
                 self.sparks.burst(self.rng, grenade[0], grenade[1], FIRE, 24, 220)
-        solid = lambda x, y: (
-            y > 0 and self.tiles[min(int(y // TILE), ROWS - 1), int(x // TILE)] == ROCK
-        )
+
+        def solid(x, y):
+            return y > 0 and self.tiles[min(int(y // TILE), ROWS - 1), int(x // TILE)] == ROCK
+
         self.bullets = [shot for shot in self.bullets if shot[4] > 0 and not solid(*shot[:2])]
         self.grenades, self.balls = (
             [shot for shot in shots if shot[4] > 0] for shots in (self.grenades, self.balls)
@@ -414,6 +418,20 @@ class Game(World):
                 self.sparks.burst(self.rng, foe["x"], foe["y"], (50, 110, 255), 20, 200)
                 self.thing, self.pause = None, PAUSE
                 return
+        self.land_shots(foe)
+        for ball in self.balls:
+            if ball[4] > 0 and abs(ball[0] - hero.x) < 16 and 0 < hero.y - ball[1] < hero.tall:
+                ball[4] = 0.0
+                self.knock(np.sign(ball[2]))
+        if self.destroyed(foe):
+            self.sparks.burst(self.rng, foe["x"], foe["y"], FIRE, 30, 260)
+            self.bangs.append([foe["x"], foe["y"], 0.3])
+            self.count += 1
+            self.reached(self.count / MACHINES)
+            self.thing, self.pause = None, PAUSE
+
+    def land_shots(self, foe):
+        """Bullets take plasma balls, and hit the machine."""
         for shot in self.bullets:
             for ball in self.balls:
                 if np.hypot(shot[0] - ball[0], shot[1] - ball[1]) < 18:
@@ -424,20 +442,11 @@ class Game(World):
                 self.sparks.burst(self.rng, shot[0], shot[1], YELLOW, 3)
                 if foe["kind"] == "drone":
                     foe["hp"], foe["well"] = foe["hp"] - 1, HEAL
-        for ball in self.balls:
-            if ball[4] > 0 and abs(ball[0] - hero.x) < 16 and 0 < hero.y - ball[1] < hero.tall:
-                ball[4] = 0.0
-                self.knock(np.sign(ball[2]))
-        if (
-            foe["hp"] <= 0
-            or foe["kind"] == "tank"
-            and any(np.hypot(x - foe["x"], y - foe["y"]) < BLAST for x, y, _ in self.bangs)
-        ):
-            self.sparks.burst(self.rng, foe["x"], foe["y"], FIRE, 30, 260)
-            self.bangs.append([foe["x"], foe["y"], 0.3])
-            self.count += 1
-            self.reached(self.count / MACHINES)
-            self.thing, self.pause = None, PAUSE
+
+    def destroyed(self, foe):
+        """Shot down; or a tank that a grenade's blast reaches."""
+        blasts = (np.hypot(x - foe["x"], y - foe["y"]) < BLAST for x, y, _ in self.bangs)
+        return foe["hp"] <= 0 or foe["kind"] == "tank" and any(blasts)
 
     def at(self, bomb):
         return (

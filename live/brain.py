@@ -1,4 +1,4 @@
-"""What decides: the policy in a thread here, or on another machine."""
+"""What decides: the policy on this machine, or on another one."""
 
 from __future__ import annotations
 
@@ -14,21 +14,19 @@ import numpy as np
 import eval as evaluation
 from live import messages
 
+ABOUT = ("rate", "shift", "horizon", "actions")  # what a brain says of its model
+
 
 class Local:
-    """A policy on this machine.  about: rate, shift, horizon and actions of its model.Config."""
+    """A policy on this machine.  about: ABOUT of its model.Config."""
 
     def __init__(self, path: str, device: str, steps: int, seed: int):
         import torch
 
-        self.net, self.steps, self.rng = (
-            evaluation.network(path, device),
-            steps or None,
-            torch.Generator().manual_seed(seed),
-        )
-        self.about = {
-            name: getattr(self.net.c, name) for name in ("rate", "shift", "horizon", "actions")
-        }
+        self.net = evaluation.network(path, device)
+        self.steps = steps or None
+        self.rng = torch.Generator().manual_seed(seed)
+        self.about = {name: getattr(self.net.c, name) for name in ABOUT}
 
     def think(self, frame):
         """uint8 [256, 256, 3] -> float32 [K, 20]: probabilities of BUTTONS, then STICKS in [-1, 1],
@@ -37,23 +35,13 @@ class Local:
         import torch
 
         c = self.net.c
-        raw = (
-            self.net.sample(
-                frame[None],
-                torch.randn(1, c.horizon, len(c.actions), generator=self.rng),
-                self.steps,
-            )[0]
-            .cpu()
-            .numpy()
-        )
-        values, absent = dict(zip(c.actions, raw.T)), np.zeros(c.horizon, np.float32)
-        return np.stack(
-            [
-                *(values.get(n, absent) for n in artefact.BUTTONS),
-                *(2 * values.get(n, absent + 0.5) - 1 for n in artefact.STICKS),
-            ],
-            1,
-        )
+        noise = torch.randn(1, c.horizon, len(c.actions), generator=self.rng)
+        chunk = self.net.sample(frame[None], noise, self.steps)[0].cpu().numpy()
+        values = dict(zip(c.actions, chunk.T, strict=True))
+        absent = np.zeros(c.horizon, np.float32)
+        buttons = [values.get(n, absent) for n in artefact.BUTTONS]
+        sticks = [2 * values.get(n, absent + 0.5) - 1 for n in artefact.STICKS]
+        return np.stack(buttons + sticks, 1)
 
     def close(self):
         pass
@@ -66,14 +54,12 @@ class Remote:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise SystemExit(f"--remote {address}: expected HOST:PORT")
-        self.address, self.at, self.timeout, self.token, self.peer, self.unanswered = (
-            address,
-            (host, int(port)),
-            timeout,
-            token,
-            None,
-            0,
-        )
+        self.address = address
+        self.at = host, int(port)
+        self.token = token
+        self.timeout = timeout  # s to wait for an answer
+        self.peer = None
+        self.unanswered = 0  # frames in a row without a chunk
         try:
             self.connect()
         except OSError as e:
@@ -88,16 +74,14 @@ class Remote:
         said = self._answer()[1]
         if said.get("protocol") != messages.PROTOCOL:
             raise SystemExit(
-                f"--remote {self.address}: the server speaks {ascii(said.get('protocol'))[:40]}, this client {messages.PROTOCOL!r}: {messages.SAME}"
+                f"--remote {self.address}: the server speaks {ascii(said.get('protocol'))[:40]}, "
+                f"this client {messages.PROTOCOL!r}: {messages.SAME}"
             )
-        messages.send(
-            self.peer,
-            protocol=messages.PROTOCOL,
-            proof=messages.proof(self.token, said.get("nonce")),
-        )
+        proof = messages.proof(self.token, said.get("nonce"))
+        messages.send(self.peer, protocol=messages.PROTOCOL, proof=proof)
         self.peer.settimeout(self.timeout)
         self.about = self._answer()[1]
-        if not {"rate", "shift", "horizon", "actions"} <= set(self.about):
+        if not set(ABOUT) <= set(self.about):
             raise ConnectionError("it does not say what its policy does")
 
     def _answer(self):
@@ -109,27 +93,23 @@ class Remote:
     def think(self, frame):
         messages.send(self.peer, {"frame": frame})
         actions = self._answer()[0].get("actions")
-        if (
-            actions is None
-            or actions.dtype != np.float32
-            or actions.ndim != 2
-            or actions.shape[1] != 20
-            or not np.isfinite(actions).all()
-        ):
+        if not is_chunk(actions):
             raise ConnectionError("its answer is no chunk of actions")
         self.unanswered = 0
         return actions
 
     def reconnect(self, why, patience: float):
+        """Connect again, for at most `patience` s; SystemExit if that fails."""
         self.unanswered += 1
-        # it is there, but each time it says nothing for as long as we wait
-        if self.unanswered == 4:
+        if self.unanswered == 4:  # the server is there, and answers no frame in time
             raise SystemExit(
-                f"--remote {self.address}: connected again three times, and no chunk came ({why}); is the policy there too slow? "
-                "Fewer --steps or a faster --device there, or no --realtime here"
+                f"--remote {self.address}: connected again three times, and no chunk came ({why}); "
+                "is the policy there too slow? Fewer --steps or a faster --device there, or no "
+                "--realtime here"
             )
         print(
-            f"lost the connection to {self.address} ({why}): the pad is released and the game stands still; trying for {patience:g} s",
+            f"lost the connection to {self.address} ({why}): the pad is released and the game "
+            f"stands still; trying for {patience:g} s",
             file=sys.stderr,
         )
         end = time.perf_counter() + patience
@@ -140,7 +120,8 @@ class Remote:
             except OSError as e:
                 if time.perf_counter() > end:
                     raise SystemExit(
-                        f"--remote {self.address}: {e}; gave up after {patience:g} s, and ended the game"
+                        f"--remote {self.address}: {e}; gave up after {patience:g} s, and ended "
+                        "the game"
                     ) from None
                 time.sleep(0.5)
 
@@ -149,3 +130,10 @@ class Remote:
             with contextlib.suppress(OSError):
                 self.peer.shutdown(socket.SHUT_RDWR)  # also for the thread that waits for an answer
             self.peer.close()
+
+
+def is_chunk(actions) -> bool:
+    """Whether it is finite float32 [K, 20]."""
+    if actions is None or actions.dtype != np.float32:
+        return False
+    return actions.ndim == 2 and actions.shape[1] == 20 and bool(np.isfinite(actions).all())

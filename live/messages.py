@@ -1,9 +1,9 @@
-"""What the two sides say to each other.
+"""The protocol between live/brain.py's Remote and live/server.py.
 
-A message is its length (4 bytes, big-endian) and a safetensors file: JSON in its metadata, arrays.
-The server begins: version and nonce; the client proves that it has the token (HMAC-SHA256 of the
-nonce: the token itself never travels); then a chunk per frame.  It is not encrypted: ssh -L, or a
-network of your own.
+A message is its length (4 bytes, big-endian) and a safetensors file: arrays, and JSON in its
+metadata.  The server begins with its version and a nonce.  The client proves that it has the token
+(HMAC-SHA256 of the nonce: the token itself never travels).  Then each frame is answered by a chunk.
+Nothing is encrypted: use ssh -L, or a network of your own.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from pathlib import Path
 
 PROTOCOL = "nitrogen.play/1"  # of both sides; another one is refused
 SAME = "use one version of this project on both sides"
-# at most: bytes of a message, and of one from somebody unproven; clients
-MESSAGE, HELLO, CLIENTS = 1 << 20, 1 << 12, 8
+MESSAGE = 1 << 20  # bytes of a message, at most
+HELLO = 1 << 12  # bytes of one from a client that has proved nothing yet, at most
+CLIENTS = 8  # at the same time, at most
 
 
 def send(peer, tensors=None, **about) -> None:
@@ -38,9 +39,8 @@ def receive(peer, limit: int = MESSAGE) -> tuple[dict, dict]:
         raise ConnectionError(f"a message of {size:,} bytes, at most {limit:,} are taken")
     body = exactly(peer, size)
     try:
-        tensors, header = load(body), json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
-        about = json.loads(header["__metadata__"]["json"])
-        return tensors, dict(about)
+        header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])
+        return load(body), dict(json.loads(header["__metadata__"]["json"]))
     except Exception:  # whatever strangers send
         raise ConnectionError("a message that is no safetensors file with JSON metadata") from None
 
@@ -62,11 +62,10 @@ def proof(token: str, nonce) -> str:
 def secret(path: str) -> str:
     """The token in a file that only its owner can read; a random one is made the first time."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with (
-        contextlib.suppress(FileExistsError),
-        open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file,
-    ):
-        file.write(secrets.token_urlsafe(32))
+    with contextlib.suppress(FileExistsError):
+        made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(made, "w") as file:
+            file.write(secrets.token_urlsafe(32))
     if os.stat(path).st_mode & 0o077:
         raise SystemExit(f"{path}: others can read this token; remove the file for a new one")
     return Path(path).read_text().strip()

@@ -1,10 +1,24 @@
-"""A table of tasks in real games: python eval.py play --suite open, or a table of your own"""
+"""A table of tasks in real games: python eval.py play --suite open, or a table of your own
+
+A task says:
+  goal      in words
+  command   of the game, with "{home}" for its home folder; fps, seconds, gamepad, screen, keys: as
+            for sim.GameEnv; install: how to get it
+  files     to put into its home, {name: content}: a text; {"of"}, a copy of another file; or
+            {"of", "find", "put"}, a copy with the text "find" replaced
+  start     macro before the policy plays: seconds, buttons and X keys
+  end       macro after it has played, before the last look at the score
+  score     one of
+            {"stderr": pattern of a number, "from", "goal"}
+            {"file": in its home, "struct": of numbers, "from", "goal"}
+            {"exit": status}
+            {"picture": a PNG beside the table, "like": 0..1}: part of the frame when it is done
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -16,7 +30,6 @@ import tempfile
 from pathlib import Path
 
 from common import ROOT, artefact
-from common.workers import for_each
 
 import eval as evaluation
 import sim
@@ -65,70 +78,120 @@ def open_table(suite: str) -> tuple[dict, Path]:
 
 
 def task_fault(task, folder: Path) -> str:
-    """What is wrong with a task, in words; empty if nothing is."""
-    needed, known = [k for k in TASK if k[-1] != "?"], [k.rstrip("?") for k in TASK]
-    if not isinstance(task, dict) or not set(needed) <= set(task) <= set(known):
-        return f"a task has {', '.join(needed)}, and perhaps {', '.join(known[len(needed) :])}"
-    if empty := [k for k, v in task.items() if not v]:
-        return f"{empty[0]} is {task[empty[0]]!r}"
+    """The first fault of a task, as a sentence; empty if there is none."""
+    return next(filter(None, (rule(task, folder) for rule in TASK_RULES)), "")
+
+
+def wrong_fields(task, folder) -> str:
+    needed = [k for k in TASK if k[-1] != "?"]
+    optional = [k[:-1] for k in TASK if k[-1] == "?"]
+    if isinstance(task, dict) and set(needed) <= set(task) <= {*needed, *optional}:
+        return ""
+    return f"a task has {', '.join(needed)}, and perhaps {', '.join(optional)}"
+
+
+def empty_field(task, folder) -> str:
+    empty = [k for k, v in task.items() if not v]
+    return f"{empty[0]} is {task[empty[0]]!r}" if empty else ""
+
+
+def wrong_type(task, folder) -> str:
+    return artefact.amiss(task, TASK, "it") or ""
+
+
+def wrong_kind_of_score(task, folder) -> str:
     score = task["score"]
-    if fault := artefact.amiss(task, TASK, "it"):
-        return fault
-    kinds = [p for p in SCORES if next(iter(p)) in score]
-    if (
-        len(kinds) != 1
-        or not set(score) <= {k.rstrip("?") for k in kinds[0]}
-        or None in score.values()
-    ):
-        return f"its score is one of stderr + goal, file + struct + goal, exit, picture, not {ascii(score)[:100]}"
+    kinds = kinds_of(score)
+    if len(kinds) == 1 and None not in score.values():
+        if set(score) <= {k.rstrip("?") for k in kinds[0]}:
+            return ""
+    return (
+        "its score is one of stderr + goal, file + struct + goal, exit, picture, not "
+        f"{ascii(score)[:100]}"
+    )
+
+
+def kinds_of(score: dict) -> list[dict]:
+    return [kind for kind in SCORES if next(iter(kind)) in score]
+
+
+def score_without_number(task, folder) -> str:
+    score = task["score"]
     try:
-        fault = artefact.amiss(score, kinds[0], "its score")
-        values = struct.unpack(
-            form := score.get("struct", "") if not fault else "", bytes(struct.calcsize(form))
-        )
-        if (
-            fault
-            or re.compile(score.get("stderr", "")).groups > 1
-            or any(isinstance(v, bytes) for v in values)
-        ):
-            raise ValueError(fault or "expected at most one group, and numbers")
-        1 / (score.get("goal", 1) - score.get("from", 0))
-        if "picture" in score and read_picture(folder / score["picture"]) is None:
-            raise ValueError(f"{folder / score['picture']}: no such picture")
+        try_score(score, folder)
     except (re.error, struct.error, ZeroDivisionError, ValueError) as e:
         return f"its score {ascii(score)[:100]} cannot be taken ({e})"
+    return ""
+
+
+def try_score(score: dict, folder: Path) -> None:
+    """Raise what is wrong with the score's values."""
+    if fault := artefact.amiss(score, kinds_of(score)[0], "its score"):
+        raise ValueError(fault)
+    form = score.get("struct", "")
+    values = struct.unpack(form, bytes(struct.calcsize(form)))
+    groups = re.compile(score.get("stderr", "")).groups
+    if groups > 1 or any(isinstance(v, bytes) for v in values):
+        raise ValueError("expected at most one group, and numbers")
+    1 / (score.get("goal", 1) - score.get("from", 0))
+    if "picture" in score and read_picture(folder / score["picture"]) is None:
+        raise ValueError(f"{folder / score['picture']}: no such picture")
+
+
+def wrong_file(task, folder) -> str:
     for name, content in task.get("files", {}).items():
-        if (
-            os.path.isabs(name)
-            or os.path.normpath(name).split(os.sep)[0] in (".", "..")
-            or not isinstance(content, (str, dict))
-        ):
+        outside = os.path.isabs(name) or os.path.normpath(name).split(os.sep)[0] in (".", "..")
+        if outside or not isinstance(content, (str, dict)):
             return f"files {name[:60]!r} is no text, or no path below the game's home folder"
-        if isinstance(content, dict) and (
-            set(content) not in ({"of"}, {"of", "find", "put"})
-            or not all(isinstance(v, str) for v in content.values())
-        ):
-            return f"files {name[:60]!r} is made of another file (of), and perhaps a text in it (find) that becomes another (put)"
+        if isinstance(content, dict) and not is_copy(content):
+            return (
+                f"files {name[:60]!r} is made of another file (of), and perhaps a text in it "
+                "(find) that becomes another (put)"
+            )
+    return ""
+
+
+def is_copy(content: dict) -> bool:
+    texts = all(isinstance(v, str) for v in content.values())
+    return texts and set(content) in ({"of"}, {"of", "find", "put"})
+
+
+def unknown_device(task, folder) -> str:
     for key, known in (("gamepad", sim.GAMEPADS), ("screen", sim.SCREENS)):
         if task.get(key, "auto") not in known:
             return f"{key} {task[key]!r}: there is {', '.join(known)}"
-    if wrong := [
-        f"{n}={k}"
-        for n, k in task.get("keys", {}).items()
-        if not is_key(k)
-        or not (n in artefact.BUTTONS or n[:-1] in artefact.STICKS and n[-1] in "+-")
-    ]:
-        return f"{wrong[0][:60]} in keys is no button, or stick and direction, and key"
-    wrong = [
-        p
-        for p in (*task.get("start", ()), *task.get("end", ()))
-        if not isinstance(p, (int, float)) and p not in artefact.BUTTONS and not is_key(p)
-    ]
-    return (
-        f"{ascii(wrong[0])[:60]} in a macro is no number of seconds, no button and no key"
-        if wrong
-        else ""
-    )
+    return ""
+
+
+def wrong_keys(task, folder) -> str:
+    for name, key in task.get("keys", {}).items():
+        direction = name[:-1] in artefact.STICKS and name[-1] in "+-"
+        if not is_key(key) or not (name in artefact.BUTTONS or direction):
+            text = f"{name}={key}"[:60]
+            return f"{text} in keys is no button, or stick and direction, and key"
+    return ""
+
+
+def wrong_macro(task, folder) -> str:
+    for part in (*task.get("start", ()), *task.get("end", ())):
+        if not isinstance(part, (int, float)) and part not in artefact.BUTTONS and not is_key(part):
+            text = ascii(part)[:60]
+            return f"{text} in a macro is no number of seconds, no button and no key"
+    return ""
+
+
+# in this order: each may rely on those before it
+TASK_RULES = (
+    wrong_fields,
+    empty_field,
+    wrong_type,
+    wrong_kind_of_score,
+    score_without_number,
+    wrong_file,
+    unknown_device,
+    wrong_keys,
+    wrong_macro,
+)
 
 
 def is_key(name) -> bool:
@@ -143,70 +206,70 @@ def read_picture(path: Path):
     return None if picture is None else picture[..., ::-1].copy()
 
 
+# ---- the suite -----------------------------------------------------------------------------------
+
+
 def open_suite(c) -> dict:
     """The policy, chance and an untouched pad at real games: completed tasks and progress, printed
     and in OUT/open.json.
     """
     table, folder = open_table(c.suite)
-    wanted = list(table) if c.tasks == "all" else c.tasks.split(",")
-    if unknown := set(wanted) - set(table):
-        raise SystemExit(
-            f"--tasks {c.tasks}: no task '{min(unknown)}' in this table (there are {', '.join(table)})"
-        )
-    names, seeds = [n for n in wanted if program(table[n]["command"][0])], 4 if c.quick else c.seeds
-    for n in wanted:
-        if n not in names:
-            print(
-                f"{n}: skipped, {table[n]['command'][0]} is not installed ({table[n].get('install', 'sudo apt install it')})",
-                file=sys.stderr,
-            )
-    with contextlib.closing(pilot.brain_of(c)) as brain:  # one clear line now, not one per episode
-        settings = {
-            "policy": brain.about.get("policy") or artefact.source(c.policy)["sha256"],
-            "seed": c.seed,
-            **{k: getattr(c, k) for k in ("execute", "steps", "realtime", "speed", "menu")},
-        }
+    names = installed_tasks(c, table)
+    seeds = 4 if c.quick else c.seeds
+    settings = settings_of(c)
     c = evaluation.with_folder(c, settings)
+    suite = Path(c.suite).stem
+    games = {name: f"{suite}-{task_digest(table[name], folder)}" for name in names}
     jobs = [
-        evaluation.Job(p, f"{Path(c.suite).stem}-{task_digest(table[n], folder)}", n, c.seed + i)
+        evaluation.Job(player, games[name], name, c.seed + i)
         for i in range(seeds)
-        for n in names
-        for p in REAL_PLAYERS
+        for name in names
+        for player in REAL_PLAYERS
     ]
-    left = [j for j in jobs if not evaluation.kept(j, c, settings)]
-    print(
-        f"{len(names)} tasks, {seeds} episodes of each by {', '.join(REAL_PLAYERS)}: {len(jobs)} episodes, {len(jobs) - len(left)} are there -> {c.out}",
-        flush=True,
-    )
-    if left or not jobs:
-        for_each(
-            functools.partial(evaluation.episode, c=c, settings=settings, play=in_real_game),
-            left,
-            c.workers,
-            "episodes",
-            c.ray,
-        )
-    records = [evaluation.kept(j, c, settings, crashed=True) for j in jobs]
-    out = {
-        n: {
-            p: evaluation.summary([r for r in records if (r["task"], r["player"]) == (n, p)])
-            for p in REAL_PLAYERS
-        }
-        for n in names
-    }
-    print(
-        f"completed, %, and 95 % interval; in brackets mean progress, 0..1\n{'task':16s}"
-        + "".join(f"{p:>22s}" for p in REAL_PLAYERS)
-    )
-    for n, row in out.items():
-        print(
-            f"{n:16s}"
-            + "".join(f"{evaluation.cell(s):>22s}" for s in row.values())
-            + f"   {table[n]['goal']}"
-        )
+    what = f"{len(names)} tasks, {seeds} episodes of each by {', '.join(REAL_PLAYERS)}"
+    evaluation.play_jobs(jobs, c, settings, what, in_real_game)
+    records = [evaluation.saved_record(job, c, settings, crashed=True) for job in jobs]
+    out = {name: summaries(name, records) for name in names}
+    line = "{:16s}" + "{:>22s}" * len(REAL_PLAYERS)
+    print("completed, %, and 95 % interval; in brackets mean progress, 0..1")
+    print(line.format("task", *REAL_PLAYERS))
+    for name, row in out.items():
+        cells = map(evaluation.cell, row.values())
+        print(line.format(name, *cells) + f"   {table[name]['goal']}")
     evaluation.print_crashes(records)
     artefact.write_bytes(Path(c.out) / "open.json", json.dumps(out, indent=1).encode())
     return out
+
+
+def installed_tasks(c, table: dict) -> list[str]:
+    """Those of --tasks whose game is on this machine; a line about each of the others."""
+    wanted = list(table) if c.tasks == "all" else c.tasks.split(",")
+    if unknown := set(wanted) - set(table):
+        raise SystemExit(
+            f"--tasks {c.tasks}: no task '{min(unknown)}' in this table "
+            f"(there are {', '.join(table)})"
+        )
+    names = [name for name in wanted if program(table[name]["command"][0])]
+    for name in wanted:
+        if name not in names:
+            fix = table[name].get("install", "sudo apt install it")
+            missing = table[name]["command"][0]
+            print(f"{name}: skipped, {missing} is not installed ({fix})", file=sys.stderr)
+    return names
+
+
+def settings_of(c) -> dict:
+    """What decides an episode; it opens the policy, so that a fault is one line now."""
+    with contextlib.closing(pilot.brain_of(c)) as brain:
+        policy = brain.about.get("policy") or artefact.source(c.policy)["sha256"]
+    flags = {k: getattr(c, k) for k in ("execute", "steps", "realtime", "speed", "menu")}
+    return {"policy": policy, "seed": c.seed, **flags}
+
+
+def summaries(name: str, records: list[dict]) -> dict:
+    """Player -> summary of its episodes of this task."""
+    mine = [r for r in records if r["task"] == name]
+    return {p: evaluation.summary([r for r in mine if r["player"] == p]) for p in REAL_PLAYERS}
 
 
 def program(name: str) -> str | None:
@@ -214,73 +277,83 @@ def program(name: str) -> str | None:
 
 
 def task_digest(task: dict, folder: Path) -> str:
-    """Of all that the table says about a task: with another, its episodes are others."""
+    """Hash of all that the table says about a task: another task, other episodes."""
     picture = task["score"].get("picture")
-    return hashlib.sha256(
-        json.dumps(task).encode() + ((folder / picture).read_bytes() if picture else b"")
-    ).hexdigest()[:8]
+    pixels = (folder / picture).read_bytes() if picture else b""
+    return hashlib.sha256(json.dumps(task).encode() + pixels).hexdigest()[:8]
+
+
+# ---- one episode ---------------------------------------------------------------------------------
 
 
 def in_real_game(job: evaluation.Job, c) -> dict:
     """The score of one player at one task: the most progress that was seen, half a second apart."""
     table, folder = open_table(c.suite)
-    task, began, info = table[job.task], None, None
+    task = table[job.task]
     with tempfile.TemporaryDirectory(prefix="nitro-home-") as home, contextlib.ExitStack() as stack:
         fill(Path(home), task.get("files", {}))
-        command = [part.replace("{home}", home) for part in task["command"]]
-        c = dataclasses.replace(
-            c,
-            command=(program(command[0]), *command[1:]),
-            fps=task.get("fps", 60),
-            seconds=float(task["seconds"]),
-            seed=job.seed,
-            home=home,
-            realtime=c.realtime and job.player == "policy",
-            **{k: task[k] for k in ("gamepad", "screen") if k in task},
-        )
-        agent = (
-            sim.StickyRandom(job.seed, c.fps)
-            if job.player == "random"
-            else evaluation.Held()
-            if job.player == "none"
-            else stack.enter_context(
-                contextlib.closing(
-                    pilot.Pilot(stack.enter_context(contextlib.closing(pilot.brain_of(c))), c)
-                )
-            )
-        )
-        env, best = stack.enter_context(sim.launch(c, keys=task.get("keys"))), 0.0
-        look = lambda: max(best, task_score(task["score"], env, folder, home))
+        c = config_of(task, job, c, home)
+        agent = player_of(job, c, stack)
+        env = stack.enter_context(sim.launch(c, keys=task.get("keys")))
+        best = 0.0
+        began = info = None
         for i, info in enumerate(pilot.frames(env, agent, c, start=task.get("start", ()))):
             began = info["time"] if began is None else began
-            best = look() if i % max(1, c.fps // 2) == 0 or not env.clock.alive else best
+            if i % max(1, c.fps // 2) == 0 or not env.clock.alive:
+                best = max(best, task_score(task["score"], env, folder, home))
             if best >= 1:
                 break
         if best < 1 and env.clock.alive:
             pilot.press(env, task.get("end", ()), c.fps)
-            best = look()
+            best = max(best, task_score(task["score"], env, folder, home))
         return {"progress": best, "success": best >= 1, "time": info["time"] - began}
 
 
+def config_of(task: dict, job: evaluation.Job, c, home: str):
+    """The Config of play, for this task."""
+    first, *rest = (part.replace("{home}", home) for part in task["command"])
+    devices = {k: task[k] for k in ("gamepad", "screen") if k in task}
+    return dataclasses.replace(
+        c,
+        command=(program(first), *rest),
+        fps=task.get("fps", 60),
+        seconds=float(task["seconds"]),
+        seed=job.seed,
+        home=home,
+        realtime=c.realtime and job.player == "policy",
+        **devices,
+    )
+
+
+def player_of(job: evaluation.Job, c, stack: contextlib.ExitStack):
+    if job.player == "random":
+        return sim.StickyRandom(job.seed, c.fps)
+    if job.player == "none":
+        return evaluation.ConstantPad()
+    brain = stack.enter_context(contextlib.closing(pilot.brain_of(c)))
+    return stack.enter_context(contextlib.closing(pilot.Pilot(brain, c)))
+
+
 def fill(home: Path, files: dict) -> None:
+    """Write a task's files into the game's home."""
     for name, content in files.items():
-        if isinstance(content, dict):
-            rule = content
-            try:
-                content = Path(rule["of"]).read_bytes()
-            except OSError as e:
-                raise SystemExit(
-                    f"{rule['of']}: cannot be read ({e.strerror}), so that {name} cannot be made of it"
-                ) from None
-            if rule.get("find", "").encode() not in content:
-                raise SystemExit(f"{rule['of']}: {rule['find']!r} is not in it")
-            content = (
-                content.replace(rule["find"].encode(), rule["put"].encode(), 1)
-                if "find" in rule
-                else content
-            )
+        data = copied(name, content) if isinstance(content, dict) else content.encode()
         (home / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        (home / name).write_bytes(data)
+
+
+def copied(name: str, rule: dict) -> bytes:
+    try:
+        data = Path(rule["of"]).read_bytes()
+    except OSError as e:
+        raise SystemExit(
+            f"{rule['of']}: cannot be read ({e.strerror}), so that {name} cannot be made of it"
+        ) from None
+    if "find" not in rule:
+        return data
+    if rule["find"].encode() not in data:
+        raise SystemExit(f"{rule['of']}: {rule['find']!r} is not in it")
+    return data.replace(rule["find"].encode(), rule["put"].encode(), 1)
 
 
 def task_score(rule: dict, env, folder: Path, home: str) -> float:
@@ -288,27 +361,29 @@ def task_score(rule: dict, env, folder: Path, home: str) -> float:
     if "exit" in rule:
         return float(env.clock.returncode == rule["exit"])
     if "picture" in rule:
-        import cv2
-
-        part, frame = read_picture(folder / rule["picture"]), env.render()
-        if part.shape[0] > frame.shape[0] or part.shape[1] > frame.shape[1]:
-            raise SystemExit(
-                f"{folder / rule['picture']}: larger than a frame of {frame.shape[1]} x {frame.shape[0]}"
-            )
-        return float(
-            cv2.matchTemplate(frame, part, cv2.TM_CCOEFF_NORMED).max() >= rule.get("like", 0.9)
-        )
+        return float(likeness(folder / rule["picture"], env.render()) >= rule.get("like", 0.9))
     if "file" in rule:
-        path, size = Path(home) / rule["file"], struct.calcsize(rule["struct"])
+        path = Path(home) / rule["file"]
+        size = struct.calcsize(rule["struct"])
         data = path.read_bytes()[:size] if path.exists() else b""
         values = struct.unpack(rule["struct"], data) if len(data) == size else (0,)
     else:
-        values = re.findall(
-            rule["stderr"], (env.stage.path / "stderr").read_text(errors="replace")
-        ) or (0,)
+        stderr = (env.stage.path / "stderr").read_text(errors="replace")
+        values = re.findall(rule["stderr"], stderr) or (0,)
     try:
         value = max(map(float, values))
     except ValueError as e:
         raise GameError(f"score {rule['stderr']!r} on the game's stderr: {e}") from None
     begin = rule.get("from", 0)
     return min(1.0, max(0.0, (value - begin) / (rule["goal"] - begin)))
+
+
+def likeness(path: Path, frame) -> float:
+    """Correlation, -1..1, of a picture with the part of the frame that is most like it."""
+    import cv2
+
+    part = read_picture(path)
+    h, w = frame.shape[:2]
+    if part.shape[0] > h or part.shape[1] > w:
+        raise SystemExit(f"{path}: larger than a frame of {w} x {h}")
+    return cv2.matchTemplate(frame, part, cv2.TM_CCOEFF_NORMED).max()

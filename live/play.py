@@ -38,49 +38,48 @@ class Config(evaluation.Play, sim.Run):
 
 
 def main(c: Config) -> dict | None:
-    c, yours = (
-        dataclasses.replace(c, policy=shipped(c.policy)),
-        c.command or c.attach or c.realtime or c.remote,
-    )
-    if (c.video or c.window) and (c.suite or not yours):
+    c = dataclasses.replace(c, policy=shipped(c.policy))
+    yours = any((c.command, c.attach, c.realtime, c.remote)) and not c.suite
+    if (c.video or c.window) and not yours:
         raise SystemExit(
-            "--video and --window go with -- COMMAND; of the built-in suite, the best and the worst episodes are filmed anyway"
+            "--video and --window go with -- COMMAND; of the built-in suite, the best and the "
+            "worst episodes are filmed anyway"
         )
     if not c.speed > 0 or c.speed != 1 and not c.realtime:
         raise SystemExit(
-            f"--speed {c.speed:g}: expected more than 0, together with --realtime: without it the game waits for the policy"
+            f"--speed {c.speed:g}: expected more than 0, together with --realtime: without it the "
+            "game waits for the policy"
         )
-    if not yours or c.suite:
-        return open_games.open_suite(c) if c.suite else evaluation.play(c)
+    if yours:
+        return play_game(c)
+    return open_games.open_suite(c) if c.suite else evaluation.play(c)
+
+
+def play_game(c: Config) -> dict:
+    """One game of the user's; returns the pilot's report."""
     with (
         contextlib.closing(pilot.brain_of(c)) as brain,
         sim.launch(c, keys=pilot.key_map(c.keys)) as env,
         contextlib.ExitStack() as stack,
     ):
-        person = (
-            pilot.Takeover(
-                sim.Person(
-                    f"{Path((*c.command, c.attach)[0]).name}: touch a key or the pad to play"
-                ),
-                c.idle,
-            )
-            if c.window
-            else None
-        )
-        agent, film, size = (
-            stack.enter_context(contextlib.closing(pilot.Pilot(brain, c))),
-            None,
-            None,
-        )
+        person = takeover(c) if c.window else None
+        agent = stack.enter_context(contextlib.closing(pilot.Pilot(brain, c)))
+        film = None
         try:
-            for info in pilot.frames(env, agent, c, person):
+            for info in pilot.frames(env, agent, c, person):  # noqa: B007  used below
                 if c.video:
                     picture = env.render()
-                    size = size or picture.shape[1::-1]
-                    film = film or stack.enter_context(VideoWriter(c.video, c.fps, *size))
+                    if film is None:
+                        size = picture.shape[1::-1]
+                        film = stack.enter_context(VideoWriter(c.video, c.fps, *size))
                     film.write(sim.fitted(picture, *size))
             if not env.clock.alive:
                 print(evaluation.how_it_ended(env, info), file=sys.stderr)
         except KeyboardInterrupt:  # ends the game, not the report
             pass
         return agent.report()
+
+
+def takeover(c: Config) -> pilot.Takeover:
+    name = Path((*c.command, c.attach)[0]).name
+    return pilot.Takeover(sim.Person(f"{name}: touch a key or the pad to play"), c.idle)

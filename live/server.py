@@ -30,7 +30,9 @@ class Config(Common):
 
 def main(c: Config) -> None:
     """The policy for games on other machines, until Ctrl-C."""
-    policy, token, lock = shipped(c.policy), messages.secret(c.token), threading.Lock()
+    policy = shipped(c.policy)
+    token = messages.secret(c.token)
+    lock = threading.Lock()  # one client thinks at a time
     brain = Local(policy, c.device, c.steps, c.seed)
     brain.about["policy"] = artefact.source(policy)["sha256"]  # so that results say whose they are
     brain.think(np.zeros((256, 256, 3), np.uint8))  # compiled and warm
@@ -39,22 +41,18 @@ def main(c: Config) -> None:
     except OSError as e:
         raise SystemExit(f"--host {c.host} --port {c.port}: {e.strerror or e}") from None
     with server, contextlib.suppress(KeyboardInterrupt):
-        print(
-            f"{policy} at {c.host}:{server.getsockname()[1]}; the token is in {c.token}"
-            + (
-                "" if c.host == "127.0.0.1" else "; not encrypted: anybody on the way sees the game"
-            ),
-            flush=True,
-        )
+        near = c.host == "127.0.0.1"
+        warning = "" if near else "; not encrypted: anybody on the way sees the game"
+        where = f"{c.host}:{server.getsockname()[1]}"
+        print(f"{policy} at {where}; the token is in {c.token}{warning}", flush=True)
         while True:
             peer, (host, port, *_) = server.accept()
             if threading.active_count() > messages.CLIENTS:
                 with peer, contextlib.suppress(OSError):
                     refuse(peer, f"{messages.CLIENTS} clients already")
                 continue
-            threading.Thread(
-                target=attend, args=(peer, f"{host}:{port}", brain, token, lock), daemon=True
-            ).start()
+            client = peer, f"{host}:{port}", brain, token, lock
+            threading.Thread(target=attend, args=client, daemon=True).start()
 
 
 def attend(peer, name: str, brain, token: str, lock) -> None:
@@ -63,18 +61,7 @@ def attend(peer, name: str, brain, token: str, lock) -> None:
         with peer:
             peer.settimeout(10)
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            nonce = secrets.token_hex(16)
-            messages.send(peer, protocol=messages.PROTOCOL, nonce=nonce)
-            said = messages.receive(peer, messages.HELLO)[1]
-            if said.get("protocol") != messages.PROTOCOL:
-                refuse(
-                    peer,
-                    f"the client speaks {ascii(said.get('protocol'))[:40]}, this server {messages.PROTOCOL!r}: {messages.SAME}",
-                )
-            if not hmac.compare_digest(
-                ascii(said.get("proof")), ascii(messages.proof(token, nonce))
-            ):
-                refuse(peer, "wrong token")
+            check_client(peer, token)
             messages.send(peer, **brain.about)
             print(f"{name}: plays", flush=True)
             peer.settimeout(600)
@@ -87,6 +74,22 @@ def attend(peer, name: str, brain, token: str, lock) -> None:
                 messages.send(peer, {"actions": actions})
     except OSError as e:
         print(f"{name}: {e}", flush=True)
+
+
+def check_client(peer, token: str) -> None:
+    """ConnectionError if the client speaks another protocol or does not have the token."""
+    nonce = secrets.token_hex(16)
+    messages.send(peer, protocol=messages.PROTOCOL, nonce=nonce)
+    said = messages.receive(peer, messages.HELLO)[1]
+    if said.get("protocol") != messages.PROTOCOL:
+        refuse(
+            peer,
+            f"the client speaks {ascii(said.get('protocol'))[:40]}, this server "
+            f"{messages.PROTOCOL!r}: {messages.SAME}",
+        )
+    proof = messages.proof(token, nonce)
+    if not hmac.compare_digest(ascii(said.get("proof")), ascii(proof)):
+        refuse(peer, "wrong token")
 
 
 def refuse(peer, why: str):

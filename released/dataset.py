@@ -1,4 +1,4 @@
-"""The released labels, nothing but labels: thousands of chunks of 20 s in a tar ->
+"""The released dataset, labels only: chunks of 20 s, thousands of them in a tar ->
 *.actions.safetensors of your copies of the videos.
 """
 
@@ -8,7 +8,7 @@ import atexit
 import concurrent.futures
 import functools
 import glob
-import importlib
+import importlib.util
 import io
 import itertools
 import json
@@ -25,29 +25,27 @@ from common.workers import begin_worker, sigint_held_back
 import numpy as np
 
 import filter
+from bench.shards import piano_roll, save_picture
 
-# ---- the released dataset: labels only, 20 s a chunk, thousands of chunks in a tar ---------------
+# ---- the archive ---------------------------------------------------------------------------------
 
 MOST = 1 << 24  # bytes of a member and of a column: an honest chunk's actions are about 50 kB
-# columns; there is also guide, which our pad has not
-RELEASED = (*(name.lower() for name in artefact.BUTTONS), "j_left", "j_right")
+STICK_COLUMNS = ("j_left", "j_right")
+# there is also guide, which our pad has not
+COLUMNS = (*(name.lower() for name in artefact.BUTTONS), *STICK_COLUMNS)
 MEMBER = re.compile(
     r"(?:.*/)?([^/]+/[^/]+)/(actions_raw\.parquet|actions_processed\.parquet|metadata\.json)"
 )
 
 
 class Plain(tarfile.TarInfo):
-    """A tar header as tarfile reads it, but for those that ask it for more memory than any honest
-    one.
+    """A tar header as tarfile reads it; those that ask for more memory than any honest one are
+    refused.
     """
 
     def _proc_member(self, tar):
-        if (
-            self.type == tarfile.GNUTYPE_SPARSE
-            or self.size < 0
-            or self.type in b"xgXLK"
-            and self.size > 1 << 16
-        ):
+        is_long = self.type in b"xgXLK" and self.size > 1 << 16
+        if self.type == tarfile.GNUTYPE_SPARSE or self.size < 0 or is_long:
             raise tarfile.ReadError("a header of a kind or size that has no place in it")
         return super()._proc_member(tar)
 
@@ -55,17 +53,16 @@ class Plain(tarfile.TarInfo):
 def members(archive):
     """Yield (folder, file name, bytes; None if too large) of the chunks' files, in one pass.
 
-    Nothing is extracted: names are only compared, links and whatever else is in there is passed
-    over."""
+    Nothing is extracted: names are only compared; links and other files are passed over.
+    """
     try:
         with tarfile.open(archive, "r|*", tarinfo=Plain) as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # it would keep all of them
-                if member.isreg() and (found := MEMBER.fullmatch(member.name)):
-                    yield (
-                        *found.groups(),
-                        tar.extractfile(member).read() if member.size <= MOST else None,
-                    )
+                found = MEMBER.fullmatch(member.name)
+                if member.isreg() and found:
+                    small = member.size <= MOST
+                    yield (*found.groups(), tar.extractfile(member).read() if small else None)
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as e:
         raise SystemExit(
             f"{archive}: not a whole .tar.gz ({type(e).__name__}: {str(e)[:100]}); fetch it again"
@@ -74,9 +71,7 @@ def members(archive):
 
 @functools.cache
 def parquet_reader():
-    """A process of its own: on some broken files pyarrow does not raise, but ends the program that
-    it is in.
-    """
+    """A process of its own, since pyarrow ends its program on some broken files."""
     atexit.register(parquet_reader.cache_clear)  # not later, when half of Python is gone
     return concurrent.futures.ProcessPoolExecutor(
         1, multiprocessing.get_context("spawn"), begin_worker
@@ -104,31 +99,33 @@ def read_columns(blob: bytes) -> dict:
 
     try:
         file = parquet.ParquetFile(io.BytesIO(blob))
-        rows, names = file.metadata.num_rows, [n for n in file.schema_arrow.names if n in RELEASED]
-        parts = [
-            file.metadata.row_group(g).column(k)
-            for g in range(file.metadata.num_row_groups)
-            for k in range(file.metadata.num_columns)
-        ]
-        if (
-            not names
-            or not 0 < rows <= MOST
-            or max(max(p.total_uncompressed_size, p.num_values) for p in parts) > MOST
-        ):
+        rows = file.metadata.num_rows
+        names = [name for name in file.schema_arrow.names if name in COLUMNS]
+        if not names or not 0 < rows <= MOST or largest_part(file.metadata) > MOST:
             raise ValueError(f"{rows:,} rows, known columns: {', '.join(names) or 'none'}")
-        table, out = file.read(names, use_threads=False), {}
-        for name in names:
-            values, shape = (
-                table.column(name).combine_chunks(),
-                (rows, 2) if name in RELEASED[16:] else (rows,),
-            )
-            values = values.flatten() if len(shape) > 1 else values
-            out[name] = np.nan_to_num(
-                values.to_numpy(zero_copy_only=False).astype(np.float32)
-            ).reshape(shape)
-        return out
+        table = file.read(names, use_threads=False)
+        return {name: as_array(table.column(name), name in STICK_COLUMNS) for name in names}
     except Exception as e:  # whatever a broken file makes of the library
         raise ValueError(str(e).partition("\n")[0][:120] or type(e).__name__) from None
+
+
+def largest_part(metadata) -> int:
+    """Bytes, or values, of the largest part of a column."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    parts = [group.column(k) for group in groups for k in range(metadata.num_columns)]
+    return max(max(part.total_uncompressed_size, part.num_values) for part in parts)
+
+
+def as_array(column, is_stick: bool) -> np.ndarray:
+    """A table's column -> float32 [rows], or [rows, 2]."""
+    values = column.combine_chunks()
+    shape = (len(column), 2) if is_stick else (len(column),)
+    flat = values.flatten() if is_stick else values
+    numbers = flat.to_numpy(zero_copy_only=False).astype(np.float32)
+    return np.nan_to_num(numbers).reshape(shape)
+
+
+# ---- a chunk -------------------------------------------------------------------------------------
 
 
 def number(v, low: float = 0.0, high: float = 1e9):
@@ -137,40 +134,49 @@ def number(v, low: float = 0.0, high: float = 1e9):
     return v
 
 
+def share_of(box, sides: list) -> list:
+    """x, y, w, h in px -> in shares of the frame."""
+    return [number(v, -1e6, 1e6) / side for v, side in zip(box, sides, strict=True)]
+
+
+def printable(text) -> str:
+    return "".join(letter for letter in str(text)[:100] if letter.isprintable())
+
+
 def chunk_facts(blob: bytes | None) -> dict:
-    """What a metadata.json says, checked; boxes in shares of the frame, as the copy at hand may
-    have another resolution.  ValueError in words.
-    """
+    """What a metadata.json says, checked; ValueError in words."""
     try:
-        meta = json.loads(blob or b"")
-        source = meta["original_video"]
-        sides = [number(v, 1) for v in source["resolution"][::-1]] * 2
-        share = lambda box: [
-            number(v, -1e6, 1e6) / side for v, side in zip(box, sides, strict=True)
-        ]  # noqa: E731
-        line = lambda text: "".join(letter for letter in str(text)[:100] if letter.isprintable())  # noqa: E731
-        frames = [
-            number(source[k]) for k in ("start_frame", "end_frame") if source.get(k) is not None
-        ]
-        others = [b for b in meta.get("bbox_others") or () if isinstance(b, list)][:9]
-        size, seconds = number(meta["chunk_size"], 1, 1e5), number(source["duration"], 0.1)
-        number(size / seconds, 1, 240)  # rows per second
-        return {
-            "video": str(source["video_id"]),
-            "url": line(source.get("url", "")),
-            "game": line(meta.get("game") or "unknown"),
-            "controller": line(meta.get("controller_type")),
-            "size": size,
-            "seconds": seconds,
-            "start": number(source["start_time"]),
-            "frames": frames if len(frames) == 2 and frames[1] > frames[0] else None,
-            "boxes": [share(box) for box in [meta["bbox_controller_overlay"], *others]],
-            "area": share(meta["bbox_game_area"]) if meta.get("bbox_game_area") else None,
-        }
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
-        raise ValueError(
-            f"metadata.json: {'no ' if isinstance(e, KeyError) else ''}{str(e)[:100]}"
-        ) from None
+        return checked_facts(json.loads(blob or b""))
+    except KeyError as e:
+        raise ValueError(f"metadata.json: no {str(e)[:100]}") from None
+    except (TypeError, ValueError, AttributeError, RecursionError) as e:
+        raise ValueError(f"metadata.json: {str(e)[:100]}") from None
+
+
+def checked_facts(meta: dict) -> dict:
+    """The facts of a chunk that are used.  Boxes are in shares of the frame, since the copy at hand
+    may have another resolution.
+    """
+    source = meta["original_video"]
+    sides = [number(v, 1) for v in source["resolution"][::-1]] * 2
+    frames = [number(source[k]) for k in ("start_frame", "end_frame") if source.get(k) is not None]
+    others = [box for box in meta.get("bbox_others") or () if isinstance(box, list)][:9]
+    size = number(meta["chunk_size"], 1, 1e5)
+    seconds = number(source["duration"], 0.1)
+    number(size / seconds, 1, 240)  # rows per second
+    area = meta.get("bbox_game_area")
+    return {
+        "video": str(source["video_id"]),
+        "url": printable(source.get("url", "")),
+        "game": printable(meta.get("game") or "unknown"),
+        "controller": printable(meta.get("controller_type")),
+        "size": size,
+        "seconds": seconds,
+        "start": number(source["start_time"]),
+        "frames": frames if len(frames) == 2 and frames[1] > frames[0] else None,
+        "boxes": [share_of(box, sides) for box in (meta["bbox_controller_overlay"], *others)],
+        "area": share_of(area, sides) if area else None,
+    }
 
 
 def chunk_actions(files: dict, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -179,47 +185,53 @@ def chunk_actions(files: dict, size: int) -> tuple[np.ndarray, np.ndarray, np.nd
     """
     fault = "no actions in it, or too large ones"
     for name in ("actions_processed.parquet", "actions_raw.parquet"):
+        if not files.get(name):
+            continue
         try:
-            found = read_parquet(files[name]) if files.get(name) else {}
+            return as_actions(read_parquet(files[name]), size)
         except ValueError as e:
-            found, fault = {}, f"{name}: {e}"
-        if found:
-            rows = min(int(size), *map(len, found.values()))
-            values = [
-                found.get(k, np.zeros((rows, 2) if k in RELEASED[16:] else rows))[:rows]
-                for k in RELEASED
-            ]
-            shown = np.repeat([k in found for k in RELEASED], [1] * 16 + [2, 2])
-            return (
-                (np.stack(values[:16], 1) > 0.5).astype(np.float16),
-                np.hstack(values[16:]).clip(-1, 1).astype(np.float32),
-                shown,
-            )
+            fault = f"{name}: {e}"
     raise ValueError(fault)
+
+
+def as_actions(found: dict, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The columns that were found -> all of this pad's; the others are at rest and not shown."""
+    rows = min(int(size), *map(len, found.values()))
+    button = np.zeros(rows)
+    stick = np.zeros((rows, 2))
+    buttons = [found.get(name, button)[:rows] for name in COLUMNS[:16]]
+    sticks = [found.get(name, stick)[:rows] for name in STICK_COLUMNS]
+    shown = np.repeat([name in found for name in COLUMNS], [1] * 16 + [2, 2])
+    pressed = (np.stack(buttons, 1) > 0.5).astype(np.float16)
+    return pressed, np.hstack(sticks).clip(-1, 1).astype(np.float32), shown
+
+
+# ---- a video's chunks ----------------------------------------------------------------------------
 
 
 def released_videos(archive):
     """Yield (video id, [(facts, files)], [what is wrong, in words]) per video, as its chunks come
     by; only one video's are held at a time.
     """
+    for name, group in itertools.groupby(released_chunks(archive), key=lambda chunk: chunk[0]):
+        known, faults = [], []
+        for _, facts, files, fault in group:
+            if fault:
+                faults.append(fault)
+            else:
+                known.append((facts, files))
+        yield name, known, faults
 
-    def one(folder, files):
+
+def released_chunks(archive):
+    """Yield (video id, facts, {file name: bytes}, what is wrong, in words) per chunk."""
+    for folder, group in itertools.groupby(members(archive), key=lambda member: member[0]):
+        files = {name: blob for _, name, blob in group}
         try:
-            return chunk_facts(files.get("metadata.json")), files
+            facts = chunk_facts(files.get("metadata.json"))
+            yield facts["video"], facts, files, ""
         except ValueError as e:
-            return {"video": folder.split("/")[0], "fault": f"{archive}: {folder}: {e}"}, files
-
-    folders = (
-        one(folder, {name: blob for _, name, blob in group})
-        for folder, group in itertools.groupby(members(archive), key=lambda m: m[0])
-    )
-    for name, group in itertools.groupby(folders, key=lambda chunk: chunk[0]["video"]):
-        group = list(group)
-        yield (
-            name,
-            [chunk for chunk in group if "fault" not in chunk[0]],
-            [facts["fault"] for facts, _ in group if "fault" in facts],
-        )
+            yield folder.split("/")[0], None, files, f"{archive}: {folder}: {e}"
 
 
 def with_actions(known: list, broken: list, archive) -> list:
@@ -241,14 +253,15 @@ def import_released(c: filter.Config) -> tuple[str, ...]:
     """
     from tqdm import tqdm
 
-    videos, done, missing, broken = {Path(v).stem: v for v in c.videos}, {}, {}, []
+    videos = {Path(video).stem: video for video in c.videos}
     if not videos:
         raise SystemExit(
-            "--nitrogen has labels only: add --videos DIR, your copies as DIR/<video id>.mp4 (labels alone: --inspect FILE)"
+            "--nitrogen has labels only: add --videos DIR, your copies as DIR/<video id>.mp4 "
+            "(labels alone: --inspect FILE)"
         )
-    for archive in sorted(glob.glob(c.nitrogen)) or [c.nitrogen]:
-        if not Path(archive).is_file():
-            raise SystemExit(f"{archive}: no such file")
+    done, missing = {}, {}
+    broken = []
+    for archive in archives(c.nitrogen):
         recipe = {"archive": artefact.source(archive)}
         for name, known, faults in tqdm(released_videos(archive), Path(archive).name, unit="video"):
             broken += faults
@@ -257,50 +270,64 @@ def import_released(c: filter.Config) -> tuple[str, ...]:
                 missing[name] = known[0][0]["url"] if known else ""
             elif name in done:
                 broken.append(f"{archive}: {name}: more of its chunks, apart from the others")
-            elif artefact.finished(path, "nitrogen.actions/1", recipe, c.fresh):
-                done[name] = videos[name]
-            elif known := with_actions(known, broken, archive):
-                write_released(path, known, recipe)
+            elif import_video(path, known, broken, archive, recipe, c.fresh):
                 done[name] = videos[name]
     print(
-        f"{c.nitrogen}: labels of {len(done)} of the {len(videos)} given videos, and of {len(missing)} that are not there"
+        f"{c.nitrogen}: labels of {len(done)} of the {len(videos)} given videos, "
+        f"and of {len(missing)} that are not there"
     )
-    for what, lines in (
-        ("no video", [f"{name!r} {url!r}" for name, url in missing.items()]),
-        ("skipped", [repr(line)[1:-1] for line in broken]),
-    ):
-        if lines:
-            path = Path(c.out) / f"{what.replace(' ', '-')}.txt"
-            artefact.write_bytes(path, "\n".join([*lines, ""]).encode())
-            print(
-                "\n".join(
-                    [
-                        *(f"{what}: {line}" for line in lines[:5]),
-                        f"{what}: {len(lines)} in all -> {path}",
-                    ]
-                ),
-                file=sys.stderr,
-            )
+    tell(c.out, "no video", [f"{name!r} {url!r}" for name, url in missing.items()])
+    tell(c.out, "skipped", [repr(line)[1:-1] for line in broken])
     if not done:
         raise SystemExit(
-            f"{c.nitrogen}: none of the given videos is in it; a copy's name should be <video id>.mp4"
+            f"{c.nitrogen}: none of the given videos is in it; "
+            "a copy's name should be <video id>.mp4"
         )
     return tuple(done.values())
 
 
+def archives(pattern: str):
+    """Yield the archives' paths; SystemExit with one line at one that is not there."""
+    for archive in sorted(glob.glob(pattern)) or [pattern]:
+        if not Path(archive).is_file():
+            raise SystemExit(f"{archive}: no such file")
+        yield archive
+
+
+def import_video(path, known: list, broken: list, archive, recipe: dict, fresh: bool) -> bool:
+    """Write one video's labels, unless they are there; False if no chunk of it can be read."""
+    if artefact.finished(path, "nitrogen.actions/1", recipe, fresh):
+        return True
+    readable = with_actions(known, broken, archive)
+    if readable:
+        write_released(path, readable, recipe)
+    return bool(readable)
+
+
+def tell(folder: str, what: str, lines: list[str]) -> None:
+    """Print the first of these lines; all of them go to a file."""
+    if lines:
+        path = Path(folder) / f"{what.replace(' ', '-')}.txt"
+        artefact.write_bytes(path, "\n".join([*lines, ""]).encode())
+        for line in lines[:5]:
+            print(f"{what}: {line}", file=sys.stderr)
+        print(f"{what}: {len(lines)} in all -> {path}", file=sys.stderr)
+
+
 def write_released(path, known: list, recipe: dict) -> None:
-    """One video's chunks, row after row; where they belong is in the metadata."""
-    buttons, sticks, shown = map(list, zip(*(actions for _, actions in known)))
-    ends, games = np.cumsum([0, *map(len, buttons)]).tolist(), [f["game"] for f, _ in known]
-    chunks = [
-        {k: facts[k] for k in ("size", "seconds", "start", "frames", "boxes", "area")}
-        | {"rows": rows}
-        for (facts, _), *rows in zip(known, ends, ends[1:])
-    ]
-    time = [
-        f["start"] + np.arange(len(b)) * f["seconds"] / f["size"]
-        for (f, _), b in zip(known, buttons)
-    ]
+    """One video's chunks, row after row; where they belong is in the metadata.
+
+    known: [(facts, (buttons, sticks, shown))] in the order of time.
+    """
+    facts = [of for of, _ in known]
+    buttons, sticks, shown = zip(*(actions for _, actions in known), strict=True)
+    ends = np.cumsum([0, *map(len, buttons)]).tolist()
+    chunks, time = [], []
+    for of, begin, end in zip(facts, ends[:-1], ends[1:], strict=True):
+        chunk = {k: of[k] for k in ("size", "seconds", "start", "frames", "boxes", "area")}
+        chunks.append({**chunk, "rows": [begin, end]})
+        time.append(of["start"] + np.arange(end - begin) * of["seconds"] / of["size"])
+    games = [of["game"] for of in facts]
     artefact.write(
         path,
         {
@@ -313,29 +340,30 @@ def write_released(path, known: list, recipe: dict) -> None:
         "nitrogen.actions/1",
         unit="normalized",
         game=max(sorted(set(games)), key=games.count),
-        controller=known[0][0]["controller"],
+        controller=facts[0]["controller"],
         chunks=chunks,
         recipe=recipe,
     )
 
 
+# ---- chunks laid out on a video ------------------------------------------------------------------
+
+
 def frame_numbers(chunk: dict, rows: int, fps: float) -> np.ndarray:
-    """int64 [rows]: the video's frame at each row of a chunk: rows are spread evenly over its
+    """int64 [rows]: the video's frame at each row of a chunk; rows are spread evenly over its
     frames, whatever either rate is.
 
     Frames are the published ones, scaled where the copy at hand has another rate; where there are
-    none, they follow from the time."""
-    begin, end = chunk["frames"] or (
-        chunk["start"] * fps,
-        (chunk["start"] + chunk["seconds"]) * fps,
-    )
+    none, they follow from the time.
+    """
+    at_start, at_end = chunk["start"] * fps, (chunk["start"] + chunk["seconds"]) * fps
+    begin, end = chunk["frames"] or (at_start, at_end)
     scale = fps * chunk["seconds"] / (end - begin)
     scale = 1 if abs(scale - 1) < 0.01 else scale  # 59.94 and 60
     # a row per frame: the last one counted or not
     span = chunk["size"] if abs(end - begin - chunk["size"]) <= 1 else end - begin
-    return np.floor(scale * (begin + np.arange(rows) * span / chunk["size"]) + 1e-6).astype(
-        np.int64
-    )
+    frame = scale * (begin + np.arange(rows) * span / chunk["size"])
+    return np.floor(frame + 1e-6).astype(np.int64)
 
 
 def released_labels(
@@ -343,88 +371,104 @@ def released_labels(
 ) -> filter.Labels:
     """Chunks laid out on one line of time at the labels' rate; a chunk is a segment, what lies
     between them is not known.
+
+    buttons, sticks: of all chunks, row after row; facts: of the video, see video_facts.
     """
-    rate = float(np.median([chunk["size"] / chunk["seconds"] for chunk in chunks]))
-    T = int(max(0, facts["frames"]) / facts["fps"] * rate)
+    fps = facts["fps"]
+    rates = [chunk["size"] / chunk["seconds"] for chunk in chunks]
+    rate = float(np.median(rates))
+    T = int(max(0, facts["frames"]) / fps * rate)
     out = filter.Labels(
-        np.zeros((T, 16), np.uint8),
-        np.zeros((T, 4), np.float32),
-        np.zeros(T, bool),
-        np.zeros(T, np.int64),
-        np.zeros(T, np.int64),
-        np.arange(T) / rate,
-        rate,
-        shown,
-        [],
-        game,
-        "",
+        buttons=np.zeros((T, 16), np.uint8),
+        sticks=np.zeros((T, 4), np.float32),
+        known=np.zeros(T, bool),
+        segment=np.zeros(T, np.int64),
+        frame=np.zeros(T, np.int64),
+        time=np.arange(T) / rate,
+        fps=rate,
+        shown=shown,
+        views=[view_of(chunk, facts, area, c) for chunk in chunks],
+        game=game,
+        about=f"released labels at {rate:g}/s",
     )
-    end = lost = last = 0
+    end = last = lost = 0
     for k, chunk in enumerate(chunks):
         a, b = chunk["rows"]
-        frame = frame_numbers(chunk, b - a, facts["fps"])
-        begin = round(frame[0] / facts["fps"] * rate)
-        begin = end if abs(begin - end) <= 2 else begin  # it goes on where the last one ended
+        frame = frame_numbers(chunk, b - a, fps)
+        begin = round(frame[0] / fps * rate)
+        if abs(begin - end) <= 2:
+            begin = end  # it goes on where the last one ended
         # the container may count a few frames too many
-        n = min(int((frame < facts["frames"] - facts["fps"] / 2).sum()), T - begin)
-        scaled = lambda box: [
-            v * side for v, side in zip(box, (facts["width"], facts["height"]) * 2)
-        ]  # noqa: E731
-        x0, y0, x1, y1 = inner = (
-            filter.clamped(scaled(chunk["area"]), facts) if chunk["area"] and not c.area else area
-        )
-        boxes = (
-            [filter.clamped(scaled(box), facts, filter.GROW, 2) for box in chunk["boxes"]]
-            if c.mask
-            else []
-        )
-        out.views.append((boxes, inner if min(x1 - x0, y1 - y0) >= 16 else area))
-        if begin < end or n <= 0 or abs(chunk["size"] / chunk["seconds"] / rate - 1) > 0.01:
+        n = min(int((frame < facts["frames"] - fps / 2).sum()), T - begin)
+        if begin < end or n <= 0 or abs(rates[k] / rate - 1) > 0.01:
             lost += 1
             continue
-        here, there, end = slice(begin, begin + n), slice(a, a + n), begin + n
-        out.buttons[here], out.sticks[here], out.frame[here] = (
-            buttons[there],
-            sticks[there],
-            np.maximum(frame[:n], last),
-        )
+        end = begin + n
+        out.buttons[begin:end] = buttons[a : a + n]
+        out.sticks[begin:end] = sticks[a : a + n]
+        out.frame[begin:end] = np.maximum(frame[:n], last)
+        out.known[begin:end] = True
+        out.segment[begin:end] = k
         last = out.frame[end - 1]
-        out.known[here], out.segment[here] = True, k
-    out.about = f"released labels at {rate:g}/s" + (
-        f", {lost} chunks outside the video, over others or at another rate" if lost else ""
-    )
+    if lost:
+        out.about += f", {lost} chunks outside the video, over others or at another rate"
     return out
 
 
-def inspect_archive(path: Path) -> None:
+def view_of(chunk: dict, facts: dict, area: tuple, c: filter.Config) -> tuple:
+    """What to paint in a chunk's frames, and the game's picture, see filter.Labels.views."""
+    sides = (facts["width"], facts["height"]) * 2
+
+    def in_px(share):
+        return [v * side for v, side in zip(share, sides, strict=True)]
+
+    boxes = []
+    if c.mask:
+        grow = (filter.GROW, filter.GROW_PX)
+        boxes = [filter.clamped(in_px(box), facts, *grow) for box in chunk["boxes"]]
+    if c.area or not chunk["area"]:
+        return boxes, area
+    x0, y0, x1, y1 = filter.clamped(in_px(chunk["area"]), facts)
+    return boxes, (x0, y0, x1, y1) if min(x1 - x0, y1 - y0) >= 16 else area
+
+
+# ---- looking at it -------------------------------------------------------------------------------
+
+
+def inspect(path: Path) -> None:
     """The released labels alone: per video what there is and what the 50 % rule would keep; a piano
     roll of the first minutes.
     """
     if not path.is_file():
         raise SystemExit(f"{path}: no such file")
-    roll, total, kept = [], 0.0, 0.0
+    first = []  # chunks for the picture: (buttons, sticks, shown, whether it is kept)
+    total, kept = 0.0, 0.0  # hours
     print(
         f"{'video':16s} {'chunks':>6s} {'broken':>6s} {'kept':>5s} {'rows/s':>7s}  controller, game"
     )
     for name, known, broken in released_videos(path):
         known = with_actions(known, broken, path)
         stays = [filter.active(b, s).mean() >= filter.Config.min_active for _, (b, s, _) in known]
-        hours = [f["seconds"] / 3600 for f, _ in known]
-        total, kept = total + sum(hours), kept + float(np.dot(hours, stays))
-        f = known[0][0] if known else {"size": 0, "seconds": 1, "controller": "", "game": ""}
+        hours = [facts["seconds"] / 3600 for facts, _ in known]
+        total += sum(hours)
+        kept += float(np.dot(hours, stays))
+        of = known[0][0] if known else {"size": 0, "seconds": 1, "controller": "", "game": ""}
         print(
-            f"{name!r:16s} {len(known):6d} {len(broken):6d} {sum(stays):5d} {f['size'] / f['seconds']:7.1f}  {f['controller']!r}, {f['game']!r}"
+            f"{name!r:16s} {len(known):6d} {len(broken):6d} {sum(stays):5d} "
+            f"{of['size'] / of['seconds']:7.1f}  {of['controller']!r}, {of['game']!r}"
         )
         for line in broken:
             print(repr(line)[1:-1], file=sys.stderr)
-        roll += [(*actions, keep) for (_, actions), keep in zip(known, stays)][: 9 - len(roll)]
+        chunks = [(*actions, keep) for (_, actions), keep in zip(known, stays, strict=True)]
+        first += chunks[: 9 - len(first)]
+    share = 100 * kept / max(total, 1e-9)
     print(
-        f"{total:.2f} h of labels, {kept:.2f} h ({100 * kept / max(total, 1e-9):.0f} %) in chunks that are at least half active"
+        f"{total:.2f} h of labels, {kept:.2f} h ({share:.0f} %) in chunks "
+        "that are at least half active"
     )
-    if roll:
-        b, s, shown, k = zip(*roll)
-        k = np.repeat(k, list(map(len, b)))
-        picture = filter.piano_roll(
-            np.concatenate(b).astype(np.uint8), np.concatenate(s), k, shown[0]
-        )
-        filter.save_picture(path.parent / f"{path.name.split('.')[0]}.png", [picture])
+    if first:
+        buttons, sticks, shown, keep = zip(*first, strict=True)
+        keep = np.repeat(keep, [len(b) for b in buttons])
+        pressed = np.concatenate(buttons).astype(np.uint8)
+        picture = piano_roll(pressed, np.concatenate(sticks), keep, shown[0])
+        save_picture(path.parent / f"{path.name.split('.')[0]}.png", [picture])

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from templates import library, pads, render, xfeat
+from templates import library, pads, render, shapes, xfeat
 
 GROUNDS = (60, 150)  # CHOICE: grays behind a template when SIFT describes it
 SCALES = (1.0, 0.5)  # CHOICE: of the template then; SIFT bridges what lies between
@@ -161,7 +161,7 @@ def cached(folder: str, digest: str, make, **facts) -> dict:
 
 def made_by(detector: str, weights: str) -> bytes:
     """All that the descriptors of a template follow from: the code, its constants, the weights."""
-    code = (pads, render, xfeat, sift, root, xfeatures, poses, described)
+    code = (shapes, pads, render, xfeat, sift, root, xfeatures, poses, described)
     constants = (detector, GROUNDS, SCALES, GROUND, RIM, MOST, xfeat.XFEAT_WIDTHS)
     out = ("".join(map(inspect.getsource, code)) + repr(constants)).encode()
     if detector == "xfeat":

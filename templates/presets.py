@@ -18,35 +18,22 @@ import numpy as np
 
 from templates import render
 
-# ---- your own skins: any OBS input-overlay preset, or pictures with boxes (docs/presets.md) ------
-
 # of pictures: px, px x px, bytes; nothing is trusted
 SIDE_LIMIT, PIXELS, FILE_BYTES = 8192, 1 << 24, 1 << 26
 SMALL, LARGE = 240, 960  # CHOICE: px; smaller skins are enlarged in whole steps, larger ones shrunk
 FAR = 512  # CHOICE: px, or the canvas's larger side: an element farther outside is a slip
-SDL = (
-    "SOUTH",
-    "EAST",
-    "WEST",
-    "NORTH",
-    "BACK",
-    "",
-    "START",
-    "LEFT_THUMB",
-    "RIGHT_THUMB",
-    "LEFT_SHOULDER",
-    # SDL_GamepadButton; "": guide, share, touchpad: no actions
-    "RIGHT_SHOULDER",
-    *render.DPAD,
-    *[""] * 11,
+# fmt: off
+SDL = (  # SDL_GamepadButton; "": guide, share, touchpad: no actions
+    "SOUTH", "EAST", "WEST", "NORTH", "BACK", "", "START", "LEFT_THUMB", "RIGHT_THUMB",
+    "LEFT_SHOULDER", "RIGHT_SHOULDER", *render.DPAD, *[""] * 11,
 )
+# fmt: on
 OLD = (*SDL[:4], *SDL[9:11], "BACK", "START", "", *SDL[7:9], *render.DPAD[2:], *render.DPAD[:2])
-# 0xEC00: of old versions,
-CODES = {
-    **dict(enumerate(SDL)),
-    **{0xEC00 + i: name for i, name in enumerate(OLD)},
-    **{0xEC10 + i: name for i, name in enumerate(OLD[10:])},
-}  # and of their web tool
+CODES = (
+    dict(enumerate(SDL))
+    | {0xEC00 + i: name for i, name in enumerate(OLD)}  # of old versions
+    | {0xEC10 + i: name for i, name in enumerate(OLD[10:])}  # of their web tool
+)
 # before version 5
 OLD_KINDS = {0: "texture", 1: "button", 4: "stick", 5: "trigger", 6: "texture", 7: "dpad"}
 # of GameCubes
@@ -57,7 +44,7 @@ def read_skins(folder) -> dict[str, render.Template]:
     """The skins below `folder` by name; what cannot be read is named, with the reason, and left
     out.
 
-    An OBS input-overlay preset is FILE.json and its PNGs beside it, each of which is a skin
+    A skin is an OBS input-overlay preset, FILE.json and its PNGs beside it, each of which is a skin
     (`pictures`); or pictures with a list of boxes.  A button's code says which it is, its id never
     does; four face buttons in a diamond are named by their places; nitrogen.json beside it may say
     otherwise.  docs/presets.md has all.
@@ -67,10 +54,14 @@ def read_skins(folder) -> dict[str, render.Template]:
 
 @functools.lru_cache(1)
 def load_skins(folder):
-    root, found, said = Path(folder), {}, {}
+    root = Path(folder)
+    found, said = {}, {}
     if not root.is_dir():
         raise SystemExit(f"{folder}: no such folder of skins (--templates)")
-    name = lambda path: path.relative_to(root).with_suffix("").as_posix()
+
+    def name(path):
+        return path.relative_to(root).with_suffix("").as_posix()
+
     files = sorted((p.parent, p) for p in root.rglob("*") if p.suffix.lower() == ".json")
     for _, paths in itertools.groupby(files, key=lambda pair: pair[0]):
         lists, seen = {}, ({}, {})
@@ -102,7 +93,9 @@ def named(said, name):
 
 
 def few(parts, between=", "):
-    return between.join([*parts[:3], *[f"and {len(parts) - 3} more"] * (len(parts) > 3)])
+    """The first three, and how many more there are."""
+    more = [f"and {len(parts) - 3} more"] if len(parts) > 3 else []
+    return between.join([*parts[:3], *more])
 
 
 def inside(root, path):
@@ -130,9 +123,9 @@ def read_json(root, path):
 
 def png_size(raw):
     """w, h as the header says, before anything is unpacked; 0, 0: no PNG."""
-    return tuple(
-        int.from_bytes(raw[i : i + 4], "big") * (raw[:8] == b"\x89PNG\r\n\x1a\n") for i in (16, 20)
-    )
+    if raw[:8] != b"\x89PNG\r\n\x1a\n":
+        return 0, 0
+    return int.from_bytes(raw[16:20], "big"), int.from_bytes(raw[20:24], "big")
 
 
 def read_png(root, path):
@@ -141,17 +134,16 @@ def read_png(root, path):
     w, h = png_size(raw)
     if not (0 < w <= SIDE_LIMIT and 0 < h <= SIDE_LIMIT and w * h <= PIXELS):
         limit = f"{path.name} is no PNG of at most {SIDE_LIMIT} px a side and {PIXELS:,} px in all"
-        raise ValueError(
-            limit + (f" but has {w:,} x {h:,}: make it smaller" if w else ": save it as one")
-        )
+        todo = f" but has {w:,} x {h:,}: make it smaller" if w else ": save it as one"
+        raise ValueError(limit + todo)
     picture = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
     if picture is None:
         raise ValueError(f"{path.name} is a broken PNG")
-    picture = (picture >> 8).astype(np.uint8) if picture.dtype == np.uint16 else picture
-    kind = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}[
-        1 if picture.ndim == 2 else picture.shape[2]
-    ]
-    return cv2.cvtColor(picture, kind)
+    if picture.dtype == np.uint16:
+        picture = (picture >> 8).astype(np.uint8)
+    channels = 1 if picture.ndim == 2 else picture.shape[2]
+    to_rgba = {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}
+    return cv2.cvtColor(picture, to_rgba[channels])
 
 
 def number(value):
@@ -172,16 +164,18 @@ def numbers(values, n, what, low=-SIDE_LIMIT, high=SIDE_LIMIT):
 
 
 def cut(picture, x, y, w, h, what):
-    if w < 1 or h < 1 or x + w > picture.shape[1] or y + h > picture.shape[0]:
-        raise ValueError(
-            f"{what}: {w} x {h} px at {x}, {y} is not inside the picture of {picture.shape[1]} x {picture.shape[0]}"
-        )
-    return picture[y : y + h, x : x + w]
+    """A copy of a box of the picture, which holds all of it."""
+    H, W = picture.shape[:2]
+    if w < 1 or h < 1 or x + w > W or y + h > H:
+        raise ValueError(f"{what}: {w} x {h} px at {x}, {y} is not inside the picture of {W} x {H}")
+    return picture[y : y + h, x : x + w].copy()
 
 
 def read_skin(root, path, name, lists, seen, said) -> dict[str, render.Template]:
-    """The skins of one of the `lists` of a folder, path: data; `seen`: what is known of its PNGs."""
-    data, folder, found = lists[path], path.parent, {}
+    """The skins of one of the `lists` of a folder, path: data.  `seen`: what is known of its
+    PNGs.
+    """
+    data, folder = lists[path], path.parent
     if "idle" in data:
         return {name: picture_skin(name, data, lambda file: read_png(root, folder / str(file)))}
     if "elements" not in data and "overlay_width" not in data:
@@ -190,6 +184,7 @@ def read_skin(root, path, name, lists, seen, said) -> dict[str, render.Template]
         raise ValueError("elements: expected a list of at most 256")
     more = read_json(root, folder / "nitrogen.json") if (folder / "nitrogen.json").exists() else {}
     pngs = pictures(root, path, lists, *seen)
+    found = {}
     for png in pngs:
         own = name if len(pngs) == 1 else f"{name}/{png.stem}"
         with named(said, own):
@@ -203,88 +198,124 @@ def pictures(root, path, lists, size, best):
 
     Left aside are previews, and what is too small for the list's boxes if another picture is
     not."""
-    kinds = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-    beside = sorted(p for p in path.parent.iterdir() if p.suffix.lower() in kinds)
-    pngs = [p for p in beside if p.suffix.lower() == ".png"]
-    if not pngs:
-        todo = f"save {beside[0].name} as one" if beside else "put its picture there"
-        raise ValueError(f"no PNG beside it: {todo}")
-    boxes = [e.get("mapping") for e in lists[path]["elements"] if isinstance(e, dict)]
-    boxes = [
-        [number(v) or 0 for v in box] for box in boxes if isinstance(box, list) and len(box) == 4
-    ]
-    for p in {*pngs} - {*size}:
-        size[p] = 0, 0
-        with contextlib.suppress(ValueError, OSError), inside(root, p).open("rb") as file:
-            size[p] = png_size(file.read(24))
+    pngs = beside(path.parent)
+    read_sizes(root, pngs, size)
     pngs = [p for p in pngs if "preview" not in p.stem.lower()] or pngs
-    held = {
-        p: sum(x + w / 2 < size[p][0] and y + h / 2 < size[p][1] for x, y, w, h in boxes)
-        for p in pngs
-    }
+    held = {p: boxes_inside(lists[path]["elements"], size[p]) for p in pngs}
     pngs = [p for p in pngs if held[p] == max(held.values())]
 
-    def fit(png, other):
-        """(it has the size that the list names, how their names are alike, in how many letters)"""
-        a, b = (p.stem.lower().replace("_", "-").replace(" ", "-") for p in (png, other))
-        same = len(os.path.commonprefix((a, b)))
-        named_size = tuple(lists[other].get(f"default_{side}") for side in ("width", "height"))
-        alike = (
-            3
-            if a.startswith(b)
-            else 2
-            if same > 2
-            else 1
-            if {*a.split("-")} & {*b.split("-")}
-            else 0
-        )
-        return size[png] == named_size != (0, 0), alike, same if alike > 1 else 0
-
-    rivals = [other for other in lists if "elements" in lists[other]]
-    best |= {p: max(fit(p, other) for other in rivals) for p in pngs if p not in best}
-    ours = {p: fit(p, path) for p in pngs}
-    mine = [p for p in pngs if ours[p] == best[p]]
-    top = max([ours[p][:2] for p in mine], default=None)
-    mine = [p for p in mine if ours[p][:2] == top]
-    shared = [p for p in pngs if ours[p][0] == best[p][0] and (best[p][1] < 3 or ours[p][1])]
-    if not mine and not shared:
+    fill_in_best(best, pngs, size, lists)
+    ours = {p: fit(p, size[p], path.stem, lists[path]) for p in pngs}
+    found = fitting(pngs, ours, best)
+    if not found:
         others = few([p.name for p in pngs])
         raise ValueError(
             f"no PNG for it, {others} goes with another list: put its own picture there"
         )
-    return mine or shared
+    return found
+
+
+def fill_in_best(best, pngs, size, lists):
+    """Fill in `best`, path: its best fit to any of the lists, of the pictures not yet known."""
+    rivals = [(other.stem, data) for other, data in lists.items() if "elements" in data]
+    for p in pngs:
+        if p not in best:
+            best[p] = max(fit(p, size[p], *rival) for rival in rivals)
+
+
+def fit(png, size, name, data):
+    """(it has the size that the list names, how their names are alike, in how many letters)"""
+    named_size = tuple(data.get(f"default_{side}") for side in ("width", "height"))
+    return size == named_size != (0, 0), *likeness(png.stem, name)
+
+
+def fitting(pngs, ours, best):
+    """The pictures that fit no other list better; if there are none, those that lists share."""
+    mine = [p for p in pngs if ours[p] == best[p]]
+    top = max([ours[p][:2] for p in mine], default=None)
+    mine = [p for p in mine if ours[p][:2] == top]
+    return mine or [p for p in pngs if ours[p][0] == best[p][0] and (best[p][1] < 3 or ours[p][1])]
+
+
+def beside(folder):
+    """The PNGs of a folder."""
+    kinds = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in kinds)
+    pngs = [p for p in found if p.suffix.lower() == ".png"]
+    if not pngs:
+        todo = f"save {found[0].name} as one" if found else "put its picture there"
+        raise ValueError(f"no PNG beside it: {todo}")
+    return pngs
+
+
+def read_sizes(root, pngs, size):
+    """Fill in `size`, path: (w, h), of those not yet known; (0, 0): cannot be read."""
+    for p in {*pngs} - {*size}:
+        size[p] = 0, 0
+        with contextlib.suppress(ValueError, OSError), inside(root, p).open("rb") as file:
+            size[p] = png_size(file.read(24))
+
+
+def boxes_inside(elements, size):
+    """How many elements have the middle of their box in a picture of that size."""
+    boxes = [e.get("mapping") for e in elements if isinstance(e, dict)]
+    count = 0
+    for box in boxes:
+        if isinstance(box, list) and len(box) == 4:
+            x, y, w, h = (number(v) or 0 for v in box)
+            count += x + w / 2 < size[0] and y + h / 2 < size[1]
+    return count
+
+
+def likeness(name, other):
+    """How two names are alike, and in how many letters: 3: one begins with the other; 2: they begin
+    the same; 1: they share a word; 0: not at all.
+    """
+    a, b = (v.lower().replace("_", "-").replace(" ", "-") for v in (name, other))
+    same = len(os.path.commonprefix((a, b)))
+    if a.startswith(b):
+        return 3, same
+    if same > 2:
+        return 2, same
+    return int(bool({*a.split("-")} & {*b.split("-")})), 0
 
 
 def preset(name, data, more, atlas, said) -> render.Template:
     """A template from an OBS input-overlay preset.  Facts of the format: the plugin's sources."""
-    canvas = [max(number(data.get(f"overlay_{side}")) or 0, 0) for side in ("width", "height")]
-    numbers(canvas, 2, "overlay_width, overlay_height")
+    canvas = canvas_size(data)
     if (atlas == atlas[0, 0]).all() or not atlas[..., 3].any():
         raise ValueError("its PNG is of one colour: put the preset's picture there")
     pieces, left, keys = preset_pieces(data["elements"], more, atlas, canvas)
     if all(e.kind == "texture" for e, _ in pieces):
         reason = few(left, "; ") or "keys of a keyboard or a mouse are not read"
         raise ValueError(f"shows no gamepad element: {reason}")
-    notes = (
-        [f"{len(left)} of {len(data['elements'])} elements left out: {few(left, '; ')}"]
-        if left
-        else []
-    )
+    notes = []
+    if left:
+        total = len(data["elements"])
+        notes.append(f"{len(left)} of {total} elements left out: {few(left, '; ')}")
     if more.get("positions") != "codes":
         pieces, moved = by_place(pieces)
-        notes += [moved] if moved else []
+        if moved:
+            notes.append(moved)
     template = finish(name, more.get("family", "user"), canvas, pieces)
-    lost = {e.id for e, _ in pieces if e.kind in ("button", "trigger")} - {
-        *render.layout(template)["buttons"]
-    }
-    notes += (
-        [f"looks the same pressed, so is never read: {', '.join(sorted(lost))}"] if lost else []
-    )
-    for text in ["keys of a keyboard or a mouse left out"] * keys + ["; ".join(notes)] * bool(
-        notes
-    ):
-        said.setdefault(text, []).append(name)
+    lost = buttons_of(pieces) - {*render.layout(template)["buttons"]}
+    if lost:
+        notes.append(f"looks the same pressed, so is never read: {', '.join(sorted(lost))}")
+    if keys:
+        said.setdefault("keys of a keyboard or a mouse left out", []).append(name)
+    if notes:
+        said.setdefault("; ".join(notes), []).append(name)
     return template
+
+
+def canvas_size(data):
+    """[w, h] of a preset's canvas, px; 0: not given."""
+    canvas = [max(number(data.get(f"overlay_{side}")) or 0, 0) for side in ("width", "height")]
+    return numbers(canvas, 2, "overlay_width, overlay_height")
+
+
+def buttons_of(pieces):
+    return {e.id for e, _ in pieces if e.kind in ("button", "trigger")}
 
 
 def preset_pieces(elements, more, atlas, canvas):
@@ -292,26 +323,34 @@ def preset_pieces(elements, more, atlas, canvas):
     keys.
     """
     elements = [e if isinstance(e, dict) else {} for e in elements]
-    codes = [int(number(e.get("code")) or 0) for e in elements]  # missing: 0, as in the plugin
-    types = [number(e.get("type", 0)) for e in elements]
-    old = any(t == 1 and c in range(0xEC00, 0xEC20) for t, c in zip(types, codes))
-    # None: a keyboard's, mouse's, or unknown
-    kinds = [(OLD_KINDS if old else render.KINDS).get(t) for t in types]
-    names = button_names({c for c, kind in zip(codes, kinds) if kind == "button"}, more)
+    kinds, codes = kinds_and_codes(elements)
+    pairs = zip(kinds, codes, strict=True)
+    names = button_names({code for kind, code in pairs if kind == "button"}, more)
     pieces, left, used = [], [], 0
-    for i, (e, kind, code) in enumerate(zip(elements, kinds, codes)):
+    for i, (e, kind, code) in enumerate(zip(elements, kinds, codes, strict=True)):
+        if not kind:
+            continue
         try:
-            if kind:
-                new = piece(e, kind, names.get(code, ""), atlas, canvas)
-                used += new[1][0][0][..., 0].size * sum(map(len, new[1]))
-                if used > PIXELS:
-                    raise ValueError(f"the elements up to here cover more than {PIXELS:,} px")
-                pieces.append(new)
-                if kind == "button" and code not in names:
-                    raise ValueError(f"the code {code} is no button's (nitrogen.json may name it)")
+            new = piece(e, kind, names.get(code, ""), atlas, canvas)
+            used += new[1][0][0][..., 0].size * sum(map(len, new[1]))
+            if used > PIXELS:
+                raise ValueError(f"the elements up to here cover more than {PIXELS:,} px")
+            pieces.append(new)
+            if kind == "button" and code not in names:
+                raise ValueError(f"the code {code} is no button's (nitrogen.json may name it)")
         except ValueError as error:
             left.append(f"{str(e.get('id', i))[:30]!r}: {error}")
     return pieces, left, None in kinds
+
+
+def kinds_and_codes(elements):
+    """Of each element what it is, None: a keyboard's, a mouse's, or unknown; and its code."""
+    codes = [int(number(e.get("code")) or 0) for e in elements]  # missing: 0, as in the plugin
+    types = [number(e.get("type", 0)) for e in elements]
+    pairs = zip(types, codes, strict=True)
+    old = any(t == 1 and 0xEC00 <= code < 0xEC20 for t, code in pairs)
+    known = OLD_KINDS if old else render.KINDS
+    return [known.get(t) for t in types], codes
 
 
 def button_names(codes, more):
@@ -319,12 +358,11 @@ def button_names(codes, more):
     given = more.get("codes", {})
     if more.get("positions", "places") not in ("places", "codes"):
         raise ValueError('positions in nitrogen.json: expected "places" or "codes"')
-    if not isinstance(given, dict) or not all(
-        k.isdecimal() and v in artefact.BUTTONS for k, v in given.items()
-    ):
+    good = isinstance(given, dict) and all(map(str.isdecimal, given))
+    if not good or not all(v in artefact.BUTTONS for v in given.values()):
         raise ValueError(
             'codes in nitrogen.json: expected numbers and names, as in {"16": "START"}; '
-            + f"names: {', '.join(artefact.BUTTONS)}"
+            f"names: {', '.join(artefact.BUTTONS)}"
         )
     usual = RAW_CUBE if 16 in codes and codes <= set(RAW_CUBE) else CODES
     return usual | {int(k): v for k, v in given.items()}
@@ -332,19 +370,8 @@ def button_names(codes, more):
 
 def piece(e, kind, id, atlas, canvas):
     """An element of a preset as `pack` takes it: an Element, and its pictures in rows."""
-    (H, W), far = atlas.shape[:2], max(*canvas, FAR)
-    x, y, w, h = (int(v) for v in numbers(e.get("mapping"), 4, "mapping", 0))
-    pos = tuple(int(v) for v in numbers(e.get("pos", [0, 0]), 2, "pos"))
-    if not 0 < w * h * (9 if kind == "dpad" else 1) <= PIXELS:
-        raise ValueError(f"mapping of {w} x {h} px: " + ("too large" if w * h else "draws nothing"))
-    if x >= W or y >= H:
-        raise ValueError(
-            f"mapping: {w} x {h} px at {x}, {y} is not inside the picture of {W} x {H}"
-        )
-    if any(canvas) and not all(-far <= p <= c + far for p, c in zip(pos, canvas)):
-        raise ValueError(
-            f"pos {pos[0]}, {pos[1]} is far outside the canvas of {canvas[0]:g} x {canvas[1]:g}"
-        )
+    (x, y, w, h), pos = placed(e, kind, atlas, canvas)
+    H, W = atlas.shape[:2]
 
     def state(across, down):
         """Beyond the atlas its last column and row repeat, as in OBS; beyond all of it: the idle
@@ -356,22 +383,42 @@ def piece(e, kind, id, atlas, canvas):
 
     if kind == "dpad":
         return render.Element("dpad", "", pos), [[state(i, 0) for i in range(9)]]
-    idle, pressed, side, travel = state(0, 0), state(0, 1), number(e.get("side", 0)), 0
+    idle, pressed = state(0, 0), state(0, 1)
+    side, travel = number(e.get("side", 0)), 0
     if kind == "stick":
         (travel,) = numbers([e.get("stick_radius", 0)], 1, "stick_radius", 0, 1024)
         id = "RIGHT" if side else "LEFT"
-        # it stands, but may show its click
-        kind, id = (kind, id) if travel else ("button", f"{id}_THUMB")
+        if not travel:  # it stands, but may show its click
+            kind, id = "button", f"{id}_THUMB"
     elif kind == "trigger":
         id = {0: "LEFT_TRIGGER", 1: "RIGHT_TRIGGER"}.get(side)
-        # the whole travel, over idle
         if e.get("trigger_mode") is not True and (pressed != idle).any():
-            pressed = stack(idle, pressed)
-            # without: always drawn
-            idle = idle if number(e.get("direction")) in (1, 2, 3, 4) else pressed
+            pressed = stack(idle, pressed)  # the whole travel, over idle
+            if number(e.get("direction")) not in (1, 2, 3, 4):  # without: always drawn
+                idle = pressed
     if kind == "texture" or not id:  # no action: the guide button, the player's number
         return render.Element("texture", "", pos), [[idle]]
     return render.Element(kind, id, pos, radius=float(travel)), [[idle], [pressed]]
+
+
+def placed(e, kind, atlas, canvas):
+    """x, y, w, h of an element's picture in the atlas, and x, y on the canvas: int, checked."""
+    H, W = atlas.shape[:2]
+    far = max(*canvas, FAR)
+    x, y, w, h = box = [int(v) for v in numbers(e.get("mapping"), 4, "mapping", 0)]
+    pos = tuple(int(v) for v in numbers(e.get("pos", [0, 0]), 2, "pos"))
+    if not 0 < w * h * (9 if kind == "dpad" else 1) <= PIXELS:
+        raise ValueError(f"mapping of {w} x {h} px: " + ("too large" if w * h else "draws nothing"))
+    if x >= W or y >= H:
+        raise ValueError(
+            f"mapping: {w} x {h} px at {x}, {y} is not inside the picture of {W} x {H}"
+        )
+    near = all(-far <= p <= side + far for p, side in zip(pos, canvas, strict=True))
+    if any(canvas) and not near:
+        raise ValueError(
+            f"pos {pos[0]}, {pos[1]} is far outside the canvas of {canvas[0]:g} x {canvas[1]:g}"
+        )
+    return box, pos
 
 
 def by_place(pieces):
@@ -380,84 +427,94 @@ def by_place(pieces):
 
     Only where the four make a clear diamond; elsewhere, and with "positions": "codes" in
     nitrogen.json, the codes stand."""
-    face = {
-        e.id: (e.pos[0] + rows[0][0].shape[1] / 2, e.pos[1] + rows[0][0].shape[0] / 2)
-        for e, rows in pieces
-        if e.id in ("SOUTH", "EAST", "WEST", "NORTH")
-    }
+    face = {}
+    for e, rows in pieces:
+        if e.id in ("SOUTH", "EAST", "WEST", "NORTH"):
+            h, w = rows[0][0].shape[:2]
+            face[e.id] = e.pos[0] + w / 2, e.pos[1] + h / 2
     if len(face) < 4:
         return pieces, ""
     ids, (xs, ys) = list(face), np.array(list(face.values())).T
     w, n, e, s = xs.argmin(), ys.argmin(), xs.argmax(), ys.argmax()
+    places = {ids[w]: "WEST", ids[n]: "NORTH", ids[e]: "EAST", ids[s]: "SOUTH"}
+    right = all(a == b for a, b in places.items())
+    if len(places) < 4 or right or not diamond(xs, ys, w, n, e, s):
+        return pieces, ""
+    return (
+        [(replace(e, id=places.get(e.id, e.id)), rows) for e, rows in pieces],
+        "face buttons go by their places, not by codes "
+        '("positions": "codes" in nitrogen.json: by codes)',
+    )
+
+
+def diamond(xs, ys, w, n, e, s):
+    """Are the points with these indices, in the west, north, east and south, a clear diamond?"""
     width, height = np.ptp(xs), np.ptp(ys)
-    level = abs(ys[w] - ys[e]) < 0.25 * height and abs(xs[n] - xs[s]) < 0.25 * width
+    level = abs(ys[w] - ys[e]) < 0.25 * height
+    upright = abs(xs[n] - xs[s]) < 0.25 * width
     central = (
         abs(xs[n] + xs[s] - xs[w] - xs[e]) < 0.3 * width
         and abs(ys[w] + ys[e] - ys[n] - ys[s]) < 0.3 * height
     )
-    places = {ids[i]: id for i, id in ((w, "WEST"), (n, "NORTH"), (e, "EAST"), (s, "SOUTH"))}
-    if len(places) < 4 or not (level and central) or all(a == b for a, b in places.items()):
-        return pieces, ""
-    return (
-        [(replace(e, id=places.get(e.id, e.id)), rows) for e, rows in pieces],
-        'face buttons go by their places, not by codes ("positions": "codes" in nitrogen.json: by codes)',
-    )
+    return level and upright and central
 
 
 def picture_skin(name, data, load) -> render.Template:
     """A template from pictures, which `load` reads, and boxes: the knobs are cut out of the idle
     one, and what is under them is filled in.
     """
-    idle, pieces = load(data["idle"]), []
+    idle = load(data["idle"])
     canvas = idle.shape[1::-1]
     if "pressed" in data:
         pressed = load(data["pressed"])
         if pressed.shape != idle.shape:
+            h, w = pressed.shape[:2]
             raise ValueError(
-                f"the pressed picture has {pressed.shape[1]} x {pressed.shape[0]} px, the idle one {canvas[0]} x {canvas[1]}"
+                f"the pressed picture has {w} x {h} px, the idle one {canvas[0]} x {canvas[1]}"
             )
     else:
         pressed = idle.copy()
         pressed[..., :3] = 255 - (255 - idle[..., :3]) // 3
-    ground, hole = idle.copy(), np.zeros(idle.shape[:2], np.uint8)
+    hole = np.zeros(idle.shape[:2], np.uint8)
+    pieces = []
+    for kind, id, values in named_boxes(data):
+        x, y, w, h, *travel = values
+        x, y, w, h = map(int, (x, y, w, h))
+        before, after = (cut(p, x, y, w, h, id) for p in (idle, pressed))
+        if kind == "sticks":
+            knob = np.zeros((h, w), np.uint8)
+            cv2.ellipse(knob, (((w - 1) / 2, (h - 1) / 2), (w, h), 0), 255, -1)
+            before[knob == 0] = 0
+            after[knob == 0] = 0
+            hole[y : y + h, x : x + w] |= knob
+            stick = render.Element("stick", id, (x, y), radius=float(travel[0]))
+            pieces.append((stick, [[before], [after]]))
+        elif (before != after).any():
+            after[(before == after).all(2)] = 0  # what does not change shows from below
+            button = render.Element("trigger" if "TRIGGER" in id else "button", id, (x, y))
+            pieces.append((button, [[np.zeros_like(after)], [after]]))
+    ground = render.Element("texture", "", (0, 0)), [[filled(idle, hole)]]
+    return finish(name, data.get("family", "user"), canvas, [ground, *pieces])
+
+
+def named_boxes(data):
+    """("buttons" or "sticks", name, numbers of its box) of each box of a list, checked."""
     for kind, names, n in (("buttons", artefact.BUTTONS, 4), ("sticks", ("LEFT", "RIGHT"), 5)):
         boxes = data.get(kind, {})
         if not isinstance(boxes, dict) or set(boxes) - set(names):
             raise ValueError(f"{kind}: expected a box for some of {', '.join(names)}")
         for id, values in boxes.items():
-            x, y, w, h, *travel = numbers(values, n, f"{kind}, {id}", 0)
-            x, y, w, h = map(int, (x, y, w, h))
-            before, after = (cut(p, x, y, w, h, id).copy() for p in (idle, pressed))
-            if kind == "sticks":
-                round_ = np.zeros((h, w), np.uint8)
-                cv2.ellipse(round_, (((w - 1) / 2, (h - 1) / 2), (w, h), 0), 255, -1)
-                before[round_ == 0], after[round_ == 0] = 0, 0
-                hole[y : y + h, x : x + w] |= round_
-                pieces.append(
-                    (
-                        render.Element("stick", id, (x, y), radius=float(travel[0])),
-                        [[before], [after]],
-                    )
-                )
-            elif (before != after).any():
-                after[(before == after).all(2)] = 0  # what does not change shows from below
-                pieces.append(
-                    (
-                        render.Element("trigger" if "TRIGGER" in id else "button", id, (x, y)),
-                        [[np.zeros_like(after)], [after]],
-                    )
-                )
+            yield kind, id, numbers(values, n, f"{kind}, {id}", 0)
+
+
+def filled(picture, hole):
+    """The picture, where the hole (uint8 [h, w]) is from what is around it."""
+    out = picture.copy()
     if hole.any():
         for channels in (slice(0, 3), 3):
-            ground[..., channels] = cv2.inpaint(
-                np.ascontiguousarray(idle[..., channels]), hole, 3, cv2.INPAINT_TELEA
-            )
-    return finish(
-        name,
-        data.get("family", "user"),
-        canvas,
-        [(render.Element("texture", "", (0, 0)), [[ground]]), *pieces],
-    )
+            part = np.ascontiguousarray(picture[..., channels])
+            out[..., channels] = cv2.inpaint(part, hole, 3, cv2.INPAINT_TELEA)
+    return out
 
 
 def stack(below, above):
@@ -471,60 +528,53 @@ def stack(below, above):
 def finish(name, family, canvas, pieces) -> render.Template:
     """What every skin goes through: a button that never changes is not shown, empty rims go, the
     canvas holds everything, and its size is one that is convenient to match."""
-    out = []
-    for e, rows in pieces:
-        states = [render.premultiplied(p) for r in rows for p in r]
-        still = len(states) > 1 and max(np.abs(p - states[0]).max() for p in states) < 16
-        if e.kind == "stick":
-            e, rows = replace(e, click=not still), rows[: 1 if still else 2]
-        elif still:
-            e, rows = replace(e, kind="texture", id=""), [rows[0][:1]]
-        # four arrows may each come in a picture of the whole d-pad
-        if e.kind in ("button", "trigger"):
-            ys, xs = np.nonzero(np.max([p[..., 3] for r in rows for p in r], 0))
-            y0, y1, x0, x1 = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
-            e, rows = (
-                replace(e, pos=(e.pos[0] + int(x0), e.pos[1] + int(y0))),
-                [[p[y0:y1, x0:x1] for p in r] for r in rows],
-            )
-        out.append((e, rows))
-    moving = [e for e, _ in out if e.kind != "texture"]
-    if not moving:
+    pieces = [trimmed(*still(e, rows)) for e, rows in pieces]
+    if all(e.kind == "texture" for e, _ in pieces):
         raise ValueError(
             "shows no gamepad element that changes: its pressed pictures are those at rest"
         )
-    corners = np.array(
-        [
-            (
-                e.pos[0] - e.radius,
-                e.pos[1] - e.radius,
-                e.pos[0] + r[0][0].shape[1] + e.radius,
-                e.pos[1] + r[0][0].shape[0] + e.radius,
-            )
-            for e, r in out
-        ]
-        + [(0, 0, *canvas)]
-    )
+    corners = [(0, 0, *canvas)]
+    for e, rows in pieces:
+        (x, y), (h, w) = e.pos, rows[0][0].shape[:2]
+        corners.append((x - e.radius, y - e.radius, x + w + e.radius, y + h + e.radius))
+    corners = np.array(corners)
     low, high = np.floor(corners[:, :2].min(0)), np.ceil(corners[:, 2:].max(0))
     side = max(high - low)
     if side > SIDE_LIMIT:
         raise ValueError(f"covers {side:.0f} px, more than {SIDE_LIMIT}")
     scale = float(math.ceil(SMALL / side)) if side < SMALL else min(1.0, LARGE / side)
-    pieces = [resized(e, rows, low, scale) for e, rows in out]
-    return render.Template(
-        name,
-        str(family)[:40],
-        tuple(int(v) for v in np.ceil((high - low) * scale)),
-        *render.pack(pieces),
-    )
+    packed = render.pack([resized(e, rows, low, scale) for e, rows in pieces])
+    size = tuple(int(v) for v in np.ceil((high - low) * scale))
+    return render.Template(name, str(family)[:40], size, *packed)
+
+
+def still(e, rows):
+    """The element, without its pressed picture if that looks as the idle one does."""
+    states = [render.premultiplied(p) for p in itertools.chain(*rows)]
+    same = len(states) > 1 and max(np.abs(p - states[0]).max() for p in states) < 16
+    if e.kind == "stick":
+        return replace(e, click=not same), rows[: 1 if same else 2]
+    if same:
+        return replace(e, kind="texture", id=""), [rows[0][:1]]
+    return e, rows
+
+
+def trimmed(e, rows):
+    """A button without empty rims: four arrows may each come in a picture of the whole d-pad."""
+    if e.kind not in ("button", "trigger"):
+        return e, rows
+    ys, xs = np.nonzero(np.max([p[..., 3] for p in itertools.chain(*rows)], 0))
+    y0, y1, x0, x1 = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
+    pos = e.pos[0] + int(x0), e.pos[1] + int(y0)
+    return replace(e, pos=pos), [[p[y0:y1, x0:x1] for p in row] for row in rows]
 
 
 def resized(e, rows, low, scale):
     """The element, in coordinates from `low` on, scaled; pixel art keeps its edges."""
-    spans = [
-        ((p - v) * scale, (p - v + n) * scale)
-        for p, v, n in zip(e.pos, low, rows[0][0].shape[1::-1])
-    ]
+    size = rows[0][0].shape[1::-1]
+    spans = []  # from, to on the canvas: along x, along y
+    for p, v, n in zip(e.pos, low, size, strict=True):
+        spans.append(((p - v) * scale, (p - v + n) * scale))
     at = tuple(math.floor(a) for a, _ in spans)
 
     def one(picture):
@@ -532,12 +582,11 @@ def resized(e, rows, low, scale):
             return picture.repeat(int(scale), 0).repeat(int(scale), 1)
         part = render.premultiplied(picture)
         # each output px: the integral over its width, by differences of the running sum
-        for (a, b), x in zip(spans, at):
+        for (a, b), x in zip(spans, at, strict=True):
             part = part.swapaxes(0, 1)
             sums = np.concatenate([np.zeros((1, *part.shape[1:])), np.cumsum(part, 0, float)])
-            edges = np.clip(
-                (np.arange(math.ceil(b) - x + 1) - (a - x)) / scale, 0, len(part) - 1e-6
-            )
+            edges = (np.arange(math.ceil(b) - x + 1) - (a - x)) / scale
+            edges = np.clip(edges, 0, len(part) - 1e-6)
             i, rest = edges.astype(int), (edges % 1)[:, None, None]
             part = np.diff(sums[i] * (1 - rest) + sums[i + 1] * rest, axis=0) * scale
         part[..., :3] *= 255 / np.maximum(part[..., 3:], 1e-3)

@@ -1,7 +1,9 @@
 """Draws the skins in assets/skins: OBS input-overlay presets by code that shares nothing with
 extract.py's.
 
-    python tests/skins.py [FOLDER [SHEET.png]]          FOLDER/<family>/<name>.png and .json; SHEET: all of them, idle and pressed
+    python tests/skins.py [FOLDER [SHEET.png]]
+
+FOLDER/<family>/<name>.png and .json; SHEET: all of them, idle and pressed.
 """
 
 import json
@@ -45,7 +47,7 @@ def mask(w, h, *shapes, k=S):
         elif kind == "r":
             d.rounded_rectangle([v[0], v[1], v[2] - 1, v[3] - 1], v[4], 255)
         else:
-            d.polygon(list(zip(v[::2], v[1::2])), 255)
+            d.polygon(list(zip(v[::2], v[1::2], strict=True)), 255)
     return out
 
 
@@ -293,9 +295,8 @@ class Skin:
         self.add(8, cx, cy, states, True, id="dpad")
 
     def face(self, cx, cy, step, w, texts="AXBY", **more):
-        for id, dx, dy, text in zip(
-            ("SOUTH", "WEST", "EAST", "NORTH"), (0, -1, 1, 0), (1, 0, 0, -1), texts
-        ):
+        places = (("SOUTH", 0, 1), ("WEST", -1, 0), ("EAST", 1, 0), ("NORTH", 0, -1))
+        for (id, dx, dy), text in zip(places, texts, strict=True):
             self.key(id, cx + dx * step, cy + dy * step, w, text=text, **more)
 
     def tops(self, y, step, dx, w, h, texts=("LB", "RB", "LT", "RT"), round_=0.6):
@@ -405,16 +406,12 @@ def skins():
     """Eleven of them, by look: outlines, flat, photo-like, neon, pixel art, bare grids."""
     s = Skin("ps4/chalk", (360, 250), "line", "#f4f1e6", "#f4f1e6", {"STICK": "#f4f1e6"})
     s.body(*pad(360, 250), wells=((130, 150, 36), (230, 150, 36)))
-    (
-        s.dpad(68, 98, 58, 19, 7),
-        s.face(292, 98, 27, 25, ("x", "[]", "o", "^")),
-        s.tops(30, 22, 74, 58, 15, ("L1", "R1", "L2", "R2")),
-    )
-    (
-        s.small(58, 74, 12, 22),
-        s.stick("LEFT", 130, 150, 20, 16, "ring"),
-        s.stick("RIGHT", 230, 150, 20, 16, "ring"),
-    )
+    s.dpad(68, 98, 58, 19, 7)
+    s.face(292, 98, 27, 25, ("x", "[]", "o", "^"))
+    s.tops(30, 22, 74, 58, 15, ("L1", "R1", "L2", "R2"))
+    s.small(58, 74, 12, 22)
+    s.stick("LEFT", 130, 150, 20, 16, "ring")
+    s.stick("RIGHT", 230, 150, 20, 16, "ring")
     yield s
     s = Skin(
         "xbox360/tangerine",
@@ -425,13 +422,12 @@ def skins():
         {"": "#7c3510", "STICK": "#ffd9a8", **CANDY},
     )
     s.body(*pad(340, 240, 0.66, 0.22), color="#f58231", wells=((74, 92, 32), (212, 142, 32)))
-    (
-        s.dpad(128, 142, 54, 18),
-        s.face(268, 92, 25, 24),
-        s.tops(28, 20, 78, 66, 15),
-        s.small(26, 92, 18, 12),
-    )
-    s.stick("LEFT", 74, 92, 18, 15), s.stick("RIGHT", 212, 142, 18, 15)
+    s.dpad(128, 142, 54, 18)
+    s.face(268, 92, 25, 24)
+    s.tops(28, 20, 78, 66, 15)
+    s.small(26, 92, 18, 12)
+    s.stick("LEFT", 74, 92, 18, 15)
+    s.stick("RIGHT", 212, 142, 18, 15)
     yield s
     s = Skin(
         "ps5/porcelain",
@@ -442,12 +438,12 @@ def skins():
         {"": "#50555e", "STICK": "#2a2c30", "DPAD": "#c8ccd4"},
     )
     s.body(*pad(380, 260, 0.6), color="#d6dae0", wells=((136, 152, 34), (244, 152, 34)))
-    (
-        s.dpad(70, 102, 60, 20, 8),
-        s.face(310, 102, 29, 25, ("x", "[]", "o", "^")),
-        s.tops(30, 21, 78, 62, 16, ("L1", "R1", "L2", "R2")),
-    )
-    s.small(70, 70, 12, 22), s.stick("LEFT", 136, 152, 23, 17), s.stick("RIGHT", 244, 152, 23, 17)
+    s.dpad(70, 102, 60, 20, 8)
+    s.face(310, 102, 29, 25, ("x", "[]", "o", "^"))
+    s.tops(30, 21, 78, 62, 16, ("L1", "R1", "L2", "R2"))
+    s.small(70, 70, 12, 22)
+    s.stick("LEFT", 136, 152, 23, 17)
+    s.stick("RIGHT", 244, 152, 23, 17)
     yield s
     s = Skin(
         "xboxone/carbon",
@@ -458,13 +454,12 @@ def skins():
         {"": "#3c4046", "STICK": "#24262a", **CANDY},
     )
     s.body(*pad(340, 236, 0.66), color="#34373c", seed=9, wells=((72, 90, 31), (214, 140, 31)))
-    (
-        s.dpad(126, 140, 52, 17),
-        s.face(268, 90, 26, 25),
-        s.tops(26, 19, 76, 64, 15),
-        s.small(24, 90, 15, 15),
-    )
-    s.stick("LEFT", 72, 90, 21, 15), s.stick("RIGHT", 214, 140, 21, 15)
+    s.dpad(126, 140, 52, 17)
+    s.face(268, 90, 26, 25)
+    s.tops(26, 19, 76, 64, 15)
+    s.small(24, 90, 15, 15)
+    s.stick("LEFT", 72, 90, 21, 15)
+    s.stick("RIGHT", 214, 140, 21, 15)
     yield s
     s = Skin(
         "xboxseries/tube",
@@ -475,13 +470,12 @@ def skins():
         {"": "#ff4fd8", "STICK": "#5af2ff", "DPAD": "#5af2ff"},
     )
     s.body(*pad(340, 230, 0.64), color="#8a6bff", wells=((74, 88, 30), (212, 134, 30)))
-    (
-        s.dpad(128, 134, 52, 18),
-        s.face(266, 88, 26, 24),
-        s.tops(26, 19, 78, 62, 14),
-        s.small(24, 88, 18, 11),
-    )
-    s.stick("LEFT", 74, 88, 16, 15, "ring"), s.stick("RIGHT", 212, 134, 16, 15, "ring")
+    s.dpad(128, 134, 52, 18)
+    s.face(266, 88, 26, 24)
+    s.tops(26, 19, 78, 62, 14)
+    s.small(24, 88, 18, 11)
+    s.stick("LEFT", 74, 88, 16, 15, "ring")
+    s.stick("RIGHT", 212, 134, 16, 15, "ring")
     yield s
     s = Skin(
         "snes/cartridge",
@@ -493,11 +487,11 @@ def skins():
         k=1,
     )
     s.body(("e", 0, 6, 54, 56), ("e", 66, 6, 120, 56), ("r", 20, 8, 100, 46, 4), color="#c9c2d6")
-    s.dpad(26, 31, 27, 9), s.face(94, 31, 12, 11, "    "), s.small(8, 36, 11, 5)
-    (
-        s.key("LEFT_SHOULDER", 26, 4, 32, 7, round_=0.5),
-        s.key("RIGHT_SHOULDER", 94, 4, 32, 7, round_=0.5),
-    )
+    s.dpad(26, 31, 27, 9)
+    s.face(94, 31, 12, 11, "    ")
+    s.small(8, 36, 11, 5)
+    s.key("LEFT_SHOULDER", 26, 4, 32, 7, round_=0.5)
+    s.key("RIGHT_SHOULDER", 94, 4, 32, 7, round_=0.5)
     yield s
     s = Skin(
         "keys/cubes",
@@ -525,7 +519,8 @@ def skins():
         ("RIGHT_TRIGGER", 108, 8),
     ):
         s.key(id, x, y, 15, round_=0.2)
-    s.stick("LEFT", 58, 27, 5, 4, "dot"), s.stick("RIGHT", 58, 58, 5, 4, "dot")
+    s.stick("LEFT", 58, 27, 5, 4, "dot")
+    s.stick("RIGHT", 58, 58, 5, 4, "dot")
     yield s
     s = Skin(
         "grid/frost", (330, 130), "bare", "#ffffff", "#ffffff", {"": "#dfefff", "STICK": "#ffffff"}
@@ -565,21 +560,18 @@ def skins():
     panel.alpha_composite(plain(rim(mask(360, 190, ("r", 2, 2, 358, 188, 12)), 14), "#20140a", 0.9))
     panel.alpha_composite(plain(mask(360, 190, ("e", 52, 66, 132, 146)), "#0c0c0c", 0.75))
     s.texture(panel)
-    for k, (top, low) in enumerate(
-        zip(
-            ("WEST", "NORTH", "RIGHT_SHOULDER", "LEFT_SHOULDER"),
-            ("SOUTH", "EAST", "RIGHT_TRIGGER", "LEFT_TRIGGER"),
-        )
-    ):
-        (
-            s.key(top, 178 + 46 * k, 84 - (0, 16, 16, 8)[k], 38, down_by=3),
-            s.key(low, 172 + 46 * k, 132 - (0, 16, 16, 8)[k], 38, down_by=3),
-        )
-    (
-        s.key("BACK", 40, 28, 18, down_by=2),
-        s.key("START", 70, 28, 18, down_by=2),
-        s.stick("LEFT", 92, 106, 26, 22),
+    columns = (
+        ("WEST", "SOUTH"),
+        ("NORTH", "EAST"),
+        ("RIGHT_SHOULDER", "RIGHT_TRIGGER"),
+        ("LEFT_SHOULDER", "LEFT_TRIGGER"),
     )
+    for k, (top, low) in enumerate(columns):
+        s.key(top, 178 + 46 * k, 84 - (0, 16, 16, 8)[k], 38, down_by=3)
+        s.key(low, 172 + 46 * k, 132 - (0, 16, 16, 8)[k], 38, down_by=3)
+    s.key("BACK", 40, 28, 18, down_by=2)
+    s.key("START", 70, 28, 18, down_by=2)
+    s.stick("LEFT", 92, 106, 26, 22)
     yield s
     s = Skin(
         "hitbox/slate",
@@ -641,18 +633,15 @@ def skins():
         },
     )
     s.body(*pad(350, 240, 0.68, 0.25), color="#6a55c2", wells=((78, 96, 34), (222, 156, 26)))
-    (
-        s.stick("LEFT", 78, 96, 21, 14),
-        s.dpad(128, 156, 44, 15),
-        s.key("START", 175, 96, 16),
-        s.key("SOUTH", 272, 96, 38, text="A"),
-    )
-    (
-        s.key("WEST", 240, 116, 24, text="B"),
-        s.key("EAST", 306, 84, 20, 34, "X"),
-        s.key("NORTH", 262, 60, 34, 20, "Y"),
-    )
-    s.stick("RIGHT", 222, 156, 14, 11, "dot"), s.tops(26, 19, 80, 70, 15, ("", "Z", "L", "R"))
+    s.stick("LEFT", 78, 96, 21, 14)
+    s.dpad(128, 156, 44, 15)
+    s.key("START", 175, 96, 16)
+    s.key("SOUTH", 272, 96, 38, text="A")
+    s.key("WEST", 240, 116, 24, text="B")
+    s.key("EAST", 306, 84, 20, 34, "X")
+    s.key("NORTH", 262, 60, 34, 20, "Y")
+    s.stick("RIGHT", 222, 156, 14, 11, "dot")
+    s.tops(26, 19, 80, 70, 15, ("", "Z", "L", "R"))
     yield s
 
 

@@ -109,9 +109,9 @@ def test_players():
     assert 0.2 < buttons.mean() < 0.4 and np.abs([p[1] for p in pads]).max() <= 1
     runs = np.diff(np.flatnonzero(np.diff([p[1][0] for p in pads])))
     assert runs.min() >= 3 and runs.max() <= 30  # held for 0.1 to 1 s
-    still = evaluation.Held()(None, None)
+    still = evaluation.ConstantPad()(None, None)
     assert not still[0].any() and not still[1].any()
-    right = evaluation.Held(1, 0)(None, None)
+    right = evaluation.ConstantPad(1, 0)(None, None)
     assert right[1].tolist() == [1, 0, 0, 0] and right[0].sum() == 1
 
 
@@ -206,11 +206,11 @@ def test_undrawn_worlds_move_as_processes_do(name, task):
                 info = env.step({"buttons": pad[0], "sticks": pad[1]})[4]
             scores.append(info["score"])
         seen = []
-        evaluation.within(job, seen.append)
+        evaluation.in_process(job, seen.append)
         assert seen[: len(scores)] == scores and (name != "ridge" or len(seen) == len(scores))
 
 
-def fake(monkeypatch, crashes=()):
+def fake(monkeypatch, crashes=(), why="the game ended with status 139"):
     """Episodes without games: the expert succeeds, the policy with even seeds; a list of what was
     played.
     """
@@ -220,7 +220,7 @@ def fake(monkeypatch, crashes=()):
     def score(job, *_):
         played.append(job)
         if job in crashes:
-            raise GameError("the game ended with status 139")
+            raise GameError(why)
         return {"progress": 1.0 if succeeds(job) else 0.25, "success": succeeds(job), "time": 2.0}
 
     def film(job, c):
@@ -228,8 +228,8 @@ def fake(monkeypatch, crashes=()):
             artefact.write_bytes(path, b"picture")
         return 1.0 if succeeds(job) else 0.25
 
-    monkeypatch.setattr(evaluation, "through", score)
-    monkeypatch.setattr(evaluation, "within", score)
+    monkeypatch.setattr(evaluation, "in_environment", score)
+    monkeypatch.setattr(evaluation, "in_process", score)
     monkeypatch.setattr(report, "film", film)
     return played
 
@@ -281,16 +281,8 @@ def test_play_resumes_and_grows(policy, tmp_path, monkeypatch, capsys):
 
 
 def test_report_is_one_file_that_loads_nothing(policy, tmp_path, monkeypatch):
-    fake(monkeypatch, [evaluation.Job("policy", "ridge", "reach", 10_001)])
-    monkeypatch.setattr(
-        sim,
-        "GameError",
-        type(
-            "GameError",
-            (RuntimeError,),
-            {"__str__": lambda self: "<script>alert(1)</script> & more"},
-        ),
-    )
+    job = evaluation.Job("policy", "ridge", "reach", 10_001)
+    fake(monkeypatch, [job], "<script>alert(1)</script> & more")
     evaluation.play(player(policy, tmp_path / "out", seeds=2))
     page = (tmp_path / "out/report.html").read_text()
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
@@ -700,9 +692,9 @@ def test_clips_with_nothing_show_no_template(brief, tmp_path, monkeypatch):
     monkeypatch.setattr(render, "draw", lambda *a, **k: pytest.fail("a template is drawn"))
     decoys = []
     monkeypatch.setattr(
-        evaluation.decoys,
+        locate.decoys,
         "show",
-        lambda picture, decoy, *a, real=evaluation.decoys.show: (
+        lambda picture, decoy, *a, real=locate.decoys.show: (
             decoys.append(decoy),
             real(picture, decoy, *a),
         ),
@@ -855,7 +847,7 @@ def test_the_floor(tmp_path):
     """
     template, rng = library.templates()["ps4-flat"], np.random.default_rng(0)
     w, h = template.size
-    buttons, sticks = locate.hands(rng, 90)
+    buttons, sticks = locate.random_play(rng, 90)
     with VideoWriter(tmp_path / "a.mp4", 30, 640, 360) as out:
         for b, s in zip(buttons, sticks):
             frame = np.full((360, 640, 3), (60, 90, 70), np.uint8)
@@ -1020,7 +1012,7 @@ def test_machine_days_by_hand(capsys):
     """
     import train
 
-    rows = speed.beside_paper(
+    rows = speed.side_by_side(
         {
             "locate": 1.0,
             "parse": 1000.0,

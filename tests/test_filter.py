@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import filter
+from bench import lag
 from released import dataset
 from templates import synthetic
 
@@ -68,20 +69,20 @@ def test_an_axis_that_never_moves_is_not_blown_up():
 def test_single_frames_are_not_presses():
     pressed = np.zeros((12, 16), bool)
     pressed[2, 0] = pressed[5:7, 0] = pressed[8:12, 0] = pressed[:3, 1] = pressed[4:6, 1] = True
-    out = filter.steady(np.where(pressed, 0.8, 0.2))
+    out = filter.clean_presses(np.where(pressed, 0.8, 0.2))
     # the blip at 2 goes, the gap at 7 closes; edges stay
     assert np.flatnonzero(out[:, 0]).tolist() == list(range(5, 12))
     assert np.flatnonzero(out[:, 1]).tolist() == [0, 1, 2, 3, 4, 5]  # the gap at 3 closes
-    assert filter.steady(pressed[:1] * 0.8).shape == (1, 16)
+    assert filter.clean_presses(pressed[:1] * 0.8).shape == (1, 16)
     # what the parser is sure of stays
-    assert (filter.steady(np.where(pressed, 0.99, 0.01)) == pressed).all()
+    assert (filter.clean_presses(np.where(pressed, 0.99, 0.01)) == pressed).all()
     # two hesitant frames in a row are not a press either
-    assert not filter.steady(np.where(pressed, 0.6, 0.05))[5:7, 0].any()
+    assert not filter.clean_presses(np.where(pressed, 0.6, 0.05))[5:7, 0].any()
     # two that are less so are, and no frame later
-    assert (filter.steady(np.where(pressed, 0.85, 0.05))[4:, 0] == pressed[4:, 0]).all()
+    assert (filter.clean_presses(np.where(pressed, 0.85, 0.05))[4:, 0] == pressed[4:, 0]).all()
     slow = np.r_[[0.02] * 4, 0.3, 0.45, 0.55, 0.9, [0.98] * 4][:, None]
     # the change is where the odds turn: no lag
-    assert np.flatnonzero(filter.steady(slow)[:, 0]).tolist() == list(range(6, 12))
+    assert np.flatnonzero(filter.clean_presses(slow)[:, 0]).tolist() == list(range(6, 12))
 
 
 def test_what_a_player_does_with_a_button_decides_how_clearly_a_press_must_be_seen():
@@ -97,7 +98,7 @@ def test_what_a_player_does_with_a_button_decides_how_clearly_a_press_must_be_se
     p[rows % 60 < 20, 2] = p[rows % 200 < 20, 3] = 0.6
     p[300, 4], p[:, 5], p[300, 5] = 0.99, 0.99, 0.01
     p[:, 6], p[:200, 7], p[400:410, 6] = 0.9, 0.9, 0.999
-    out = filter.steady(p)
+    out = filter.clean_presses(p)
     assert (
         (out[:, 0] == presses).all()
         and (out[:, 1] == taps).all()
@@ -115,7 +116,7 @@ def test_a_rare_press_in_a_long_video_stays():
     """
     p = np.full((18_000, 16), 0.02)
     p[9000:9010, 0], p[12_000:12_003, 0], p[15_000, 0] = 0.95, 0.99, 0.99
-    assert np.flatnonzero(filter.steady(p)[:, 0]).tolist() == [
+    assert np.flatnonzero(filter.clean_presses(p)[:, 0]).tolist() == [
         *range(9000, 9010),
         *range(12_000, 12_003),
     ]
@@ -158,7 +159,7 @@ def test_course_is_the_likeliest_one():
     odds = np.random.default_rng(0).normal(0, 2, (9, 16))
     courses = (np.arange(2**9)[:, None] >> np.arange(9) & 1).astype(bool)  # [512, 9]
     score = courses @ odds - filter.COST * (courses[:, 1:] != courses[:, :-1]).sum(1, keepdims=True)
-    assert (filter.course(odds, filter.COST) == courses[score.argmax(0)].T).all()
+    assert (filter.viterbi(odds, filter.COST) == courses[score.argmax(0)].T).all()
 
 
 def config(**changes):
@@ -222,7 +223,7 @@ def clip(tmp_path):
     SOUTH in turns.
     """
     with VideoWriter(tmp_path / "clip-000.mp4", FPS, 320, 200) as out:
-        for i in range(T):
+        for _ in range(T):
             out.write(np.full((200, 320, 3), 250, np.uint8))
     buttons, sticks = np.zeros((T, 16), np.float16), np.zeros((T, 4), np.float32)
     buttons[np.arange(T) % 4 < 2, 4] = 0.9
@@ -629,7 +630,7 @@ def play(seconds, delay, seed=0, answers=True):
 
 @pytest.mark.parametrize("delay", [-4, 0, 3, 9])
 def test_an_overlays_delay_is_found(delay):
-    found = filter.picture_lag(*play(40, delay), FPS)
+    found = lag.picture_lag(*play(40, delay), FPS)
     assert (
         found["frames"] == -delay
         and found["seconds"] == round(-delay / FPS, 3)
@@ -639,7 +640,7 @@ def test_an_overlays_delay_is_found(delay):
 
 def test_no_lag_is_made_up():
     """Another half of the video, nothing pressed, a still picture, too short a video: null."""
-    assert [filter.picture_lag(*play(40, 0, seed, answers=False), FPS) for seed in range(8)].count(
+    assert [lag.picture_lag(*play(40, 0, seed, answers=False), FPS) for seed in range(8)].count(
         None
     ) >= 7
     actions, motion = play(40, 0)
@@ -649,7 +650,7 @@ def test_no_lag_is_made_up():
         (actions[:300], motion[:300]),
         (actions[:0], motion[:0]),
     ):
-        assert filter.picture_lag(a, m, FPS) is None
+        assert lag.picture_lag(a, m, FPS) is None
 
 
 def test_delayed_labels_of_a_real_video(tmp_path):
@@ -701,8 +702,8 @@ def test_delayed_labels_of_a_real_video(tmp_path):
 # ---- the released dataset: a fixture in its form
 
 NAMES = (
-    "back dpad_down dpad_left dpad_right dpad_up east guide left_shoulder left_thumb left_trigger north "
-    "right_shoulder right_thumb right_trigger south start west"
+    "back dpad_down dpad_left dpad_right dpad_up east guide left_shoulder left_thumb left_trigger "
+    "north right_shoulder right_thumb right_trigger south start west"
 ).split()
 
 
@@ -812,6 +813,19 @@ def importing(folder, videos=None, **changes):
     return filter.Shards(folder / "shards", "train", 4, 60, 1)
 
 
+def check_item(i, jpeg, buttons, sticks, mask, game):
+    """Chunk i of vidA: rows 2 i + 1 to 2 i + 4, and the picture of row 2 i."""
+    image = filter.decode(jpeg, 256).astype(int)
+    assert abs(np.median(image[:100]) - (60 + i)) <= 3  # the frame of that row
+    # halved, clamped, painted
+    assert np.abs(image[195:, 200:] - 127).max() < 8
+    assert np.abs(image[195:, 100:170] - (60 + i)).max() < 8
+    assert buttons[:, artefact.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1]
+    assert buttons.sum() == 2 and mask.all()
+    stick = [0.5, -0.5, 0, 0] if 2 * i < 115 else [-0.25, 0.25, 0, 0]
+    assert np.allclose(sticks, [stick] * 4)
+
+
 def test_released_labels(released, capsys):
     """60 rows/s over a copy of 30 frames/s and half the size: chunk 0 idle, 1 processed, 2 raw, 3
     of nobody's video.
@@ -842,21 +856,7 @@ def test_released_labels(released, capsys):
     assert tensors["start"].tolist() == list(range(0, 236, 2))
     assert info["videos"] == [{"name": "vidA", "game": "Some Game", "fps": 60.0, "split": "train"}]
     for i in (0, 30, 90):
-        jpeg, buttons, sticks, mask, game = data[i]
-        image = filter.decode(jpeg, 256).astype(int)
-        assert abs(np.median(image[:100]) - (60 + i)) <= 3  # the frame of that row
-        # halved, clamped, painted
-        assert (
-            np.abs(image[195:, 200:] - 127).max() < 8
-            and np.abs(image[195:, 100:170] - (60 + i)).max() < 8
-        )
-        # rows 2 i + 1 ...
-        assert (
-            buttons[:, artefact.BUTTONS.index("SOUTH")].tolist() == [0, 1, 0, 1]
-            and buttons.sum() == 2
-            and mask.all()
-        )
-        assert np.allclose(sticks, [[0.5, -0.5, 0, 0] if 2 * i < 115 else [-0.25, 0.25, 0, 0]] * 4)
+        check_item(i, *data[i])
     before = (released / "shards/vidA-000.safetensors").stat().st_mtime_ns
     importing(released)
     assert (released / "shards/vidA-000.safetensors").stat().st_mtime_ns == before
@@ -932,11 +932,8 @@ def test_missing_columns_and_odd_values(released):
     out = io.BytesIO()
     pq.write_table(pq.read_table(io.BytesIO(actions)).drop_columns(["north", "j_right"]), out)
     shown = dataset.chunk_actions({"actions_processed.parquet": out.getvalue()}, 100)[2]
-    assert [name for name, s in zip((*artefact.BUTTONS, *artefact.STICKS), shown) if not s] == [
-        "NORTH",
-        "RIGHT_X",
-        "RIGHT_Y",
-    ]
+    names = np.array((*artefact.BUTTONS, *artefact.STICKS))
+    assert names[~shown].tolist() == ["NORTH", "RIGHT_X", "RIGHT_Y"]
     archive(
         released / "SHARD_0000.tar.gz",
         chunk(bbox_game_area=[320, 200, 320, 200], bbox_others=[[0, 0, 64, 64]]),

@@ -467,8 +467,8 @@ def parquets() -> list[bytes]:
     import pyarrow
     import pyarrow.parquet
 
-    columns = {n: [bool(i % 3) for i in range(12)] for n in dataset.RELEASED[:16]} | {
-        n: [[0.1 * i - 1, 0.5] for i in range(12)] for n in dataset.RELEASED[16:]
+    columns = {n: [bool(i % 3) for i in range(12)] for n in dataset.COLUMNS[:16]} | {
+        n: [[0.1 * i - 1, 0.5] for i in range(12)] for n in dataset.COLUMNS[16:]
     }
     out = []
     for options in (
@@ -790,7 +790,10 @@ def test_descriptions_by_hand():
         "horizon": 16,
         "shift": 1,
     }
-    said = lambda **changes: artefact.amiss({**shard, **changes}, artefact.SAID["nitrogen.shard/1"])  # noqa: E731
+
+    def said(**changes):
+        return artefact.amiss({**shard, **changes}, artefact.METADATA["nitrogen.shard/1"])
+
     assert said() is None and said(counts=None, lag=None, more=[1]) is None
     assert said(rate=0) == "it: 'rate' should be a number in 0.01..10000, found 0"
     assert said(rate=float("nan")) and said(rate=True) and said(rate="30") and said(horizon=0)
@@ -800,14 +803,14 @@ def test_descriptions_by_hand():
         == "it: 'videos': 0: 'game' should be of type str, printable, found '\\x1b[2J'"
     )
     layout = {"layout": {"size": [100, 60], "buttons": {"SOUTH": [0, 0, 1, 1]}, "sticks": {}}}
-    assert artefact.amiss(layout, artefact.SAID["nitrogen.overlay/1"]) is None
+    assert artefact.amiss(layout, artefact.METADATA["nitrogen.overlay/1"]) is None
     layout["layout"]["buttons"]["GUIDE"] = [0, 0, 1, 1]
     assert "'buttons' should be values of DPAD_UP, " in artefact.amiss(
-        layout, artefact.SAID["nitrogen.overlay/1"]
+        layout, artefact.METADATA["nitrogen.overlay/1"]
     )
     del layout["layout"]["buttons"]["GUIDE"], layout["layout"]["size"]
     assert (
-        artefact.amiss(layout, artefact.SAID["nitrogen.overlay/1"])
+        artefact.amiss(layout, artefact.METADATA["nitrogen.overlay/1"])
         == "it: 'layout': 'size' should be a list of 2, found None"
     )
 

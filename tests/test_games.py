@@ -22,18 +22,7 @@ GAMES = Path(__file__).resolve().parents[1] / "games"
 sys.path.insert(0, str(GAMES))
 import console  # noqa: E402
 
-NAMES = (
-    "ridge",
-    "strike",
-    "cavern",
-    "crypt",
-    "grove",
-    "rally",
-    "ruins",
-    "duel",
-    "hunt",
-    "puck",
-)
+NAMES = "ridge strike cavern crypt grove rally ruins duel hunt puck".split()
 MODULES = {name: importlib.import_module(name) for name in NAMES}
 ALL = [(name, task) for name, module in MODULES.items() for task in module.TASKS]
 
@@ -54,11 +43,8 @@ class Sticky:
     """A random gamepad: each button and axis keeps a random value for 0.1 to 1 s."""
 
     def __init__(self, seed):
-        self.rng, self.left, self.value = (
-            np.random.default_rng(seed),
-            np.zeros(20, int),
-            np.zeros(20),
-        )
+        self.rng = np.random.default_rng(seed)
+        self.left, self.value = np.zeros(20, int), np.zeros(20)
 
     def __call__(self, score):
         self.left -= 1
@@ -67,6 +53,20 @@ class Sticky:
         fresh = np.r_[self.rng.random(16) < 0.5, self.rng.uniform(-1, 1, 4)]
         self.value = np.where(new, fresh, self.value)
         return self.value[:16].astype(np.uint8), self.value[16:].astype(np.float32)
+
+
+class Watched:
+    """An expert: its actions are checked, and when it is busy is noted."""
+
+    def __init__(self, expert):
+        self.expert, self.busy = expert, []
+
+    def __call__(self, score):
+        buttons, sticks = self.expert(score)
+        assert buttons.dtype == np.uint8 and buttons.shape == (16,)
+        assert sticks.dtype == np.float32 and abs(sticks).max() <= 1
+        self.busy.append(buttons.any() or abs(sticks).max() > 0.1)
+        return buttons, sticks
 
 
 def episode(name, task, seed, player, fps=60):
@@ -84,23 +84,11 @@ def episode(name, task, seed, player, fps=60):
 @pytest.mark.parametrize("name, task", ALL)
 def test_the_expert_succeeds_and_is_busy(name, task):
     for seed in (100, 101):
-        expert, busy = MODULES[name].Expert(seed), []
-
-        def player(score):
-            buttons, sticks = expert(score)
-            assert (
-                buttons.dtype == np.uint8
-                and buttons.shape == (16,)
-                and sticks.dtype == np.float32
-                and abs(sticks).max() <= 1
-            )
-            busy.append(buttons.any() or abs(sticks).max() > 0.1)
-            return buttons, sticks
-
+        player = Watched(MODULES[name].Expert(seed))
         score = episode(name, task, seed, player)
         assert score["success"] and score["progress"] == 1, (seed, score)
         assert 8 < score["time"] < 0.9 * MODULES[name].TASKS[task].seconds
-        assert np.mean(busy) > 0.9
+        assert np.mean(player.busy) > 0.9
 
 
 def mindless(seed):
@@ -119,7 +107,9 @@ def mindless(seed):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_mindless_play_gets_nowhere(name):
-    """Random play, in the first task of each game; all tasks, other players and more seeds below."""
+    """Random play, in the first task of each game; all tasks, other players and more seeds: see
+    below.
+    """
     scores = [
         episode(name, next(iter(MODULES[name].TASKS)), seed, Sticky(seed), fps=30)
         for seed in range(3)
@@ -138,7 +128,7 @@ def test_over_many_seeds(name, task, request):
     """
     seeds = range(200, 200 + request.config.getoption("--episodes"))
     expert = [episode(name, task, seed, MODULES[name].Expert(seed), fps=30) for seed in seeds]
-    failed = [seed for seed, score in zip(seeds, expert) if not score["success"]]
+    failed = [seed for seed, score in zip(seeds, expert, strict=True) if not score["success"]]
     assert len(failed) <= 0.05 * len(seeds), failed
     assert (
         np.mean([score["time"] < 0.9 * MODULES[name].TASKS[task].seconds for score in expert])
@@ -326,7 +316,7 @@ def test_behind_the_gate_a_process_draws_what_the_game_draws(name, tmp_path):
             assert reader.frame[0] == i
             reader.pad_buttons[:], reader.pad_sticks[:] = pad = expert(game.score())
             reader.go[0] = i + 1
-            reader.wait(lambda: reader.frame[0] == i + 1)
+            reader.wait(lambda i=i: reader.frame[0] == i + 1)
             game.step(console.Pad(*pad), round((i + 1) / 60, 6) - round(i / 60, 6))
             assert (
                 np.array_equal(reader.picture, game.draw()) and reader.read_score() == game.score()

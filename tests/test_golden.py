@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import sim  # noqa: E402
-from clock.base import read_text
+from clock.base import read_text  # noqa: E402
 
 EXACT = os.environ.get("NITROGEN_GOLDEN_EXACT")
 TOLERANT = ROOT / "tests/golden"
@@ -276,8 +276,11 @@ def write(target, exact):
     (target / "help").mkdir(parents=True)
     for name, text in (item for script in SCRIPTS for item in help_of(script).items()):
         (target / "help" / name).write_text(text, "utf-8")
-    lines = lambda what: json.dumps(what, separators=(",", ":")).replace('],"', '],\n"') + "\n"
-    put = lambda name, what: (target / name).write_text(lines(what))
+
+    def put(name, what):
+        lines = json.dumps(what, separators=(",", ":")).replace('],"', '],\n"') + "\n"
+        (target / name).write_text(lines)
+
     put("frames.json", {"python": PYTHON, **{name: built_in(name) for name in BUILT_IN}})
     if reason := no_supertux():
         print(f"supertux.json is left as it was: {reason}")

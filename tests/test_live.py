@@ -890,9 +890,9 @@ def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
         start=[0.2, "WEST"],
         score={"picture": "won.png", "like": 0.95},
     )
-    held = evaluation.Held
+    held = evaluation.ConstantPad
     # "none" runs to the right here, and gets there
-    monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))
+    monkeypatch.setattr(evaluation, "ConstantPad", lambda: held(1, 0))
     out = play.main(
         config(
             command=(),
@@ -969,8 +969,8 @@ def test_supertux_says_how_far_it_came(monkeypatch):
     """By the number that the game itself writes: nothing at the start, something after a second and
     a half to the right.
     """
-    seen, real, held = [], open_games.task_score, evaluation.Held
-    monkeypatch.setattr(evaluation, "Held", lambda: held(1, 0))
+    seen, real, held = [], open_games.task_score, evaluation.ConstantPad
+    monkeypatch.setattr(evaluation, "ConstantPad", lambda: held(1, 0))
     monkeypatch.setattr(open_games, "task_score", lambda *a: (seen.append(real(*a)), seen[-1])[1])
     tasks, folder = open_games.open_table("open")
     monkeypatch.setattr(
@@ -1020,13 +1020,13 @@ def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
         if args[0] == "train.py":
             (folder / "model.safetensors").write_bytes(repr(sorted(args)).encode())
 
-    def through(job, c):
+    def in_environment(job, c):
         games.append(job)
         won = "fine-tuned" in c.policy or job.seed % 2 == 1
         return {"progress": float(won), "success": won}
 
     monkeypatch.setattr(transfer, "run_stage", step)
-    monkeypatch.setattr(evaluation, "through", through)
+    monkeypatch.setattr(evaluation, "in_environment", in_environment)
     monkeypatch.setattr(transfer, "video_facts", lambda path: {"frames": 600, "fps": 30})
     c = transfer.Config(
         held_out="crypt",

@@ -3,7 +3,6 @@ look.
 """
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import extract  # noqa: E402
+import extract
 from templates import features, library, presets, render
+from templates.sweep import FAINT, edges, layers, sweep
+
+ROOT = Path(__file__).resolve().parents[1]
 
 W, H, N = 640, 360, 13  # of the videos: px, frames
 WHITE, DARK, GRAY = (255, 255, 255, 255), (40, 42, 48, 255), (140, 140, 146, 255)
@@ -42,7 +41,7 @@ def cross(color, width, lit):
     ys = (*xs[9:], *xs[:9])
     ways = (0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, -1), (-1, 1), (1, 1)
     arms = [[((60 + 38 * dx, 60 + 38 * dy, 12), lit, -1)] if dx or dy else [] for dx, dy in ways]
-    return [picture(120, 120, (list(zip(xs, ys)), color, width), *arm) for arm in arms]
+    return [picture(120, 120, (list(zip(xs, ys, strict=True)), color, width), *arm) for arm in arms]
 
 
 def disc(d, color, width, lit):
@@ -227,9 +226,7 @@ def test_edges_by_hand():
     bar[:, 20:] = 100
     ramp = 3 * np.add.outer(np.arange(40), np.arange(40))
     slanted, turned = np.repeat(ramp[..., None], 3, 2).astype(np.uint8), bar.transpose(1, 0, 2)
-    upright, level, lighter, faint = (
-        extract.edges([p]) for p in (bar, turned, 200 - bar, bar // 5)
-    )
+    upright, level, lighter, faint = (edges([p]) for p in (bar, turned, 200 - bar, bar // 5))
     assert upright[20, 20] == pytest.approx((1, 0), abs=0.01)
     assert level[20, 20] == pytest.approx((-1, 0), abs=0.01)
     assert (
@@ -237,14 +234,14 @@ def test_edges_by_hand():
         and faint[20, 20, 0] > 0.9
         and not upright[20, 5].any()
     )
-    assert extract.edges([slanted])[20, 20] == pytest.approx(
-        (0, 27 / (27 + extract.FAINT**2 / 2)), abs=0.01
-    )
-    assert extract.edges([bar, turned // 5])[20, 19, 0] > 0.8
+    assert edges([slanted])[20, 20] == pytest.approx((0, 27 / (27 + FAINT**2 / 2)), abs=0.01)
+    assert edges([bar, turned // 5])[20, 19, 0] > 0.8
 
 
 def test_lines_as_bright_as_what_is_behind_them_are_seen_by_their_stillness(pool):
-    """In the median they are not there; where they are, the picture changes less than around them."""
+    """In the median they are not there; where they are, the picture changes less than around
+    them.
+    """
     rng, template, at = np.random.default_rng(0), pool["lines"], (150, 90)
     template = replace(
         template, atlas=np.where(np.arange(4) < 3, 128, template.atlas).astype(np.uint8)
@@ -255,7 +252,7 @@ def test_lines_as_bright_as_what_is_behind_them_are_seen_by_their_stillness(pool
     for frame in frames:
         render.composite(frame, render.draw(template, np.zeros(16), np.zeros(4), 0.6), *at, 0.9)
     median = np.full_like(frames[0], 128)
-    (agreement, affine), *_ = extract.sweep(extract.layers(median, frames), template, W)
+    (agreement, affine), *_ = sweep(layers(median, frames), template, W)
     assert (
         agreement > 0.2
         and iou([*affine[:, 2], *np.diag(affine) * template.size], [*at, 240, 120]) > 0.85

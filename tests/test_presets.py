@@ -3,7 +3,6 @@ has.
 """
 
 import json
-import sys
 from pathlib import Path
 
 from common import artefact
@@ -12,10 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 from templates import presets, render
+
+ROOT = Path(__file__).resolve().parents[1]
 
 REST, ALL, CENTRE = np.zeros(16), np.ones(16), np.zeros(4)
 DPAD = {"DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT"}
@@ -251,6 +249,7 @@ def test_bad_elements_are_named_in_one_line_and_the_rest_is_used(tmp_path, capsy
             "mapping",
             "stick_radius",
         ),
+        strict=True,
     ):
         preset(tmp_path / "pad.json", [*FACE, e])
         assert shown(one(tmp_path)) == {"SOUTH", "EAST", "WEST", "NORTH"}
@@ -290,9 +289,12 @@ def test_numbers_written_otherwise_and_fields_that_are_missing(tmp_path):
 
 
 def test_codes_and_types_of_old_versions(tmp_path, capsys):
-    row = lambda codes, **more: [
-        button(c, 20 + 22 * (i % 8), 20 + 30 * (i // 8), RB, **more) for i, c in enumerate(codes)
-    ]
+    def row(codes, **more):
+        return [
+            button(c, 20 + 22 * (i % 8), 20 + 30 * (i // 8), RB, **more)
+            for i, c in enumerate(codes)
+        ]
+
     preset(tmp_path / "pad.json", row(range(0xEC00, 0xEC0F)))
     assert shown(one(tmp_path)) == set(artefact.BUTTONS) - {"LEFT_TRIGGER", "RIGHT_TRIGGER"}
     preset(tmp_path / "pad.json", row(range(0xEC10, 0xEC15)))  # of the old web tool
@@ -320,14 +322,12 @@ def test_codes_and_types_of_old_versions(tmp_path, capsys):
 
 def test_triggers_go_by_mode_direction_and_side(tmp_path, capsys):
     half = (0, 0, 200, 128)
-    paint(picture := atlas(), 0, 203, 20, 20, RED, half)
-    trigger = lambda x, side, **more: {
-        "type": 6,
-        "side": side,
-        "pos": [x, 40],
-        "mapping": [0, 203, 20, 20],
-        **more,
-    }
+    picture = atlas()
+    paint(picture, 0, 203, 20, 20, RED, half)
+
+    def trigger(x, side, **more):
+        return {"type": 6, "side": side, "pos": [x, 40], "mapping": [0, 203, 20, 20], **more}
+
     for direction in (1, 2, 3, 4):
         preset(
             tmp_path / "pad.json",
@@ -356,10 +356,10 @@ def test_triggers_go_by_mode_direction_and_side(tmp_path, capsys):
 
 
 def test_sticks_order_duplicates_and_what_lies_outside(tmp_path):
-    stick = lambda x, **more: (
-        {"type": 5, "id": "s", "pos": [x, 90], "mapping": RB, "stick_radius": 10, "z_level": 0}
-        | more
-    )
+    def stick(x, **more):
+        facts = dict(type=5, id="s", pos=[x, 90], mapping=RB, stick_radius=10, z_level=0)
+        return facts | more
+
     elements = [
         stick(50, side=0),
         stick(150, side=1),

@@ -118,7 +118,8 @@ def param(name):
     missing = GAMES[name].missing
     reason = (
         sim.hook_fault()
-        or f"{missing} is not installed (apt install supertux chocolate-doom freedoom chromium-bsu xvfb)"
+        or f"{missing} is not installed "
+        "(apt install supertux chocolate-doom freedoom chromium-bsu xvfb)"
     )
     slow = [pytest.mark.slow] * (name == "chromium")  # the other two will do for every change
     return pytest.param(
@@ -179,7 +180,8 @@ def test_frozen_stepped_and_at_any_speed(name):
         clock.run(1.0, float("inf"))
         assert 0 < clock.frames - frames <= (clock.time - began) * fps + 1
         print(
-            f"{name}: as fast as possible {clock.time - began:.2f} s of game time in 1 s, {clock.frames - frames} frames"
+            f"{name}: as fast as possible {clock.time - began:.2f} s of game time in 1 s, "
+            f"{clock.frames - frames} frames"
         )
 
 
@@ -259,11 +261,12 @@ def test_a_running_game_is_attached_to_and_runs_on_when_we_are_killed(name):
             stdout=subprocess.PIPE,
             text=True,
         ) as owner:
-            step = lambda seconds: (
-                owner.stdin.write(f"{seconds}\n"),
-                owner.stdin.flush(),
-                float(owner.stdout.readline()),
-            )[2]
+
+            def step(seconds):
+                owner.stdin.write(f"{seconds}\n")
+                owner.stdin.flush()
+                return float(owner.stdout.readline())
+
             time.sleep(1)  # waits that began in real time end in it
             assert step(0.5) == 0.5
             before = shown()
@@ -304,7 +307,8 @@ def test_vulkan_is_gated_where_it_presents():
         assert np.diff([info["time"] for info in infos]) == pytest.approx(1 / 30)
 
 
-# ---- the paper's check (appendix B.1): recorded input, replayed with random pauses, must not diverge.  Here: not one pixel.
+# ---- the paper's check (appendix B.1): recorded input, replayed with random pauses, must not
+# diverge.  Here: not one pixel.
 
 BUILT_IN = sorted(p.stem for p in (ROOT / "games").glob("*.py") if p.stem != "console")
 
@@ -331,9 +335,11 @@ def test_what_is_replayed_with_and_without_pauses_is_the_same(name, tmp_path, re
         )
     )
     out = str(tmp_path / "a.mp4")
-    run = lambda *argv: command_line(
-        "", {"record": (sim.Record, sim.play), "replay": (sim.Replay, sim.replay)}, list(argv)
-    )
+    commands = {"record": (sim.Record, sim.play), "replay": (sim.Replay, sim.replay)}
+
+    def run(*argv):
+        return command_line("", commands, list(argv))
+
     run(
         "record",
         "--player",

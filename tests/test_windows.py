@@ -2,7 +2,9 @@
 Python; not Microsoft's Windows.
 
     python tests/windows.py                     fetches what they need
-    python -m pytest tests/test_windows.py -m "slow or not slow"          pictures are left in data/windows/out
+    python -m pytest tests/test_windows.py -m "slow or not slow"
+
+Pictures are left in data/windows/out.
 """
 
 import contextlib
@@ -403,11 +405,14 @@ def prefix(monkeypatch):
 @pytest.mark.slow
 def test_on_linux_all_clocks_and_waits_are_one_time(prefix, tmp_path):
     out = tmp_path / "out"
-    rows = lambda: [
-        list(map(int, line.split()[2:]))
-        for line in out.read_text().splitlines(keepends=True)
-        if line[0] == "T" and line[-1] == "\n"
-    ]
+
+    def rows():
+        return [
+            list(map(int, line.split()[2:]))
+            for line in out.read_text().splitlines(keepends=True)
+            if line[0] == "T" and line[-1] == "\n"
+        ]
+
     for how in ("sleep", "wait"):  # wait: by Wine's server
         with open(out, "wb") as file:
             clock = sim.Clock(
@@ -433,7 +438,7 @@ def test_on_linux_all_clocks_and_waits_are_one_time(prefix, tmp_path):
 @needs_hook
 @pytest.mark.slow
 def test_on_linux_a_windows_game_is_played_frame_by_frame(prefix):
-    """pygame's aliens.  Its Windows Python wants pipes for its input and output, hence the shell."""
+    """pygame's aliens.  Its Windows Python wants pipes for input and output, hence the shell."""
     command = [
         "sh",
         "-c",

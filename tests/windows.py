@@ -2,7 +2,9 @@
 what sim.py imports.
 
     apt install wine gcc-mingw-w64-x86-64 gcc-mingw-w64-i686 xvfb
-    python tests/windows.py                                    fetches and assembles all in data/windows, once: a minute, 1.2 GB
+    python tests/windows.py
+
+It fetches and assembles all in data/windows, once: a minute, 1.2 GB.
 
 The Windows Python is made of the interpreter's DLLs in panda3d's wheel (python.org's build), the
 standard library of the Python that runs this (so their minor versions are the same), and a
@@ -45,7 +47,9 @@ int wmain(int argc, wchar_t **argv) {
 RANDOM = r"""
 #include <windows.h>
 BOOLEAN NTAPI SystemFunction036(void *, ULONG);
-__declspec(dllexport) BOOL WINAPI ProcessPrng(void *data, SIZE_T size) { return SystemFunction036(data, size); }
+__declspec(dllexport) BOOL WINAPI ProcessPrng(void *data, SIZE_T size) {
+    return SystemFunction036(data, size);
+}
 """  # bcryptprimitives.dll, which Wine 8 lacks
 UNUSED = shutil.ignore_patterns(
     "site-packages",
@@ -223,7 +227,8 @@ def fetch_win32():
         run(
             "sh",
             "-c",
-            f"dpkg-deb --fsys-tarfile '{package}' | tar x -C '{unpacked}' --strip-components=5 --wildcards '*/i386-windows/*.dll'",
+            f"dpkg-deb --fsys-tarfile '{package}' | "
+            f"tar x -C '{unpacked}' --strip-components=5 --wildcards '*/i386-windows/*.dll'",
         )
         package.unlink()
         # there libwine's zlib1.dll for both
@@ -234,7 +239,8 @@ def fetch_win32():
             dll = next((place / name for place in places if (place / name).exists()), None)
             if dll and name not in taken:
                 taken.add(name)
-                shutil.copy(dll, WIN32 / "i386-windows"), shutil.copy(dll, system)
+                shutil.copy(dll, WIN32 / "i386-windows")
+                shutil.copy(dll, system)
                 todo += re.findall(r"DLL Name: (\S+)", run("x86_64-w64-mingw32-objdump", "-p", dll))
     except (RuntimeError, ValueError, FileNotFoundError) as e:
         print(f"32-bit programs are not tested: {e}")
@@ -262,7 +268,10 @@ def setup():
         if missing().startswith("no Windows Python"):
             for step in STEPS:
                 shutil.rmtree(HOME / step, ignore_errors=True)
-            fetch_wheels(), assemble_python(), make_prefix(), fetch_win32()
+            fetch_wheels()
+            assemble_python()
+            make_prefix()
+            fetch_win32()
             (HOME / "ready").write_text(recipe())
     if missing():
         raise RuntimeError(missing())

@@ -1,6 +1,8 @@
 """The half of tests/test_windows.py that runs in the Windows Python under Wine.
 
-wine python.exe tests/windows_side.py SCENARIO ARG...      prints what it measured as one line of JSON
+    wine python.exe tests/windows_side.py SCENARIO ARG...
+
+It prints what it measured as one line of JSON.
 """
 
 import contextlib
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -116,7 +119,7 @@ def launch(victim):
         frozen = passed(out, lambda: time.sleep(1))
         speeds = {}
         for speed, seconds in ((0.25, 1.0), (1.0, 0.5), (4.0, 0.5), (8.0, 0.25)):
-            speeds[speed] = passed(out, lambda: clock.run(seconds, speed))
+            speeds[speed] = passed(out, partial(clock.run, seconds, speed))
             rests.append(resting(out))
         clock.pace = 8.0
         sixty = passed(out, lambda: [clock.step(1 / 60) for _ in range(60)])
@@ -215,8 +218,8 @@ def attach(victim):
 def guard(victim):
     """The controller is killed while its game is frozen: the game runs on."""
     code = (
-        f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim; clock = sim.Clock.attach(int(sys.argv[1])); "
-        "print('frozen', flush=True); time.sleep(60)"
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim; "
+        "clock = sim.Clock.attach(int(sys.argv[1])); print('frozen', flush=True); time.sleep(60)"
     )
     with running(victim, "wait", "5") as (popen, out):
         with subprocess.Popen(
@@ -319,21 +322,22 @@ def official(victim, injector, dll):
         subprocess.run([injector, str(popen.pid), dll], timeout=30, check=True)
         time.sleep(1.5)
         pipe = open(r"\\.\pipe\xspeedhackpipe", "wb", buffering=0)
-        found["official"] = {
-            speed: over_a_second(out, lambda: (pipe.write(ctypes.c_float(speed)), time.sleep(0.2)))
-            for speed in (0, 4, 1)
-        }
+
+        def tell(speed):
+            pipe.write(ctypes.c_float(speed))
+            time.sleep(0.2)
+
+        found["official"] = {speed: over_a_second(out, partial(tell, speed)) for speed in (0, 4, 1)}
         pipe.close()
     with (
         running(victim, "wait", "2") as (popen, out),
         contextlib.closing(sim.Clock.attach(popen.pid, sleep=False)) as clock,
     ):
-        found["ours"] = {
-            speed: over_a_second(
-                out, lambda: clock._set(speed, clock.now, clock.now if not speed else ENDLESS)
-            )
-            for speed in (0, 4, 1)
-        }
+
+        def turn(speed):
+            clock._set(speed, clock.now, clock.now if not speed else ENDLESS)
+
+        found["ours"] = {speed: over_a_second(out, partial(turn, speed)) for speed in (0, 4, 1)}
         clock.pause()
     return found
 
@@ -373,12 +377,12 @@ def aliens(out):
     with contextlib.closing(sim.GameEnv(command, fps=20, gamepad="keys")) as env:
         _, info = env.reset()
         pictures, times = [env.render()], [info["time"]]
-        for i in range(20):
+        for _ in range(20):
             times.append(env.step(neutral)[4]["time"])
         pictures.append(at_rest(env))
         time.sleep(1)
         pictures.append(at_rest(env))
-        for i in range(20):
+        for _ in range(20):
             observation, _, terminated, _, info = env.step(right)
         pictures.append(env.render())
         hwnd, x, y, width, height = env.stage.display.windows()[0]
@@ -387,11 +391,13 @@ def aliens(out):
         env.step(neutral)
         place = env.stage.display.windows()[0][1:]
         pictures.append(env.render())
-        for name, picture in zip(
-            ("first", "stepped", "a second later", "moved right", "window moved"), pictures
-        ):
+        names = ("first", "stepped", "a second later", "moved right", "window moved")
+        for name, picture in zip(names, pictures, strict=True):
             cv2.imwrite(os.path.join(out, f"aliens {name}.png"), picture[:, :, ::-1])
-        count = lambda a, b: int((a != b).any(-1).sum()) if a.shape == b.shape else -1
+
+        def count(a, b):
+            return int((a != b).any(-1).sum()) if a.shape == b.shape else -1
+
         return {
             "shape": list(pictures[0].shape),
             "observation": list(observation.shape),
@@ -412,8 +418,10 @@ def by_title():
     the picture is its own.
     """
     code = (
-        "import pygame; pygame.display.init(); screen = pygame.display.set_mode((320, 240)); pygame.display.set_caption('Red Game 7')\n"
-        "clock = pygame.time.Clock()\nwhile True: pygame.event.get(); screen.fill((255, 0, 0)); pygame.display.flip(); clock.tick(50)"
+        "import pygame; pygame.display.init(); screen = pygame.display.set_mode((320, 240)); "
+        "pygame.display.set_caption('Red Game 7')\nclock = pygame.time.Clock()\n"
+        "while True: pygame.event.get(); screen.fill((255, 0, 0)); pygame.display.flip(); "
+        "clock.tick(50)"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as game:
         end = time.perf_counter() + 60
