@@ -1,19 +1,32 @@
 """eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper sections 2.1 and
 3).
 
-    python eval.py record --out data/videos --minutes 10        scripted experts play the built-in games into mp4 files
-    python eval.py overlay [--adapt MINUTES]                    fresh recordings: how well are their overlays read?
-    python eval.py overlay data/videos --labels data/labels     the same on recordings that are already parsed
-    python eval.py overlay --stage locate [--share 0.1]         where is the overlay, and which?  240 videos, 200 without
-    python eval.py play --policy FILE --seeds 20                the suite: ten games, thirty tasks (--games, --tasks, --quick)
-    python eval.py play --policy FILE [--realtime] -- COMMAND ARG...     your own game: it waits for the policy, or it does not
-    python eval.py play --policy FILE --suite open              free Linux games, or a table of yours (assets/open.json is one)
-    python eval.py serve --policy FILE                          the policy for a game on another machine, which asks by
+    python eval.py record --out data/videos --minutes 10
+        scripted experts play the built-in games into mp4 files
+    python eval.py overlay [--adapt MINUTES]
+        fresh recordings: how well are their overlays read?
+    python eval.py overlay data/videos --labels data/labels
+        the same on recordings that are already parsed
+    python eval.py overlay --stage locate [--share 0.1]
+        where is the overlay, and which?  240 videos, 200 without
+    python eval.py play --policy FILE --seeds 20
+        the suite: ten games, thirty tasks (--games, --tasks, --quick)
+    python eval.py play --policy FILE [--realtime] -- COMMAND ARG...
+        your own game: it waits for the policy, or it does not
+    python eval.py play --policy FILE --suite open
+        free Linux games, or a table of yours (assets/open.json is one)
+    python eval.py serve --policy FILE
+        the policy for a game on another machine
     python eval.py play --remote HOST:PORT --token FILE -- COMMAND ARG...
-    python eval.py transfer --held-out ridge                    does pretraining on the nine other games help?  a curve over hours of data
-    python eval.py ablate --data data/tiny                      the published commands with one flag changed at a time
-    python eval.py speed                                        every stage on this machine, beside the paper-scale job
-    python eval.py tasks                                        the built-in games and their tasks
+        on that machine: its game is played by the policy that is served here
+    python eval.py transfer --held-out ridge
+        does pretraining on the nine other games help?  a curve over hours of data
+    python eval.py ablate --data data/tiny
+        the published commands with one flag changed at a time
+    python eval.py speed
+        every stage on this machine, beside the paper-scale job
+    python eval.py tasks
+        the built-in games and their tasks
 
 overlay --stage locate   writes what each rule said about each video as OUT/locate/*.json and
         resumes from them; OUT/locate.json, and the misses to look at as OUT/locate-misses.png.
@@ -24,7 +37,7 @@ record  writes OUT/<game>-<n>.mp4, and beside each <game>-<n>.truth.safetensors 
 play    OUT/report.html (tables, plots, film strips), report.json (the same numbers), films/*.mp4
         of the best and worst episodes, episodes/*.json: one per episode, so that the same command
         goes on where it was stopped, and more seeds play only the new ones.
-"""  # noqa: E501  the help of a command shows its lines above, each whole
+"""
 
 from __future__ import annotations
 

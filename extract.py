@@ -1,10 +1,13 @@
 """extract.py: find the controller overlay in a gameplay video (paper section 2.1).
 
     python extract.py VIDEO... [--out DIR] [--templates DIR] [--workers N | --ray ADDRESS] [--sheet]
-                                   DIR/<video stem>.overlay.safetensors
-    python extract.py templates [--out FILE.png] [--templates DIR] [--family NAME]  contact sheet of the templates
-    python extract.py bench [VIDEO... --pool 3000]   how fast they are drawn; and found, among so many
-    python extract.py train [--minutes M] [--backgrounds DIR] [--out FILE]  weights of XFeat, from drawn pictures
+        DIR/<video stem>.overlay.safetensors
+    python extract.py templates [--out FILE.png] [--templates DIR] [--family NAME]
+        contact sheet of the templates
+    python extract.py bench [VIDEO... --pool 3000]
+        how fast they are drawn; and found, among so many
+    python extract.py train [--minutes M] [--backgrounds DIR] [--out FILE]
+        weights of XFeat, from drawn pictures
 
 In: any video that OpenCV reads; with --templates also your own overlay skins: OBS input-overlay
 presets as they are, or NAME.json with {"idle": "rest.png", "pressed": "all_pressed.png", "buttons":
@@ -15,12 +18,12 @@ first and last frame, int64 [P, 2] (`span`); and the temporal median of the regi
 [P, h, w, 3]; and the template itself: its `atlas` and, in the metadata, its `elements` and
 `layout`.  A video without an overlay gives `found: false` and the reason.
 
-Also here, for parse.py and eval.py: `templates()`, and the one renderer that draws any template in
-any state.  What draws the built-in templates is in templates/pads.py.
+templates/ has what a template is: its renderer, the built-in ones, yours (presets.py), and the
+features by which it is found.
 
 Coordinates: x right, y down, in px; pixel i covers i..i+1, so an overlay whose first pixel is (X,
 Y), drawn at `scale`, has the affine [[scale, 0, X], [0, scale, Y]].
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,23 @@
 """model.py: NitroGen's network from scratch: ViT -> mixer -> diffusion transformer, trained by flow
 matching (paper section 2.3).
 
-    python model.py bench --config tiny                latency, GFLOP, share of the machine's peak, memory; any preset, any device
-    python model.py convert ng.pt ng.safetensors       the released checkpoint, for everything that follows
-    python model.py export ng.safetensors ng.pt        and back, tensor for tensor; also what train.py made
-    python model.py export runs/tiny/model.safetensors policy.safetensors    in float16, for shipping
-    python model.py --inspect FILE                     config, parameters per part, action layout; of either kind
+    python model.py bench --config tiny
+        latency, GFLOP, share of the machine's peak, memory; any preset, any device
+    python model.py convert ng.pt ng.safetensors
+        the released checkpoint, for everything that follows
+    python model.py export ng.safetensors ng.pt
+        and back, tensor for tensor; also what train.py made
+    python model.py export runs/tiny/model.safetensors policy.safetensors
+        in float16, for shipping
+    python model.py --inspect FILE
+        config, parameters per part, action layout; of either kind
 
     net = model.load("runs/tiny/model.safetensors", device="auto")      or "ng.safetensors"
-    raw = net.sample(images)      images uint8 [B, h, w, 3] RGB -> float32 [B, K, A], the checkpoint's own layout, undecoded
-    act = net.act(images)         dict: buttons bool [B, K, 16], sticks float32 [B, K, 4], y down, by name
+    raw = net.sample(images)
+        images uint8 [B, h, w, 3] RGB -> float32 [B, K, A], the checkpoint's own layout,
+        undecoded
+    act = net.act(images)
+        dict: buttons bool [B, K, 16], sticks float32 [B, K, 4], y down, by name
 
 Files: *.safetensors of format nitrogen.policy/1: one float tensor per parameter; the metadata holds
 the Config, so nothing else is needed to play.
@@ -17,7 +25,7 @@ the Config, so nothing else is needed to play.
 Letters, here and in every other file: B batch, T video frames, N image tokens, K action-chunk
 length, A action dimensions, D width, H heads, d width of a head, S denoising steps, R flow-matching
 draws per frame.
-"""  # noqa: E501  the help of a command shows its lines above, each whole
+"""
 
 from __future__ import annotations
 

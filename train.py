@@ -1,13 +1,17 @@
 """train.py: behaviour cloning of model.py on shards by flow matching (paper sections 2.3 and 3).
 
-    python train.py --config tiny       the whole pipe on built-in games: record, extract,
-    python train.py --config small      parse, filter, train, play; tiny for a CPU, small for a GPU
-    python train.py --config tiny --data data/shards --out runs/mine   train on your own shards
+    python train.py --config tiny
+        the whole pipe on built-in games: record, extract, parse, filter, train, play; on a CPU
+    python train.py --config small
+        the same on a GPU
+    python train.py --config tiny --data data/shards --out runs/mine
+        train on your own shards
     python train.py --config finetune --init ng.safetensors --data data/mine/shards
-                                        go on from a policy, yours or the released one
+        go on from a policy, yours or the released one
     torchrun --nproc-per-node 8 --max-restarts 3 train.py --config paper --data data/shards
-                                        several GPUs
-    python train.py bench --config tiny --data data/shards   samples/s of the data, of the model, of both; MFU
+        several GPUs
+    python train.py bench --config tiny --data data/shards
+        samples/s of the data, of the model, of both; MFU
     python train.py --inspect runs/tiny/model.safetensors
 
 In:   DATA/*.safetensors             shards of filter.py
@@ -18,7 +22,7 @@ Out:  RUN/model.safetensors          averaged (EMA) weights, with all that is ne
 
 Everything random about a frame follows from (seed, step, place of its micro-batch in the step), so
 a resumed run is the same run, and so is one over more processes.
-"""  # noqa: E501, --help shows an example's own line
+"""
 
 from __future__ import annotations
 

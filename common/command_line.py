@@ -230,8 +230,10 @@ def about(doc: str, name: str, run) -> str:
     """
     if not name:
         return doc
-    lines = re.findall(rf"^ +python \S+ {name}\b.*$", doc, re.M)
-    return "\n\n".join(filter(None, [pyinspect.getdoc(run), "\n".join(lines)]))
+    # An example goes on in lines that are indented further.
+    examples = re.finditer(rf"^( +)python \S+ {name}\b.*(?:\n\1 {{4,}}\S.*)*", doc, re.M)
+    lines = "\n".join(example[0] for example in examples)
+    return "\n\n".join(filter(None, [pyinspect.getdoc(run), lines]))
 
 
 def field_comments(cls) -> dict:
