@@ -695,10 +695,8 @@ class Recording:
         print(f"{len(pads)} frames -> {self.video}, {self.labels}")
 
 
-def play(cfg: Play) -> None:
-    """Play, and with --record keep the frames and the pad of each: row i is the pad in force while
-    frame i was drawn.
-    """
+def check_play(cfg: Play) -> None:
+    """SystemExit with one line for flags that cannot be."""
     if cfg.player not in ("person", "random"):
         raise SystemExit(f"--player {cfg.player}: there is person and random")
     if min(cfg.speed, cfg.seconds, cfg.wait) < 0:
@@ -706,31 +704,39 @@ def play(cfg: Play) -> None:
             f"--speed {cfg.speed:g} --seconds {cfg.seconds:g} --wait {cfg.wait:g}: none may be "
             "below 0"
         )
+
+
+def played_frames(env, cfg: Play, stack: contextlib.ExitStack):
+    """What `session` yields, of a person or of chance; chance shows a progress bar."""
+    if cfg.player == "person":
+        return session(env, Person(" ".join(cfg.command)), cfg)
+    from tqdm import tqdm
+
+    frames = session(env, StickyRandom(cfg.seed, cfg.fps, menu=False), cfg)
+    total = round(cfg.seconds * cfg.fps) or None
+    return stack.enter_context(tqdm(frames, desc="play", unit="frame", total=total))
+
+
+def play(cfg: Play) -> None:
+    """Play, and with --record keep the frames and the pad of each: row i is the pad in force while
+    frame i was drawn.
+    """
+    check_play(cfg)
     recording = Recording(cfg) if cfg.record else None
     end = None
     with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
-        if cfg.player == "person":
-            frames = session(env, Person(" ".join(cfg.command)), cfg)
-        else:
-            from tqdm import tqdm
-
-            random = StickyRandom(cfg.seed, cfg.fps, menu=False)
-            total = round(cfg.seconds * cfg.fps) or None
-            bar = tqdm(session(env, random, cfg), desc="play", unit="frame", total=total)
-            frames = stack.enter_context(bar)
         try:
-            for picture, info, pad in frames:
+            for picture, info, pad in played_frames(env, cfg, stack):
                 if recording:
                     recording.add(picture, info, pad, stack)
-        except GameError as e:
-            end = e
-        except KeyboardInterrupt:
-            end = SystemExit("interrupted: the recording ends here")
-        # What was played until then is kept.
-        if end and not (recording and recording.pads):
-            raise end if isinstance(end, GameError) else KeyboardInterrupt
+        except (GameError, KeyboardInterrupt) as e:
+            if not recording or not recording.pads:
+                raise
+            end = e  # what was played until then is kept
     if recording:
         recording.write()
+    if isinstance(end, KeyboardInterrupt):
+        raise SystemExit("interrupted: the recording ends here")
     if end:
         raise end
 
@@ -864,20 +870,25 @@ def stepper(cfg: Run) -> None:
             word, *rest = (sys.stdin.readline() or "quit").split() or ["1"]
             if word == "quit":
                 return
-            elif word == "restart":
+            if word == "restart":
                 info = env.reset(seed=cfg.seed)[1]
-            elif word == "show" and rest:
-                save_picture(env.render(), rest[0])
             elif word == "pad" and held_pad(rest):
                 action = held_pad(rest)
-            elif word.isdigit() and not rest:
-                info = step_frames(env, action, int(word)) or info
-            elif rest == ["s"] and word.replace(".", "", 1).isdigit():
-                info = step_seconds(env, action, float(word))
             else:
-                print(STEPPER)
+                info = obey(env, action, word, rest) or info
             if not env.clock.alive:
                 return print(f"the game ended with status {env.clock.returncode}")
+
+
+def obey(env, action, word: str, rest: list[str]) -> dict | None:
+    """Let time pass, or show the picture; info of the last frame, if any has passed."""
+    if word == "show" and rest:
+        return save_picture(env.render(), rest[0])
+    if word.isdigit() and not rest:
+        return step_frames(env, action, int(word))
+    if rest == ["s"] and word.replace(".", "", 1).isdigit():
+        return step_seconds(env, action, float(word))
+    print(STEPPER)
 
 
 def save_picture(picture, path: str) -> None:
