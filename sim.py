@@ -61,10 +61,10 @@ import numpy as np
 
 from clock import Clock, attach_fault, hook_fault  # noqa: F401  (of this file's interface)
 from clock.base import GameError, NoFrame, find_program, say_once
-from clock.fallback import GateClock, StopClock
+from clock.fallback import StopClock
 from clock.windows import WindowsClock
 from devices import GAMEPADS, SCREENS, sandbox
-from devices.console import Console
+from devices.console import Console, GateClock
 from devices.linux import KEYS, Keyboard, Window
 from devices.windows import Desktop, DesktopWindow, desktop_pad
 from devices.x11 import Display

@@ -1,4 +1,4 @@
-"""Where the hook cannot be: the console's own pause, and SIGSTOP."""
+"""Where the hook cannot be: SIGSTOP, and what the console's own pause has in common with it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import signal
 import subprocess
 import time
 
-from clock.base import GameError, find_program
-from devices.console import Console
+from clock.base import find_program
 
 # ---- where the hook cannot be: the console's own pause -------------------------------------------
 
@@ -47,54 +46,6 @@ class Unhooked:
     def close(self) -> None:
         self._signal(signal.SIGKILL) if os.name == "posix" else self.popen.kill()
         self.popen.wait()
-
-
-class GateClock(Unhooked):
-    """A built-in game stepped by its console: frame i is computed when go > i, and lasts exactly 1
-    / fps.
-    """
-
-    environment = {"NITROGEN_GATE": "1"}
-
-    def __init__(self, argv, console: Console, **options):
-        self.console, self.owed = console, 0.0  # of a frame, by step()
-        super().__init__(argv, **options)
-
-    @property
-    def time(self) -> float:
-        return self.console.time
-
-    def pause(self) -> None:
-        """Nothing to do: frames come only when asked for."""
-
-    def step_frame(self, presented, timeout: float = 60.0) -> bool:
-        """As Clock.step_frame."""
-        before, end, polls = presented(), time.perf_counter() + timeout, 0
-        self.console.open_gate(before + 1)
-        while presented() <= before:
-            polls += 1
-            if polls % 50 == 0:
-                if not self.alive:
-                    return presented() > before
-                self.console.open_gate(before + 1)  # the console may have appeared only now
-                if time.perf_counter() > end:
-                    raise GameError(f"no frame in {timeout:g} s")
-            time.sleep(0.0001)
-        return True
-
-    def step(self, seconds: float) -> None:
-        """The whole frames in `seconds`, and in what earlier calls left over."""
-        frames = int(self.owed + seconds * self.console.fps + 1e-6)
-        self.owed += seconds * self.console.fps - frames
-        for _ in range(frames):
-            self.step_frame(lambda: self.console.frame, self.timeout)
-
-    def run(self, seconds: float, speed: float = 1.0) -> None:
-        """As Clock.run, in whole frames."""
-        begin = time.perf_counter()
-        for i in range(round(seconds * speed * self.console.fps)):
-            time.sleep(max(0.0, begin + i / (speed * self.console.fps) - time.perf_counter()))
-            self.step_frame(lambda: self.console.frame, self.timeout)
 
 
 # ---- where the hook cannot be: SIGSTOP -----------------------------------------------------------

@@ -1,10 +1,11 @@
-"""Gamepad and screen of the built-in games."""
+"""Gamepad, screen and pause of the built-in games."""
 
 from __future__ import annotations
 
 import json
 import mmap
 import os
+import time
 from pathlib import Path
 
 from common.artefact import BUTTONS, STICKS
@@ -12,6 +13,7 @@ from common.artefact import BUTTONS, STICKS
 import numpy as np
 
 from clock.base import GameError
+from clock.fallback import Unhooked
 from devices import sandbox
 
 
@@ -81,3 +83,51 @@ class Console:
     def open_gate(self, go: int) -> None:
         if self.attached():
             self.fields["go"][0] = go
+
+
+class GateClock(Unhooked):
+    """A built-in game stepped by its console: frame i is computed when go > i, and lasts exactly 1
+    / fps.
+    """
+
+    environment = {"NITROGEN_GATE": "1"}
+
+    def __init__(self, argv, console: Console, **options):
+        self.console, self.owed = console, 0.0  # of a frame, by step()
+        super().__init__(argv, **options)
+
+    @property
+    def time(self) -> float:
+        return self.console.time
+
+    def pause(self) -> None:
+        """Nothing to do: frames come only when asked for."""
+
+    def step_frame(self, presented, timeout: float = 60.0) -> bool:
+        """As Clock.step_frame."""
+        before, end, polls = presented(), time.perf_counter() + timeout, 0
+        self.console.open_gate(before + 1)
+        while presented() <= before:
+            polls += 1
+            if polls % 50 == 0:
+                if not self.alive:
+                    return presented() > before
+                self.console.open_gate(before + 1)  # the console may have appeared only now
+                if time.perf_counter() > end:
+                    raise GameError(f"no frame in {timeout:g} s")
+            time.sleep(0.0001)
+        return True
+
+    def step(self, seconds: float) -> None:
+        """The whole frames in `seconds`, and in what earlier calls left over."""
+        frames = int(self.owed + seconds * self.console.fps + 1e-6)
+        self.owed += seconds * self.console.fps - frames
+        for _ in range(frames):
+            self.step_frame(lambda: self.console.frame, self.timeout)
+
+    def run(self, seconds: float, speed: float = 1.0) -> None:
+        """As Clock.run, in whole frames."""
+        begin = time.perf_counter()
+        for i in range(round(seconds * speed * self.console.fps)):
+            time.sleep(max(0.0, begin + i / (speed * self.console.fps) - time.perf_counter()))
+            self.step_frame(lambda: self.console.frame, self.timeout)

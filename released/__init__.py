@@ -1,1 +1,3 @@
-# Here so that no installed package of the same name comes first.
+"""NVIDIA's checkpoint and dataset, in and out: wings that a command opens."""
+
+# Without this file an installed package of the same name could come first.

@@ -1,1 +1,3 @@
-# Here so that no installed package of the same name comes first.
+"""The overlays: drawn, read, invented, recognised."""
+
+# Without this file an installed package of the same name could come first.

@@ -35,8 +35,8 @@ import sim
 from bench import stepping
 from clock import kernel
 from clock.base import NS, GameError, read_text, say_once
-from clock.fallback import GateClock
 from devices import sandbox
+from devices.console import GateClock
 from devices.linux import Keyboard, UInput, Window
 from devices.sdl import Readback, VirtualJoystick
 
