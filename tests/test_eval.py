@@ -129,7 +129,8 @@ def test_tasks_lists_thirty():
     assert (
         len(
             re.findall(
-                r"^(3D / (open world|action RPG|sports)|2D top-down / roguelike|2D side-scroller): [A-Z]",
+                r"^(3D / (open world|action RPG|sports)|2D top-down / roguelike|2D side-scroller)"
+                r": [A-Z]",
                 out,
                 re.M,
             )
@@ -215,7 +216,9 @@ def fake(monkeypatch, crashes=(), why="the game ended with status 139"):
     played.
     """
     played = []
-    succeeds = lambda job: job.player == "expert" or job.player == "policy" and job.seed % 2 == 0
+
+    def succeeds(job):
+        return job.player == "expert" or job.player == "policy" and job.seed % 2 == 0
 
     def score(job, *_):
         played.append(job)
@@ -560,7 +563,7 @@ def test_the_way_back_is_filmed_not_the_way_astray(tmp_path, monkeypatch):
 
 @pytest.fixture
 def brief(monkeypatch):
-    """Videos of one second; frames are a flat gray where the test asks for the background "flat"."""
+    """Videos of one second; frames are flat gray where the test asks for the background "flat"."""
     real = locate.scene
     monkeypatch.setattr(locate, "SECONDS", 1)
     monkeypatch.setattr(
@@ -659,9 +662,10 @@ def test_plain_rule(monkeypatch):
             f, render.draw(pool["ps4-dark"], np.zeros(16), np.zeros(4), scale=0.8), 100, 60, 0.9
         )
     seen = [[detect(f) for f in frames]]
-    rule = lambda seen, pairs: locate.single_frames(
-        seen, pairs, "three templates", None, extract.MIN_INLIERS
-    )
+
+    def rule(seen, pairs):
+        return locate.single_frames(seen, pairs, "three templates", None, extract.MIN_INLIERS)
+
     one = rule(seen, [(detect, match)])
     assert (
         one["template"] == "ps4-dark"
@@ -798,10 +802,13 @@ def test_other_bars_by_hand():
     """Two right, one of them below the bar; one wrong; one clip without an overlay, nearly taken
     for one.
     """
-    case = lambda box, score, iou: {
-        "truth": {"box": box},
-        "rules": {"locate": {"score": score, "iou": iou}},
-    }  # noqa: E731
+
+    def case(box, score, iou):
+        return {
+            "truth": {"box": box},
+            "rules": {"locate": {"score": score, "iou": iou}},
+        }
+
     rows = {
         bar: (recall, false)
         for bar, recall, false in locate.by_bar(

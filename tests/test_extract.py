@@ -12,28 +12,17 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
+from common import ROOT, artefact
+from common.pictures import VideoWriter
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from common import artefact
-from common.pictures import VideoWriter
-
 import bench.templates
-import extract  # noqa: E402
-from templates import (
-    features,
-    library,
-    pads,  # noqa: E402
-    presets,
-    render,
-    xfeat,
-    xfeat_training,
-)
+import extract
+from templates import features, library, pads, presets, render, xfeat, xfeat_training
 
 NONE = np.zeros(16, bool), np.zeros(4)
 PAD = pads.PAD
@@ -216,11 +205,15 @@ def test_held_out_templates_are_a_seventh_in_every_family():
         and len(pads.CORE) == 37
     )
     assert {n.split("-")[0] for n in out} == set(pads.FAMILIES)
-    looks = lambda names: {pads.STYLES[pads.TEMPLATES[n][1]].look for n in names}
+
+    def looks(names):
+        return {pads.STYLES[pads.TEMPLATES[n][1]].look for n in names}
+
     assert looks(out) == {"metal", "sketch", "lcd"} and not looks(out) & looks(set(pool) - set(out))
 
 
-MEANS = """138.30 68.90 39.50 23.85 69.94 139.06 39.04 51.13 73.39 69.65 34.51 21.03 69.96 141.16 39.99 48.98 80.22 58.51 146.52 71.16 38.33 23.94
+MEANS = """138.30 68.90 39.50 23.85 69.94 139.06 39.04 51.13 73.39 69.65 34.51 21.03 69.96 141.16
+39.99 48.98 80.22 58.51 146.52 71.16 38.33 23.94
 66.32 136.63 39.14 94.33 135.61 76.69 41.82 45.52 94.93 65.24 43.11 34.30 32.06 95.35 46.14"""
 
 
@@ -390,9 +383,10 @@ def test_stick_moves_by_axis_times_radius(name):
 
 def test_dpad_diagonals_and_opposites():
     template = library.templates()["ps4-dark"]
-    press = lambda *names: render.draw(
-        template, [b in names for b in artefact.BUTTONS], NONE[1]
-    ).astype(int)
+
+    def press(*names):
+        return render.draw(template, [b in names for b in artefact.BUTTONS], NONE[1]).astype(int)
+
     both = press("DPAD_UP", "DPAD_LEFT")
     assert (both == press("DPAD_UP") + press("DPAD_LEFT") - press()).mean() > 0.999
     assert (press("DPAD_LEFT", "DPAD_RIGHT") == press()).all()
@@ -510,10 +504,13 @@ def test_preset_is_read_as_the_template_that_it_was_written_from(tmp_path, name)
     shift = np.subtract(mine.size, template.size)  # sticks that leave the canvas make it larger
     assert (0 <= shift).all() and (shift < 8).all()
     assert set(render.layout(mine)["buttons"]) == set(render.layout(template)["buttons"])
-    middle = lambda t: np.add(
-        render.layout(t)["buttons"]["SOUTH"][:2],
-        np.divide(render.layout(t)["buttons"]["SOUTH"][2:], 2),
-    )  # noqa: E731
+
+    def middle(t):
+        return np.add(
+            render.layout(t)["buttons"]["SOUTH"][:2],
+            np.divide(render.layout(t)["buttons"]["SOUTH"][2:], 2),
+        )
+
     x, y = np.round(middle(mine) - middle(template)).astype(int)
     for _ in range(5):
         state = rng.random(16) < 0.4, rng.uniform(-1, 1, 4)
@@ -524,9 +521,12 @@ def test_preset_is_read_as_the_template_that_it_was_written_from(tmp_path, name)
 def test_buttons_go_by_their_places_where_codes_follow_the_letters(tmp_path, capsys):
     # A right, B below, X above, Y left: a Switch skin
     letters = (0, 240, 90), (1, 210, 120), (2, 210, 60), (3, 180, 90)
-    where = lambda: {
-        k: tuple(v[:2]) for k, v in render.layout(*read(tmp_path).values())["buttons"].items()
-    }  # noqa: E731
+
+    def where():
+        return {
+            k: tuple(v[:2]) for k, v in render.layout(*read(tmp_path).values())["buttons"].items()
+        }
+
     preset(tmp_path, *small(*letters))
     assert (
         where() == {"EAST": (240, 90), "SOUTH": (210, 120), "NORTH": (210, 60), "WEST": (180, 90)}
@@ -545,7 +545,9 @@ def test_buttons_go_by_their_places_where_codes_follow_the_letters(tmp_path, cap
 
 
 def test_joystick_numbers_old_codes_and_codes_of_ones_own(tmp_path):
-    names = lambda: set(render.layout(*read(tmp_path).values())["buttons"])  # noqa: E731
+    def names():
+        return set(render.layout(*read(tmp_path).values())["buttons"])
+
     cube = ((1, 200, 60), (2, 170, 70), (3, 150, 100), (4, 160, 30), (8, 220, 10), (16, 100, 90))
     preset(tmp_path, *small(*cube))
     assert names() == {"EAST", "SOUTH", "WEST", "NORTH", "RIGHT_SHOULDER", "START"}
@@ -712,21 +714,8 @@ def test_pictures_with_boxes(tmp_path):
     assert brighter[25, 250, 0] > 180 and brighter[100, 150, 0] == 80
 
 
-def broken(case, folder):
-    """A skin that cannot be read, and words of the reason."""
-    atlas, data = small((0, 10, 10))
-    if case == "no picture":
-        preset(folder, atlas, data)
-        (folder / "pad.png").unlink()
-        return "no PNG"
-    if case == "broken picture":
-        preset(folder, atlas, data)
-        (folder / "pad.png").write_bytes((folder / "pad.png").read_bytes()[:60])
-        return "PNG"
-    if case == "not JSON":
-        preset(folder, atlas, data)
-        (folder / "pad.json").write_text("{")
-        return "not JSON"
+def broken_files(case, folder, atlas, data):
+    """A skin whose files are at fault, and words of the reason; None if the case is another one."""
     if case == "way out":
         folder.mkdir()
         save(folder.parent.parent / "outside.png", atlas)
@@ -740,21 +729,30 @@ def broken(case, folder):
             json.dumps({"idle": "idle.png", "buttons": {"SOUTH": [290, 0, 20, 9]}})
         )
         return "not inside the picture"
-    element, word = (
-        data["elements"][1],
-        {
-            "huge picture": "PNG of at most",
-            "huge canvas": "overlay_width",
-            "negative": "mapping",
-            "outside": "not inside",
-        },
-    )
+    preset(folder, atlas, data)
+    png = folder / "pad.png"
+    if case == "no picture":
+        png.unlink()
+        return "no PNG"
+    if case == "broken picture":
+        png.write_bytes(png.read_bytes()[:60])
+        return "PNG"
+    if case == "not JSON":
+        (folder / "pad.json").write_text("{")
+        return "not JSON"
     if case == "huge picture":
-        preset(folder, atlas, data)
-        raw = bytearray((folder / "pad.png").read_bytes())
+        raw = bytearray(png.read_bytes())
         raw[16:20] = (1 << 20).to_bytes(4, "big")
-        (folder / "pad.png").write_bytes(raw)
-        return word[case]
+        png.write_bytes(raw)
+        return "PNG of at most"
+
+
+def broken(case, folder):
+    """A skin that cannot be read, and words of the reason."""
+    atlas, data = small((0, 10, 10))
+    if words := broken_files(case, folder, atlas, data):
+        return words
+    element = data["elements"][1]
     if case == "no gamepad":
         data["elements"] = data["elements"][:1] + [
             {"type": 1, "code": 30, "pos": [0, 0], "mapping": [0, 0, 9, 9]}
@@ -772,15 +770,15 @@ def broken(case, folder):
     elif case == "no list":
         data["elements"] = {"type": 2}
     preset(folder, atlas, data)
-    return word.get(
-        case,
-        {
-            "no gamepad": "no gamepad element",
-            "far away": "far outside",
-            "not numbers": "pos",
-            "no list": "expected a list",
-        }.get(case),
-    )
+    return {
+        "no gamepad": "no gamepad element",
+        "huge canvas": "overlay_width",
+        "far away": "far outside",
+        "negative": "mapping",
+        "outside": "not inside",
+        "not numbers": "pos",
+        "no list": "expected a list",
+    }[case]
 
 
 @pytest.mark.parametrize(
@@ -1014,12 +1012,17 @@ def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monk
     ]
     # the same pictures in a pool of their own: the same rows
     alone = extract.bank_of(library.templates(["ps4-dark"]), detector)
-    rows = lambda bank, i: set(
-        map(
-            bytes,
-            np.hstack([bank["points"], bank["descriptors"]])[bank["owner"] == i].astype(np.float32),
+
+    def rows(bank, i):
+        return set(
+            map(
+                bytes,
+                np.hstack([bank["points"], bank["descriptors"]])[bank["owner"] == i].astype(
+                    np.float32
+                ),
+            )
         )
-    )  # noqa: E731
+
     assert rows(alone, 0) == rows(second, 0)
 
 

@@ -865,7 +865,10 @@ def test_released_labels(released, capsys):
 def test_rows_to_frames_by_hand():
     """Proportionally: by the chunk's size over its frames, in whatever rate the copy has."""
     chunk = {"size": 1200, "seconds": 20.0, "start": 40.0, "frames": [2400, 3600]}
-    at = lambda rows, fps, **other: dataset.frame_numbers(chunk | other, 1200, fps)[rows].tolist()  # noqa: E731
+
+    def at(rows, fps, **other):
+        return dataset.frame_numbers(chunk | other, 1200, fps)[rows].tolist()
+
     assert at([0, 1, 1199], 60) == [2400, 2401, 3599]
     assert at([0, 1, 2, 1199], 30) == [1200, 1200, 1201, 1799]  # half as many frames
     # nominal against true rate: the published numbers count

@@ -41,7 +41,7 @@ hooked = pytest.mark.skipif(bool(sim.hook_fault()), reason=str(sim.hook_fault())
 
 
 class Scripted:
-    """A policy that says chunk after chunk what the test wants, after `delay` seconds of thought."""
+    """A policy that says chunk after chunk what the test wants, each after `delay` seconds."""
 
     about = {"rate": RATE, "shift": 1, "horizon": 16, "actions": artefact.BUTTONS + artefact.STICKS}
 
@@ -192,7 +192,8 @@ def test_a_policy_slower_than_the_game_is_told():
     ):
         with pytest.raises(
             GameError,
-            match=r"^the policy is slower than the game: 0\.\d+ s for a chunk that is over 0.17 s .* --speed 0\.\d+, or no --realtime[^\n]*$",
+            match=r"^the policy is slower than the game: 0\.\d+ s for a chunk that is over 0.17 s "
+            r".* --speed 0\.\d+, or no --realtime[^\n]*$",
         ):
             list(steps)
 
@@ -222,7 +223,8 @@ def test_an_action_layout_that_the_keys_cannot_express(capsys):
     )
     with pytest.raises(
         GameError,
-        match=r"^the policy's actions \(NORTH, RIGHT_Y\S* \.\.\.\) have no place on this game's keys \(--keys\)$",
+        match=r"^the policy's actions \(NORTH, RIGHT_Y\S* \.\.\.\) have no place on this game's "
+        r"keys \(--keys\)$",
     ):
         pilot.check_layout(keyboard, ("NORTH", "RIGHT_Y"))
     with pytest.raises(GameError, match="no place on this game's pad"):
@@ -280,7 +282,7 @@ def test_closing_the_window_ends_the_game():
     reason="needs pygame and Xvfb (pip install pygame; sudo apt install xvfb)",
 )
 def test_a_person_at_the_real_window(policy):
-    """Keys that the X server sends to the window of `play --window`, as if somebody pressed them."""
+    """Keys that the X server sends to the window of `play --window`, as if a person pressed one."""
     with contextlib.ExitStack() as stack:
         stage = sandbox.Stage("1000x600")
         stack.callback(stage.remove)
@@ -307,7 +309,10 @@ def test_a_person_at_the_real_window(policy):
             env=os.environ | {"DISPLAY": stage.display.name, "SDL_VIDEODRIVER": "x11"},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-        told = lambda line: next(said for said in client.stdout if said == line)
+
+        def told(line):
+            return next(said for said in client.stdout if said == line)
+
         while not stage.display.windows():
             assert client.poll() is None
             time.sleep(0.1)
@@ -388,7 +393,8 @@ def test_versions(served, monkeypatch):
     )
     with pytest.raises(
         SystemExit,
-        match=r"^[^\n]*the client speaks 'nitrogen.play/0', this server 'nitrogen.play/1': use one version[^\n]*$",
+        match=r"^[^\n]*the client speaks 'nitrogen.play/0', this server 'nitrogen.play/1': "
+        r"use one version[^\n]*$",
     ):
         Remote(served[0], "open sesame", 5.0)
     monkeypatch.setattr(
@@ -400,7 +406,8 @@ def test_versions(served, monkeypatch):
     )
     with pytest.raises(
         SystemExit,
-        match=r"^[^\n]*the server speaks 'nitrogen.play/2', this client 'nitrogen.play/1': use one version[^\n]*$",
+        match=r"^[^\n]*the server speaks 'nitrogen.play/2', this client 'nitrogen.play/1': "
+        r"use one version[^\n]*$",
     ):
         Remote(served[0], "open sesame", 5.0)
 
@@ -514,7 +521,8 @@ def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
     assert i == 60 and len(peers) == 2 and len(brain.seen) >= 8  # then it was played to its end
     said = capfd.readouterr().err
     assert re.match(
-        r"lost the connection to 127.0.0.1:\d+ \(the other side has gone\): the pad is released and the game stands still[^\n]*\nconnected again\n$",
+        r"lost the connection to 127.0.0.1:\d+ \(the other side has gone\): "
+        r"the pad is released and the game stands still[^\n]*\nconnected again\n$",
         said,
     ), said
     remote.close()
@@ -528,7 +536,8 @@ def test_a_remote_policy_that_never_answers_in_time_is_told(served):
     with playing(remote, seconds=2.0, realtime=True) as (env, agent, steps):
         with pytest.raises(
             SystemExit,
-            match=r"^--remote \S+: connected again three times, and no chunk came \(timed out\); is the policy there too slow\? [^\n]*no --realtime here$",
+            match=r"^--remote \S+: connected again three times, and no chunk came \(timed out\); "
+            r"is the policy there too slow\? [^\n]*no --realtime here$",
         ):
             list(steps)
     remote.close()
@@ -695,7 +704,10 @@ def test_bad_input(policy, tmp_path):
 
 # ---- a table of tasks
 
-CLEAR = "import sys, time; print('far 3', 'far 12', file=sys.stderr, sep=chr(10)); open(sys.argv[1] + '/save', 'wb').write(bytes([7, 0, 0, 0, 5])); "
+CLEAR = (
+    "import sys, time; print('far 3', 'far 12', file=sys.stderr, sep=chr(10)); "
+    "open(sys.argv[1] + '/save', 'wb').write(bytes([7, 0, 0, 0, 5])); "
+)
 
 
 def table(tmp_path, name="a", **task):
@@ -842,7 +854,7 @@ def test_the_table_in_the_docs(tmp_path):
 
 
 def test_files_for_the_game(tmp_path):
-    """Text, another file with a part replaced, and a copy of one that is no text: a savegame, say."""
+    """Text, another file with a part replaced, a copy of one that is no text: a savegame, say."""
     (tmp_path / "level").write_text("goal goal")
     (tmp_path / "save").write_bytes(bytes(range(256)))
     open_games.fill(
@@ -1184,7 +1196,7 @@ def test_doom_says_what_was_done(name, warp, value):
         with sim.launch(c) as env:
             env.reset(seed=0)
             pilot.press(env, [1, *"iddqd"], 35)  # not to be killed oneself
-            rng = np.random.default_rng(1)
+            rng, turn = np.random.default_rng(1), ""
             for i in range(1400 if name == "doom-kills" else 10):
                 turn = rng.choice(["DPAD_LEFT", "DPAD_RIGHT", "", ""]) if i % 10 == 0 else turn
                 held = [
