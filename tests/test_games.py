@@ -12,13 +12,14 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from common import ROOT
 
 import cv2
 import numpy as np
 import pytest
 
-GAMES = Path(__file__).resolve().parents[1] / "games"
+GAMES = ROOT / "games"
 sys.path.insert(0, str(GAMES))
 console = importlib.import_module("console")
 
