@@ -23,7 +23,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STAGES = ("extract", "parse", "filter", "model", "train", "sim", "eval")
 # before command_line is replaced: they keep the true one
 MODULES = [importlib.import_module(name) for name in STAGES]
-FIRST = "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt && python train.py --config tiny"
+FIRST = (
+    "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt && "
+    "python train.py --config tiny"
+)
 SECOND = "python -m pytest tests"
 # programs that a page may start
 HANDLED = {"python", "python3", "torchrun", "pip", "sudo", "ssh", ".", "chrt", "grep"}

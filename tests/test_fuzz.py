@@ -1,7 +1,8 @@
 """Broken and hostile input: seeded mutations of every kind of file that the stages read, in child
 processes with bounded time and memory.
 
-    python tests/test_fuzz.py KIND SEED COUNT       one child; what it was reading when it died lies in the file `input`
+    python tests/test_fuzz.py KIND SEED COUNT       one child; what it was reading when it died
+                                                    lies in the file `input`
 
 Each input must be read, or end in SystemExit with one clear line (ValueError where a function says
 so); whatever a library makes of it, a crash of the process included, is a failure.  Nothing may be
@@ -691,7 +692,10 @@ KINDS = {
 
 def child(kind: str, seed: int, count: int) -> None:
     reader, read, slowest = KINDS[kind](), 0, (0.0, 0)
-    memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # noqa: E731
+
+    def memory():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
     before = memory()
     for i in range(count):
         blob = reader.make(np.random.default_rng([seed, i]), i)
@@ -939,13 +943,16 @@ TIMES = {"frames_per_s"}  # what the clock on the wall says
 
 def contents(path: Path):
     """What must not depend on interruptions: all bytes; of weights and reports, all but times."""
-    timeless = lambda v: (
-        {k: timeless(x) for k, x in v.items() if k not in TIMES}
-        if isinstance(v, dict)
-        else list(map(timeless, v))
-        if isinstance(v, list)
-        else v
-    )  # noqa: E731
+
+    def timeless(v):
+        return (
+            {k: timeless(x) for k, x in v.items() if k not in TIMES}
+            if isinstance(v, dict)
+            else list(map(timeless, v))
+            if isinstance(v, list)
+            else v
+        )
+
     if path.parent.name == "run" and path.suffix == ".safetensors":
         tensors, info = artefact.read(path)
         return {k: v.tobytes() for k, v in tensors.items()}, timeless(info)

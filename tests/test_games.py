@@ -12,15 +12,16 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from common import ROOT
 
 import cv2
 import numpy as np
 import pytest
 
-GAMES = Path(__file__).resolve().parents[1] / "games"
+GAMES = ROOT / "games"
 sys.path.insert(0, str(GAMES))
-import console  # noqa: E402
+console = importlib.import_module("console")
 
 NAMES = "ridge strike cavern crypt grove rally ruins duel hunt puck".split()
 MODULES = {name: importlib.import_module(name) for name in NAMES}

@@ -26,7 +26,7 @@ from safetensors import safe_open
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import sim  # noqa: E402
+import sim  # noqa: E402  this file is a script, too
 from clock.base import read_text  # noqa: E402
 
 EXACT = os.environ.get("NITROGEN_GOLDEN_EXACT")
@@ -93,7 +93,10 @@ def test_help(script):
     if (python := known("frames.json")["python"]) != PYTHON:
         pytest.skip(f"recorded with a Python {python}")
     there = {p.name: p.read_text("utf-8") for p in (GOLDEN / "help").glob(f"{script}*.txt")}
-    words = lambda texts: {name: text.split() for name, text in texts.items()}  # noqa: E731
+
+    def words(texts):
+        return {name: text.split() for name, text in texts.items()}
+
     assert words(help_of(script)) == words(there)  # lines may break elsewhere
 
 

@@ -4,7 +4,6 @@ look.
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,8 +12,6 @@ import pytest
 import extract
 from templates import features, library, presets, render
 from templates.sweep import FAINT, edges, layers, sweep
-
-ROOT = Path(__file__).resolve().parents[1]
 
 W, H, N = 640, 360, 13  # of the videos: px, frames
 WHITE, DARK, GRAY = (255, 255, 255, 255), (40, 42, 48, 255), (140, 140, 146, 255)

@@ -12,19 +12,17 @@ import zlib
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
-import numpy as np
-import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from common import ROOT, artefact
 from common.device import keep_memory
 from common.pictures import VideoWriter, read_video, video_facts
 from common.training import batches
 
-import parse  # noqa: E402
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import parse
 from templates import library, matching, pads, render, scenes, synthetic
 
 WEIGHTS = ROOT / "weights" / "parse.safetensors"
@@ -230,7 +228,10 @@ def test_shapes_and_size():
 def test_what_stands_still_is_shared_by_a_batch():
     torch.manual_seed(0)
     parser, rng = parse.Parser(parse.NETS["compact"]).eval(), np.random.default_rng(0)
-    bytes_ = lambda *shape: torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))  # noqa: E731
+
+    def bytes_(*shape):
+        return torch.from_numpy(rng.integers(0, 256, shape, dtype=np.uint8))
+
     frames, median, looks = (
         bytes_(4, 2, 128, 128, 3),
         bytes_(1, 2, 128, 128, 3),
@@ -826,7 +827,10 @@ def onsets(pressed):
 
 def event_f1(said, true):
     """Onsets of each button, matched within one frame."""
-    near = lambda a: a | np.vstack([a[1:], a[:1] & False]) | np.vstack([a[:1] & False, a[:-1]])  # noqa: E731
+
+    def near(a):
+        return a | np.vstack([a[1:], a[:1] & False]) | np.vstack([a[:1] & False, a[:-1]])
+
     said, true = onsets(said), onsets(true)
     precision, recall = (
         (said & near(true)).sum() / max(said.sum(), 1),
@@ -940,7 +944,9 @@ def test_faster_than_the_published_segformer(precision):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             return theirs(x)
 
-    input_of = lambda b, c, h, w: torch.randn(b, c, h, w).to(memory_format=torch.channels_last)  # noqa: E731
+    def input_of(b, c, h, w):
+        return torch.randn(b, c, h, w).to(memory_format=torch.channels_last)
+
     few, picture, small, places = (
         input_of(4, 3, 256, 512),
         input_of(12, 3, 256, 512),
@@ -1041,7 +1047,7 @@ def test_a_hidden_overlay_is_not_read():
 
 
 def test_adapting_to_your_own_skins(tmp_path, capsys):
-    """The command's path: tables before and after, and the weights say what they were adapted to."""
+    """The command's path: tables before and after, and the weights say what they are adapted to."""
     out = str(tmp_path / "mine.safetensors")
     skins = tmp_path / "skins"
     shutil.copytree(ROOT / "assets/skins/snes", skins / "snes")

@@ -25,7 +25,7 @@ from clock.base import read_text
 from devices import sandbox
 from devices.linux import Window
 
-PICTURES = Path(__file__).resolve().parents[1] / "data" / "real_games"
+PICTURES = ROOT / "data" / "real_games"
 NEUTRAL = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
 
 

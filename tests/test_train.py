@@ -370,7 +370,7 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
     for micro in (4, 8):
         place = [0]
 
-        def given(self, pixels, actions, mask, draws=1):
+        def given(self, pixels, actions, mask, draws=1, place=place):
             a = place[0]
             place[0] = a + len(actions)
             return real(
@@ -457,7 +457,8 @@ def test_nan_names_the_batch_and_keeps_the_state(shards, monkeypatch):
     rows = train.rows(3, 43, config())[4:]
     with pytest.raises(
         SystemExit,
-        match=f"step 3: the loss is nan.*v-0-000.safetensors rows {', '.join(map(str, sorted(rows)))};",
+        match="step 3: the loss is nan.*v-0-000.safetensors rows "
+        f"{', '.join(map(str, sorted(rows)))};",
     ):
         train.fit(config())
     assert artefact.read("run/state.safetensors")[1]["step"] == 3
@@ -667,7 +668,8 @@ def test_finetune_guards(policy, monkeypatch):
     model.save("short.safetensors", short.state_dict(), short)
     with pytest.raises(
         SystemExit,
-        match="cut for chunks that short.safetensors has no place for .positions 8 are fewer than horizon 16.*--horizon 8",
+        match="cut for chunks that short.safetensors has no place for "
+        ".positions 8 are fewer than horizon 16.*--horizon 8",
     ):
         train.fit(tuning(init="short.safetensors"))
     with pytest.raises(

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import time
 import types
-from pathlib import Path
 
 from common import ROOT, artefact
 
@@ -28,7 +27,7 @@ from clock.base import GameError
 from clock.windows import BANKS, BANKS_AT, WINDOWS_ENTRY, WINDOWS_STUB, WindowsClock
 from devices.windows import DesktopWindow, VGamepad
 
-ASM = Path(__file__).parent / "asm"
+ASM = ROOT / "tests" / "asm"
 needs_wine = pytest.mark.skipif(bool(windows.missing()), reason=windows.missing())
 NO_32 = windows.missing() or (
     "" if windows.runs_32_bits() else "no 32-bit Wine (see tests/windows.py)"

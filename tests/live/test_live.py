@@ -17,10 +17,8 @@ import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 from common import ROOT, artefact
-from common.command_line import command_line
 from common.pictures import read_video
 
 import numpy as np
@@ -28,7 +26,6 @@ import pytest
 
 import eval as evaluation
 import sim
-from bench import transfer
 from clock.base import GameError, read_text
 from devices import sandbox
 from devices.linux import Keyboard
@@ -41,7 +38,7 @@ hooked = pytest.mark.skipif(bool(sim.hook_fault()), reason=str(sim.hook_fault())
 
 
 class Scripted:
-    """A policy that says chunk after chunk what the test wants, after `delay` seconds of thought."""
+    """A policy that says chunk after chunk what the test wants, each after `delay` seconds."""
 
     about = {"rate": RATE, "shift": 1, "horizon": 16, "actions": artefact.BUTTONS + artefact.STICKS}
 
@@ -192,7 +189,8 @@ def test_a_policy_slower_than_the_game_is_told():
     ):
         with pytest.raises(
             GameError,
-            match=r"^the policy is slower than the game: 0\.\d+ s for a chunk that is over 0.17 s .* --speed 0\.\d+, or no --realtime[^\n]*$",
+            match=r"^the policy is slower than the game: 0\.\d+ s for a chunk that is over 0.17 s "
+            r".* --speed 0\.\d+, or no --realtime[^\n]*$",
         ):
             list(steps)
 
@@ -222,7 +220,8 @@ def test_an_action_layout_that_the_keys_cannot_express(capsys):
     )
     with pytest.raises(
         GameError,
-        match=r"^the policy's actions \(NORTH, RIGHT_Y\S* \.\.\.\) have no place on this game's keys \(--keys\)$",
+        match=r"^the policy's actions \(NORTH, RIGHT_Y\S* \.\.\.\) have no place on this game's "
+        r"keys \(--keys\)$",
     ):
         pilot.check_layout(keyboard, ("NORTH", "RIGHT_Y"))
     with pytest.raises(GameError, match="no place on this game's pad"):
@@ -280,7 +279,7 @@ def test_closing_the_window_ends_the_game():
     reason="needs pygame and Xvfb (pip install pygame; sudo apt install xvfb)",
 )
 def test_a_person_at_the_real_window(policy):
-    """Keys that the X server sends to the window of `play --window`, as if somebody pressed them."""
+    """Keys that the X server sends to the window of `play --window`, as if a person pressed one."""
     with contextlib.ExitStack() as stack:
         stage = sandbox.Stage("1000x600")
         stack.callback(stage.remove)
@@ -307,7 +306,10 @@ def test_a_person_at_the_real_window(policy):
             env=os.environ | {"DISPLAY": stage.display.name, "SDL_VIDEODRIVER": "x11"},
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
-        told = lambda line: next(said for said in client.stdout if said == line)
+
+        def told(line):
+            return next(said for said in client.stdout if said == line)
+
         while not stage.display.windows():
             assert client.poll() is None
             time.sleep(0.1)
@@ -388,7 +390,8 @@ def test_versions(served, monkeypatch):
     )
     with pytest.raises(
         SystemExit,
-        match=r"^[^\n]*the client speaks 'nitrogen.play/0', this server 'nitrogen.play/1': use one version[^\n]*$",
+        match=r"^[^\n]*the client speaks 'nitrogen.play/0', this server 'nitrogen.play/1': "
+        r"use one version[^\n]*$",
     ):
         Remote(served[0], "open sesame", 5.0)
     monkeypatch.setattr(
@@ -400,7 +403,8 @@ def test_versions(served, monkeypatch):
     )
     with pytest.raises(
         SystemExit,
-        match=r"^[^\n]*the server speaks 'nitrogen.play/2', this client 'nitrogen.play/1': use one version[^\n]*$",
+        match=r"^[^\n]*the server speaks 'nitrogen.play/2', this client 'nitrogen.play/1': "
+        r"use one version[^\n]*$",
     ):
         Remote(served[0], "open sesame", 5.0)
 
@@ -514,7 +518,8 @@ def test_a_lost_connection_releases_the_pad_and_pauses_the_game(served, capfd):
     assert i == 60 and len(peers) == 2 and len(brain.seen) >= 8  # then it was played to its end
     said = capfd.readouterr().err
     assert re.match(
-        r"lost the connection to 127.0.0.1:\d+ \(the other side has gone\): the pad is released and the game stands still[^\n]*\nconnected again\n$",
+        r"lost the connection to 127.0.0.1:\d+ \(the other side has gone\): "
+        r"the pad is released and the game stands still[^\n]*\nconnected again\n$",
         said,
     ), said
     remote.close()
@@ -528,7 +533,8 @@ def test_a_remote_policy_that_never_answers_in_time_is_told(served):
     with playing(remote, seconds=2.0, realtime=True) as (env, agent, steps):
         with pytest.raises(
             SystemExit,
-            match=r"^--remote \S+: connected again three times, and no chunk came \(timed out\); is the policy there too slow\? [^\n]*no --realtime here$",
+            match=r"^--remote \S+: connected again three times, and no chunk came \(timed out\); "
+            r"is the policy there too slow\? [^\n]*no --realtime here$",
         ):
             list(steps)
     remote.close()
@@ -695,7 +701,10 @@ def test_bad_input(policy, tmp_path):
 
 # ---- a table of tasks
 
-CLEAR = "import sys, time; print('far 3', 'far 12', file=sys.stderr, sep=chr(10)); open(sys.argv[1] + '/save', 'wb').write(bytes([7, 0, 0, 0, 5])); "
+CLEAR = (
+    "import sys, time; print('far 3', 'far 12', file=sys.stderr, sep=chr(10)); "
+    "open(sys.argv[1] + '/save', 'wb').write(bytes([7, 0, 0, 0, 5])); "
+)
 
 
 def table(tmp_path, name="a", **task):
@@ -842,7 +851,7 @@ def test_the_table_in_the_docs(tmp_path):
 
 
 def test_files_for_the_game(tmp_path):
-    """Text, another file with a part replaced, and a copy of one that is no text: a savegame, say."""
+    """Text, another file with a part replaced, a copy of one that is no text: a savegame, say."""
     (tmp_path / "level").write_text("goal goal")
     (tmp_path / "save").write_bytes(bytes(range(256)))
     open_games.fill(
@@ -985,161 +994,6 @@ def test_supertux_says_how_far_it_came(monkeypatch):
     assert seen[0] == 0 and 0.08 < seen[-1] < 0.5, seen
 
 
-# ---- transfer
-
-
-def test_transfer_gives_both_the_same(tmp_path, monkeypatch, capsys):
-    """Its commands: pretraining without the held-out game, nested data, equal steps; then the curve
-    by hand, and nothing played twice.
-    """
-    import extract
-    import filter
-    import parse
-    import train
-
-    flags = {
-        "eval.py": ("record", evaluation.Record),
-        "extract.py": ("", extract.Config),
-        "parse.py": ("", parse.Config),
-        "filter.py": ("", filter.Config),
-        "train.py": ("", train.CONFIGS),
-    }
-    ran, games, checked = [], [], set()
-
-    def step(*args):
-        flag, (name, known) = dict(zip(args, args[1:], strict=False)), flags[args[0]]
-        if (kind := (args[0], *(a for a in args if a.startswith("--")))) not in checked:
-            # refuses what the stage would refuse
-            command_line("", {name: (known, lambda c: None)}, list(args[1:]))
-            checked.add(kind)
-        ran.append(args)
-        folder = Path(flag["--out"])
-        folder.mkdir(parents=True, exist_ok=True)
-        if "record" in args:
-            for i in range(round(float(flag["--minutes"]) * 3)):
-                (folder / f"{flag['--games'].split(',')[0]}-{i:03d}.mp4").touch()
-        if args[0] == "train.py":
-            (folder / "model.safetensors").write_bytes(repr(sorted(args)).encode())
-
-    def in_environment(job, c):
-        games.append(job)
-        won = "fine-tuned" in c.policy or job.seed % 2 == 1
-        return {"progress": float(won), "success": won}
-
-    monkeypatch.setattr(transfer, "run_stage", step)
-    monkeypatch.setattr(evaluation, "in_environment", in_environment)
-    monkeypatch.setattr(transfer, "video_facts", lambda path: {"frames": 600, "fps": 30})
-    c = transfer.Config(
-        held_out="crypt",
-        hours="0.02,0.01",
-        others=0.05,
-        repeats=2,
-        seeds=2,
-        out=str(tmp_path),
-        workers=0,
-    )
-    out = transfer.main(c)
-    recorded = [
-        dict(zip(a, a[1:], strict=False))["--games"].split(",") for a in ran if "record" in a
-    ]
-    assert len(recorded[0]) == 9 and "crypt" not in recorded[0] and recorded[1] == ["crypt"]
-    trained = [dict(zip(a, a[1:], strict=False)) for a in ran if a[0] == "train.py"]
-    assert len(trained) == 1 + 2 * 2 * 2 and all(
-        "--init" in t for t in trained if "fine-tuned" in t["--out"]
-    )
-    for own in zip(trained[1::2], trained[2::2], strict=False):
-        assert {
-            k: [t.get(k) for t in own] for k in ("--data", "--steps", "--seed", "--warmup")
-        } == {k: [own[0][k]] * 2 for k in ("--data", "--steps", "--seed", "--warmup")}
-    cut = [[a for a in args if a.endswith(".mp4")] for args in ran if args[0] == "filter.py"][1:]
-    assert [len(v) for v in cut] == [2, 4] and cut[1][:2] == cut[0]
-    assert [(p["hours"], p["arm"], p["success"]["mean"]) for p in out["curve"]] == [
-        (0.01, "from scratch", 0.5),
-        (0.01, "fine-tuned", 1.0),
-        (0.02, "from scratch", 0.5),
-        (0.02, "fine-tuned", 1.0),
-    ]
-    assert [(p["progress"]["low"], p["progress"]["high"]) for p in out["curve"]] == [
-        (1 / 6, 5 / 6),
-        (1, 1),
-    ] * 2 and 0 < out["random"] < 0.5
-    said = capsys.readouterr().out
-    assert (
-        said.count("+100% [+20%, +500%]") == 4
-        and said.count("  success ") == 2
-        and (tmp_path / "crypt/transfer.png").stat().st_size > 5000
-    )
-    assert len(games) == 8 * 3 * 2
-    assert (
-        transfer.main(c) == out == json.loads((tmp_path / "crypt/transfer.json").read_text())
-        and len(games) == 8 * 3 * 2
-    )
-    ran.clear()
-    (tmp_path / "data/videos").mkdir(parents=True)
-    for i, name in enumerate(evaluation.game_names() * 9):
-        (tmp_path / f"data/videos/{name}-{i:03d}.mp4").touch()
-    transfer.main(dataclasses.replace(c, data=str(tmp_path / "data"), out=str(tmp_path / "b")))
-    cut = [
-        [Path(a).stem for a in args if a.endswith(".mp4")] for args in ran if args[0] == "filter.py"
-    ]
-    assert {a[0] for a in ran} == {"filter.py", "train.py"}  # nothing is recorded, nothing parsed
-    assert cut[0][:3] == ["cavern-000", "duel-002", "grove-003"] and cut[1:] == [
-        ["crypt-001", "crypt-011"],
-        ["crypt-001", "crypt-011", "crypt-021", "crypt-031"],
-    ]
-    with pytest.raises(
-        SystemExit, match="^0.2 hours of demonstrations are wanted, and there are 0.050: "
-    ):
-        transfer.main(
-            dataclasses.replace(
-                c, data=str(tmp_path / "data"), hours="0.2", out=str(tmp_path / "d")
-            )
-        )
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"hours": "."},
-        {"hours": "1,x"},
-        {"hours": "0,1"},
-        {"hours": "1,1"},
-        {"repeats": 0},
-        {"seeds": 0},
-    ],
-)
-def test_bad_transfers(options):
-    with pytest.raises(
-        SystemExit, match="^--hours .* --repeats . --seeds .*: expected numbers above 0"
-    ):
-        transfer.main(transfer.Config(**options))
-
-
-def test_intervals_are_over_trainings_and_levels():
-    """Scores [arm, training, task, level, (progress, success)] whose spread is known."""
-    rng = np.random.default_rng(1)
-    # 150 episodes, but two trainings
-    by_training = np.broadcast_to(np.array([0.0, 1.0]).reshape(1, 2, 1, 1, 1), (2, 2, 3, 50, 2))
-    draws = transfer.resampled(by_training)
-    assert draws.shape == (2000, 2, 2) and np.percentile(draws[:, 0, 0], [2.5, 97.5]).tolist() == [
-        0,
-        1,
-    ]
-    # whoever plays, a level is easy or hard
-    by_level = np.broadcast_to(rng.random((1, 1, 3, 8, 1)), (2, 4, 3, 8, 2))
-    draws = transfer.resampled(by_level)
-    # both arms play the same ones
-    assert draws[:, 0].std() > 0.03 and np.ptp(transfer.relative(draws)) == 0
-    independent = rng.random((2, 40, 1, 40, 2))
-    assert transfer.resampled(independent)[:, 0, 0].std() == pytest.approx(
-        (1 / 12 / 1600) ** 0.5, rel=0.8
-    )
-    assert transfer.relative(np.array([[[0, 0.5], [0, 1]], [[0.5, 0], [0.25, 1]]])).tolist() == [
-        [0, 1],
-        [-0.5, float("inf")],
-    ]
-
-
 # ---- for long (python -m pytest tests/test_live.py -m slow -s --soak 60)
 
 
@@ -1184,7 +1038,7 @@ def test_doom_says_what_was_done(name, warp, value):
         with sim.launch(c) as env:
             env.reset(seed=0)
             pilot.press(env, [1, *"iddqd"], 35)  # not to be killed oneself
-            rng = np.random.default_rng(1)
+            rng, turn = np.random.default_rng(1), ""
             for i in range(1400 if name == "doom-kills" else 10):
                 turn = rng.choice(["DPAD_LEFT", "DPAD_RIGHT", "", ""]) if i % 10 == 0 else turn
                 held = [

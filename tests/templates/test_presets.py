@@ -3,7 +3,6 @@ has.
 """
 
 import json
-from pathlib import Path
 
 from common import artefact
 
@@ -12,8 +11,6 @@ import numpy as np
 import pytest
 
 from templates import presets, render
-
-ROOT = Path(__file__).resolve().parents[1]
 
 REST, ALL, CENTRE = np.zeros(16), np.ones(16), np.zeros(4)
 DPAD = {"DPAD_UP", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT"}
