@@ -5,7 +5,7 @@
 #     spins    {u64 moment, u32 count, u32} [256]        how often in a row a stack has read the same moment
 #     table    {u64 function, arguments [7]} []       for `calls`: the last becomes the result; a null function ends it
 # The first 16 bytes of each vDSO function are overwritten by a jump to its counterpart here.
-# sim.py holds the bytes as STUB; tests/test_sim.py assembles this file and compares:
+# clock/kernel.py holds the bytes as STUB; tests/clock/test_hook.py assembles this file and compares:
 #     as --64 -o stub.o stub.S && objcopy -O binary -j .text stub.o stub.bin
 
 .intel_syntax noprefix

@@ -994,7 +994,7 @@ def test_supertux_says_how_far_it_came(monkeypatch):
     assert seen[0] == 0 and 0.08 < seen[-1] < 0.5, seen
 
 
-# ---- for long (python -m pytest tests/test_live.py -m slow -s --soak 60)
+# ---- for long (python -m pytest tests/live/test_live.py -m slow -s --soak 60)
 
 
 @hooked
