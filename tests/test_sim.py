@@ -1,6 +1,6 @@
 """sim.py: GameEnv on a real game and all the ways to fail, then the commands.
 
-    python -m pytest tests/test_sim.py
+python -m pytest tests/test_sim.py
 """
 
 import contextlib
