@@ -221,6 +221,19 @@ def least_squares(system, target, weight):
     return d, 1 + (residual / spread) ** 2
 
 
+def laid(template, affine, widest: int):
+    """(scale, the template at rest as float32 RGBA [rows, cols, 4], premultiplied), as large as it
+    is displayed, but 32 to `widest` px across."""
+    scale = min(max(32, round(template.size[0] * affine[0, 0])), widest) / template.size[0]
+    return scale, render.at_rest(template, scale).astype(np.float32)
+
+
+def cut_out(image, affine, scale: float, drawn):
+    """What `image` shows where `drawn` lies: float32 RGB [rows, cols, 3]."""
+    rows, cols = drawn.shape[:2]
+    return render.crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32)
+
+
 def refine(image, template, affine, widest=1000, steps=25):
     """Register the drawn template on `image`, uint8 RGB [h, w, 3], to a fraction of a px: (affine
     [2, 3], likeness -1..1).
@@ -232,21 +245,21 @@ def refine(image, template, affine, widest=1000, steps=25):
     a = np.array([[affine[0][0], 0, affine[0][2]], [0, affine[1][1], affine[1][2]]], float)
     start = a.copy()
     w, h = template.size
-    scale = min(max(32, round(w * a[0, 0])), widest) / w
-    drawn = render.at_rest(template, scale).astype(np.float32)
-    rows, cols = drawn.shape[:2]
+    scale, drawn = laid(template, a, widest)
     near = cv2.dilate(drawn[..., 3], np.ones((5, 5))) / 255
     on = np.flatnonzero(near > 0.3)  # the overlay's pixels and a rim around them
 
     def there(picture):  # [rows, cols, 3] -> [3 x pixels]
         return picture.reshape(-1, 3)[on].ravel()
 
-    v, u = (np.repeat((m + 0.5).astype(np.float32) / scale, 3) for m in np.divmod(on, cols))
+    v, u = (
+        np.repeat((m + 0.5).astype(np.float32) / scale, 3) for m in np.divmod(on, drawn.shape[1])
+    )
     robust = weight = np.repeat(near.ravel()[on], 3)
     # a row per unknown: scale and shift in x, in y, gain, bias
     system = -np.ones((6, 3 * len(on)), np.float32)
     for step in range(steps):
-        seen = render.crop(image, a, (cols / scale, rows / scale), cols, rows).astype(np.float32)
+        seen = cut_out(image, a, scale, drawn)
         if step == 0:
             model = there(render.expected(seen, drawn))
             system[4] = -model
@@ -268,38 +281,51 @@ def refine(image, template, affine, widest=1000, steps=25):
     return a, float(np.corrcoef(model, seen)[0, 1]) if seen.std() > 1e-3 else 0.0
 
 
-def confirmed(image, template, affine, widest=400, whole=False, without=0):
+def confirmed(image, template, affine, widest=400, whole=False):
     """Median over the buttons and sticks of each one's own likeness, -1..1: one ring that fits does
     not make a controller.
 
-    whole: over textures too, and sticks with the room that they move in: of two sticks alone, the
-    median shows the rings. without=1: likeness of what they add to what is behind them: black lines
-    on black add nothing, and else fit anything. It is times the share, to the fourth, of the
-    overlay's pixels whose colour it can show at half opacity or more.
+    whole: over textures too, and sticks with the room that they move in, since of two sticks alone
+    the median shows the rings.
     """
-    scale = min(max(32, round(template.size[0] * affine[0, 0])), widest) / template.size[0]
-    drawn = render.draw(template, np.zeros(16), np.zeros(4), scale).astype(np.float32)
-    rows, cols = drawn.shape[:2]
-    seen = render.crop(image, affine, (cols / scale, rows / scale), cols, rows).astype(np.float32)
+    scale, drawn = laid(template, affine, widest)
+    seen = cut_out(image, affine, scale, drawn)
+    model = render.expected(seen, drawn)
+    return median_likeness(template, scale, render.band(seen), model, whole)
+
+
+def added(image, template, affine, widest=400):
+    """`confirmed`, of what the template adds to what is behind it: black lines on black add
+    nothing, and else fit anything.
+
+    It is times the share, to the fourth, of the overlay's pixels whose colour it can show at half
+    opacity or more.
+    """
+    scale, drawn = laid(template, affine, widest)
+    seen = cut_out(image, affine, scale, drawn)
+    over_black = drawn[..., :3] / 2
+    over_white = 255 - (drawn[..., 3:] - drawn[..., :3]) / 2
+    outside = np.maximum(over_black - seen, seen - over_white)
+    share = np.average((outside < 12).all(2), weights=drawn[..., 3])
+    model = render.expected(seen, drawn, added=True)
+    behind = render.expected(seen, drawn) - model
+    seen = render.band(seen) - behind
+    return median_likeness(template, scale, seen, model, True, noise=0.5) * share**4
+
+
+def median_likeness(template, scale: float, seen, model, whole: bool, noise=0.0) -> float:
+    """Median over the elements of the correlation of two bands, float32 [rows, cols, 3]; -1 where
+    there is none to compare.  noise: gray levels squared that count as unlike."""
     likes = []
-    share = 1.0
-    model = render.expected(seen, drawn, without=without)
-    if without:
-        # over black and over white, at half opacity
-        low, high = drawn[..., :3] / 2, 255 - (drawn[..., 3:] - drawn[..., :3]) / 2
-        share = np.average((np.maximum(low - seen, seen - high) < 12).all(2), weights=drawn[..., 3])
-    seen = render.band(seen) - without * (render.expected(seen, drawn) - model)
     for e in template.elements:
         (x, y), (w, h) = e.pos, e.mapping[2:]
         r = e.radius * whole
         across = slice(max(0, int((x - r) * scale)), math.ceil((x + w + r) * scale))
         down = slice(max(0, int((y - r) * scale)), math.ceil((y + h + r) * scale))
-        part = down, across
-        a, b = seen[part].ravel(), model[part].ravel()
+        a, b = seen[down, across].ravel(), model[down, across].ravel()
         if (whole or e.kind != "texture") and a.size and a.std() > 0 and b.std() > 0:
-            # 0.5: of noise
-            likes.append(np.corrcoef(a, b)[0, 1] / (1 + 0.5 * without / (a.std() * b.std())))
-    return float(np.median(likes) * share**4) if likes else -1.0
+            likes.append(np.corrcoef(a, b)[0, 1] / (1 + noise / (a.std() * b.std())))
+    return float(np.median(likes)) if likes else -1.0
 
 
 class Found(typing.NamedTuple):
@@ -376,25 +402,16 @@ def reaction(frames, median, template, affine, widest=300) -> float:
 
     A bar of the game's own display may look like a template; only an overlay also changes like one.
     """
-    scale = min(max(32, round(template.size[0] * affine[0, 0])), widest) / template.size[0]
-
-    def drawn(buttons, sticks):
-        return render.draw(template, buttons, sticks, scale).astype(np.float32)
-
-    def cut(picture):
-        part = render.crop(picture, affine, (cols / scale, rows / scale), cols, rows)
-        return part.astype(np.float32).mean(2)
+    scale, rest = laid(template, affine, widest)
+    ground = cut_out(median, affine, scale, rest).mean(2)
+    changes = [cut_out(frame, affine, scale, rest).mean(2) - ground for frame in frames]
 
     def over_ground(overlay):
         return overlay[..., :3].mean(2) + (1 - overlay[..., 3] / 255) * ground
 
-    rest = drawn(np.zeros(16), np.zeros(4))
-    rows, cols = rest.shape[:2]
-    ground = cut(median)
-    changes = [cut(frame) - ground for frame in frames]
     best = 0.0
     for state in itertools.chain.from_iterable(map(uses, template.elements)):
-        overlay = drawn(*state)
+        overlay = render.draw(template, *state, scale).astype(np.float32)
         wanted = over_ground(overlay) - over_ground(rest)
         if np.abs(wanted).max() < 8:  # gray levels: nobody would see it
             continue
@@ -428,10 +445,10 @@ def swept(frames, median, pool, names) -> Found:
         rough += sorted(tries, key=lambda t: -t[0])[:1]
     for _, agree, name, affine in sorted(rough, key=lambda t: -t[0])[:3]:
         affine, like = refine(median, pool[name], affine, widest=400)
-        parts, adds = (confirmed(median, pool[name], affine, whole=True, without=k) for k in (0, 1))
-        like = min(like, parts)
+        like = min(like, confirmed(median, pool[name], affine, whole=True))
         if plausible(affine, pool[name].size, *median.shape[1::-1]):
-            score = SURE * agree * max(like, 0) ** 8 * max(adds, 0) / AGREED
+            score = SURE * agree * max(like, 0) ** 8 / AGREED
+            score *= max(added(median, pool[name], affine), 0)
             if score >= SURE:
                 score *= reaction(frames, median, pool[name], affine) ** 16
             found.append(Found(score, 0, like, name, affine))

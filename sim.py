@@ -54,7 +54,6 @@ from pathlib import Path
 from common import ROOT, artefact, attempt
 from common.artefact import BUTTONS, FRAME, STICKS
 from common.command_line import Common, command_line
-from common.pictures import VideoWriter, video_facts
 
 import gymnasium
 import numpy as np
@@ -665,6 +664,8 @@ class Recording:
     def add(self, picture, info: dict, pad, stack: contextlib.ExitStack) -> None:
         """stack: where the film is closed."""
         if self.film is None:
+            from common.pictures import VideoWriter
+
             self.size = picture.shape[1::-1]
             self.film = stack.enter_context(VideoWriter(self.video, self.cfg.fps, *self.size))
         self.pads.append(pad)
@@ -673,6 +674,8 @@ class Recording:
         self.film.write(fitted(picture, *self.size))
 
     def write(self) -> None:
+        from common.pictures import video_facts
+
         # An interruption may have come between a frame's pad and its picture.
         count = video_facts(self.video)["frames"]
         pads = self.pads[:count]

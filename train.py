@@ -43,9 +43,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import ROOT, artefact
-from common.command_line import Common, command_line, expect, recipe_of, run_stage, wing
+from common.command_line import Common, command_line, expect, flags, recipe_of, run_stage, wing
 from common.device import autocast, keep_memory
-from common.pictures import expand
+from common.inputs import expand
 from common.processes import World, copy_share, full_tensor, interrupts, joined, lock, spread
 
 import numpy as np
@@ -507,7 +507,7 @@ def network(cfg: Config) -> model.NitroGen:
 def new_network(cfg: Config) -> model.NitroGen:
     m = model.CONFIGS[cfg.net]
     if cfg.horizon:
-        positions = m.positions and max(m.positions, cfg.horizon)
+        positions = max(m.positions, cfg.horizon)
         m = dataclasses.replace(m, horizon=cfg.horizon, positions=positions)
     return model.NitroGen(m)
 
@@ -886,18 +886,6 @@ PARTS = (  # and the minutes that each took for 10 minutes of video on two cores
     ("train", "behaviour cloning", None),
     ("play", "the policy at the pad, beside random, held, none and expert", 3),
 )
-
-
-def flags(**values) -> list[str]:
-    """--name value, of each; True is --name alone, False and None are left out."""
-    words = []
-    for name, value in values.items():
-        if value is None or value is False:
-            continue
-        words.append("--" + name.replace("_", "-"))
-        if value is not True:
-            words.append(str(value))
-    return words
 
 
 def print_parts(minutes_of_video: float, workers: int) -> None:

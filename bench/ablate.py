@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import artefact
-from common.command_line import Many, run_stage
+from common.command_line import Many, flags, run_stage
 
 import eval as evaluation
-from train import flags
 
 ABLATIONS = {  # name -> (flags of filter.py, flags of train.py, weights, flags of eval.py play)
     "as published": ("", "", "model", ""),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import artefact
 from common.command_line import Many, run_stage, shipped
-from common.pictures import expand
+from common.inputs import expand
 from common.workers import for_each
 
 import numpy as np

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from common import artefact
 from common.command_line import Common, expect
 from common.device import pick_device
-from common.pictures import expand
+from common.inputs import expand
 from common.training import machine
 from common.workers import for_each
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import artefact
-from common.command_line import Many, run_stage
-from common.pictures import expand, video_facts
+from common.command_line import Many, flags, run_stage
+from common.inputs import expand
+from common.pictures import video_facts
 from common.workers import for_each
 
 import numpy as np
 
 import eval as evaluation
 from bench import report
-from train import flags
 
 
 @dataclass(frozen=True)

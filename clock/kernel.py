@@ -37,9 +37,10 @@ STUB = bytes.fromhex(  # tests/asm/stub.S
 STUB_ENTRY = {b"__vdso_clock_gettime": 0x00, b"__vdso_gettimeofday": 0x50, b"__vdso_time": 0x90}
 CALLS_ENTRY, CALLS_END = 0x110, len(STUB)  # runs the table of calls; the int3 behind them
 PAGE = 4096
-# in the game: STUB, clock and table, spins, scratch memory.  CHOICE: far from
+# In the game lie STUB, clock and table, spins, scratch memory.  CHOICE: far from all that the
+# kernel maps by itself.  The seccomp program knows the upper half of the address.
 STUB_AT = 0x2F0000000000
-CLOCK_AT = STUB_AT + PAGE  # all that the kernel maps by itself; the filter knows the upper half
+CLOCK_AT = STUB_AT + PAGE
 ZERO_AT = CLOCK_AT + 16  # a struct timespec of zero
 SHORT_AT = CLOCK_AT + 32  # a short struct timespec, then a struct timeval: for attached programs
 OFFSETS_AT = CLOCK_AT + 64  # of the twelve clocks from CLOCK_MONOTONIC

@@ -107,7 +107,7 @@ class Clock:
         self.look, self.spin, self.turn = 0.0, 0, 0
         self.latest = None  # thread that was last let run: if one runs, mostly this one
         self.mask = None  # of signals, while we wait for stops, as it was before
-        # so far; the thread that presented last, with which call
+        # frames so far; the thread that presented last, and by which call
         self.frames, self.gate, self.presented = 0, None, ("", [])
         # of games that we see not present: the process (0: any) whose main thread's sleeps are
         # frames
@@ -556,9 +556,9 @@ class Clock:
         if deadline <= self.now:
             return self._go_on(thread)
         if self.attached and not (thread.call == "clock_nanosleep" and thread.registers.rsi & 1):
-            # let go early, also by our end, it sleeps anew: none is cut short, but those
+            # A sleep that is let go early, also by our end, is begun again, so none is cut short.
+            # Not so those until a moment: the real clock may be far from it.
             self._again(thread, registers)
-            # until a moment that the real clock may be far from
             self._set_registers(thread.tid, registers)
         thread.state, thread.deadline = "parked", deadline
         self._slept(thread)

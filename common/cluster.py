@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from common import ROOT, attempt
-from common.pictures import VIDEOS
+from common.inputs import VIDEOS
 
 
 def start_ray(address: str, workers: int, gpus: int):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import common
 from common import ROOT, artefact
-from common.pictures import expand
+from common.inputs import expand
 
 # ---- what the commands of all stages have --------------------------------------------------------
 
@@ -44,14 +44,9 @@ class Many(Common):
     ray: str = ""
 
     @property
-    def flags(self) -> tuple:
+    def flags(self) -> list[str]:
         """These, for the command of another stage."""
-        flags = ["--workers", str(self.workers)]
-        if self.ray:
-            flags += ["--ray", self.ray]
-        if self.fresh:
-            flags.append("--fresh")
-        return tuple(flags)
+        return flags(workers=self.workers, ray=self.ray or None, fresh=self.fresh)
 
 
 # fields that only say where and how fast
@@ -264,6 +259,18 @@ def shipped(path: str) -> str:
     """
     ours = not Path(path).exists() and (ROOT / path).exists()
     return str(ROOT / path) if ours else path
+
+
+def flags(**values) -> list[str]:
+    """--name value, of each; True is --name alone, False and None are left out."""
+    words = []
+    for name, value in values.items():
+        if value is None or value is False:
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(str(value))
+    return words
 
 
 def run_stage(*command: str) -> None:

@@ -132,7 +132,7 @@ def submit(pool, call, item):
 def worker_pool(workers: int):
     """Processes that handle Ctrl-C as in QuietWorker; at the end, what has not begun does not."""
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), begin_worker
+        workers, multiprocessing.get_context("spawn"), QuietWorker.begin
     )
     try:
         yield pool
@@ -190,9 +190,6 @@ class QuietWorker:
             return fn(item)
         finally:
             signal.signal(signal.SIGINT, idle)
-
-
-begin_worker = QuietWorker.begin
 
 
 def end_with_parent() -> None:

@@ -20,7 +20,7 @@ import zlib
 from pathlib import Path
 
 from common import artefact
-from common.workers import begin_worker, sigint_held_back
+from common.workers import QuietWorker, sigint_held_back
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def parquet_reader():
     """A process of its own, since pyarrow ends its program on some broken files."""
     atexit.register(parquet_reader.cache_clear)  # not later, when half of Python is gone
     return concurrent.futures.ProcessPoolExecutor(
-        1, multiprocessing.get_context("spawn"), begin_worker
+        1, multiprocessing.get_context("spawn"), QuietWorker.begin
     )
 
 

@@ -393,14 +393,14 @@ def band(picture, step: int = 1):
     return cv2.GaussianBlur(picture, (0, 0), 1.0) - blurred(picture, 8.0, step)
 
 
-def expected(seen, drawn, step: int = 1, without=0):
+def expected(seen, drawn, step: int = 1, added: bool = False):
     """The band of a crop, float32 [h, w, 3], if it were the template over what shines through;
     drawn: RGBA float32, premultiplied.
 
-    without=1: what the template adds to the band of what is behind it.
+    added: only what the template adds to the band of what is behind it.
     """
     clear = 1.001 - drawn[..., 3] / 255
     # NumPy is slow where [h, w, 1] meets [h, w, 3]
     soft, clear = (cv2.merge([v] * 3) for v in (blurred(clear, 6.0, step), clear))
     behind = blurred(seen * clear, 6.0, step) / soft
-    return band(cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB) + (clear - without) * behind, step)
+    return band(cv2.cvtColor(drawn, cv2.COLOR_RGBA2RGB) + (clear - added) * behind, step)

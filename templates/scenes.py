@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.pictures import VIDEOS, sample
+from common.inputs import VIDEOS
+from common.pictures import sample
 
 import cv2
 import numpy as np

@@ -5,7 +5,8 @@ input.
 import json
 
 from common import artefact
-from common.pictures import VideoWriter, expand
+from common.inputs import expand
+from common.pictures import VideoWriter
 
 import numpy as np
 import pytest

@@ -24,7 +24,8 @@ import time
 from pathlib import Path
 
 from common import ROOT, artefact
-from common.pictures import VideoWriter, expand, read_video, sample, video_facts
+from common.inputs import expand
+from common.pictures import VideoWriter, read_video, sample, video_facts
 
 import numpy as np
 import pytest

@@ -3,6 +3,8 @@ no circle.
 """
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -64,3 +66,16 @@ def test_stages_do_without_the_simulator():
     """All but the one that plays in it."""
     known = files()
     assert {name for name in STAGES if "sim" in imports(known[name], known)} == {"eval"}
+
+
+def test_the_simulator_starts_with_numpy_and_gymnasium_alone():
+    """On a bare Windows Python, for example: all else is imported where it is used."""
+    code = (
+        "import sys\n"
+        "for name in ('cv2', 'torch', 'PIL', 'tqdm', 'safetensors', 'einops'):\n"
+        "    sys.modules[name] = None\n"
+        "import sim\n"
+        "print(sim.Clock, sim.GameEnv)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

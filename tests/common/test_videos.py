@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.command_line import Many, command_line
-from common.pictures import expand
+from common.inputs import expand
 
 from commands import fault
 

@@ -7,7 +7,8 @@ import sys
 import tarfile
 
 from common import artefact
-from common.pictures import VideoWriter, expand
+from common.inputs import expand
+from common.pictures import VideoWriter
 
 import numpy as np
 import pytest
