@@ -308,7 +308,7 @@ class GameEnv(gymnasium.Env):
         self.finalizer = weakref.finalize(self, stage.remove)
         if not console and (here or self.display):
             stage.display = Desktop(stage) if here else Display(self.display)
-        # also behind env, nice or wine
+        # the game may stand behind env, nice or wine
         names = [Path(part).stem for part in (*self.command, self.attach)]
         stage.keys = (
             KEYS[""] | next((KEYS[name] for name in names if KEYS.get(name)), {}) | self.keys
@@ -419,7 +419,7 @@ class GameEnv(gymnasium.Env):
         try:
             if isinstance(self.clock, StopClock) and not before:
                 self._await_window()
-            # whose frames are times anyway
+            # StopClock counts times as frames anyway
             if self.tick == "time" and before and not isinstance(self.clock, StopClock):
                 self.clock.step(1 / self.fps)
                 alive = self.clock.alive
@@ -514,7 +514,7 @@ class GameEnv(gymnasium.Env):
         return self.resize(self.view.picture())
 
     def _info(self) -> dict:
-        # processors have instructions for it
+        # SHA-256: processors have instructions for it
         digest = hashlib.sha256(np.ascontiguousarray(self.view.picture())).hexdigest()[:32]
         return {
             "time": self.view.time,

@@ -38,6 +38,7 @@ from devices.x11 import KEYSYMS
 from live import pilot
 
 NUMBER = (-1e12, 1e12)
+# patterns as artefact.amiss reads them
 TASK = {
     "goal": str,
     "command": [str],
@@ -47,7 +48,6 @@ TASK = {
     "fps?": (1, 1000),
     "gamepad?": str,
     "screen?": str,
-    # as artefact.amiss reads it
     "keys?": {str: str},
     "files?": dict,
     "start?": list,
