@@ -65,6 +65,9 @@ class Clock(Page, Calls, Timers, Gate, Attach):
     `hook_fault()` says so beforehand.
     """
 
+    has_gate = True  # a frame ends where the game presents it
+    outlives_us = False
+
     def __init__(
         self,
         argv,

@@ -252,6 +252,9 @@ class WindowsClock(StopClock):
     program dies with us.
     """
 
+    has_gate = False
+    outlives_us = False
+
     def __init__(
         self,
         argv,

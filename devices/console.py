@@ -90,6 +90,7 @@ class GateClock(Unhooked):
     / fps.
     """
 
+    has_gate = True
     environment = {"NITROGEN_GATE": "1"}
 
     def __init__(self, argv, console: Console, **options):
