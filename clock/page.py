@@ -1,106 +1,137 @@
-"""The page that we share with the game, and the vDSO that jumps to it."""
+"""Time inside the game is a number in a page that we share with it, and reads of it jump to our
+stub.
+
+The vDSO functions (clock_gettime, gettimeofday, time), by which a program reads the time without a
+system call, are overwritten by jumps to STUB.
+"""
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
-from pathlib import Path
 
 from clock import kernel
-from clock.base import GameError
+from clock.base import NS, GameError
+from clock.tracee import Process, Thread
+
+SIZE = kernel.SCRATCH_AT - kernel.STUB_AT + kernel.SCRATCH
+SHARED, PRIVATE, FIXED_NOREPLACE = 1, 2, 0x100000
+READ_RUN, READ_WRITE = 5, 3
+AREAS = (  # address, bytes, access, kind
+    (kernel.STUB_AT, kernel.PAGE, READ_RUN, SHARED),
+    (kernel.CLOCK_AT, kernel.PAGE, READ_WRITE, SHARED),
+    # Private: each process counts its own reads, or runs would differ.
+    (kernel.SPINS_AT, kernel.PAGE, READ_WRITE, PRIVATE),
+    (kernel.SCRATCH_AT, kernel.SCRATCH, READ_WRITE, SHARED),
+)
 
 
 class Page:
-    def _patch(self, thread):
-        """After exec: map the clock, let the vDSO jump to it.  The thread is at the exec call's
-        exit.
-        """
-        tid, process = thread.tid, thread.process
-        if self._registers(tid).cs != 0x33:
-            raise GameError(
-                f"vDSO patch: {os.readlink(f'/proc/{tid}/exe')} is a 32-bit program, and those are "
-                "not supported"
-            )
-        self._map_clock(thread)
-        auxv = dict(struct.iter_unpack("<QQ", Path(f"/proc/{tid}/auxv").read_bytes()))
-        # AT_SYSINFO_EHDR (without it all reads are calls),
-        vdso, loader, random = auxv.get(33), auxv.get(7), auxv.get(25)
-        process.vdso = self._patch_vdso(thread, vdso) if vdso else "none"  # AT_BASE, AT_RANDOM
-        if self.fixed and random:
-            process.write(random, thread.random.bytes(16))
-        if self.fps and loader:  # the dynamic loader calls it whenever it has loaded something
-            path = next((path for path, at in kernel.mapped_files(tid).items() if at == loader), "")
-            state = (
-                kernel.library_symbols(*kernel.located(tid, path)).get("_dl_debug_state")
-                if path
-                else None
-            )
-            if state:
-                self._set_break(thread, loader + state, self._on_libraries)
+    """Our side of the memory that we share with the game.
 
-    def _map_clock(self, thread):
-        tid, process = thread.tid, thread.process
-        path = f"/proc/{os.getpid()}/fd/{self.file}\0".encode()
-        below = self._registers(tid).rsp - 512
-        kept = process.read(below, len(path))
-        process.write(below, path)
-        file = self._system_call(tid, 2, below, os.O_RDWR | os.O_CLOEXEC)
-        process.write(below, kept)
-        # private: each process counts its own reads, or runs would differ
-        SHARED, PRIVATE, FIXED_NOREPLACE = 1, 2, 0x100000
-        areas = (
-            (kernel.STUB_AT, kernel.PAGE, 5, SHARED),
-            (kernel.CLOCK_AT, kernel.PAGE, 3, SHARED),
-            (kernel.SPINS_AT, kernel.PAGE, 3, PRIVATE),
-            (kernel.SCRATCH_AT, kernel.SCRATCH, 3, SHARED),
-        )
+    words: from CLOCK_AT on, in 64 bits; the first one is the time, virtual CLOCK_MONOTONIC in ns
+    offsets: of each clock from CLOCK_MONOTONIC, ns
+    scratch: bytes from SCRATCH_AT on, for results of calls
+    """
+
+    def __init__(self, seed: int):
+        """seed: the date at launch is so many seconds later."""
+        self.file = os.memfd_create("clock")
+        os.ftruncate(self.file, SIZE)
+        memory = mmap.mmap(self.file, SIZE)
+        memory[: len(kernel.STUB)] = kernel.STUB
+        self.words = part(memory, kernel.CLOCK_AT, kernel.SPINS_AT).cast("Q")
+        self.offsets = part(memory, kernel.OFFSETS_AT, kernel.TABLE_AT).cast("q")
+        self.scratch = part(memory, kernel.SCRATCH_AT, kernel.STUB_AT + SIZE)
+        self.words[0] = kernel.BIRTH
+        for clock in kernel.EPOCH_CLOCKS:
+            self.offsets[clock] = kernel.OFFSET + seed % 10**9 * NS
+
+    def leave(self) -> None:
+        """Give the memory back; the time stays readable."""
+        if self.file is not None:
+            os.close(self.file)
+            self.words = list(self.words)
+            self.offsets = list(self.offsets)
+            self.file = self.scratch = None
+
+    def map_into(self, thread: Thread) -> None:
+        """Let a stopped thread map it into its process."""
+        file = self._open_in(thread)
         places = [
-            self._system_call(
-                tid, 9, at, size, access, kind | FIXED_NOREPLACE, file, at - kernel.STUB_AT
+            thread.system_call(
+                kernel.MMAP, at, size, access, kind | FIXED_NOREPLACE, file, at - kernel.STUB_AT
             )
-            for at, size, access, kind in areas
+            for at, size, access, kind in AREAS
         ]
-        self._system_call(tid, 3, file)
-        if places != [at for at, *_ in areas]:
+        thread.system_call(kernel.CLOSE, file)
+        if places != [at for at, *_ in AREAS]:
             raise GameError(
-                f"vDSO patch: the clock could not be mapped into {os.readlink(f'/proc/{tid}/exe')} "
-                f"(open {file}, "
+                f"vDSO patch: the clock could not be mapped into {program(thread)} (open {file}, "
                 f"mmap {places}); it must run as the same user and see the same /proc"
             )
 
-    def _patch_vdso(self, thread, vdso) -> str:
-        """Let its functions jump to ours; -> their names."""
-        process, patched = thread.process, []
-        for name, (address, size) in kernel.elf_symbols(
-            process.read(vdso, 4 * kernel.PAGE)
-        ).items():
-            if name in kernel.STUB_ENTRY:  # endbr64; movabs rax, entry; jmp rax
-                jump = (
-                    b"\xf3\x0f\x1e\xfa\x48\xb8"
-                    + struct.pack("<Q", kernel.STUB_AT + kernel.STUB_ENTRY[name])
-                    + b"\xff\xe0"
-                )
-                assert len(jump) <= size, (
-                    f"{name.decode()} of this kernel's vDSO is only {size} bytes long"
-                )
-                if self.attached:
-                    process.changed.append((vdso + address, process.read(vdso + address, 16)))
-                    self.guard.stdin.write(
-                        f"{process.pid} {vdso + address} {process.changed[-1][1].hex()}\n"
-                    )
-                    self.guard.stdin.flush()
-                process.write_code(thread.tid, vdso + address, jump)
-                patched.append(name.decode().removeprefix("__vdso_"))
-            # mov eax, -ENOSYS; ret: libc makes the system call instead
-            elif name == b"__vdso_getrandom" and self.fixed:
-                process.write_code(
-                    thread.tid, vdso + address, b"\xf3\x0f\x1e\xfa\xb8\xda\xff\xff\xff\xc3"
-                )
-        return ", ".join(patched) or "none"
+    def _open_in(self, thread: Thread) -> int:
+        """The number of our file in the thread's process; its path lies on the stack meanwhile."""
+        path = f"/proc/{os.getpid()}/fd/{self.file}\0".encode()
+        below = thread.registers().rsp - 512
+        kept = thread.process.read(below, len(path))
+        thread.process.write(below, path)
+        file = thread.system_call(kernel.OPEN, below, os.O_RDWR | os.O_CLOEXEC)
+        thread.process.write(below, kept)
+        return file
 
-    def _leave_page(self):
-        """The page shared with the game goes; the time stays readable."""
-        if self.file is not None:
-            os.close(self.file)
-            self.words, self.offsets = list(self.words), list(self.offsets)
-            self.file = self.page = self.scratch = None
+    @staticmethod
+    def unmap_from(thread: Thread) -> None:
+        """What an earlier attachment has left."""
+        thread.system_call(kernel.MUNMAP, kernel.STUB_AT, SIZE)
+
+
+def part(memory: mmap.mmap, begin: int, end: int) -> memoryview:
+    """Of the shared memory, by addresses in the game."""
+    return memoryview(memory)[begin - kernel.STUB_AT : end - kernel.STUB_AT]
+
+
+def program(thread: Thread) -> str:
+    return os.readlink(f"/proc/{thread.tid}/exe")
+
+
+def patch(clock, thread: Thread) -> None:
+    """After exec: map the page, let the vDSO jump to it.  The thread is at the exec call's exit."""
+    if thread.registers().cs != 0x33:
+        raise GameError(
+            f"vDSO patch: {program(thread)} is a 32-bit program, and those are not supported"
+        )
+    clock.page.map_into(thread)
+    process, auxv = thread.process, thread.auxiliary_vector()
+    vdso = auxv.get(kernel.AT_SYSINFO_EHDR)  # without it all reads are system calls
+    patches = vdso_patches(process, vdso, clock.fixed) if vdso else []
+    for _, address, code in patches:
+        clock.overwrite(thread, address, code)
+    process.vdso = ", ".join(name for name, *_ in patches) or "none"
+    if clock.fixed and auxv.get(kernel.AT_RANDOM):
+        process.write(auxv[kernel.AT_RANDOM], thread.random.bytes(16))
+    if clock.fps and auxv.get(kernel.AT_BASE):
+        clock.frame_gate.watch_loader(thread, auxv[kernel.AT_BASE])
+
+
+def vdso_patches(process: Process, vdso: int, fixed: bool) -> list[tuple[str, int, bytes]]:
+    """(name, address, new code) of each function in the vDSO that shall be ours.
+
+    fixed: its getrandom too; libc makes the system call instead, which we answer
+    """
+    image = process.read(vdso, 4 * kernel.PAGE)
+    patches = []
+    for symbol, (address, size) in kernel.elf_symbols(image).items():
+        name = symbol.decode().removeprefix("__vdso_")
+        if symbol in kernel.STUB_ENTRY:
+            entry = kernel.STUB_AT + kernel.STUB_ENTRY[symbol]
+            # endbr64; movabs rax, entry; jmp rax
+            jump = b"\xf3\x0f\x1e\xfa\x48\xb8" + struct.pack("<Q", entry) + b"\xff\xe0"
+            assert len(jump) <= size, f"{name} of this kernel's vDSO is only {size} bytes long"
+            patches.append((name, vdso + address, jump))
+        elif symbol == b"__vdso_getrandom" and fixed:
+            # endbr64; mov eax, -ENOSYS; ret
+            patches.append((name, vdso + address, b"\xf3\x0f\x1e\xfa\xb8\xda\xff\xff\xff\xc3"))
+    return patches
