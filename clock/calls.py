@@ -127,6 +127,7 @@ class Calls:
             return self.clock.go_on(thread)
         thread.park(deadline)
         self.clock.frame_gate.on_sleep(thread)
+        self.clock.trace_wait(thread, thread.call)
 
     def release(self, thread: Thread) -> None:
         """A parked thread's deadline has come."""
@@ -146,6 +147,7 @@ class Calls:
         thread.entry = registers.copy()
         thread.wait_until(self.clock.now + delay if delay > 0 else None)
         self.clock.frame_gate.on_sleep(thread)
+        self.clock.trace_wait(thread, thread.call)
         if delay > 0:
             self._hold_in_kernel(thread, registers, index, kind)
         else:

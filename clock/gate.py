@@ -188,6 +188,7 @@ class FrameGate:
         thread.park(max(clock.now + 1, moment))
         clock.sleeps = None
         self._count(thread, name, arguments)
+        clock.trace_wait(thread, name)
 
     def on_sleep(self, thread: Thread) -> None:
         """The last resort: of a game that presents in no way that we see, the sleeps of its main

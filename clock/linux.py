@@ -60,6 +60,7 @@ class Clock:
     has_gate = True  # a frame ends where the game presents it
     outlives_us = False
     resume = "CONT"  # seccomp stops the threads where we want them
+    trace = None  # print, or another function of a line: what the clock does, as docs/clock.md says
 
     def __init__(
         self,
@@ -104,6 +105,7 @@ class Clock:
         self.random = np.random.default_rng(abs(seed))
         # Who may be due, and the time.
         self.threads: dict[int, Thread] = {}
+        self.born = 0
         self.timers: dict[tuple, Timer] = {}
         self.page = Page(seed)
         # Frames so far; the thread that presented last, and by which call.
@@ -183,6 +185,8 @@ class Clock:
             else:
                 time.sleep(0.0005)  # it waits for something outside
                 self.settle()
+        if self.trace:
+            self.trace(f"frame {presented()}")
         return True
 
     def run(self, seconds: float, speed: float = 1.0) -> None:
@@ -283,8 +287,17 @@ class Clock:
 
     def add(self, tid: int, process: Process, random=None) -> Thread:
         """A thread that is the game's from now on."""
-        self.threads[tid] = Thread(tid, process, random=random)
+        self.born += 1
+        self.threads[tid] = Thread(tid, process, self.born, random=random)
         return self.threads[tid]
+
+    def trace_wait(self, thread: Thread, name: str) -> None:
+        if self.trace and thread.deadline is not None:
+            self.trace(f"thread {thread.number} {name} until {self.seconds(thread.deadline)}")
+
+    def seconds(self, moment: int) -> str:
+        """A moment as `time` gives it."""
+        return f"{(moment - self.birth) / NS:.6f}"
 
     def go_on(self, thread: Thread, signal_number: int = 0) -> None:
         """Let a stopped thread run; a waiting one up to the end of its system call."""
@@ -339,6 +352,8 @@ class Deadlines:
         if server and due.deadline > clock.now:
             clock.now = server.deadline = due.deadline
             due = server
+        if clock.trace and due.deadline > clock.now:
+            clock.trace(f"jump to {clock.seconds(due.deadline)}")
         self.wake(due)
         clock.settle()
 

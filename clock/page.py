@@ -109,7 +109,10 @@ def patch(clock, thread: Thread) -> None:
     patches = vdso_patches(process, vdso, clock.fixed) if vdso else []
     for _, address, code in patches:
         clock.overwrite(thread, address, code)
-    process.vdso = ", ".join(name for name, *_ in patches) or "none"
+    process.vdso = ", ".join(name for name, *_ in patches if name in kernel.READS) or "none"
+    if clock.trace:
+        clock.trace(f"thread {thread.number} shares our page at {kernel.STUB_AT:#x}")
+        clock.trace(f"thread {thread.number} reads the time there: {process.vdso}")
     if clock.fixed and auxv.get(kernel.AT_RANDOM):
         process.write(auxv[kernel.AT_RANDOM], thread.random.bytes(16))
     if clock.fps and auxv.get(kernel.AT_BASE):

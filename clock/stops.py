@@ -86,7 +86,7 @@ class Stops:
     def _on_exec(self, thread, event, number) -> None:
         """The process has another program now, and one thread."""
         clock, tid = self.clock, thread.tid
-        thread = Thread(tid, Process(tid), random=thread.random)
+        thread = Thread(tid, Process(tid), thread.number, random=thread.random)
         clock.threads[tid] = thread
         clock.timer_calls.on_exec(thread.process)
         # To the call's exit: before it the kernel would overwrite the result of an injected call.

@@ -106,7 +106,10 @@ class TimerCalls:
             kernel.libc.timerfd_settime(file.fileno(), 0, struct.pack("<4q", 0, 0, 0, 0), None)
         # a number without a file behind it: nothing to expire
         if moment and (file is not None or key[1] != "fd"):
-            self.timers[key] = Timer(process, key, max(moment, self.clock.now), interval, file)
+            timer = Timer(process, key, max(moment, self.clock.now), interval, file)
+            self.timers[key] = timer
+            if self.clock.trace:
+                self.clock.trace(f"timer until {self.clock.seconds(timer.deadline)}")
 
     def on_exec(self, process: Process) -> None:
         """timer_create's end with the program that made them; the others stay."""

@@ -90,6 +90,7 @@ class Thread:
 
     tid: int
     process: Process
+    number: int = 0  # the game's threads are counted from 1, in the order of their birth
     state: State = State.RUNNING
     deadline: int | None = None  # of its sleep or wait, virtual ns
     fired: bool = False  # the wait's deadline has come, the interrupt is on its way
