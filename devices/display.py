@@ -60,8 +60,8 @@ def keys_of(command) -> dict:
 
 # ---- the pad as keys -----------------------------------------------------------------------------
 
-# Releases keys after our death, in one line for the shell.  Its arguments: the project's folder, the
-# display, the keys.
+# Releases keys after our death, in one line for the shell.  Its arguments: the project's folder,
+# the display, the keys.
 KEYS_UP = (
     "import sys; sys.path.insert(0, sys.argv[1]); from devices.x11 import Display; "
     "display = Display(sys.argv[2]); [display.key(key, False) for key in sys.argv[3:]]"
