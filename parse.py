@@ -24,24 +24,21 @@ two sticks, k the GRID * GRID cells of a heat map, h w picture, c channels.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import itertools
 import math
 import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import artefact
-from common.command_line import Common, Many, command_line, expect, recipe_of, shipped
+from common.command_line import Common, Many, command_line, expect, recipe_of, shipped, wing
 from common.device import Packed, autocast, keep_memory, pick_device
-from common.pictures import VideoWriter, read_video, video_facts
+from common.pictures import VideoWriter, video_facts
 from common.training import Training, batches, machine
-from common.workers import for_each
+from common.workers import ahead, for_each
 
 import cv2
 import numpy as np
@@ -51,7 +48,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from tqdm import tqdm
 
-from templates import library, matching, pads, presets, render, scenes, synthetic
+from templates import matching, render, scenes, scores, synthetic
+from templates.frames import compared, in_pairs, with_places
+from templates.matching import around, lattice, rings
 
 PRESS_GAIN = 8.0  # CHOICE: logits of a button per unit from rest to pressed
 STILL = 3 + 4 + 4  # channels of still_input: RGB of the median, RGBA of the template's two looks
@@ -289,27 +288,6 @@ class Decoder(nn.Module):
 # ---- the parser: features read where the template has its elements -------------------------------
 
 
-def lattice(steps) -> torch.Tensor:
-    """[n * n, 2] x, y, row by row."""
-    steps = torch.as_tensor(steps, dtype=torch.float32)
-    return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).reshape(-1, 2)
-
-
-def rings(*spec) -> torch.Tensor:
-    """The centre and, per (radius, count, turn), points around it, [n, 2]."""
-    points = [(0.0, 0.0)]
-    for radius, count, turn in spec:
-        for i in range(count):
-            angle = 2 * math.pi * (i + turn) / count
-            points.append((radius * math.cos(angle), radius * math.sin(angle)))
-    return torch.tensor(points)
-
-
-def around(centres, ring, knob):
-    """The points of a ring, in knobs, around centres [b, s, k, 2]: [b, (s k p), 2]."""
-    return (centres[:, :, :, None] + ring * knob[:, :, :, None]).flatten(1, 3)
-
-
 def features_at(features, points, offsets=((0, 0),)):
     """Features [B, c, h, 2 w] of two crops side by side, read in both: [B, t, p, n c].
 
@@ -531,42 +509,6 @@ def pack(module, name: str, child) -> None:
 
 # ---- weights -------------------------------------------------------------------------------------
 
-# The encoder's tensors have the names of transformers; published files carry its older ones.
-OLDER = (
-    (r"^segformer\.", ""),
-    (r"^encoder\.(patch_embeddings|layer_norm)\.(\d)\.", r"stages.\2.\1."),
-    (r"^encoder\.block\.(\d)\.", r"stages.\1.blocks."),
-    ("layer_norm_1", "layernorm_before"),
-    ("layer_norm_2", "layernorm_after"),
-    (r"attention\.self\.([qkv])[a-z]+", r"attention.\1_proj"),
-    (r"attention\.output\.dense", "attention.o_proj"),
-    (r"attention\.self\.sr", "attention.sequence_reduction.sequence_reduction"),
-    (r"attention\.self\.layer_norm", "attention.sequence_reduction.layer_norm"),
-    (r"mlp\.dense", "mlp.fc"),
-)
-
-
-def our_name(name: str) -> str:
-    for pattern, ours in OLDER:
-        name = re.sub(pattern, ours, name)
-    return name
-
-
-def starting_weights(path) -> dict:
-    """Tensors by our names, of a parser or of a published SegFormer's encoder (safetensors)."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "pt") as f:
-            found = {our_name(k): f.get_tensor(k).float() for k in f.keys()}
-    except Exception as e:
-        fault = str(e).splitlines()[0][:120]
-        raise SystemExit(f"{path}: not a readable safetensors file ({fault})") from None
-    if not any(k.startswith("stages.") for k in found):
-        tensors = artefact.read(path, "nitrogen.parser/1")[0]
-        return {k: torch.from_numpy(v).float() for k, v in tensors.items()}
-    return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}
-
 
 def load(path, device: str = "cpu") -> Parser:
     """The parser in a weights file; SystemExit with one line if the file is not one."""
@@ -623,7 +565,7 @@ def loss_fn(buttons, heat, seen, batch):
 
 @torch.no_grad()
 def validate(parser: Parser, batches, families: list, device: str) -> dict:
-    """figures() per family, and of all, on batches of a Synthetic."""
+    """scores.figures() per family, and of all, on batches of a Synthetic."""
     parts = []
     for b in tqdm(batches, "validation", leave=False, delay=5):
         buttons, heat, seen, b = read_batch(parser, b, device)
@@ -638,37 +580,8 @@ def validate(parser: Parser, batches, families: list, device: str) -> dict:
     for name in [*families, "all"]:
         mine = every["family"] == families.index(name) if name != "all" else every["family"] >= 0
         if mine.any():
-            table[name] = figures({key: value[mine] for key, value in every.items()})
+            table[name] = scores.figures({key: value[mine] for key, value in every.items()})
     return table
-
-
-def figures(read: dict) -> dict:
-    """What was read against the truth, of what is visible: button accuracy, accuracy of silence,
-    recall, F1, stick R2 per axis averaged, mean error in stick radii; accuracy of visibility."""
-    visible = read["visible"]
-    said, true = (read[key][visible[..., :16]] for key in ("said", "buttons"))
-    found, where = (read[key][visible[..., 16:]] / matching.UNIT for key in ("where", "cells"))
-    hits = (said & true).sum()
-    row = {
-        "frames": 2 * len(visible),
-        "accuracy": (said == true).mean(),
-        "silence": (~true).mean(),
-        "recall": hits / max(true.sum(), 1),
-        "f1": 2 * hits / max(said.sum() + true.sum(), 1),
-        "visible": (read["seen"] == visible)[read["shown"]].mean(),
-    }
-    if len(where) > 20:
-        row["r2"] = (1 - ((found - where) ** 2).mean(0) / where.var(0)).mean()
-        row["error"] = np.abs(found - where).mean()
-    return {key: round(float(value), 5) for key, value in row.items()}
-
-
-def print_table(table: dict) -> None:
-    columns = ("accuracy", "silence", "recall", "f1", "r2", "error", "visible")
-    print("family    " + "".join(f"{c:>10s}" for c in ("frames", *columns)))
-    for name, row in table.items():
-        cells = "".join(f"{row.get(c, math.nan):10.4f}" for c in columns)
-        print(f"{name:10s}{row['frames']:10.0f}{cells}")
 
 
 class ParserTraining(Training):
@@ -705,7 +618,7 @@ class ParserTraining(Training):
         fresh = self.parser.state_dict()
         fits = {
             k: v
-            for k, v in starting_weights(path).items()
+            for k, v in wing("released.segformer").starting_weights(path).items()
             if k in fresh and v.shape == fresh[k].shape
         }
         self.parser.load_state_dict(fresh | fits)
@@ -771,28 +684,6 @@ def check_training(cfg: TrainConfig) -> None:
             raise SystemExit(f"{folder}: no such folder")
 
 
-def data_sets(cfg: TrainConfig):
-    """(pairs to train on, pairs to validate on); these show your own skins, or those held out."""
-    photos = scenes.film_frames(cfg.backgrounds) if cfg.backgrounds else []
-    own = list(presets.read_skins(cfg.templates).values()) if cfg.templates else []
-    every = library.templates()
-    held_out = [t for name, t in every.items() if pads.held_out(name)]
-    known = list(every.values()) if cfg.everything else None
-    data = synthetic.Synthetic(cfg.seed, known, own, photos)
-    wild = 0 if own else synthetic.WILD
-    seed = cfg.seed + 1_000_003
-    return data, synthetic.Synthetic(seed, own or held_out, photos=photos, remade=False, wild=wild)
-
-
-def drawing_speed(data) -> float:
-    """Pairs of frames that one process draws in a second."""
-    data[0]  # paints the games
-    start = time.perf_counter()
-    for i in range(1, 17):
-        data[i]
-    return 16 / (time.perf_counter() - start)
-
-
 def before_adapting(run: ParserTraining, test, drawn: float):
     """(table of --init on the skins it is to adapt to, the batches that it was measured on)"""
     cfg = run.cfg
@@ -804,7 +695,7 @@ def before_adapting(run: ParserTraining, test, drawn: float):
     table = validate(load(shipped(cfg.init), run.device), seen, test.families, run.device)
     run.seconds += 2 * (time.perf_counter() - start)  # the same pairs again at the end
     print(f"{cfg.init}, on what it is to adapt to:")
-    print_table(table)
+    scores.print_table(table)
     return table, seen
 
 
@@ -826,11 +717,11 @@ def train(cfg: TrainConfig) -> None:
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     cv2.setNumThreads(1)
-    data, test = data_sets(cfg)
+    data, test = synthetic.data_sets(cfg)
     own = len(data.own)
     held_out = 0 if own or cfg.everything else len(test.templates)
     print_plan(cfg, device, data, held_out)
-    drawn = drawing_speed(data)
+    drawn = synthetic.drawing_speed(data)
     workers = max(cfg.workers, 1)
     print(
         f"one process draws {drawn:.0f} pairs of frames a second; "
@@ -861,7 +752,7 @@ def train(cfg: TrainConfig) -> None:
     elif cfg.everything:
         shown = shown.replace("held out", "seen too")
     print(f"on {shown}, other states and games:")
-    print_table(table)
+    scores.print_table(table)
     templates = own + len(data.templates)
     run.save(templates=templates, held_out=held_out, figures=table, before=before)
     size = Path(cfg.out).stat().st_size
@@ -869,44 +760,6 @@ def train(cfg: TrainConfig) -> None:
 
 
 # ---- parsing a video -----------------------------------------------------------------------------
-
-
-def ahead(items):
-    """The same items; a thread makes the next one meanwhile: decoding overlaps the network."""
-    items = iter(items)
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        future = pool.submit(next, items, None)
-        while (item := future.result()) is not None:
-            future = pool.submit(next, items, None)
-            yield item
-
-
-def with_places(video, overlay: dict):
-    """Yield (seconds, place, frame) in one pass; place: number of the overlay's position then."""
-    for i, seconds, frame in read_video(video):
-        place = int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1
-        yield seconds, max(place, 0), frame
-
-
-def compared(video, overlay: dict, template):
-    """Yield (seconds, place, crop uint8 [CROP, CROP, 3], *MatchedFilter's result) per frame."""
-    side = synthetic.CROP
-    filters = []
-    for median in overlay["median"]:
-        scale = np.array(median.shape[1::-1]) / template.size
-        filters.append(matching.MatchedFilter(template, median, np.diag(scale) @ np.eye(2, 3)))
-    for seconds, place, frame in with_places(video, overlay):
-        affine = overlay["affine"][place]
-        crop = render.crop(frame, affine, template.size, side, side)
-        yield seconds, place, crop, *filters[place](frame, affine)
-
-
-def in_pairs(frames, pairs: int):
-    """Yield (chunk of 2 * pairs frames, how many are real); the last is shorter, and if it is odd
-    its last frame stands twice."""
-    frames = iter(frames)
-    while chunk := list(itertools.islice(frames, 2 * pairs)):
-        yield chunk + chunk[-1:] * (len(chunk) % 2), len(chunk)
 
 
 class OverlayReader:

@@ -81,6 +81,16 @@ def sentence(item, error) -> str:
     return f"{item}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
+def ahead(items):
+    """The same items; a thread makes the next one meanwhile: decoding overlaps the network."""
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, items, None)
+        while (item := future.result()) is not None:
+            future = pool.submit(next, items, None)
+            yield item
+
+
 # ---- worker processes ----------------------------------------------------------------------------
 
 

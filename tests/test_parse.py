@@ -16,6 +16,7 @@ from common import ROOT, artefact
 from common.device import keep_memory
 from common.pictures import VideoWriter, read_video, video_facts
 from common.training import batches
+from common.workers import ahead
 
 import cv2
 import numpy as np
@@ -23,7 +24,9 @@ import pytest
 import torch
 
 import parse
+from released import segformer
 from templates import library, matching, pads, render, scenes, synthetic
+from templates.frames import in_pairs
 
 WEIGHTS = ROOT / "weights" / "parse.safetensors"
 
@@ -179,7 +182,7 @@ def test_published_encoders_can_be_started_from(tmp_path):
     save_file(
         older | {"decode_head.classifier.bias": torch.zeros(150)}, tmp_path / "b0.safetensors"
     )
-    given = parse.starting_weights(tmp_path / "b0.safetensors")
+    given = segformer.starting_weights(tmp_path / "b0.safetensors")
     second.load_state_dict({k.removeprefix("encoder."): v for k, v in given.items()})
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -196,7 +199,7 @@ def test_published_encoders_can_be_started_from(tmp_path):
     )
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(SystemExit, match="not a readable safetensors"):
-        parse.starting_weights(tmp_path / "bad.safetensors")
+        segformer.starting_weights(tmp_path / "bad.safetensors")
 
 
 def test_shapes_and_size():
@@ -896,9 +899,9 @@ def test_frames_that_come_unevenly_keep_their_times(tmp_path, codec):
 
 
 def test_odd_numbers_of_frames_lose_none():
-    chunks = list(parse.in_pairs(iter(range(7)), 2))
+    chunks = list(in_pairs(iter(range(7)), 2))
     assert chunks == [([0, 1, 2, 3], 4), ([4, 5, 6, 6], 3)]
-    assert list(parse.ahead(iter([1, 2, 3]))) == [1, 2, 3]
+    assert list(ahead(iter([1, 2, 3]))) == [1, 2, 3]
 
 
 class Published(torch.nn.Module):
