@@ -39,7 +39,7 @@ from typing import NamedTuple
 
 from common import artefact
 from common.command_line import command_line, wing
-from common.device import Graphed, pack_linears, packs, pick_device
+from common.device import Graphed, pack_layers, packs, pick_device
 
 import cv2
 import numpy as np
@@ -446,7 +446,7 @@ def accelerate(net: NitroGen) -> NitroGen:
         net.velocity = torch.compile(net.velocity)
         net.denoise = Graphed(net.denoise)
     elif device == "cpu" and packs(net.dtype):
-        pack_linears(net)
+        pack_layers(net, "tanh", ("fc1",))
     return net
 
 

@@ -35,9 +35,17 @@ from pathlib import Path
 
 from common import artefact
 from common.command_line import Common, Many, command_line, expect, recipe_of, shipped, wing
-from common.device import Packed, autocast, keep_memory, pick_device
+from common.device import (
+    Packed,
+    autocast,
+    keep_memory,
+    native_dtype,
+    pack_layers,
+    packs,
+    pick_device,
+)
 from common.pictures import VideoWriter, video_facts
-from common.training import Training, batches, machine
+from common.training import Training, batches, set_up
 from common.workers import ahead, for_each
 
 import cv2
@@ -248,15 +256,8 @@ class Encoder(nn.Module):
     def __init__(self, net: Net):
         super().__init__()
         channels = (3, *net.widths[:3])
-        sizes = (
-            channels,
-            net.widths,
-            net.depths,
-            net.heads,
-            net.reduce,
-            (7, 3, 3, 3),
-            (4, 2, 2, 2),
-        )
+        patches = ((7, 3, 3, 3), (4, 2, 2, 2))  # kernels and strides
+        sizes = (channels, net.widths, net.depths, net.heads, net.reduce, *patches)
         self.stages = nn.ModuleList(map(EncoderStage, *sizes))
 
     def forward(self, x, more=0.0):
@@ -482,29 +483,15 @@ def still_input(median, looks):
 
 def accelerate(parser: Parser, dtype=None) -> Parser:
     """Pack a network that only reads for this CPU, in bfloat16 where the hardware multiplies it."""
-    if parser.button_name.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if parser.button_name.device.type != "cpu" or not packs(torch.float32):
         return parser
-    with autocast("cpu"):
-        dtype = dtype or (torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32)
+    dtype = dtype or native_dtype("cpu")
     for p in parser.parameters():
         p.requires_grad_(False).data = p.data.to(dtype)
-    for module in list(parser.modules()):
-        for name, child in module.named_children():
-            pack(module, name, child)
-        if hasattr(module, "gelu"):
-            module.gelu = nn.Identity()  # the convolution before it does it on the way out
+    for layer in (parser.stick_near, parser.stick_far, parser.stick_look):
+        layer.packed = Packed(layer.matrix().contiguous())
+    pack_layers(parser, "none", ("dwconv", "stick_mix"), (nn.Linear, nn.Conv2d))
     return parser
-
-
-def pack(module, name: str, child) -> None:
-    """Have oneDNN pack the weight of a child of a module, if it is a plain layer."""
-    if isinstance(child, PairedLinear):
-        child.packed = Packed(child.matrix().contiguous())
-    elif type(child) is nn.Linear:
-        setattr(module, name, Packed(child.weight, child.bias))
-    elif type(child) is nn.Conv2d:
-        gelu = "none" if name in ("dwconv", "stick_mix") else ""
-        setattr(module, name, Packed(child.weight, child.bias, child, gelu=gelu))
 
 
 # ---- weights -------------------------------------------------------------------------------------
@@ -565,7 +552,7 @@ def loss_fn(buttons, heat, seen, batch):
 
 @torch.no_grad()
 def validate(parser: Parser, batches, families: list, device: str) -> dict:
-    """scores.figures() per family, and of all, on batches of a Synthetic."""
+    """scores.table() of batches of a Synthetic."""
     parts = []
     for b in tqdm(batches, "validation", leave=False, delay=5):
         buttons, heat, seen, b = read_batch(parser, b, device)
@@ -575,63 +562,48 @@ def validate(parser: Parser, batches, families: list, device: str) -> dict:
         part["said"] = buttons > 0
         part["where"] = matching.peak(heat)[0]
         parts.append({key: value.cpu().numpy() for key, value in part.items()})
-    every = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    table = {}
-    for name in [*families, "all"]:
-        mine = every["family"] == families.index(name) if name != "all" else every["family"] >= 0
-        if mine.any():
-            table[name] = scores.figures({key: value[mine] for key, value in every.items()})
-    return table
+    return scores.table(parts, families)
 
 
 class ParserTraining(Training):
-    """AdamW, and an average of the weights, which is what is kept."""
+    """AdamW, without weight decay of vectors; the average of the weights is what is kept."""
 
     def __init__(self, cfg: TrainConfig, device: str):
         torch.manual_seed(cfg.seed)
         self.device = device
         self.parser = Parser(NETS[cfg.net])
-        self.started_from = {}
-        start = []
-        if cfg.init:
-            start = [shipped(cfg.init)]
-            self.start_from(cfg)
+        self.started_from = self.start_from(cfg) if cfg.init else {}
         self.parser.to(device, memory_format=torch.channels_last)
         params = dict(self.parser.named_parameters())
         matrices = [p for p in params.values() if p.ndim > 1]
         vectors = [p for p in params.values() if p.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": cfg.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
-        own_data = [*scenes.files_in(cfg.backgrounds), *scenes.files_in(cfg.templates)]
-        recipe = recipe_of(cfg, *start, *own_data)
+        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(
+            groups, cfg.lr, betas=(0.9, 0.99), weight_decay=cfg.weight_decay, fused=True
+        )
+        sources = [shipped(cfg.init)] if cfg.init else []
+        sources += [*scenes.files_in(cfg.backgrounds), *scenes.files_in(cfg.templates)]
+        recipe = recipe_of(cfg, *sources)
         super().__init__(cfg, params, optimizer, cfg.images / cfg.batch, recipe)
         self.average = {k: p.detach().clone() for k, p in params.items()}
         self.changing = {f"average.{k}": v for k, v in self.average.items()}
         self.resume()
 
-    def start_from(self, cfg: TrainConfig) -> None:
-        """Take over the tensors of --init that fit."""
-        path = shipped(cfg.init)
+    def start_from(self, cfg: TrainConfig) -> dict:
+        """Take over the tensors of --init that fit; what is known of their making."""
+        found, info = wing("released.segformer").starting_weights(shipped(cfg.init))
         fresh = self.parser.state_dict()
-        fits = {
-            k: v
-            for k, v in wing("released.segformer").starting_weights(path).items()
-            if k in fresh and v.shape == fresh[k].shape
-        }
+        fits = {k: v for k, v in found.items() if k in fresh and v.shape == fresh[k].shape}
         self.parser.load_state_dict(fresh | fits)
-        with contextlib.suppress(SystemExit):  # a published encoder does not say
-            info = artefact.read(path)[1]
-            history = ("recipe", "images", "minutes", "figures", "started_from")
-            self.started_from = {k: v for k, v in info.items() if k in history}
         rest = "" if len(fits) == len(fresh) else "; the others start at random"
         print(f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}{rest}")
+        history = ("recipe", "images", "minutes", "figures", "started_from")
+        return {key: value for key, value in info.items() if key in history}
 
     def rate(self) -> float:
         """Linear warm-up, then half a cosine down to 2 % of the peak."""
-        done, warm = min(self.share(), 1), self.cfg.warmup
+        done = min(self.share(), 1)
+        warm = self.cfg.warmup
         fall = 0.02 + 0.49 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
         return self.cfg.lr * min((done + 1e-3) / warm, fall)
 
@@ -649,43 +621,17 @@ class ParserTraining(Training):
         return parser
 
     def save(self, **info) -> None:
-        artefact.write(
-            self.cfg.out,
-            {k: v.cpu().half().numpy() for k, v in self.average.items()},
-            "nitrogen.parser/1",
-            net=dataclasses.asdict(self.parser.net),
-            recipe=self.recipe,
-            images=self.steps * self.cfg.batch,
-            minutes=round(self.seconds / 60, 1),
-            machine=machine(self.device),
-            started_from=self.started_from,
-            **info,
-        )
-
-
-def check_training(cfg: TrainConfig) -> None:
-    """SystemExit with one line if a setting is out of range or a folder is not there."""
-    if cfg.net not in NETS:
-        raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(NETS)}")
-    expect(
-        cfg,
-        images=(1, 1e15),
-        minutes=(0, math.inf),
-        batch=(1, 1e6),
-        lr=(0, 1e3),
-        warmup=(1e-6, 0.99),
-        ema=(0, 1),
-        validation=(1, 1e9),
-        workers=(0, 4096),
-        threads=(0, 4096),
-    )
-    for folder in (cfg.backgrounds, cfg.templates):
-        if folder and not Path(folder).is_dir():
-            raise SystemExit(f"{folder}: no such folder")
+        weights = {k: v.cpu().half().numpy() for k, v in self.average.items()}
+        info |= self.history(self.device)
+        info |= {"images": self.steps * self.cfg.batch, "started_from": self.started_from}
+        net = dataclasses.asdict(self.parser.net)
+        artefact.write(self.cfg.out, weights, "nitrogen.parser/1", net=net, **info)
 
 
 def before_adapting(run: ParserTraining, test, drawn: float):
-    """(table of --init on the skins it is to adapt to, the batches that it was measured on)"""
+    """(table of --init on the skins it is to adapt to, the batches that it was measured on)
+
+    drawn: pairs that a process draws in a second, which bounds their number."""
     cfg = run.cfg
     start = time.perf_counter()
     count = cfg.validation
@@ -699,33 +645,23 @@ def before_adapting(run: ParserTraining, test, drawn: float):
     return table, seen
 
 
-def print_plan(cfg: TrainConfig, device: str, data, held_out: int) -> None:
-    own = len(data.own)
-    tested = f"{own} of them to adapt to" if own else f"{held_out} held out"
-    until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
-    print(
-        f"train parser {cfg.net} on {device}: {own + len(data.templates)} templates, {tested}, "
-        f"{len(data.photos)} frames of games, batches of {cfg.batch} pairs, "
-        f"until {until} -> {cfg.out}\n{cfg}"
-    )
-
-
 def train(cfg: TrainConfig) -> None:
+    if cfg.net not in NETS:
+        raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(NETS)}")
+    expect(cfg, images=(1, 1e15), warmup=(1e-6, 0.99), ema=(0, 1))
+    set_up(cfg)
     device = pick_device(cfg.device)
-    keep_memory()
-    check_training(cfg)
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
-    cv2.setNumThreads(1)
     data, test = synthetic.data_sets(cfg)
     own = len(data.own)
+    templates = own + len(data.templates)
     held_out = 0 if own or cfg.everything else len(test.templates)
-    print_plan(cfg, device, data, held_out)
     drawn = synthetic.drawing_speed(data)
-    workers = max(cfg.workers, 1)
+    tested = f"{own} of them to adapt to" if own else f"{held_out} held out"
     print(
-        f"one process draws {drawn:.0f} pairs of frames a second; "
-        f"{workers} of them {cfg.images:,.0f} in {cfg.images / drawn / workers / 3600:.1f} h"
+        f"train parser {cfg.net} on {device}: {templates} templates, {tested}, "
+        f"{len(data.photos)} frames of games, batches of {cfg.batch} pairs -> {cfg.out}\n{cfg}\n"
+        f"one process draws {drawn:.0f} pairs of frames a second, "
+        f"{cfg.images:,.0f} of them in {cfg.images / drawn / 3600:.1f} h"
     )
     run = ParserTraining(cfg, device)
     before, seen = {}, []
@@ -744,16 +680,8 @@ def train(cfg: TrainConfig) -> None:
         return
     seen = seen or batches(test, 0, cfg.validation, 32, cfg.workers)
     table = validate(run.averaged(), seen, test.families, device)
-    shown = f"{len(test.templates)} templates that were held out"
-    if before:
-        shown = "the same now"
-    elif own:
-        shown = "what it adapted to"
-    elif cfg.everything:
-        shown = shown.replace("held out", "seen too")
-    print(f"on {shown}, other states and games:")
+    print("the same now:" if before else f"on {len(test.templates)} templates ({tested}):")
     scores.print_table(table)
-    templates = own + len(data.templates)
     run.save(templates=templates, held_out=held_out, figures=table, before=before)
     size = Path(cfg.out).stat().st_size
     print(f"{cfg.out}: {size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")

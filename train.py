@@ -44,7 +44,7 @@ from pathlib import Path
 
 from common import ROOT, artefact
 from common.command_line import Common, command_line, expect, flags, recipe_of, run_stage, wing
-from common.device import autocast, keep_memory
+from common.device import autocast, keep_memory, native_dtype
 from common.inputs import expand
 from common.processes import World, copy_share, full_tensor, interrupts, joined, lock, spread
 
@@ -543,8 +543,7 @@ def describe(cfg: Config, world: World, net, shards) -> None:
     learn = sum(p.numel() for p in learned(net).values())
     memory = wing("bench.forecast").footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
     parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.items())
-    with autocast(world.device.type):
-        fast = torch.is_autocast_enabled(world.device.type)
+    fast = native_dtype(world.device.type) == torch.bfloat16
     precision = "bfloat16 where it is safe" if fast else "float32 (no bfloat16 in hardware)"
     world.print0(
         f"config    {json.dumps(dataclasses.asdict(cfg))}\n"

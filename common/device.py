@@ -36,12 +36,18 @@ def keep_memory() -> None:
         pass  # another libc
 
 
-def autocast(device: str):
-    """torch.autocast to bfloat16 where the hardware multiplies it, else a no-op."""
+def native_dtype(device: str):
+    """bfloat16 where the hardware multiplies it, else float32."""
     kind = device.split(":")[0]
     on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
     fast = kind == "cuda" or kind == "cpu" and on_cpu()
-    return torch.autocast(kind, torch.bfloat16, enabled=fast)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(device: str):
+    """torch.autocast to the native_dtype of a device; a no-op if that is float32."""
+    fast = native_dtype(device) == torch.bfloat16
+    return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=fast)
 
 
 # ---- faster playing ------------------------------------------------------------------------------
@@ -79,19 +85,22 @@ def packs(dtype) -> bool:
     return dtype == torch.float32 or bfloat16
 
 
-def pack_linears(net: nn.Module) -> None:
-    """Replace every linear layer of a network that only plays by a packed one. Where a module has a
-    GELU behind its `fc1`, fc1 does it on the way out.
+def pack_layers(net: nn.Module, gelu: str, after: tuple, kinds: tuple = (nn.Linear,)) -> None:
+    """Replace the layers of these kinds, in a network that only plays, by packed ones.
+
+    gelu: approximation of all its GELUs. after: names of the layers that they follow; these layers
+    do them on the way out.
     """
+    net.requires_grad_(False)
     for module in list(net.modules()):
-        after = {}
-        if hasattr(module, "gelu"):
-            after["fc1"] = module.gelu.approximate
-            module.gelu = nn.Identity()
         for name, child in module.named_children():
-            if isinstance(child, nn.Linear):
-                gelu = after.get(name, "")
-                setattr(module, name, Packed(child.weight.data, child.bias.data, gelu=gelu))
+            if type(child) in kinds:
+                conv = child if isinstance(child, nn.Conv2d) else None
+                its_gelu = gelu if name in after else ""
+                packed = Packed(child.weight, child.bias, conv, its_gelu)
+                setattr(module, name, packed)
+        if hasattr(module, "gelu"):
+            module.gelu = nn.Identity()
 
 
 class Graphed:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 from common import artefact
+from common.command_line import expect
+from common.device import keep_memory
 from common.workers import sigint_held_back
 
 import numpy as np
@@ -88,6 +90,11 @@ class Training:
             seconds=self.seconds,
         )
 
+    def history(self, device: str) -> dict:
+        """How the weights were made, for their description."""
+        minutes = round(self.seconds / 60, 1)
+        return {"recipe": self.recipe, "minutes": minutes, "machine": machine(device)}
+
     def share(self) -> float:
         """0 at the start, 1 at the end of the run, by steps or by minutes, whichever is first."""
         of_minutes = self.seconds / 60 / self.cfg.minutes if self.cfg.minutes else 0
@@ -141,6 +148,22 @@ class Training:
                 if finished:
                     break
         return True
+
+
+def set_up(cfg) -> None:
+    """Check the flags that all these trainings have; set memory and threads."""
+    import cv2
+    import torch
+
+    expect(cfg, minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3), validation=(1, 1e9))
+    expect(cfg, workers=(0, 4096), threads=(0, 4096))
+    for folder in (cfg.backgrounds, getattr(cfg, "templates", "")):
+        if folder and not Path(folder).is_dir():
+            raise SystemExit(f"{folder}: no such folder")
+    keep_memory()
+    cv2.setNumThreads(1)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
 
 
 def batches(data, first: int, count: int, size: int, workers: int = 0):

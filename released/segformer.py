@@ -29,8 +29,9 @@ def our_name(name: str) -> str:
     return name
 
 
-def starting_weights(path) -> dict:
-    """Tensors by our names, of a parser or of a published SegFormer's encoder (safetensors)."""
+def starting_weights(path) -> tuple[dict, dict]:
+    """(tensors by our names, metadata), of a parser or of a published SegFormer's encoder
+    (safetensors), whose metadata is empty."""
     from safetensors import safe_open
 
     try:
@@ -40,6 +41,6 @@ def starting_weights(path) -> dict:
         fault = str(e).splitlines()[0][:120]
         raise SystemExit(f"{path}: not a readable safetensors file ({fault})") from None
     if not any(k.startswith("stages.") for k in found):
-        tensors = artefact.read(path, "nitrogen.parser/1")[0]
-        return {k: torch.from_numpy(v).float() for k, v in tensors.items()}
-    return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}
+        tensors, info = artefact.read(path, "nitrogen.parser/1")
+        return {k: torch.from_numpy(v).float() for k, v in tensors.items()}, info
+    return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}, {}

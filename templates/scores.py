@@ -9,6 +9,17 @@ import numpy as np
 from templates import matching
 
 
+def table(parts: list, families: list) -> dict:
+    """figures() per family, and of all; parts: dicts of arrays, a batch each."""
+    every = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    rows = {}
+    for name in [*families, "all"]:
+        mine = every["family"] == families.index(name) if name != "all" else every["family"] >= 0
+        if mine.any():
+            rows[name] = figures({key: value[mine] for key, value in every.items()})
+    return rows
+
+
 def figures(read: dict) -> dict:
     """What was read against the truth, of what is visible: button accuracy, accuracy of silence,
     recall, F1, stick R2 per axis averaged, mean error in stick radii; accuracy of visibility."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from common import artefact
 from common.command_line import Common, expect, recipe_of
-from common.device import autocast, keep_memory, pick_device
-from common.training import Training, batches, machine
+from common.device import autocast, pick_device
+from common.training import Training, batches, set_up
 
 import cv2
 import numpy as np
@@ -325,6 +325,7 @@ def held_out_points(w: dict, data: Pairs, count: int) -> float:
 
 def main(cfg: Config) -> None:
     device = pick_device(cfg.device)
+    expect(cfg, steps=(1, 1e12))
     set_up(cfg)
     run = XFeatTraining(cfg, device)
     photos = scenes.film_frames(cfg.backgrounds) if cfg.backgrounds else []
@@ -352,29 +353,14 @@ def main(cfg: Config) -> None:
         cfg.out,
         {name: v.detach().cpu().half().numpy() for name, v in run.w.items()},
         "nitrogen.features/1",
-        recipe=run.recipe,
+        **run.history(device),
         steps=run.steps,
         images=2 * cfg.batch * run.steps,
-        minutes=round(run.seconds / 60, 1),
-        machine=machine(device),
         templates=len(known),
         held_out=len(unseen),
         found_held_out=round(found, 4),
     )
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes")
-
-
-def set_up(cfg: Config) -> None:
-    """Check the flags and set memory and threads."""
-    import torch
-
-    expect(cfg, steps=(1, 1e12), minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3))
-    expect(cfg, validation=(1, 1e9), workers=(0, 4096), threads=(0, 4096))
-    if cfg.backgrounds and not Path(cfg.backgrounds).is_dir():
-        raise SystemExit(f"--backgrounds {cfg.backgrounds}: no such folder")
-    keep_memory()
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
 
 
 def losses_in_words(v) -> str:

@@ -182,7 +182,8 @@ def test_published_encoders_can_be_started_from(tmp_path):
     save_file(
         older | {"decode_head.classifier.bias": torch.zeros(150)}, tmp_path / "b0.safetensors"
     )
-    given = segformer.starting_weights(tmp_path / "b0.safetensors")
+    given, info = segformer.starting_weights(tmp_path / "b0.safetensors")
+    assert not info
     second.load_state_dict({k.removeprefix("encoder."): v for k, v in given.items()})
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
