@@ -39,7 +39,7 @@ from typing import NamedTuple
 
 from common import artefact
 from common.command_line import command_line, wing
-from common.device import Graphed, pack_layers, packs, pick_device
+from common.device import Graphed, pack_layers, pick_device
 
 import cv2
 import numpy as np
@@ -445,8 +445,8 @@ def accelerate(net: NitroGen) -> NitroGen:
         net.context = torch.compile(net.context)
         net.velocity = torch.compile(net.velocity)
         net.denoise = Graphed(net.denoise)
-    elif device == "cpu" and packs(net.dtype):
-        pack_layers(net, "tanh", ("fc1",))
+    elif device == "cpu":
+        pack_layers(net, "tanh", ("fc1",), dtype=net.dtype)
     return net
 
 

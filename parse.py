@@ -28,24 +28,15 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import artefact
 from common.command_line import Common, Many, command_line, expect, recipe_of, shipped, wing
-from common.device import (
-    Packed,
-    autocast,
-    keep_memory,
-    native_dtype,
-    pack_layers,
-    packs,
-    pick_device,
-)
+from common.device import Packed, add_layer, autocast, pack_layers, pick_device, prepare_reading
 from common.pictures import VideoWriter, video_facts
-from common.training import Training, batches, set_up
+from common.training import AveragedTraining, batches, set_up
 from common.workers import ahead, for_each
 
 import cv2
@@ -56,12 +47,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from tqdm import tqdm
 
-from templates import matching, render, scenes, scores, synthetic
-from templates.frames import compared, in_pairs, with_places
-from templates.matching import around, lattice, rings
+from templates import footage, matching, render, scenes, scores, synthetic
+from templates.matching import around, lattice, rings, stick_axes
 
 PRESS_GAIN = 8.0  # CHOICE: logits of a button per unit from rest to pressed
-STILL = 3 + 4 + 4  # channels of still_input: RGB of the median, RGBA of the template's two looks
 AGREED = 100  # CHOICE: about how many frames of a video Agreement compares with what was read
 BATCH = 16  # pairs of frames per pass of the network when parsing
 
@@ -93,7 +82,6 @@ class Net:
 
 NETS = {
     "compact": Net(),
-    # MiT-B0
     "b0": Net(widths=(32, 64, 160, 256), depths=(2, 2, 2, 2), heads=(1, 2, 5, 8), decoder=128),
 }
 
@@ -143,13 +131,6 @@ def as_tokens(x):
     return rearrange(x, "B D h w -> B (h w) D")
 
 
-def add(x, layer, y):
-    """x + layer(y)"""
-    if isinstance(layer, Packed):
-        return torch.ops.mkldnn._linear_pointwise.binary(y, x, layer.weight, layer.bias, "add")
-    return x + layer(y)
-
-
 class PatchEmbeddings(nn.Module):
     """Overlapping patches: a strided convolution, then LayerNorm."""
 
@@ -196,7 +177,7 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v)
         else:  # on a CPU the formula itself has the faster backward pass
             y = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v  # weights: B H N N / r^2
-        return add(x, self.o_proj, rearrange(y, "B H N D -> B N (H D)"))
+        return add_layer(x, self.o_proj, rearrange(y, "B H N D -> B N (H D)"))
 
 
 class DepthwiseConv(nn.Module):
@@ -219,7 +200,7 @@ class MixFFN(nn.Module):
         self.fc2 = nn.Linear(width * ratio, width)
 
     def forward(self, x, n, size):
-        return add(x, self.fc2, self.gelu(self.dwconv(self.fc1(n), size)))
+        return add_layer(x, self.fc2, self.gelu(self.dwconv(self.fc1(n), size)))
 
 
 class Block(nn.Module):
@@ -327,7 +308,10 @@ class PairedLinear(nn.Linear):
     def __init__(self, points, width, out):
         super().__init__(2 * points * width, out)
         self.points = points
-        self.packed = None  # the product with matrix(), see accelerate
+        self.packed = None  # the product with matrix()
+
+    def pack(self):  # see common/device.py
+        self.packed = Packed(self.matrix().contiguous())
 
     def matrix(self):
         return rearrange(self.weight, "o (p f c) -> (f o) (p c)", p=self.points, f=2)
@@ -355,8 +339,8 @@ class Parser(nn.Module):
         self.encoder = Encoder(net)
         self.decoder = Decoder(net)
         self.detail = ConvAtPoints(3, net.detail, 3)
-        self.still_patches = nn.Conv2d(STILL, net.widths[0], 7, 4, 3, bias=False)
-        self.still_detail = ConvAtPoints(STILL, net.detail, 3, bias=False)
+        self.still_patches = nn.Conv2d(footage.STILL, net.widths[0], 7, 4, 3, bias=False)
+        self.still_detail = ConvAtPoints(footage.STILL, net.detail, 3, bias=False)
         cells = lattice(torch.linspace(-matching.REACH, matching.REACH, matching.GRID))
         self.register_buffer("cells", cells, persistent=False)  # stick radii
         self.register_buffer("nine", lattice([-0.67, 0, 0.67]), persistent=False)  # half a button
@@ -464,33 +448,11 @@ class Parser(nn.Module):
         return pressed + PRESS_GAIN * (1 + trust) * stands, seen
 
 
-def side_by_side(x):
-    """uint8 [B, 2, CROP, CROP, 3] -> [B, 3, CROP, 2 CROP] in -1..1"""
-    x = rearrange(x, "B t h w c -> B h (t w) c").float()  # moved as bytes; channels last
-    return rearrange(x.div_(127.5).sub_(1), "B h w c -> B c h w")
-
-
-def still_input(median, looks):
-    """uint8: the median that each frame belongs to [b, 2, CROP, CROP, 3] and how the template looks
-    at rest and pressed [b, 2, CROP, CROP, 4], premultiplied -> floats in -1..1 [b, STILL, CROP, 2
-    CROP]: median, and twice a look over grey and its opacity."""
-    looks = rearrange(looks.float() / 255, "b k h w c -> b k c h w")
-    color, alpha = looks[:, :, :3], looks[:, :, 3:]
-    looks = torch.cat([2 * color - alpha, 2 * alpha - 1], 2).flatten(1, 2)
-    still = torch.cat([side_by_side(median), looks.repeat(1, 1, 1, 2)], 1)
-    return still.contiguous(memory_format=torch.channels_last)
-
-
 def accelerate(parser: Parser, dtype=None) -> Parser:
     """Pack a network that only reads for this CPU, in bfloat16 where the hardware multiplies it."""
-    if parser.button_name.device.type != "cpu" or not packs(torch.float32):
-        return parser
-    dtype = dtype or native_dtype("cpu")
-    for p in parser.parameters():
-        p.requires_grad_(False).data = p.data.to(dtype)
-    for layer in (parser.stick_near, parser.stick_far, parser.stick_look):
-        layer.packed = Packed(layer.matrix().contiguous())
-    pack_layers(parser, "none", ("dwconv", "stick_mix"), (nn.Linear, nn.Conv2d))
+    if parser.button_name.device.type == "cpu":
+        before_gelu = ("dwconv", "stick_mix")
+        pack_layers(parser, "none", before_gelu, (nn.Linear, nn.Conv2d), dtype)
     return parser
 
 
@@ -526,8 +488,9 @@ def read_batch(parser: Parser, batch: dict, device: str):
     filtered = batch["maps"], batch["marks"]
     places = batch["boxes"], batch["sticks"]
     with autocast(device):
-        still = still_input(median, batch["looks"])
-        buttons, heat, seen = parser(side_by_side(batch["frames"]), *filtered, still, *places)
+        still = footage.still_input(median, batch["looks"])
+        crops = footage.side_by_side(batch["frames"])
+        buttons, heat, seen = parser(crops, *filtered, still, *places)
     return buttons, heat, seen, batch
 
 
@@ -558,14 +521,12 @@ def validate(parser: Parser, batches, families: list, device: str) -> dict:
         buttons, heat, seen, b = read_batch(parser, b, device)
         part = {key: b[key] for key in ("family", "visible", "buttons", "cells")}
         part["shown"] = b["shown"][:, None, matching.ELEMENTS].expand_as(seen)
-        part["seen"] = seen > 0
-        part["said"] = buttons > 0
-        part["where"] = matching.peak(heat)[0]
+        part |= {"seen": seen > 0, "said": buttons > 0, "where": matching.peak(heat)[0]}
         parts.append({key: value.cpu().numpy() for key, value in part.items()})
     return scores.table(parts, families)
 
 
-class ParserTraining(Training):
+class ParserTraining(AveragedTraining):
     """AdamW, without weight decay of vectors; the average of the weights is what is kept."""
 
     def __init__(self, cfg: TrainConfig, device: str):
@@ -585,20 +546,17 @@ class ParserTraining(Training):
         sources += [*scenes.files_in(cfg.backgrounds), *scenes.files_in(cfg.templates)]
         recipe = recipe_of(cfg, *sources)
         super().__init__(cfg, params, optimizer, cfg.images / cfg.batch, recipe)
-        self.average = {k: p.detach().clone() for k, p in params.items()}
-        self.changing = {f"average.{k}": v for k, v in self.average.items()}
         self.resume()
 
     def start_from(self, cfg: TrainConfig) -> dict:
         """Take over the tensors of --init that fit; what is known of their making."""
-        found, info = wing("released.segformer").starting_weights(shipped(cfg.init))
+        found, history = wing("released.segformer").starting_weights(shipped(cfg.init))
         fresh = self.parser.state_dict()
         fits = {k: v for k, v in found.items() if k in fresh and v.shape == fresh[k].shape}
         self.parser.load_state_dict(fresh | fits)
         rest = "" if len(fits) == len(fresh) else "; the others start at random"
         print(f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}{rest}")
-        history = ("recipe", "images", "minutes", "figures", "started_from")
-        return {key: value for key, value in info.items() if key in history}
+        return history
 
     def rate(self) -> float:
         """Linear warm-up, then half a cosine down to 2 % of the peak."""
@@ -610,9 +568,6 @@ class ParserTraining(Training):
     def step(self, batch: dict):
         losses = loss_fn(*read_batch(self.parser, batch, self.device))
         self.descend(losses[0])
-        share = 1 - min(self.cfg.ema, self.steps / (self.steps + 10))
-        params = [p.detach() for p in self.params.values()]
-        torch._foreach_lerp_([*self.average.values()], params, share)
         return [v.item() for v in losses]
 
     def averaged(self) -> Parser:
@@ -629,15 +584,12 @@ class ParserTraining(Training):
 
 
 def before_adapting(run: ParserTraining, test, drawn: float):
-    """(table of --init on the skins it is to adapt to, the batches that it was measured on)
-
-    drawn: pairs that a process draws in a second, which bounds their number."""
+    """(table of --init on the skins it is to adapt to, the batches that it was measured on); drawn:
+    pairs that a process draws in a second."""
     cfg = run.cfg
     start = time.perf_counter()
-    count = cfg.validation
-    if cfg.minutes:
-        count = min(count, max(16, int(1.5 * drawn * cfg.minutes)))
-    seen = list(batches(test, 0, count, 32))
+    most = max(16, int(1.5 * drawn * cfg.minutes)) if cfg.minutes else cfg.validation
+    seen = list(batches(test, 0, min(cfg.validation, most), 32))
     table = validate(load(shipped(cfg.init), run.device), seen, test.families, run.device)
     run.seconds += 2 * (time.perf_counter() - start)  # the same pairs again at the end
     print(f"{cfg.init}, on what it is to adapt to:")
@@ -664,27 +616,19 @@ def train(cfg: TrainConfig) -> None:
         f"{cfg.images:,.0f} of them in {cfg.images / drawn / 3600:.1f} h"
     )
     run = ParserTraining(cfg, device)
-    before, seen = {}, []
+    before = {}
+    seen = []
     if own and run.started_from:  # a parser, not just an encoder
         before, seen = before_adapting(run, test, drawn)
 
-    def feed(first, number):
-        return batches(data, first, number, cfg.batch, cfg.workers)
-
-    def say(mean):
-        loss, buttons, sticks, visibility = mean
-        parts = f"buttons {buttons:.4f}, sticks {sticks:.3f}, visibility {visibility:.3f}"
-        return f"loss {loss:.4f} ({parts})"
-
-    if not run.follow(feed, say):
+    if not run.follow(data, ("loss", "buttons", "sticks", "visibility")):
         return
     seen = seen or batches(test, 0, cfg.validation, 32, cfg.workers)
     table = validate(run.averaged(), seen, test.families, device)
     print("the same now:" if before else f"on {len(test.templates)} templates ({tested}):")
     scores.print_table(table)
     run.save(templates=templates, held_out=held_out, figures=table, before=before)
-    size = Path(cfg.out).stat().st_size
-    print(f"{cfg.out}: {size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
+    print(f"{cfg.out}: next: python parse.py VIDEO --weights {cfg.out}")
 
 
 # ---- parsing a video -----------------------------------------------------------------------------
@@ -714,7 +658,7 @@ class OverlayReader:
             places = places[:1]
         if not np.array_equal(places, self.places):
             median = torch.from_numpy(self.medians[places]).to(self.device)
-            still = still_input(median, self.looks.expand(len(median), -1, -1, -1, -1))
+            still = footage.still_input(median, self.looks.expand(len(median), -1, -1, -1, -1))
             self.prepared = self.parser.prepare(still, *self.points)
             self.places = places
         return self.prepared
@@ -731,7 +675,7 @@ class OverlayReader:
         maps = self.pairs(maps)
         with contextlib.nullcontext() if self.device == "cpu" else autocast(self.device):
             fixed = self.prepare(np.reshape(places, (-1, 2)))
-            crops = side_by_side(self.pairs(crops))
+            crops = footage.side_by_side(self.pairs(crops))
             buttons, heat, seen = self.parser.read(crops, maps, self.pairs(marks), *fixed)
         sticks, mass = matching.peak(heat)
         alone, _ = matching.peak(matching.GAIN * maps[..., 0, :, :].flatten(-2))
@@ -750,11 +694,6 @@ class OverlayReader:
         return found | {"time": np.array(seconds)}
 
 
-def stick_axes(cells):
-    """Grid cells -> stick radii in -1..1."""
-    return (cells / matching.UNIT).clip(-1, 1)
-
-
 @torch.no_grad()
 def read_actions(
     parser: Parser, video, overlay: dict, template, device: str = "cpu"
@@ -770,10 +709,11 @@ def read_actions(
     compare = matching.Agreement(template, 2)  # sticks by the network, and by the filter alone
     count = video_facts(video)["frames"]
     every = max(1, count // AGREED)
+    pairs = footage.in_pairs(footage.compared(video, overlay, template), BATCH)
     chunks = []
     done = 0
     with tqdm(total=count, desc=Path(video).name, unit="frame", leave=False) as bar:
-        for frames, real in ahead(in_pairs(compared(video, overlay, template), BATCH)):
+        for frames, real in ahead(pairs):
             found = {key: value[:real] for key, value in read(frames).items()}
             for i in range(-done % every, real, every):
                 if found["confidence"][i] > 0:
@@ -785,7 +725,7 @@ def read_actions(
             bar.update(real)
     out = {key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0]}
     agreement = prefer_the_filter(out, *map(compare.result, range(2)))
-    there = in_spans(overlay["span"], done, count) & (out["confidence"] > 0)
+    there = footage.in_spans(overlay["span"], done, count) & (out["confidence"] > 0)
     actions = {
         "buttons": np.where(read.shown[:16] & there[:, None], out["buttons"], 0).astype(np.float16),
         "sticks": np.where(read.shown[16:] & there[:, None], out["sticks"], 0).astype(np.float32),
@@ -806,25 +746,16 @@ def prefer_the_filter(out: dict, agreement: dict, alone: dict) -> dict:
     return agreement
 
 
-def in_spans(spans, frames: int, counted: int):
-    """bool [frames]: where the overlay is shown; counted: how many frames the container claims."""
-    there = np.zeros(frames, bool)
-    for first, last in spans:
-        there[max(first, 0) : last + 1] = True
-    if 0 < counted <= spans[-1, 1] + 1:  # the container may have counted too few
-        there[spans[-1, 0] :] = True
-    return there
-
-
 def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
     """The overlay's crop beside the template in the state that was read, at the video's rate."""
     scale = 480 / template.size[0]
     w, h = (round(v * scale) for v in template.size)
     odd = h % 2
     with VideoWriter(path, video_facts(video)["fps"], 2 * w, h + odd) as out:
-        frames = tqdm(with_places(video, overlay), "preview", len(actions["time"]), leave=False)
+        frames = footage.with_places(video, overlay)
         rows = zip(frames, actions["buttons"], actions["sticks"], strict=False)
-        for (_, place, frame), buttons, cells in rows:
+        bar = tqdm(rows, "preview", len(actions["time"]), leave=False)
+        for (_, place, frame), buttons, cells in bar:
             crop = render.crop(frame, overlay["affine"][place], template.size, w, h)
             pad = np.full((h, w, 3), 60, np.uint8)
             drawn = render.draw(template, buttons > 0.5, stick_axes(cells), scale)
@@ -841,21 +772,13 @@ def parse_video(video: str, cfg: Config) -> Path | None:
     preview = Path(f"{start}.preview.mp4")
     if not Path(video).is_file():
         raise SystemExit(f"{video}: no such video")
-    if not source.exists():
-        first = f"python extract.py {video} --out {cfg.out}"
-        raise SystemExit(f"{source}: no such file; first: {first}")
-    overlay, info = artefact.read(source, "nitrogen.overlay/1")
-    if info.get("found") is False:
+    overlay, info, template = footage.read_overlay(source)
+    if not template:
         reason = info.get("reason", "no reason given")
         line = f"{video}: skipped, no overlay was found in it ({reason})"
         if len(cfg.videos) == 1:
             raise SystemExit(line)
         return tqdm.write(line)
-    try:
-        template = render.stored(overlay, info)
-    except ValueError as e:
-        again = f"{artefact.MAKER['overlay']} --fresh"
-        raise SystemExit(f"{source}: {e}; make it anew: {again}") from None
     recipe = recipe_of(cfg, video, source, shipped(cfg.weights))
     del recipe["weights"]  # its hash is among the sources
     if artefact.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
@@ -871,36 +794,23 @@ def parse_video(video: str, cfg: Config) -> Path | None:
 
 def write_actions(video, target, overlay, info, template, recipe, cfg: Config) -> None:
     """Read a video, write its actions file, and say how far it can be trusted."""
-    keep_memory()
-    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
-    torch.set_num_threads(max(1, threads - 1))  # one core decodes
-    cv2.setNumThreads(1)  # small pictures: more threads cost more than they bring
+    prepare_reading()
     device = pick_device(cfg.device)
     start = time.monotonic()
     parser = loaded(shipped(cfg.weights), device)
     actions, agreement = read_actions(parser, video, overlay, template, device)
+    about = {"unit": "grid", "cells_per_radius": matching.UNIT, "fps": video_facts(video)["fps"]}
+    about |= {"agreement": agreement} | {k: info[k] for k in ("template", "family", "layout")}
+    artefact.write(target, actions, "nitrogen.actions/1", **about, recipe=recipe)
     name = info["template"]
-    artefact.write(
-        target,
-        actions,
-        "nitrogen.actions/1",
-        unit="grid",
-        cells_per_radius=matching.UNIT,
-        fps=video_facts(video)["fps"],
-        agreement=agreement,
-        template=name,
-        family=info["family"],
-        layout=info["layout"],
-        recipe=recipe,
-    )
-    frames, seconds = len(actions["time"]), time.monotonic() - start
+    frames = len(actions["time"])
+    seconds = time.monotonic() - start
     confidence = actions["confidence"].astype(np.float32)
     tqdm.write(
         f"{target}: {frames:,} frames in {seconds:.1f} s ({frames / seconds:.0f}/s), {name}, "
         f"confidence {confidence.mean():.3f}, agreement {np.median([*agreement.values()]):.2f}"
     )
-    doubts = artefact.doubtful(agreement, actions["buttons"][confidence > 0] > 0.5)
-    if doubts:
+    if doubts := artefact.doubtful(agreement, actions["buttons"][confidence > 0] > 0.5):
         tqdm.write(
             f"{video}: do not trust {' '.join(doubts)} as read with {name} (filter.py masks them); "
             "is that its skin?  Give the skin to extract.py (--templates DIR), or adapt the parser "
@@ -917,13 +827,9 @@ def main(cfg: Config) -> None:
             f"parse {len(cfg.videos)} video(s) on {where} with {cfg.weights} (trained on "
             f"{info.get('images', 0):,} pairs) -> {cfg.out}/<stem>.actions.safetensors"
         )
-    for_each(
-        functools.partial(parse_video, cfg=cfg),
-        cfg.videos,
-        cfg.workers,
-        ray=cfg.ray,
-        gpus=int(cfg.device.startswith("cuda")),
-    )
+    parse_one = functools.partial(parse_video, cfg=cfg)
+    gpus = int(cfg.device.startswith("cuda"))
+    for_each(parse_one, cfg.videos, cfg.workers, ray=cfg.ray, gpus=gpus)
 
 
 if __name__ == "__main__":

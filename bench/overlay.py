@@ -20,7 +20,7 @@ import numpy as np
 
 from bench.locate import locate, mean
 from templates import matching, pads, render
-from templates.frames import compared
+from templates.footage import compared
 
 # the paper's button accuracy and stick R2, on its own recordings of six games
 PAPER = {

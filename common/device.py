@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
+import cv2
 import torch
 from torch import nn
 
@@ -77,6 +79,13 @@ class Packed(nn.Module):
         return op(x, self.weight, self.bias, *self.shape, *self.after)
 
 
+def add_layer(x, layer, y):
+    """x + layer(y)"""
+    if isinstance(layer, Packed):
+        return torch.ops.mkldnn._linear_pointwise.binary(y, x, layer.weight, layer.bias, "add")
+    return x + layer(y)
+
+
 def packs(dtype) -> bool:
     """Whether oneDNN multiplies in this precision on this CPU; bfloat16 needs AVX-512 or alike."""
     if not torch.backends.mkldnn.is_available():
@@ -85,22 +94,37 @@ def packs(dtype) -> bool:
     return dtype == torch.float32 or bfloat16
 
 
-def pack_layers(net: nn.Module, gelu: str, after: tuple, kinds: tuple = (nn.Linear,)) -> None:
-    """Replace the layers of these kinds, in a network that only plays, by packed ones.
+def pack_layers(net: nn.Module, gelu: str, after: tuple, kinds=(nn.Linear,), dtype=None) -> None:
+    """Replace the layers of these kinds, in a network that only plays on this CPU, by packed ones;
+    a layer with a method `pack` packs itself.
 
     gelu: approximation of all its GELUs. after: names of the layers that they follow; these layers
-    do them on the way out.
+    do them on the way out. dtype: of the parameters then, by default the native_dtype; if oneDNN
+    cannot multiply it, the network stays as it is.
     """
-    net.requires_grad_(False)
+    dtype = dtype or native_dtype("cpu")
+    if not packs(dtype):
+        return
+    for p in net.parameters():
+        p.requires_grad_(False).data = p.data.to(dtype)
     for module in list(net.modules()):
         for name, child in module.named_children():
             if type(child) in kinds:
                 conv = child if isinstance(child, nn.Conv2d) else None
                 its_gelu = gelu if name in after else ""
-                packed = Packed(child.weight, child.bias, conv, its_gelu)
-                setattr(module, name, packed)
+                setattr(module, name, Packed(child.weight, child.bias, conv, its_gelu))
+        if hasattr(module, "pack"):
+            module.pack()
         if hasattr(module, "gelu"):
             module.gelu = nn.Identity()
+
+
+def prepare_reading() -> None:
+    """Set memory and threads for a network whose input one core makes meanwhile."""
+    keep_memory()
+    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    torch.set_num_threads(max(1, threads - 1))
+    cv2.setNumThreads(1)  # small pictures: more threads cost more than they bring
 
 
 class Graphed:

@@ -14,7 +14,9 @@ from common.command_line import expect
 from common.device import keep_memory
 from common.workers import sigint_held_back
 
+import cv2
 import numpy as np
+import torch
 from tqdm import tqdm
 
 # These flags may change between two starts of the same run. Of the last two the files count.
@@ -29,8 +31,6 @@ class Training:
     """
 
     def __init__(self, cfg, params: dict, optimizer, steps: float, recipe: dict):
-        import torch
-
         self.cfg = cfg
         self.path = Path(cfg.out).with_suffix(".state.safetensors")
         self.limit = steps
@@ -58,8 +58,6 @@ class Training:
 
     def resume(self) -> None:
         """Go on where the run at this --out stopped, if there is one."""
-        import torch
-
         out, fresh = self.cfg.out, self.cfg.fresh
         if fresh or not self.path.exists():
             if Path(out).exists() and not fresh:
@@ -102,8 +100,6 @@ class Training:
 
     def descend(self, loss) -> None:
         """One step of the optimizer."""
-        import torch
-
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.optimizer.zero_grad()
@@ -112,10 +108,11 @@ class Training:
         self.optimizer.step()
         self.steps += 1
 
-    def follow(self, feed, say) -> bool:
-        """Train to the end of the run and save every minute; False: it was finished already.
+    def follow(self, data, names) -> bool:
+        """Train to the end of the run on the items of `data`, in order, and save every minute;
+        False: it was finished already.
 
-        feed(first item, number of items) yields batches; say(mean losses) is shown beside the bar.
+        names: of the losses, whose means are shown beside the bar; the first is their sum.
         """
         finished = self.share() >= 1
         if finished and Path(self.cfg.out).exists():
@@ -127,7 +124,10 @@ class Training:
         mean = None
         saved = last = time.monotonic()
         left = max(math.ceil(self.limit) - self.steps, 0) * self.cfg.batch
-        batches_left = () if finished else feed(self.steps * self.cfg.batch, left)
+        first = self.steps * self.cfg.batch
+        batches_left = ()
+        if not finished:
+            batches_left = batches(data, first, left, self.cfg.batch, self.cfg.workers)
         shown = "{percentage:5.1f} % |{bar:20}| {elapsed} {postfix}"
         with tqdm(total=100, bar_format=shown, mininterval=1) as bar:
             for batch in batches_left:
@@ -139,9 +139,9 @@ class Training:
                 finished = self.share() >= 1
                 bar.n = min(100 * self.share(), 100)
                 speed = self.steps * self.cfg.batch / self.seconds
-                bar.set_postfix_str(
-                    f"step {self.steps:,}, {speed:.0f} pairs/s, {say(mean)}, lr {self.rate():.1e}"
-                )
+                said = [f"step {self.steps:,}", f"{speed:.0f} pairs/s"]
+                said += [f"{name} {value:.4f}" for name, value in zip(names, mean, strict=True)]
+                bar.set_postfix_str(", ".join([*said, f"lr {self.rate():.1e}"]))
                 if now - saved > 60 or finished:
                     self.suspend()
                     saved = now
@@ -150,11 +150,24 @@ class Training:
         return True
 
 
+class AveragedTraining(Training):
+    """And an average of the parameters, which is what is kept; cfg also has ema, its decay, which
+    warms up."""
+
+    def __init__(self, cfg, params: dict, optimizer, steps: float, recipe: dict):
+        super().__init__(cfg, params, optimizer, steps, recipe)
+        self.average = {name: p.detach().clone() for name, p in params.items()}
+        self.changing = {f"average.{name}": v for name, v in self.average.items()}
+
+    def descend(self, loss) -> None:
+        super().descend(loss)
+        share = 1 - min(self.cfg.ema, self.steps / (self.steps + 10))
+        params = [p.detach() for p in self.params.values()]
+        torch._foreach_lerp_([*self.average.values()], params, share)
+
+
 def set_up(cfg) -> None:
     """Check the flags that all these trainings have; set memory and threads."""
-    import cv2
-    import torch
-
     expect(cfg, minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3), validation=(1, 1e9))
     expect(cfg, workers=(0, 4096), threads=(0, 4096))
     for folder in (cfg.backgrounds, getattr(cfg, "templates", "")):
@@ -168,8 +181,6 @@ def set_up(cfg) -> None:
 
 def batches(data, first: int, count: int, size: int, workers: int = 0):
     """Batches of items first .. first + count - 1, in order, drawn by `workers` processes."""
-    import torch
-
     # A process forked from one with threads may hang.
     more = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}
     items = range(first, first + count)
@@ -180,8 +191,6 @@ def batches(data, first: int, count: int, size: int, workers: int = 0):
 
 def machine(device: str) -> str:
     """What a training runs on: the name of its GPU, or threads, cores and name of its CPU."""
-    import torch
-
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     facts = Path("/proc/cpuinfo")

@@ -21,6 +21,7 @@ OLDER = (
     (r"attention\.self\.layer_norm", "attention.sequence_reduction.layer_norm"),
     (r"mlp\.dense", "mlp.fc"),
 )
+HISTORY = ("recipe", "images", "minutes", "figures", "started_from")
 
 
 def our_name(name: str) -> str:
@@ -30,8 +31,8 @@ def our_name(name: str) -> str:
 
 
 def starting_weights(path) -> tuple[dict, dict]:
-    """(tensors by our names, metadata), of a parser or of a published SegFormer's encoder
-    (safetensors), whose metadata is empty."""
+    """(tensors by our names, what is known of their making), of a parser or of a published
+    SegFormer's encoder (safetensors)."""
     from safetensors import safe_open
 
     try:
@@ -42,5 +43,6 @@ def starting_weights(path) -> tuple[dict, dict]:
         raise SystemExit(f"{path}: not a readable safetensors file ({fault})") from None
     if not any(k.startswith("stages.") for k in found):
         tensors, info = artefact.read(path, "nitrogen.parser/1")
-        return {k: torch.from_numpy(v).float() for k, v in tensors.items()}, info
+        history = {k: v for k, v in info.items() if k in HISTORY}
+        return {k: torch.from_numpy(v).float() for k, v in tensors.items()}, history
     return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}, {}

@@ -99,6 +99,11 @@ def around(centres, ring, knob):
     return (centres[:, :, :, None] + ring * knob[:, :, :, None]).flatten(1, 3)
 
 
+def stick_axes(cells):
+    """Grid cells -> stick radii in -1..1."""
+    return (cells / UNIT).clip(-1, 1)
+
+
 def heat_map(cells):
     """Positions [..., 2] in cells from the centre -> heat map [..., FINE * FINE], bilinear over the
     four nearest places.

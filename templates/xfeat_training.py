@@ -9,7 +9,7 @@ from pathlib import Path
 from common import artefact
 from common.command_line import Common, expect, recipe_of
 from common.device import autocast, pick_device
-from common.training import Training, batches, set_up
+from common.training import Training, set_up
 
 import cv2
 import numpy as np
@@ -342,10 +342,7 @@ def main(cfg: Config) -> None:
         f"until {until} -> {cfg.out}\n{cfg}"
     )
 
-    def feed(first: int, count: int):
-        return batches(data, first, count, cfg.batch, cfg.workers)
-
-    if not run.follow(feed, losses_in_words):
+    if not run.follow(data, ("loss", "descriptors", "keypoints", "found")):
         return
     found = held_out_points(run.w, Pairs(cfg.seed + 1, unseen, photos[::8]), cfg.validation)
     print(f"points of held-out templates told from all others of the picture: {found:.3f}")
@@ -361,7 +358,3 @@ def main(cfg: Config) -> None:
         found_held_out=round(found, 4),
     )
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes")
-
-
-def losses_in_words(v) -> str:
-    return f"loss {v[0]:.3f} (descriptors {v[1]:.3f}, keypoints {v[2]:.3f}), found {v[3]:.3f}"
