@@ -25,9 +25,7 @@ if at least half of their timesteps are not null.  common/shards.py reads them.
 from __future__ import annotations
 
 import functools
-import glob
 import itertools
-import json
 import math
 import re
 import sys
@@ -37,11 +35,14 @@ from pathlib import Path
 
 from common import artefact
 from common.command_line import Many, command_line, expect, recipe_of, wing
+from common.lag import Motion, picture_lag
 from common.pictures import read_video, video_facts
-from common.shards import manifest, shrunk, totals
+from common.shards import remove_others, shrunk, totals, write_manifest
 from common.workers import for_each
 
+import cv2
 import numpy as np
+from tqdm import tqdm
 
 DEAD_ZONE = 0.1  # CHOICE: a stick within it is at rest
 # CHOICE: full deflection is at least this share of the drawn radius, so that a stick that is seldom
@@ -359,26 +360,16 @@ def pictures(video, frames, labels: Labels, segments, quality: int):
     """Yield (JPEG bytes, motion float32 [3]) of the given frames, in order: overlay painted out,
     game's area resized to 256 x 256.
 
-    motion: how far the picture moved since the frame before, in x and y (px of 128), and how much
-    it changed otherwise (grey levels); 0 after a gap.
+    motion: since the frame before, see Motion.
     """
-    import cv2
-
-    window = cv2.createHanningWindow((128, 128), cv2.CV_32F)
-    before, last = None, -9
+    motion = Motion()
     for segment, (i, _, rgb) in zip(segments, read_video(video, frames), strict=False):
         boxes, (left, top, right, bottom) = labels.views[segment]
         for x0, y0, x1, y1 in boxes:
             rgb[y0:y1, x0:x1] = MASK_COLOUR
         picture = shrunk(rgb[top:bottom, left:right], artefact.FRAME)
-        grey = shrunk(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 128).astype(np.float32)
-        motion = np.zeros(3, np.float32)
-        if i <= last + 4:
-            motion[:2] = cv2.phaseCorrelate(before, grey, window)[0]
-            motion[2] = np.abs(grey - before).mean()
-        before, last = grey, i
         _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        yield jpeg.tobytes(), motion
+        yield jpeg.tobytes(), motion.to(i, picture)
 
 
 def filter_video(video: str, c: Config) -> dict | None:
@@ -419,8 +410,6 @@ def nothing_found(overlay: Path) -> bool:
 
 def leave_out(line: str, c: Config, more: str = "") -> None:
     """Say why a video is left out; the only video's fault is an error."""
-    from tqdm import tqdm
-
     if len(c.videos) == 1:
         raise SystemExit(line)
     tqdm.write(line + more, file=sys.stderr)
@@ -428,8 +417,6 @@ def leave_out(line: str, c: Config, more: str = "") -> None:
 
 def make_shards(video: str, path: Path, overlay: Path | None, c: Config) -> dict:
     """Labels and pictures -> shards, unless they are there; the counts that the shards hold."""
-    from tqdm import tqdm
-
     stem = Path(video).stem
     labels = read_labels(video, path, overlay, c)
     keep, stays = kept_rows(labels, c.min_active)
@@ -498,7 +485,7 @@ def write_shards(
         if path is paths[-1] and motion:  # known when the whole video has been seen
             actions = np.hstack([labels.buttons[shown], labels.sticks[shown]])
             fps = labels.fps * len(shown) / len(rows)
-            lag = wing("bench.lag").picture_lag(actions, np.stack(motion), fps)
+            lag = picture_lag(actions, np.stack(motion), fps)
         artefact.write(
             path,
             shard_tensors(labels, group, start, new[group], [jpeg for jpeg, _ in made]),
@@ -532,13 +519,6 @@ def shard_tensors(labels: Labels, group, start, new, jpegs: list[bytes]) -> dict
         "time": labels.time[group],
         "start": np.searchsorted(group, start).astype(np.int64),
     }
-
-
-def remove_others(paths: list[Path], stem: str) -> None:
-    """A video's shards of an earlier run that made more of them."""
-    for old in paths[0].parent.glob(f"{glob.escape(stem)}-*.safetensors"):
-        if old not in paths and re.fullmatch(r"-\d{3,}", old.stem[len(stem) :]):
-            old.unlink()
 
 
 # ---- commands ------------------------------------------------------------------------------------
@@ -586,10 +566,7 @@ def run(c: Config) -> None:
     try:
         for_each(work, videos, c.workers, ray=c.ray, summary=functools.partial(summary, c))
     finally:
-        there = manifest(c.out)  # of all that is in the folder, also from other runs
-        if there["videos"]:
-            text = json.dumps(there, indent=1)
-            artefact.write_bytes(Path(c.out) / "manifest.json", text.encode())
+        write_manifest(c.out)
 
 
 def main(argv=None):

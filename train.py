@@ -45,6 +45,7 @@ from pathlib import Path
 from common import ROOT, artefact
 from common.command_line import Common, command_line, expect, flags, recipe_of, run_stage, wing
 from common.device import autocast, keep_memory
+from common.forecast import footprint, seconds_per_step
 from common.inputs import expand
 from common.processes import World, copy_share, full_tensor, interrupts, joined, lock, spread
 from common.shards import Part, Shards, decode, manifest, shards_in
@@ -541,7 +542,7 @@ def describe(cfg: Config, world: World, net, shards) -> None:
     micro = micro_batch(cfg, world)
     parameters = sum(p.numel() for p in net.parameters())
     learn = sum(p.numel() for p in learned(net).values())
-    memory = wing("bench.forecast").footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
+    memory = footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
     parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.items())
     with autocast(world.device.type):
         fast = torch.is_autocast_enabled(world.device.type)
@@ -578,7 +579,7 @@ def fit(cfg: Config) -> Path:
         if start >= cfg.steps:
             world.print0(f"{cfg.run}: finished at step {start}; --fresh trains anew")
             return cfg.run / "model.safetensors"
-        seconds = wing("bench.forecast").seconds_per_step(trainer, micro_batch(cfg, world))
+        seconds = seconds_per_step(trainer, micro_batch(cfg, world))
         stop = f"; this run stops after {cfg.minutes:g} and can be resumed" if cfg.minutes else ""
         left = cfg.steps - start
         world.print0(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import glob
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -34,6 +37,21 @@ def manifest(folder) -> dict:
         video["files"][path.name] = path.stat().st_size
         video["lag"] = info.get("lag") or video.get("lag")
     return {"format": "nitrogen.manifest/1", "videos": videos}
+
+
+def remove_others(paths: list[Path], stem: str) -> None:
+    """A video's shards of an earlier run that made more of them."""
+    for old in paths[0].parent.glob(f"{glob.escape(stem)}-*.safetensors"):
+        if old not in paths and re.fullmatch(r"-\d{3,}", old.stem[len(stem) :]):
+            old.unlink()
+
+
+def write_manifest(folder) -> None:
+    """manifest.json: all that is in the folder, also from other runs."""
+    there = manifest(folder)
+    if there["videos"]:
+        text = json.dumps(there, indent=1)
+        artefact.write_bytes(Path(folder) / "manifest.json", text.encode())
 
 
 def totals(videos: dict) -> str:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import types
 
-from common import ROOT, artefact
+from common import ROOT, artefact, forecast
 from common.processes import World
 from common.shards import Shards
 
@@ -21,7 +21,7 @@ import torch
 
 import model
 import train
-from bench import flops, forecast, training
+from bench import flops, training
 from released import checkpoint
 
 MICRO = model.Config(
