@@ -37,7 +37,7 @@ from common import artefact
 from common.command_line import Many, command_line, expect, recipe_of, wing
 from common.lag import Motion, picture_lag
 from common.pictures import read_video, video_facts
-from common.shards import remove_others, shrunk, totals, write_manifest
+from common.shards import in_words, remove_others, shrunk, totals, write_manifest
 from common.workers import for_each
 
 import cv2
@@ -437,19 +437,8 @@ def make_shards(video: str, path: Path, overlay: Path | None, c: Config) -> dict
         }
         write_shards(video, paths, groups, labels, counts, recipe, c)
     info = artefact.read(paths[-1], "nitrogen.shard/1")[1]
-    n, lag = info["counts"], info["lag"]
-    line = (
-        f"{video}: {labels.about}; kept {n['kept']:,} of {n['rows']:,} rows "
-        f"({100 * n['kept'] / max(n['rows'], 1):.0f} %), {n['segments'][0]} of {n['segments'][1]} "
-        f"segments, {n['chunks']:,} chunks, {n['split']}"
-    )
-    if lag:
-        line += (
-            f"; the picture follows the actions by {lag['frames']} frames "
-            f"(confidence {lag['confidence']:g})"
-        )
-    tqdm.write(line)
-    return n
+    tqdm.write(f"{video}: {labels.about}; {in_words(info)}")
+    return info["counts"]
 
 
 def write_shards(

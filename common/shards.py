@@ -54,6 +54,22 @@ def write_manifest(folder) -> None:
         artefact.write_bytes(Path(folder) / "manifest.json", text.encode())
 
 
+def in_words(info: dict) -> str:
+    """What was kept of a video, by the metadata of its last shard."""
+    n, lag = info["counts"], info["lag"]
+    line = (
+        f"kept {n['kept']:,} of {n['rows']:,} rows "
+        f"({100 * n['kept'] / max(n['rows'], 1):.0f} %), {n['segments'][0]} of {n['segments'][1]} "
+        f"segments, {n['chunks']:,} chunks, {n['split']}"
+    )
+    if lag:
+        line += (
+            f"; the picture follows the actions by {lag['frames']} frames "
+            f"(confidence {lag['confidence']:g})"
+        )
+    return line
+
+
 def totals(videos: dict) -> str:
     """Of a manifest's videos, in words."""
     rows, kept, chunks = (sum(v[k] for v in videos.values()) for k in ("rows", "kept", "chunks"))
