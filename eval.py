@@ -66,7 +66,7 @@ import numpy as np
 import sim
 from clock.base import GameError
 from devices import sandbox
-from templates import library, pads, presets, render
+from templates.overlay import Overlay, choice_of
 
 FPS = 30  # games are recorded and played at the policy's rate
 FIRST_GAMES = "ridge,crypt,rally"  # the three of `train.py --config tiny`
@@ -231,29 +231,6 @@ def check_record(c: Record) -> None:
     choice_of(c.overlays)
 
 
-def choice_of(overlays: str):
-    """What --overlays names: (templates by name, groups of names).
-
-    A template is drawn when it is asked for.  Videos take the groups in turn, and any template of
-    their group.
-    """
-    if overlays and Path(overlays).is_dir():
-        skins = presets.read_skins(overlays)
-        return skins, [[name] for name in sorted(skins)]
-    pool = library.templates()
-    names = sorted(pool)
-    if not overlays:
-        # the parser is trained on these, and the built-in games need sticks
-        return pool, [[n for n in names if not pads.held_out(n) and pads.two_sticks(n)]]
-    families = overlays.split(",")
-    if unknown := set(families) - set(pads.FAMILIES):
-        raise SystemExit(
-            f"--overlays {overlays}: no folder, and no family such as "
-            f"{', '.join(sorted(unknown))}; there are {', '.join(pads.FAMILIES)}"
-        )
-    return pool, [[n for n in names if n.partition("-")[0] == family] for family in families]
-
-
 def record_video(stem: str, c: Record) -> int:
     """Record OUT/STEM.mp4 and its truth: episodes of one game, back to back, task after task.
 
@@ -269,7 +246,8 @@ def record_video(stem: str, c: Record) -> int:
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
     template = draw_template(rng, int(number), c)
     by_chance = c.player == "mixed" and rng.random() < 0.5
-    overlay = Overlay.draw(rng, template, c)
+    widths = (c.smallest, c.largest)
+    overlay = Overlay.draw(rng, template, widths, c.faintest, (WIDTH, HEIGHT))
     buttons = np.zeros((length, 16), np.uint8)
     sticks = np.zeros((length, 4), np.float32)
     digest = hashlib.blake2b(digest_size=16)  # of the game's pixels, before the overlay
@@ -324,42 +302,6 @@ def video_writer(path: Path, rate: float):
     if rate:
         return RatedWriter(path, (WIDTH, HEIGHT), rate)
     return VideoWriter(path, FPS, WIDTH, HEIGHT)
-
-
-class Overlay(typing.NamedTuple):
-    """An overlay at its place in a video."""
-
-    template: typing.Any
-    scale: float  # px of the frame per px of the template
-    opacity: float
-    box: list[int]  # x, y, w, h in px
-
-    @classmethod
-    def draw(cls, rng, template, c: Record) -> Overlay:
-        """A random size and opacity, in one of the four corners."""
-        width = rng.uniform(c.smallest, c.largest) * WIDTH
-        opacity = rng.uniform(c.faintest, 1.0)
-        scale = width / template.size[0]
-        w, h = round(width), round(scale * template.size[1])
-        x = near_an_edge(rng, WIDTH, w)
-        y = near_an_edge(rng, HEIGHT, h)
-        return cls(template, scale, float(opacity), [x, y, w, h])
-
-    def over(self, picture, pad) -> np.ndarray:
-        """The picture, uint8 RGB of any size, as a frame of the video with this pad drawn on it."""
-        import cv2
-
-        frame = cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
-        drawn = render.draw(self.template, *pad, scale=self.scale)
-        render.composite(frame, drawn, *self.box[:2], self.opacity)
-        return frame
-
-
-def near_an_edge(rng, limit: int, size: int) -> int:
-    """Offset of an overlay 8 to 24 px from the one edge or the other."""
-    at_start = rng.random() < 0.5
-    margin = int(rng.integers(8, 25))
-    return margin if at_start else limit - margin - size
 
 
 def demonstration(name: str, length: int, by_chance: bool, rng, c: Record, episodes: list):

@@ -45,8 +45,10 @@ from pathlib import Path
 from common import ROOT, artefact
 from common.command_line import Common, command_line, expect, flags, recipe_of, run_stage, wing
 from common.device import autocast, keep_memory, native_dtype
+from common.forecast import footprint, seconds_per_step
 from common.inputs import expand
 from common.processes import World, copy_share, full_tensor, interrupts, joined, lock, spread
+from common.shards import Part, Shards, decode, manifest, shards_in
 
 import numpy as np
 import torch
@@ -56,7 +58,6 @@ from safetensors import SafetensorError
 from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
-import filter
 import model
 
 
@@ -253,19 +254,19 @@ class Chunks:
     if its frame cannot be decoded.
     """
 
-    def __init__(self, shards: filter.Shards, side: int):
+    def __init__(self, shards: Shards, side: int):
         self.shards = shards
         self.side = side
 
     def __getitem__(self, i):
         jpeg, buttons, sticks, shown, _ = self.shards[i]
         try:
-            return filter.decode(np.asarray(jpeg), self.side), buttons, sticks, shown
+            return decode(np.asarray(jpeg), self.side), buttons, sticks, shown
         except SystemExit as e:  # it would end a decoding process without a message
             return f"{place(self.shards, [i])}: {e}"
 
 
-def place(shards: filter.Shards, chunks) -> str:
+def place(shards: Shards, chunks) -> str:
     """The shard files that hold these chunk numbers, and the rows in them, for a message."""
     found = {}
     for i in chunks:
@@ -377,7 +378,7 @@ class Trainer:
     parallel: torch.nn.Module  # images, actions, mask -> loss: the network; DDP or FSDP2 around it
     optimizer: torch.optim.Optimizer
     average: dict  # name of a learned parameter -> its average
-    shards: dict  # "train", "validation" -> filter.Shards
+    shards: dict  # "train", "validation" -> Shards
 
     @property
     def net(self) -> model.NitroGen:
@@ -470,9 +471,9 @@ def assemble(cfg: Config, world: World) -> Trainer:
 
 
 def shards_for(net: model.Config, cfg: Config) -> dict:
-    """Split -> filter.Shards of --data with the network's timing; SystemExit if it does not fit."""
+    """Split -> Shards of --data with the network's timing; SystemExit if it does not fit."""
     shards = {
-        split: filter.Shards(cfg.data, split, net.horizon, net.rate, net.shift)
+        split: Shards(cfg.data, split, net.horizon, net.rate, net.shift)
         for split in ("train", "validation")
     }
     for part in (*shards["train"].parts, *shards["validation"].parts):
@@ -523,7 +524,7 @@ def loaded_policy(cfg: Config) -> model.NitroGen:
             f"{cfg.init}: convert it first: python model.py convert {cfg.init} {target}"
         )
     net = model.load(cfg.init, "cpu")
-    info = filter.Part(filter.shards_in(cfg.data)[0]).info
+    info = Part(shards_in(cfg.data)[0]).info
     horizon = cfg.horizon or info["horizon"]
     try:
         net.c = dataclasses.replace(net.c, horizon=horizon, rate=info["rate"], shift=info["shift"])
@@ -541,7 +542,7 @@ def describe(cfg: Config, world: World, net, shards) -> None:
     micro = micro_batch(cfg, world)
     parameters = sum(p.numel() for p in net.parameters())
     learn = sum(p.numel() for p in learned(net).values())
-    memory = wing("bench.forecast").footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
+    memory = footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
     parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.items())
     fast = native_dtype(world.device.type) == torch.bfloat16
     precision = "bfloat16 where it is safe" if fast else "float32 (no bfloat16 in hardware)"
@@ -577,7 +578,7 @@ def fit(cfg: Config) -> Path:
         if start >= cfg.steps:
             world.print0(f"{cfg.run}: finished at step {start}; --fresh trains anew")
             return cfg.run / "model.safetensors"
-        seconds = wing("bench.forecast").seconds_per_step(trainer, micro_batch(cfg, world))
+        seconds = seconds_per_step(trainer, micro_batch(cfg, world))
         stop = f"; this run stops after {cfg.minutes:g} and can be resumed" if cfg.minutes else ""
         left = cfg.steps - start
         world.print0(
@@ -928,7 +929,7 @@ def pipeline(cfg: Config) -> None:
     cfg = dataclasses.replace(cfg, data=shards)
     print(f"\n$ python train.py --config {cfg.net} --data {cfg.data} --out {cfg.run}", flush=True)
     policy = fit(cfg)
-    games = ",".join(sorted({v["game"] for v in filter.manifest(cfg.data)["videos"].values()}))
+    games = ",".join(sorted({v["game"] for v in manifest(cfg.data)["videos"].values()}))
     playing = flags(policy=policy, games=games, quick=True, device=cfg.device)
     run_stage("eval.py", "play", *playing, *many)
     print(
