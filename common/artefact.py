@@ -355,6 +355,9 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
     path = Path(path)
     kind = format.split(".")[1].split("/")[0] if format else ""
     again = f"; make it anew: {MAKER[kind]}" if kind in MAKER else ""
+    if kind == "policy" and path.suffix in (".pt", ".pth"):
+        target = path.with_suffix(".safetensors")
+        raise SystemExit(f"{path}: convert it first: python model.py convert {path} {target}")
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "no such file"
         raise SystemExit(f"{path}: {what}{again}")

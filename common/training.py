@@ -1,4 +1,4 @@
-"""What the trainings of parse.py and XFeat share: stopping and going on, batches, the machine."""
+"""What the trainings share: stopping and going on, batches, the machine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from common import artefact
 from common.command_line import expect
 from common.device import keep_memory
+from common.run_folder import refuse_another
 from common.workers import sigint_held_back
 
 import cv2
@@ -21,6 +22,17 @@ from tqdm import tqdm
 
 # These flags may change between two starts of the same run. Of the last two the files count.
 SAME_RUN = "steps images minutes threads workers validation init backgrounds".split()
+
+
+def start_moments(optimizer) -> None:
+    """Adam's state as its first step would make it, so that all of it can be saved."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            optimizer.state[p] = {
+                "step": torch.zeros((), device=p.device),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
 
 
 class Training:
@@ -37,13 +49,7 @@ class Training:
         self.params = params
         self.optimizer = optimizer
         self.changing = {}
-        self.moments = {}
-        for name, p in params.items():
-            self.moments[name] = optimizer.state[p] = {
-                "step": torch.zeros((), device=p.device),
-                "exp_avg": torch.zeros_like(p),
-                "exp_avg_sq": torch.zeros_like(p),
-            }
+        start_moments(optimizer)
         self.steps = 0
         self.seconds = 0.0
         decisive = {key: v for key, v in recipe.items() if key not in SAME_RUN}
@@ -52,7 +58,8 @@ class Training:
     def tensors(self) -> dict:
         """Everything that a step changes, by name."""
         out = {name: p.detach() for name, p in self.params.items()} | self.changing
-        for name, moments in self.moments.items():
+        for name, p in self.params.items():
+            moments = self.optimizer.state[p]
             out |= {f"{kind}.{name}": tensor for kind, tensor in moments.items()}
         return out
 
@@ -67,12 +74,7 @@ class Training:
                 )
             return
         saved, info = artefact.read(self.path, "nitrogen.state/1")
-        other = [key for key in self.recipe if info["recipe"].get(key) != self.recipe[key]]
-        if other:
-            raise SystemExit(
-                f"{self.path}: a run with another {', '.join(other)}; "
-                "give another --out, or --fresh to replace it"
-            )
+        refuse_another(self.path, info["recipe"], self.recipe)
         for name, tensor in self.tensors().items():
             tensor.copy_(torch.from_numpy(saved[name]).view_as(tensor))
         self.steps, self.seconds = info["steps"], info["seconds"]
