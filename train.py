@@ -189,16 +189,16 @@ def random_colours(pixels, cfg: Config):
     Hue turns the chroma plane of YIQ and saturation scales it. Contrast scales the distance from
     the picture's mean, brightness the mean.
     """
-    B, device = len(pixels), pixels.device
+    shape = (len(pixels), pixels.device)
     # fmt: off
     yiq = torch.tensor([[0.299,  0.587,  0.114],
                         [0.596, -0.274, -0.322],
-                        [0.211, -0.523,  0.312]], device=device)
+                        [0.211, -0.523,  0.312]], device=pixels.device)
     # fmt: on
-    hue = uniform(-cfg.hue, cfg.hue, B, device) * 2 * math.pi
-    saturation = uniform(1 - cfg.jitter, 1 + cfg.jitter, B, device)
-    contrast = uniform(1 - cfg.jitter, 1 + cfg.jitter, B, device)
-    brightness = uniform(1 - cfg.jitter, 1 + cfg.jitter, B, device)
+    hue = uniform(-cfg.hue, cfg.hue, *shape) * 2 * math.pi
+    saturation = uniform(1 - cfg.jitter, 1 + cfg.jitter, *shape)
+    contrast = uniform(1 - cfg.jitter, 1 + cfg.jitter, *shape)
+    brightness = uniform(1 - cfg.jitter, 1 + cfg.jitter, *shape)
     cos = saturation * hue.cos()
     sin = saturation * hue.sin()
     one, zero = torch.ones_like(hue), torch.zeros_like(hue)
@@ -318,7 +318,8 @@ def update(trainer: Trainer, data, step: int) -> tuple[np.ndarray, float]:
     Returns the loss of each micro-batch of all processes, in the order of `rows`, and the
     gradient's norm. If one of them is not finite, weights and average stay as they are.
     """
-    cfg, world = trainer.cfg, trainer.world
+    cfg = trainer.cfg
+    world = trainer.world
     trainer.parallel.train()
     micro = micro_batch(cfg, world)
     n = cfg.batch // (world.size * micro)
@@ -385,8 +386,7 @@ def network(cfg: Config) -> model.NitroGen:
     """
     if cfg.freeze and not (cfg.init or cfg.vision):
         raise SystemExit(
-            "--freeze leaves the vision encoder as it was loaded: "
-            "give --init FILE (or --vision FILE)"
+            "--freeze leaves the vision encoder as it was loaded: give --init or --vision FILE"
         )
     if cfg.init:
         net = model.load(cfg.init, "cpu")
@@ -453,7 +453,8 @@ def train_steps(trainer: Trainer, about: dict, start: int, asked: list) -> None:
 
     about: what the saved files tell of themselves, beside the step and the line of the log.
     """
-    cfg, world = trainer.cfg, trainer.world
+    cfg = trainer.cfg
+    world = trainer.world
     began = time.time()
     deadline = began + 60 * (cfg.minutes or math.inf)
     seen = []  # losses since the last line of the log
@@ -494,7 +495,8 @@ def finite_update(trainer: Trainer, about: dict, data, step: int) -> tuple[np.nd
     if finite(losses, norm):
         return losses, norm
     save(trainer, {**about, "step": step}, averaged(trainer))
-    cfg, shards = trainer.cfg, trainer.shards["train"]
+    cfg = trainer.cfg
+    shards = trainer.shards["train"]
     chunks = rows(step, len(shards), cfg).reshape(len(losses), -1)
     bad = ~np.isfinite(losses)
     where = place(shards, chunks[bad if bad.any() else ~bad].flatten())
@@ -550,11 +552,11 @@ def validate(m: model.Config, weights, shards, device, frames: int = 512) -> dic
     net.load_state_dict(weights, assign=True)
     torch.manual_seed(0)
     chunks = Chunks(shards, m.image)
-    chosen = np.random.default_rng(0).permutation(len(shards))[:frames]
-    game_of = {i: shards[i][4] for i in chosen}
+    frames_of = {}  # game -> numbers of its chunks
+    for i in np.random.default_rng(0).permutation(len(shards))[:frames]:
+        frames_of.setdefault(shards[i][4], []).append(i)
     losses = {}  # game -> loss of each frame
-    for game in sorted(set(game_of.values())):
-        mine = [i for i in chosen if game_of[i] == game]
+    for game, mine in sorted(frames_of.items()):
         losses[game] = []
         for first in range(0, len(mine), 64):
             items = [chunks[i] for i in mine[first : first + 64]]
@@ -588,7 +590,8 @@ def save(trainer: Trainer, about: dict, weights: dict) -> None:
     about: what the files tell of themselves: recipe, training chunks by game, step, the line of the
     log. Every process must call.
     """
-    cfg, net = trainer.cfg, trainer.net
+    cfg = trainer.cfg
+    net = trainer.net
     first = trainer.world.rank == 0
     state = {}
     for name, tensor in state_tensors(trainer).items():
@@ -636,8 +639,7 @@ def run(cfg: Config) -> None:
     minutes = MINUTES_OF_VIDEO.get(cfg.net, 60)
     print(
         f"No --data given: the whole pipe on the built-in games, with {minutes} minutes of play. "
-        f"To record, extract, parse and filter takes about {minutes * DATA_MINUTES / workers:.0f} "
-        "min; training says how long it will take when it starts. Finished parts are skipped."
+        f"Its data takes about {minutes * DATA_MINUTES / workers:.0f} min. Finished parts are kept."
     )
     net = model.CONFIGS[cfg.net]
     folder = f"data/{cfg.net}"
@@ -669,8 +671,7 @@ def run(cfg: Config) -> None:
 
 def main(argv=None):
     try:
-        commands = {"": (CONFIGS, run), "bench": "bench.training"}
-        command_line(__doc__, commands, argv, model.inspect)
+        command_line(__doc__, {"": (CONFIGS, run), "bench": "bench.training"}, argv, model.inspect)
     except torch.OutOfMemoryError as e:
         raise SystemExit(
             f"out of memory ({str(e).partition('.')[0]}): give a smaller --micro, --recompute, "

@@ -15,7 +15,8 @@ def seconds_per_step(trainer, micro: int) -> float:
 
     trainer: train.Trainer. Two passes before it compile and fill caches.
     """
-    world, m = trainer.world, trainer.net.c
+    world = trainer.world
+    m = trainer.net.c
     images = torch.zeros(micro, m.image, m.image, 3, dtype=torch.uint8, device=world.device)
     actions = torch.zeros(micro, m.horizon, len(m.actions), device=world.device)
     mask = torch.ones(1, device=world.device)

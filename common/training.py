@@ -65,7 +65,8 @@ class Training:
 
     def resume(self) -> None:
         """Go on where the run at this --out stopped, if there is one."""
-        out, fresh = self.cfg.out, self.cfg.fresh
+        out = self.cfg.out
+        fresh = self.cfg.fresh
         if fresh or not self.path.exists():
             if Path(out).exists() and not fresh:
                 raise SystemExit(
@@ -77,7 +78,8 @@ class Training:
         refuse_another(self.path, info["recipe"], self.recipe)
         for name, tensor in self.tensors().items():
             tensor.copy_(torch.from_numpy(saved[name]).view_as(tensor))
-        self.steps, self.seconds = info["steps"], info["seconds"]
+        self.steps = info["steps"]
+        self.seconds = info["seconds"]
         print(f"resuming {self.path} at {self.steps:,} steps, {self.seconds / 60:.1f} minutes")
 
     def suspend(self) -> None:

@@ -115,7 +115,8 @@ def run_until_crash(pool, call, todo: list, workers: int):
     """Yield (item, result, error) of items taken from the end of `todo`; return those that were
     running when a worker died.
     """
-    running, crashed = {}, False
+    running = {}
+    crashed = False
     with contextlib.suppress(concurrent.futures.BrokenExecutor):  # by submit: a worker died idle
         while not crashed and (todo or running):
             while todo and len(running) < workers:
