@@ -487,9 +487,8 @@ def train_steps(trainer: Trainer, about: dict, start: int, asked: list) -> None:
 
 
 def finite_update(trainer: Trainer, about: dict, data, step: int) -> tuple[np.ndarray, float]:
-    """`update`; if its loss is not finite, save the state before it and end with a message.
-
-    The message names the rows of the micro-batches whose loss is not finite, or else all rows.
+    """`update`; if its loss is not finite, save the state before it and end with a message, which
+    names the rows of these micro-batches, or else all rows.
     """
     losses, norm = update(trainer, data, step)
     if finite(losses, norm):
