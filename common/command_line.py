@@ -168,9 +168,11 @@ def add_flags(parser: Parser, presets: dict, shown) -> None:
 
 def add_fields(parser: Parser, cfg) -> None:
     """An argument for each field of the Config; one that is not given becomes None or []."""
-    types, comments = typing.get_type_hints(type(cfg)), field_comments(type(cfg))
+    types = typing.get_type_hints(type(cfg))
+    comments = field_comments(type(cfg))
     for field in dataclasses.fields(cfg):
-        name, kind = field.name, types[field.name]
+        name = field.name
+        kind = types[name]
         comment = field.metadata.get("help") or comments.get(name)
         if name == REST:
             continue
