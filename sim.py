@@ -1,25 +1,24 @@
 """sim.py: any unmodified game as a Gymnasium environment, stepped frame by frame under a controlled
 clock (paper section 2.2).
 
-A game asks the system for the time, and we answer.  clock/ holds it still between two frames,
-devices/ gives it a pad and reads its picture; this file makes an environment of the two, on Linux,
-on Windows and for Wine.  Needs numpy and gymnasium at import, never torch.
+clock/ holds a game still between two frames, devices/ gives it a pad and reads its picture; this
+file makes an environment of the two: on Linux, on Windows, and for Wine.  It needs numpy and
+gymnasium at import, never torch.
 
-Time inside the game is a number in a page that we share with it:
+A game asks the system for the time, and we answer.  Time inside the game is a number in a page that
+we share with it.
 
-  reading it    jumps to a stub of ours, which answers with that number
-  waiting       for a timeout, a sleep, a timer: whoever does is parked until the virtual deadline
-  presenting    a frame is a wait too: for the next tick of a monitor with `fps` Hz
+  reading it   What reads a clock jumps to a stub of ours, which returns that number.
+  waiting      A thread that sleeps, or waits with a timeout, is parked until its deadline in the
+               time of the game.
+  presenting   To present a frame is a wait too: for the next tick of a monitor of `fps` Hz.
 
-    step(pad)                                            step(pad)
-    ───┬────────────────────────────────────────────────────┬──────────> real time
-       │ draws frame 60       sound wakes   sleep ends      │ frame 61 is presented:
-       │ and waits            and waits     and waits       │ everybody is parked again
-    1.0000                  ┌>1.0053      ┌>1.0160        ┌>1.0167 ───> the number
-            └─────jump──────┘   └──jump───┘     └──jump───┘
+    game   | draws          | mixes sound          | presents frame 61: step() returns
+    time   | 1.0000 --jump--> 1.0053 -----jump-----> 1.0167
 
 Between two deadlines nothing can happen in the game, so time jumps from one to the next: this is
-discrete-event simulation.  Where to read on: clock/linux.py, clock/windows.py; devices/__init__.py.
+discrete-event simulation.  Read on in clock/linux.py, and on Windows, where frames are not gated,
+in clock/windows.py; for another pad or screen in devices/__init__.py.
 
     python sim.py doctor                          what works on this machine, and the fix for what
                                                   does not
@@ -40,22 +39,17 @@ discrete-event simulation.  Where to read on: clock/linux.py, clock/windows.py; 
     clock.step(0.5); clock.run(10, speed=0.25)    # half a second on; ten seconds in slow motion;
     clock.detach()                                # and it runs on, also if this program dies
 
-On Windows a game that runs already may be played too, by the name of its executable or its
-window's title:
-
-    python sim.py play --attach game.exe
-    env = sim.GameEnv([], attach="game.exe")
+    python sim.py play --attach game.exe          # Windows: a game that runs already, by the name
+    env = sim.GameEnv([], attach="game.exe")      # of its executable, or its window's title
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import glob
 import hashlib
 import importlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -82,6 +76,7 @@ from devices.console import Console, GateClock
 from devices.display import keys_of
 from devices.sandbox import HEADLESS, Sandbox, last_line
 from devices.windows import Desktop
+from devices.wine import check_prefix, runs_wine
 from devices.x11 import Display
 
 # ---- the environment -----------------------------------------------------------------------------
@@ -195,14 +190,14 @@ class GameEnv(gymnasium.Env):
         except BaseException:
             self.close()
             raise
-        return self._observation(), self._info()
+        return self._observation(), self.info()
 
     def step(self, action):
         if self.clock is None:
             raise GameError("call reset() before step()")
         self.pad.set(*checked(action))
         terminated = not all(self._next_frame() for _ in range(self.frame_skip))
-        info = self._info()
+        info = self.info()
         reward = float(self.reward(info)) if self.reward else 0.0
         truncated = self.seconds is not None and info["time"] >= self.seconds - 1e-9
         return self._observation(), reward, terminated, truncated, info
@@ -298,7 +293,8 @@ class GameEnv(gymnasium.Env):
     def _observation(self) -> np.ndarray:
         return self.resize(self.view.picture())
 
-    def _info(self) -> dict:
+    def info(self) -> dict:
+        """Of the frame that is shown."""
         # SHA-256: processors have instructions for it
         digest = hashlib.sha256(np.ascontiguousarray(self.view.picture())).hexdigest()[:32]
         return {
@@ -506,33 +502,6 @@ def check_asked(env: GameEnv) -> None:
             raise GameError(f"{option}={name!r} needs the clock hook: {fault}")
 
 
-def runs_wine(command) -> bool:
-    """Whether the game is a Windows program."""
-    # a part may be a line for the shell
-    words = (Path(word).name for part in command for word in part.split())
-    wine = re.compile(r"wine(64)?(-stable|-staging|-devel(opment)?)?|proton")
-    return any(wine.fullmatch(word) for word in words)
-
-
-def check_prefix(prefix: Path) -> None:
-    """Wine's server must be started by the game, to be under its clock, and the prefix be there: it
-    takes minutes to make under the hook.
-    """
-    if not (prefix / "system.reg").exists():
-        raise GameError(
-            f"wine: {prefix} is no prefix of Wine: make one (WINEPREFIX=$HOME/.wine wineboot -i) "
-            "and give it, in WINEPREFIX"
-        )
-    folder = f"server-{prefix.stat().st_dev:x}-{prefix.stat().st_ino:x}"  # where its server runs
-    for process in glob.glob("/proc/[0-9]*/cwd"):
-        with contextlib.suppress(OSError):
-            if os.path.basename(os.readlink(process)) == folder:
-                raise GameError(
-                    f"wine: other programs run in {prefix}, and its server has their time: "
-                    f"WINEPREFIX={prefix} wineserver -k"
-                )
-
-
 # ---- ... the first frame, as GameEnv.one_frame
 
 
@@ -581,9 +550,7 @@ def first_in_the_foreground(env: GameEnv) -> bool:
 
 
 class Person:
-    """Somebody at the keyboard or gamepad, in front of a window (that of games/console.py; needs
-    pygame).
-    """
+    """A human player, in front of a window (that of games/console.py; needs pygame)."""
 
     def __init__(self, title: str):
         sys.path.insert(0, str(ROOT / "games"))
@@ -593,25 +560,20 @@ class Person:
         """See a picture, give the pad: buttons [16], sticks [4]; None once the window is closed."""
         self.window.show(picture, None, 0)
         pad = self.window.pad()
-        return (
-            (np.array([pad[b] for b in BUTTONS], np.int8), np.float32([pad[s] for s in STICKS]))
-            if self.window.open
-            else None
-        )
+        if not self.window.open:
+            return None
+        return np.int8([pad[b] for b in BUTTONS]), np.float32([pad[s] for s in STICKS])
 
 
 class StickyRandom:
-    """A gamepad in the hands of chance: every button and axis is drawn anew and held for 0.1 to 1
-    s; `menu`: BACK and START too.
-    """
+    """A random player: every button and axis gets a random value, which it holds for 0.1 to 1 s."""
 
     def __init__(self, seed: int, fps: int = 30, menu: bool = True):
-        self.rng, self.fps, self.lasts, self.value = (
-            np.random.default_rng(abs(seed)),
-            fps,
-            np.zeros(20),
-            np.zeros(20, np.float32),
-        )
+        """menu: BACK and START too"""
+        self.rng = np.random.default_rng(abs(seed))
+        self.fps = fps
+        self.lasts = np.zeros(20)  # frames for which a value is still held
+        self.value = np.zeros(20, np.float32)
         self.alone = [] if menu else artefact.MENU
 
     def __call__(self, picture, info=None) -> tuple:
@@ -644,18 +606,8 @@ def launch(cfg: Run, **options) -> GameEnv:
         raise SystemExit("no game given: add -- COMMAND ARG...")
     if cfg.command:
         find_program(cfg.command[0])  # before a window opens
-    return GameEnv(
-        cfg.command,
-        fps=cfg.fps,
-        seed=cfg.seed,
-        gamepad=cfg.gamepad,
-        screen=cfg.screen,
-        timeout=cfg.timeout,
-        display=cfg.display,
-        home=cfg.home,
-        attach=cfg.attach,
-        **options,
-    )
+    names = ("fps", "seed", "gamepad", "screen", "timeout", "display", "home", "attach")
+    return GameEnv(cfg.command, **{name: getattr(cfg, name) for name in names}, **options)
 
 
 @dataclass(frozen=True)
@@ -776,19 +728,23 @@ def session(env, player, cfg: Play):
     game ends or its time is up.
     """
     untouched = np.zeros(16, np.int8), np.zeros(4, np.float32)
-    info, pad, truncated = env.reset(seed=cfg.seed)[1], untouched, False
-    begin, origin = time.perf_counter(), info["time"]
-    while True:
-        yield (picture := env.render()), info, pad
-        pad, played = player(picture), info["time"] - origin
+    _, info = env.reset(seed=cfg.seed)
+    pad = untouched
+    terminated = truncated = False
+    begin = time.perf_counter()
+    origin = info["time"]
+    while not terminated:
+        picture = env.render()
+        yield picture, info, pad
+        pad = player(picture)
         if truncated or pad is None:
             return
-        pad = pad if played >= cfg.wait else untouched
+        played = info["time"] - origin
+        if played < cfg.wait:
+            pad = untouched
         if cfg.speed:
             time.sleep(max(0.0, begin + played / cfg.speed - time.perf_counter()))
         _, _, terminated, truncated, info = env.step({"buttons": pad[0], "sticks": pad[1]})
-        if terminated:
-            return
 
 
 def fitted(picture, width, height):

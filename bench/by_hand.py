@@ -84,7 +84,7 @@ def step_seconds(env, action, seconds: float) -> dict:
     shown = env.view.frame
     env.clock.step(seconds)
     env.steps += env.view.frame - shown
-    return env._info()
+    return env.info()
 
 
 def held_pad(words) -> dict | None:
