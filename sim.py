@@ -23,6 +23,7 @@ in clock/windows.py; for another pad or screen in devices/__init__.py.
     python sim.py doctor                          what works on this machine, and the fix for what
                                                   does not
     python sim.py play   -- COMMAND ARG...        you at the pad; --speed 0.25, --record out.mp4
+    python sim.py play --attach game.exe          the same in a game that runs already (Windows)
     python sim.py record -- COMMAND ARG...        frames, and the pad of each: OUT.mp4,
                                                   OUT.actions.safetensors
     python sim.py replay OUT.actions.safetensors  the same frames again? compares their hashes
@@ -31,6 +32,7 @@ in clock/windows.py; for another pad or screen in devices/__init__.py.
 
     env = sim.GameEnv(["supertux2", "--window", "--renderer", "sdl"], fps=60)
     env = gymnasium.make("NitroGame-v0", cmd=[...])                     # or so
+    env = sim.GameEnv([], attach="game.exe")      # Windows: by program, or by its window's title
     frame, info = env.reset(seed=0)               # frame: uint8 [256, 256, 3] RGB
     action = {"buttons": buttons, "sticks": sticks}
     frame, reward, terminated, truncated, info = env.step(action)
@@ -38,9 +40,6 @@ in clock/windows.py; for another pad or screen in devices/__init__.py.
     clock = sim.Clock.attach(pid)                 # a program that runs already stands still;
     clock.step(0.5); clock.run(10, speed=0.25)    # half a second on; ten seconds in slow motion;
     clock.detach()                                # and it runs on, also if this program dies
-
-    python sim.py play --attach game.exe          # Windows: a game that runs already, by the name
-    env = sim.GameEnv([], attach="game.exe")      # of its executable, or its window's title
 """
 
 from __future__ import annotations
