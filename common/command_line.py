@@ -1,4 +1,4 @@
-"""A command line from a dataclass: every field is a flag, its comment the help.
+"""A command line from a dataclass: every field is a flag, its comment (or metadata) the help.
 
 A stage ends in command_line(__doc__, {"": (Config, main), "train": (CONFIGS, train), ...}).  A wing
 is named in a string, as in "bench.speed", and imported only when its command is given.
@@ -168,9 +168,12 @@ def add_flags(parser: Parser, presets: dict, shown) -> None:
 
 def add_fields(parser: Parser, cfg) -> None:
     """An argument for each field of the Config; one that is not given becomes None or []."""
-    types, comments = typing.get_type_hints(type(cfg)), field_comments(type(cfg))
+    types = typing.get_type_hints(type(cfg))
+    comments = field_comments(type(cfg))
     for field in dataclasses.fields(cfg):
-        name, kind, comment = field.name, types[field.name], comments.get(field.name)
+        name = field.name
+        kind = types[name]
+        comment = field.metadata.get("help") or comments.get(name)
         if name == REST:
             continue
         if typing.get_origin(kind) is tuple:

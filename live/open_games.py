@@ -31,8 +31,10 @@ from pathlib import Path
 
 from common import ROOT, artefact
 
+import devices
 import eval as evaluation
 import sim
+from bench.report import cell, played, print_crashes
 from clock.base import GameError
 from devices.x11 import KEYSYMS
 from live import pilot
@@ -157,7 +159,8 @@ def is_copy(content: dict) -> bool:
 
 
 def unknown_device(task, folder) -> str:
-    for key, known in (("gamepad", sim.GAMEPADS), ("screen", sim.SCREENS)):
+    for key, table in (("gamepad", sim.GAMEPADS), ("screen", sim.SCREENS)):
+        known = devices.names(table)
         if task.get(key, "auto") not in known:
             return f"{key} {task[key]!r}: there is {', '.join(known)}"
     return ""
@@ -214,30 +217,28 @@ def open_suite(c) -> dict:
     and in OUT/open.json.
     """
     table, folder = open_table(c.suite)
-    names = installed_tasks(c, table)
-    seeds = 4 if c.quick else c.seeds
+    seeds = min(4, c.seeds) if c.quick else c.seeds
     settings = settings_of(c)
-    c = evaluation.with_folder(c, settings)
-    suite = Path(c.suite).stem
-    games = {name: f"{suite}-{task_digest(table[name], folder)}" for name in names}
-    jobs = [
-        evaluation.Job(player, games[name], name, c.seed + i)
-        for i in range(seeds)
-        for name in names
-        for player in REAL_PLAYERS
+    tasks = [
+        (f"{Path(c.suite).stem}-{task_digest(table[name], folder)}", name)
+        for name in installed_tasks(c, table)
     ]
-    what = f"{len(names)} tasks, {seeds} episodes of each by {', '.join(REAL_PLAYERS)}"
-    evaluation.play_jobs(jobs, c, settings, what, in_real_game)
-    records = [evaluation.saved_record(job, c, settings, crashed=True) for job in jobs]
-    out = {name: summaries(name, records) for name in names}
+    c = evaluation.with_folder(c, settings)
+    suite = evaluation.Suite(c, settings, tasks, range(c.seed, c.seed + seeds), REAL_PLAYERS)
+    return played(suite, in_real_game, write_report)
+
+
+def write_report(suite: evaluation.Suite, records: list[dict]) -> dict:
+    table, _ = open_table(suite.c.suite)
+    out = {name: summaries(name, records) for _, name in suite.tasks}
     line = "{:16s}" + "{:>22s}" * len(REAL_PLAYERS)
     print("completed, %, and 95 % interval; in brackets mean progress, 0..1")
     print(line.format("task", *REAL_PLAYERS))
     for name, row in out.items():
-        cells = map(evaluation.cell, row.values())
+        cells = [cell(row.get(p)) for p in REAL_PLAYERS]
         print(line.format(name, *cells) + f"   {table[name]['goal']}")
-    evaluation.print_crashes(records)
-    artefact.write_bytes(Path(c.out) / "open.json", json.dumps(out, indent=1).encode())
+    print_crashes(records)
+    artefact.write_bytes(Path(suite.c.out) / "open.json", json.dumps(out, indent=1).encode())
     return out
 
 
@@ -269,7 +270,8 @@ def settings_of(c) -> dict:
 def summaries(name: str, records: list[dict]) -> dict:
     """Player -> summary of its episodes of this task."""
     mine = [r for r in records if r["task"] == name]
-    return {p: evaluation.summary([r for r in mine if r["player"] == p]) for p in REAL_PLAYERS}
+    episodes = {p: [r for r in mine if r["player"] == p] for p in REAL_PLAYERS}
+    return {p: evaluation.summary(those) for p, those in episodes.items() if those}
 
 
 def program(name: str) -> str | None:
@@ -312,7 +314,7 @@ def in_real_game(job: evaluation.Job, c) -> dict:
 def config_of(task: dict, job: evaluation.Job, c, home: str):
     """The Config of play, for this task."""
     first, *rest = (part.replace("{home}", home) for part in task["command"])
-    devices = {k: task[k] for k in ("gamepad", "screen") if k in task}
+    chosen = {k: task[k] for k in ("gamepad", "screen") if k in task}
     return dataclasses.replace(
         c,
         command=(program(first), *rest),
@@ -321,7 +323,7 @@ def config_of(task: dict, job: evaluation.Job, c, home: str):
         seed=job.seed,
         home=home,
         realtime=c.realtime and job.player == "policy",
-        **devices,
+        **chosen,
     )
 
 
@@ -368,7 +370,7 @@ def task_score(rule: dict, env, folder: Path, home: str) -> float:
         data = path.read_bytes()[:size] if path.exists() else b""
         values = struct.unpack(rule["struct"], data) if len(data) == size else (0,)
     else:
-        stderr = (env.stage.path / "stderr").read_text(errors="replace")
+        stderr = (env.sandbox.path / "stderr").read_text(errors="replace")
         values = re.findall(rule["stderr"], stderr) or (0,)
     try:
         value = max(map(float, values))
