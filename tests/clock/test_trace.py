@@ -35,7 +35,7 @@ def kinds(lines) -> set[str]:
 @needs_hook
 def test_each_wait_and_each_jump_is_a_line(monkeypatch):
     lines = []
-    monkeypatch.setattr(sim.Clock, "trace", lambda self, line: lines.append(line))
+    monkeypatch.setattr(sim.Clock, "trace", lines.append)
     with launched(*python(TWO_THREADS)) as (clock, _):
         clock.step(5)
         assert clock.returncode == 0
