@@ -26,222 +26,19 @@ import numpy as np
 from clock import kernel, win32
 from clock.base import GameError, find_program
 from clock.fallback import StopClock
-
-WINDOWS_STUB = {  # bits: tests/asm/windows64.S, windows32.S
-    64: bytes.fromhex(
-        "4883ec38488d4c242831d2ff15f7efffff440fb605e7efffff41c1e0054c8d0ddcf3ffff4d01c131d2488b442428492b01480f48c249f7610848"
-        "0facd02049034110493b4118490f4f41184883c438c3534883ec204889cbe8a3ffffff48f725d4efffff480facd020480305b0efffff488903b8"
-        "010000004883c4205bc366904883ec28e82c00000048030598efffff4883c428c366662e0f1f8400000000004883ec28e80c00000048030580ef"
-        "ffff4883c428c34883ec28e842ffffff31d2b91027000048f7f14883c428c30f1f00534883ec204889cbe823ffffff48030534efffff48890348"
-        "83c4205bc30f1f0031d25356574883ec3089d748bbffffffffffffff7f83f9ff741989ce4869f610270000e8e8feffff488d1c3031c04885f674"
-        "0748c7c078ecffff488944242889f9488d542428ff15d4eeffff85ff74073dc0000000740ce8b4feffff4839d87cd231c04883c4305f5e5bc3"
-    ),
-    32: bytes.fromhex(
-        "5783ec0889e06a0050ff9308f0ffff0fb6bb00f0ffffc1e7058dbc1f00f4ffff585a2b071b5704790431c031d28d4f08e8180000000347101357"
-        "143947188b4f1c19d17d068b47188b571c5fc356575589c689d7f72189d589f8f761045089f0f7610401c511142489f8f72101e8131424595d5f"
-        "5ec38b1c2481e300f0ffffc353e8f0ffffffe875ffffff8d8b38f0ffffe8b7ffffff038320f0ffff139324f0ffff8b4c24088901895104b80100"
-        "00005bc204008db426000000008d7426009053e8b0ffffffe828000000038328f0ffff13932cf0ffff5bc38db4260000000053e890ffffffe808"
-        "000000038330f0ffff5bc3e808ffffff56be1027000089c189d031d2f7f691f7f689ca5ec38d760053e860ffffffe8e5feffff038318f0ffff13"
-        "931cf0ffff8b4c240889018951045bc204008db426000000008d742600906a00ff742408e805000000c20400669053565783ec08e81bffffff83"
-        "ceffbfffffff7f8b44241883f8ff741db910270000f7e189c689d7e884feffff9687d789c109d1740901c611d7b978ecffff89c8998904248954"
-        "240489e050ff742420ff9310f0ffff837c241c0074073dc0000000740de848feffff39f019fa7ccb31c083c4085f5e5bc20800"
-    ),
-}
-WINDOWS_ENTRY = {
-    64: {
-        "QueryPerformanceCounter": 0x50,
-        "GetTickCount": 0x80,
-        "timeGetTime": 0xA0,
-        "GetSystemTimeAsFileTime": 0xD0,
-        "Sleep": 0xF0,
-        "SleepEx": 0xF2,
-    },
-    32: {
-        "QueryPerformanceCounter": 0x80,
-        "GetTickCount": 0xC0,
-        "timeGetTime": 0xE0,
-        "GetSystemTimeAsFileTime": 0x110,
-        "Sleep": 0x140,
-        "SleepEx": 0x150,
-    },
-}
-REPLACED = {
-    **{name: name for name in WINDOWS_ENTRY[64]},
-    "RtlQueryPerformanceCounter": "QueryPerformanceCounter",
-    "GetTickCount64": "GetTickCount",
-    "GetSystemTimePreciseAsFileTime": "GetSystemTimeAsFileTime",
-}
-SYSTEM_DLLS = ("ntdll.dll", "kernelbase.dll", "kernel32.dll", "winmmbase.dll", "winmm.dll")
-# in the data page: what was replaced, and the banks of stub.S
-PATCHES_AT, BANKS_AT, BANKS = 0x80, 0x400, 96
-ENDLESS = 2**62  # a limit that is never reached
-JUMP = {64: 14, 32: 5}  # bytes that replace the beginning of a function
-
-
-class WindowsProcess:
-    """Memory and threads of a game, 64 or 32 bits."""
-
-    def __init__(self, pid: int):
-        self.pid, self.handle = pid, win32.must("OpenProcess", win32.ALL_ACCESS, 0, pid)
-        (machine,) = struct.unpack("<H", self.read(self.header(self.image()) + 4, 2))
-        self.bits = {0x8664: 64, 0x14C: 32}.get(machine)
-        if not self.bits:
-            raise GameError(
-                f"process {pid} is a program for machine {machine:#x}; there is x64 and x86"
-            )
-
-    def read(self, address: int, size: int) -> bytes:
-        data = ctypes.create_string_buffer(size)
-        win32.must("ReadProcessMemory", self.handle, address, data, size, None)
-        return data.raw
-
-    def write(self, address: int, data: bytes) -> None:
-        win32.must("WriteProcessMemory", self.handle, address, data, len(data), None)
-
-    def write_code(self, address: int, data: bytes) -> None:
-        READ_WRITE_EXECUTE, before = 0x40, ctypes.c_ulong()
-        win32.must(
-            "VirtualProtectEx",
-            self.handle,
-            address,
-            len(data),
-            READ_WRITE_EXECUTE,
-            ctypes.byref(before),
-        )
-        self.write(address, data)
-        win32.must(
-            "VirtualProtectEx", self.handle, address, len(data), before.value, ctypes.byref(before)
-        )
-        win32.windows("FlushInstructionCache", self.handle, address, len(data))
-
-    def allocate(self, size: int) -> int:
-        COMMIT_RESERVE, READ_WRITE = 0x3000, 4
-        return win32.must("VirtualAllocEx", self.handle, 0, size, COMMIT_RESERVE, READ_WRITE)
-
-    def image(self) -> int:
-        """Where the program itself is loaded: of its process environment block."""
-        facts = (ctypes.c_void_p * 6)()
-        if win32.windows(
-            "NtQueryInformationProcess", self.handle, 0, facts, ctypes.sizeof(facts), None
-        ):
-            raise GameError(f"process {self.pid} cannot be looked at")
-        return struct.unpack("<Q", self.read(facts[1] + 0x10, 8))[0]
-
-    def header(self, base: int) -> int:
-        """Address of the PE header of an image."""
-        return base + struct.unpack("<I", self.read(base + 0x3C, 4))[0]
-
-    def modules(self) -> dict:
-        """Of its own kind (a 32-bit process has some of 64 bits too): name in small letters ->
-        (address, size).
-        """
-        ALL, array, needed = 3, (ctypes.c_void_p * 4096)(), ctypes.c_ulong()
-        win32.must(
-            "K32EnumProcessModulesEx",
-            self.handle,
-            array,
-            ctypes.sizeof(array),
-            ctypes.byref(needed),
-            ALL,
-        )
-        found, name = {}, ctypes.create_unicode_buffer(260)
-        for base in array[: needed.value // 8]:
-            with contextlib.suppress(OSError):  # unloaded meanwhile
-                header = self.header(base)
-                machine, size = struct.unpack("<4xH74xI", self.read(header, 84))
-                win32.must("K32GetModuleBaseNameW", self.handle, base, name, len(name))
-                if machine == {64: 0x8664, 32: 0x14C}[self.bits]:
-                    found.setdefault(name.value.lower(), (base, size))
-        return found
-
-    def exports(self, base: int) -> dict:
-        """Of a module: name -> address, or "dll.name" where it is another one's."""
-        at, size = struct.unpack(
-            "<II", self.read(self.header(base) + (0x88 if self.bits == 64 else 0x78), 8)
-        )
-        table = self.read(base + at, size)
-
-        def text(rva: int) -> str:
-            return table[rva - at : table.index(b"\0", rva - at)].decode("latin-1")
-
-        count, functions, names, ordinals = struct.unpack_from("<4xIIII", table, 20)
-        found = {}
-        for name, ordinal in zip(
-            struct.unpack_from(f"<{count}I", table, names - at),
-            struct.unpack_from(f"<{count}H", table, ordinals - at),
-            strict=False,
-        ):
-            (rva,) = struct.unpack_from("<I", table, functions - at + 4 * ordinal)
-            found[text(name)] = text(rva) if at <= rva < at + size else base + rva
-        return found
-
-    def starts(self, base: int) -> np.ndarray:
-        """Where functions begin, as far as a module says: its table of exceptions (x64 only)."""
-        at, size = (
-            struct.unpack("<II", self.read(self.header(base) + 0xA0, 8))
-            if self.bits == 64
-            else (0, 0)
-        )
-        return (
-            base
-            + np.frombuffer(self.read(base + at, size), "<u4").reshape(-1, 3)[:, 0].astype(np.int64)
-            if size
-            else np.zeros(0, np.int64)
-        )
-
-    def threads(self):
-        """Handles of its threads; to be used at once."""
-        for tid, owner in win32.snapshot(4, "<8xII12x"):  # THREADENTRY32
-            if owner == self.pid and (
-                handle := win32.windows("OpenThread", win32.ALL_ACCESS, 0, tid)
-            ):
-                yield handle
-                win32.windows("CloseHandle", handle)
-
-    def place(self, thread: int) -> tuple[int, int]:
-        """A suspended thread's instruction and stack pointer."""
-        name, size, flags, control, form, pointers = (
-            ("GetThreadContext", 1232, 0x30, 0x100001, "<Q", (0xF8, 0x98))
-            if self.bits == 64
-            else ("Wow64GetThreadContext", 716, 0, 0x10001, "<I", (0xB8, 0xC4))
-        )
-        buffer = ctypes.create_string_buffer(size + 16)
-        # struct CONTEXT is aligned
-        context = (ctypes.c_char * size).from_buffer(buffer, -ctypes.addressof(buffer) % 16)
-        struct.pack_into("<I", context, flags, control)
-        win32.must(name, thread, context)
-        return tuple(struct.unpack_from(form, context, at)[0] for at in pointers)
-
-    def suspend(self) -> list[tuple[int, int]]:
-        """Let it stand still; -> where each thread does.  Asking for that waits for it: until then
-        it may run on for a moment.
-        """
-        win32.windows("NtSuspendProcess", self.handle)
-        places, end = [], time.perf_counter() + 5
-        for thread in self.threads():
-            while win32.windows("WaitForSingleObject", thread, 0):  # until it has ended
-                try:
-                    places.append(self.place(thread))
-                    break
-                except OSError:  # on a busy machine it may take its time
-                    if time.perf_counter() > end:
-                        self.resume()
-                        raise
-        return places
-
-    def resume(self) -> None:
-        win32.windows("NtResumeProcess", self.handle)
-
-    def call(self, function: int, argument: int) -> None:
-        """In a thread of its own; returns when it has."""
-        thread = win32.must("CreateRemoteThread", self.handle, None, 0, function, argument, 0, None)
-        ended = win32.windows("WaitForSingleObject", thread, 10000) == 0
-        win32.windows("CloseHandle", thread)
-        if not ended:
-            raise GameError(f"process {self.pid} runs no thread that we start in it")
-
-    def close(self) -> None:
-        win32.windows("CloseHandle", self.handle)
+from clock.windows_process import WindowsProcess
+from clock.windows_stub import (
+    BANKS,
+    BANKS_AT,
+    ENDLESS,
+    HOT_PATCH,
+    JUMP,
+    PATCHES_AT,
+    REPLACED,
+    SYSTEM_DLLS,
+    WINDOWS_ENTRY,
+    WINDOWS_STUB,
+)
 
 
 class WindowsClock(StopClock):
@@ -764,8 +561,6 @@ class WindowsClock(StopClock):
         self.bank = 0, 0, self.bank[3], self.bank[3]  # the time stays readable
 
 
-# fillers before a jump
-HOT_PATCH = {64: (b"\x48\x8d\xa4\x24\0\0\0\0",), 32: (b"\x8b\xff\x55\x8b\xec\x5d", b"\x8b\xff")}
 WINDOWS_GUARD = f"""
 import ctypes, struct, sys, time
 page, pid = 0, int(sys.argv[1])

@@ -24,7 +24,8 @@ import windows
 import sim
 from clock import kernel, win32
 from clock.base import GameError
-from clock.windows import BANKS, BANKS_AT, WINDOWS_ENTRY, WINDOWS_STUB, WindowsClock
+from clock.windows import WindowsClock
+from clock.windows_stub import BANKS, BANKS_AT, WINDOWS_ENTRY, WINDOWS_STUB
 from devices.windows import DesktopWindow, VGamepad
 
 ASM = ROOT / "tests" / "asm"

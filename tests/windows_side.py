@@ -24,7 +24,8 @@ import numpy as np  # noqa: E402
 import sim  # noqa: E402
 from clock import win32
 from clock.base import GameError
-from clock.windows import ENDLESS, PATCHES_AT, REPLACED, SYSTEM_DLLS, WindowsProcess
+from clock.windows_process import WindowsProcess
+from clock.windows_stub import ENDLESS, PATCHES_AT, REPLACED, SYSTEM_DLLS
 from devices.windows import VGamepad
 
 MS = 10_000  # of the victim's units
