@@ -575,7 +575,7 @@ def in_environment(job: Job, c: Play, show=None) -> dict:
 
 
 def how_it_ended(env, info) -> str:
-    stderr = sandbox.last_line(env.stage.path / "stderr", "it said nothing on stderr")
+    stderr = sandbox.last_line(env.sandbox.path / "stderr", "it said nothing on stderr")
     status = f"status {env.clock.returncode} after {info['time']:.1f} s"
     return f"the game ended with {status}: {stderr}"
 

@@ -60,6 +60,9 @@ class Clock:
     `hook_fault()` says so beforehand.
     """
 
+    has_gate = True  # a frame ends where the game presents it
+    outlives_us = False
+
     def __init__(
         self,
         argv,

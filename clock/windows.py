@@ -43,6 +43,8 @@ class WindowsClock(StopClock):
     program dies with us.
     """
 
+    outlives_us = False
+
     def __init__(
         self,
         argv,
@@ -162,8 +164,7 @@ class WindowsClock(StopClock):
         targets = functions.targets(sleep)
         if stub.begun:  # an earlier attachment has left it there
             self._tell_guard()
-            self.pause()
-            return
+            return self.pause()
         functions.check_room(targets)
         stub.put()
         jumps = functions.jumps(targets)
@@ -252,7 +253,7 @@ class WindowsClock(StopClock):
 
     def close(self) -> None:
         """End the program and all its children; an attached one is let go."""
-        if self.popen is None:
+        if not self.popen:
             return self.detach()
         if self.job:
             win32.windows("TerminateJobObject", self.job, 1)

@@ -1,4 +1,4 @@
-"""A command line from a dataclass: every field is a flag, its comment the help.
+"""A command line from a dataclass: every field is a flag, its comment (or metadata) the help.
 
 A stage ends in command_line(__doc__, {"": (Config, main), "train": (CONFIGS, train), ...}).  A wing
 is named in a string, as in "bench.speed", and imported only when its command is given.
@@ -181,7 +181,7 @@ def add_fields(parser: Parser, cfg) -> None:
     for field in dataclasses.fields(cfg):
         name = field.name
         kind = types[name]
-        comment = comments.get(name)
+        comment = field.metadata.get("help") or comments.get(name)
         if name == REST:
             continue
         if typing.get_origin(kind) is tuple:

@@ -31,6 +31,7 @@ from pathlib import Path
 
 from common import ROOT, artefact
 
+import devices
 import eval as evaluation
 import sim
 from bench.report import cell, played, print_crashes
@@ -158,7 +159,8 @@ def is_copy(content: dict) -> bool:
 
 
 def unknown_device(task, folder) -> str:
-    for key, known in (("gamepad", sim.GAMEPADS), ("screen", sim.SCREENS)):
+    for key, table in (("gamepad", sim.GAMEPADS), ("screen", sim.SCREENS)):
+        known = devices.names(table)
         if task.get(key, "auto") not in known:
             return f"{key} {task[key]!r}: there is {', '.join(known)}"
     return ""
@@ -312,7 +314,7 @@ def in_real_game(job: evaluation.Job, c) -> dict:
 def config_of(task: dict, job: evaluation.Job, c, home: str):
     """The Config of play, for this task."""
     first, *rest = (part.replace("{home}", home) for part in task["command"])
-    devices = {k: task[k] for k in ("gamepad", "screen") if k in task}
+    chosen = {k: task[k] for k in ("gamepad", "screen") if k in task}
     return dataclasses.replace(
         c,
         command=(program(first), *rest),
@@ -321,7 +323,7 @@ def config_of(task: dict, job: evaluation.Job, c, home: str):
         seed=job.seed,
         home=home,
         realtime=c.realtime and job.player == "policy",
-        **devices,
+        **chosen,
     )
 
 
@@ -368,7 +370,7 @@ def task_score(rule: dict, env, folder: Path, home: str) -> float:
         data = path.read_bytes()[:size] if path.exists() else b""
         values = struct.unpack(rule["struct"], data) if len(data) == size else (0,)
     else:
-        stderr = (env.stage.path / "stderr").read_text(errors="replace")
+        stderr = (env.sandbox.path / "stderr").read_text(errors="replace")
         values = re.findall(rule["stderr"], stderr) or (0,)
     try:
         value = max(map(float, values))

@@ -27,7 +27,9 @@ from clock.base import GameError
 from clock.windows import WindowsClock
 from clock.windows_guard import BANKS, BANKS_AT
 from clock.windows_stub import PAGE, WINDOWS_ENTRY, WINDOWS_STUB
-from devices.windows import DesktopWindow, VGamepad
+from devices.display import Window
+from devices.sandbox import WINE
+from devices.windows import Desktop, VGamepad
 
 ASM = ROOT / "tests" / "asm"
 needs_wine = pytest.mark.skipif(bool(windows.missing()), reason=windows.missing())
@@ -115,18 +117,15 @@ def test_exclusive_full_screen_is_said_and_the_last_picture_kept(monkeypatch, ca
         win32, "windows", lambda name, where: setattr(where._obj, "value", state[0])
     )
     monkeypatch.setattr(
-        DesktopWindow,
+        Desktop,
         "_shot",
         lambda self, *area: (
             shots.pop() if shots else (_ for _ in ()).throw(OSError("BitBlt: refused"))
         ),
     )
+    monkeypatch.setattr(Desktop, "windows", lambda self: [(1, 0, 0, 6, 4)])
     clock = types.SimpleNamespace(frames=1, time=0.0)
-    view = DesktopWindow(
-        types.SimpleNamespace(
-            clock=clock, display=types.SimpleNamespace(windows=lambda: [(1, 0, 0, 6, 4)])
-        )
-    )
+    view = Window(types.SimpleNamespace(clock=clock, display=Desktop(None)))
     assert (view.picture() == 9).all()
     clock.frames = 2
     with pytest.raises(GameError, match="BitBlt: refused"):
@@ -418,7 +417,7 @@ def test_on_linux_all_clocks_and_waits_are_one_time(prefix, tmp_path):
         with open(out, "wb") as file:
             clock = sim.Clock(
                 ["wine", victim(64), how, "50"],
-                env={**windows.environment(), **sim.WINE},
+                env={**windows.environment(), **WINE},
                 stdout=file,
                 timeout=500,
             )

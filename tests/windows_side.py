@@ -388,11 +388,11 @@ def aliens(out):
         for _ in range(20):
             observation, _, terminated, _, info = env.step(right)
         pictures.append(env.render())
-        hwnd, x, y, width, height = env.stage.display.windows()[0]
+        hwnd, x, y, width, height = env.sandbox.display.windows()[0]
         # moved when it next looks, neither resized nor raised
         win32.windows("SetWindowPos", hwnd, 0, 37, 53, 0, 0, 0x4015)
         env.step(neutral)
-        place = env.stage.display.windows()[0][1:]
+        place = env.sandbox.display.windows()[0][1:]
         pictures.append(env.render())
         names = ("first", "stepped", "a second later", "moved right", "window moved")
         for name, picture in zip(names, pictures, strict=True):
@@ -437,7 +437,7 @@ def by_title():
             env.reset()
             picture = at_rest(env)
             found = {
-                "place": env.stage.display.windows()[0][1:],
+                "place": env.sandbox.display.windows()[0][1:],
                 "shape": list(picture.shape),
                 "red": float((picture == (255, 0, 0)).all(-1).mean()),
             }

@@ -28,7 +28,8 @@ import eval as evaluation
 import sim
 from clock.base import GameError, read_text
 from devices import sandbox
-from devices.linux import Keyboard
+from devices.base import Gamepad
+from devices.display import Keyboard
 from live import messages, open_games, pilot, play, server
 from live.brain import Local, Remote
 
@@ -225,7 +226,7 @@ def test_an_action_layout_that_the_keys_cannot_express(capsys):
     ):
         pilot.check_layout(keyboard, ("NORTH", "RIGHT_Y"))
     with pytest.raises(GameError, match="no place on this game's pad"):
-        pilot.check_layout(object(), ("JUMP", "DUCK"))
+        pilot.check_layout(Gamepad(None), ("JUMP", "DUCK"))
 
 
 def test_key_maps():
@@ -281,7 +282,7 @@ def test_closing_the_window_ends_the_game():
 def test_a_person_at_the_real_window(policy):
     """Keys that the X server sends to the window of `play --window`, as if a person pressed one."""
     with contextlib.ExitStack() as stack:
-        stage = sandbox.Stage("1000x600")
+        stage = sandbox.Sandbox("1000x600")
         stack.callback(stage.remove)
         client = subprocess.Popen(
             run(
