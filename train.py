@@ -669,13 +669,9 @@ def run(cfg: Config) -> None:
 
 
 def main(argv=None):
-    try:
-        command_line(__doc__, {"": (CONFIGS, run), "bench": "bench.training"}, argv, model.inspect)
-    except torch.OutOfMemoryError as e:
-        raise SystemExit(
-            f"out of memory ({str(e).partition('.')[0]}): give a smaller --micro, --recompute, "
-            "--freeze, or --fsdp under torchrun"
-        ) from None
+    commands = {"": (CONFIGS, run), "bench": "bench.training"}
+    smaller = "a smaller --micro, --recompute, --freeze, or --fsdp under torchrun"
+    command_line(__doc__, commands, argv, model.inspect, smaller)
 
 
 if __name__ == "__main__":

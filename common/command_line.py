@@ -21,6 +21,7 @@ from pathlib import Path
 import common
 from common import ROOT, artefact
 from common.inputs import expand
+from common.memory import lacking
 
 # ---- what the commands of all stages have --------------------------------------------------------
 
@@ -76,18 +77,25 @@ VIDEOS = "videos"  # positional, and expanded: folders, patterns, @list.txt
 REST = "command"  # the words after "--": a game's command
 
 
-def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
+def command_line(
+    doc: str, commands: dict, argv=None, inspect=artefact.show, smaller: str = "fewer --workers"
+):
     """Run the command that `argv` asks for: its function's result.
 
     commands: name -> (Config class or dict of presets, function(cfg)), or the name of a file, see
-    `opened`; "" is the default.    inspect: function(path), for --inspect.
-    A Fault and Ctrl-C end in SystemExit with one line.
+    `opened`; "" is the default.    inspect: function(path), for --inspect.    smaller: the flags
+    by which they need less memory.
+    A Fault, too little memory and Ctrl-C end in SystemExit with one line.
     """
     run, given = parse(doc, commands, list(sys.argv[1:] if argv is None else argv), inspect)
     try:
         return run(given)
     except common.Fault as e:
         raise SystemExit(str(e)) from None
+    except (RuntimeError, OSError, MemoryError) as e:
+        if not (line := lacking(e, smaller)):
+            raise
+        raise SystemExit(line) from None
     except KeyboardInterrupt:
         raise SystemExit(
             "interrupted; finished work is kept, the same command goes on from there"

@@ -16,6 +16,7 @@ import threading
 
 from common import attempt
 from common.cluster import over_ray, start_ray
+from common.memory import lacking
 
 
 def for_each(
@@ -78,7 +79,10 @@ def sentence(item, error) -> str:
     """One line about a failed item; SystemExit brings its own."""
     if isinstance(error, SystemExit):
         return str(error)
-    return f"{item}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    text = str(error).partition("\n")[0]
+    if isinstance(error, concurrent.futures.BrokenExecutor):
+        text = "its process crashed, or memory ran out (then give fewer --workers)"
+    return f"{item}: {lacking(error) or f'{type(error).__name__}: {text}'}"
 
 
 def ahead(items):
