@@ -465,6 +465,6 @@ def read_figures(figures: str, source) -> dict:
         raise SystemExit(f"{figures}: not a report of eval.py play ({e})") from None
     if report.get("policy") != artefact.source(source):
         raise SystemExit(
-            f"{figures}: not about {source}; make it: python eval.py play --policy {source}"
+            f"{figures}: not about {source}; make it: {played}"
         )
     return totals
