@@ -144,6 +144,24 @@ class Shards:
         return out
 
 
+def splits(folder, horizon: int, rate: float, shift: int) -> dict:
+    """ "train", "validation" -> Shards with this timing; SystemExit if it does not fit."""
+    names = ("train", "validation")
+    shards = {split: Shards(folder, split, horizon, rate, shift) for split in names}
+    for part in (*shards["train"].parts, *shards["validation"].parts):
+        if len(set(part.offsets)) < horizon:
+            raise SystemExit(
+                f"{folder}: videos of fewer frames per second than the network's {rate:g} "
+                "actions; give --init (it takes the shards' timing)"
+            )
+    if not len(shards["train"]):
+        raise SystemExit(
+            f"{folder}: no training chunks in these shards: all videos held out "
+            "(filter.py --validation 0), or all segments null (--min-active 0)"
+        )
+    return shards
+
+
 class Part:
     """One shard: checked once; the small tensors are in memory, the JPEG bytes on disk
     (memory-mapped).

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import types
 
-from common import ROOT, artefact, forecast
+from common import ROOT, artefact, forecast, run_folder
 from common.processes import World
 from common.shards import Shards
 
@@ -487,7 +487,7 @@ def test_disk_full_keeps_the_checkpoint(shards):
     assert same(*states("whole", "run"))
     os.remove("run/log.jsonl"), os.symlink("/dev/full", "run/log.jsonl")
     with pytest.raises(SystemExit, match="run: step 7 could not be saved .*No space left"):
-        train.log(config(), {"step": 7})
+        run_folder.log(config(), {"step": 7})
 
 
 @pytest.mark.slow
