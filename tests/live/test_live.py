@@ -829,9 +829,22 @@ def test_the_table_that_is_shipped_and_others(tmp_path):
 )
 def test_mistakes_in_a_table_are_named(task, why, tmp_path):
     with pytest.raises(
-        SystemExit, match=rf"a.json: a: .*{re.escape(why)}[^\n]*; see assets/open.json$"
+        SystemExit, match=rf"a.json: a: .*{re.escape(why)}[^\n]* \(line 1\); see assets/open.json$"
     ):
         open_games.open_table(table(tmp_path, **{"score": {"exit": 0}, **task}))
+
+
+def test_the_line_of_a_mistake_is_named(tmp_path):
+    path = tmp_path / "a.json"
+    good = {"goal": "a goal", "command": ["x"], "seconds": 1, "score": {"exit": 0}}
+    for wrong in ({"fsp": 60}, {"seconds": "1"}, {"keys": {"SOTUH": "z"}}):
+        path.write_text(json.dumps({"b": good, "a": {**good, **wrong}}, indent=1))
+        (field,) = wrong
+        lines = path.read_text().splitlines()
+        second = lines.index(' "a": {')
+        wanted = next(i for i in range(second, 99) if f'"{field}"' in lines[i]) + 1
+        with pytest.raises(SystemExit, match=rf"a.json: a: .*{field}.* \(line {wanted}\); see"):
+            open_games.open_table(str(path))
 
 
 def test_the_table_in_the_docs(tmp_path):
@@ -922,6 +935,18 @@ def test_a_task_of_your_own(policy, tmp_path, capsys, monkeypatch):
     assert "3 episodes, 0 are there" in said and re.search(
         r"^a  .* 100 \[21, 100\] \(1.00\)   a goal$", said, re.M
     )
+    warning = "warning: a: the untouched pad completes it in 1 of 1 episodes: the task is too easy"
+    assert warning in said and warning.removeprefix("warning: ") in (
+        page := (tmp_path / "report.html").read_text()
+    )
+    (film,) = (tmp_path / "films").glob("*.mp4")  # of the policy
+    assert f'href="films/{film.name}"' in page and (
+        next(read_video(film))[2].shape == (270, 480 + 200, 3)
+    )
+    # best and worst of the policy are one episode here, and one of each of the others
+    assert len(list((tmp_path / "films").glob("*.jpg"))) == 3
+    assert page.count("data:image/jpeg;base64,") == 4
+    assert not re.search(r"(src|href)=\"(?!data:|films/)", page)
     real, again = open_games.in_real_game, lambda *a: pytest.fail("played again")
     # what has been played is not played again
     monkeypatch.setattr(open_games, "in_real_game", again)
