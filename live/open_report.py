@@ -94,7 +94,7 @@ class Watch(contextlib.ExitStack):
 
         figure = Figure((WIDTH / 100, height / 100), dpi=100, layout="constrained")
         ax = figure.subplots()
-        ax.plot(*zip(*self.looks, strict=True), color="#30638e")
+        ax.plot(*zip(*self.looks, strict=True), color="#30638e", marker=".")
         ax.set_ylim(-0.05, 1.05)
         ax.set_xlabel("s", fontsize=8)
         ax.set_title(self.measure, fontsize=8)
