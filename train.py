@@ -423,7 +423,6 @@ def fit(cfg: Config) -> Path:
 
     Ctrl-C, SIGTERM and --minutes leave a run that can be resumed.
     """
-    policy = cfg.run / "model.safetensors"
     with joined(cfg.device) as world, lock(cfg.run, world.rank == 0):
         if cfg.tensorboard and world.rank == 0:
             events(cfg.run)
@@ -437,8 +436,8 @@ def fit(cfg: Config) -> Path:
             about = {"recipe": recipe, "games": trainer.shards["train"].games}
             with interrupts() as asked:
                 train_steps(trainer, about, start, asked)
-        world.print0(what_next(policy))
-    return policy
+        world.print0(what_next(cfg.run / "model.safetensors"))
+    return cfg.run / "model.safetensors"
 
 
 def run_recipe(cfg: Config, shards: dict) -> dict:
