@@ -53,7 +53,9 @@ def test_scores_are_what_the_game_wrote(rule, value, tmp_path):
 
     (tmp_path / "stderr").write_text("far 3\nfar 12\nfar 4\n")
     (tmp_path / "save").write_bytes(bytes([7, 0, 0, 0, 5]))
-    env = SimpleNamespace(stage=SimpleNamespace(path=tmp_path), clock=SimpleNamespace(returncode=3))
+    env = SimpleNamespace(
+        sandbox=SimpleNamespace(path=tmp_path), clock=SimpleNamespace(returncode=3)
+    )
     assert open_games.task_score(rule, env, tmp_path, str(tmp_path)) == value
 
 
