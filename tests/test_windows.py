@@ -22,9 +22,11 @@ import pytest
 import windows
 
 import sim
-from clock import kernel, win32
+from clock import win32
 from clock.base import GameError
-from clock.windows import BANKS, BANKS_AT, WINDOWS_ENTRY, WINDOWS_STUB, WindowsClock
+from clock.windows import WindowsClock
+from clock.windows_guard import BANKS, BANKS_AT
+from clock.windows_stub import PAGE, WINDOWS_ENTRY, WINDOWS_STUB
 from devices.display import Window
 from devices.sandbox import WINE
 from devices.windows import Desktop, VGamepad
@@ -63,8 +65,8 @@ def test_machine_code_is_its_assembly(tmp_path, bits):
     assert {name: places[name] for name in WINDOWS_ENTRY[bits]} == WINDOWS_ENTRY[bits]
     assert (places["banks"] - places["data"]) % 2**bits == BANKS_AT and (
         places["base"] - places["data"]
-    ) % 2**bits == kernel.PAGE
-    assert (places["SLICE"] + 5000) % 2**bits == 0 and BANKS_AT + 32 * BANKS == kernel.PAGE
+    ) % 2**bits == PAGE
+    assert (places["SLICE"] + 5000) % 2**bits == 0 and BANKS_AT + 32 * BANKS == PAGE
 
 
 class Pad:
