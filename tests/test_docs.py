@@ -141,7 +141,7 @@ def stage(name: str, argv: list[str]) -> None:
     """
     done = []
 
-    def parse(doc, commands, argv=None, inspect=None):
+    def parse(doc, commands, argv=None, inspect=None, smaller=""):
         quiet = {k: (opened(command)[0], done.append) for k, command in commands.items()}
         real(doc, quiet, argv, done.append)
 
