@@ -85,11 +85,12 @@ class VirtualJoystick(Gamepad):
     def set(self, buttons, sticks) -> None:
         """Takes effect when the game next asks SDL for events."""
         pressed = dict(zip(BUTTONS, map(int, buttons), strict=True))
-        values = {(self.set_button, i): pressed.get(n, 0) for i, n in enumerate(self.BUTTONS)}
+        button, axis = self.set_button, self.set_axis
+        values = {(button, i): pressed.get(name, 0) for i, name in enumerate(self.BUTTONS)}
         for i, value in enumerate(sticks):
-            values[self.set_axis, i] = round(32767 * float(value))
+            values[axis, i] = round(32767 * float(value))
         for i, name in enumerate(self.AXES[len(STICKS) :], len(STICKS)):
-            values[self.set_axis, i] = 32767 if pressed[name] else -32768
+            values[axis, i] = 32767 if pressed[name] else -32768
         changes = [
             (function, self.joystick, number, value)
             for (function, number), value in values.items()
