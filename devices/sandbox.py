@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -94,6 +95,7 @@ class Sandbox:
         (self.path / "home").mkdir()
         self.picture_size = bytes_of(screen)
         self.memory = in_memory(self.path, self.picture_size)
+        self.short = None  # the list of users, outside of both
         self.owner = os.getpid()
         self.keeper = None  # the shell
         self.server = 0  # process of the X server; 0: none of our own
@@ -141,6 +143,21 @@ class Sandbox:
         private = str(self.path / "home")
         return WINE | ours | FIXED | own | {"HOME": home or private, "TMPDIR": private}
 
+    def users(self, home: str) -> str:
+        """Path of a list of users in which our folder is `home`, for a game that asks getpwuid and
+        not HOME.  It has eleven characters, see clock/users.py; "" where there can be none.
+        """
+        known = Path("/etc/passwd")
+        table = with_home(known.read_text(errors="replace"), home) if known.is_file() else ""
+        for _ in range(9 if table else 0):
+            path = f"/tmp/n{secrets.token_hex(3)[:5]}"
+            with contextlib.suppress(OSError), open(path, "x") as f:
+                f.write(table)
+                self.at_our_death("users", f"rm -f {path}")
+                self.short = Path(path)
+                return path
+        return ""
+
     def at_our_death(self, what: str, command: str) -> None:
         """A shell command that the shell runs if we end without remove(); an empty one takes it
         back.
@@ -167,6 +184,19 @@ class Sandbox:
                 self.keeper.communicate(b"\n", timeout=30)
         for folder in (self.path, self.memory):
             shutil.rmtree(folder, ignore_errors=True)
+        if self.short:
+            self.short.unlink(missing_ok=True)
+
+
+def with_home(table: str, home: str) -> str:
+    """The text of /etc/passwd with another folder for this user."""
+    rows = [line.split(":") for line in table.splitlines()]
+    ours = [row for row in rows if len(row) == 7 and row[2] == str(os.getuid())]
+    for row in ours:
+        row[5] = home
+    if not ours:
+        rows.append(["player", "x", str(os.getuid()), str(os.getgid()), "", home, "/bin/sh"])
+    return "".join(":".join(row) + "\n" for row in rows)
 
 
 # ---- room ----------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import pwd
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +88,32 @@ def test_games_are_found_where_debian_has_them(tmp_path, monkeypatch):
         sim.GameEnv(["a-game"], timeout=20).reset()
     with pytest.raises(GameError, match="no-game: no such program"):
         sim.GameEnv(["no-game"]).reset()
+
+
+HOME = "import os, pwd; print(pwd.getpwuid(os.getuid()).pw_dir, end='')"
+
+
+@needs_xvfb
+def test_who_asks_the_system_for_the_home_gets_the_private_one_too(victim, tmp_path, leftovers):
+    """getpwuid, in a program that the game starts, in two episodes; the real list stays."""
+    real = pwd.getpwuid(os.getuid()).pw_dir
+    ask = shlex.join([sys.executable, "-c", HOME])
+    command = ["sh", "-c", f'{ask} > "$HOME/asked"; exec {victim} renderer']
+    with contextlib.closing(sim.GameEnv(command, fps=60)) as env:
+        for _ in range(2):
+            env.reset()
+            home = env.sandbox.path / "home"
+            assert (home / "asked").read_text() == str(home) != real
+        table = env.sandbox.short
+        assert len(str(table)) == len("/etc/passwd") and table.exists()
+    assert not table.exists() and not leftovers()
+    assert pwd.getpwuid(os.getuid()).pw_dir == real
+
+
+def test_a_list_of_users_with_another_home():
+    me, others = os.getuid(), "a:x:99991:1::/home/a:/bin/sh\nb:x:99992:1:B:/home/b:/bin/sh\n"
+    mine = f"me:x:{me}:1:Me:/home/me:/bin/sh\n"
+    changed = mine.replace("/home/me", "/private")
+    assert sandbox.with_home(others + mine + "broken", "/private") == others + changed + "broken\n"
+    added = sandbox.with_home(others, "/private")
+    assert added == f"{others}player:x:{me}:{os.getgid()}::/private:/bin/sh\n"
