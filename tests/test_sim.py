@@ -203,7 +203,7 @@ def test_nothing_is_left_however_we_end(pad_game, leftovers, ending):
     code = (
         f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom "
         "devices import sandbox\nfrom pathlib import Path\n"
-        f"sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
+        f"sandbox.DISK = sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
         # a shell's background job inherits it ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"env = sim.GameEnv({pad_game!r})\nenv.reset()\nprint(env.sandbox.path, "
