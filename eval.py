@@ -432,7 +432,8 @@ class Suite(typing.NamedTuple):
 
     def play(self, one) -> None:
         """Play the episodes that have no record yet; one(job, c): an episode's last score."""
-        c, jobs = self.c, self.jobs
+        c = self.c
+        jobs = self.jobs
         left = [job for job in jobs if not saved_record(job, c, self.settings)]
         print(
             f"{len(self.tasks)} tasks, {len(self.seeds)} episodes of each by "
