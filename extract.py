@@ -9,7 +9,7 @@
     python extract.py train [--minutes M] [--backgrounds DIR] [--out FILE]
         weights of XFeat, from drawn pictures
 
-In: any video that OpenCV reads; with --templates also your own overlay skins: OBS input-overlay
+In: any video that FFmpeg reads; with --templates also your own overlay skins: OBS input-overlay
 presets as they are, or NAME.json with {"idle": "rest.png", "pressed": "all_pressed.png", "buttons":
 {"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}} (read_skins() says
 more).  Out, per video and each of the P places that the overlay had in it, one after the other: the
@@ -36,7 +36,7 @@ from pathlib import Path
 
 from common import artefact
 from common.command_line import Many, command_line, recipe_of
-from common.pictures import JUMP, caption, read_video, sample, tile, video_facts, write_png
+from common.pictures import Video, caption, tile, write_png
 from common.workers import for_each
 
 import cv2
@@ -567,7 +567,7 @@ def edge(video, inside: int, outside: int, template, affine):
     """The last frame, from `inside` towards `outside`, that shows the template at this place."""
     while abs(outside - inside) > 1:
         asked = np.unique(np.linspace(inside, outside, 18).round().astype(int))
-        like = likeness([f for _, _, f in read_video(video, asked, JUMP)], template, affine)
+        like = likeness([f for _, _, f in video.at(asked.tolist())], template, affine)
         if inside > outside:
             asked, like = asked[::-1], like[::-1]
         k = sharpest_cut(like)
@@ -622,7 +622,11 @@ def locate(video, pool, cfg: Config):
     """Find the overlay of a video: (tensors, info) as in artefact.FORMATS["nitrogen.overlay/1"],
     and the sampled frames.
     """
-    frames, numbers, count = sample(video, cfg.frames)
+    video = Video(video)
+    frames, seconds = video.sample(cfg.frames)
+    numbers, count = video.number(seconds).tolist(), len(video.times())
+    for note in video.notes:
+        tqdm.write(f"{video.path}: {note}")
     frame_h, frame_w = frames[0].shape[:2]
     shrink = min(1.0, WORK_WIDTH / frame_w)
     small = frames
@@ -704,7 +708,7 @@ def label(cfg: Config, video: str) -> dict:
     """Localize one video and write its artefact; returns the metadata.  A finished one is kept."""
     path = Path(cfg.out) / f"{Path(video).stem}.overlay.safetensors"
     picture = path.with_suffix(".png")
-    video_facts(video)  # a file that is no video ends here
+    Video(video)  # a file that is no video ends here
     recipe = recipe_of(cfg, video, *scenes.files_in(cfg.templates))
     finished = artefact.finished(path, FORMAT, recipe, cfg.fresh)
     if finished:
@@ -713,7 +717,7 @@ def label(cfg: Config, video: str) -> dict:
         tensors, info, frames = locate(video, library.pool(cfg.templates), cfg)
     if cfg.sheet and not (finished and picture.exists()):
         if finished:
-            frames = sample(video, cfg.frames)[0]
+            frames = Video(video).sample(cfg.frames)[0]
         video_sheet(picture, frames, tensors, info, library.pool(cfg.templates))
     if not finished:
         artefact.write(path, tensors, FORMAT, recipe=recipe, **info)

@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 
 from common import ROOT, artefact
-from common.pictures import RatedWriter, caption, read_video, sample, tile, write_png
+from common.pictures import VideoWriter, caption, read_video, sample, tile, write_png
 from common.workers import for_each
 
 import numpy as np
@@ -85,7 +85,7 @@ def make_case(case: Case, path: Path, pool, seed: int) -> dict:
     """
     rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
     numbers, truth, draw = with_overlay(case, pool, rng) if case.width else without_overlay(rng)
-    with RatedWriter(path, SIZE, case.rate, faithful=False) as out:
+    with VideoWriter(path, evaluation.FPS, *SIZE, case.rate) as out:
         for t, picture in zip(numbers, scene(case.background, rng, numbers), strict=False):
             draw(picture, t)
             out.write(picture)
