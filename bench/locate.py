@@ -1,5 +1,8 @@
 """Is the overlay found?  240 videos on a fixed grid, clips without one, three rules: python eval.py
 overlay --stage locate
+
+It writes what each rule said about each video as OUT/locate/*.json and resumes from them; then
+OUT/locate.json, and the misses to look at as OUT/locate-misses.png.
 """
 
 from __future__ import annotations

@@ -168,9 +168,12 @@ def add_flags(parser: Parser, presets: dict, shown) -> None:
 
 def add_fields(parser: Parser, cfg) -> None:
     """An argument for each field of the Config; one that is not given becomes None or []."""
-    types, comments = typing.get_type_hints(type(cfg)), field_comments(type(cfg))
+    types = typing.get_type_hints(type(cfg))
+    comments = field_comments(type(cfg))
     for field in dataclasses.fields(cfg):
-        name, kind, comment = field.name, types[field.name], comments.get(field.name)
+        name = field.name
+        kind = types[name]
+        comment = comments.get(name)
         if name == REST:
             continue
         if typing.get_origin(kind) is tuple:

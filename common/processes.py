@@ -160,8 +160,14 @@ def interrupts():
 
 
 @contextlib.contextmanager
-def lock(folder: Path):
-    """Only one run trains a folder at a time; half-written files of a killed run are removed."""
+def lock(folder: Path, first: bool = True):
+    """Only one run trains a folder at a time; half-written files of a killed run are removed.
+
+    first: whether this is the first process, which holds the lock for all.
+    """
+    if not first:
+        yield
+        return
     path = artefact.in_folder(folder / ".lock")
     try:
         import fcntl

@@ -81,6 +81,16 @@ def sentence(item, error) -> str:
     return f"{item}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
+def ahead(items):
+    """The same items; a thread makes the next one meanwhile: decoding overlaps the network."""
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, items, None)
+        while (item := future.result()) is not None:
+            future = pool.submit(next, items, None)
+            yield item
+
+
 # ---- worker processes ----------------------------------------------------------------------------
 
 
@@ -105,7 +115,8 @@ def run_until_crash(pool, call, todo: list, workers: int):
     """Yield (item, result, error) of items taken from the end of `todo`; return those that were
     running when a worker died.
     """
-    running, crashed = {}, False
+    running = {}
+    crashed = False
     with contextlib.suppress(concurrent.futures.BrokenExecutor):  # by submit: a worker died idle
         while not crashed and (todo or running):
             while todo and len(running) < workers:

@@ -33,6 +33,7 @@ from common import ROOT, artefact
 
 import eval as evaluation
 import sim
+from bench.report import cell, played, print_crashes
 from clock.base import GameError
 from devices.x11 import KEYSYMS
 from live import pilot
@@ -214,30 +215,28 @@ def open_suite(c) -> dict:
     and in OUT/open.json.
     """
     table, folder = open_table(c.suite)
-    names = installed_tasks(c, table)
-    seeds = 4 if c.quick else c.seeds
+    seeds = min(4, c.seeds) if c.quick else c.seeds
     settings = settings_of(c)
-    c = evaluation.with_folder(c, settings)
-    suite = Path(c.suite).stem
-    games = {name: f"{suite}-{task_digest(table[name], folder)}" for name in names}
-    jobs = [
-        evaluation.Job(player, games[name], name, c.seed + i)
-        for i in range(seeds)
-        for name in names
-        for player in REAL_PLAYERS
+    tasks = [
+        (f"{Path(c.suite).stem}-{task_digest(table[name], folder)}", name)
+        for name in installed_tasks(c, table)
     ]
-    what = f"{len(names)} tasks, {seeds} episodes of each by {', '.join(REAL_PLAYERS)}"
-    evaluation.play_jobs(jobs, c, settings, what, in_real_game)
-    records = [evaluation.saved_record(job, c, settings, crashed=True) for job in jobs]
-    out = {name: summaries(name, records) for name in names}
+    c = evaluation.with_folder(c, settings)
+    suite = evaluation.Suite(c, settings, tasks, range(c.seed, c.seed + seeds), REAL_PLAYERS)
+    return played(suite, in_real_game, write_report)
+
+
+def write_report(suite: evaluation.Suite, records: list[dict]) -> dict:
+    table, _ = open_table(suite.c.suite)
+    out = {name: summaries(name, records) for _, name in suite.tasks}
     line = "{:16s}" + "{:>22s}" * len(REAL_PLAYERS)
     print("completed, %, and 95 % interval; in brackets mean progress, 0..1")
     print(line.format("task", *REAL_PLAYERS))
     for name, row in out.items():
-        cells = map(evaluation.cell, row.values())
+        cells = [cell(row.get(p)) for p in REAL_PLAYERS]
         print(line.format(name, *cells) + f"   {table[name]['goal']}")
-    evaluation.print_crashes(records)
-    artefact.write_bytes(Path(c.out) / "open.json", json.dumps(out, indent=1).encode())
+    print_crashes(records)
+    artefact.write_bytes(Path(suite.c.out) / "open.json", json.dumps(out, indent=1).encode())
     return out
 
 
@@ -269,7 +268,8 @@ def settings_of(c) -> dict:
 def summaries(name: str, records: list[dict]) -> dict:
     """Player -> summary of its episodes of this task."""
     mine = [r for r in records if r["task"] == name]
-    return {p: evaluation.summary([r for r in mine if r["player"] == p]) for p in REAL_PLAYERS}
+    episodes = {p: [r for r in mine if r["player"] == p] for p in REAL_PLAYERS}
+    return {p: evaluation.summary(those) for p, those in episodes.items() if those}
 
 
 def program(name: str) -> str | None:

@@ -11,17 +11,17 @@ import subprocess
 import sys
 import types
 
-from common import ROOT, artefact
+from common import ROOT, artefact, forecast, run_folder
 from common.processes import World
+from common.shards import Shards
 
 import numpy as np
 import pytest
 import torch
 
-import filter
 import model
 import train
-from bench import flops, forecast, training
+from bench import flops, training
 from released import checkpoint
 
 MICRO = model.Config(
@@ -185,7 +185,7 @@ def test_same_order_for_any_number_of_processes(shards):
     """The processes' micro-batches, put side by side, are the step's rows: decoded frames, in
     order.
     """
-    c, data = config(batch=8, micro=2, steps=3), filter.Shards("shards", "train", 16, 30, 1)
+    c, data = config(batch=8, micro=2, steps=3), Shards("shards", "train", 16, 30, 1)
     alone = [
         torch.cat([next(pieces)[0] for _ in range(4)])
         for pieces in [train.batches(data, MICRO, c, ALONE)]
@@ -487,7 +487,7 @@ def test_disk_full_keeps_the_checkpoint(shards):
     assert same(*states("whole", "run"))
     os.remove("run/log.jsonl"), os.symlink("/dev/full", "run/log.jsonl")
     with pytest.raises(SystemExit, match="run: step 7 could not be saved .*No space left"):
-        train.log(config(), {"step": 7})
+        run_folder.log(config(), {"step": 7})
 
 
 @pytest.mark.slow

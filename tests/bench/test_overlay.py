@@ -12,6 +12,7 @@ import eval as evaluation
 from bench import locate, overlay
 from commands import command
 from templates import library, pads, render
+from templates.overlay import choice_of
 
 
 def test_press_f1_by_hand():
@@ -83,18 +84,18 @@ def test_interval():
 
 
 def test_overlays_by_family_or_folder(tmp_path):
-    pool, groups = evaluation.choice_of("ps4,xbox360")
+    pool, groups = choice_of("ps4,xbox360")
     assert [{pool.family(n) for n in g} for g in groups] == [{"ps4"}, {"xbox360"}] and min(
         map(len, groups)
     ) >= 20
-    skins, groups = evaluation.choice_of(str(ROOT / "assets/skins"))
+    skins, groups = choice_of(str(ROOT / "assets/skins"))
     assert groups == [[n] for n in sorted(skins)] and len(skins) > 10
-    pool, (group,) = evaluation.choice_of("")
+    pool, (group,) = choice_of("")
     assert not any(map(pads.held_out, group)) and len(group) > 100
     for n in pads.CORE:
         assert (n in group) == (len(render.layout(pool[n])["sticks"]) == 2)
     with pytest.raises(SystemExit, match="no family such as ps9"):
-        evaluation.choice_of("ps9")
+        choice_of("ps9")
 
 
 def test_the_floor(tmp_path):
