@@ -7,7 +7,7 @@ import os
 from fractions import Fraction
 
 from common import artefact
-from common.video import Video, read_video, sample, video_facts  # noqa: F401  for those who write too
+from common.video import Video, opened, rate_of, read_video, sample, video_facts  # noqa: F401  for those who write too
 
 import av
 import cv2

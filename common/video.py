@@ -294,9 +294,18 @@ class Video:
                 self._times = np.array([seconds for _, seconds, _ in self._presented()])
         return self._times
 
-    def number(self, seconds) -> np.ndarray:
-        """int64, of the frames shown at these times: the last that had come."""
+    def number(self, seconds, exact: bool = True) -> np.ndarray:
+        """int64, of the frames shown at these times: the last that had come.
+
+        not exact: by the rate, where the times of a long video are not known yet.
+        """
+        if not exact and self._times is None:
+            return np.round(np.asarray(seconds) * self.fps).astype(np.int64)
         return np.searchsorted(self.times(), np.asarray(seconds) + 1e-6, "right") - 1
+
+    def count(self) -> int:
+        """Number of frames, as far as it is known."""
+        return self.frames if self._times is None else len(self._times)
 
     def sample(self, n: int, kept=lambda rgb: rgb):
         """([what `kept` makes of a frame], float64 s): n frames, or fewer, spread over the video.
@@ -415,17 +424,32 @@ def first_from(index: int, frames):
     return next((item for item in frames if item[0] >= index), (-1, 0.0, None))
 
 
+def opened(video) -> Video:
+    """A path, or a Video already."""
+    return video if isinstance(video, Video) else Video(video)
+
+
+def rate_of(times, fps: float) -> float:
+    """Frames per second as the time stamps [T] tell; `fps`, as the container says, where they agree
+    to 1 %: stamps may be rounded.
+    """
+    if len(times) < 2 or not times[-1] > times[0]:
+        return fps
+    seen = float((len(times) - 1) / (times[-1] - times[0]))
+    return fps if abs(seen / fps - 1) < 0.01 else seen
+
+
 def video_facts(path) -> dict:
     """frames (as the container says), fps, width, height."""
-    video = Video(path)
+    video = opened(path)
     return {name: getattr(video, name) for name in ("frames", "fps", "width", "height")}
 
 
 def read_video(path, only=None):
     """Yield (index, seconds, RGB uint8 [h, w, 3]) of all frames, or of the indices `only`, in
-    order; see Video.at.
+    order; see Video.at.  path: or a Video.
     """
-    video = Video(path)
+    video = opened(path)
     yield from video if only is None else video.at(sorted({int(i) for i in only}))
 
 
