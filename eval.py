@@ -53,7 +53,7 @@ from pathlib import Path
 
 from common import ROOT, artefact
 from common.command_line import Many, command_line, expect, recipe_of
-from common.pictures import RatedWriter, VideoWriter
+from common.pictures import VideoWriter
 from common.workers import for_each
 
 import numpy as np
@@ -197,7 +197,7 @@ class Record(Many):
     smallest: float = 0.24  # width of the overlay, of the frame's: from
     largest: float = 0.34  # to
     faintest: float = 0.7  # opacity: from; to 1
-    rate: float = 0.0  # bits per pixel, as H.264 (pip install av); 0: MPEG-4 as OpenCV writes it
+    rate: float = 0.0  # bits per pixel; 0: as many as good quality takes
     workers: int = os.cpu_count() or 1  # processes; 0: this one; with --ray local its CPUs
 
 
@@ -246,7 +246,7 @@ def record_video(stem: str, c: Record) -> int:
     sticks = np.zeros((length, 4), np.float32)
     digest = hashlib.blake2b(digest_size=16)  # of the game's pixels, before the overlay
     episodes = []
-    with video_writer(video, c.rate) as out:
+    with VideoWriter(video, FPS, WIDTH, HEIGHT, c.rate) as out:
         filmed = demonstration(name, length, by_chance, rng, c, episodes)
         for row, (picture, pad) in enumerate(filmed):
             digest.update(picture)
@@ -290,12 +290,6 @@ def draw_template(rng, number: int, c: Record):
     pool, groups = choice_of(c.overlays)
     group = groups[number // len(c.games.split(",")) % len(groups)]
     return pool[group[rng.integers(len(group))]]
-
-
-def video_writer(path: Path, rate: float):
-    if rate:
-        return RatedWriter(path, (WIDTH, HEIGHT), rate)
-    return VideoWriter(path, FPS, WIDTH, HEIGHT)
 
 
 def demonstration(name: str, length: int, by_chance: bool, rng, c: Record, episodes: list):
