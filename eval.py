@@ -1,5 +1,4 @@
-"""eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper sections 2.1 and
-3).
+"""eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper 2.1 and 3).
 
     python eval.py record --out data/videos --minutes 10
         scripted experts play the built-in games into mp4 files
@@ -28,9 +27,6 @@
     python eval.py tasks
         the built-in games and their tasks
 
-overlay --stage locate   writes what each rule said about each video as OUT/locate/*.json and
-        resumes from them; OUT/locate.json, and the misses to look at as OUT/locate-misses.png.
-        With the package `av` the videos are H.264, and made ten times faster.
 record  writes OUT/<game>-<n>.mp4, and beside each <game>-<n>.truth.safetensors with the true
         actions (nitrogen.actions/1, unit "normalized").  Truth is for scoring only: the pipe
         reads the overlay.
@@ -50,14 +46,13 @@ import json
 import math
 import os
 import sys
-import time
 import typing
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import ROOT, artefact
-from common.command_line import Common, Many, command_line, expect, recipe_of, wing
+from common.command_line import Many, command_line, expect, recipe_of
 from common.pictures import RatedWriter, VideoWriter
 from common.workers import for_each
 
@@ -66,7 +61,7 @@ import numpy as np
 import sim
 from clock.base import GameError
 from devices import sandbox
-from templates import library, pads, presets, render
+from templates.overlay import Overlay, choice_of
 
 FPS = 30  # games are recorded and played at the policy's rate
 FIRST_GAMES = "ridge,crypt,rally"  # the three of `train.py --config tiny`
@@ -231,29 +226,6 @@ def check_record(c: Record) -> None:
     choice_of(c.overlays)
 
 
-def choice_of(overlays: str):
-    """What --overlays names: (templates by name, groups of names).
-
-    A template is drawn when it is asked for.  Videos take the groups in turn, and any template of
-    their group.
-    """
-    if overlays and Path(overlays).is_dir():
-        skins = presets.read_skins(overlays)
-        return skins, [[name] for name in sorted(skins)]
-    pool = library.templates()
-    names = sorted(pool)
-    if not overlays:
-        # the parser is trained on these, and the built-in games need sticks
-        return pool, [[n for n in names if not pads.held_out(n) and pads.two_sticks(n)]]
-    families = overlays.split(",")
-    if unknown := set(families) - set(pads.FAMILIES):
-        raise SystemExit(
-            f"--overlays {overlays}: no folder, and no family such as "
-            f"{', '.join(sorted(unknown))}; there are {', '.join(pads.FAMILIES)}"
-        )
-    return pool, [[n for n in names if n.partition("-")[0] == family] for family in families]
-
-
 def record_video(stem: str, c: Record) -> int:
     """Record OUT/STEM.mp4 and its truth: episodes of one game, back to back, task after task.
 
@@ -269,7 +241,8 @@ def record_video(stem: str, c: Record) -> int:
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
     template = draw_template(rng, int(number), c)
     by_chance = c.player == "mixed" and rng.random() < 0.5
-    overlay = Overlay.draw(rng, template, c)
+    widths = (c.smallest, c.largest)
+    overlay = Overlay.draw(rng, template, widths, c.faintest, (WIDTH, HEIGHT))
     buttons = np.zeros((length, 16), np.uint8)
     sticks = np.zeros((length, 4), np.float32)
     digest = hashlib.blake2b(digest_size=16)  # of the game's pixels, before the overlay
@@ -324,42 +297,6 @@ def video_writer(path: Path, rate: float):
     if rate:
         return RatedWriter(path, (WIDTH, HEIGHT), rate)
     return VideoWriter(path, FPS, WIDTH, HEIGHT)
-
-
-class Overlay(typing.NamedTuple):
-    """An overlay at its place in a video."""
-
-    template: typing.Any
-    scale: float  # px of the frame per px of the template
-    opacity: float
-    box: list[int]  # x, y, w, h in px
-
-    @classmethod
-    def draw(cls, rng, template, c: Record) -> Overlay:
-        """A random size and opacity, in one of the four corners."""
-        width = rng.uniform(c.smallest, c.largest) * WIDTH
-        opacity = rng.uniform(c.faintest, 1.0)
-        scale = width / template.size[0]
-        w, h = round(width), round(scale * template.size[1])
-        x = near_an_edge(rng, WIDTH, w)
-        y = near_an_edge(rng, HEIGHT, h)
-        return cls(template, scale, float(opacity), [x, y, w, h])
-
-    def over(self, picture, pad) -> np.ndarray:
-        """The picture, uint8 RGB of any size, as a frame of the video with this pad drawn on it."""
-        import cv2
-
-        frame = cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
-        drawn = render.draw(self.template, *pad, scale=self.scale)
-        render.composite(frame, drawn, *self.box[:2], self.opacity)
-        return frame
-
-
-def near_an_edge(rng, limit: int, size: int) -> int:
-    """Offset of an overlay 8 to 24 px from the one edge or the other."""
-    at_start = rng.random() < 0.5
-    margin = int(rng.integers(8, 25))
-    return margin if at_start else limit - margin - size
 
 
 def demonstration(name: str, length: int, by_chance: bool, rng, c: Record, episodes: list):
@@ -439,13 +376,6 @@ class Lapses:
 
 # ---- play: the suite -----------------------------------------------------------------------------
 
-CATEGORIES = ("combat", "navigation", "specific")
-# groups of the paper's figure, and the genres in each
-GROUPS = {
-    "3D": ("open world", "action RPG", "sports"),
-    "2D top-down": ("roguelike",),
-    "2D side-scroller": ("2D side-scroller",),
-}
 QUICK = 36  # episodes of each player with --quick
 
 
@@ -477,13 +407,52 @@ class Job(typing.NamedTuple):
         return f"{self.game}-{self.task}-{self.player}-{self.seed}"
 
 
-def play(c: Play) -> dict:
-    """All episodes that are not there yet, then films and the report."""
+class Suite(typing.NamedTuple):
+    """What is played: every task with every seed by every player."""
+
+    c: Play
+    settings: dict  # what decides an episode
+    tasks: list[tuple[str, str]]  # (game, task)
+    seeds: range
+    players: tuple[str, ...] = PLAYERS
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [
+            Job(player, *task, seed)
+            for seed in self.seeds
+            for task in self.tasks
+            for player in self.players
+        ]
+
+    def records(self) -> list[dict]:
+        """Of the episodes that are there, also of those that crashed."""
+        found = [saved_record(job, self.c, self.settings, crashed=True) for job in self.jobs]
+        return [record for record in found if record]
+
+    def play(self, one) -> None:
+        """Play the episodes that have no record yet; one(job, c): an episode's last score."""
+        c, jobs = self.c, self.jobs
+        left = [job for job in jobs if not saved_record(job, c, self.settings)]
+        print(
+            f"{len(self.tasks)} tasks, {len(self.seeds)} episodes of each by "
+            f"{', '.join(self.players)}: {len(jobs)} episodes, {len(jobs) - len(left)} are there "
+            f"-> {c.out}",
+            flush=True,
+        )
+        if left or not jobs:
+            work = functools.partial(episode, c=c, settings=self.settings, play=one)
+            for_each(work, left, c.workers, "episodes", c.ray)
+
+
+def built_in_suite(c: Play) -> Suite:
+    """What --games and --tasks name; SystemExit if a flag cannot be."""
     check_policy(c)
-    suite = chosen(c.games, c.tasks)
-    seeds = max(1, QUICK // len(suite)) if c.quick else c.seeds
-    if seeds < 1:
-        raise SystemExit(f"--seeds {seeds}: expected 1 or more")
+    tasks = chosen(c.games, c.tasks)
+    if c.seeds < 1:
+        raise SystemExit(f"--seeds {c.seeds}: expected 1 or more")
+    seeds = min(c.seeds, max(1, QUICK // len(tasks))) if c.quick else c.seeds
+    first = 10_000 * (c.seed + 1)
     settings = {
         "policy": artefact.source(c.policy)["sha256"],
         "execute": c.execute,
@@ -491,25 +460,7 @@ def play(c: Play) -> dict:
         "seed": c.seed,
         "games": games_digest(),
     }
-    c = with_folder(c, settings)
-    first = 10_000 * (c.seed + 1)
-    jobs = [
-        Job(player, name, task, seed)
-        for seed in range(first, first + seeds)
-        for name, task in suite
-        for player in PLAYERS
-    ]
-    began = time.time()
-    what = f"{len(suite)} tasks, {seeds} episodes of each by {', '.join(PLAYERS)}"
-    if left := play_jobs(jobs, c, settings, what):
-        minutes = (time.time() - began) / 60
-        mine = sum(job.player == "policy" for job in left)
-        print(
-            f"{len(left)} episodes, {mine} of them by the policy, in {minutes:.1f} minutes: "
-            f"{mine / minutes:.0f} of the policy's a minute"
-        )
-    records = [saved_record(job, c, settings, crashed=True) for job in jobs]
-    return wing("bench.report").write_report(c, settings, suite, seeds, records)
+    return Suite(with_folder(c, settings), settings, tasks, range(first, first + seeds))
 
 
 def check_policy(c: Play) -> None:
@@ -530,7 +481,7 @@ def check_policy(c: Play) -> None:
 
 def chosen(games: str, tasks: str) -> list[tuple[str, str]]:
     """(game, task) of what --games and --tasks name."""
-    suite = [(name, task) for name in by_genre(named_games(games)) for task in game(name).TASKS]
+    suite = [(name, task) for name in sorted(named_games(games)) for task in game(name).TASKS]
     wanted = set(tasks.split(","))
     words = {(name, task): {"all", task, category(name, task)} for name, task in suite}
     if unknown := wanted - set().union(*words.values()):
@@ -560,16 +511,6 @@ def with_folder(c: Play, settings: dict) -> Play:
 
 def built_in(job: Job, c: Play) -> dict:
     return in_environment(job, c) if job.player == "policy" else in_process(job)
-
-
-def play_jobs(jobs: list[Job], c: Play, settings: dict, what: str, play=built_in) -> list[Job]:
-    """Play the episodes that have no record yet; return them."""
-    left = [job for job in jobs if not saved_record(job, c, settings)]
-    print(f"{what}: {len(jobs)} episodes, {len(jobs) - len(left)} are there -> {c.out}", flush=True)
-    if left or not jobs:
-        one = functools.partial(episode, c=c, settings=settings, play=play)
-        for_each(one, left, c.workers, "episodes", c.ray)
-    return left
 
 
 def saved_record(job: Job, c: Play, settings: dict, crashed: bool = False) -> dict | None:
@@ -633,7 +574,7 @@ def in_environment(job: Job, c: Play, show=None) -> dict:
 
 
 def how_it_ended(env, info) -> str:
-    stderr = sandbox.last_line(env.stage.path / "stderr", "it said nothing on stderr")
+    stderr = sandbox.last_line(env.sandbox.path / "stderr", "it said nothing on stderr")
     status = f"status {env.clock.returncode} after {info['time']:.1f} s"
     return f"the game ended with {status}: {stderr}"
 
@@ -691,21 +632,6 @@ def category(name: str, task: str) -> str:
     return game(name).TASKS[task].category
 
 
-@functools.cache
-def genre(name: str) -> str:
-    return game(name).Game.genre
-
-
-def group_of(name: str) -> str:
-    return next(group for group, genres in GROUPS.items() if genre(name) in genres)
-
-
-def by_genre(names) -> list[str]:
-    """In the order of GROUPS, then of the alphabet."""
-    order = [g for genres in GROUPS.values() for g in genres]
-    return sorted(names, key=lambda name: (order.index(genre(name)), name))
-
-
 def summary(records: list[dict]) -> dict:
     """Completed (share and Wilson interval) and progress (mean and bootstrap interval) of some
     episodes.
@@ -717,36 +643,7 @@ def summary(records: list[dict]) -> dict:
     }
 
 
-def percent(s: dict) -> str:
-    """A summary's successes, as in 45 [26, 66]."""
-    return "{:.0f} [{:.0f}, {:.0f}]".format(*(100 * v for v in s["success"]))
-
-
-def cell(s: dict | None) -> str:
-    """The same and the mean progress, as in 45 [26, 66] (0.61)."""
-    return f"{percent(s)} ({s['progress'][0]:.2f})" if s else "-"
-
-
-def print_crashes(records: list[dict]) -> None:
-    for r in records:
-        if r["crash"]:
-            who = f"{r['game']} {r['task']}, seed {r['seed']}, {r['player']}"
-            print(f"crashed, counted as a failure: {who}: {r['crash']}")
-
-
 # ---- commands ------------------------------------------------------------------------------------
-
-
-def tasks(c: Common) -> None:
-    counts = dict.fromkeys(CATEGORIES, 0)
-    for name in by_genre(game_names()):
-        kind = " / ".join(dict.fromkeys((group_of(name), genre(name))))
-        print(f"{kind}: {(game(name).__doc__ or '').strip().splitlines()[0]}")
-        for key, t in game(name).TASKS.items():
-            counts[t.category] += 1
-            print(f"  {key:10s} {t.category:10s} {t.seconds:4.0f} s  {t.goal}")
-    each = ", ".join(f"{n} {category}" for category, n in counts.items())
-    print(f"{sum(counts.values())} tasks: {each}")
 
 
 COMMANDS = {
@@ -757,7 +654,7 @@ COMMANDS = {
     "transfer": "bench.transfer",
     "ablate": "bench.ablate",
     "speed": "bench.speed",
-    "tasks": (Common, tasks),
+    "tasks": "bench.tasks",
 }
 
 

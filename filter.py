@@ -19,17 +19,13 @@ Out:
     OUT/manifest.json                     what is in the folder
 
 A row is one frame of the video, or one timestep of the released labels.  Segments of 20 s are kept
-if at least half of their timesteps are not null.  Also here: the shards' reader (`Shards`), which
-train.py uses.
+if at least half of their timesteps are not null.  common/shards.py reads them.
 """
 
 from __future__ import annotations
 
-import bisect
 import functools
-import glob
 import itertools
-import json
 import math
 import re
 import sys
@@ -38,11 +34,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import artefact
-from common.command_line import Many, command_line, expect, recipe_of, wing
+from common.command_line import Many, command_line, expect, recipe_of, typed, wing
+from common.lag import Motion, picture_lag
 from common.pictures import read_video, video_facts
+from common.shards import in_words, remove_others, shrunk, totals, write_manifest
 from common.workers import for_each
 
+import cv2
 import numpy as np
+from tqdm import tqdm
 
 DEAD_ZONE = 0.1  # CHOICE: a stick within it is at rest
 # CHOICE: full deflection is at least this share of the drawn radius, so that a stick that is seldom
@@ -60,7 +60,6 @@ GROW = 0.06  # the masked box is larger than the overlay by this share of its si
 GROW_PX = 2
 MASK_COLOUR = 127  # mid-grey: 0 for the network
 LONGEST = 7 * 86400.0  # s, of a video whose frames come unevenly
-REDO = f"make it anew: {artefact.MAKER['shard']} --fresh"
 
 
 @dataclass(frozen=True)
@@ -361,33 +360,16 @@ def pictures(video, frames, labels: Labels, segments, quality: int):
     """Yield (JPEG bytes, motion float32 [3]) of the given frames, in order: overlay painted out,
     game's area resized to 256 x 256.
 
-    motion: how far the picture moved since the frame before, in x and y (px of 128), and how much
-    it changed otherwise (grey levels); 0 after a gap.
+    motion: since the frame before, see Motion.
     """
-    import cv2
-
-    window = cv2.createHanningWindow((128, 128), cv2.CV_32F)
-    before, last = None, -9
+    motion = Motion()
     for segment, (i, _, rgb) in zip(segments, read_video(video, frames), strict=False):
         boxes, (left, top, right, bottom) = labels.views[segment]
         for x0, y0, x1, y1 in boxes:
             rgb[y0:y1, x0:x1] = MASK_COLOUR
         picture = shrunk(rgb[top:bottom, left:right], artefact.FRAME)
-        grey = shrunk(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 128).astype(np.float32)
-        motion = np.zeros(3, np.float32)
-        if i <= last + 4:
-            motion[:2] = cv2.phaseCorrelate(before, grey, window)[0]
-            motion[2] = np.abs(grey - before).mean()
-        before, last = grey, i
         _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        yield jpeg.tobytes(), motion
-
-
-def shrunk(image, side: int):
-    """The image as [side, side], each pixel the mean of its area."""
-    import cv2
-
-    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        yield jpeg.tobytes(), motion.to(i, picture)
 
 
 def filter_video(video: str, c: Config) -> dict | None:
@@ -405,7 +387,7 @@ def filter_video(video: str, c: Config) -> dict | None:
     if not path:
         raise SystemExit(
             f"{Path(c.labels) / stem}.actions.safetensors: no such file; "
-            f"make it: python parse.py {video} --out {c.labels}"
+            f"make it: {typed('parse.py', video, '--out', c.labels)}"
         )
     agreement = float(np.median([*(info.get("agreement") or {"": 1}).values()]))
     if parsed and agreement < c.min_agreement:
@@ -428,8 +410,6 @@ def nothing_found(overlay: Path) -> bool:
 
 def leave_out(line: str, c: Config, more: str = "") -> None:
     """Say why a video is left out; the only video's fault is an error."""
-    from tqdm import tqdm
-
     if len(c.videos) == 1:
         raise SystemExit(line)
     tqdm.write(line + more, file=sys.stderr)
@@ -437,8 +417,6 @@ def leave_out(line: str, c: Config, more: str = "") -> None:
 
 def make_shards(video: str, path: Path, overlay: Path | None, c: Config) -> dict:
     """Labels and pictures -> shards, unless they are there; the counts that the shards hold."""
-    from tqdm import tqdm
-
     stem = Path(video).stem
     labels = read_labels(video, path, overlay, c)
     keep, stays = kept_rows(labels, c.min_active)
@@ -459,19 +437,8 @@ def make_shards(video: str, path: Path, overlay: Path | None, c: Config) -> dict
         }
         write_shards(video, paths, groups, labels, counts, recipe, c)
     info = artefact.read(paths[-1], "nitrogen.shard/1")[1]
-    n, lag = info["counts"], info["lag"]
-    line = (
-        f"{video}: {labels.about}; kept {n['kept']:,} of {n['rows']:,} rows "
-        f"({100 * n['kept'] / max(n['rows'], 1):.0f} %), {n['segments'][0]} of {n['segments'][1]} "
-        f"segments, {n['chunks']:,} chunks, {n['split']}"
-    )
-    if lag:
-        line += (
-            f"; the picture follows the actions by {lag['frames']} frames "
-            f"(confidence {lag['confidence']:g})"
-        )
-    tqdm.write(line)
-    return n
+    tqdm.write(f"{video}: {labels.about}; {in_words(info)}")
+    return info["counts"]
 
 
 def write_shards(
@@ -507,7 +474,7 @@ def write_shards(
         if path is paths[-1] and motion:  # known when the whole video has been seen
             actions = np.hstack([labels.buttons[shown], labels.sticks[shown]])
             fps = labels.fps * len(shown) / len(rows)
-            lag = wing("bench.lag").picture_lag(actions, np.stack(motion), fps)
+            lag = picture_lag(actions, np.stack(motion), fps)
         artefact.write(
             path,
             shard_tensors(labels, group, start, new[group], [jpeg for jpeg, _ in made]),
@@ -541,179 +508,6 @@ def shard_tensors(labels: Labels, group, start, new, jpegs: list[bytes]) -> dict
         "time": labels.time[group],
         "start": np.searchsorted(group, start).astype(np.int64),
     }
-
-
-def remove_others(paths: list[Path], stem: str) -> None:
-    """A video's shards of an earlier run that made more of them."""
-    for old in paths[0].parent.glob(f"{glob.escape(stem)}-*.safetensors"):
-        if old not in paths and re.fullmatch(r"-\d{3,}", old.stem[len(stem) :]):
-            old.unlink()
-
-
-def manifest(folder) -> dict:
-    """What is in a folder of shards, as the shards themselves say: {"videos": {name: game, split,
-    counts, lag, files}, ...}.
-    """
-    videos = {}
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        try:
-            info = artefact.read(path, "nitrogen.shard/1")[1]
-        except SystemExit as e:
-            print(f"{e}; left out of the manifest", file=sys.stderr)
-            continue
-        about = info["videos"][0]
-        facts = {name: about[name] for name in ("game", "split", "fps")}
-        new = {**facts, **info.get("counts", {}), "files": {}}
-        video = videos.setdefault(about["name"], new)
-        video["files"][path.name] = path.stat().st_size
-        video["lag"] = info.get("lag") or video.get("lag")
-    return {"format": "nitrogen.manifest/1", "videos": videos}
-
-
-def totals(videos: dict) -> str:
-    """Of a manifest's videos, in words."""
-    rows, kept, chunks = (sum(v[k] for v in videos.values()) for k in ("rows", "kept", "chunks"))
-    held_out = sum(v["split"] == "validation" for v in videos.values())
-    return (
-        f"{len(videos)} videos, {rows:,} rows: kept {kept:,} ({100 * kept / max(rows, 1):.0f} %), "
-        f"{chunks:,} chunks ({held_out} videos held out)"
-    )
-
-
-# ---- the reader ----------------------------------------------------------------------------------
-
-
-def shards_in(folder) -> list[Path]:
-    """The files of a folder; SystemExit with one line if there are none."""
-    paths = sorted(Path(folder).glob("*.safetensors"))
-    if not paths:
-        raise SystemExit(
-            f"{folder}: no shards there; make them: {artefact.MAKER['shard']} --out {folder}"
-        )
-    return paths
-
-
-class Shards:
-    """All chunks of one split: item i is (JPEG bytes, buttons [K, 16], sticks [K, 4], mask [20],
-    game).
-
-    K and the timing are the reader's: horizon, rate, shift.  A chunk must fit what the shards were
-    cut for.
-    """
-
-    def __init__(self, folder, split: str, horizon: int, rate: float, shift: int):
-        self.args = (folder, split, horizon, rate, shift)
-        self.parts = []
-        self.ends = [0]  # number of chunks up to each part
-        for path in shards_in(folder):
-            part = Part(path)
-            part.set_timing(horizon, rate, shift)
-            if part.about["split"] == split and len(part["start"]):
-                self.parts.append(part)
-                self.ends.append(self.ends[-1] + len(part["start"]))
-
-    # another process maps the files again: a pickled memory map would be all of its bytes
-    def __reduce__(self):
-        return Shards, self.args
-
-    def __len__(self):
-        return self.ends[-1]
-
-    def __getitem__(self, i):
-        k = bisect.bisect_right(self.ends, i) - 1
-        part = self.parts[k]
-        row = part["start"][i - self.ends[k]]
-        chunk = row + part.offsets
-        mask = part["mask"][part["video"][row]]
-        return (
-            part.jpeg(row),
-            part["buttons"][chunk],
-            part["sticks"][chunk],
-            mask,
-            part.about["game"],
-        )
-
-    @property
-    def games(self) -> dict:
-        """game -> chunks"""
-        out = {}
-        for part in self.parts:
-            out[part.about["game"]] = out.get(part.about["game"], 0) + len(part["start"])
-        return out
-
-
-class Part:
-    """One shard: checked once; the small tensors are in memory, the JPEG bytes on disk
-    (memory-mapped).
-    """
-
-    def __init__(self, path):
-        self.path = path
-        self.tensors, self.info = artefact.read(path, "nitrogen.shard/1")
-        self.about = self.info["videos"][0]
-        if not self.is_whole():
-            raise SystemExit(f"{path}: its offsets do not fit its frames; {REDO}")
-
-    def is_whole(self) -> bool:
-        """Whether offsets, videos and starts are of things that are there."""
-        offset, start, rows = self["offset"], self["start"], len(self["frame"])
-        sizes = np.diff(offset)
-        if len(offset) != rows + 1 or (sizes < 0).any():
-            return False
-        if offset[0] != 0 or offset[-1] != len(self["jpeg"]):
-            return False
-        if not numbers_of(len(self["mask"]), self["video"]) or not numbers_of(rows, start):
-            return False
-        return bool(sizes[start].all())
-
-    def set_timing(self, horizon: int, rate: float, shift: int) -> None:
-        """offsets [horizon]: rows from a chunk's first row to its actions; SystemExit if the shard
-        was cut for less.
-        """
-        fps, cut = self.about["fps"], self.info
-        self.offsets = shift + round(fps / rate) * np.arange(horizon)
-        reach = cut["shift"] + round(fps / cut["rate"]) * (cut["horizon"] - 1)
-        if self.offsets[-1] > reach:
-            raise SystemExit(
-                f"{self.path}: cut for chunks of {cut['horizon']} actions at {cut['rate']:g}/s, "
-                f"the model wants {horizon} at {rate:g}/s: run filter.py with "
-                f"--horizon {horizon} --rate {rate:g} --shift {shift} --fresh"
-            )
-        start = self["start"]
-        if len(start) and start.max() + self.offsets[-1] >= len(self["frame"]):
-            raise SystemExit(f"{self.path}: a chunk in it runs past its rows; {REDO}")
-
-    def __getitem__(self, name):
-        return self.tensors[name]
-
-    def jpeg(self, row: int) -> np.ndarray:
-        return self["jpeg"][self["offset"][row] : self["offset"][row + 1]]
-
-
-def numbers_of(n: int, numbers) -> bool:
-    """Whether all are within 0..n-1."""
-    return not len(numbers) or bool(0 <= numbers.min() and numbers.max() < n)
-
-
-def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
-    """JPEG bytes -> uint8 [side, side, 3] RGB; sizes 256, 128, 64 are decoded directly at that
-    scale.
-    """
-    import cv2
-
-    reduced = {128: cv2.IMREAD_REDUCED_COLOR_2, 64: cv2.IMREAD_REDUCED_COLOR_4}
-    try:
-        image = cv2.imdecode(jpeg, reduced.get(side, cv2.IMREAD_COLOR))
-    except cv2.error:  # larger than any honest picture
-        image = None
-    if image is None:
-        raise SystemExit(
-            "a shard holds a frame that is no JPEG; "
-            f"make the shards anew: {artefact.MAKER['shard']} --fresh"
-        )
-    if image.shape[0] != side:
-        image = shrunk(image, side)
-    return np.ascontiguousarray(image[..., ::-1])
 
 
 # ---- commands ------------------------------------------------------------------------------------
@@ -761,10 +555,7 @@ def run(c: Config) -> None:
     try:
         for_each(work, videos, c.workers, ray=c.ray, summary=functools.partial(summary, c))
     finally:
-        there = manifest(c.out)  # of all that is in the folder, also from other runs
-        if there["videos"]:
-            text = json.dumps(there, indent=1)
-            artefact.write_bytes(Path(c.out) / "manifest.json", text.encode())
+        write_manifest(c.out)
 
 
 def main(argv=None):

@@ -29,17 +29,16 @@ draws per frame.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from common import artefact
+from common import artefact, policy_file
 from common.command_line import command_line, wing
-from common.device import Graphed, pack_linears, packs, pick_device
+from common.device import accelerate, pick_device
+from common.policy_file import RELEASED
 
 import cv2
 import numpy as np
@@ -49,24 +48,13 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from einops import rearrange
 
-# What the values of an action vector are, in order. Ours: 16 buttons, then 4 axes (paper 2.3). The
-# released checkpoint also has GUIDE and four directions of a virtual right stick, in its own order.
-ACTIONS = artefact.BUTTONS + artefact.STICKS
-# fmt: off
-RELEASED = (
-    "BACK", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "EAST", "GUIDE", "LEFT_SHOULDER",
-    "LEFT_THUMB", "LEFT_TRIGGER", "NORTH", "RIGHT_BOTTOM", "RIGHT_LEFT", "RIGHT_RIGHT",
-    "RIGHT_SHOULDER", "RIGHT_THUMB", "RIGHT_TRIGGER", "RIGHT_UP", "SOUTH", "START", "WEST",
-    *artefact.STICKS,
-)
-# fmt: on
+ACTIONS = artefact.BUTTONS + artefact.STICKS  # what the values of an action vector are (paper 2.3)
 
 
 @dataclass(frozen=True)
 class Config:
-    """One network; the defaults are the paper's. Every tensor's shape follows from it.
-
-    ValueError if no network can have these values.
+    """One network, by default the paper's; every tensor's shape follows from it. ValueError if no
+    network can have these values.
     """
 
     actions: tuple[str, ...] = ACTIONS  # names of the A values of an action vector
@@ -94,27 +82,20 @@ class Config:
         for name in ("width", "head_width", "patch", "image", "horizon", "steps", "buckets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
-        timing = f"rate {self.rate}, shift {self.shift}"
-        distinct = {name for name in self.actions if isinstance(name, str)}
-        rules = {
-            f"vision_mlp {self.vision_mlp}: expected at most 64": 0 < self.vision_mlp <= 64,
-            f"width {self.width} is not a whole number of heads of {self.head_width}, or odd": (
-                self.width % self.head_width == self.width % 2 == 0
-            ),
-            f"positions {self.positions} are fewer than horizon {self.horizon}": (
-                self.positions >= self.horizon
-            ),
-            f"{timing}: expected 0 to 1000 per second, from 0 rows after the frame on": (
-                0 < self.rate <= 1000 and self.shift >= 0
-            ),
-            f"predict '{self.predict}': expected velocity or action": (
-                self.predict in ("velocity", "action")
-            ),
-            "actions must be distinct names": len(distinct) == len(self.actions),
-        }
-        for fault, holds in rules.items():
-            if not holds:
-                raise ValueError(fault)
+        if not 0 < self.vision_mlp <= 64:
+            raise ValueError(f"vision_mlp {self.vision_mlp}: expected at most 64")
+        if self.width % self.head_width or self.width % 2:
+            heads = f"heads of {self.head_width}, or odd"
+            raise ValueError(f"width {self.width} is not a whole number of {heads}")
+        if self.positions < self.horizon:
+            raise ValueError(f"positions {self.positions} are fewer than horizon {self.horizon}")
+        if not 0 < self.rate <= 1000 or self.shift < 0:
+            timing = f"rate {self.rate}, shift {self.shift}"
+            raise ValueError(f"{timing}: expected 0 to 1000 per second, and 0 rows or more")
+        if self.predict not in ("velocity", "action"):
+            raise ValueError(f"predict '{self.predict}': expected velocity or action")
+        if len({name for name in self.actions if isinstance(name, str)}) != len(self.actions):
+            raise ValueError("actions must be distinct names")
 
     @property
     def tokens(self) -> int:  # N
@@ -301,10 +282,9 @@ class NitroGen(nn.Module):
         emb = self.time1(sinusoid(bucket, 256, 127, cos_first=True).to(self.dtype))
         emb = F.silu(self.time2(F.silu(emb)))
         modulation = [block.ada(emb)[:, None] for block in self.dit]
+        modulation_out = self.ada_out(emb)[:, None]
         remaining = (1 - bucket.float() / self.c.buckets).clamp(min=0.05)
-        return Timing(
-            tau[:, None], modulation, self.ada_out(emb)[:, None], remaining[:, None, None]
-        )
+        return Timing(tau[:, None], modulation, modulation_out, remaining[:, None, None])
 
     def prediction(self, noisy, timing: Timing, context):
         """The DiT from end to end: noisy actions [B, K, A] -> what c.predict names [B, K, A]."""
@@ -438,24 +418,7 @@ def initialize(m):
         nn.init.normal_(m.weight)
 
 
-def accelerate(net: NitroGen) -> NitroGen:
-    """Speed up a network that only plays: torch.compile and CUDA graphs, or packed CPU layers."""
-    device = net.vision.patch.weight.device.type
-    if device == "cuda":
-        net.context = torch.compile(net.context)
-        net.velocity = torch.compile(net.velocity)
-        net.denoise = Graphed(net.denoise)
-    elif device == "cpu" and packs(net.dtype):
-        pack_linears(net)
-    return net
-
-
 # ---- files ---------------------------------------------------------------------------------------
-
-# prefix, in a policy file, of the released tensors that the network never uses; export needs them
-UNUSED = "released."
-# switches that older files name, and the one value that this network still has
-FORMER = {"context_width": 0, "interleave": True, "sinusoidal": False, "pads": 0}
 
 
 def save(path, state: dict, net: NitroGen, half: bool = False, **info) -> None:
@@ -480,27 +443,7 @@ def load(path, device: str = "auto", dtype: str = "float32", fast: bool = False)
 
 def read_policy(path):
     """A policy file, checked against itself: network without weights, arrays, metadata."""
-    tensors, info = artefact.read(path, "nitrogen.policy/1")
-    try:
-        net = skeleton(config_from(info["model"]), len(tensors))
-    except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as e:
-        fault = f"{type(e).__name__}: {str(e)[:120]}".partition("\n")[0]
-        raise SystemExit(f"{path}: its model config cannot be used ({fault})") from None
-    wanted = {name: v.shape for name, v in net.state_dict().items()}
-    found = {name: v.shape for name, v in tensors.items() if not name.startswith(UNUSED)}
-    if fault := disagreement(wanted, found):
-        raise SystemExit(f"{path}: {fault}")
-    return net, tensors, info
-
-
-def config_from(fields: dict) -> Config:
-    """Config from a file's metadata; ValueError where an older file has a former switch on."""
-    fields = {**fields, "actions": tuple(fields["actions"])}
-    for name, value in FORMER.items():
-        found = fields.pop(name, value)
-        if found != value:
-            raise ValueError(f"{name} {found!r} is no longer supported, only {value!r} is")
-    return Config(**fields)
+    return policy_file.read(path, lambda fields, tensors: skeleton(Config(**fields), tensors))
 
 
 def skeleton(c: Config, tensors: int) -> NitroGen:
@@ -511,60 +454,19 @@ def skeleton(c: Config, tensors: int) -> NitroGen:
         return NitroGen(c)
 
 
-def disagreement(wanted: dict, found: dict) -> str:
-    """The first mismatch of two name -> shape dicts as a sentence; empty if there is none."""
-    wanted = {name: str(list(shape)) for name, shape in wanted.items()}
-    found = {name: str(list(shape)) for name, shape in found.items()}
-    bad = [n for n in sorted({*wanted, *found}) if wanted.get(n) != found.get(n)]
-    if not bad:
-        return ""
-    sides = f"expected {wanted.get(bad[0], 'nothing')}, found {found.get(bad[0], 'nothing')}"
-    return f"tensor '{bad[0]}': {sides}" + (f" (and {len(bad) - 1} more)" if bad[1:] else "")
-
-
 def inspect(path) -> None:
     """Print config, parameters and action layout of either kind of checkpoint; or any artefact."""
     if Path(path).suffix in (".pt", ".pth"):
-        net, tensors, info = wing("released.checkpoint").unpack(path)
+        policy_file.describe(path, *wing("released.checkpoint").unpack(path))
     elif artefact.read(path)[1].get("format") == "nitrogen.policy/1":
-        net, tensors, info = read_policy(path)
+        policy_file.describe(path, *read_policy(path))
     else:
-        return artefact.show(path)
-    kind = "released checkpoint" if "released" in info else "policy"
-    print(f"{path}: {kind}, {Path(path).stat().st_size:,} bytes")
-    print_network(net.c, tensors)
-    for name, value in info.items():
-        if name not in ("format", "model", "tensors", "released"):
-            print(f"{name}: {str(value)[:400]}")
-
-
-def print_network(c: Config, tensors: dict) -> None:
-    fields = dataclasses.asdict(c)
-    names = fields.pop("actions")
-    for name, value in fields.items():
-        print(f"  {name:16s} {value}")
-    counts = collections.Counter()
-    for name, v in tensors.items():
-        part = "not used" if name.startswith(UNUSED) else re.split(r"[._\d]", name)[0]
-        counts[part] += v.size
-    counts["in all"] = sum(counts.values())
-    print("parameters")
-    for part, count in counts.items():
-        print(f"  {part:12s} {count:>13,}")
-    layout = f"{c.horizon} of {len(names)} values, {c.rate:g}/s"
-    print(f"actions: {layout}, the first {c.shift} rows after the frame")
-    for i, name in enumerate(names):
-        note = "" if name in ACTIONS else "dropped: not on this pad"
-        print(f"  {i:2d} {name:15s} {note}".rstrip())
+        artefact.show(path)
 
 
 def main(argv=None):
-    commands = {
-        "bench": "bench.flops",
-        "convert": "released.checkpoint:convert",
-        "export": "released.checkpoint:export",
-    }
-    command_line(__doc__, commands, argv, inspect)
+    commands = {name: f"released.checkpoint:{name}" for name in ("convert", "export")}
+    command_line(__doc__, {"bench": "bench.flops", **commands}, argv, inspect)
 
 
 if __name__ == "__main__":

@@ -24,24 +24,20 @@ two sticks, k the GRID * GRID cells of a heat map, h w picture, c channels.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import itertools
 import math
-import os
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from common import artefact
-from common.command_line import Common, Many, command_line, expect, recipe_of, shipped
-from common.device import Packed, autocast, keep_memory, pick_device
-from common.pictures import VideoWriter, read_video, video_facts
-from common.training import Training, batches, machine
-from common.workers import for_each
+from common.command_line import Common, Many, command_line, expect, recipe_of, shipped, wing
+from common.device import Packed, add_layer, autocast, pack_layers, pick_device, prepare_reading
+from common.pictures import VideoWriter, video_facts
+from common.training import AveragedTraining, batches, set_up
+from common.workers import ahead, for_each
 
 import cv2
 import numpy as np
@@ -51,10 +47,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from tqdm import tqdm
 
-from templates import library, matching, pads, presets, render, scenes, synthetic
+from templates import footage, matching, render, scenes, scores, synthetic
+from templates.matching import around, lattice, rings, stick_axes
 
 PRESS_GAIN = 8.0  # CHOICE: logits of a button per unit from rest to pressed
-STILL = 3 + 4 + 4  # channels of still_input: RGB of the median, RGBA of the template's two looks
 AGREED = 100  # CHOICE: about how many frames of a video Agreement compares with what was read
 BATCH = 16  # pairs of frames per pass of the network when parsing
 
@@ -86,7 +82,6 @@ class Net:
 
 NETS = {
     "compact": Net(),
-    # MiT-B0
     "b0": Net(widths=(32, 64, 160, 256), depths=(2, 2, 2, 2), heads=(1, 2, 5, 8), decoder=128),
 }
 
@@ -136,13 +131,6 @@ def as_tokens(x):
     return rearrange(x, "B D h w -> B (h w) D")
 
 
-def add(x, layer, y):
-    """x + layer(y)"""
-    if isinstance(layer, Packed):
-        return torch.ops.mkldnn._linear_pointwise.binary(y, x, layer.weight, layer.bias, "add")
-    return x + layer(y)
-
-
 class PatchEmbeddings(nn.Module):
     """Overlapping patches: a strided convolution, then LayerNorm."""
 
@@ -189,7 +177,7 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v)
         else:  # on a CPU the formula itself has the faster backward pass
             y = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v  # weights: B H N N / r^2
-        return add(x, self.o_proj, rearrange(y, "B H N D -> B N (H D)"))
+        return add_layer(x, self.o_proj, rearrange(y, "B H N D -> B N (H D)"))
 
 
 class DepthwiseConv(nn.Module):
@@ -212,7 +200,7 @@ class MixFFN(nn.Module):
         self.fc2 = nn.Linear(width * ratio, width)
 
     def forward(self, x, n, size):
-        return add(x, self.fc2, self.gelu(self.dwconv(self.fc1(n), size)))
+        return add_layer(x, self.fc2, self.gelu(self.dwconv(self.fc1(n), size)))
 
 
 class Block(nn.Module):
@@ -249,15 +237,8 @@ class Encoder(nn.Module):
     def __init__(self, net: Net):
         super().__init__()
         channels = (3, *net.widths[:3])
-        sizes = (
-            channels,
-            net.widths,
-            net.depths,
-            net.heads,
-            net.reduce,
-            (7, 3, 3, 3),
-            (4, 2, 2, 2),
-        )
+        patches = ((7, 3, 3, 3), (4, 2, 2, 2))  # kernels and strides
+        sizes = (channels, net.widths, net.depths, net.heads, net.reduce, *patches)
         self.stages = nn.ModuleList(map(EncoderStage, *sizes))
 
     def forward(self, x, more=0.0):
@@ -287,27 +268,6 @@ class Decoder(nn.Module):
 
 
 # ---- the parser: features read where the template has its elements -------------------------------
-
-
-def lattice(steps) -> torch.Tensor:
-    """[n * n, 2] x, y, row by row."""
-    steps = torch.as_tensor(steps, dtype=torch.float32)
-    return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).reshape(-1, 2)
-
-
-def rings(*spec) -> torch.Tensor:
-    """The centre and, per (radius, count, turn), points around it, [n, 2]."""
-    points = [(0.0, 0.0)]
-    for radius, count, turn in spec:
-        for i in range(count):
-            angle = 2 * math.pi * (i + turn) / count
-            points.append((radius * math.cos(angle), radius * math.sin(angle)))
-    return torch.tensor(points)
-
-
-def around(centres, ring, knob):
-    """The points of a ring, in knobs, around centres [b, s, k, 2]: [b, (s k p), 2]."""
-    return (centres[:, :, :, None] + ring * knob[:, :, :, None]).flatten(1, 3)
 
 
 def features_at(features, points, offsets=((0, 0),)):
@@ -348,7 +308,10 @@ class PairedLinear(nn.Linear):
     def __init__(self, points, width, out):
         super().__init__(2 * points * width, out)
         self.points = points
-        self.packed = None  # the product with matrix(), see accelerate
+        self.packed = None  # the product with matrix()
+
+    def pack(self):  # see common/device.py
+        self.packed = Packed(self.matrix().contiguous())
 
     def matrix(self):
         return rearrange(self.weight, "o (p f c) -> (f o) (p c)", p=self.points, f=2)
@@ -376,8 +339,8 @@ class Parser(nn.Module):
         self.encoder = Encoder(net)
         self.decoder = Decoder(net)
         self.detail = ConvAtPoints(3, net.detail, 3)
-        self.still_patches = nn.Conv2d(STILL, net.widths[0], 7, 4, 3, bias=False)
-        self.still_detail = ConvAtPoints(STILL, net.detail, 3, bias=False)
+        self.still_patches = nn.Conv2d(footage.STILL, net.widths[0], 7, 4, 3, bias=False)
+        self.still_detail = ConvAtPoints(footage.STILL, net.detail, 3, bias=False)
         cells = lattice(torch.linspace(-matching.REACH, matching.REACH, matching.GRID))
         self.register_buffer("cells", cells, persistent=False)  # stick radii
         self.register_buffer("nine", lattice([-0.67, 0, 0.67]), persistent=False)  # half a button
@@ -485,87 +448,15 @@ class Parser(nn.Module):
         return pressed + PRESS_GAIN * (1 + trust) * stands, seen
 
 
-def side_by_side(x):
-    """uint8 [B, 2, CROP, CROP, 3] -> [B, 3, CROP, 2 CROP] in -1..1"""
-    x = rearrange(x, "B t h w c -> B h (t w) c").float()  # moved as bytes; channels last
-    return rearrange(x.div_(127.5).sub_(1), "B h w c -> B c h w")
-
-
-def still_input(median, looks):
-    """uint8: the median that each frame belongs to [b, 2, CROP, CROP, 3] and how the template looks
-    at rest and pressed [b, 2, CROP, CROP, 4], premultiplied -> floats in -1..1 [b, STILL, CROP, 2
-    CROP]: median, and twice a look over grey and its opacity."""
-    looks = rearrange(looks.float() / 255, "b k h w c -> b k c h w")
-    color, alpha = looks[:, :, :3], looks[:, :, 3:]
-    looks = torch.cat([2 * color - alpha, 2 * alpha - 1], 2).flatten(1, 2)
-    still = torch.cat([side_by_side(median), looks.repeat(1, 1, 1, 2)], 1)
-    return still.contiguous(memory_format=torch.channels_last)
-
-
 def accelerate(parser: Parser, dtype=None) -> Parser:
     """Pack a network that only reads for this CPU, in bfloat16 where the hardware multiplies it."""
-    if parser.button_name.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return parser
-    with autocast("cpu"):
-        dtype = dtype or (torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32)
-    for p in parser.parameters():
-        p.requires_grad_(False).data = p.data.to(dtype)
-    for module in list(parser.modules()):
-        for name, child in module.named_children():
-            pack(module, name, child)
-        if hasattr(module, "gelu"):
-            module.gelu = nn.Identity()  # the convolution before it does it on the way out
+    if parser.button_name.device.type == "cpu":
+        before_gelu = ("dwconv", "stick_mix")
+        pack_layers(parser, "none", before_gelu, (nn.Linear, nn.Conv2d), dtype)
     return parser
 
 
-def pack(module, name: str, child) -> None:
-    """Have oneDNN pack the weight of a child of a module, if it is a plain layer."""
-    if isinstance(child, PairedLinear):
-        child.packed = Packed(child.matrix().contiguous())
-    elif type(child) is nn.Linear:
-        setattr(module, name, Packed(child.weight, child.bias))
-    elif type(child) is nn.Conv2d:
-        gelu = "none" if name in ("dwconv", "stick_mix") else ""
-        setattr(module, name, Packed(child.weight, child.bias, child, gelu=gelu))
-
-
 # ---- weights -------------------------------------------------------------------------------------
-
-# The encoder's tensors have the names of transformers; published files carry its older ones.
-OLDER = (
-    (r"^segformer\.", ""),
-    (r"^encoder\.(patch_embeddings|layer_norm)\.(\d)\.", r"stages.\2.\1."),
-    (r"^encoder\.block\.(\d)\.", r"stages.\1.blocks."),
-    ("layer_norm_1", "layernorm_before"),
-    ("layer_norm_2", "layernorm_after"),
-    (r"attention\.self\.([qkv])[a-z]+", r"attention.\1_proj"),
-    (r"attention\.output\.dense", "attention.o_proj"),
-    (r"attention\.self\.sr", "attention.sequence_reduction.sequence_reduction"),
-    (r"attention\.self\.layer_norm", "attention.sequence_reduction.layer_norm"),
-    (r"mlp\.dense", "mlp.fc"),
-)
-
-
-def our_name(name: str) -> str:
-    for pattern, ours in OLDER:
-        name = re.sub(pattern, ours, name)
-    return name
-
-
-def starting_weights(path) -> dict:
-    """Tensors by our names, of a parser or of a published SegFormer's encoder (safetensors)."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "pt") as f:
-            found = {our_name(k): f.get_tensor(k).float() for k in f.keys()}
-    except Exception as e:
-        fault = str(e).splitlines()[0][:120]
-        raise SystemExit(f"{path}: not a readable safetensors file ({fault})") from None
-    if not any(k.startswith("stages.") for k in found):
-        tensors = artefact.read(path, "nitrogen.parser/1")[0]
-        return {k: torch.from_numpy(v).float() for k, v in tensors.items()}
-    return {f"encoder.{k}": v for k, v in found.items() if k.startswith("stages.")}
 
 
 def load(path, device: str = "cpu") -> Parser:
@@ -597,8 +488,9 @@ def read_batch(parser: Parser, batch: dict, device: str):
     filtered = batch["maps"], batch["marks"]
     places = batch["boxes"], batch["sticks"]
     with autocast(device):
-        still = still_input(median, batch["looks"])
-        buttons, heat, seen = parser(side_by_side(batch["frames"]), *filtered, still, *places)
+        still = footage.still_input(median, batch["looks"])
+        crops = footage.side_by_side(batch["frames"])
+        buttons, heat, seen = parser(crops, *filtered, still, *places)
     return buttons, heat, seen, batch
 
 
@@ -623,111 +515,59 @@ def loss_fn(buttons, heat, seen, batch):
 
 @torch.no_grad()
 def validate(parser: Parser, batches, families: list, device: str) -> dict:
-    """figures() per family, and of all, on batches of a Synthetic."""
+    """scores.table() of batches of a Synthetic."""
     parts = []
     for b in tqdm(batches, "validation", leave=False, delay=5):
         buttons, heat, seen, b = read_batch(parser, b, device)
         part = {key: b[key] for key in ("family", "visible", "buttons", "cells")}
         part["shown"] = b["shown"][:, None, matching.ELEMENTS].expand_as(seen)
-        part["seen"] = seen > 0
-        part["said"] = buttons > 0
-        part["where"] = matching.peak(heat)[0]
+        part |= {"seen": seen > 0, "said": buttons > 0, "where": matching.peak(heat)[0]}
         parts.append({key: value.cpu().numpy() for key, value in part.items()})
-    every = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    table = {}
-    for name in [*families, "all"]:
-        mine = every["family"] == families.index(name) if name != "all" else every["family"] >= 0
-        if mine.any():
-            table[name] = figures({key: value[mine] for key, value in every.items()})
-    return table
+    return scores.table(parts, families)
 
 
-def figures(read: dict) -> dict:
-    """What was read against the truth, of what is visible: button accuracy, accuracy of silence,
-    recall, F1, stick R2 per axis averaged, mean error in stick radii; accuracy of visibility."""
-    visible = read["visible"]
-    said, true = (read[key][visible[..., :16]] for key in ("said", "buttons"))
-    found, where = (read[key][visible[..., 16:]] / matching.UNIT for key in ("where", "cells"))
-    hits = (said & true).sum()
-    row = {
-        "frames": 2 * len(visible),
-        "accuracy": (said == true).mean(),
-        "silence": (~true).mean(),
-        "recall": hits / max(true.sum(), 1),
-        "f1": 2 * hits / max(said.sum() + true.sum(), 1),
-        "visible": (read["seen"] == visible)[read["shown"]].mean(),
-    }
-    if len(where) > 20:
-        row["r2"] = (1 - ((found - where) ** 2).mean(0) / where.var(0)).mean()
-        row["error"] = np.abs(found - where).mean()
-    return {key: round(float(value), 5) for key, value in row.items()}
-
-
-def print_table(table: dict) -> None:
-    columns = ("accuracy", "silence", "recall", "f1", "r2", "error", "visible")
-    print("family    " + "".join(f"{c:>10s}" for c in ("frames", *columns)))
-    for name, row in table.items():
-        cells = "".join(f"{row.get(c, math.nan):10.4f}" for c in columns)
-        print(f"{name:10s}{row['frames']:10.0f}{cells}")
-
-
-class ParserTraining(Training):
-    """AdamW, and an average of the weights, which is what is kept."""
+class ParserTraining(AveragedTraining):
+    """AdamW, without weight decay of vectors; the average of the weights is what is kept."""
 
     def __init__(self, cfg: TrainConfig, device: str):
         torch.manual_seed(cfg.seed)
         self.device = device
         self.parser = Parser(NETS[cfg.net])
-        self.started_from = {}
-        start = []
-        if cfg.init:
-            start = [shipped(cfg.init)]
-            self.start_from(cfg)
+        self.started_from = self.start_from(cfg) if cfg.init else {}
         self.parser.to(device, memory_format=torch.channels_last)
         params = dict(self.parser.named_parameters())
         matrices = [p for p in params.values() if p.ndim > 1]
         vectors = [p for p in params.values() if p.ndim < 2]
-        groups = [
-            {"params": matrices, "weight_decay": cfg.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=cfg.lr, betas=(0.9, 0.99), fused=True)
-        own_data = [*scenes.files_in(cfg.backgrounds), *scenes.files_in(cfg.templates)]
-        recipe = recipe_of(cfg, *start, *own_data)
+        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(
+            groups, cfg.lr, betas=(0.9, 0.99), weight_decay=cfg.weight_decay, fused=True
+        )
+        sources = [shipped(cfg.init)] if cfg.init else []
+        sources += [*scenes.files_in(cfg.backgrounds), *scenes.files_in(cfg.templates)]
+        recipe = recipe_of(cfg, *sources)
         super().__init__(cfg, params, optimizer, cfg.images / cfg.batch, recipe)
-        self.average = {k: p.detach().clone() for k, p in params.items()}
-        self.changing = {f"average.{k}": v for k, v in self.average.items()}
         self.resume()
 
-    def start_from(self, cfg: TrainConfig) -> None:
-        """Take over the tensors of --init that fit."""
-        path = shipped(cfg.init)
+    def start_from(self, cfg: TrainConfig) -> dict:
+        """Take over the tensors of --init that fit; what is known of their making."""
+        found, history = wing("released.segformer").starting_weights(shipped(cfg.init))
         fresh = self.parser.state_dict()
-        fits = {
-            k: v
-            for k, v in starting_weights(path).items()
-            if k in fresh and v.shape == fresh[k].shape
-        }
+        fits = {k: v for k, v in found.items() if k in fresh and v.shape == fresh[k].shape}
         self.parser.load_state_dict(fresh | fits)
-        with contextlib.suppress(SystemExit):  # a published encoder does not say
-            info = artefact.read(path)[1]
-            history = ("recipe", "images", "minutes", "figures", "started_from")
-            self.started_from = {k: v for k, v in info.items() if k in history}
         rest = "" if len(fits) == len(fresh) else "; the others start at random"
         print(f"{cfg.init}: {len(fits)} of {len(fresh)} tensors fit --net {cfg.net}{rest}")
+        return history
 
     def rate(self) -> float:
         """Linear warm-up, then half a cosine down to 2 % of the peak."""
-        done, warm = min(self.share(), 1), self.cfg.warmup
+        done = min(self.share(), 1)
+        warm = self.cfg.warmup
         fall = 0.02 + 0.49 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
         return self.cfg.lr * min((done + 1e-3) / warm, fall)
 
     def step(self, batch: dict):
         losses = loss_fn(*read_batch(self.parser, batch, self.device))
         self.descend(losses[0])
-        share = 1 - min(self.cfg.ema, self.steps / (self.steps + 10))
-        params = [p.detach() for p in self.params.values()]
-        torch._foreach_lerp_([*self.average.values()], params, share)
         return [v.item() for v in losses]
 
     def averaged(self) -> Parser:
@@ -736,177 +576,62 @@ class ParserTraining(Training):
         return parser
 
     def save(self, **info) -> None:
-        artefact.write(
-            self.cfg.out,
-            {k: v.cpu().half().numpy() for k, v in self.average.items()},
-            "nitrogen.parser/1",
-            net=dataclasses.asdict(self.parser.net),
-            recipe=self.recipe,
-            images=self.steps * self.cfg.batch,
-            minutes=round(self.seconds / 60, 1),
-            machine=machine(self.device),
-            started_from=self.started_from,
-            **info,
-        )
-
-
-def check_training(cfg: TrainConfig) -> None:
-    """SystemExit with one line if a setting is out of range or a folder is not there."""
-    if cfg.net not in NETS:
-        raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(NETS)}")
-    expect(
-        cfg,
-        images=(1, 1e15),
-        minutes=(0, math.inf),
-        batch=(1, 1e6),
-        lr=(0, 1e3),
-        warmup=(1e-6, 0.99),
-        ema=(0, 1),
-        validation=(1, 1e9),
-        workers=(0, 4096),
-        threads=(0, 4096),
-    )
-    for folder in (cfg.backgrounds, cfg.templates):
-        if folder and not Path(folder).is_dir():
-            raise SystemExit(f"{folder}: no such folder")
-
-
-def data_sets(cfg: TrainConfig):
-    """(pairs to train on, pairs to validate on); these show your own skins, or those held out."""
-    photos = scenes.film_frames(cfg.backgrounds) if cfg.backgrounds else []
-    own = list(presets.read_skins(cfg.templates).values()) if cfg.templates else []
-    every = library.templates()
-    held_out = [t for name, t in every.items() if pads.held_out(name)]
-    known = list(every.values()) if cfg.everything else None
-    data = synthetic.Synthetic(cfg.seed, known, own, photos)
-    wild = 0 if own else synthetic.WILD
-    seed = cfg.seed + 1_000_003
-    return data, synthetic.Synthetic(seed, own or held_out, photos=photos, remade=False, wild=wild)
-
-
-def drawing_speed(data) -> float:
-    """Pairs of frames that one process draws in a second."""
-    data[0]  # paints the games
-    start = time.perf_counter()
-    for i in range(1, 17):
-        data[i]
-    return 16 / (time.perf_counter() - start)
+        weights = {k: v.cpu().half().numpy() for k, v in self.average.items()}
+        info |= self.history(self.device)
+        info |= {"images": self.steps * self.cfg.batch, "started_from": self.started_from}
+        net = dataclasses.asdict(self.parser.net)
+        artefact.write(self.cfg.out, weights, "nitrogen.parser/1", net=net, **info)
 
 
 def before_adapting(run: ParserTraining, test, drawn: float):
-    """(table of --init on the skins it is to adapt to, the batches that it was measured on)"""
+    """(table of --init on the skins it is to adapt to, the batches that it was measured on); drawn:
+    pairs that a process draws in a second."""
     cfg = run.cfg
     start = time.perf_counter()
-    count = cfg.validation
-    if cfg.minutes:
-        count = min(count, max(16, int(1.5 * drawn * cfg.minutes)))
-    seen = list(batches(test, 0, count, 32))
+    most = max(16, int(1.5 * drawn * cfg.minutes)) if cfg.minutes else cfg.validation
+    seen = list(batches(test, 0, min(cfg.validation, most), 32))
     table = validate(load(shipped(cfg.init), run.device), seen, test.families, run.device)
     run.seconds += 2 * (time.perf_counter() - start)  # the same pairs again at the end
     print(f"{cfg.init}, on what it is to adapt to:")
-    print_table(table)
+    scores.print_table(table)
     return table, seen
 
 
-def print_plan(cfg: TrainConfig, device: str, data, held_out: int) -> None:
-    own = len(data.own)
-    tested = f"{own} of them to adapt to" if own else f"{held_out} held out"
-    until = f"{cfg.minutes:g} minutes" if cfg.minutes else f"{cfg.images:,.0f} pairs"
-    print(
-        f"train parser {cfg.net} on {device}: {own + len(data.templates)} templates, {tested}, "
-        f"{len(data.photos)} frames of games, batches of {cfg.batch} pairs, "
-        f"until {until} -> {cfg.out}\n{cfg}"
-    )
-
-
 def train(cfg: TrainConfig) -> None:
+    if cfg.net not in NETS:
+        raise SystemExit(f"--net {cfg.net}: expected one of {', '.join(NETS)}")
+    expect(cfg, images=(1, 1e15), warmup=(1e-6, 0.99), ema=(0, 1))
+    set_up(cfg)
     device = pick_device(cfg.device)
-    keep_memory()
-    check_training(cfg)
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
-    cv2.setNumThreads(1)
-    data, test = data_sets(cfg)
+    data, test = synthetic.data_sets(cfg)
     own = len(data.own)
+    templates = own + len(data.templates)
     held_out = 0 if own or cfg.everything else len(test.templates)
-    print_plan(cfg, device, data, held_out)
-    drawn = drawing_speed(data)
-    workers = max(cfg.workers, 1)
+    drawn = synthetic.drawing_speed(data)
+    tested = f"{own} of them to adapt to" if own else f"{held_out} held out"
     print(
-        f"one process draws {drawn:.0f} pairs of frames a second; "
-        f"{workers} of them {cfg.images:,.0f} in {cfg.images / drawn / workers / 3600:.1f} h"
+        f"train parser {cfg.net} on {device}: {templates} templates, {tested}, "
+        f"{len(data.photos)} frames of games, batches of {cfg.batch} pairs -> {cfg.out}\n{cfg}\n"
+        f"one process draws {drawn:.0f} pairs of frames a second, "
+        f"{cfg.images:,.0f} of them in {cfg.images / drawn / 3600:.1f} h"
     )
     run = ParserTraining(cfg, device)
-    before, seen = {}, []
+    before = {}
+    seen = []
     if own and run.started_from:  # a parser, not just an encoder
         before, seen = before_adapting(run, test, drawn)
 
-    def feed(first, number):
-        return batches(data, first, number, cfg.batch, cfg.workers)
-
-    def say(mean):
-        loss, buttons, sticks, visibility = mean
-        parts = f"buttons {buttons:.4f}, sticks {sticks:.3f}, visibility {visibility:.3f}"
-        return f"loss {loss:.4f} ({parts})"
-
-    if not run.follow(feed, say):
+    if not run.follow(data, ("loss", "buttons", "sticks", "visibility")):
         return
     seen = seen or batches(test, 0, cfg.validation, 32, cfg.workers)
     table = validate(run.averaged(), seen, test.families, device)
-    shown = f"{len(test.templates)} templates that were held out"
-    if before:
-        shown = "the same now"
-    elif own:
-        shown = "what it adapted to"
-    elif cfg.everything:
-        shown = shown.replace("held out", "seen too")
-    print(f"on {shown}, other states and games:")
-    print_table(table)
-    templates = own + len(data.templates)
+    print("the same now:" if before else f"on {len(test.templates)} templates ({tested}):")
+    scores.print_table(table)
     run.save(templates=templates, held_out=held_out, figures=table, before=before)
-    size = Path(cfg.out).stat().st_size
-    print(f"{cfg.out}: {size:,} bytes; next: python parse.py VIDEO --weights {cfg.out}")
+    print(f"{cfg.out}: next: python parse.py VIDEO --weights {cfg.out}")
 
 
 # ---- parsing a video -----------------------------------------------------------------------------
-
-
-def ahead(items):
-    """The same items; a thread makes the next one meanwhile: decoding overlaps the network."""
-    items = iter(items)
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        future = pool.submit(next, items, None)
-        while (item := future.result()) is not None:
-            future = pool.submit(next, items, None)
-            yield item
-
-
-def with_places(video, overlay: dict):
-    """Yield (seconds, place, frame) in one pass; place: number of the overlay's position then."""
-    for i, seconds, frame in read_video(video):
-        place = int(np.searchsorted(overlay["span"][:, 0], i, "right")) - 1
-        yield seconds, max(place, 0), frame
-
-
-def compared(video, overlay: dict, template):
-    """Yield (seconds, place, crop uint8 [CROP, CROP, 3], *MatchedFilter's result) per frame."""
-    side = synthetic.CROP
-    filters = []
-    for median in overlay["median"]:
-        scale = np.array(median.shape[1::-1]) / template.size
-        filters.append(matching.MatchedFilter(template, median, np.diag(scale) @ np.eye(2, 3)))
-    for seconds, place, frame in with_places(video, overlay):
-        affine = overlay["affine"][place]
-        crop = render.crop(frame, affine, template.size, side, side)
-        yield seconds, place, crop, *filters[place](frame, affine)
-
-
-def in_pairs(frames, pairs: int):
-    """Yield (chunk of 2 * pairs frames, how many are real); the last is shorter, and if it is odd
-    its last frame stands twice."""
-    frames = iter(frames)
-    while chunk := list(itertools.islice(frames, 2 * pairs)):
-        yield chunk + chunk[-1:] * (len(chunk) % 2), len(chunk)
 
 
 class OverlayReader:
@@ -933,7 +658,7 @@ class OverlayReader:
             places = places[:1]
         if not np.array_equal(places, self.places):
             median = torch.from_numpy(self.medians[places]).to(self.device)
-            still = still_input(median, self.looks.expand(len(median), -1, -1, -1, -1))
+            still = footage.still_input(median, self.looks.expand(len(median), -1, -1, -1, -1))
             self.prepared = self.parser.prepare(still, *self.points)
             self.places = places
         return self.prepared
@@ -950,7 +675,7 @@ class OverlayReader:
         maps = self.pairs(maps)
         with contextlib.nullcontext() if self.device == "cpu" else autocast(self.device):
             fixed = self.prepare(np.reshape(places, (-1, 2)))
-            crops = side_by_side(self.pairs(crops))
+            crops = footage.side_by_side(self.pairs(crops))
             buttons, heat, seen = self.parser.read(crops, maps, self.pairs(marks), *fixed)
         sticks, mass = matching.peak(heat)
         alone, _ = matching.peak(matching.GAIN * maps[..., 0, :, :].flatten(-2))
@@ -969,11 +694,6 @@ class OverlayReader:
         return found | {"time": np.array(seconds)}
 
 
-def stick_axes(cells):
-    """Grid cells -> stick radii in -1..1."""
-    return (cells / matching.UNIT).clip(-1, 1)
-
-
 @torch.no_grad()
 def read_actions(
     parser: Parser, video, overlay: dict, template, device: str = "cpu"
@@ -989,10 +709,11 @@ def read_actions(
     compare = matching.Agreement(template, 2)  # sticks by the network, and by the filter alone
     count = video_facts(video)["frames"]
     every = max(1, count // AGREED)
+    pairs = footage.in_pairs(footage.compared(video, overlay, template), BATCH)
     chunks = []
     done = 0
     with tqdm(total=count, desc=Path(video).name, unit="frame", leave=False) as bar:
-        for frames, real in ahead(in_pairs(compared(video, overlay, template), BATCH)):
+        for frames, real in ahead(pairs):
             found = {key: value[:real] for key, value in read(frames).items()}
             for i in range(-done % every, real, every):
                 if found["confidence"][i] > 0:
@@ -1004,7 +725,7 @@ def read_actions(
             bar.update(real)
     out = {key: np.concatenate([chunk[key] for chunk in chunks]) for key in chunks[0]}
     agreement = prefer_the_filter(out, *map(compare.result, range(2)))
-    there = in_spans(overlay["span"], done, count) & (out["confidence"] > 0)
+    there = footage.in_spans(overlay["span"], done, count) & (out["confidence"] > 0)
     actions = {
         "buttons": np.where(read.shown[:16] & there[:, None], out["buttons"], 0).astype(np.float16),
         "sticks": np.where(read.shown[16:] & there[:, None], out["sticks"], 0).astype(np.float32),
@@ -1025,25 +746,16 @@ def prefer_the_filter(out: dict, agreement: dict, alone: dict) -> dict:
     return agreement
 
 
-def in_spans(spans, frames: int, counted: int):
-    """bool [frames]: where the overlay is shown; counted: how many frames the container claims."""
-    there = np.zeros(frames, bool)
-    for first, last in spans:
-        there[max(first, 0) : last + 1] = True
-    if 0 < counted <= spans[-1, 1] + 1:  # the container may have counted too few
-        there[spans[-1, 0] :] = True
-    return there
-
-
 def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
     """The overlay's crop beside the template in the state that was read, at the video's rate."""
     scale = 480 / template.size[0]
     w, h = (round(v * scale) for v in template.size)
     odd = h % 2
     with VideoWriter(path, video_facts(video)["fps"], 2 * w, h + odd) as out:
-        frames = tqdm(with_places(video, overlay), "preview", len(actions["time"]), leave=False)
+        frames = footage.with_places(video, overlay)
         rows = zip(frames, actions["buttons"], actions["sticks"], strict=False)
-        for (_, place, frame), buttons, cells in rows:
+        bar = tqdm(rows, "preview", len(actions["time"]), leave=False)
+        for (_, place, frame), buttons, cells in bar:
             crop = render.crop(frame, overlay["affine"][place], template.size, w, h)
             pad = np.full((h, w, 3), 60, np.uint8)
             drawn = render.draw(template, buttons > 0.5, stick_axes(cells), scale)
@@ -1060,21 +772,13 @@ def parse_video(video: str, cfg: Config) -> Path | None:
     preview = Path(f"{start}.preview.mp4")
     if not Path(video).is_file():
         raise SystemExit(f"{video}: no such video")
-    if not source.exists():
-        first = f"python extract.py {video} --out {cfg.out}"
-        raise SystemExit(f"{source}: no such file; first: {first}")
-    overlay, info = artefact.read(source, "nitrogen.overlay/1")
-    if info.get("found") is False:
+    overlay, info, template = footage.read_overlay(source)
+    if not template:
         reason = info.get("reason", "no reason given")
         line = f"{video}: skipped, no overlay was found in it ({reason})"
         if len(cfg.videos) == 1:
             raise SystemExit(line)
         return tqdm.write(line)
-    try:
-        template = render.stored(overlay, info)
-    except ValueError as e:
-        again = f"{artefact.MAKER['overlay']} --fresh"
-        raise SystemExit(f"{source}: {e}; make it anew: {again}") from None
     recipe = recipe_of(cfg, video, source, shipped(cfg.weights))
     del recipe["weights"]  # its hash is among the sources
     if artefact.finished(target, "nitrogen.actions/1", recipe, cfg.fresh):
@@ -1090,36 +794,23 @@ def parse_video(video: str, cfg: Config) -> Path | None:
 
 def write_actions(video, target, overlay, info, template, recipe, cfg: Config) -> None:
     """Read a video, write its actions file, and say how far it can be trusted."""
-    keep_memory()
-    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
-    torch.set_num_threads(max(1, threads - 1))  # one core decodes
-    cv2.setNumThreads(1)  # small pictures: more threads cost more than they bring
+    prepare_reading()
     device = pick_device(cfg.device)
     start = time.monotonic()
     parser = loaded(shipped(cfg.weights), device)
     actions, agreement = read_actions(parser, video, overlay, template, device)
+    about = {"unit": "grid", "cells_per_radius": matching.UNIT, "fps": video_facts(video)["fps"]}
+    about |= {"agreement": agreement} | {k: info[k] for k in ("template", "family", "layout")}
+    artefact.write(target, actions, "nitrogen.actions/1", **about, recipe=recipe)
     name = info["template"]
-    artefact.write(
-        target,
-        actions,
-        "nitrogen.actions/1",
-        unit="grid",
-        cells_per_radius=matching.UNIT,
-        fps=video_facts(video)["fps"],
-        agreement=agreement,
-        template=name,
-        family=info["family"],
-        layout=info["layout"],
-        recipe=recipe,
-    )
-    frames, seconds = len(actions["time"]), time.monotonic() - start
+    frames = len(actions["time"])
+    seconds = time.monotonic() - start
     confidence = actions["confidence"].astype(np.float32)
     tqdm.write(
         f"{target}: {frames:,} frames in {seconds:.1f} s ({frames / seconds:.0f}/s), {name}, "
         f"confidence {confidence.mean():.3f}, agreement {np.median([*agreement.values()]):.2f}"
     )
-    doubts = artefact.doubtful(agreement, actions["buttons"][confidence > 0] > 0.5)
-    if doubts:
+    if doubts := artefact.doubtful(agreement, actions["buttons"][confidence > 0] > 0.5):
         tqdm.write(
             f"{video}: do not trust {' '.join(doubts)} as read with {name} (filter.py masks them); "
             "is that its skin?  Give the skin to extract.py (--templates DIR), or adapt the parser "
@@ -1136,13 +827,9 @@ def main(cfg: Config) -> None:
             f"parse {len(cfg.videos)} video(s) on {where} with {cfg.weights} (trained on "
             f"{info.get('images', 0):,} pairs) -> {cfg.out}/<stem>.actions.safetensors"
         )
-    for_each(
-        functools.partial(parse_video, cfg=cfg),
-        cfg.videos,
-        cfg.workers,
-        ray=cfg.ray,
-        gpus=int(cfg.device.startswith("cuda")),
-    )
+    parse_one = functools.partial(parse_video, cfg=cfg)
+    gpus = int(cfg.device.startswith("cuda"))
+    for_each(parse_one, cfg.videos, cfg.workers, ray=cfg.ray, gpus=gpus)
 
 
 if __name__ == "__main__":

@@ -30,33 +30,30 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
 import math
-import multiprocessing
 import os
-import shlex
-import shutil
-import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import ROOT, artefact
+from common import artefact
 from common.command_line import Common, command_line, expect, flags, recipe_of, run_stage, wing
 from common.device import autocast, keep_memory
+from common.forecast import describe, say_how_long
 from common.inputs import expand
+from common.loading import Chunks, decoded_ahead, on_device, place, shuffled
 from common.processes import World, copy_share, full_tensor, interrupts, joined, lock, spread
+from common.run_folder import events, log, or_disk_full, play_it, plot, saved_state, what_next
+from common.shards import Part, manifest, shards_in, splits
+from common.training import start_moments
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from safetensors import SafetensorError
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 from tqdm import tqdm
 
-import filter
 import model
 
 
@@ -192,16 +189,16 @@ def random_colours(pixels, cfg: Config):
     Hue turns the chroma plane of YIQ and saturation scales it. Contrast scales the distance from
     the picture's mean, brightness the mean.
     """
-    B, device = len(pixels), pixels.device
+    shape = (len(pixels), pixels.device)
     # fmt: off
     yiq = torch.tensor([[0.299,  0.587,  0.114],
                         [0.596, -0.274, -0.322],
-                        [0.211, -0.523,  0.312]], device=device)
+                        [0.211, -0.523,  0.312]], device=pixels.device)
     # fmt: on
-    hue = uniform(-cfg.hue, cfg.hue, B, device) * 2 * math.pi
-    saturation = uniform(1 - cfg.jitter, 1 + cfg.jitter, B, device)
-    contrast = uniform(1 - cfg.jitter, 1 + cfg.jitter, B, device)
-    brightness = uniform(1 - cfg.jitter, 1 + cfg.jitter, B, device)
+    hue = uniform(-cfg.hue, cfg.hue, *shape) * 2 * math.pi
+    saturation = uniform(1 - cfg.jitter, 1 + cfg.jitter, *shape)
+    contrast = uniform(1 - cfg.jitter, 1 + cfg.jitter, *shape)
+    brightness = uniform(1 - cfg.jitter, 1 + cfg.jitter, *shape)
     cos = saturation * hue.cos()
     sin = saturation * hue.sin()
     one, zero = torch.ones_like(hue), torch.zeros_like(hue)
@@ -225,57 +222,6 @@ def rows(step: int, n: int, cfg: Config) -> np.ndarray:
     return np.concatenate(pieces)
 
 
-def shuffled(i: np.ndarray, n: int, key: tuple) -> np.ndarray:
-    """Where a permutation of range(n), chosen by the key, takes the numbers i.
-
-    It is a Feistel network on 2h bits, repeated until the result is below n. A table would not do:
-    every process would have to hold the billions of chunks of the published data.
-    """
-    h = max(1, ((n - 1).bit_length() + 1) // 2)
-    low_bits = np.uint64((1 << h) - 1)
-    round_keys = np.random.default_rng(key).integers(0, 2**63, 8, dtype=np.uint64)
-    x = i.astype(np.uint64)
-    outside = np.ones(len(i), bool)
-    while outside.any():
-        left, right = x[outside] >> np.uint64(h), x[outside] & low_bits
-        for k in round_keys:
-            mixed = (right + k) * np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
-            left, right = right, left ^ (mixed >> np.uint64(32)) & low_bits
-        x[outside] = left << np.uint64(h) | right
-        outside = x >= n
-    return x.astype(np.int64)
-
-
-class Chunks:
-    """The shards as torch's DataLoader asks for them.
-
-    Item i: image uint8 [side, side, 3], buttons [K, 16], sticks [K, 4], shown [20]; or a message,
-    if its frame cannot be decoded.
-    """
-
-    def __init__(self, shards: filter.Shards, side: int):
-        self.shards = shards
-        self.side = side
-
-    def __getitem__(self, i):
-        jpeg, buttons, sticks, shown, _ = self.shards[i]
-        try:
-            return filter.decode(np.asarray(jpeg), self.side), buttons, sticks, shown
-        except SystemExit as e:  # it would end a decoding process without a message
-            return f"{place(self.shards, [i])}: {e}"
-
-
-def place(shards: filter.Shards, chunks) -> str:
-    """The shard files that hold these chunk numbers, and the rows in them, for a message."""
-    found = {}
-    for i in chunks:
-        p = int(np.searchsorted(shards.ends, i, "right")) - 1
-        part = shards.parts[p]
-        row = int(part["start"][i - shards.ends[p]])
-        found.setdefault(Path(part["jpeg"].filename).name, []).append(row)
-    return "; ".join(f"{name} rows {', '.join(map(str, sorted(r)))}" for name, r in found.items())
-
-
 def collate(items, names=model.ACTIONS):
     """images uint8 [B, side, side, 3]; actions [B, K, A] in [0, 1], by `names`; mask [B, 1, A].
 
@@ -290,21 +236,6 @@ def collate(items, names=model.ACTIONS):
     shown = F.pad(shown.float(), (0, 1))  # the last column is that of an unknown action
     mask = shown[:, [column.get(name, -1) for name in names]]
     return images, model.encode(buttons, sticks, names), mask[:, None]
-
-
-def on_device(batch, device) -> list:
-    if isinstance(batch, str):
-        raise SystemExit(batch)
-    return [t.to(device, non_blocking=True) for t in batch]
-
-
-def start_decoding(_) -> None:
-    """Start a decoding process: it leaves signals to the trainer and uses one thread."""
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(0)
 
 
 def micro_batch(cfg: Config, world: World) -> int:
@@ -323,30 +254,16 @@ def decoders(cfg: Config, world: World) -> int:
 
 
 def batches(shards, net: model.Config, cfg: Config, world: World, start: int = 0):
-    """Yield this process's micro-batches on its device, from step `start` on.
-
-    Other processes decode them ahead of the network. Threads would hold the interpreter's lock:
-    beside four threads that decode 5,500 frames/s on two cores, the main thread could launch 50,000
-    operations a second; beside four such processes 106,000.
-    """
+    """Yield this process's micro-batches on its device, from step `start` on."""
 
     def wanted():
         for step in range(start, cfg.steps):
             mine = np.array_split(rows(step, len(shards), cfg), world.size)[world.rank]
             yield from np.split(mine, len(mine) // micro_batch(cfg, world))
 
-    can_fork = "fork" in multiprocessing.get_all_start_methods()
-    loader = DataLoader(
-        Chunks(shards, net.image),
-        batch_sampler=wanted(),
-        collate_fn=functools.partial(collate, names=net.actions),
-        num_workers=decoders(cfg, world) if can_fork else 0,
-        multiprocessing_context="fork" if can_fork else None,  # a fork shares the mapped shards
-        worker_init_fn=start_decoding,
-        pin_memory=world.device.type == "cuda",
-    )
-    for batch in loader:
-        yield on_device(batch, world.device)
+    chunks = Chunks(shards, net.image)
+    put_together = functools.partial(collate, names=net.actions)
+    return decoded_ahead(chunks, wanted(), put_together, decoders(cfg, world), world.device)
 
 
 # ---- schedule and average ------------------------------------------------------------------------
@@ -377,7 +294,7 @@ class Trainer:
     parallel: torch.nn.Module  # images, actions, mask -> loss: the network; DDP or FSDP2 around it
     optimizer: torch.optim.Optimizer
     average: dict  # name of a learned parameter -> its average
-    shards: dict  # "train", "validation" -> filter.Shards
+    shards: dict  # "train", "validation" -> Shards
 
     @property
     def net(self) -> model.NitroGen:
@@ -401,7 +318,8 @@ def update(trainer: Trainer, data, step: int) -> tuple[np.ndarray, float]:
     Returns the loss of each micro-batch of all processes, in the order of `rows`, and the
     gradient's norm. If one of them is not finite, weights and average stay as they are.
     """
-    cfg, world = trainer.cfg, trainer.world
+    cfg = trainer.cfg
+    world = trainer.world
     trainer.parallel.train()
     micro = micro_batch(cfg, world)
     n = cfg.batch // (world.size * micro)
@@ -443,8 +361,8 @@ def assemble(cfg: Config, world: World) -> Trainer:
     micro_batch(cfg, world)
     torch.manual_seed(cfg.seed)
     net = network(cfg).to(world.device)
-    shards = shards_for(net.c, cfg)
-    describe(cfg, world, net, shards)
+    shards = splits(cfg.data, net.c.horizon, net.c.rate, net.c.shift)
+    describe(cfg, world, net, shards, micro_batch(cfg, world), decoders(cfg, world))
     # Equal blocks compile once; DDP, FSDP2 and checkpointing stay outside of them.
     if cfg.compile and world.device.type == "cuda":
         for block in (*net.vision.blocks, *net.mixer, *net.dit):
@@ -452,51 +370,32 @@ def assemble(cfg: Config, world: World) -> Trainer:
     # FSDP2 leaves the DiT's blocks whole: `context` and `timing` use their layers from outside.
     parallel = spread(net, (*net.vision.blocks, *net.mixer), world, cfg.fsdp)
     parameters = learned(net)
+    fused = world.device.type != "mps"
     optimizer = torch.optim.AdamW(
-        parameters.values(),
-        lr=cfg.lr,
-        weight_decay=cfg.weight_decay,
-        betas=BETAS,
-        fused=world.device.type != "mps",
+        parameters.values(), cfg.lr, BETAS, weight_decay=cfg.weight_decay, fused=fused
     )
-    for p in parameters.values():  # as its first step would, so that all of it can be saved
-        optimizer.state[p] = {
-            "step": torch.zeros((), device=p.device),
-            "exp_avg": torch.zeros_like(p),
-            "exp_avg_sq": torch.zeros_like(p),
-        }
+    start_moments(optimizer)
     average = {name: p.detach().clone() for name, p in parameters.items()}
     return Trainer(cfg, world, parallel, optimizer, average, shards)
 
 
-def shards_for(net: model.Config, cfg: Config) -> dict:
-    """Split -> filter.Shards of --data with the network's timing; SystemExit if it does not fit."""
-    shards = {
-        split: filter.Shards(cfg.data, split, net.horizon, net.rate, net.shift)
-        for split in ("train", "validation")
-    }
-    for part in (*shards["train"].parts, *shards["validation"].parts):
-        if len(set(part.offsets)) < net.horizon:
-            raise SystemExit(
-                f"{cfg.data}: videos of fewer frames per second than the network's {net.rate:g} "
-                "actions; give --init (it takes the shards' timing)"
-            )
-    if not len(shards["train"]):
-        raise SystemExit(
-            f"{cfg.data}: no training chunks in these shards: all videos held out "
-            "(filter.py --validation 0), or all segments null (--min-active 0)"
-        )
-    return shards
-
-
 def network(cfg: Config) -> model.NitroGen:
-    """A new network, or that of --init, ready to train."""
+    """A new network, or that of --init, ready to train.
+
+    --init's chunks are timed as the shards were cut. Actions go by name, so its layout may be any.
+    """
     if cfg.freeze and not (cfg.init or cfg.vision):
         raise SystemExit(
-            "--freeze leaves the vision encoder as it was loaded: "
-            "give --init FILE (or --vision FILE)"
+            "--freeze leaves the vision encoder as it was loaded: give --init or --vision FILE"
         )
-    net = loaded_policy(cfg) if cfg.init else new_network(cfg)
+    if cfg.init:
+        net = model.load(cfg.init, "cpu")
+        net.c = timed_as_shards(net.c, cfg)
+    else:
+        m = model.CONFIGS[cfg.net]
+        horizon = cfg.horizon or m.horizon
+        positions = max(m.positions, horizon)
+        net = model.NitroGen(dataclasses.replace(m, horizon=horizon, positions=positions))
     if cfg.vision:
         wing("released.checkpoint").load_vision(net, cfg.vision)
     net.vision.requires_grad_(not cfg.freeze)
@@ -504,58 +403,16 @@ def network(cfg: Config) -> model.NitroGen:
     return net.train()
 
 
-def new_network(cfg: Config) -> model.NitroGen:
-    m = model.CONFIGS[cfg.net]
-    if cfg.horizon:
-        positions = max(m.positions, cfg.horizon)
-        m = dataclasses.replace(m, horizon=cfg.horizon, positions=positions)
-    return model.NitroGen(m)
-
-
-def loaded_policy(cfg: Config) -> model.NitroGen:
-    """The network of --init, its chunks timed as the shards were cut.
-
-    Actions go by name, so its layout may be any.
-    """
-    if cfg.init.endswith((".pt", ".pth")):
-        target = Path(cfg.init).with_suffix(".safetensors")
-        raise SystemExit(
-            f"{cfg.init}: convert it first: python model.py convert {cfg.init} {target}"
-        )
-    net = model.load(cfg.init, "cpu")
-    info = filter.Part(filter.shards_in(cfg.data)[0]).info
-    horizon = cfg.horizon or info["horizon"]
+def timed_as_shards(m: model.Config, cfg: Config) -> model.Config:
+    cut = Part(shards_in(cfg.data)[0]).info
+    horizon = cfg.horizon or cut["horizon"]
     try:
-        net.c = dataclasses.replace(net.c, horizon=horizon, rate=info["rate"], shift=info["shift"])
+        return dataclasses.replace(m, horizon=horizon, rate=cut["rate"], shift=cut["shift"])
     except ValueError as e:
         raise SystemExit(
             f"{cfg.data}: cut for chunks that {cfg.init} has no place for ({e}); make them anew: "
-            f"{artefact.MAKER['shard']} --out {cfg.data} --horizon {net.c.horizon} --fresh"
+            f"{artefact.MAKER['shard']} --out {cfg.data} --horizon {m.horizon} --fresh"
         ) from None
-    return net
-
-
-def describe(cfg: Config, world: World, net, shards) -> None:
-    """What will happen, before it happens."""
-    m = net.c
-    micro = micro_batch(cfg, world)
-    parameters = sum(p.numel() for p in net.parameters())
-    learn = sum(p.numel() for p in learned(net).values())
-    memory = wing("bench.forecast").footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
-    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.items())
-    with autocast(world.device.type):
-        fast = torch.is_autocast_enabled(world.device.type)
-    precision = "bfloat16 where it is safe" if fast else "float32 (no bfloat16 in hardware)"
-    world.print0(
-        f"config    {json.dumps(dataclasses.asdict(cfg))}\n"
-        f"network   {cfg.init or cfg.net}: {parameters:,} parameters, {learn:,} learn; "
-        f"{m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s\n"
-        f"data      {cfg.data}: {len(shards['train']):,} chunks {shards['train'].games}, "
-        f"{len(shards['validation']):,} held out\n"
-        f"device    {world.size} x {world.device}, {precision}, {torch.get_num_threads()} threads, "
-        f"{decoders(cfg, world)} decoding processes\n"
-        f"memory    about {sum(memory.values()) / 1e9:.2f} GB: {parts} ({micro} frames at a time)"
-    )
 
 
 # ---- the run -------------------------------------------------------------------------------------
@@ -566,10 +423,7 @@ def fit(cfg: Config) -> Path:
 
     Ctrl-C, SIGTERM and --minutes leave a run that can be resumed.
     """
-    with (
-        joined(cfg.device) as world,
-        lock(cfg.run) if world.rank == 0 else contextlib.nullcontext(),
-    ):
+    with joined(cfg.device) as world, lock(cfg.run, world.rank == 0):
         if cfg.tensorboard and world.rank == 0:
             events(cfg.run)
         trainer = assemble(cfg, world)
@@ -577,17 +431,12 @@ def fit(cfg: Config) -> Path:
         start = restore(trainer, recipe)
         if start >= cfg.steps:
             world.print0(f"{cfg.run}: finished at step {start}; --fresh trains anew")
-            return cfg.run / "model.safetensors"
-        seconds = wing("bench.forecast").seconds_per_step(trainer, micro_batch(cfg, world))
-        stop = f"; this run stops after {cfg.minutes:g} and can be resumed" if cfg.minutes else ""
-        left = cfg.steps - start
-        world.print0(
-            f"time      {left:,} steps of {cfg.batch} frames at about {seconds:.2f} s: "
-            f"about {left * seconds / 60:.0f} minutes{stop}"
-        )
-        about = {"recipe": recipe, "games": trainer.shards["train"].games}
-        with interrupts() as asked:
-            train_steps(trainer, about, start, asked)
+        else:
+            say_how_long(trainer, micro_batch(cfg, world), cfg.steps - start)
+            about = {"recipe": recipe, "games": trainer.shards["train"].games}
+            with interrupts() as asked:
+                train_steps(trainer, about, start, asked)
+        world.print0(what_next(cfg.run / "model.safetensors"))
     return cfg.run / "model.safetensors"
 
 
@@ -605,7 +454,8 @@ def train_steps(trainer: Trainer, about: dict, start: int, asked: list) -> None:
 
     about: what the saved files tell of themselves, beside the step and the line of the log.
     """
-    cfg, world = trainer.cfg, trainer.world
+    cfg = trainer.cfg
+    world = trainer.world
     began = time.time()
     deadline = began + 60 * (cfg.minutes or math.inf)
     seen = []  # losses since the last line of the log
@@ -638,15 +488,15 @@ def train_steps(trainer: Trainer, about: dict, start: int, asked: list) -> None:
 
 
 def finite_update(trainer: Trainer, about: dict, data, step: int) -> tuple[np.ndarray, float]:
-    """`update`; if its loss is not finite, save the state before it and end with a message.
-
-    The message names the rows of the micro-batches whose loss is not finite, or else all rows.
+    """`update`; if its loss is not finite, save the state before it and end with a message, which
+    names the rows of these micro-batches, or else all rows.
     """
     losses, norm = update(trainer, data, step)
     if finite(losses, norm):
         return losses, norm
     save(trainer, {**about, "step": step}, averaged(trainer))
-    cfg, shards = trainer.cfg, trainer.shards["train"]
+    cfg = trainer.cfg
+    shards = trainer.shards["train"]
     chunks = rows(step, len(shards), cfg).reshape(len(losses), -1)
     bad = ~np.isfinite(losses)
     where = place(shards, chunks[bad if bad.any() else ~bad].flatten())
@@ -702,11 +552,11 @@ def validate(m: model.Config, weights, shards, device, frames: int = 512) -> dic
     net.load_state_dict(weights, assign=True)
     torch.manual_seed(0)
     chunks = Chunks(shards, m.image)
-    chosen = np.random.default_rng(0).permutation(len(shards))[:frames]
-    game_of = {i: shards[i][4] for i in chosen}
+    frames_of = {}  # game -> numbers of its chunks
+    for i in np.random.default_rng(0).permutation(len(shards))[:frames]:
+        frames_of.setdefault(shards[i][4], []).append(i)
     losses = {}  # game -> loss of each frame
-    for game in sorted(set(game_of.values())):
-        mine = [i for i in chosen if game_of[i] == game]
+    for game, mine in sorted(frames_of.items()):
         losses[game] = []
         for first in range(0, len(mine), 64):
             items = [chunks[i] for i in mine[first : first + 64]]
@@ -719,55 +569,7 @@ def validate(m: model.Config, weights, shards, device, frames: int = 512) -> dic
     return row
 
 
-def log(cfg: Config, row: dict) -> None:
-    with or_disk_full(cfg, row["step"]), open(cfg.run / "log.jsonl", "a") as f:
-        f.write(json.dumps(row) + "\n")
-    if cfg.tensorboard:
-        for key, value in row.items():
-            events(cfg.run).add_scalar(key, value, row["step"])
-        events(cfg.run).flush()
-
-
-@functools.cache
-def events(folder: Path):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise SystemExit("--tensorboard needs TensorBoard: pip install tensorboard") from None
-    return SummaryWriter(str(folder))
-
-
-def plot(cfg: Config) -> None:
-    """loss.png: the losses in log.jsonl."""
-    from matplotlib.figure import Figure
-
-    lines = [json.loads(line) for line in open(cfg.run / "log.jsonl")]
-    figure = Figure(layout="tight")
-    ax = figure.subplots()
-    for key, label in (("loss", "training"), ("val", "held-out videos (averaged weights)")):
-        points = [(row["step"], row[key]) for row in lines if key in row]
-        if points:
-            ax.plot(*np.transpose(points), label=label)
-    ax.set_xlabel("step")
-    ax.set_ylabel("flow-matching loss")
-    ax.legend()
-    ax.grid(alpha=0.3)
-    figure.savefig(cfg.run / "loss.png", dpi=120)
-
-
 # ---- run folder ----------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def or_disk_full(cfg: Config, step: int):
-    """A full disk ends the run in one line."""
-    try:
-        yield
-    except (OSError, SafetensorError) as e:
-        raise SystemExit(
-            f"{cfg.run}: step {step} could not be saved ({e}); the checkpoint before it is whole; "
-            "make room, the same command goes on from there"
-        ) from None
 
 
 def state_tensors(trainer: Trainer) -> dict:
@@ -788,7 +590,8 @@ def save(trainer: Trainer, about: dict, weights: dict) -> None:
     about: what the files tell of themselves: recipe, training chunks by game, step, the line of the
     log. Every process must call.
     """
-    cfg, net = trainer.cfg, trainer.net
+    cfg = trainer.cfg
+    net = trainer.net
     first = trainer.world.rank == 0
     state = {}
     for name, tensor in state_tensors(trainer).items():
@@ -806,116 +609,41 @@ def save(trainer: Trainer, about: dict, weights: dict) -> None:
 
 
 def restore(trainer: Trainer, recipe: dict) -> int:
-    """Load an unfinished run of the same recipe, if there is one; the step to go on from.
-
-    The log loses the lines after that step.
-    """
-    cfg = trainer.cfg
-    first = trainer.world.rank == 0
-    path = cfg.run / "state.safetensors"
-    # torchrun repeats --fresh when it starts killed processes again
-    fresh = cfg.fresh and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    if fresh or not path.exists():
-        if not fresh and (cfg.run / "model.safetensors").exists():
-            raise SystemExit(
-                f"{cfg.run}: holds a model but no {path.name}; "
-                "give another --out, or --fresh to replace it"
-            )
-        if first:
-            begin_run(cfg)
-        return 0
-    tensors, info = artefact.read(path, "nitrogen.state/1")
-    refuse_other_run(cfg, recipe, info)
-    for name, tensor in state_tensors(trainer).items():
-        copy_share(tensor, tensors[name])
-    for state in trainer.optimizer.state.values():
-        state["step"].fill_(info["step"])
-    if first:
-        cut_log(cfg.run / "log.jsonl", info["step"])
-    return info["step"]
-
-
-def cut_log(path: Path, step: int) -> None:
-    """Drop the lines after a step, and one that was half written."""
-    if path.exists():
-        whole = [line for line in open(path) if line.endswith("\n")]
-        known = [line for line in whole if json.loads(line)["step"] <= step]
-        artefact.write_bytes(path, "".join(known).encode())
-
-
-def refuse_other_run(cfg: Config, recipe: dict, info: dict) -> None:
-    """SystemExit if the run in this folder may not be gone on with."""
-    if not cfg.resume:
-        raise SystemExit(
-            f"{cfg.run}: holds a run already (step {info['step']}); "
-            "drop --no-resume to go on, or --fresh to replace it"
-        )
-    mine = json.loads(json.dumps(recipe))
-    saved = info["recipe"]
-    other = [key for key in saved | mine if mine.get(key) != saved.get(key)]
-    if other:
-        raise SystemExit(
-            f"{cfg.run}: holds a run with another {', '.join(other)}; "
-            "give another --out, or --fresh to replace it"
-        )
-
-
-def begin_run(cfg: Config) -> None:
-    """Remove what an earlier run left, and keep the source and the command of this one."""
-    # torchrun, if it starts this run again, would go on from the old files
-    for name in ("log.jsonl", "state.safetensors", "model.safetensors"):
-        (cfg.run / name).unlink(missing_ok=True)
-    folder = cfg.run / "source"
-    packages = [path.parent for path in ROOT.glob("*/__init__.py")]
-    for package in (ROOT, *packages):
-        for path in package.glob("*.py"):
-            shutil.copy(path, artefact.in_folder(folder / path.relative_to(ROOT)))
-    command = shlex.join([sys.executable, *sys.argv])
-    config = json.dumps(dataclasses.asdict(cfg), indent=1)
-    (folder / "command.txt").write_text(f"{command}\n{config}\n")
+    """Load an unfinished run of the same recipe, if there is one; the step to go on from."""
+    saved, step = saved_state(trainer.cfg, recipe, trainer.world.rank == 0)
+    if saved:
+        for name, tensor in state_tensors(trainer).items():
+            copy_share(tensor, saved[name])
+        for state in trainer.optimizer.state.values():
+            state["step"].fill_(step)
+    return step
 
 
 # ---- the whole pipe on built-in games ------------------------------------------------------------
 
 MINUTES_OF_VIDEO = {"tiny": 10}  # else 60
-PARTS = (  # and the minutes that each took for 10 minutes of video on two cores
-    ("record", "scripted experts play through the simulator, an overlay drawn in", 1.2),
-    ("extract", "find the overlay in each video", 0.5),
-    ("parse", "read buttons and sticks off it", 1.1),
-    ("filter", "normalize, drop idle segments, mask, write shards", 0.6),
-    ("train", "behaviour cloning", None),
-    ("play", "the policy at the pad, beside random, held, none and expert", 3),
-)
+DATA_MINUTES = 0.7  # of one core, to record, extract, parse and filter a minute of video
 
 
-def print_parts(minutes_of_video: float, workers: int) -> None:
-    print(
-        "No --data given: the whole pipe on the built-in games, "
-        f"with {minutes_of_video} minutes of play.  Finished parts are skipped."
-    )
-    for n, (part, what, minutes) in enumerate(PARTS, 1):
-        estimated = "estimated when it starts"
-        if minutes:
-            tens = 1 if part == "play" else minutes_of_video / 10
-            estimated = f"about {max(1, minutes * tens * 2 / workers):.0f} min"
-        print(f"  {n} {part:8s} {what:68s}{estimated}")
-
-
-def pipeline(cfg: Config) -> None:
-    """Run the published commands of every stage, one by one, then train and play."""
+def run(cfg: Config) -> None:
+    """Train; without --data, run the published commands of every stage before, and play after."""
+    if cfg.data:
+        fit(cfg)
+        return
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise SystemExit(
-            "under torchrun give --data: "
-            "python train.py without torchrun makes shards of the built-in games"
+            "under torchrun give --data: python train.py alone makes shards of the built-in games"
         )
     check(cfg)
     workers = cfg.workers or os.cpu_count()
     minutes = MINUTES_OF_VIDEO.get(cfg.net, 60)
-    print_parts(minutes, workers)
+    print(
+        f"No --data given: the whole pipe on the built-in games, with {minutes} minutes of play. "
+        f"Its data takes about {minutes * DATA_MINUTES / workers:.0f} min. Finished parts are kept."
+    )
     net = model.CONFIGS[cfg.net]
     folder = f"data/{cfg.net}"
     labels, shards = f"{folder}/labels", f"{folder}/shards"
-    fresh = flags(fresh=cfg.fresh)
     many = flags(workers=workers, fresh=cfg.fresh)
     # ten games are too many for minutes on a CPU
     games = [] if cfg.net == "tiny" else flags(games="all", astray=0.5)
@@ -923,40 +651,27 @@ def pipeline(cfg: Config) -> None:
     run_stage("eval.py", "record", *recording, *many, *games)
     videos = expand([f"{folder}/videos"])
     run_stage("extract.py", *videos, *flags(out=labels), *many)
-    run_stage("parse.py", *videos, *flags(out=labels, device=cfg.device), *fresh)
+    run_stage("parse.py", *videos, *flags(out=labels, device=cfg.device, fresh=cfg.fresh))
     timing = flags(horizon=cfg.horizon or net.horizon, rate=f"{net.rate:g}", shift=net.shift)
     run_stage("filter.py", *videos, *flags(labels=labels, out=shards), *timing, *many)
     cfg = dataclasses.replace(cfg, data=shards)
     print(f"\n$ python train.py --config {cfg.net} --data {cfg.data} --out {cfg.run}", flush=True)
     policy = fit(cfg)
-    games = ",".join(sorted({v["game"] for v in filter.manifest(cfg.data)["videos"].values()}))
+    games = ",".join(sorted({v["game"] for v in manifest(cfg.data)["videos"].values()}))
     playing = flags(policy=policy, games=games, quick=True, device=cfg.device)
     run_stage("eval.py", "play", *playing, *many)
     print(
         f"\nNext:\n  python eval.py overlay {folder}/videos --labels {labels}"
         "      how well the overlay was read\n"
-        f"  python eval.py play --policy {policy}"
-        "      all ten games, 20 episodes of each of the 30 tasks, with films\n"
+        f"  {play_it(policy)}      all ten games, 20 episodes of each of the 30 tasks\n"
         "  python games/ridge.py      play one yourself (pip install pygame)"
     )
 
 
-def run(cfg: Config) -> None:
-    if cfg.data:
-        fit(cfg)
-    else:
-        pipeline(cfg)
-
-
 def main(argv=None):
-    try:
-        commands = {"": (CONFIGS, run), "bench": "bench.training"}
-        command_line(__doc__, commands, argv, model.inspect)
-    except torch.OutOfMemoryError as e:
-        raise SystemExit(
-            f"out of memory ({str(e).partition('.')[0]}): give a smaller --micro, --recompute, "
-            "--freeze, or --fsdp under torchrun"
-        ) from None
+    commands = {"": (CONFIGS, run), "bench": "bench.training"}
+    smaller = "a smaller --micro, --recompute, --freeze, or --fsdp under torchrun"
+    command_line(__doc__, commands, argv, model.inspect, smaller)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from common import artefact
 from common.command_line import Many, flags, run_stage
 
-import eval as evaluation
+from bench.report import percent
 
 ABLATIONS = {  # name -> (flags of filter.py, flags of train.py, weights, flags of eval.py play)
     "as published": ("", "", "model", ""),
@@ -56,7 +56,7 @@ def main(c: Config) -> None:
         if c.rows == "all" or any(part in name for part in c.rows.split(",")):
             success = play_ablated(name, c, run_once)
             progress = "{:.2f} [{:.2f}, {:.2f}]".format(*success["progress"])
-            lines.append(f"{name:28s}{evaluation.percent(success):>14s}   {progress}\n")
+            lines.append(f"{name:28s}{percent(success):>14s}   {progress}\n")
     print(f"\n{'':28s}{'completed, %':>14s}   progress\n" + "".join(lines).rstrip("\n"))
     artefact.write_bytes(f"{c.out}/ablate.txt", "".join(lines).encode())
 

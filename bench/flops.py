@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from common.command_line import Common
-from common.device import Packed, autocast, keep_memory, packs, pick_device
+from common.device import Packed, keep_memory, native_dtype, packs, pick_device
 
 import torch
 from torch import nn
@@ -37,7 +37,7 @@ def main(c: Bench) -> None:
     if c.net not in model.CONFIGS:
         raise SystemExit(f"--net {c.net}: expected one of {', '.join(model.CONFIGS)}")
     device = torch.device(pick_device(c.device))
-    name = str(native_dtype(device)).removeprefix("torch.") if c.dtype == "auto" else c.dtype
+    name = str(native_dtype(device.type)).removeprefix("torch.") if c.dtype == "auto" else c.dtype
     if name not in ("float32", "bfloat16"):
         raise SystemExit(f"--dtype {name}: expected auto, float32 or bfloat16")
     dtype = getattr(torch, name)
@@ -116,13 +116,6 @@ def memory_used(device) -> int:
 # ---- measuring -----------------------------------------------------------------------------------
 
 
-def native_dtype(device):
-    """bfloat16 where the hardware multiplies it, else float32."""
-    with autocast(device.type):
-        fast = torch.is_autocast_enabled(device.type)
-    return torch.bfloat16 if fast else torch.float32
-
-
 def timed(f, device, seconds: float = 2.0) -> float:
     """Seconds of a call: the best of some, as others share the machine."""
     times = []
@@ -175,7 +168,7 @@ def rated(device) -> tuple[float, str]:
     for part, value in RATED.items():
         if re.search(rf"\b{part}\b", name):
             return value, f"{part}, data sheet"
-    return peak(device, native_dtype(device)) / 1e3, f"a matrix product on {name}"
+    return peak(device, native_dtype(device.type)) / 1e3, f"a matrix product on {name}"
 
 
 def gflop(c: model.Config, B: int, S: int = 0, draws: int = 1, freeze: bool = False) -> float:

@@ -20,6 +20,7 @@ import numpy as np
 
 from bench.locate import locate, mean
 from templates import matching, pads, render
+from templates.footage import compared
 
 # the paper's button accuracy and stick R2, on its own recordings of six games
 PAPER = {
@@ -231,10 +232,9 @@ def matched_filter(video: str, overlay: dict, template) -> dict:
     """The tensors of nitrogen.actions/1 without any learning, the floor of every table: what
     parse.py's matched filters say by themselves.
     """
-    import parse
 
     times, maps, marks = [], [], []
-    for seconds, _, _, found, stands, _ in parse.compared(video, overlay, template):
+    for seconds, _, _, found, stands, _ in compared(video, overlay, template):
         times.append(seconds)
         maps.append(found)
         marks.append(stands)

@@ -5,7 +5,6 @@ page of HTML.
 from __future__ import annotations
 
 import base64
-import functools
 import io
 import itertools
 import json
@@ -14,14 +13,11 @@ from html import escape
 from pathlib import Path
 
 from common import artefact
-from common.pictures import VideoWriter, tile
-from common.workers import for_each
-
-import numpy as np
 
 import eval as evaluation
-from eval import CATEGORIES, FPS, GROUPS, PLAYERS, Job, Play, category, game, genre, summary
-from templates import library, pads, render
+from bench.films import film_suite, picked
+from bench.tasks import CATEGORIES, GROUPS, genre, genre_order
+from eval import PLAYERS, Job, Play, category, game, summary
 
 COLUMNS = (*CATEGORIES, "all")
 FLOORS = PLAYERS[1:]  # what the policy is compared with
@@ -31,38 +27,65 @@ PUBLISHED = {
     "2D top-down": (46.0, 52.0, 61.5),
     "2D side-scroller": (44.8, 37.9, 54.0),
 }
-PANEL = 200  # px beside the picture of a film
 
 
-def write_report(c: Play, settings: dict, suite, seeds: int, records: list[dict]) -> dict:
-    """Make the films, print the tables; OUT/report.json, OUT/report.html."""
-    films = film_suite(records, c)
+def play(c: Play) -> dict:
+    """Play the built-in suite and report it."""
+    suite = evaluation.built_in_suite(c)
+    by_genre = sorted(suite.tasks, key=lambda pair: genre_order(pair[0]))
+    return played(suite._replace(tasks=by_genre), evaluation.built_in, write_report)
+
+
+def played(suite: evaluation.Suite, one, report) -> dict:
+    """Play a suite, and report(suite, records) on it; also on what there is after Ctrl-C, or where
+    an episode failed.
+    """
+    try:
+        suite.play(one)
+    except (KeyboardInterrupt, SystemExit) as e:
+        records = suite.records()
+        if any(r["player"] == "policy" for r in records):
+            why = "interrupted" if isinstance(e, KeyboardInterrupt) else "incomplete"
+            print(f"\n{why}: {len(records)} of {len(suite.jobs)} episodes are there", flush=True)
+            report(suite, records)
+        raise
+    return report(suite, suite.records())
+
+
+def write_report(suite: evaluation.Suite, records: list[dict]) -> dict:
+    """Print the tables, make the films; OUT/report.json, OUT/report.html.
+
+    Of a suite that is not played to its end, only the tasks that the policy has played, unfilmed.
+    """
+    c = suite.c
+    whole = len(records) == len(suite.jobs)
+    there = {(r["game"], r["task"]) for r in records if r["player"] == "policy"}
     report = {
         "format": "nitrogen.play/1",
         "policy": artefact.source(c.policy),
         "trained_on": sorted(artefact.read(c.policy, "nitrogen.policy/1")[1].get("games") or ()),
-        "settings": settings,
+        "settings": suite.settings,
         "quick": c.quick,
-        "seeds": seeds,
-        **tables(suite, records),
+        "seeds": len(suite.seeds),
+        **({} if whole else {"missing": len(suite.jobs) - len(records)}),
+        **tables([pair for pair in suite.tasks if pair in there], records),
         "crashes": [picked(r, *Job._fields, "crash") for r in records if r["crash"]],
-        "films": [
-            {"what": f["what"], "film": f"films/{f['film'].name}"}
-            | picked(f["record"], "game", "task", "seed", "progress", "success")
-            for f in films
-        ],
-        "episodes": [picked(r, *Job._fields, "progress", "success", "seconds") for r in records],
     }
     print_report(report)
+    films = film_suite(records, c) if whole else []
+    report["films"] = [
+        {"what": f["what"], "film": f"films/{f['film'].name}"}
+        | picked(f["record"], "game", "task", "seed", "progress", "success")
+        for f in films
+    ]
+    report["episodes"] = [
+        picked(r, *Job._fields, "progress", "success", "seconds") for r in records
+    ]
     page = report_page(report, [f["strip"] for f in films])
     artefact.write_bytes(Path(c.out) / "report.json", json.dumps(report, indent=1).encode())
     artefact.write_bytes(Path(c.out) / "report.html", page.encode())
     print(f"report -> {c.out}/report.html, report.json; films -> {c.out}/films")
     return report
-
-
-def picked(record: dict, *names: str) -> dict:
-    return {name: record[name] for name in names}
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -113,6 +136,23 @@ LEGEND = (
 )
 
 
+def percent(s: dict) -> str:
+    """A summary's successes, as in 45 [26, 66]."""
+    return "{:.0f} [{:.0f}, {:.0f}]".format(*(100 * v for v in s["success"]))
+
+
+def cell(s: dict | None) -> str:
+    """The same and the mean progress, as in 45 [26, 66] (0.61)."""
+    return f"{percent(s)} ({s['progress'][0]:.2f})" if s else "-"
+
+
+def print_crashes(records: list[dict]) -> None:
+    for r in records:
+        if r["crash"]:
+            who = f"{r['game']} {r['task']}, seed {r['seed']}, {r['player']}"
+            print(f"crashed, counted as a failure: {who}: {r['crash']}")
+
+
 def brief(s: dict | None) -> str:
     """Without the interval, as in 45 (0.61)."""
     return f"{100 * s['success'][0]:.0f} ({s['progress'][0]:.2f})" if s else "-"
@@ -127,6 +167,8 @@ def quick_note(report: dict) -> str:
     note = f"{report['seeds']} episodes per task and player"
     if report["trained_on"]:
         note += f"; the policy was trained on {', '.join(report['trained_on'])}"
+    if "missing" in report:
+        note += f"; NOT TO ITS END: {report['missing']} episodes are missing"
     if report["quick"]:
         note += "; QUICK: too few for a verdict on a task, run it without --quick"
     return note
@@ -139,134 +181,17 @@ def print_report(report: dict) -> None:
     print(line.format("the policy", *COLUMNS, *FLOORS))
     for row, columns in report["cells"].items():
         name = row if row in GROUPS or row == "all" else f"  {row}"
-        mine = [evaluation.cell(columns.get(col, {}).get("policy")) for col in COLUMNS]
+        mine = [cell(columns.get(col, {}).get("policy")) for col in COLUMNS]
         print(line.format(name, *mine, *(brief(columns["all"].get(p)) for p in FLOORS)))
         if row in PUBLISHED:
             print(("{:18s}" + "{:15.1f}       " * 3).format("  paper", *PUBLISHED[row]))
     line = "{:18s}{:12s}{:>14s}{:>20s}" + "{:>12s}" * len(FLOORS)
     print("\n" + line.format("task", "category", "policy: %", "progress", *FLOORS))
     for t in report["tasks"]:
-        mine = evaluation.percent(t["policy"]), mean_progress(t["policy"])
+        mine = percent(t["policy"]), mean_progress(t["policy"])
         name = f"{t['game']} {t['task']}"
-        print(line.format(name, t["category"], *mine, *(brief(t[p]) for p in FLOORS)))
-    evaluation.print_crashes(report["crashes"])
-
-
-# ---- films ---------------------------------------------------------------------------------------
-
-
-def film_suite(records: list[dict], c: Play) -> list[dict]:
-    """Films of the policy's best and worst episode of each game (--quick: of each group of games).
-
-    An episode that crashed cannot be shown.
-    """
-    films = best_and_worst(records, c)
-    jobs = [Job(**picked(f["record"], *Job._fields)) for f in films]
-    left = list(dict.fromkeys(jobs))
-    if not c.fresh:
-        left = [job for job in left if not all(p.exists() for p in film_paths(job, c))]
-    again = {}
-    if left:
-        progress = for_each(functools.partial(film, c=c), left, c.workers, "films", c.ray)
-        again = dict(zip(left, progress, strict=True))
-    for f, job in zip(films, jobs, strict=True):
-        f["film"], f["strip"] = film_paths(job, c)
-        before = f["record"]["progress"]
-        if again.get(job, before) != before:
-            print(
-                f"{job}: played again for the film it came out differently ({before:.3f}, then "
-                f"{again[job]:.3f}): with this network and device the same numbers do not come out "
-                "twice"
-            )
-    return films
-
-
-def best_and_worst(records: list[dict], c: Play) -> list[dict]:
-    sets = {}
-    for r in records:
-        if r["player"] == "policy" and not r["crash"]:
-            name = evaluation.group_of(r["game"]) if c.quick else r["game"]
-            sets.setdefault(name, []).append(r)
-    films = []
-    for name, episodes in sets.items():
-        ranked = sorted(episodes, key=lambda r: (r["success"], r["progress"], -r["seconds"]))
-        films.append({"what": f"best of {name}", "record": ranked[-1]})
-        films.append({"what": f"worst of {name}", "record": ranked[0]})
-    return films
-
-
-def film_paths(job: Job, c: Play) -> tuple[Path, Path]:
-    folder = Path(c.out) / "films"
-    return folder / f"{job}.mp4", folder / f"{job}.jpg"
-
-
-def film(job: Job, c: Play) -> float:
-    """Play an episode once more, with the pad drawn beside the picture: a video, and a strip of
-    eight frames of it.  Returns the progress.
-    """
-    import cv2
-
-    video, strip = film_paths(job, c)
-    template = xbox_template()
-    w, h = game_size(job.game)
-    seen = []  # three frames a second, of half the size
-    with VideoWriter(video, FPS, w + PANEL, h) as out:
-
-        def show(picture, pad, score):
-            frame = np.hstack([picture, panel(pad, score, job, template, h)])
-            out.write(frame)
-            if score["over"] or round(score["time"] * FPS) % (FPS // 3) == 1:
-                seen.append(cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
-
-        score = evaluation.in_environment(job, c, show)
-    sheet = tile([seen[i] for i in np.linspace(0, len(seen) - 1, 8).astype(int)], 4)
-    jpeg = cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
-    artefact.write_bytes(strip, jpeg.tobytes())
-    return float(score["progress"])
-
-
-def xbox_template():
-    templates = library.templates(pads.CORE)
-    return next(templates[k] for k in sorted(templates) if templates[k].family.startswith("xbox"))
-
-
-def game_size(name: str) -> tuple[int, int]:
-    """Width and height of its pictures, px."""
-    module = game(name)
-    picture = module.Game(next(iter(module.TASKS)), 0).draw()
-    return picture.shape[1], picture.shape[0]
-
-
-def panel(pad, score: dict, job: Job, template, height: int) -> np.ndarray:
-    """uint8 [height, PANEL, 3]: the pad as the policy holds it, and the state of the episode."""
-    import cv2
-
-    gray, green, white = (70, 70, 70), (120, 220, 150), (225, 225, 225)
-    out = np.full((height, PANEL, 3), 24, np.uint8)
-    drawn = render.draw(template, *pad, scale=(PANEL - 12) / template.size[0])
-    render.composite(out, drawn, 6, 12)
-    facts = [
-        f"{job.game}: {job.task}",
-        f"seed {job.seed}",
-        f"{score['time']:.1f} s",
-        f"progress {score['progress']:.2f}" + (" done" if score["success"] else ""),
-    ]
-    held = pressed(pad[0])[:6]
-    for i, text in enumerate(facts + [" ".join(held[k : k + 2]) for k in range(0, len(held), 2)]):
-        colour = white if i < len(facts) else green
-        where = 8, 165 + 15 * i
-        cv2.putText(out, text, where, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
-    top, bottom = height - 8, height - 4
-    progress = round((PANEL - 16) * score["progress"])
-    cv2.rectangle(out, (8, top), (PANEL - 8, bottom), gray, -1)
-    cv2.rectangle(out, (8, top), (8 + progress, bottom), green, -1)
-    return out
-
-
-def pressed(buttons) -> list[str]:
-    """Short names of the buttons that are held."""
-    names = [name for name, on in zip(artefact.BUTTONS, buttons, strict=True) if on]
-    return [n.replace("SHOULDER", "SH").replace("TRIGGER", "TR").lower() for n in names]
+        print(line.format(name, t["category"], *mine, *(brief(t.get(p)) for p in FLOORS)))
+    print_crashes(report["crashes"])
 
 
 # ---- the page ------------------------------------------------------------------------------------
@@ -302,12 +227,9 @@ def report_page(report: dict, strips: list[Path]) -> str:
         embedded("png", plot_tasks(report)),
         html_table(by_task, task_rows(report)),
     ]
-    if report["crashes"]:
-        parts.append("<h2>Crashes</h2>")
-    for r in report["crashes"]:
-        job = escape(str(Job(**picked(r, *Job._fields))))
-        parts.append(f'<p class="crash">{job}: {escape(r["crash"])}</p>')
-    parts.append("<h2>Best and worst episodes</h2>")
+    parts += crashes(report["crashes"])
+    if strips:
+        parts.append("<h2>Best and worst episodes</h2>")
     for f, strip in zip(report["films"], strips, strict=True):
         title = f"{f['what']}: {f['game']} {f['task']}, seed {f['seed']}"
         done = ", completed" if f["success"] else ""
@@ -316,6 +238,19 @@ def report_page(report: dict, strips: list[Path]) -> str:
             f'<a href="{escape(f["film"])}">film</a></small></h3>'
             + embedded("jpeg", strip.read_bytes())
         )
+    return html_page(parts)
+
+
+def crashes(records: list[dict]) -> list[str]:
+    """Those that crashed, as HTML."""
+    parts = ["<h2>Crashes</h2>"] if records else []
+    for r in records:
+        job = escape(str(Job(**picked(r, *Job._fields))))
+        parts.append(f'<p class="crash">{job}: {escape(r["crash"])}</p>')
+    return parts
+
+
+def html_page(parts: list[str]) -> str:
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Play</title>'
         f"<style>{STYLE}</style></head><body>" + "\n".join(parts) + "</body></html>\n"
@@ -339,7 +274,7 @@ def cell_rows(report: dict):
     """Groups, their genres and all, by category; the paper's figures below its groups."""
     for row, columns in report["cells"].items():
         own = row in GROUPS or row == "all"
-        mine = [evaluation.cell(columns.get(col, {}).get("policy")) for col in COLUMNS]
+        mine = [cell(columns.get(col, {}).get("policy")) for col in COLUMNS]
         floors = [brief(columns["all"].get(p)) for p in FLOORS]
         name = escape(row) if own else f"&emsp;{escape(row)}"
         yield "group" if own else "", [name, *map(small_progress, mine + floors)]
@@ -354,9 +289,9 @@ def task_rows(report: dict):
             [
                 f"{escape(t['game'])} {escape(t['task'])}",
                 escape(t["category"]),
-                evaluation.percent(t["policy"]),
+                percent(t["policy"]),
                 mean_progress(t["policy"]),
-                *(small_progress(brief(t[p])) for p in FLOORS),
+                *(small_progress(brief(t.get(p))) for p in FLOORS),
                 f'<td class="goal">{escape(t["goal"])} ({t["seconds"]:.0f} s)</td>',
             ],
         )
@@ -379,9 +314,10 @@ def plot_cells(report: dict) -> bytes:
     colours = dict(zip(CATEGORIES, ("#d1495b", "#30638e", "#edae49"), strict=True))
     for j, (col, colour) in enumerate(colours.items()):
         for i, row in enumerate(rows):
-            if cell := report["cells"][row].get(col):
+            players = report["cells"][row].get(col, {})
+            if "policy" in players:
                 at = i + 0.26 * (j - 1)
-                plot_bar(ax, at, cell, colour, col)
+                plot_bar(ax, at, players, colour, col)
                 if row in PUBLISHED:
                     style = {"color": "none", "mec": "#333", "ms": 6}
                     ax.plot(at, PUBLISHED[row][j], "D", label="paper (other games)", **style)
@@ -397,12 +333,21 @@ def plot_cells(report: dict) -> bytes:
     return png(figure)
 
 
-def plot_bar(ax, at: float, cell: dict, colour: str, label: str) -> None:
-    share, low, high = (100 * v for v in cell["policy"]["success"])
-    random = 100 * cell["random"]["success"][0]
+def plot_bar(ax, at: float, players: dict, colour: str, label: str) -> None:
+    share, low, high = (100 * v for v in players["policy"]["success"])
     ax.bar(at, share, 0.24, color=colour, label=label)
     ax.errorbar(at, share, [[share - low], [high - share]], color="#333", capsize=3, lw=1)
-    ax.plot(at, random, "_", color="#333", ms=12, label="random pad")
+    if "random" in players:
+        random = 100 * players["random"]["success"][0]
+        ax.plot(at, random, "_", color="#333", ms=12, label="random pad")
+
+
+MARKS = (  # of the plot of tasks
+    ("random", "progress", "|", "#333", "random pad"),
+    ("expert", "progress", "|", "#2a9d4a", "expert"),
+    ("policy", "progress", "o", "#30638e", "policy, progress"),
+    ("policy", "success", "x", "#d1495b", "policy, completed"),
+)
 
 
 def plot_tasks(report: dict) -> bytes:
@@ -413,15 +358,12 @@ def plot_tasks(report: dict) -> bytes:
     figure = Figure((9, 0.8 + 0.22 * len(tasks)))
     ax = figure.subplots()
     for y, t in enumerate(tasks):
-        mean, low, high = t["policy"]["progress"]
+        _, low, high = t["policy"]["progress"]
         ax.plot([low, high], [y, y], color="#30638e", lw=3, alpha=0.4)
-        for value, mark, colour, label in (
-            (t["random"]["progress"][0], "|", "#333", "random pad"),
-            (t["expert"]["progress"][0], "|", "#2a9d4a", "expert"),
-            (mean, "o", "#30638e", "policy, progress"),
-            (t["policy"]["success"][0], "x", "#d1495b", "policy, completed"),
-        ):
-            ax.plot(value, y, mark, color=colour, ms=6, label=label if y == 0 else None)
+        for player, measure, mark, colour, label in MARKS:
+            if player in t:
+                value = t[player][measure][0]
+                ax.plot(value, y, mark, color=colour, ms=6, label=label if y == 0 else None)
     ax.set_yticks(range(len(tasks)), [f"{t['game']} {t['task']}" for t in tasks], fontsize=8)
     ax.set_xlim(-0.02, 1.02)
     ax.set_ylim(-0.7, len(tasks) - 0.3)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
 from common import artefact
 from common.artefact import NUMBER
 from common.pictures import write_png
+from common.shards import Part, decode, totals
 
 import numpy as np
-
-import filter
 
 VIDEO = {
     "game": str,
@@ -90,19 +90,19 @@ def inspect(path: Path) -> None:
     artefact.show(path)
     if artefact.read(path)[1]["format"] != "nitrogen.shard/1":
         return
-    part = filter.Part(path)
+    part = Part(path)
     if len(part["frame"]):
         save_picture(path.with_suffix(".png"), [frames_of(part), roll_of(part)])
 
 
-def frames_of(part: filter.Part):
+def frames_of(part: Part):
     """Eight of its frames, side by side."""
     stored = np.flatnonzero(np.diff(part["offset"]))
     rows = stored[np.linspace(0, len(stored) - 1, 8).astype(int)]
-    return np.hstack([filter.decode(np.asarray(part.jpeg(row)), 160) for row in rows])
+    return np.hstack([decode(np.asarray(part.jpeg(row)), 160) for row in rows])
 
 
-def roll_of(part: filter.Part):
+def roll_of(part: Part):
     """The piano roll of its rows, with the dropped ones between them."""
     at = np.round((part["time"] - part["time"][0]) * part.about["fps"]).astype(int)
     T = at[-1] + 1
@@ -130,7 +130,7 @@ def inspect_folder(folder: Path) -> None:
             f"{v['chunks']:9,} {v['shards']:6} {size:8.1f}  "
             + (f"{lag['frames']} ({lag['confidence']:g})" if lag else "-")
         )
-    print(filter.totals(videos))
+    print(totals(videos))
     listed = {name: size for v in videos.values() for name, size in v["files"].items()}
     there = {p.name: p.stat().st_size for p in folder.glob("*.safetensors")}
     partial = [name for name, v in videos.items() if len(v["files"]) != v["shards"]]
@@ -142,7 +142,7 @@ def inspect_folder(folder: Path) -> None:
 def read_manifest(folder: Path) -> dict:
     """Its videos; SystemExit with one line if there is none, or it is not one."""
     file = folder / "manifest.json"
-    make = f"{artefact.MAKER['shard']} --out {folder}"
+    make = f"{artefact.MAKER['shard']} --out {shlex.quote(str(folder))}"
     if not file.exists():
         raise SystemExit(f"{file}: no such file; {make} writes it")
     try:

@@ -349,6 +349,9 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
     path = Path(path)
     kind = format.split(".")[1].split("/")[0] if format else ""
     again = f"; make it anew: {MAKER[kind]}" if kind in MAKER else ""
+    if kind == "policy" and path.suffix in (".pt", ".pth"):
+        target = path.with_suffix(".safetensors")
+        raise SystemExit(f"{path}: convert it first: python model.py convert {path} {target}")
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "no such file"
         raise SystemExit(f"{path}: {what}{again}")
@@ -376,7 +379,10 @@ def load(path: Path, format: str | None) -> tuple[dict, dict]:
         if fault := amiss(info, {"format?": str, **ALWAYS}, "its description"):
             raise ValueError(fault)
         names = f.keys() if not format or info.get("format") == format else ()
-        return {k: mapped(path, k) if k in MAPPED else f.get_tensor(k) for k in names}, info
+        tensors = {}
+        for name in names:
+            tensors[name] = mapped(path, name) if name in MAPPED else f.get_tensor(name)
+        return tensors, info
 
 
 def mapped(path, name: str) -> np.ndarray:
@@ -397,8 +403,13 @@ def doubtful(agreement: dict, pressed) -> list[str]:
     """
     share = pressed.mean(axis=0) if len(pressed) else np.zeros(16)
     down = dict(zip(BUTTONS, share, strict=True))
-    least = {name: HELD_AGREES if down.get(name, 0) > HELD else AGREES for name in agreement}
-    return [name for name, value in agreement.items() if value < least[name]]
+    held = {name for name, share in down.items() if share > HELD}
+    doubts = []
+    for name, value in agreement.items():
+        least = HELD_AGREES if name in held else AGREES
+        if value < least:
+            doubts.append(name)
+    return doubts
 
 
 def finished(path, format: str, recipe: dict, fresh: bool = False) -> bool:
@@ -419,11 +430,11 @@ def finished(path, format: str, recipe: dict, fresh: bool = False) -> bool:
         return True
     if info.get("found") is False:
         return False
-    other = [
-        name if name == "source" else f"{name} ({was.get(name)!r}, now {value!r})"
-        for name, value in now.items()
-        if was.get(name) != value
-    ]
+    other = []
+    for name, value in now.items():
+        if was.get(name) != value:
+            values = "" if name == "source" else f" ({was.get(name)!r}, now {value!r})"
+            other.append(f"{name}{values}")
     raise SystemExit(
         f"{path}: made with another {', '.join(other) or 'recipe'}; "
         "--fresh replaces it, another --out keeps both"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
+import cv2
 import torch
 from torch import nn
 
@@ -36,12 +38,18 @@ def keep_memory() -> None:
         pass  # another libc
 
 
-def autocast(device: str):
-    """torch.autocast to bfloat16 where the hardware multiplies it, else a no-op."""
+def native_dtype(device: str):
+    """bfloat16 where the hardware multiplies it, else float32."""
     kind = device.split(":")[0]
     on_cpu = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
     fast = kind == "cuda" or kind == "cpu" and on_cpu()
-    return torch.autocast(kind, torch.bfloat16, enabled=fast)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(device: str):
+    """torch.autocast to the native_dtype of a device; a no-op if that is float32."""
+    fast = native_dtype(device) == torch.bfloat16
+    return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=fast)
 
 
 # ---- faster playing ------------------------------------------------------------------------------
@@ -71,6 +79,13 @@ class Packed(nn.Module):
         return op(x, self.weight, self.bias, *self.shape, *self.after)
 
 
+def add_layer(x, layer, y):
+    """x + layer(y)"""
+    if isinstance(layer, Packed):
+        return torch.ops.mkldnn._linear_pointwise.binary(y, x, layer.weight, layer.bias, "add")
+    return x + layer(y)
+
+
 def packs(dtype) -> bool:
     """Whether oneDNN multiplies in this precision on this CPU; bfloat16 needs AVX-512 or alike."""
     if not torch.backends.mkldnn.is_available():
@@ -79,19 +94,51 @@ def packs(dtype) -> bool:
     return dtype == torch.float32 or bfloat16
 
 
-def pack_linears(net: nn.Module) -> None:
-    """Replace every linear layer of a network that only plays by a packed one. Where a module has a
-    GELU behind its `fc1`, fc1 does it on the way out.
+def pack_layers(net: nn.Module, gelu: str, after: tuple, kinds=(nn.Linear,), dtype=None) -> None:
+    """Replace the layers of these kinds, in a network that only plays on this CPU, by packed ones;
+    a layer with a method `pack` packs itself.
+
+    gelu: approximation of all its GELUs. after: names of the layers that they follow; these layers
+    do them on the way out. dtype: of the parameters then, by default the native_dtype; if oneDNN
+    cannot multiply it, the network stays as it is.
     """
+    dtype = dtype or native_dtype("cpu")
+    if not packs(dtype):
+        return
+    for p in net.parameters():
+        p.requires_grad_(False).data = p.data.to(dtype)
     for module in list(net.modules()):
-        after = {}
-        if hasattr(module, "gelu"):
-            after["fc1"] = module.gelu.approximate
-            module.gelu = nn.Identity()
         for name, child in module.named_children():
-            if isinstance(child, nn.Linear):
-                gelu = after.get(name, "")
-                setattr(module, name, Packed(child.weight.data, child.bias.data, gelu=gelu))
+            if type(child) in kinds:
+                conv = child if isinstance(child, nn.Conv2d) else None
+                its_gelu = gelu if name in after else ""
+                setattr(module, name, Packed(child.weight, child.bias, conv, its_gelu))
+        if hasattr(module, "pack"):
+            module.pack()
+        if hasattr(module, "gelu"):
+            module.gelu = nn.Identity()
+
+
+def prepare_reading() -> None:
+    """Set memory and threads for a network whose input one core makes meanwhile."""
+    keep_memory()
+    threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    torch.set_num_threads(max(1, threads - 1))
+    cv2.setNumThreads(1)  # small pictures: more threads cost more than they bring
+
+
+def accelerate(net):
+    """Speed up a model.NitroGen that only plays: torch.compile and CUDA graphs, or packed CPU
+    layers.
+    """
+    device = next(net.parameters()).device.type
+    if device == "cuda":
+        net.context = torch.compile(net.context)
+        net.velocity = torch.compile(net.velocity)
+        net.denoise = Graphed(net.denoise)
+    elif device == "cpu":
+        pack_layers(net, "tanh", ("fc1",), dtype=net.dtype)
+    return net
 
 
 class Graphed:

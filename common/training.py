@@ -1,4 +1,4 @@
-"""What the trainings of parse.py and XFeat share: stopping and going on, batches, the machine."""
+"""What the trainings share: stopping and going on, batches, the machine."""
 
 from __future__ import annotations
 
@@ -10,13 +10,29 @@ import time
 from pathlib import Path
 
 from common import artefact
-from common.workers import sigint_held_back
+from common.command_line import expect
+from common.device import keep_memory
+from common.loading import loaded
+from common.run_folder import refuse_another
 
+import cv2
 import numpy as np
+import torch
 from tqdm import tqdm
 
 # These flags may change between two starts of the same run. Of the last two the files count.
 SAME_RUN = "steps images minutes threads workers validation init backgrounds".split()
+
+
+def start_moments(optimizer) -> None:
+    """Adam's state as its first step would make it, so that all of it can be saved."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            optimizer.state[p] = {
+                "step": torch.zeros((), device=p.device),
+                "exp_avg": torch.zeros_like(p),
+                "exp_avg_sq": torch.zeros_like(p),
+            }
 
 
 class Training:
@@ -27,21 +43,13 @@ class Training:
     """
 
     def __init__(self, cfg, params: dict, optimizer, steps: float, recipe: dict):
-        import torch
-
         self.cfg = cfg
         self.path = Path(cfg.out).with_suffix(".state.safetensors")
         self.limit = steps
         self.params = params
         self.optimizer = optimizer
         self.changing = {}
-        self.moments = {}
-        for name, p in params.items():
-            self.moments[name] = optimizer.state[p] = {
-                "step": torch.zeros((), device=p.device),
-                "exp_avg": torch.zeros_like(p),
-                "exp_avg_sq": torch.zeros_like(p),
-            }
+        start_moments(optimizer)
         self.steps = 0
         self.seconds = 0.0
         decisive = {key: v for key, v in recipe.items() if key not in SAME_RUN}
@@ -50,15 +58,15 @@ class Training:
     def tensors(self) -> dict:
         """Everything that a step changes, by name."""
         out = {name: p.detach() for name, p in self.params.items()} | self.changing
-        for name, moments in self.moments.items():
+        for name, p in self.params.items():
+            moments = self.optimizer.state[p]
             out |= {f"{kind}.{name}": tensor for kind, tensor in moments.items()}
         return out
 
     def resume(self) -> None:
         """Go on where the run at this --out stopped, if there is one."""
-        import torch
-
-        out, fresh = self.cfg.out, self.cfg.fresh
+        out = self.cfg.out
+        fresh = self.cfg.fresh
         if fresh or not self.path.exists():
             if Path(out).exists() and not fresh:
                 raise SystemExit(
@@ -67,15 +75,11 @@ class Training:
                 )
             return
         saved, info = artefact.read(self.path, "nitrogen.state/1")
-        other = [key for key in self.recipe if info["recipe"].get(key) != self.recipe[key]]
-        if other:
-            raise SystemExit(
-                f"{self.path}: a run with another {', '.join(other)}; "
-                "give another --out, or --fresh to replace it"
-            )
+        refuse_another(self.path, info["recipe"], self.recipe)
         for name, tensor in self.tensors().items():
             tensor.copy_(torch.from_numpy(saved[name]).view_as(tensor))
-        self.steps, self.seconds = info["steps"], info["seconds"]
+        self.steps = info["steps"]
+        self.seconds = info["seconds"]
         print(f"resuming {self.path} at {self.steps:,} steps, {self.seconds / 60:.1f} minutes")
 
     def suspend(self) -> None:
@@ -88,6 +92,11 @@ class Training:
             seconds=self.seconds,
         )
 
+    def history(self, device: str) -> dict:
+        """How the weights were made, for their description."""
+        minutes = round(self.seconds / 60, 1)
+        return {"recipe": self.recipe, "minutes": minutes, "machine": machine(device)}
+
     def share(self) -> float:
         """0 at the start, 1 at the end of the run, by steps or by minutes, whichever is first."""
         of_minutes = self.seconds / 60 / self.cfg.minutes if self.cfg.minutes else 0
@@ -95,8 +104,6 @@ class Training:
 
     def descend(self, loss) -> None:
         """One step of the optimizer."""
-        import torch
-
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.optimizer.zero_grad()
@@ -105,10 +112,11 @@ class Training:
         self.optimizer.step()
         self.steps += 1
 
-    def follow(self, feed, say) -> bool:
-        """Train to the end of the run and save every minute; False: it was finished already.
+    def follow(self, data, names) -> bool:
+        """Train to the end of the run on the items of `data`, in order, and save every minute;
+        False: it was finished already.
 
-        feed(first item, number of items) yields batches; say(mean losses) is shown beside the bar.
+        names: of the losses, whose means are shown beside the bar; the first is their sum.
         """
         finished = self.share() >= 1
         if finished and Path(self.cfg.out).exists():
@@ -120,7 +128,10 @@ class Training:
         mean = None
         saved = last = time.monotonic()
         left = max(math.ceil(self.limit) - self.steps, 0) * self.cfg.batch
-        batches_left = () if finished else feed(self.steps * self.cfg.batch, left)
+        first = self.steps * self.cfg.batch
+        batches_left = ()
+        if not finished:
+            batches_left = batches(data, first, left, self.cfg.batch, self.cfg.workers)
         shown = "{percentage:5.1f} % |{bar:20}| {elapsed} {postfix}"
         with tqdm(total=100, bar_format=shown, mininterval=1) as bar:
             for batch in batches_left:
@@ -132,9 +143,9 @@ class Training:
                 finished = self.share() >= 1
                 bar.n = min(100 * self.share(), 100)
                 speed = self.steps * self.cfg.batch / self.seconds
-                bar.set_postfix_str(
-                    f"step {self.steps:,}, {speed:.0f} pairs/s, {say(mean)}, lr {self.rate():.1e}"
-                )
+                said = [f"step {self.steps:,}", f"{speed:.0f} pairs/s"]
+                said += [f"{name} {value:.4f}" for name, value in zip(names, mean, strict=True)]
+                bar.set_postfix_str(", ".join([*said, f"lr {self.rate():.1e}"]))
                 if now - saved > 60 or finished:
                     self.suspend()
                     saved = now
@@ -143,22 +154,46 @@ class Training:
         return True
 
 
+class AveragedTraining(Training):
+    """And an average of the parameters, which is what is kept; cfg also has ema, its decay, which
+    warms up."""
+
+    def __init__(self, cfg, params: dict, optimizer, steps: float, recipe: dict):
+        super().__init__(cfg, params, optimizer, steps, recipe)
+        self.average = {name: p.detach().clone() for name, p in params.items()}
+        self.changing = {f"average.{name}": v for name, v in self.average.items()}
+
+    def descend(self, loss) -> None:
+        super().descend(loss)
+        share = 1 - min(self.cfg.ema, self.steps / (self.steps + 10))
+        params = [p.detach() for p in self.params.values()]
+        torch._foreach_lerp_([*self.average.values()], params, share)
+
+
+def set_up(cfg) -> None:
+    """Check the flags that all these trainings have; set memory and threads."""
+    expect(cfg, minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3), validation=(1, 1e9))
+    expect(cfg, workers=(0, 4096), threads=(0, 4096))
+    for folder in (cfg.backgrounds, getattr(cfg, "templates", "")):
+        if folder and not Path(folder).is_dir():
+            raise SystemExit(f"{folder}: no such folder")
+    keep_memory()
+    cv2.setNumThreads(1)
+    if cfg.threads:
+        torch.set_num_threads(cfg.threads)
+
+
 def batches(data, first: int, count: int, size: int, workers: int = 0):
     """Batches of items first .. first + count - 1, in order, drawn by `workers` processes."""
-    import torch
-
     # A process forked from one with threads may hang.
     more = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}
     items = range(first, first + count)
     loader = torch.utils.data.DataLoader(data, size, sampler=items, num_workers=workers, **more)
-    with sigint_held_back():  # the workers leave Ctrl-C to us
-        return iter(loader)
+    return loaded(loader)
 
 
 def machine(device: str) -> str:
     """What a training runs on: the name of its GPU, or threads, cores and name of its CPU."""
-    import torch
-
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     facts = Path("/proc/cpuinfo")

@@ -135,6 +135,24 @@ class Display:
         )
         self.focus()  # its reply comes after the key
 
+    def grab(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """What is shown in a part of the screen, uint8 [height, width, 4] BGRX; less where it goes
+        beyond the screen.
+        """
+        screen = self._shot() if self.pixels is None else self.pixels
+        return screen[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)]
+
+    def _shot(self) -> np.ndarray:
+        """The whole screen, where the server's memory is not mapped."""
+        try:
+            import mss
+        except ImportError:
+            raise GameError(
+                "capturing a window of a display that was given needs mss: pip install mss"
+            ) from None
+        with mss.MSS(display=self.name) as screen:
+            return np.array(screen.grab(screen.monitors[0]))
+
     def close(self) -> None:
         self.socket.close()
         self.pixels = None

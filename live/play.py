@@ -15,6 +15,7 @@ from common.pictures import VideoWriter
 
 import eval as evaluation
 import sim
+from bench import report
 from live import open_games, pilot
 
 
@@ -52,7 +53,7 @@ def main(c: Config) -> dict | None:
         )
     if yours:
         return play_game(c)
-    return open_games.open_suite(c) if c.suite else evaluation.play(c)
+    return open_games.open_suite(c) if c.suite else report.play(c)
 
 
 def play_game(c: Config) -> dict:

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import artefact
-from common.command_line import Common
+from common import artefact, policy_file
+from common.command_line import Common, typed
 
 import torch
 
@@ -147,7 +147,7 @@ def load_vision(net: model.NitroGen, path) -> None:
         )
     shapes = all_released_shapes(net.vision, "vision.")
     wanted = {name.removeprefix("vision_encoder."): shape for name, shape in shapes.items()}
-    if fault := model.disagreement(wanted, {name: v.shape for name, v in tower.items()}):
+    if fault := policy_file.disagreement(wanted, {name: v.shape for name, v in tower.items()}):
         raise SystemExit(f"{path}: {fault}; this network's vision encoder needs another tower")
     released = {f"vision_encoder.{name}": v for name, v in tower.items()}
     net.vision.load_state_dict({k: ours(f"vision.{k}", released) for k in net.vision.state_dict()})
@@ -351,10 +351,10 @@ def unpack(path):
             f"{path}: not a checkpoint of this network ({type(e).__name__}: {fault})"
         ) from None
     rest = unused(net.c)
-    if fault := model.disagreement(all_released_shapes(net) | rest, found):
+    if fault := policy_file.disagreement(all_released_shapes(net) | rest, found):
         raise SystemExit(f"{path}: {fault}")
     tensors = {name: ours(name, state).float().numpy() for name in net.state_dict()}
-    tensors |= {model.UNUSED + name: state[name].float().numpy() for name in rest}
+    tensors |= {policy_file.UNUSED + name: state[name].float().numpy() for name in rest}
     others = {name: v.dtype for name, v in state.items() if v.dtype != torch.float32}
     released = {
         "ckpt_config": about,
@@ -426,7 +426,7 @@ def to_released(source, target) -> None:
     for name in net.state_dict():
         state |= theirs(name, torch.from_numpy(tensors[name]).float())
     for name, shape in unused(net.c).items():
-        values = tensors.get(model.UNUSED + name)
+        values = tensors.get(policy_file.UNUSED + name)
         state[name] = torch.zeros(shape) if values is None else torch.from_numpy(values)
     dtypes = before.get("dtypes", {})
     for name, v in state.items():
@@ -464,7 +464,6 @@ def read_figures(figures: str, source) -> dict:
     except (OSError, ValueError, AttributeError) as e:
         raise SystemExit(f"{figures}: not a report of eval.py play ({e})") from None
     if report.get("policy") != artefact.source(source):
-        raise SystemExit(
-            f"{figures}: not about {source}; make it: python eval.py play --policy {source}"
-        )
+        play = typed("eval.py", "play", "--policy", str(source))
+        raise SystemExit(f"{figures}: not about {source}; make it: {play}")
     return totals

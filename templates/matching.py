@@ -78,6 +78,32 @@ def geometry(layout: dict):
     return boxes, sticks, shown
 
 
+def lattice(steps) -> torch.Tensor:
+    """[n * n, 2] x, y, row by row."""
+    steps = torch.as_tensor(steps, dtype=torch.float32)
+    return torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).reshape(-1, 2)
+
+
+def rings(*spec) -> torch.Tensor:
+    """The centre and, per (radius, count, turn), points around it, [n, 2]."""
+    points = [(0.0, 0.0)]
+    for radius, count, turn in spec:
+        for i in range(count):
+            angle = 2 * math.pi * (i + turn) / count
+            points.append((radius * math.cos(angle), radius * math.sin(angle)))
+    return torch.tensor(points)
+
+
+def around(centres, ring, knob):
+    """The points of a ring, in knobs, around centres [b, s, k, 2]: [b, (s k p), 2]."""
+    return (centres[:, :, :, None] + ring * knob[:, :, :, None]).flatten(1, 3)
+
+
+def stick_axes(cells):
+    """Grid cells -> stick radii in -1..1."""
+    return (cells / UNIT).clip(-1, 1)
+
+
 def heat_map(cells):
     """Positions [..., 2] in cells from the centre -> heat map [..., FINE * FINE], bilinear over the
     four nearest places.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from fractions import Fraction
 
 from common import artefact
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from templates import library, matching, pads, render, scenes
+from templates import library, matching, pads, presets, render, scenes
 
 CROP = 128  # px, side of each registered crop; CHOICE: the paper does not give it
 WILD = 0.5  # CHOICE: share of the training's films whose skin is of no known hand
@@ -527,3 +528,25 @@ class Synthetic(torch.utils.data.Dataset):
                 pictures[k][y : y + bh, x : x + bw] = part[: h - y, : w - x]
                 visible[k] = [covered(box, (x, y, bw, bh)) < 0.5 for box in boxes[k]]
         return visible
+
+
+def data_sets(cfg):
+    """(pairs to train on, pairs to validate on); these show your own skins, or those held out."""
+    photos = scenes.film_frames(cfg.backgrounds) if cfg.backgrounds else []
+    own = list(presets.read_skins(cfg.templates).values()) if cfg.templates else []
+    every = library.templates()
+    held_out = [t for name, t in every.items() if pads.held_out(name)]
+    known = list(every.values()) if cfg.everything else None
+    data = Synthetic(cfg.seed, known, own, photos)
+    wild = 0 if own else WILD
+    seed = cfg.seed + 1_000_003
+    return data, Synthetic(seed, own or held_out, photos=photos, remade=False, wild=wild)
+
+
+def drawing_speed(data) -> float:
+    """Pairs of frames that one process draws in a second."""
+    data[0]  # paints the games
+    start = time.perf_counter()
+    for i in range(1, 17):
+        data[i]
+    return 16 / (time.perf_counter() - start)

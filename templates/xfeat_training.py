@@ -8,8 +8,8 @@ from pathlib import Path
 
 from common import artefact
 from common.command_line import Common, expect, recipe_of
-from common.device import autocast, keep_memory, pick_device
-from common.training import Training, batches, machine
+from common.device import autocast, pick_device
+from common.training import Training, set_up
 
 import cv2
 import numpy as np
@@ -325,6 +325,7 @@ def held_out_points(w: dict, data: Pairs, count: int) -> float:
 
 def main(cfg: Config) -> None:
     device = pick_device(cfg.device)
+    expect(cfg, steps=(1, 1e12))
     set_up(cfg)
     run = XFeatTraining(cfg, device)
     photos = scenes.film_frames(cfg.backgrounds) if cfg.backgrounds else []
@@ -341,10 +342,7 @@ def main(cfg: Config) -> None:
         f"until {until} -> {cfg.out}\n{cfg}"
     )
 
-    def feed(first: int, count: int):
-        return batches(data, first, count, cfg.batch, cfg.workers)
-
-    if not run.follow(feed, losses_in_words):
+    if not run.follow(data, ("loss", "descriptors", "keypoints", "found")):
         return
     found = held_out_points(run.w, Pairs(cfg.seed + 1, unseen, photos[::8]), cfg.validation)
     print(f"points of held-out templates told from all others of the picture: {found:.3f}")
@@ -352,30 +350,11 @@ def main(cfg: Config) -> None:
         cfg.out,
         {name: v.detach().cpu().half().numpy() for name, v in run.w.items()},
         "nitrogen.features/1",
-        recipe=run.recipe,
+        **run.history(device),
         steps=run.steps,
         images=2 * cfg.batch * run.steps,
-        minutes=round(run.seconds / 60, 1),
-        machine=machine(device),
         templates=len(known),
         held_out=len(unseen),
         found_held_out=round(found, 4),
     )
     print(f"{cfg.out}: {Path(cfg.out).stat().st_size:,} bytes")
-
-
-def set_up(cfg: Config) -> None:
-    """Check the flags and set memory and threads."""
-    import torch
-
-    expect(cfg, steps=(1, 1e12), minutes=(0, math.inf), batch=(1, 1e6), lr=(0, 1e3))
-    expect(cfg, validation=(1, 1e9), workers=(0, 4096), threads=(0, 4096))
-    if cfg.backgrounds and not Path(cfg.backgrounds).is_dir():
-        raise SystemExit(f"--backgrounds {cfg.backgrounds}: no such folder")
-    keep_memory()
-    if cfg.threads:
-        torch.set_num_threads(cfg.threads)
-
-
-def losses_in_words(v) -> str:
-    return f"loss {v[0]:.3f} (descriptors {v[1]:.3f}, keypoints {v[2]:.3f}), found {v[3]:.3f}"

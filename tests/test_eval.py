@@ -16,7 +16,8 @@ import pytest
 
 import eval as evaluation
 import sim
-from bench import report
+from bench import films
+from bench.report import play
 from clock.base import GameError
 from commands import command
 
@@ -146,13 +147,13 @@ def fake(monkeypatch, crashes=(), why="the game ended with status 139"):
         return {"progress": 1.0 if succeeds(job) else 0.25, "success": succeeds(job), "time": 2.0}
 
     def film(job, c):
-        for path in report.film_paths(job, c):
+        for path in films.film_paths(job, c):
             artefact.write_bytes(path, b"picture")
         return 1.0 if succeeds(job) else 0.25
 
     monkeypatch.setattr(evaluation, "in_environment", score)
     monkeypatch.setattr(evaluation, "in_process", score)
-    monkeypatch.setattr(report, "film", film)
+    monkeypatch.setattr(films, "film", film)
     return played
 
 
@@ -162,7 +163,7 @@ def test_play_resumes_and_grows(policy, tmp_path, monkeypatch, capsys):
     """
     out, crash = tmp_path / "out", evaluation.Job("policy", "crypt", "slay", 10_001)
     played = fake(monkeypatch, [crash])
-    first = evaluation.play(player(policy, out, games="crypt,ridge", tasks="combat,reach", seeds=2))
+    first = play(player(policy, out, games="crypt,ridge", tasks="combat,reach", seeds=2))
     assert (
         len(played) == 3 * 2 * 5
         and "crashed, counted as a failure: crypt slay, seed 10001" in capsys.readouterr().out
@@ -190,22 +191,20 @@ def test_play_resumes_and_grows(policy, tmp_path, monkeypatch, capsys):
     # crypt: one that did not crash
     assert [f["seed"] for f in first["films"]][:2] == [10_000, 10_000]
     played = fake(monkeypatch)
-    second = evaluation.play(
-        player(policy, out, games="crypt,ridge", tasks="combat,reach", seeds=3)
-    )
+    second = play(player(policy, out, games="crypt,ridge", tasks="combat,reach", seeds=3))
     assert (
         [j for j in played if j.seed < 10_002] == [crash]
         and len(played) == 1 + 3 * 5
         and second["crashes"] == []
     )
     with pytest.raises(SystemExit, match="played with another steps; give another --out"):
-        evaluation.play(player(policy, out, steps=2))
+        play(player(policy, out, steps=2))
 
 
 def test_report_is_one_file_that_loads_nothing(policy, tmp_path, monkeypatch):
     job = evaluation.Job("policy", "ridge", "reach", 10_001)
     fake(monkeypatch, [job], "<script>alert(1)</script> & more")
-    evaluation.play(player(policy, tmp_path / "out", seeds=2))
+    play(player(policy, tmp_path / "out", seeds=2))
     page = (tmp_path / "out/report.html").read_text()
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in page
     assert (
@@ -227,7 +226,7 @@ def test_report_is_one_file_that_loads_nothing(policy, tmp_path, monkeypatch):
 
 def test_a_quick_run_says_so(policy, tmp_path, monkeypatch, capsys):
     fake(monkeypatch)
-    report = evaluation.play(player(policy, tmp_path / "out", quick=True, games="all", tasks="all"))
+    report = play(player(policy, tmp_path / "out", quick=True, games="all", tasks="all"))
     assert (
         report["quick"]
         and report["seeds"] == 1
@@ -237,25 +236,23 @@ def test_a_quick_run_says_so(policy, tmp_path, monkeypatch, capsys):
     assert (
         "QUICK" in capsys.readouterr().out and "QUICK" in (tmp_path / "out/report.html").read_text()
     )
-    assert (
-        evaluation.play(
-            player(policy, tmp_path / "other", quick=True, games="crypt,rally,ridge", tasks="all")
-        )["seeds"]
-        == 4
-    )
+    nine = {"games": "crypt,rally,ridge", "tasks": "all"}
+    for seeds, played in ((20, 4), (2, 2)):  # never more than without --quick
+        c = player(policy, tmp_path / f"{seeds}", quick=True, seeds=seeds, **nine)
+        assert play(c)["seeds"] == played
 
 
 def test_another_policy_or_setting_is_another_run(policy, tmp_path, monkeypatch, capsys):
     fake(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    evaluation.play(player(policy, ""))
-    evaluation.play(player(policy, "", steps=4))
-    evaluation.play(player(policy, "", seeds=2))
+    play(player(policy, ""))
+    play(player(policy, "", steps=4))
+    play(player(policy, "", seeds=2))
     assert len(list((tmp_path / "data/play").glob("random-model-*/report.json"))) == 2
     with pytest.raises(SystemExit, match="chunks hold 16 actions at 30 a second; give 1 to 16"):
-        evaluation.play(player(policy, "", execute=17))
+        play(player(policy, "", execute=17))
     with pytest.raises(SystemExit, match="--seeds 0: expected 1 or more"):
-        evaluation.play(player(policy, "", seeds=0))
+        play(player(policy, "", seeds=0))
 
 
 def test_a_crash_of_a_real_game_is_a_failure(policy, tmp_path, monkeypatch):

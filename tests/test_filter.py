@@ -7,6 +7,7 @@ import json
 from common import artefact
 from common.inputs import expand
 from common.pictures import VideoWriter
+from common.shards import Part, Shards, decode
 
 import numpy as np
 import pytest
@@ -306,7 +307,7 @@ def test_rows_without_the_overlay_are_left_out_and_every_place_is_painted(clip):
     artefact.write(clip / "clip-000.overlay.safetensors", twice, "nitrogen.overlay/1", found=True)
     data, about = artefact.read(shard(clip))
     assert data["frame"].tolist() == list(range(30, T)) and np.abs(data["sticks"][:, 2]).max() == 1
-    image = filter.decode(filter.Shards(clip / "shards", "train", 4, 30, 1)[0][0], 256)
+    image = decode(Shards(clip / "shards", "train", 4, 30, 1)[0][0], 256)
     for x, y, w, h in twice["bbox"]:
         part = image[
             (y + 3) * 256 // 200 : (y + h - 3) * 256 // 200,
@@ -318,14 +319,14 @@ def test_rows_without_the_overlay_are_left_out_and_every_place_is_painted(clip):
 def test_shards_end_to_end(clip, capsys):
     path = shard(clip)
     assert "kept 90 (100 %), 86 chunks" in capsys.readouterr().out
-    data = filter.Shards(path.parent, "train", 4, 30, 1)
+    data = Shards(path.parent, "train", 4, 30, 1)
     assert (
         len(data) == 86
         and data.games == {"clip": 86}
-        and len(filter.Shards(path.parent, "validation", 4, 30, 1)) == 0
+        and len(Shards(path.parent, "validation", 4, 30, 1)) == 0
     )
     jpeg, buttons, sticks, mask, game = data[10]
-    image = filter.decode(jpeg, 256)
+    image = decode(jpeg, 256)
     assert image.shape == (256, 256, 3)
     # painted out
     assert np.abs(image[60 * 256 // 200 + 3 : 118 * 256 // 200, 82:158].astype(int) - 127).max() < 6
@@ -334,7 +335,7 @@ def test_shards_end_to_end(clip, capsys):
     # rows 11, 12, 13, 14
     assert buttons[:, 4].tolist() == [0, 1, 1, 0] and buttons[:, 5].max() == 0
     assert np.allclose(sticks[:, 2], [1, 0, 1, 1], atol=0.01) and not mask[15] and mask.sum() == 19
-    assert filter.decode(jpeg, 128).shape == (128, 128, 3)
+    assert decode(jpeg, 128).shape == (128, 128, 3)
 
 
 def test_same_input_same_bytes_and_second_run_skips(clip):
@@ -352,7 +353,7 @@ def test_same_input_same_bytes_and_second_run_skips(clip):
         shard(clip, quality=50)
     assert a.stat().st_mtime_ns == before
     a.write_bytes(a.read_bytes()[:2000])  # a broken output is made anew
-    assert len(filter.Shards(shard(clip).parent, "train", 4, 30, 1)) == 86
+    assert len(Shards(shard(clip).parent, "train", 4, 30, 1)) == 86
 
 
 def test_bounded_shards(clip):
@@ -362,7 +363,7 @@ def test_bounded_shards(clip):
         30,
         30,
     ]
-    assert len(filter.Shards(folder, "train", 4, 30, 1)) == 3 * 26
+    assert len(Shards(folder, "train", 4, 30, 1)) == 3 * 26
 
 
 def test_bad_input(clip):
@@ -370,9 +371,9 @@ def test_bad_input(clip):
         (clip / "clip-000.mp4").rename(clip / "moved.mp4") and shard(clip)
     (clip / "moved.mp4").rename(clip / "clip-000.mp4")
     with pytest.raises(SystemExit, match="cut for chunks of 4 actions at 30/s, the model wants 16"):
-        filter.Shards(shard(clip).parent, "train", 16, 30, 1)
+        Shards(shard(clip).parent, "train", 16, 30, 1)
     with pytest.raises(SystemExit, match="no shards there"):
-        filter.Shards(clip / "nowhere", "train", 16, 30, 1)
+        Shards(clip / "nowhere", "train", 16, 30, 1)
     actions = clip / "clip-000.actions.safetensors"
     whole = actions.read_bytes()
     for broken, line in (
@@ -474,8 +475,8 @@ def test_same_bytes_from_the_same_command(clip):
 
 def test_part_of_the_frame(clip):
     """--area: what lies outside is cut away, after the overlay was painted out."""
-    data = filter.Shards(shard(clip, area="60,60,80,60").parent, "train", 4, 30, 1)
-    image = filter.decode(data[0][0], 256).astype(int)
+    data = Shards(shard(clip, area="60,60,80,60").parent, "train", 4, 30, 1)
+    image = decode(data[0][0], 256).astype(int)
     # the box begins at x = 100 - 8: 32 of 80 px in
     assert image[:, :90].min() > 230 and np.abs(image[:, 160:] - 127).max() < 8
     for area in ("300,0,40,40", "a", "0,0,0,9"):
@@ -509,13 +510,13 @@ def test_a_recorders_true_actions_need_no_overlay(clip):
             fresh=True,
         )
         filter.run(c)
-        jpeg, buttons, sticks, mask, game = filter.Shards(clip / "true", "train", 4, 30, 1)[10]
+        jpeg, buttons, sticks, mask, game = Shards(clip / "true", "train", 4, 30, 1)[10]
         assert (
             game == "g"
             and np.allclose(sticks[:, 2], [0.5, 0, 0.5, 0.5])
             and buttons[:, 4].tolist() == [0, 1, 1, 0]
         )
-        inside = filter.decode(jpeg, 256)[100:140, 90:150].astype(int)
+        inside = decode(jpeg, 256)[100:140, 90:150].astype(int)
         assert np.abs(inside - 127).max() < 8 if box else inside.min() > 230
 
 
@@ -556,7 +557,7 @@ def test_chunks_of_an_uneven_video_are_cut_by_time(clip, capsys, gone):
     artefact.write(
         path, {**tensors, "buttons": buttons, "time": time}, "nitrogen.actions/1", unit="grid"
     )
-    part = filter.Part(shard(clip))
+    part = Part(shard(clip))
     assert "frames that come unevenly laid out at 30/s" in capsys.readouterr().out
     truth = part["time"] * 2.5 % 1 < 0.5
     assert (
@@ -588,7 +589,7 @@ def test_two_videos_of_one_name(tmp_path):
 def test_shards_travel_to_another_process(clip):
     import pickle
 
-    data = filter.Shards(shard(clip).parent, "train", 4, 30, 1)
+    data = Shards(shard(clip).parent, "train", 4, 30, 1)
     sent = pickle.dumps(data)
     assert (
         len(sent) < 500

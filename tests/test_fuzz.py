@@ -26,6 +26,7 @@ from pathlib import Path
 from common import ROOT, artefact
 from common.inputs import expand
 from common.pictures import VideoWriter, read_video, sample, video_facts
+from common.shards import Shards, decode, manifest
 
 import numpy as np
 import pytest
@@ -216,7 +217,7 @@ class Artefacts:
         for name, whole in self.whole.items():
             Path("w", name).write_bytes(blob if name == self.name else whole)
         if "shards" in self.name:
-            shards = filter.Shards("w/shards", "train", 2, 30, 1)
+            shards = Shards("w/shards", "train", 2, 30, 1)
             for k in (0, len(shards) - 1) if len(shards) else ():
                 jpeg, buttons, sticks, mask, game = shards[k]
                 assert (
@@ -225,8 +226,8 @@ class Artefacts:
                     and mask.shape == (20,)
                     and isinstance(game, str)
                 )
-                assert filter.decode(np.asarray(jpeg), 128).shape == (128, 128, 3)
-            filter.manifest("w/shards")
+                assert decode(np.asarray(jpeg), 128).shape == (128, 128, 3)
+            manifest("w/shards")
             filter.inspect(f"w/{self.name}")
         else:
             with contextlib.suppress(SystemExit):
@@ -377,7 +378,7 @@ class Jpegs:
 
     def read(self, blob):
         for side in (256, 128, 64):
-            assert filter.decode(np.frombuffer(blob, np.uint8), side).shape == (side, side, 3)
+            assert decode(np.frombuffer(blob, np.uint8), side).shape == (side, side, 3)
 
 
 class Skins:

@@ -14,7 +14,7 @@ import time
 import zlib
 from pathlib import Path
 
-from common import ROOT, artefact
+from common import ROOT, artefact, policy_file
 from common.device import autocast, keep_memory
 
 import cv2
@@ -800,7 +800,7 @@ def test_bad_files(tmp_path):
         model.load(path, "cpu")
     model.save(path, net.state_dict(), net)
     tensors, info = artefact.read(path)
-    artefact.write(path, tensors, "nitrogen.policy/1", model=info["model"] | model.FORMER)
+    artefact.write(path, tensors, "nitrogen.policy/1", model=info["model"] | policy_file.FORMER)
     assert model.load(path, "cpu").c == net.c  # an older file, whose switches are all off
     for change, message in (
         ({"dit_layers": 10**9}, "more layers than"),

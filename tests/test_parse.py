@@ -13,9 +13,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from common import ROOT, artefact
-from common.device import keep_memory
+from common.device import Packed, keep_memory
 from common.pictures import VideoWriter, read_video, video_facts
 from common.training import batches
+from common.workers import ahead
 
 import cv2
 import numpy as np
@@ -23,7 +24,9 @@ import pytest
 import torch
 
 import parse
+from released import segformer
 from templates import library, matching, pads, render, scenes, synthetic
+from templates.footage import STILL, in_pairs, side_by_side, still_input
 
 WEIGHTS = ROOT / "weights" / "parse.safetensors"
 
@@ -179,7 +182,8 @@ def test_published_encoders_can_be_started_from(tmp_path):
     save_file(
         older | {"decode_head.classifier.bias": torch.zeros(150)}, tmp_path / "b0.safetensors"
     )
-    given = parse.starting_weights(tmp_path / "b0.safetensors")
+    given, info = segformer.starting_weights(tmp_path / "b0.safetensors")
+    assert not info
     second.load_state_dict({k.removeprefix("encoder."): v for k, v in given.items()})
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -196,7 +200,7 @@ def test_published_encoders_can_be_started_from(tmp_path):
     )
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(SystemExit, match="not a readable safetensors"):
-        parse.starting_weights(tmp_path / "bad.safetensors")
+        segformer.starting_weights(tmp_path / "bad.safetensors")
 
 
 def test_shapes_and_size():
@@ -206,10 +210,10 @@ def test_shapes_and_size():
     looks = torch.stack([frames[:, 0], frames[:, 0] + 255], 1)[..., [0, 0, 0, 1]]
     looks[:, 1, ..., 3] = 51  # 1 px in 5 is the template's, white
     looks[:, 1, ..., :3] = 51
-    x, still = parse.side_by_side(frames), parse.still_input(frames + 255, looks)
+    x, still = side_by_side(frames), still_input(frames + 255, looks)
     assert (
         x.shape == (3, 3, 128, 256)
-        and still.shape == (3, parse.STILL, 128, 256)
+        and still.shape == (3, STILL, 128, 256)
         and (x == -1).all()
         and (still[:, :3] == 1).all()
     )
@@ -239,13 +243,11 @@ def test_what_stands_still_is_shared_by_a_batch():
     )
     places = torch.rand(1, 16, 4).expand(4, -1, -1), torch.rand(1, 2, 6).expand(4, -1, -1)
     with torch.no_grad():
-        once = parser(
-            parse.side_by_side(frames), *compared(4), parse.still_input(median, looks), *places
-        )
+        once = parser(side_by_side(frames), *compared(4), still_input(median, looks), *places)
         each = parser(
-            parse.side_by_side(frames),
+            side_by_side(frames),
             *compared(4),
-            parse.still_input(*(a.expand(4, -1, -1, -1, -1) for a in (median, looks))),
+            still_input(*(a.expand(4, -1, -1, -1, -1) for a in (median, looks))),
             *places,
         )
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(once, each, strict=False))
@@ -299,13 +301,13 @@ def test_the_fast_network_says_the_same(dtype, tolerance):
     if dtype == torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported():
         pytest.skip("no bfloat16 arithmetic in this CPU")
     plain, fast = parse.load(WEIGHTS), parse.accelerate(parse.load(WEIGHTS), dtype)
-    assert sum(isinstance(m, parse.Packed) for m in fast.modules()) > 40
+    assert sum(isinstance(m, Packed) for m in fast.modules()) > 40
     apart = []
     with torch.no_grad():
         for b in batches(synthetic.Synthetic(11), 0, 12, 4):
             x, still = (
-                parse.side_by_side(b["frames"]),
-                parse.still_input(b["median"][:, None].expand_as(b["frames"]), b["looks"]),
+                side_by_side(b["frames"]),
+                still_input(b["median"][:, None].expand_as(b["frames"]), b["looks"]),
             )
             want = plain(x, b["maps"], b["marks"], still, b["boxes"], b["sticks"])
             found = fast.read(
@@ -422,12 +424,12 @@ def test_untrained_the_network_reads_sticks_as_the_matched_filter_does():
     )
     maps[0, 1, 0, 0, 7, 30] = maps[1, 0, 1, 0, 16, 16] = 1.0  # row 7, column 30; the centre
     frames = torch.zeros(2, 2, synthetic.CROP, synthetic.CROP, 3, dtype=torch.uint8)
-    still = parse.still_input(
+    still = still_input(
         frames, torch.zeros(2, 2, synthetic.CROP, synthetic.CROP, 4, dtype=torch.uint8)
     )
     with torch.no_grad():
         heat = parser(
-            parse.side_by_side(frames),
+            side_by_side(frames),
             maps,
             compared(2)[1],
             still,
@@ -896,9 +898,9 @@ def test_frames_that_come_unevenly_keep_their_times(tmp_path, codec):
 
 
 def test_odd_numbers_of_frames_lose_none():
-    chunks = list(parse.in_pairs(iter(range(7)), 2))
+    chunks = list(in_pairs(iter(range(7)), 2))
     assert chunks == [([0, 1, 2, 3], 4), ([4, 5, 6, 6], 3)]
-    assert list(parse.ahead(iter([1, 2, 3]))) == [1, 2, 3]
+    assert list(ahead(iter([1, 2, 3]))) == [1, 2, 3]
 
 
 class Published(torch.nn.Module):
@@ -954,9 +956,7 @@ def test_faster_than_the_published_segformer(precision):
         (torch.rand(1, 16, 4), torch.rand(1, 2, 6)),
     )
     with torch.no_grad():
-        same, shrunk = (
-            ours.prepare(input_of(1, parse.STILL, h, 2 * h), *places) for h in (256, 128)
-        )
+        same, shrunk = (ours.prepare(input_of(1, STILL, h, 2 * h), *places) for h in (256, 128))
         calls = {
             "theirs": (published, few),
             "ours, same input": (lambda x: ours.read(x, *compared(12), *same), picture),

@@ -206,7 +206,7 @@ def test_nothing_is_left_however_we_end(pad_game, leftovers, ending):
         f"sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
         # a shell's background job inherits it ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"env = sim.GameEnv({pad_game!r})\nenv.reset()\nprint(env.stage.path, "
+        f"env = sim.GameEnv({pad_game!r})\nenv.reset()\nprint(env.sandbox.path, "
         f"flush=True)\n{ending}\ntime.sleep(60)"
     )
     folder = Path(
@@ -579,4 +579,4 @@ def test_bench(pad_game):
     ],
 )
 def test_wine_is_a_program_not_a_part_of_a_name(command, wine):
-    assert sim.GameEnv(command)._runs_wine() == wine
+    assert sim.runs_wine(command) == wine

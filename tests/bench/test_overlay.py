@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import eval as evaluation
-from bench import locate, overlay
+from bench import cases, overlay
 from commands import command
 from templates import library, pads, render
+from templates.overlay import choice_of
 
 
 def test_press_f1_by_hand():
@@ -83,18 +84,18 @@ def test_interval():
 
 
 def test_overlays_by_family_or_folder(tmp_path):
-    pool, groups = evaluation.choice_of("ps4,xbox360")
+    pool, groups = choice_of("ps4,xbox360")
     assert [{pool.family(n) for n in g} for g in groups] == [{"ps4"}, {"xbox360"}] and min(
         map(len, groups)
     ) >= 20
-    skins, groups = evaluation.choice_of(str(ROOT / "assets/skins"))
+    skins, groups = choice_of(str(ROOT / "assets/skins"))
     assert groups == [[n] for n in sorted(skins)] and len(skins) > 10
-    pool, (group,) = evaluation.choice_of("")
+    pool, (group,) = choice_of("")
     assert not any(map(pads.held_out, group)) and len(group) > 100
     for n in pads.CORE:
         assert (n in group) == (len(render.layout(pool[n])["sticks"]) == 2)
     with pytest.raises(SystemExit, match="no family such as ps9"):
-        evaluation.choice_of("ps9")
+        choice_of("ps9")
 
 
 def test_the_floor(tmp_path):
@@ -103,7 +104,7 @@ def test_the_floor(tmp_path):
     """
     template, rng = library.templates()["ps4-flat"], np.random.default_rng(0)
     w, h = template.size
-    buttons, sticks = locate.random_play(rng, 90)
+    buttons, sticks = cases.random_play(rng, 90)
     with VideoWriter(tmp_path / "a.mp4", 30, 640, 360) as out:
         for b, s in zip(buttons, sticks, strict=False):
             frame = np.full((360, 640, 3), (60, 90, 70), np.uint8)

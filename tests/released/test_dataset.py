@@ -9,6 +9,7 @@ import tarfile
 from common import artefact
 from common.inputs import expand
 from common.pictures import VideoWriter
+from common.shards import Shards, decode
 
 import numpy as np
 import pytest
@@ -125,12 +126,12 @@ def importing(folder, videos=None, **changes):
         **{"rate": 60.0, **changes},
     )
     filter.run(c)
-    return filter.Shards(folder / "shards", "train", 4, c.rate, 1)
+    return Shards(folder / "shards", "train", 4, c.rate, 1)
 
 
 def check_item(i, jpeg, buttons, sticks, mask, game):
     """Chunk i of vidA: rows 2 i + 1 to 2 i + 4, and the picture of row 2 i."""
-    image = filter.decode(jpeg, 256).astype(int)
+    image = decode(jpeg, 256).astype(int)
     assert abs(np.median(image[:100]) - (60 + i)) <= 3  # the frame of that row
     # halved, clamped, painted
     assert np.abs(image[195:, 200:] - 127).max() < 8
@@ -280,7 +281,7 @@ def test_missing_columns_and_odd_values(released):
         released / "SHARD_0000.tar.gz",
         chunk(bbox_game_area=[320, 200, 320, 200], bbox_others=[[0, 0, 64, 64]]),
     )
-    image = filter.decode(importing(released)[0][0], 256).astype(int)
+    image = decode(importing(released)[0][0], 256).astype(int)
     # of the lower right quarter, the box is the lower right
     assert np.abs(image[140:, 140:] - 127).max() < 8 and image[:100, :100].max() < 8
 
@@ -432,7 +433,7 @@ def test_labels_alone_can_be_looked_at(released, capsys):
     )
     assert (
         "kept 120 of 480 rows" in capsys.readouterr().out
-        and len(filter.Shards(released / "shards", "train", 18, 60, 3)) == 50
+        and len(Shards(released / "shards", "train", 18, 60, 3)) == 50
     )
 
 

@@ -1,15 +1,14 @@
-"""bench/lag.py: when the picture answers."""
+"""common/lag.py: when the picture answers."""
 
 import json
 
-from common import artefact
+from common import artefact, lag
 from common.pictures import VideoWriter
 
 import numpy as np
 import pytest
 
 import filter
-from bench import lag
 from shards import FPS, config
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from common.device import autocast
+import dataclasses
+import json
+
+from common.device import autocast, native_dtype
 
 import torch
 
@@ -12,7 +15,8 @@ def seconds_per_step(trainer, micro: int) -> float:
 
     trainer: train.Trainer. Two passes before it compile and fill caches.
     """
-    world, m = trainer.world, trainer.net.c
+    world = trainer.world
+    m = trainer.net.c
     images = torch.zeros(micro, m.image, m.image, 3, dtype=torch.uint8, device=world.device)
     actions = torch.zeros(micro, m.horizon, len(m.actions), device=world.device)
     mask = torch.ones(1, device=world.device)
@@ -72,3 +76,38 @@ def activation_bytes(net, cfg, frames: int) -> int:
         loss = net(images, actions, mask, draws=cfg.draws)  # noqa: F841, keeps the graph alive
     weights = {p.data_ptr() for p in parameters}
     return sum(size for address, size in held.items() if address not in weights)
+
+
+def describe(cfg, world, net, shards: dict, micro: int, decoders: int) -> None:
+    """Print what will happen, before it happens.
+
+    cfg: train.Config. micro: frames per forward pass. decoders: processes that decode frames.
+    """
+    m = net.c
+    parameters = sum(p.numel() for p in net.parameters())
+    learn = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    memory = footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.items())
+    fast = native_dtype(world.device.type) == torch.bfloat16
+    precision = "bfloat16 where it is safe" if fast else "float32 (no bfloat16 in hardware)"
+    world.print0(
+        f"config    {json.dumps(dataclasses.asdict(cfg))}\n"
+        f"network   {cfg.init or cfg.net}: {parameters:,} parameters, {learn:,} learn; "
+        f"{m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s\n"
+        f"data      {cfg.data}: {len(shards['train']):,} chunks {shards['train'].games}, "
+        f"{len(shards['validation']):,} held out\n"
+        f"device    {world.size} x {world.device}, {precision}, {torch.get_num_threads()} threads, "
+        f"{decoders} decoding processes\n"
+        f"memory    about {sum(memory.values()) / 1e9:.2f} GB: {parts} ({micro} frames at a time)"
+    )
+
+
+def say_how_long(trainer, micro: int, left: int) -> None:
+    """Print how long the steps that are left will take; see seconds_per_step."""
+    cfg = trainer.cfg
+    seconds = seconds_per_step(trainer, micro)
+    stop = f"; this run stops after {cfg.minutes:g} and can be resumed" if cfg.minutes else ""
+    trainer.world.print0(
+        f"time      {left:,} steps of {cfg.batch} frames at about {seconds:.2f} s: "
+        f"about {left * seconds / 60:.0f} minutes{stop}"
+    )

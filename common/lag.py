@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from common.shards import shrunk
+
+import cv2
 import numpy as np
 
 LAG_WINDOW = 0.5  # s: lags that are considered
 LAG_FAR = 2.0  # s: lags up to which the rest should explain nothing
 LAG_SURE = 5.0  # CHOICE: standard deviations above what the far lags explain
 LAG_HALVES = 2  # CHOICE: frames by which the video's halves may differ
+
+
+class Motion:
+    """How a video's pictures move, one after the other."""
+
+    def __init__(self):
+        self.window = cv2.createHanningWindow((128, 128), cv2.CV_32F)
+        self.before = None  # the last picture, grey float32 [128, 128]
+        self.index = -9  # of its frame
+
+    def to(self, index: int, picture) -> np.ndarray:
+        """float32 [3]: how far the next picture, uint8 RGB [256, 256, 3], moved in x and y (px of
+        128), and how much it changed otherwise (grey levels); 0 after a gap.
+        """
+        grey = shrunk(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 128).astype(np.float32)
+        motion = np.zeros(3, np.float32)
+        if index <= self.index + 4:
+            motion[:2] = cv2.phaseCorrelate(self.before, grey, self.window)[0]
+            motion[2] = np.abs(grey - self.before).mean()
+        self.before = grey
+        self.index = index
+        return motion
 
 
 def picture_lag(actions, motion, fps: float) -> dict | None:

@@ -1,0 +1,99 @@
+"""Policy files: the released action layout, what older files name, how a network is described."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from pathlib import Path
+
+from common import artefact
+from common.artefact import BUTTONS, STICKS
+
+# What the values of an action vector are in the released checkpoint: beside ours GUIDE and four
+# directions of a virtual right stick, in its own order.
+# fmt: off
+RELEASED = (
+    "BACK", "DPAD_DOWN", "DPAD_LEFT", "DPAD_RIGHT", "DPAD_UP", "EAST", "GUIDE", "LEFT_SHOULDER",
+    "LEFT_THUMB", "LEFT_TRIGGER", "NORTH", "RIGHT_BOTTOM", "RIGHT_LEFT", "RIGHT_RIGHT",
+    "RIGHT_SHOULDER", "RIGHT_THUMB", "RIGHT_TRIGGER", "RIGHT_UP", "SOUTH", "START", "WEST",
+    *STICKS,
+)
+# fmt: on
+# prefix, in a policy file, of the released tensors that the network never uses; export needs them
+UNUSED = "released."
+# switches that older files name, and the one value that this network still has
+FORMER = {"context_width": 0, "interleave": True, "sinusoidal": False, "pads": 0}
+
+
+def read(path, build):
+    """(network, arrays, metadata) of a policy file, checked against itself.
+
+    build: function of the fields of a model.Config and the number of tensors -> the network without
+    weights. SystemExit with one line if the file does not fit itself.
+    """
+    tensors, info = artefact.read(path, "nitrogen.policy/1")
+    try:
+        net = build(config_fields(info["model"]), len(tensors))
+    except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as e:
+        fault = f"{type(e).__name__}: {str(e)[:120]}".partition("\n")[0]
+        raise SystemExit(f"{path}: its model config cannot be used ({fault})") from None
+    wanted = {name: v.shape for name, v in net.state_dict().items()}
+    found = {name: v.shape for name, v in tensors.items() if not name.startswith(UNUSED)}
+    if fault := disagreement(wanted, found):
+        raise SystemExit(f"{path}: {fault}")
+    return net, tensors, info
+
+
+def config_fields(fields: dict) -> dict:
+    """Those of model.Config, of a file's metadata; ValueError where an older file has a former
+    switch on.
+    """
+    fields = {**fields, "actions": tuple(fields["actions"])}
+    for name, value in FORMER.items():
+        found = fields.pop(name, value)
+        if found != value:
+            raise ValueError(f"{name} {found!r} is no longer supported, only {value!r} is")
+    return fields
+
+
+def disagreement(wanted: dict, found: dict) -> str:
+    """The first mismatch of two name -> shape dicts as a sentence; empty if there is none."""
+    wanted = {name: str(list(shape)) for name, shape in wanted.items()}
+    found = {name: str(list(shape)) for name, shape in found.items()}
+    bad = [n for n in sorted({*wanted, *found}) if wanted.get(n) != found.get(n)]
+    if not bad:
+        return ""
+    sides = f"expected {wanted.get(bad[0], 'nothing')}, found {found.get(bad[0], 'nothing')}"
+    return f"tensor '{bad[0]}': {sides}" + (f" (and {len(bad) - 1} more)" if bad[1:] else "")
+
+
+def describe(path, net, tensors: dict, info: dict) -> None:
+    """Print what a policy file, or a released checkpoint, is."""
+    kind = "released checkpoint" if "released" in info else "policy"
+    print(f"{path}: {kind}, {Path(path).stat().st_size:,} bytes")
+    print_network(net.c, tensors)
+    for name, value in info.items():
+        if name not in ("format", "model", "tensors", "released"):
+            print(f"{name}: {str(value)[:400]}")
+
+
+def print_network(c, tensors: dict) -> None:
+    """Fields of a model.Config, parameters per part, action layout."""
+    fields = dataclasses.asdict(c)
+    names = fields.pop("actions")
+    for name, value in fields.items():
+        print(f"  {name:16s} {value}")
+    counts = collections.Counter()
+    for name, v in tensors.items():
+        part = "not used" if name.startswith(UNUSED) else re.split(r"[._\d]", name)[0]
+        counts[part] += v.size
+    counts["in all"] = sum(counts.values())
+    print("parameters")
+    for part, count in counts.items():
+        print(f"  {part:12s} {count:>13,}")
+    layout = f"{c.horizon} of {len(names)} values, {c.rate:g}/s"
+    print(f"actions: {layout}, the first {c.shift} rows after the frame")
+    for i, name in enumerate(names):
+        note = "" if name in BUTTONS + STICKS else "dropped: not on this pad"
+        print(f"  {i:2d} {name:15s} {note}".rstrip())

@@ -1,0 +1,243 @@
+"""Shards, read: the chunks to train on, and what is in a folder (filter.py writes them)."""
+
+from __future__ import annotations
+
+import bisect
+import glob
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from common import artefact
+
+import numpy as np
+
+REDO = f"make it anew: {artefact.MAKER['shard']} --fresh"
+
+
+# ---- a folder of them ----------------------------------------------------------------------------
+
+
+def manifest(folder) -> dict:
+    """What is in a folder of shards, as the shards themselves say: {"videos": {name: game, split,
+    counts, lag, files}, ...}.
+    """
+    videos = {}
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        try:
+            info = artefact.read(path, "nitrogen.shard/1")[1]
+        except SystemExit as e:
+            print(f"{e}; left out of the manifest", file=sys.stderr)
+            continue
+        about = info["videos"][0]
+        facts = {name: about[name] for name in ("game", "split", "fps")}
+        new = {**facts, **info.get("counts", {}), "files": {}}
+        video = videos.setdefault(about["name"], new)
+        video["files"][path.name] = path.stat().st_size
+        video["lag"] = info.get("lag") or video.get("lag")
+    return {"format": "nitrogen.manifest/1", "videos": videos}
+
+
+def remove_others(paths: list[Path], stem: str) -> None:
+    """A video's shards of an earlier run that made more of them."""
+    for old in paths[0].parent.glob(f"{glob.escape(stem)}-*.safetensors"):
+        if old not in paths and re.fullmatch(r"-\d{3,}", old.stem[len(stem) :]):
+            old.unlink()
+
+
+def write_manifest(folder) -> None:
+    """manifest.json: all that is in the folder, also from other runs."""
+    there = manifest(folder)
+    if there["videos"]:
+        text = json.dumps(there, indent=1)
+        artefact.write_bytes(Path(folder) / "manifest.json", text.encode())
+
+
+def in_words(info: dict) -> str:
+    """What was kept of a video, by the metadata of its last shard."""
+    n, lag = info["counts"], info["lag"]
+    line = (
+        f"kept {n['kept']:,} of {n['rows']:,} rows "
+        f"({100 * n['kept'] / max(n['rows'], 1):.0f} %), {n['segments'][0]} of {n['segments'][1]} "
+        f"segments, {n['chunks']:,} chunks, {n['split']}"
+    )
+    if lag:
+        line += (
+            f"; the picture follows the actions by {lag['frames']} frames "
+            f"(confidence {lag['confidence']:g})"
+        )
+    return line
+
+
+def totals(videos: dict) -> str:
+    """Of a manifest's videos, in words."""
+    rows, kept, chunks = (sum(v[k] for v in videos.values()) for k in ("rows", "kept", "chunks"))
+    held_out = sum(v["split"] == "validation" for v in videos.values())
+    return (
+        f"{len(videos)} videos, {rows:,} rows: kept {kept:,} ({100 * kept / max(rows, 1):.0f} %), "
+        f"{chunks:,} chunks ({held_out} videos held out)"
+    )
+
+
+# ---- the reader ----------------------------------------------------------------------------------
+
+
+def shards_in(folder) -> list[Path]:
+    """The files of a folder; SystemExit with one line if there are none."""
+    paths = sorted(Path(folder).glob("*.safetensors"))
+    if not paths:
+        raise SystemExit(
+            f"{folder}: no shards there; make them: {artefact.MAKER['shard']} "
+            f"--out {shlex.quote(str(folder))}"
+        )
+    return paths
+
+
+class Shards:
+    """All chunks of one split: item i is (JPEG bytes, buttons [K, 16], sticks [K, 4], mask [20],
+    game).
+
+    K and the timing are the reader's: horizon, rate, shift.  A chunk must fit what the shards were
+    cut for.
+    """
+
+    def __init__(self, folder, split: str, horizon: int, rate: float, shift: int):
+        self.args = (folder, split, horizon, rate, shift)
+        self.parts = []
+        self.ends = [0]  # number of chunks up to each part
+        for path in shards_in(folder):
+            part = Part(path)
+            part.set_timing(horizon, rate, shift)
+            if part.about["split"] == split and len(part["start"]):
+                self.parts.append(part)
+                self.ends.append(self.ends[-1] + len(part["start"]))
+
+    # another process maps the files again: a pickled memory map would be all of its bytes
+    def __reduce__(self):
+        return Shards, self.args
+
+    def __len__(self):
+        return self.ends[-1]
+
+    def __getitem__(self, i):
+        k = bisect.bisect_right(self.ends, i) - 1
+        part = self.parts[k]
+        row = part["start"][i - self.ends[k]]
+        chunk = row + part.offsets
+        mask = part["mask"][part["video"][row]]
+        return (
+            part.jpeg(row),
+            part["buttons"][chunk],
+            part["sticks"][chunk],
+            mask,
+            part.about["game"],
+        )
+
+    @property
+    def games(self) -> dict:
+        """game -> chunks"""
+        out = {}
+        for part in self.parts:
+            out[part.about["game"]] = out.get(part.about["game"], 0) + len(part["start"])
+        return out
+
+
+def splits(folder, horizon: int, rate: float, shift: int) -> dict:
+    """ "train", "validation" -> Shards with this timing; SystemExit if it does not fit."""
+    names = ("train", "validation")
+    shards = {split: Shards(folder, split, horizon, rate, shift) for split in names}
+    for part in (*shards["train"].parts, *shards["validation"].parts):
+        if len(set(part.offsets)) < horizon:
+            raise SystemExit(
+                f"{folder}: videos of fewer frames per second than the network's {rate:g} "
+                "actions; give --init (it takes the shards' timing)"
+            )
+    if not len(shards["train"]):
+        raise SystemExit(
+            f"{folder}: no training chunks in these shards: all videos held out "
+            "(filter.py --validation 0), or all segments null (--min-active 0)"
+        )
+    return shards
+
+
+class Part:
+    """One shard: checked once; the small tensors are in memory, the JPEG bytes on disk
+    (memory-mapped).
+    """
+
+    def __init__(self, path):
+        self.path = path
+        self.tensors, self.info = artefact.read(path, "nitrogen.shard/1")
+        self.about = self.info["videos"][0]
+        if not self.is_whole():
+            raise SystemExit(f"{path}: its offsets do not fit its frames; {REDO}")
+
+    def is_whole(self) -> bool:
+        """Whether offsets, videos and starts are of things that are there."""
+        offset, start, rows = self["offset"], self["start"], len(self["frame"])
+        sizes = np.diff(offset)
+        if len(offset) != rows + 1 or (sizes < 0).any():
+            return False
+        if offset[0] != 0 or offset[-1] != len(self["jpeg"]):
+            return False
+        if not numbers_of(len(self["mask"]), self["video"]) or not numbers_of(rows, start):
+            return False
+        return bool(sizes[start].all())
+
+    def set_timing(self, horizon: int, rate: float, shift: int) -> None:
+        """offsets [horizon]: rows from a chunk's first row to its actions; SystemExit if the shard
+        was cut for less.
+        """
+        fps, cut = self.about["fps"], self.info
+        self.offsets = shift + round(fps / rate) * np.arange(horizon)
+        reach = cut["shift"] + round(fps / cut["rate"]) * (cut["horizon"] - 1)
+        if self.offsets[-1] > reach:
+            raise SystemExit(
+                f"{self.path}: cut for chunks of {cut['horizon']} actions at {cut['rate']:g}/s, "
+                f"the model wants {horizon} at {rate:g}/s: run filter.py with "
+                f"--horizon {horizon} --rate {rate:g} --shift {shift} --fresh"
+            )
+        start = self["start"]
+        if len(start) and start.max() + self.offsets[-1] >= len(self["frame"]):
+            raise SystemExit(f"{self.path}: a chunk in it runs past its rows; {REDO}")
+
+    def __getitem__(self, name):
+        return self.tensors[name]
+
+    def jpeg(self, row: int) -> np.ndarray:
+        return self["jpeg"][self["offset"][row] : self["offset"][row + 1]]
+
+
+def numbers_of(n: int, numbers) -> bool:
+    """Whether all are within 0..n-1."""
+    return not len(numbers) or bool(0 <= numbers.min() and numbers.max() < n)
+
+
+def decode(jpeg: np.ndarray, side: int) -> np.ndarray:
+    """JPEG bytes -> uint8 [side, side, 3] RGB; sizes 256, 128, 64 are decoded directly at that
+    scale.
+    """
+    import cv2
+
+    reduced = {128: cv2.IMREAD_REDUCED_COLOR_2, 64: cv2.IMREAD_REDUCED_COLOR_4}
+    try:
+        image = cv2.imdecode(jpeg, reduced.get(side, cv2.IMREAD_COLOR))
+    except cv2.error:  # larger than any honest picture
+        image = None
+    if image is None:
+        raise SystemExit(
+            "a shard holds a frame that is no JPEG; "
+            f"make the shards anew: {artefact.MAKER['shard']} --fresh"
+        )
+    if image.shape[0] != side:
+        image = shrunk(image, side)
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def shrunk(image, side: int):
+    """The image as [side, side], each pixel the mean of its area."""
+    import cv2
+
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
