@@ -57,12 +57,6 @@ FORMATS = {
         "start": ("int64", "cells1", "first row of each cell, cells + 1 of them"),
         "sizes": ("float32", "templates 2", "w, h in px"),
     },
-    "nitrogen.descriptors/1": {
-        "points": ("float32", "n 4", "x, y, size in canvas px, angle in degrees"),
-        "descriptors": ("uint8", "n d", "SIFT's, 0..255"),
-        "owner": ("int32", "n", "number of the template"),
-        "sizes": ("float32", "templates 2", "w, h in px"),
-    },
     "nitrogen.actions/1": {
         "buttons": ("float16", "T 16", "probability of being pressed, 0..1"),
         "sticks": ("float32", "T 4", "see the metadata's unit"),
