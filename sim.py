@@ -429,7 +429,13 @@ def on_linux(env: GameEnv, server_options: str = "", patience: float = 10.0) -> 
         return Setup(clock, pads, views, environment, first_with_a_window)
     peers = [sandbox.server] if sandbox.server else []
     clock = functools.partial(
-        Clock, seed=env.seed, fixed=env.fixed, tsc=env.tsc, fps=env.fps, peers=peers
+        Clock,
+        seed=env.seed,
+        fixed=env.fixed,
+        tsc=env.tsc,
+        fps=env.fps,
+        peers=peers,
+        users=sandbox.users(environment["HOME"]),
     )
     first_frame = functools.partial(first_presented, patience=patience)
     return Setup(clock, pads, views, environment, first_frame)
@@ -652,11 +658,8 @@ class Recording:
         self.film.write(fitted(picture, *self.size))
 
     def write(self) -> None:
-        from common.pictures import video_facts
-
         # An interruption may have come between a frame's pad and its picture.
-        count = video_facts(self.video)["frames"]
-        pads = self.pads[:count]
+        pads = self.pads[: self.film.frames]
         cfg = self.cfg
         artefact.write(
             self.labels,
