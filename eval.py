@@ -1,5 +1,4 @@
-"""eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper sections 2.1 and
-3).
+"""eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper 2.1 and 3).
 
     python eval.py record --out data/videos --minutes 10
         scripted experts play the built-in games into mp4 files

@@ -2,315 +2,32 @@
 overlay --stage locate
 
 It writes what each rule said about each video as OUT/locate/*.json and resumes from them; then
-OUT/locate.json, and the misses to look at as OUT/locate-misses.png.  With the package `av` the
-videos are H.264, and made ten times faster.
+OUT/locate.json, and the misses to look at as OUT/locate-misses.png.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import time
-import typing
-import zlib
 from pathlib import Path
 
-from common import ROOT, artefact
-from common.pictures import RatedWriter, caption, read_video, sample, tile, write_png
+from common import artefact
+from common.pictures import caption, sample, tile, write_png
 from common.workers import for_each
 
 import numpy as np
 
-import eval as evaluation
-from templates import decoys, features, library, pads, render, xfeat
+from bench.cases import OPACITIES, WIDTHS, Case, H, W, grid, make_case, nothing
+from bench.plain import detectors, single_frames
+from templates import library, pads
 
-SIZE = decoys.SIZE  # px, of the grid's videos
-W, H = SIZE
-SECONDS = 10  # of each, at evaluation.FPS
-WIDTHS = (0.15, 0.25, 0.35, 0.45)  # of the frame's
-OPACITIES = (0.5, 0.7, 0.85, 1.0)
-RATES = (0.1, 0.04, 0.015)  # bits per pixel: 2.8, 1.1 and 0.4 Mbit/s
-# two captures, the built-in games, two that are painted here
-BACKGROUNDS = ("supertux", "freedoom", "games", "hud", "novel")
 # extract.py's; single frames, SIFT and XFeat; the paper's, SIFT alone
 RULES = ("locate", "single", "plain")
-SHORTLIST = 12  # CHOICE: templates that single and plain compare with each frame
-SPARSE = 40  # CHOICE: points of a template by which these are chosen
-GRAY = 110  # behind the templates of single and plain
 SPARE = 7  # one in so many clips without an overlay is shown to single and plain, for time
 # other values of extract.SURE; below, scores are rough (extract.HOPE)
 SWEEP = (0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 BARS = {"recall": 0.95, "misses": 0.5, "family": 0.99}  # misses: of the plain rule's, in every cell
-
-
-# ---- the cases -----------------------------------------------------------------------------------
-
-
-class Case(typing.NamedTuple):
-    name: str
-    width: float  # 0: no overlay
-    opacity: float
-    rate: float
-    background: str
-    own: bool  # a skin of the folder --templates, not a built-in one
-
-
-def grid(repeats: int = 1) -> list[Case]:
-    """Every width x opacity x rate x background once per repeat.  Any first part of the list is
-    spread evenly over all of them.
-    """
-    diagonals = itertools.product(range(len(OPACITIES)), range(len(WIDTHS)))
-    cells = [(i, (i + d) % len(OPACITIES)) for d, i in diagonals]
-    cases = []
-    for n in range(len(RATES) * len(BACKGROUNDS) * repeats):
-        for i, j in cells:
-            width, opacity = WIDTHS[i], OPACITIES[j]
-            rate = RATES[(n + i + j) % 3]
-            background = BACKGROUNDS[(n + i + 2 * j) % 5]
-            name = f"{n:02d}-{width}-{opacity}-{rate}-{background}"
-            cases.append(Case(name, width, opacity, rate, background, (n + i + j) % 2 == 1))
-    return cases
-
-
-def nothing(count: int) -> list[Case]:
-    return [
-        Case(f"nothing-{n:03d}", 0.0, 0.0, RATES[n % 3], BACKGROUNDS[n % 5], False)
-        for n in range(count)
-    ]
-
-
-# ---- their videos --------------------------------------------------------------------------------
-
-
-def make_case(case: Case, path: Path, pool, seed: int) -> dict:
-    """Write the case's video; returns the truth: template, family, box (x, y, w, h in px), and the
-    bits per pixel that came out.
-    """
-    rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
-    numbers, truth, draw = with_overlay(case, pool, rng) if case.width else without_overlay(rng)
-    with RatedWriter(path, SIZE, case.rate, faithful=False) as out:
-        for t, picture in zip(numbers, scene(case.background, rng, numbers), strict=False):
-            draw(picture, t)
-            out.write(picture)
-    return truth | {"rate": path.stat().st_size * 8 / (len(numbers) * W * H)}
-
-
-def with_overlay(case: Case, pool, rng):
-    """(numbers of the frames, truth, what draws the overlay into frame t)."""
-    numbers = range(evaluation.FPS * SECONDS)
-    if case.own:
-        names = [n for n in pool if n not in pads.TEMPLATES]
-    else:
-        names = [n for n in pool if pads.held_out(n)]
-    template = pool[str(rng.choice(names))]
-    scale = min(case.width * W / template.size[0], 0.9 * H / template.size[1])
-    w, h = (round(scale * v) for v in template.size)
-    x = offset(rng, W, w)
-    y = offset(rng, H, h)
-    buttons, sticks = random_play(rng, len(numbers))
-
-    def draw(picture, t):
-        overlay = render.draw(template, buttons[t], sticks[t], scale=scale)
-        render.composite(picture, overlay, x, y, case.opacity)
-
-    truth = {"template": template.name, "family": template.family, "box": [x, y, w, h]}
-    return numbers, truth, draw
-
-
-def offset(rng, limit: int, size: int) -> int:
-    """Px from the start: near one edge, near the other, or anywhere."""
-    near = rng.integers(8, 40)
-    far = limit - size - rng.integers(8, 40)
-    anywhere = rng.integers(8, limit - size - 8)
-    return int(rng.choice([near, far, anywhere], p=[0.35, 0.35, 0.3]))
-
-
-def without_overlay(rng):
-    """As with_overlay; drawn are things that look like parts of one.  Only the frames that
-    extract.py looks at are made.
-    """
-    import extract
-
-    numbers = np.linspace(0, evaluation.FPS * SECONDS - 1, extract.FRAMES).round().astype(int)
-    order = rng.permutation(len(decoys.DECOYS))[: rng.integers(2, 6)]
-    kinds = [list(decoys.DECOYS)[k] for k in order]
-    sizes = [[int(v * rng.uniform(0.75, 1.25)) for v in decoys.DECOYS[kind]] for kind in kinds]
-    shown = []
-    for kind, (w, h) in zip(kinds, sizes, strict=True):
-        x, y = int(rng.integers(W - w)), int(rng.integers(H - h))
-        shown.append((kind, x, y, w, h, int(rng.integers(1 << 30))))
-
-    def draw(picture, t):
-        for decoy in shown:
-            decoys.show(picture, *decoy, t)
-
-    return numbers.tolist(), {"template": None, "family": None, "box": None}, draw
-
-
-def random_play(rng, frames: int):
-    """A person at a pad: buttons bool [frames, 16], each held for 0.1 to 0.6 s now and then; sticks
-    [frames, 4] that go from place to place, half of the time to their centre.
-    """
-    buttons = np.zeros((frames, 16), bool)
-    for b in range(16):
-        presses = rng.poisson(frames / evaluation.FPS * rng.uniform(0, 0.7))
-        for start in rng.integers(0, frames, presses):
-            buttons[start : start + rng.integers(3, 18), b] = True
-    knots = np.arange(0, frames + 20, 12)
-    places = rng.uniform(-1, 1, (len(knots), 4))
-    places = places * np.repeat(rng.random((len(knots), 2)) < 0.5, 2, 1)
-    sticks = [np.interp(np.arange(frames), knots, p) for p in places.T]
-    return buttons, np.stack(sticks, 1)
-
-
-def scene(background: str, rng, numbers):
-    """The frames `numbers` (rising) of ten seconds of a background, uint8 RGB; each seed gives
-    others, captures are mirrored and lit.
-    """
-    import cv2
-
-    mirrored = rng.random() < 0.5
-    light = rng.uniform(0.75, 1.15)
-    start = int(rng.integers(1 << 30))
-    if background in ("hud", "novel"):
-        painter = decoys.hud if background == "hud" else decoys.novel
-        yield from map(painter(rng), numbers)
-    elif background == "games":
-        yield from game_frames(rng, start, numbers)
-    else:
-        for _, _, frame in read_video(ROOT / "assets/backgrounds" / f"{background}.mp4", numbers):
-            frame = np.ascontiguousarray(frame[:, ::-1]) if mirrored else frame
-            yield cv2.convertScaleAbs(frame, alpha=light)
-
-
-def game_frames(rng, seed: int, numbers):
-    """An expert plays one of the first games."""
-    import cv2
-
-    game = evaluation.game(str(rng.choice(evaluation.FIRST_GAMES.split(","))))
-    world = game.Game(str(rng.choice(list(game.TASKS))), seed)
-    expert = game.Expert(seed)
-    for t in range(max(numbers) + 1):
-        world.step(game.console.Pad(*expert(world.score())), 1 / evaluation.FPS)
-        if t in numbers:
-            yield cv2.resize(world.draw(), SIZE, interpolation=cv2.INTER_LINEAR)
-
-
-# ---- single and plain: the paper's rule, frame by frame ------------------------------------------
-# A detector: RGB -> points [n, 2] px, unit descriptors [n, d].  A matcher: the descriptors of a
-# template, of a frame -> for each of the first the number of its match, or -1.
-
-
-def sift(rgb):
-    points, descriptors = features.rootsift(rgb)
-    return points[:, :2], descriptors
-
-
-def lowe(a, b, ratio=0.8):
-    """The nearest, unless the second nearest is about as near (Lowe's ratio test)."""
-    if len(b) < 2 or not len(a):
-        return np.full(len(a), -1)
-    like = a @ b.T  # cosine; distance^2 = 2 - 2 cosine
-    rows = np.arange(len(a))
-    near = like.argmax(1)
-    best = like[rows, near]
-    like[rows, near] = -1
-    return np.where(1 - best < ratio**2 * (1 - like.max(1)), near, -1)
-
-
-def mutual(a, b, least=0.82):
-    """Each other's nearest, with the cosine that XFeat's authors ask for."""
-    if not len(a) or not len(b):
-        return np.full(len(a), -1)
-    like = a @ b.T
-    rows = np.arange(len(a))
-    near = like.argmax(1)
-    return np.where((like.argmax(0)[near] == rows) & (like[rows, near] > least), near, -1)
-
-
-def detectors() -> dict:
-    return {"plain": ((sift, lowe),), "single": ((sift, lowe), (xfeat.detect, mutual))}
-
-
-@functools.lru_cache(4)
-def bank(detect, folder: str):
-    """Points, descriptors and owner (number in the pool) of all templates, and the rows of SPARSE
-    random points of each.
-    """
-    parts = [detect(render.idle(t, GRAY)) for t in library.pool(folder).values()]
-    owner = np.concatenate([np.full(len(p), i) for i, (p, _) in enumerate(parts)])
-    rng = np.random.default_rng(0)
-    sparse = []
-    for i, (points, _) in enumerate(parts):
-        sparse.append(np.flatnonzero(owner == i)[rng.permutation(len(points))[:SPARSE]])
-    points = np.concatenate([p for p, _ in parts])
-    descriptors = np.concatenate([d for _, d in parts])
-    return points, descriptors, owner, np.concatenate(sparse)
-
-
-def single_frames(seen, pairs, folder: str, also, bar: int) -> dict:
-    """The paper's rule: match each template with each frame, fit an affine by RANSAC, accept it
-    from `bar` inliers.
-
-    Of all that pass in all frames the one with most inliers is taken (the paper leaves this open).
-    seen: per detector, per frame what it found.  For time the frames are compared with the
-    SHORTLIST templates that match three of them best, and with `also`, the name of the right one:
-    the choice can only help.
-    """
-    pool = library.pool(folder)
-    names = list(pool)
-    best = (0, None, None)  # inliers, name, affine
-    for i in shortlist(seen, pairs, folder, names, also):
-        template = []
-        for detect, match in pairs:
-            points, descriptors, owner, _ = bank(detect, folder)
-            template.append((points[owner == i], descriptors[owner == i], match))
-        for frame in zip(*seen, strict=True):
-            inliers, fit = registered(template, frame, bar)
-            if inliers >= bar and inliers > best[0]:
-                best = (inliers, names[i], fit)
-    if not best[0]:
-        return {"template": None}
-    inliers, name, affine = best
-    w, h = pool[name].size
-    corners = np.array([[0, 0, 1], [w, 0, 1], [w, h, 1], [0, h, 1]]) @ affine.T
-    low, high = corners.min(0), corners.max(0)
-    box = [*low.tolist(), *(high - low).tolist()]
-    return {"template": name, "family": pool[name].family, "box": box, "inliers": inliers}
-
-
-def shortlist(seen, pairs, folder: str, names: list[str], also) -> set[int]:
-    """Numbers of the SHORTLIST templates with most matches in three frames, and of `also`."""
-    counts = np.zeros(len(names), int)
-    for (detect, _), frames in zip(pairs, seen, strict=True):
-        _, descriptors, owner, sparse = bank(detect, folder)
-        for _, there in frames[:: max(1, len(frames) // 2)]:
-            matched = lowe(descriptors[sparse], there) >= 0
-            counts += np.bincount(owner[sparse][matched], minlength=len(names))
-    best = np.argsort(-counts, kind="stable")[:SHORTLIST].tolist()
-    return {*best, *([names.index(also)] if also else [])}
-
-
-def registered(template, frame, bar: int):
-    """(inliers, affine float64 [2, 3] template px -> frame px) of a template in a frame, both as
-    found by each detector.
-    """
-    import cv2
-
-    source, target = [], []
-    for (points, descriptors, match), (places, there) in zip(template, frame, strict=True):
-        near = match(descriptors, there)
-        source.append(points[near >= 0])
-        target.append(places[near[near >= 0]])
-    source, target = np.concatenate(source), np.concatenate(target)
-    if len(source) < bar:
-        return 0, None
-    how = {"method": cv2.RANSAC, "ransacReprojThreshold": 3.0}
-    affine, good = cv2.estimateAffine2D(source, target, **how)
-    if affine is None:
-        return 0, None
-    return len(np.unique(target[good.ravel() > 0].round(), axis=0)), affine
 
 
 # ---- one case ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import importlib
 import inspect as pyinspect
 import math
 import re
+import shlex
 import subprocess
 import sys
 import typing
@@ -284,13 +285,18 @@ def flags(**values) -> list[str]:
     return words
 
 
+def typed(*command: str) -> str:
+    """A command of a stage as one would type it: a path with spaces in quotes."""
+    return shlex.join(["python", *command])
+
+
 def run_stage(*command: str) -> None:
     """Print a command as one would type it, and run it; many videos are shown by their pattern."""
     videos = [word for word in command if word.endswith(".mp4")]
     shown = [word for word in command if not word.endswith(".mp4")]
     if videos:
         shown.insert(1, str(Path(videos[0]).parent / "*.mp4"))
-    print(f"\n$ python {' '.join(shown)}", flush=True)
+    print(f"\n$ {typed(*shown)}", flush=True)
     status = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]]).returncode
     if status:
         raise SystemExit(

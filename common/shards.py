@@ -6,6 +6,7 @@ import bisect
 import glob
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def shards_in(folder) -> list[Path]:
     paths = sorted(Path(folder).glob("*.safetensors"))
     if not paths:
         raise SystemExit(
-            f"{folder}: no shards there; make them: {artefact.MAKER['shard']} --out {folder}"
+            f"{folder}: no shards there; make them: {artefact.MAKER['shard']} "
+            f"--out {shlex.quote(str(folder))}"
         )
     return paths
 

@@ -185,7 +185,7 @@ class Takeover:
 
 def frames(env, agent, c, person=None, start=()):
     """Play a game from its start: first the macro `start`, then `agent`, or the person at the pad,
-    for --seconds of game time.  Yields the info of every frame.
+    for --seconds of game time.  Yields the info of every frame, with the "pad" that was held.
     """
     frame, info = env.reset(seed=c.seed)
     frame, _, ended, _, info = press(env, start, c.fps) or (frame, 0.0, False, False, info)
@@ -210,6 +210,7 @@ def frames(env, agent, c, person=None, start=()):
             return
         before = info["time"]
         frame, _, ended, _, info = env.step({"buttons": pad[0], "sticks": pad[1]})
+        info["pad"] = pad
         if c.realtime or person:  # nobody can play a game that runs as fast as it can
             due = keep_pace(due + (info["time"] - before) / c.speed, agent, c.fps)
         yield info

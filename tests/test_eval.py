@@ -16,7 +16,7 @@ import pytest
 
 import eval as evaluation
 import sim
-from bench import report
+from bench import films
 from bench.report import play
 from clock.base import GameError
 from commands import command
@@ -147,13 +147,13 @@ def fake(monkeypatch, crashes=(), why="the game ended with status 139"):
         return {"progress": 1.0 if succeeds(job) else 0.25, "success": succeeds(job), "time": 2.0}
 
     def film(job, c):
-        for path in report.film_paths(job, c):
+        for path in films.film_paths(job, c):
             artefact.write_bytes(path, b"picture")
         return 1.0 if succeeds(job) else 0.25
 
     monkeypatch.setattr(evaluation, "in_environment", score)
     monkeypatch.setattr(evaluation, "in_process", score)
-    monkeypatch.setattr(report, "film", film)
+    monkeypatch.setattr(films, "film", film)
     return played
 
 

@@ -241,6 +241,19 @@ def test_ctrl_c_while_a_process(moment, tmp_path):
     ) and time.monotonic() - start < 15
 
 
+def test_ctrl_c_for_the_command_alone(tmp_path):
+    """As `kill -INT` sends it: what the processes work on, 20 s each, does not go on to its end."""
+    run = stage_over_processes(tmp_path, STAGE, "a", *(f"slow{i}" for i in range(4)))
+    while not (tmp_path / "a").exists() and run.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    start, said = time.monotonic(), run.communicate(timeout=180)[1]
+    assert time.monotonic() - start < 10 and run.returncode == 1
+    assert "stopping: " in said and "Traceback" not in said, said
+    assert {p.name for p in tmp_path.iterdir() if not p.suffix} == {"a"}
+
+
 def test_no_process_outlives_a_killed_stage(tmp_path):
     """kill -9 of the stage alone: the process that works and the one that waits for more both end.
     Each holds this pipe open.
