@@ -472,12 +472,12 @@ def on_windows(env: GameEnv) -> Setup:
     views = made(SCREENS, env.screen, sandbox)
     clock = functools.partial(WindowsClock, fps=env.fps)
     if env.attach:
-        clock = functools.partial(attached, env)
+        clock = functools.partial(attached, env.attach, env.fps)
     return Setup(clock, pads, views, None, first_in_the_foreground)
 
 
-def attached(env: GameEnv, argv, **_) -> WindowsClock:
-    return WindowsClock.attach(env.attach, env.timeout, env.fps)
+def attached(game: str, fps: float, argv, timeout: float, **_) -> WindowsClock:
+    return WindowsClock.attach(game, timeout, fps)
 
 
 # ---- ... what works here, and what a game needs

@@ -253,6 +253,20 @@ def test_without_the_hook_it_says_so_once(pad_game, monkeypatch, capfd):
         sim.GameEnv(pad_game, clock="hook").reset()
 
 
+def test_a_running_game_of_windows_is_attached_to(monkeypatch, leftovers):
+    seen = []
+
+    def attach(*args):
+        seen.append(args)
+        raise GameError("found")
+
+    monkeypatch.setattr(sim, "WINDOWS", True)
+    monkeypatch.setattr(sim.WindowsClock, "attach", attach)
+    with pytest.raises(GameError, match="^found$"):
+        sim.GameEnv([], attach="game.exe", fps=20, timeout=9).reset()
+    assert seen == [("game.exe", 9, 20)] and not leftovers()
+
+
 # ---- commands
 
 
