@@ -658,11 +658,8 @@ class Recording:
         self.film.write(fitted(picture, *self.size))
 
     def write(self) -> None:
-        from common.pictures import video_facts
-
         # An interruption may have come between a frame's pad and its picture.
-        count = video_facts(self.video)["frames"]
-        pads = self.pads[:count]
+        pads = self.pads[: self.film.frames]
         cfg = self.cfg
         artefact.write(
             self.labels,
