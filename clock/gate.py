@@ -117,7 +117,8 @@ class FrameGate:
     def _watch_library(self, thread, path: str) -> None:
         """Breakpoints on what presents, what gives the address of such a function, and SDL_Init."""
         process, functions = thread.process, thread.process.libraries[path]
-        if process.outermost in ("", path):
+        # sdl12-compat has SDL 2 below it, and that presents
+        if process.outermost in ("", path) and "SDL12COMPAT_GetWindow" not in functions:
             for name in kernel.PRESENTS & set(functions):
                 self._watch(thread, functions[name], name, path)
         if process.outermost == "":
@@ -163,6 +164,8 @@ class FrameGate:
     def _on_present(self, name: str, library: str, thread, registers) -> None:
         """A frame is drawn; hold the thread here, or where the frame has been shown."""
         arguments = registers.arguments()
+        if name == "SDL_UpdateRects" and is_part(thread.process, *arguments[:3]):
+            return self._await_the_rest(thread, name, library, arguments)
         if not thread.process.outermost:
             self._let_go_of_others(thread, library)
         if self.clock.shown:
@@ -170,6 +173,21 @@ class FrameGate:
                 thread, registers, lambda thread, _: self._hold(thread, name, arguments)
             )
         self._hold(thread, name, arguments)
+
+    def _await_the_rest(self, thread, name: str, library: str, arguments) -> None:
+        """Parts of a frame have been shown: it is whole when the game next asks for events or
+        delays.
+        """
+        functions = thread.process.libraries[library]
+        ends = [functions["SDL_PumpEvents"], functions["SDL_Delay"]]
+
+        def whole(thread, _):
+            for at in ends:
+                self.breakpoints.clear(thread, at)
+            self._hold(thread, name, arguments)
+
+        for at in ends:
+            self.breakpoints.set(thread, at, whole)
 
     def _let_go_of_others(self, thread, library: str) -> None:
         """The first library that presents is the outermost one: it stays the gate."""
@@ -204,6 +222,14 @@ class FrameGate:
         clock.frames += 1
         clock.gate = thread
         clock.presented = name, arguments
+
+
+def is_part(process: Process, surface: int, count: int, areas: int) -> bool:
+    """Whether SDL 1.2 is to show less than the whole surface: `count` areas, int16 x, y, w, h."""
+    if count & 0xFFFFFFFF != 1:
+        return True
+    width, height = struct.unpack("<ii", process.read(surface + 16, 8))
+    return struct.unpack("<4h", process.read(areas, 8)) != (0, 0, width, height)
 
 
 def call_inside(clock, thread: Thread, calls) -> list[int]:
