@@ -90,6 +90,8 @@ class FrameGate:
     def __init__(self, clock):
         self.clock = clock
         self.breakpoints = clock.breakpoints
+        self.part = None  # (thread, call, its arguments) of a frame that is being shown in parts
+        self.due = 0  # from when on the monitor shows a frame again
 
     # -- finding the functions that present
 
@@ -164,8 +166,12 @@ class FrameGate:
     def _on_present(self, name: str, library: str, thread, registers) -> None:
         """A frame is drawn; hold the thread here, or where the frame has been shown."""
         arguments = registers.arguments()
-        if name == "SDL_UpdateRects" and is_part(thread.process, *arguments[:3]):
-            return self._await_the_rest(thread, name, library, arguments)
+        if name == "SDL_UpdateRects":
+            events = thread.process.libraries[library]["SDL_PumpEvents"]
+            self.breakpoints.set(thread, events, self._on_events)
+            if is_part(thread.process, *arguments[:3]):
+                self.part = thread, name, arguments
+                return
         if not thread.process.outermost:
             self._let_go_of_others(thread, library)
         if self.clock.shown:
@@ -174,20 +180,18 @@ class FrameGate:
             )
         self._hold(thread, name, arguments)
 
-    def _await_the_rest(self, thread, name: str, library: str, arguments) -> None:
-        """Parts of a frame have been shown: it is whole when the game next asks for events or
-        delays.
+    def _on_events(self, thread, _) -> None:
+        """SDL 1.2 is asked for events: a frame that was shown in parts is whole.  Where nothing was
+        drawn, since nothing has changed, the monitor shows the last one again.
         """
-        functions = thread.process.libraries[library]
-        ends = [functions["SDL_PumpEvents"], functions["SDL_Delay"]]
-
-        def whole(thread, _):
-            for at in ends:
-                self.breakpoints.clear(thread, at)
-            self._hold(thread, name, arguments)
-
-        for at in ends:
-            self.breakpoints.set(thread, at, whole)
+        clock = self.clock
+        if self.part and self.part[0] is thread:
+            self._hold(*self.part)
+        elif thread is clock.gate and clock.now >= self.due:
+            thread.call = "present"
+            thread.park(clock.now + 1)
+            self.due = max(self.due + int(NS / clock.fps), clock.now)
+            self._count(thread, *clock.presented)
 
     def _let_go_of_others(self, thread, library: str) -> None:
         """The first library that presents is the outermost one: it stays the gate."""
@@ -204,6 +208,8 @@ class FrameGate:
         moment = kernel.BIRTH + int(-(-tick * NS // clock.fps))
         thread.call = "present"
         thread.park(max(clock.now + 1, moment))
+        self.due = moment + int(NS / clock.fps)
+        self.part = None
         clock.sleeps = None
         self._count(thread, name, arguments)
         clock.trace_wait(thread, name)

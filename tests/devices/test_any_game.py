@@ -97,9 +97,9 @@ while True:
     sdl.SDL_FillRect(screen, None, right << 8 | frame)
     if show == "flip":
         sdl.SDL_Flip(screen)
-    elif show == "update":
+    elif show == "update" or show == "once" and frame == 0:
         sdl.SDL_UpdateRect(screen, 0, 0, 0, 0)
-    else:
+    elif show == "parts":
         sdl.SDL_UpdateRect(screen, 0, 0, 80, 120)
         sdl.SDL_UpdateRect(screen, 80, 0, 80, 120)
     frame += 1
@@ -110,10 +110,13 @@ while True:
 """
 
 
-@needs_xvfb
-@pytest.mark.skipif(
+needs_sdl_1_2 = pytest.mark.skipif(
     not ctypes.util.find_library("SDL-1.2"), reason="no SDL 1.2 (apt install libsdl1.2debian)"
 )
+
+
+@needs_xvfb
+@needs_sdl_1_2
 @pytest.mark.parametrize("wait", ["delay", "spin"])
 @pytest.mark.parametrize("show", ["flip", "update", "parts"])
 def test_sdl_1_2(show, wait):
@@ -133,6 +136,18 @@ def test_sdl_1_2(show, wait):
         assert env.clock.presented[0] == "SDL_UpdateRects"
         # the first delay comes after the first frame
         assert np.allclose(np.diff(times)[1:], 1 / 50, atol=0.002)
+
+
+@needs_xvfb
+@needs_sdl_1_2
+@pytest.mark.parametrize("wait", ["delay", "spin"])
+def test_a_frame_that_stays_is_shown_again(wait):
+    command = [sys.executable, "-c", SDL_1_2, "once", wait]
+    with contextlib.closing(sim.GameEnv(command, fps=50)) as env:
+        env.reset()
+        times = [env.step(NEUTRAL)[4]["time"] for _ in range(12)]
+        assert np.allclose(np.diff(times), 1 / 50, atol=0.002)
+        assert not env.render().any()
 
 
 @needs_xvfb
