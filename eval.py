@@ -53,7 +53,7 @@ from pathlib import Path
 
 from common import ROOT, artefact
 from common.command_line import Many, command_line, expect, recipe_of
-from common.pictures import RatedWriter, VideoWriter
+from common.pictures import VideoWriter
 from common.workers import for_each
 
 import numpy as np
@@ -197,7 +197,7 @@ class Record(Many):
     smallest: float = 0.24  # width of the overlay, of the frame's: from
     largest: float = 0.34  # to
     faintest: float = 0.7  # opacity: from; to 1
-    rate: float = 0.0  # bits per pixel, as H.264 (pip install av); 0: MPEG-4 as OpenCV writes it
+    rate: float = 0.0  # bits per pixel; 0: as many as good quality takes
     workers: int = os.cpu_count() or 1  # processes; 0: this one; with --ray local its CPUs
 
 
@@ -241,13 +241,12 @@ def record_video(stem: str, c: Record) -> int:
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
     template = draw_template(rng, int(number), c)
     by_chance = c.player == "mixed" and rng.random() < 0.5
-    widths = (c.smallest, c.largest)
-    overlay = Overlay.draw(rng, template, widths, c.faintest, (WIDTH, HEIGHT))
+    overlay = Overlay.draw(rng, template, (c.smallest, c.largest), c.faintest, (WIDTH, HEIGHT))
     buttons = np.zeros((length, 16), np.uint8)
     sticks = np.zeros((length, 4), np.float32)
     digest = hashlib.blake2b(digest_size=16)  # of the game's pixels, before the overlay
     episodes = []
-    with video_writer(video, c.rate) as out:
+    with VideoWriter(video, FPS, WIDTH, HEIGHT, c.rate) as out:
         filmed = demonstration(name, length, by_chance, rng, c, episodes)
         for row, (picture, pad) in enumerate(filmed):
             digest.update(picture)
@@ -291,12 +290,6 @@ def draw_template(rng, number: int, c: Record):
     pool, groups = choice_of(c.overlays)
     group = groups[number // len(c.games.split(",")) % len(groups)]
     return pool[group[rng.integers(len(group))]]
-
-
-def video_writer(path: Path, rate: float):
-    if rate:
-        return RatedWriter(path, (WIDTH, HEIGHT), rate)
-    return VideoWriter(path, FPS, WIDTH, HEIGHT)
 
 
 def demonstration(name: str, length: int, by_chance: bool, rng, c: Record, episodes: list):
@@ -432,7 +425,8 @@ class Suite(typing.NamedTuple):
 
     def play(self, one) -> None:
         """Play the episodes that have no record yet; one(job, c): an episode's last score."""
-        c, jobs = self.c, self.jobs
+        c = self.c
+        jobs = self.jobs
         left = [job for job in jobs if not saved_record(job, c, self.settings)]
         print(
             f"{len(self.tasks)} tasks, {len(self.seeds)} episodes of each by "

@@ -9,7 +9,7 @@
     python extract.py train [--minutes M] [--backgrounds DIR] [--out FILE]
         weights of XFeat, from drawn pictures
 
-In: any video that OpenCV reads; with --templates also your own overlay skins: OBS input-overlay
+In: any video that FFmpeg reads; with --templates also your own overlay skins: OBS input-overlay
 presets as they are, or NAME.json with {"idle": "rest.png", "pressed": "all_pressed.png", "buttons":
 {"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}} (read_skins() says
 more).  Out, per video and each of the P places that the overlay had in it, one after the other: the
@@ -36,7 +36,7 @@ from pathlib import Path
 
 from common import artefact
 from common.command_line import Many, command_line, recipe_of
-from common.pictures import JUMP, caption, read_video, sample, tile, video_facts, write_png
+from common.pictures import Video, caption, tile, write_png
 from common.workers import for_each
 
 import cv2
@@ -68,6 +68,7 @@ LIKE = 0.45
 # swept template is there
 AGREED = 0.0002
 THERE = 0.4  # CHOICE: a frame shows the overlay from this share of the better frames' likeness
+HELD = 2560 * 1440  # px, of frames that are held as they are; larger ones at WORK_WIDTH
 MIN_STRETCH = 4  # CHOICE: sampled frames that an overlay stays at one place, at least
 
 
@@ -77,6 +78,8 @@ class Config(Many):
     videos: tuple[str, ...] = ()
     out: str = "data/labels"  # folder of the *.overlay.safetensors
     sheet: bool = False  # also write DIR/<stem>.overlay.png to look at
+    # of a video that breaks off, use what is there, also where that is less than 90 %
+    partial: bool = False
     min_inliers: int = MIN_INLIERS  # matches that agree on the place (paper 2.1: 20)
     frames: int = FRAMES  # frames sampled over the video (paper 2.1: 25)
     templates: str = ""  # folder of your own skins (OBS input-overlay presets): they come first
@@ -567,7 +570,7 @@ def edge(video, inside: int, outside: int, template, affine):
     """The last frame, from `inside` towards `outside`, that shows the template at this place."""
     while abs(outside - inside) > 1:
         asked = np.unique(np.linspace(inside, outside, 18).round().astype(int))
-        like = likeness([f for _, _, f in read_video(video, asked, JUMP)], template, affine)
+        like = likeness([f for _, _, f in video.at(asked.tolist())], template, affine)
         if inside > outside:
             asked, like = asked[::-1], like[::-1]
         k = sharpest_cut(like)
@@ -578,16 +581,32 @@ def edge(video, inside: int, outside: int, template, affine):
 # ---- one video -----------------------------------------------------------------------------------
 
 
-def register(frames, template, affine, size):
-    """Register the template on the median of frames that show it: (affine, likeness, crop of the
-    median uint8 [h, w, 3]).  affine: a first guess; size: w, h of the crop, px; None: as displayed.
-    """
+def reduced(frame):
+    """A frame as it is held: 25 of 8K would be 2.5 GB."""
+    if frame.shape[0] * frame.shape[1] <= HELD:
+        return frame
+    height = round(WORK_WIDTH * frame.shape[0] / frame.shape[1])
+    return cv2.resize(frame, (WORK_WIDTH, height), interpolation=cv2.INTER_AREA)
+
+
+def around(template, affine) -> tuple[slice, slice]:
+    """Rows and columns of a frame in which the template lies, with a margin."""
     w, h = template.size
     margin = 8
     x0, y0 = (max(0, int(v) - margin) for v in affine[:, 2])
     right = x0 + math.ceil(w * affine[0, 0]) + 2 * margin
     low = y0 + math.ceil(h * affine[1, 1]) + 2 * margin
-    median = middle([f[y0:low, x0:right] for f in frames])
+    return slice(y0, low), slice(x0, right)
+
+
+def register(crops, template, affine, size):
+    """Register the template on the median of frames that show it: (affine, likeness, crop of the
+    median uint8 [h, w, 3]).  crops: `around` it, of the frames; affine: a first guess; size: w, h
+    of the crop, px; None: as displayed.
+    """
+    w, h = template.size
+    y0, x0 = (side.start for side in around(template, affine))
+    median = middle(crops)
     offset = np.array([[0, 0, x0], [0, 0, y0]])
     affine, like = refine(median, template, affine - offset)
     size = size or (round(w * affine[0, 0]), round(h * affine[1, 1]))
@@ -618,15 +637,25 @@ def nearest(best: Found, pool, shrink: float) -> dict:
     return {"reason": f"nearest: {found}", "nearest": [round(float(v) / shrink, 1) for v in box]}
 
 
+def cut(video: Video, frames, box, cfg: Config) -> list:
+    """This part of the sampled frames, at full size: of `frames`, or read once more."""
+    if frames[0].shape[1] == video.width:
+        return [frame[box] for frame in frames]
+    return video.sample(cfg.frames, lambda frame: frame[box].copy())[0]
+
+
 def locate(video, pool, cfg: Config):
     """Find the overlay of a video: (tensors, info) as in artefact.FORMATS["nitrogen.overlay/1"],
     and the sampled frames.
     """
-    frames, numbers, count = sample(video, cfg.frames)
-    frame_h, frame_w = frames[0].shape[:2]
+    video = Video(video, cfg.partial)
+    frames, seconds = video.sample(cfg.frames, reduced)
+    for note in video.notes:
+        tqdm.write(f"{video.path}: {note}")
+    frame_w, frame_h = video.width, video.height
     shrink = min(1.0, WORK_WIDTH / frame_w)
     small = frames
-    if shrink < 1:
+    if shrink * frame_w < frames[0].shape[1]:
         area = cv2.INTER_AREA
         small = [cv2.resize(f, None, fx=shrink, fy=shrink, interpolation=area) for f in frames]
     best, found = places(small, pool, cfg)
@@ -634,12 +663,14 @@ def locate(video, pool, cfg: Config):
     if not found:
         return {}, info | nearest(best, pool, shrink), frames
     template = pool[best.template]
+    throughout = [(first, last) for first, last, _ in found] == [(0, len(frames) - 1)]
+    numbers = video.number(seconds, exact=not throughout).tolist()
     affines, spans, likes, stills = [], [], [], []
     for first, last, affine in found:
         size = stills[0].shape[1::-1] if stills else None
-        part = frames[first : last + 1]
-        affine, like, still = register(part, template, affine / shrink, size)
-        begin, end = 0, count - 1
+        crops = cut(video, frames, around(template, affine / shrink), cfg)[first : last + 1]
+        affine, like, still = register(crops, template, affine / shrink, size)
+        begin, end = 0, video.count() - 1
         if first > 0:
             begin = edge(video, numbers[first], numbers[first - 1], template, affine)
         if last + 1 < len(numbers):
@@ -667,11 +698,13 @@ def locate(video, pool, cfg: Config):
     return tensors, info, frames
 
 
-def outline(frame, number: int, tensors) -> None:
+def outline(frame, number: int, tensors, scale: float) -> None:
     """Draw the box of the overlay's place in the frame of this number, in place."""
     for corners, (first, last) in zip(tensors["corners"], tensors["span"], strict=True):
         if first <= number <= last:
-            cv2.polylines(frame, [np.round(corners).astype(np.int32)], True, (255, 60, 60), 2)
+            cv2.polylines(
+                frame, [np.round(scale * corners).astype(np.int32)], True, (255, 60, 60), 2
+            )
 
 
 def video_sheet(path, frames, tensors, info, pool):
@@ -680,7 +713,8 @@ def video_sheet(path, frames, tensors, info, pool):
     for k in range(0, len(frames), max(1, len(frames) // 6))[:6]:
         frame = frames[k].copy()
         if info["found"]:
-            outline(frame, info["sampled"][k], tensors)
+            scale = frame.shape[1] / info["frame_size"][0]
+            outline(frame, info["sampled"][k], tensors, scale)
         height = round(480 * frame.shape[0] / frame.shape[1])
         pictures.append(cv2.resize(frame, (480, height), interpolation=cv2.INTER_AREA))
     if info["found"]:
@@ -704,7 +738,7 @@ def label(cfg: Config, video: str) -> dict:
     """Localize one video and write its artefact; returns the metadata.  A finished one is kept."""
     path = Path(cfg.out) / f"{Path(video).stem}.overlay.safetensors"
     picture = path.with_suffix(".png")
-    video_facts(video)  # a file that is no video ends here
+    Video(video)  # a file that is no video ends here
     recipe = recipe_of(cfg, video, *scenes.files_in(cfg.templates))
     finished = artefact.finished(path, FORMAT, recipe, cfg.fresh)
     if finished:
@@ -713,7 +747,7 @@ def label(cfg: Config, video: str) -> dict:
         tensors, info, frames = locate(video, library.pool(cfg.templates), cfg)
     if cfg.sheet and not (finished and picture.exists()):
         if finished:
-            frames = sample(video, cfg.frames)[0]
+            frames = Video(video, True).sample(cfg.frames, reduced)[0]
         video_sheet(picture, frames, tensors, info, library.pool(cfg.templates))
     if not finished:
         artefact.write(path, tensors, FORMAT, recipe=recipe, **info)

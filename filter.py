@@ -36,7 +36,7 @@ from pathlib import Path
 from common import artefact
 from common.command_line import Many, command_line, expect, recipe_of, typed, wing
 from common.lag import Motion, picture_lag
-from common.pictures import read_video, video_facts
+from common.pictures import Video, rate_of, read_video, video_facts
 from common.shards import in_words, remove_others, shrunk, totals, write_manifest
 from common.workers import for_each
 
@@ -233,23 +233,31 @@ def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labe
     sticks = sticks * shown[16:]
     if "chunks" in info:
         return wing("released.dataset").released_labels(
-            facts, buttons, sticks, tensors["shown"], info["chunks"], game, area, c
+            facts | {"times": Video(video, True).times()},
+            buttons,
+            sticks,
+            tensors["shown"],
+            info["chunks"],
+            game,
+            area,
+            c,
         )
 
     frame = np.arange(len(buttons))
     time = tensors["time"]
-    fps = facts["fps"]
+    fps = rate_of(time, facts["fps"])
     about = "parsed" if info["unit"] == "grid" else f"true actions ({path})"
     if doubts:
         about += f", not trusted and masked: {' '.join(doubts)}"
-    if uneven(time):
+    how = "unevenly" if uneven(time) else f"at {fps:g}/s"
+    if uneven(time) or usual_step(time) and not whole_multiple(fps, c.rate):
         if not time[-1] - time[0] < LONGEST:
             raise SystemExit(
                 f"{path}: its times run from {time[0]:g} to {time[-1]:g} s; "
                 f"parse the video again: {artefact.MAKER['actions']} --fresh"
             )
         frame, time, fps = evened(time, c.rate)
-        about += f", frames that come unevenly laid out at {fps:g}/s"
+        about += f", frames that come {how} laid out at {fps:g}/s"
     segment = np.arange(len(frame)) // max(1, round(c.segment_seconds * fps))
     painted = [clamped(box, facts, GROW, GROW_PX) for box in overlay_boxes(overlay, info, c)]
     return Labels(
@@ -275,14 +283,19 @@ def overlay_boxes(overlay: Path | None, info: dict, c: Config) -> list:
 
 
 def uneven(time) -> bool:
-    """Of growing time stamps [T]: whether a step is more than half a usual one off (dropped frames,
-    a variable frame rate).
+    """Of time stamps [T]: whether they grow and a step is more than half a usual one off (dropped
+    frames, a variable frame rate).
     """
+    usual = usual_step(time)
+    return bool(usual and (np.abs(np.diff(time) - usual) > 0.5 * usual).any())
+
+
+def usual_step(time) -> float:
+    """Seconds between two of these time stamps [T]; 0 where they do not grow."""
     steps = np.diff(time)
-    if not len(steps) or not steps.min() > 0:
-        return False
-    usual = np.median(steps)
-    return bool((np.abs(steps - usual) > 0.5 * usual).any())
+    if not len(steps) or steps.min() < 0:
+        return 0.0
+    return float(np.median(steps) or steps.mean())
 
 
 def evened(time, rate: float) -> tuple[np.ndarray, np.ndarray, float]:
@@ -292,7 +305,7 @@ def evened(time, rate: float) -> tuple[np.ndarray, np.ndarray, float]:
     There are as many rows per action of a chunk as the usual step allows.  A frame that comes
     within a quarter of a row is there already.
     """
-    fps = rate * max(1, round(1 / (np.median(np.diff(time)) * rate)))
+    fps = rate * max(1, round(1 / (usual_step(time) * rate)))
     even = time[0] + np.arange(int((time[-1] - time[0]) * fps + 0.25) + 1) / fps
     return np.searchsorted(time, even + 0.25 / fps, side="right") - 1, even, fps
 
@@ -341,10 +354,15 @@ def kept_rows(labels: Labels, min_active: float):
     return labels.known & stays[labels.segment], stays[rows > 0]
 
 
+def whole_multiple(fps: float, rate: float) -> bool:
+    stride = fps / rate
+    return stride > 0.99 and abs(stride - round(stride)) <= 0.01
+
+
 def chunk_starts(keep, fps: float, c: Config):
     """int64 [M]: rows i whose whole chunk i + shift, i + shift + stride, ... lies in kept rows."""
     stride = fps / c.rate
-    if abs(stride - round(stride)) > 0.01 or stride < 0.99:
+    if not whole_multiple(fps, c.rate):
         raise SystemExit(
             f"{fps:g} rows/s is no whole multiple of --rate {c.rate:g}: give a rate that divides it"
         )

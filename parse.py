@@ -35,7 +35,7 @@ from pathlib import Path
 from common import artefact
 from common.command_line import Common, Many, command_line, expect, recipe_of, shipped, wing
 from common.device import Packed, add_layer, autocast, pack_layers, pick_device, prepare_reading
-from common.pictures import VideoWriter, video_facts
+from common.pictures import Video, VideoWriter, opened, rate_of
 from common.training import AveragedTraining, batches, set_up
 from common.workers import ahead, for_each
 
@@ -64,6 +64,8 @@ class Config(Many):
     videos: tuple[str, ...] = ()
     out: str = "data/labels"  # folder of the overlay artefacts, and of what is written
     weights: str = "weights/parse.safetensors"  # what `train` made
+    # of a video that breaks off, use what is there, also where that is less than 90 %
+    partial: bool = False
     preview: bool = False  # also write <stem>.preview.mp4: the crop beside the parsed pad
 
 
@@ -707,12 +709,13 @@ def read_actions(
     pressed, confidence 0."""
     read = OverlayReader(parser, overlay, template, device)
     compare = matching.Agreement(template, 2)  # sticks by the network, and by the filter alone
-    count = video_facts(video)["frames"]
+    video = opened(video)
+    count = video.frames
     every = max(1, count // AGREED)
     pairs = footage.in_pairs(footage.compared(video, overlay, template), BATCH)
     chunks = []
     done = 0
-    with tqdm(total=count, desc=Path(video).name, unit="frame", leave=False) as bar:
+    with tqdm(total=count, desc=Path(video.path).name, unit="frame", leave=False) as bar:
         for frames, real in ahead(pairs):
             found = {key: value[:real] for key, value in read(frames).items()}
             for i in range(-done % every, real, every):
@@ -747,21 +750,19 @@ def prefer_the_filter(out: dict, agreement: dict, alone: dict) -> dict:
 
 
 def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
-    """The overlay's crop beside the template in the state that was read, at the video's rate."""
+    """The overlay's crop beside the template in the state that was read, at the video's times."""
     scale = 480 / template.size[0]
     w, h = (round(v * scale) for v in template.size)
-    odd = h % 2
-    with VideoWriter(path, video_facts(video)["fps"], 2 * w, h + odd) as out:
+    with VideoWriter(path, video.fps, 2 * w, h) as out:
         frames = footage.with_places(video, overlay)
         rows = zip(frames, actions["buttons"], actions["sticks"], strict=False)
         bar = tqdm(rows, "preview", len(actions["time"]), leave=False)
-        for (_, place, frame), buttons, cells in bar:
+        for (seconds, place, frame), buttons, cells in bar:
             crop = render.crop(frame, overlay["affine"][place], template.size, w, h)
             pad = np.full((h, w, 3), 60, np.uint8)
             drawn = render.draw(template, buttons > 0.5, stick_axes(cells), scale)
             render.composite(pad, drawn, 0, 0)
-            both = np.hstack([crop, pad])
-            out.write(cv2.copyMakeBorder(both, 0, odd, 0, 0, cv2.BORDER_REPLICATE))
+            out.write(np.hstack([crop, pad]), seconds)
 
 
 def parse_video(video: str, cfg: Config) -> Path | None:
@@ -787,7 +788,7 @@ def parse_video(video: str, cfg: Config) -> Path | None:
         write_actions(video, target, overlay, info, template, recipe, cfg)
         preview.unlink(missing_ok=True)
     if cfg.preview and not preview.exists():
-        write_preview(video, artefact.read(target)[0], overlay, template, preview)
+        write_preview(Video(video, True), artefact.read(target)[0], overlay, template, preview)
         tqdm.write(f"{preview}: what was read, beside the overlay")
     return target
 
@@ -798,8 +799,12 @@ def write_actions(video, target, overlay, info, template, recipe, cfg: Config) -
     device = pick_device(cfg.device)
     start = time.monotonic()
     parser = loaded(shipped(cfg.weights), device)
-    actions, agreement = read_actions(parser, video, overlay, template, device)
-    about = {"unit": "grid", "cells_per_radius": matching.UNIT, "fps": video_facts(video)["fps"]}
+    film = Video(video, cfg.partial)
+    actions, agreement = read_actions(parser, film, overlay, template, device)
+    for note in film.notes:
+        tqdm.write(f"{video}: {note}")
+    fps = rate_of(actions["time"], film.fps)
+    about = {"unit": "grid", "cells_per_radius": matching.UNIT, "fps": fps}
     about |= {"agreement": agreement} | {k: info[k] for k in ("template", "family", "layout")}
     artefact.write(target, actions, "nitrogen.actions/1", **about, recipe=recipe)
     name = info["template"]

@@ -429,7 +429,13 @@ def on_linux(env: GameEnv, server_options: str = "", patience: float = 10.0) -> 
         return Setup(clock, pads, views, environment, first_with_a_window)
     peers = [sandbox.server] if sandbox.server else []
     clock = functools.partial(
-        Clock, seed=env.seed, fixed=env.fixed, tsc=env.tsc, fps=env.fps, peers=peers
+        Clock,
+        seed=env.seed,
+        fixed=env.fixed,
+        tsc=env.tsc,
+        fps=env.fps,
+        peers=peers,
+        users=sandbox.users(environment["HOME"]),
     )
     first_frame = functools.partial(first_presented, patience=patience)
     return Setup(clock, pads, views, environment, first_frame)
@@ -466,12 +472,12 @@ def on_windows(env: GameEnv) -> Setup:
     views = made(SCREENS, env.screen, sandbox)
     clock = functools.partial(WindowsClock, fps=env.fps)
     if env.attach:
-        clock = functools.partial(attached, env)
+        clock = functools.partial(attached, env.attach, env.fps)
     return Setup(clock, pads, views, None, first_in_the_foreground)
 
 
-def attached(env: GameEnv, argv, **_) -> WindowsClock:
-    return WindowsClock.attach(env.attach, env.timeout, env.fps)
+def attached(game: str, fps: float, argv, timeout: float, **_) -> WindowsClock:
+    return WindowsClock.attach(game, timeout, fps)
 
 
 # ---- ... what works here, and what a game needs
@@ -652,11 +658,8 @@ class Recording:
         self.film.write(fitted(picture, *self.size))
 
     def write(self) -> None:
-        from common.pictures import video_facts
-
         # An interruption may have come between a frame's pad and its picture.
-        count = video_facts(self.video)["frames"]
-        pads = self.pads[:count]
+        pads = self.pads[: self.film.frames]
         cfg = self.cfg
         artefact.write(
             self.labels,

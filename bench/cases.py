@@ -1,7 +1,4 @@
-"""The videos of the benchmark of localization: a fixed grid, and clips without an overlay.
-
-With the package `av` they are H.264, and made ten times faster.
-"""
+"""The videos of the benchmark of localization: a fixed grid, and clips without an overlay."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import zlib
 from pathlib import Path
 
 from common import ROOT
-from common.pictures import RatedWriter, read_video
+from common.pictures import VideoWriter, read_video
 
 import numpy as np
 
@@ -70,7 +67,7 @@ def make_case(case: Case, path: Path, pool, seed: int) -> dict:
     """
     rng = np.random.default_rng([seed, zlib.crc32(case.name.encode())])
     numbers, truth, draw = with_overlay(case, pool, rng) if case.width else without_overlay(rng)
-    with RatedWriter(path, SIZE, case.rate, faithful=False) as out:
+    with VideoWriter(path, evaluation.FPS, *SIZE, case.rate) as out:
         for t, picture in zip(numbers, scene(case.background, rng, numbers), strict=False):
             draw(picture, t)
             out.write(picture)

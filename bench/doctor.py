@@ -13,6 +13,7 @@ from common.command_line import Common
 from clock import attach_fault, hook_fault
 from clock.windows import platform_fault
 from devices import GAMEPADS, SCREENS, names
+from devices.sandbox import MEMORY, lack_of_room
 
 HOOK = ("ptrace", "seccomp", "vDSO patch")  # parts of the clock hook, in the order of the trial
 TRIED = "tried on a small program"
@@ -43,6 +44,7 @@ def linux_checks() -> list[tuple]:
         ("Linux on x86-64", linux, here, elsewhere),
         *hook_parts(),
         attaching(),
+        room(),
         program("Xvfb", "xvfb"),
         *devices(),
         package("pygame", f"{WINDOW} (play, record)"),
@@ -82,6 +84,13 @@ def hook_parts() -> list[tuple]:
 def attaching() -> tuple:
     fault = "not tried" if hook_fault() else attach_fault()
     return "attach", not fault, TRIED, fault
+
+
+def room() -> tuple:
+    """In shared memory: games put their picture there, and training its batches."""
+    lack = lack_of_room(MEMORY, 32e6).removeprefix("; ")
+    fix = f"{lack}: slower games, and fewer --workers for train.py; in a container --shm-size 1g"
+    return "room in /dev/shm", not lack, "", fix
 
 
 def devices() -> list[tuple]:

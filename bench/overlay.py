@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import os
 import shutil
@@ -81,7 +80,7 @@ def main(c: Config) -> dict:
 
 def fresh_tables(c: Config) -> dict:
     """Record, extract and parse: built-in overlays, then skins; --adapt: the skins once more."""
-    rate = ("--rate", "0.08") if importlib.util.find_spec("av") else ()  # H.264
+    rate = ("--rate", "0.08")
     families = record_videos("families", ",".join(PAPER), (), c)
     tables = {"families": fresh_table(families, (), c)}
     skins = record_videos("skins", c.templates, rate, c)

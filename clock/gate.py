@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import struct
 
-from clock import kernel
+from clock import kernel, users
 from clock.base import NS
 from clock.tracee import Process, State, Thread
 
@@ -92,6 +92,7 @@ class FrameGate:
         self.breakpoints = clock.breakpoints
         self.part = None  # (thread, call, its arguments) of a frame that is being shown in parts
         self.due = 0  # from when on the monitor shows a frame again
+        self.users = ""  # see users.py
 
     # -- finding the functions that present
 
@@ -111,7 +112,12 @@ class FrameGate:
         """The dynamic loader has loaded something: breakpoints on what is new to us."""
         process = thread.process
         for path, base in kernel.mapped_files(process.pid).items():
-            if kernel.GRAPHICS.search(path) and path not in process.libraries:
+            if path in process.libraries:
+                continue
+            if self.users and users.READERS.search(path):
+                process.libraries[path] = {}
+                users.divert(thread, path, base, self.users)
+            if kernel.GRAPHICS.search(path):
                 names = kernel.library_symbols(*kernel.located(process.pid, path))
                 process.libraries[path] = {name: base + at for name, at in names.items()}
                 self._watch_library(thread, path)

@@ -75,6 +75,7 @@ class Clock:
         fps: float = 0,
         peers=(),
         tsc: bool = False,
+        users: str = "",
     ):
         """timeout: seconds of real time that the program may compute before it counts as hanging
         seed: of clock and getrandom
@@ -82,9 +83,11 @@ class Clock:
         fps: of the monitor behind the frame gate; 0: no gate
         peers: pids that work for the game
         tsc: rdtsc too (by a fault at each)
+        users: path, of at most 11 bytes, of what a game with a gate finds as /etc/passwd
         """
         find_program(argv[0], env, cwd)
         self._begin(timeout, seed, fixed, fps, peers, tsc)
+        self.frame_gate.users = users
         try:
             launch(self, list(argv), env=env, cwd=cwd, stdout=stdout, stderr=stderr)
         except BaseException:

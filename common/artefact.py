@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -351,7 +352,8 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
     again = f"; make it anew: {MAKER[kind]}" if kind in MAKER else ""
     if kind == "policy" and path.suffix in (".pt", ".pth"):
         target = path.with_suffix(".safetensors")
-        raise SystemExit(f"{path}: convert it first: python model.py convert {path} {target}")
+        convert = shlex.join(["python", "model.py", "convert", str(path), str(target)])
+        raise SystemExit(f"{path}: convert it first: {convert}")
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "no such file"
         raise SystemExit(f"{path}: {what}{again}")

@@ -52,7 +52,9 @@ class Many(Common):
 
 
 # fields that only say where and how fast
-INCIDENTAL = "device fresh videos nitrogen out workers ray labels sheet preview command".split()
+INCIDENTAL = (
+    "device fresh videos nitrogen out workers ray labels sheet preview command partial".split()
+)
 
 
 def recipe_of(cfg, *sources) -> dict:

@@ -28,7 +28,7 @@ class Console(Gamepad, Screen):
 
     def __init__(self, game: Sandbox):
         super().__init__(game)
-        self.path = game.path / "console"
+        self.path = game.memory / "console"
         self.path.touch()
         self.fields = None  # name -> array in the game's memory, once it is there
         self.fps = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -12,8 +13,11 @@ from pathlib import Path
 from clock.base import GameError
 from devices.x11 import Display
 
-# where the private folders are
-MEMORY = Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir())
+# Where the private folders are: what a game writes, and what is shared with it frame by frame.
+DISK = Path(tempfile.gettempdir())
+MEMORY = Path("/dev/shm")
+# Debian's games are there, which is not on root's PATH.
+GAMES = "/usr/local/games:/usr/games"
 
 # ---- what a game sees of our own environment; the rest is fixed ----------------------------------
 
@@ -41,21 +45,25 @@ HEADLESS = {
     "LP_NUM_THREADS": "0",
     "DBUS_SESSION_BUS_ADDRESS": "unix:path=/dev/null",
     "SDL_JOYSTICK_HIDAPI": "0",
+    # Mesa's cache of compiled shaders is the only thing that stays the user's: a game that had to
+    # compile them anew would start twice as slowly.
+    "MESA_SHADER_CACHE_DIR": os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")),
 }
 
 # ---- the folder and the X server -----------------------------------------------------------------
 
-# The arguments: the folder, the X server's size or nothing, its other options.  The first line that
-# is printed is the server's process, the second its number.  The last line that is read is run
-# when there are no more.
+# The arguments: the folder on the disk, that in memory, the X server's size or nothing, its other
+# options.  The first line that is printed is the server's process, the second its number.  The last
+# line that is read is run when there are no more.
 KEEPER = """
 folder=$1
-size=$2
-options=$3
+memory=$2
+size=$3
+options=$4
 server=
 will=
 if [ -n "$size" ]; then
-    Xvfb -displayfd 1 -screen 0 "${size}x24" -fbdir "$folder" \\
+    Xvfb -displayfd 1 -screen 0 "${size}x24" -fbdir "$memory" \\
         -nolisten tcp -noreset -nocursor -r $options 2> "$folder/Xvfb.log" &
     server=$!
 fi
@@ -70,7 +78,7 @@ if [ -n "$server" ]; then
     wait $server
 fi
 for try in 1 2 3 4 5 6 7 8 9; do
-    rm -rf "$folder" && exit
+    rm -rf "$folder" "$memory" && exit
     sleep 0.1
 done
 """
@@ -86,8 +94,11 @@ class Sandbox:
 
     def __init__(self, screen: str = "", options: str = ""):
         """screen: WIDTHxHEIGHT in pixels; empty: none    options: of the X server"""
-        self.path = Path(tempfile.mkdtemp(prefix="nitro-", dir=MEMORY))
+        self.path = Path(tempfile.mkdtemp(prefix="nitro-", dir=DISK))
         (self.path / "home").mkdir()
+        self.picture_size = bytes_of(screen)
+        self.memory = in_memory(self.path, self.picture_size)
+        self.short = None  # the list of users, outside of both
         self.owner = os.getpid()
         self.keeper = None  # the shell
         self.server = 0  # process of the X server; 0: none of our own
@@ -98,7 +109,7 @@ class Sandbox:
         self.will = {}
         if os.name == "posix":
             self.keeper = subprocess.Popen(
-                ["sh", "-c", KEEPER, "sh", str(self.path), screen, options],
+                ["sh", "-c", KEEPER, "sh", str(self.path), str(self.memory), screen, options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -120,8 +131,9 @@ class Sandbox:
         self.server = int(self.keeper.stdout.readline())
         number = self.keeper.stdout.readline().decode().strip()
         if not number:
-            raise GameError(f"Xvfb: {last_line(self.path / 'Xvfb.log', 'it did not start')}")
-        self.display = Display(f":{number}", self.path / "Xvfb_screen0")
+            said = last_line(self.path / "Xvfb.log", "it did not start")
+            raise GameError(f"Xvfb: {said}{lack_of_room(self.memory, self.picture_size)}")
+        self.display = Display(f":{number}", self.memory / "Xvfb_screen0")
 
     def environment(self, own: dict, home: str = "") -> dict:
         """The game's: what it sees of ours, what is fixed, and its `own`.
@@ -129,8 +141,25 @@ class Sandbox:
         home: a folder that it may take for the user's; none: a private one.
         """
         ours = {name: os.environ[name] for name in KEPT if name in os.environ}
+        if os.name == "posix":
+            ours["PATH"] = f"{ours.get('PATH', os.defpath)}:{GAMES}"
         private = str(self.path / "home")
         return WINE | ours | FIXED | own | {"HOME": home or private, "TMPDIR": private}
+
+    def users(self, home: str) -> str:
+        """Path of a list of users in which our folder is `home`, for a game that asks getpwuid and
+        not HOME.  It has eleven characters, see clock/users.py; "" where there can be none.
+        """
+        known = Path("/etc/passwd")
+        table = with_home(known.read_text(errors="replace"), home) if known.is_file() else ""
+        for _ in range(9 if table else 0):
+            path = f"/tmp/n{secrets.token_hex(3)[:5]}"
+            with contextlib.suppress(OSError), open(path, "x") as f:
+                f.write(table)
+                self.at_our_death("users", f"rm -f {path}")
+                self.short = Path(path)
+                return path
+        return ""
 
     def at_our_death(self, what: str, command: str) -> None:
         """A shell command that the shell runs if we end without remove(); an empty one takes it
@@ -156,7 +185,55 @@ class Sandbox:
         if self.keeper:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 self.keeper.communicate(b"\n", timeout=30)
-        shutil.rmtree(self.path, ignore_errors=True)
+        for folder in (self.path, self.memory):
+            shutil.rmtree(folder, ignore_errors=True)
+        if self.short:
+            self.short.unlink(missing_ok=True)
+
+
+def with_home(table: str, home: str) -> str:
+    """The text of /etc/passwd with another folder for this user."""
+    rows = [line.split(":") for line in table.splitlines()]
+    ours = [row for row in rows if len(row) == 7 and row[2] == str(os.getuid())]
+    for row in ours:
+        row[5] = home
+    if not ours:
+        rows.append(["player", "x", str(os.getuid()), str(os.getgid()), "", home, "/bin/sh"])
+    return "".join(":".join(row) + "\n" for row in rows)
+
+
+# ---- room ----------------------------------------------------------------------------------------
+
+
+def bytes_of(screen: str) -> int:
+    """What an X server of WIDTHxHEIGHT pixels, or a built-in game's console, maps into memory."""
+    width, _, height = (screen or "512x512").partition("x")
+    return 4 * int(width) * int(height)
+
+
+def in_memory(folder: Path, size: int) -> Path:
+    """A folder beside another one in shared memory; where that has too little room, as it often
+    has in a container, the folder itself.
+    """
+    if MEMORY == DISK or lack_of_room(MEMORY, 2 * size):  # others may start at the same time
+        return folder
+    beside = MEMORY / folder.name
+    try:
+        beside.mkdir(0o700)
+    except OSError:
+        return folder
+    return beside
+
+
+def lack_of_room(folder: Path, size: int) -> str:
+    """Why so many bytes do not go into a folder, to follow another reason; "" if they do."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as e:
+        return f"; {folder}: {e.strerror}"
+    if free > size:
+        return ""
+    return f"; {folder} has {free / 1e6:.1f} MB left, {size / 1e6:.1f} MB are needed"
 
 
 def last_line(path: Path, otherwise: str) -> str:

@@ -74,7 +74,7 @@ class Watch(contextlib.ExitStack):
     def save_strip(self) -> None:
         if not self.looks:
             return
-        (start, _), (end, _) = self.looks[0], self.looks[-1]
+        start, end = (self.looks[k][0] for k in (0, -1))
         when, most = max(self.looks, key=lambda look: look[1])
         named = (
             (self.first, f"start, {start:.1f} s"),

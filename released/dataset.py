@@ -20,6 +20,7 @@ import zlib
 from pathlib import Path
 
 from common import artefact
+from common.pictures import rate_of
 from common.workers import QuietWorker, sigint_held_back
 
 import numpy as np
@@ -380,13 +381,15 @@ def released_labels(
     """Chunks laid out on one line of time at the labels' rate; a chunk is a segment, what lies
     between them is not known.
 
-    buttons, sticks: of all chunks, row after row; facts: of the video, see video_facts.
+    buttons, sticks: of all chunks, row after row; facts: of the video, see video_facts, and `times`
+    float64 [frames], s, of its frames.  Rows of what the video does not have are left out.
     """
-    fps = facts["fps"]
+    times = facts["times"]
+    fps = rate_of(times, facts["fps"])
     rates = [chunk["size"] / chunk["seconds"] for chunk in chunks]
     own = float(np.median(rates))
     rate = laid_out_at(own, c.rate)
-    T = int(max(0, facts["frames"]) / fps * rate)
+    T = int((times[-1] + 1 / fps) * rate + 1e-6)
     out = filter.Labels(
         buttons=np.zeros((T, 16), np.uint8),
         sticks=np.zeros((T, 4), np.float32),
@@ -402,7 +405,7 @@ def released_labels(
     )
     if rate != own:
         out.about += f", laid out at {rate:g}/s"
-    end = last = lost = 0
+    end = last = lost = beyond = 0
     for k, chunk in enumerate(chunks):
         a, b = chunk["rows"]
         # the chunk's row at each of ours: the last one that had come
@@ -411,18 +414,22 @@ def released_labels(
         begin = round(frame[0] / fps * rate)
         if abs(begin - end) <= 2:
             begin = end  # it goes on where the last one ended
-        # the container may count a few frames too many
-        n = min(int((frame < facts["frames"] - fps / 2).sum()), T - begin)
+        seconds = (frame + 0.5) / fps
+        n = min(int((seconds < times[-1] + 1 / fps).sum()), T - begin)
         if begin < end or n <= 0 or abs(rates[k] / own - 1) > 0.01:
             lost += 1
             continue
         end = begin + n
         out.buttons[begin:end] = buttons[a + row[:n]]
         out.sticks[begin:end] = sticks[a + row[:n]]
-        out.frame[begin:end] = np.maximum(frame[:n], last)
+        beyond += b - a - 1 - row[n - 1]
+        there = np.searchsorted(times, seconds[:n], "right") - 1  # the last that had come
+        out.frame[begin:end] = np.maximum(there, last)
         out.known[begin:end] = True
         out.segment[begin:end] = k
         last = out.frame[end - 1]
+    if beyond:
+        out.about += f", {beyond} rows beyond the video's end left out"
     if lost:
         out.about += f", {lost} chunks outside the video, over others or at another rate"
     return out

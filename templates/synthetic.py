@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from fractions import Fraction
 
 from common import artefact
 from common.device import keep_memory
-from common.pictures import VideoWriter, read_video
 
+import av
 import cv2
 import numpy as np
 import torch
@@ -74,14 +73,7 @@ def random_sticks(rng):
 
 def through_codec(rng, frames: list) -> list:
     """RGB frames of an even size as a video shows them: through a real encoder and back, at a
-    random rate.
-
-    With `av`: x264, MPEG-4, VP8, VP9; without it, what OpenCV can write: MPEG-4."""
-    try:
-        import av
-    except ImportError:
-        return through_opencv(frames)
-    av.logging.set_level(av.logging.PANIC)  # encoders chat
+    random rate: x264, MPEG-4, VP8 or VP9."""
     name = rng.choice(["libx264", "mpeg4", "libvpx", "libvpx-vp9"], p=[0.5, 0.3, 0.1, 0.1])
     coder = av.CodecContext.create(name, "w")
     coder.height, coder.width = frames[0].shape[:2]
@@ -118,17 +110,6 @@ def set_quality(rng, coder, name: str) -> None:
         # a positive speed lets VP8 follow the clock
         speed = "-8" if name == "libvpx" else "8"
         coder.options = {"deadline": "realtime", "cpu-used": speed, "lag-in-frames": "0"}
-
-
-def through_opencv(frames: list) -> list:
-    """The frames written and read by OpenCV, as MPEG-4."""
-    h, w = frames[0].shape[:2]
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/clip.mp4"
-        with VideoWriter(path, 30, w, h) as out:
-            for frame in frames:
-                out.write(frame)
-        return [frame for _, _, frame in read_video(path)]
 
 
 def through_jpeg(rng, frames: list) -> list:

@@ -334,5 +334,5 @@ def test_extras_are_named():
     files = [*ROOT.glob("*.py"), *rooms]
     code = "".join(p.read_text("utf-8") for p in files)
     wanted = set(re.findall(r"pip install (?!-)(\w+)", code))
-    assert wanted >= {"av", "pygame", "mss", "vgamepad", "pyarrow", "ray", "tensorboard"}
+    assert wanted >= {"pygame", "mss", "vgamepad", "pyarrow", "ray", "tensorboard"}
     assert wanted <= set(re.findall(r"pip install (\w+)", text(PAGES[0])))

@@ -18,6 +18,7 @@ from common.pictures import VideoWriter, read_video, video_facts
 from common.training import batches
 from common.workers import ahead
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -524,13 +525,6 @@ def test_a_real_encoder_leaves_its_marks():
     assert 0.3 < min(errors) and max(errors) < 40
 
 
-def test_without_the_optional_encoder_opencv_does_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    clip = [scenes.paint(np.random.default_rng(5))[:96, :128]] * 3
-    out = synthetic.through_codec(np.random.default_rng(0), clip)
-    assert len(out) == 3 and 0.1 < np.abs(out[1].astype(int) - clip[1]).mean() < 40
-
-
 @pytest.mark.parametrize(
     "name", ["xbox360-flat", "ps4-dark", "nes-chrome", "hitbox-neon", "keys-neon"]
 )
@@ -869,7 +863,6 @@ def test_parses_a_video(clip):
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_frames_that_come_unevenly_keep_their_times(tmp_path, codec):
     """As phones and screen recorders write them: a variable frame rate."""
-    av = pytest.importorskip("av")
     stamps = [0, 33, 67, 100, 200, 233, 500, 533, 1000, 1033, 1041]  # ms
     with av.open(str(tmp_path / "a.mp4"), "w") as out:
         stream = out.add_stream(codec, rate=30)

@@ -302,7 +302,8 @@ def test_on_a_display_that_is_given_keys_go_to_the_focused_game_only(
 def test_keys_do_not_stay_down_on_a_display_that_is_given(victim, display, leftovers):
     code = (
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import sim; from devices import "
-        f"sandbox; from pathlib import Path; sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
+        f"sandbox; from pathlib import Path\n"
+        f"sandbox.DISK = sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
         f"env = sim.GameEnv([{victim!r}, 'renderer'], gamepad='keys', display={display.name!r}); "
         "env.reset()\n"
         "env.sandbox.display.focus(env.sandbox.display.windows()[0][0])\n"
@@ -369,8 +370,8 @@ def test_of_any_game_nothing_is_left(victim, leftovers, ending):
     code = (
         f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom "
         "devices import sandbox\nfrom pathlib import Path\n"
-        f"sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\nif {without}: sim.hook_fault = lambda: "
-        "'no'\n"
+        f"sandbox.DISK = sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
+        f"if {without}: sim.hook_fault = lambda: 'no'\n"
         f"env = sim.GameEnv([{victim!r}, '{'surface' if without else 'gl'}', "
         "'fork'])\nenv.reset()\n"
         "print(env.sandbox.display.name[1:], env.sandbox.keeper.pid, env.sandbox.server, "

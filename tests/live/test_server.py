@@ -75,33 +75,23 @@ def test_wrong_token(served):
     assert first(served[3]) == "client: refused: wrong token" and not served[1].seen
 
 
-def test_versions(served, monkeypatch):
+@pytest.mark.parametrize(
+    "greeting, version, said",
+    [
+        ("proof", 0, "the client speaks 'nitrogen.play/0', this server 'nitrogen.play/1'"),
+        ("nonce", 2, "the server speaks 'nitrogen.play/2', this client 'nitrogen.play/1'"),
+    ],
+)
+def test_versions(served, monkeypatch, greeting, version, said):
     real = messages.send
-    monkeypatch.setattr(
-        messages,
-        "send",
-        lambda peer, tensors=None, **about: real(
-            peer, tensors, **(about | ({"protocol": "nitrogen.play/0"} if "proof" in about else {}))
-        ),
-    )
-    with pytest.raises(
-        SystemExit,
-        match=r"^[^\n]*the client speaks 'nitrogen.play/0', this server 'nitrogen.play/1': "
-        r"use one version[^\n]*$",
-    ):
-        Remote(served[0], "open sesame", 5.0)
-    monkeypatch.setattr(
-        messages,
-        "send",
-        lambda peer, tensors=None, **about: real(
-            peer, tensors, **(about | ({"protocol": "nitrogen.play/2"} if "nonce" in about else {}))
-        ),
-    )
-    with pytest.raises(
-        SystemExit,
-        match=r"^[^\n]*the server speaks 'nitrogen.play/2', this client 'nitrogen.play/1': "
-        r"use one version[^\n]*$",
-    ):
+
+    def send(peer, tensors=None, **about):
+        if greeting in about:
+            about["protocol"] = f"nitrogen.play/{version}"
+        real(peer, tensors, **about)
+
+    monkeypatch.setattr(messages, "send", send)
+    with pytest.raises(SystemExit, match=rf"^[^\n]*{said}: use one version[^\n]*$"):
         Remote(served[0], "open sesame", 5.0)
 
 

@@ -219,7 +219,7 @@ def test_chunks_that_overlap_or_lie_outside():
             ]
         )
     ]
-    facts = {"frames": 600, "fps": 60.0, "width": 100, "height": 50}
+    facts = {"times": np.arange(600) / 60, "fps": 60.0, "width": 100, "height": 50}
     out = dataset.released_labels(
         facts,
         np.ones((720, 16), np.uint8),
@@ -231,11 +231,15 @@ def test_chunks_that_overlap_or_lie_outside():
         config(),
     )
     # the 3rd overlaps, the 4th has another rate, the last is outside
-    assert np.flatnonzero(out.known).tolist() == [*range(240), *range(540, 570)]
+    assert np.flatnonzero(out.known).tolist() == [*range(240), *range(540, 600)]
     assert out.frame[:240].tolist() == [*range(120), *range(119, 239)] and np.unique(
         out.segment[out.known]
     ).tolist() == [0, 1, 4]
-    assert "3 chunks outside" in out.about and out.views[1] == ([(48, 23, 62, 32)], (0, 0, 100, 50))
+    assert (
+        "60 rows beyond" in out.about
+        and "3 chunks outside" in out.about
+        and out.views[1] == ([(48, 23, 62, 32)], (0, 0, 100, 50))
+    )
 
 
 @pytest.mark.parametrize(
