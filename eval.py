@@ -1,5 +1,4 @@
-"""eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper sections 2.1 and
-3).
+"""eval.py: demonstrations, closed-loop play, and the extraction benchmark (paper 2.1 and 3).
 
     python eval.py record --out data/videos --minutes 10
         scripted experts play the built-in games into mp4 files
@@ -242,8 +241,7 @@ def record_video(stem: str, c: Record) -> int:
     rng = np.random.default_rng([c.seed, int(number), zlib.crc32(name.encode())])
     template = draw_template(rng, int(number), c)
     by_chance = c.player == "mixed" and rng.random() < 0.5
-    widths = (c.smallest, c.largest)
-    overlay = Overlay.draw(rng, template, widths, c.faintest, (WIDTH, HEIGHT))
+    overlay = Overlay.draw(rng, template, (c.smallest, c.largest), c.faintest, (WIDTH, HEIGHT))
     buttons = np.zeros((length, 16), np.uint8)
     sticks = np.zeros((length, 4), np.float32)
     digest = hashlib.blake2b(digest_size=16)  # of the game's pixels, before the overlay
@@ -427,7 +425,8 @@ class Suite(typing.NamedTuple):
 
     def play(self, one) -> None:
         """Play the episodes that have no record yet; one(job, c): an episode's last score."""
-        c, jobs = self.c, self.jobs
+        c = self.c
+        jobs = self.jobs
         left = [job for job in jobs if not saved_record(job, c, self.settings)]
         print(
             f"{len(self.tasks)} tasks, {len(self.seeds)} episodes of each by "
@@ -569,7 +568,7 @@ def in_environment(job: Job, c: Play, show=None) -> dict:
 
 
 def how_it_ended(env, info) -> str:
-    stderr = sandbox.last_line(env.stage.path / "stderr", "it said nothing on stderr")
+    stderr = sandbox.last_line(env.sandbox.path / "stderr", "it said nothing on stderr")
     status = f"status {env.clock.returncode} after {info['time']:.1f} s"
     return f"the game ended with {status}: {stderr}"
 

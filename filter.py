@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import artefact
-from common.command_line import Many, command_line, expect, recipe_of, wing
+from common.command_line import Many, command_line, expect, recipe_of, typed, wing
 from common.lag import Motion, picture_lag
 from common.pictures import Video, rate_of, read_video, video_facts
 from common.shards import in_words, remove_others, shrunk, totals, write_manifest
@@ -405,7 +405,7 @@ def filter_video(video: str, c: Config) -> dict | None:
     if not path:
         raise SystemExit(
             f"{Path(c.labels) / stem}.actions.safetensors: no such file; "
-            f"make it: python parse.py {video} --out {c.labels}"
+            f"make it: {typed('parse.py', video, '--out', c.labels)}"
         )
     agreement = float(np.median([*(info.get("agreement") or {"": 1}).values()]))
     if parsed and agreement < c.min_agreement:

@@ -1,14 +1,29 @@
 """sim.py: any unmodified game as a Gymnasium environment, stepped frame by frame under a controlled
-clock.
+clock (paper section 2.2).
 
-Clock hook, gamepad devices, screens, GameEnv (paper section 2.2); for Linux, Windows and Wine.
-Needs numpy and gymnasium at import; never torch, so it runs wherever a game runs.
 clock/ holds a game still between two frames, devices/ gives it a pad and reads its picture; this
-file makes an environment of the two.
+file makes an environment of the two: on Linux, on Windows, and for Wine.  It needs numpy and
+gymnasium at import, never torch.
+
+A game asks the system for the time, and we answer.  Time inside the game is a number in a page that
+we share with it.
+
+  reading it   What reads a clock jumps to a stub of ours, which returns that number.
+  waiting      A thread that sleeps, or waits with a timeout, is parked until its deadline in the
+               time of the game.
+  presenting   To present a frame is a wait too: for the next tick of a monitor of `fps` Hz.
+
+    game   | draws          | mixes sound          | presents frame 61: step() returns
+    time   | 1.0000 --jump--> 1.0053 -----jump-----> 1.0167
+
+Between two deadlines nothing can happen in the game, so time jumps from one to the next: this is
+discrete-event simulation.  Read on in clock/linux.py, and on Windows, where frames are not gated,
+in clock/windows.py; for another pad or screen in devices/__init__.py.
 
     python sim.py doctor                          what works on this machine, and the fix for what
                                                   does not
     python sim.py play   -- COMMAND ARG...        you at the pad; --speed 0.25, --record out.mp4
+    python sim.py play --attach game.exe          the same in a game that runs already (Windows)
     python sim.py record -- COMMAND ARG...        frames, and the pad of each: OUT.mp4,
                                                   OUT.actions.safetensors
     python sim.py replay OUT.actions.safetensors  the same frames again? compares their hashes
@@ -17,6 +32,7 @@ file makes an environment of the two.
 
     env = sim.GameEnv(["supertux2", "--window", "--renderer", "sdl"], fps=60)
     env = gymnasium.make("NitroGame-v0", cmd=[...])                     # or so
+    env = sim.GameEnv([], attach="game.exe")      # Windows: by program, or by its window's title
     frame, info = env.reset(seed=0)               # frame: uint8 [256, 256, 3] RGB
     action = {"buttons": buttons, "sticks": sticks}
     frame, reward, terminated, truncated, info = env.step(action)
@@ -24,34 +40,26 @@ file makes an environment of the two.
     clock = sim.Clock.attach(pid)                 # a program that runs already stands still;
     clock.step(0.5); clock.run(10, speed=0.25)    # half a second on; ten seconds in slow motion;
     clock.detach()                                # and it runs on, also if this program dies
-
-On Windows a game that runs already may be played too, by the name of its executable or its
-window's title:
-
-    python sim.py play --attach game.exe
-    env = sim.GameEnv([], attach="game.exe")
-    clock = sim.Clock.attach("game.exe")
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import glob
 import hashlib
 import importlib
-import importlib.util
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 import weakref
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from common import ROOT, artefact, attempt
+from common import ROOT, artefact
 from common.artefact import BUTTONS, FRAME, STICKS
 from common.command_line import Common, command_line
 
@@ -62,40 +70,15 @@ from clock import Clock, attach_fault, hook_fault  # noqa: F401  (of this file's
 from clock.base import GameError, NoFrame, find_program, say_once
 from clock.fallback import StopClock
 from clock.windows import WindowsClock
-from devices import GAMEPADS, SCREENS, sandbox
+from devices import GAMEPADS, KEYS, SCREENS, choices, made, names  # noqa: F401
 from devices.console import Console, GateClock
-from devices.linux import KEYS, Keyboard, Window
-from devices.windows import Desktop, DesktopWindow, desktop_pad
+from devices.display import keys_of
+from devices.sandbox import HEADLESS, Sandbox, last_line
+from devices.windows import Desktop
+from devices.wine import check_prefix, runs_wine
 from devices.x11 import Display
 
 # ---- the environment -----------------------------------------------------------------------------
-
-# What a game sees of our own environment; the rest is fixed.
-KEPT = (
-    *("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT", "PATHEXT"),
-    *("WINEPREFIX", "WINEDLLPATH", "WINEDLLOVERRIDES", "WINEDEBUG", "WINEARCH"),
-)
-# Without Wine's services a game starts five times faster.
-WINE = {"WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe,services.exe="}
-FIXED = {
-    "LANG": "C.UTF-8",
-    "TZ": "UTC",
-    "PYTHONHASHSEED": "0",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENCV_FOR_THREADS_NUM": "1",
-}
-HEADLESS = {
-    "SDL_AUDIODRIVER": "dummy",
-    "ALSOFT_DRIVERS": "null",
-    "SDL_VIDEODRIVER": "x11",
-    "LIBGL_ALWAYS_SOFTWARE": "1",
-    "LP_NUM_THREADS": "0",
-    "DBUS_SESSION_BUS_ADDRESS": "unix:path=/dev/null",
-    "SDL_JOYSTICK_HIDAPI": "0",
-}
-SCREEN_SIZE = "1280x960"  # of the private X server, px
 
 
 class GameEnv(gymnasium.Env):
@@ -103,17 +86,14 @@ class GameEnv(gymnasium.Env):
     frame_skip).
 
     command: the game's argument list; "{seed}" and "{fps}" in it are replaced
-    reward: callable(info) -> float
-    seconds: truncate at this game time
-    timeout: real seconds without a frame
-    clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto":
-        hook where it works
-    gamepad: "console", "joystick" (SDL's virtual one), "keys", "uinput", or "auto": the first of
-        them that the game takes, but uinput
-    screen: "console", "readback" (from the game's memory), "window" (what the X server shows), or
-        "auto"
     fps: refresh rate of the monitor that the game believes to have: a frame lasts 1 / fps, or more
         if the game is slower
+    gamepad, screen: a name of devices.GAMEPADS, devices.SCREENS, or "auto": the first that works
+    reward: callable(info) -> float
+    seconds: truncate at this game time
+    clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto":
+        hook where it works
+    timeout: real seconds without a frame
     tick: "frame", or "time": a step is 1 / fps of game time, however many frames the game presents
     display: ":0" or the like; without one the game gets an X server and a home folder of its own
     home: folder that the game may take for the user's; without one a private, empty one, so that
@@ -125,24 +105,14 @@ class GameEnv(gymnasium.Env):
     attach: Windows: play a game that runs already (pid, name of its executable, or window title);
         it is let go at the end
 
-    On Windows the game runs on the user's desktop, with "vgamepad" or "keys"; "window".
-    A frame is 1 / fps of game time, for there is no gate: pad, that much time (in real time),
-    picture.
-
-    A Windows game on Linux: ["wine", "game.exe"], with WINEPREFIX in the environment.  Its
-    processes and Wine's server are under one clock. Frames are what it presents by OpenGL or Vulkan
-    (and so by Direct3D), else the sleeps of its main thread; its pad is keys; Wine's services,
-    without which it starts five times faster, are off unless WINEDLLOVERRIDES says otherwise.  Not
-    the same twice to the millisecond: while Wine starts, its processes spin until others are ready,
-    and how often depends on the machine; after that its 16 ms ticks, by which it also decides what
-    part of a picture to show, fall differently.  Not tried: Proton, 32-bit Wine.
-
-    Observation: uint8 [256, 256, 3] RGB, the whole picture resized by area. Action: {"buttons": {0,
-    1} [16] in the order of BUTTONS, "sticks": float [4] in the order of STICKS, clipped to [-1,
-    1]}. The pad given to step() is in force while that frame is computed: frame i pairs with row i
-    of the actions.  reset() starts the program anew and shows frame 0, computed under an untouched
-    pad; without a seed it keeps the last one. info: time (s of game time), frame (number of the one
-    shown), hash (of its native pixels), score (a built-in game's). terminated: the program ended.
+    Observation: uint8 [256, 256, 3] RGB, the whole picture resized by area.
+    Action: {"buttons": {0, 1} [16] in the order of BUTTONS, "sticks": float [4] in the order of
+    STICKS, clipped to [-1, 1]}.  The pad given to step() is in force while that frame is computed:
+    frame i pairs with row i of the actions.
+    reset() starts the program anew and shows frame 0, computed under an untouched pad; without a
+    seed it keeps the last one.
+    info: time (s of game time), frame (number of the one shown), hash (of its native pixels), score
+    (a built-in game's).  terminated: the program ended.
     Raises GameError with one line when the game crashes at start or hangs.
     """
 
@@ -171,53 +141,36 @@ class GameEnv(gymnasium.Env):
     ):
         import cv2
 
-        for name, value, known in (
-            ("gamepad", gamepad, GAMEPADS),
-            ("screen", screen, SCREENS),
-            ("tick", tick, ("frame", "time")),
-            ("clock", clock, ("auto", "hook", "console")),
-            ("render_mode", render_mode, ("rgb_array",)),
-        ):
-            if value not in known:
-                raise GameError(f"{name} {value!r}: there is {', '.join(known)}")
-        if attach and sys.platform != "win32":
-            raise GameError(
-                "attach: GameEnv plays running games on Windows only; elsewhere there is "
-                "sim.Clock.attach(pid)"
-            )
-        if (
-            not (command or attach)
-            or not fps > 0
-            or frame_skip < 1
-            or home
-            and not os.path.isdir(home)
-        ):
-            raise GameError(
-                f"fps {fps}, frame_skip {frame_skip}, home {home!r}, command {command!r}: expected "
-                "fps > 0, frame_skip >= 1, a folder, a game"
-            )
-        self.resize = functools.partial(
-            cv2.resize, dsize=(FRAME, FRAME), interpolation=cv2.INTER_AREA
-        )
-        self.command, self.fps, self.frame_skip = [str(part) for part in command], fps, frame_skip
-        self.gamepad, self.screen, self.clock_name = gamepad, screen, clock
-        self.seed, self.reward, self.seconds, self.timeout = seed, reward, seconds, timeout
-        self.tick, self.display, self.home, self.keys, self.fixed, self.tsc, self.attach = (
-            tick,
-            display,
-            home,
-            keys or {},
-            fixed,
-            tsc,
-            attach,
-        )
+        self.command = [str(part) for part in command]
+        self.fps = fps
+        self.frame_skip = frame_skip
+        self.gamepad = gamepad
+        self.screen = screen
+        self.seed = seed
+        self.reward = reward
+        self.seconds = seconds
+        self.clock_name = clock
+        self.timeout = timeout
+        self.tick = tick
+        self.display = display
+        self.home = home
+        self.keys = keys or {}
+        self.fixed = fixed
+        self.tsc = tsc
+        self.render_mode = render_mode
+        self.attach = attach
+        check_options(self)
+        self.metadata = {**self.metadata, "render_fps": fps}
         self.observation_space = gymnasium.spaces.Box(0, 255, (FRAME, FRAME, 3), np.uint8)
         self.action_space = gymnasium.spaces.Dict(
             buttons=gymnasium.spaces.MultiBinary(len(BUTTONS)),
             sticks=gymnasium.spaces.Box(-1.0, 1.0, (len(STICKS),), np.float32),
         )
-        self.render_mode, self.metadata = "rgb_array", {**self.metadata, "render_fps": fps}
-        self.clock = self.finalizer = None
+        self.resize = functools.partial(
+            cv2.resize, dsize=(FRAME, FRAME), interpolation=cv2.INTER_AREA
+        )
+        self.clock = None  # while a game runs
+        self.finalizer = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
@@ -227,31 +180,26 @@ class GameEnv(gymnasium.Env):
         try:
             self._start()
             if not self._next_frame():
+                stderr = self.sandbox.path / "stderr"
                 raise GameError(
-                    f"{self._name()} ended with status {self.clock.returncode} before its first "
-                    "frame: "
-                    f"{sandbox.last_line(self.stage.path / 'stderr', 'it said nothing on stderr')}"
+                    f"{self.name} ended with status {self.clock.returncode} before its first "
+                    f"frame: {last_line(stderr, 'it said nothing on stderr')}"
                 )
             self._choose()
         except BaseException:
             self.close()
             raise
-        return self._observation(), self._info()
+        return self._observation(), self.info()
 
     def step(self, action):
         if self.clock is None:
             raise GameError("call reset() before step()")
-        self.pad.set(*self._checked(action))
+        self.pad.set(*checked(action))
         terminated = not all(self._next_frame() for _ in range(self.frame_skip))
-        info = self._info()
+        info = self.info()
+        reward = float(self.reward(info)) if self.reward else 0.0
         truncated = self.seconds is not None and info["time"] >= self.seconds - 1e-9
-        return (
-            self._observation(),
-            float(self.reward(info)) if self.reward else 0.0,
-            terminated,
-            truncated,
-            info,
-        )
+        return self._observation(), reward, terminated, truncated, info
 
     def render(self) -> np.ndarray:
         """The frame at its native size, uint8 [height, width, 3] RGB."""
@@ -263,257 +211,89 @@ class GameEnv(gymnasium.Env):
         """End the game, remove its files.  Also happens when this object or this program ends."""
         if self.finalizer:
             self.finalizer()
-        self.clock = self.finalizer = None
+        self.clock = None
+        self.finalizer = None
 
-    def _start(self):
-        here = sys.platform == "win32"  # on Windows a game is played on the desktop
-        fault = hook_fault() if self.clock_name != "console" and not here else None
-        if fault and self.clock_name == "hook":
-            raise GameError(fault)
-        console = Console.shows(self.command) or "console" in (
-            self.gamepad,
-            self.screen,
-            self.clock_name,
-        )
-        if fault and not console and (self.gamepad == "joystick" or self.screen == "readback"):
-            raise GameError(
-                f"gamepad='joystick' and screen='readback' need the clock hook: {fault}"
+    @property
+    def name(self) -> str:
+        text = " ".join(" ".join(self.command).split()) or self.attach
+        return text if len(text) < 80 else "... " + text[-76:]
+
+    # -- from a command to the first frame
+
+    def enclose(self, *screen) -> Sandbox:
+        """A Sandbox (of screen size and X server options) that goes when this object goes."""
+        self.sandbox = Sandbox(*screen)
+        self.finalizer = weakref.finalize(self, self.sandbox.remove)
+        self.sandbox.keys = keys_of([*self.command, self.attach]) | self.keys
+        return self.sandbox
+
+    def _start(self) -> None:
+        """Set the game up.  Its clock holds it before its first instruction."""
+        setup = set_up(self)
+        sandbox = self.sandbox
+        sandbox.devices = [*setup.pads, *setup.views]
+        self.pads = setup.pads
+        self.view, *self.other_views = setup.views
+        self.first_frame = setup.first_frame
+        seed, fps = str(self.seed), f"{self.fps:g}"
+        argv = [part.replace("{seed}", seed).replace("{fps}", fps) for part in self.command]
+        with open(sandbox.path / "stderr", "wb") as log:
+            self.clock = sandbox.clock = setup.clock(
+                argv,
+                env=setup.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                timeout=self.timeout,
             )
-        if Console.shows(self.command) and not {self.gamepad, self.screen} <= {"auto", "console"}:
-            raise GameError(
-                f"a built-in game has its own gamepad and screen: gamepad={self.gamepad!r} and "
-                f"screen={self.screen!r} should be 'auto'"
-            )
-        if console and here and self.clock_name == "hook":
-            raise GameError(
-                "a built-in game waits by Python's time.sleep, which is not in the hook's time on "
-                "Windows: use clock='console'"
-            )
-        if fault:
-            say_once(
-                f"sim: {fault}. Falling back to "
-                + (
-                    "the built-in console's own pause."
-                    if console
-                    else (
-                        "SIGSTOP: the game runs in real time between two steps, and nothing is "
-                        "reproducible."
-                    )
-                )
-            )
-        self.stage = stage = sandbox.Stage(
-            "" if console or self.display or here else SCREEN_SIZE,
-            "-extension MIT-SHM" * self._runs_wine(),
-        )
-        self.finalizer = weakref.finalize(self, stage.remove)
-        if not console and (here or self.display):
-            stage.display = Desktop(stage) if here else Display(self.display)
-        # the game may stand behind env, nice or wine
-        names = [Path(part).stem for part in (*self.command, self.attach)]
-        stage.keys = (
-            KEYS[""] | next((KEYS[name] for name in names if KEYS.get(name)), {}) | self.keys
-        )
-        gated = bool(fault) or self.clock_name == "console" or here
-        hook = {"seed": self.seed, "fixed": self.fixed, "tsc": self.tsc}
-        if console:
-            self.view = self.pad = Console(stage)
-            env = self.view.environment | (GateClock.environment if gated else {})
-            make = (
-                functools.partial(GateClock, console=self.view)
-                if gated
-                else functools.partial(Clock, **hook)
-            )
-        elif here:
-            env = None  # the user's own
-            stage.pads = [
-                desktop_pad(stage) if self.gamepad == "auto" else GAMEPADS[self.gamepad](stage)
-            ]
-            self.view, self.pad = (
-                SCREENS["window" if self.screen == "auto" else self.screen](stage),
-                stage.pads[0],
-            )
-            make = functools.partial(WindowsClock, fps=self.fps)
-        else:
-            automatic = ("keys",) if fault else ("joystick", "keys")
-            stage.pads = [
-                GAMEPADS[name](stage)
-                for name in (automatic if self.gamepad == "auto" else (self.gamepad,))
-            ]
-            self.view, self.pad = (
-                SCREENS[
-                    self.screen if self.screen != "auto" else "window" if fault else "readback"
-                ](stage),
-                stage.pads[0],
-            )
-            env = HEADLESS | {
-                "DISPLAY": stage.display.name,
-                **{k: v for pad in stage.pads for k, v in pad.environment.items()},
-            }
-            if self._runs_wine():
-                del env["SDL_VIDEODRIVER"]  # of Windows' SDL it would be another one
-            if self.display:
-                env |= {
-                    "XAUTHORITY": os.environ.get("XAUTHORITY", str(Path.home() / ".Xauthority"))
-                }
-            make = (
-                functools.partial(StopClock, fps=self.fps)
-                if fault
-                else functools.partial(
-                    Clock, **hook, fps=self.fps, peers=(stage.server,) * bool(stage.server)
-                )
-            )
-        home = str(self.home or stage.path / "home")
-        if console or not here:
-            env = (
-                WINE
-                | {k: os.environ[k] for k in KEPT if k in os.environ}
-                | FIXED
-                | env
-                | {"HOME": home, "TMPDIR": str(stage.path / "home")}
-            )
-        if not here and self._runs_wine():
-            check_prefix(Path(env.get("WINEPREFIX", f"{home}/.wine")))
-        argv = [
-            part.replace("{seed}", str(self.seed)).replace("{fps}", f"{self.fps:g}")
-            for part in self.command
-        ]
-        with open(stage.path / "stderr", "wb") as log:
-            self.clock = stage.clock = (
-                WindowsClock.attach(self.attach, self.timeout, self.fps)
-                if self.attach
-                else make(
-                    argv, env=env, stdout=subprocess.DEVNULL, stderr=log, timeout=self.timeout
-                )
-            )
-        if not isinstance(self.clock, Clock) and not here:
-            stage.at_our_death("game", f"kill -9 -{self.clock.pid}")
-        for device in () if console else (*stage.pads, self.view):
+        if self.clock.outlives_us:
+            sandbox.at_our_death("game", f"kill -9 -{self.clock.pid}")
+        for device in (*self.pads, self.view):
             device.attach()
 
-    def _choose(self):
-        """After the first frame: the gamepad and the screen that this game has."""
-        if isinstance(self.view, Console):
-            return
-        self.pad = next((pad for pad in self.stage.pads if pad.ready), None)
+    def _choose(self) -> None:
+        """After the first frame: the first gamepad and screen that work with this game."""
+        self.pad = next((pad for pad in self.pads if pad.ready), None)
         if self.pad is None:
-            raise GameError(
-                f"{self._name()} has not started SDL's joysticks (2.0.14 or later), so that it "
-                "takes no virtual one: use gamepad='keys'"
-            )
-        try:
-            self.view.picture()
-        except GameError:
-            if self.screen != "auto":
-                raise
-            self.view = Window(self.stage)
-            self.view.attach()
-        if isinstance(self.pad, Keyboard) and self.stage.server:
-            self.pad._focused(self.stage.display)
-        elif isinstance(self.view, DesktopWindow) and (found := self.stage.display.windows()):
-            # into the foreground, to be seen and to get the pad
-            self.stage.display.focus(found[0][0])
+            raise GameError(f"{self.name} {self.pads[0].refusal}")
+        while self.other_views:
+            try:
+                self.view.picture()
+                break
+            except GameError:
+                self.view = self.other_views.pop(0)
+                self.view.attach()
+        self.pad.begin()
+        self.view.begin()
+
+    # -- from frame to frame
 
     def _next_frame(self) -> bool:
         """Exactly one more frame; False if the game ended instead."""
         before = self.view.frame
         try:
-            if isinstance(self.clock, StopClock) and not before:
-                self._await_window()
-            # StopClock counts times as frames anyway
-            if self.tick == "time" and before and not isinstance(self.clock, StopClock):
+            if before and self.tick == "time" and self.clock.has_gate:
                 self.clock.step(1 / self.fps)
                 alive = self.clock.alive
             else:
-                first = (
-                    not before
-                    and not isinstance(self.clock, StopClock)
-                    and not isinstance(self.view, Console)
-                )
-                alive = (
-                    self._first_frame()
-                    if first
-                    else self.clock.step_frame(lambda: self.view.frame, self.timeout)
-                )
-                if alive and self.view.frame != before + 1:
-                    raise GameError(
-                        f"presented {self.view.frame - before} frames without waiting in between"
-                    )
+                alive = self.one_frame() if before else self.first_frame(self)
+                shown = self.view.frame - before
+                if alive and shown != 1:
+                    raise GameError(f"presented {shown} frames without waiting in between")
         except GameError as e:
-            raise GameError(f"{self._name()}: {e}") from None
+            raise GameError(f"{self.name}: {e}") from None
         self.steps += alive
         return alive
 
-    def _first_frame(self) -> bool:
-        """As Clock.step_frame; a game that shows a window, and does not present in any way that we
-        see, is gated by its sleeps.
-        """
-        end, windows = time.perf_counter() + self.timeout, []
-        while not windows:
-            try:
-                return self.clock.step_frame(None, self.timeout, 0.5 if self._runs_wine() else 10.0)
-            except NoFrame as e:
-                windows = self.stage.display.windows()
-                if not windows and (time.perf_counter() > end or self.clock.time > 10):
-                    raise NoFrame(f"{e}, and it has opened no window") from None
-        if self.screen == "readback":
-            raise GameError(
-                "presents by no function that is known here, so that its frames cannot be read "
-                "back; use screen='window'"
-            )
-        say_once(
-            f"sim: {self._name()} presents by no function that is known here: each sleep of its "
-            "main thread counts as a frame."
-        )
-        owners = [self.stage.display.owner(number) for number, *_ in windows]
-        self.clock.sleeps = next((pid for pid in owners if pid in self.clock.pids()), 0)
-        self.view = Window(self.stage) if self.screen == "auto" else self.view
-        return self.clock.step_frame(None, self.timeout)
-
-    def _runs_wine(self) -> bool:
-        """Whether the game is a Windows program: it presents by GDI, which is nothing that we see,
-        or else by OpenGL or Vulkan at once.
-
-        GDI gives pictures to the X server in shared memory, and draws on while that still copies
-        them: hence none of it."""
-        # a part may be a line for the shell
-        words = (Path(word).name for part in self.command for word in part.split())
-        return any(
-            re.fullmatch(r"wine(64)?(-stable|-staging|-devel(opment)?)?|proton", word)
-            for word in words
-        )
-
-    def _await_window(self):
-        """Without a gate the first frame is when there is a window."""
-        end = time.perf_counter() + self.timeout
-        while self.clock.alive and not self.stage.display.windows():
-            if time.perf_counter() > end:
-                raise GameError(f"no window in {self.timeout:g} s")
-            self.clock.step(0.1)
-
-    def _checked(self, action):
-        try:
-            buttons, sticks = (
-                np.asarray(action["buttons"]),
-                np.asarray(action["sticks"], np.float32),
-            )
-        except (KeyError, TypeError, ValueError, IndexError):
-            buttons, sticks = np.zeros(0), np.zeros(0)
-        if (
-            buttons.shape != (len(BUTTONS),)
-            or sticks.shape != (len(STICKS),)
-            or not np.isfinite(sticks).all()
-        ):
-            raise GameError(
-                "an action is "
-                f"{{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float [{len(STICKS)}]}}, "
-                f"got {str(action)[:200]}"
-            )
-        return buttons.astype(bool), sticks.clip(-1, 1)
+    def one_frame(self) -> bool:
+        """As Clock.step_frame, by the frames that the screen counts."""
+        return self.clock.step_frame(lambda: self.view.frame, self.timeout)
 
     def _observation(self) -> np.ndarray:
         return self.resize(self.view.picture())
 
-    def _info(self) -> dict:
+    def info(self) -> dict:
+        """Of the frame that is shown."""
         # SHA-256: processors have instructions for it
         digest = hashlib.sha256(np.ascontiguousarray(self.view.picture())).hexdigest()[:32]
         return {
@@ -523,39 +303,259 @@ class GameEnv(gymnasium.Env):
             "score": self.view.score(),
         }
 
-    def _name(self) -> str:
-        text = " ".join(" ".join(self.command).split()) or self.attach
-        return text if len(text) < 80 else "... " + text[-76:]
-
 
 # this file may be a command and a module of it at once
 if "NitroGame-v0" not in gymnasium.registry:
     gymnasium.register("NitroGame-v0", entry_point=lambda cmd, **options: GameEnv(cmd, **options))
 
 
-def check_prefix(prefix: Path) -> None:
-    """Wine's server must be started by the game, to be under its clock, and the prefix be there: it
-    takes minutes to make under the hook.
-    """
-    if not (prefix / "system.reg").exists():
+def check_options(env: GameEnv) -> None:
+    """GameError, in one line, for options that cannot be."""
+    for name, value, known in (
+        ("gamepad", env.gamepad, names(GAMEPADS)),
+        ("screen", env.screen, names(SCREENS)),
+        ("tick", env.tick, ("frame", "time")),
+        ("clock", env.clock_name, ("auto", "hook", "console")),
+        ("render_mode", env.render_mode, ("rgb_array",)),
+    ):
+        if value not in known:
+            raise GameError(f"{name} {value!r}: there is {', '.join(known)}")
+    if env.attach and not WINDOWS:
         raise GameError(
-            f"wine: {prefix} is no prefix of Wine: make one (WINEPREFIX=$HOME/.wine wineboot -i) "
-            "and give it, in WINEPREFIX"
+            "attach: GameEnv plays running games on Windows only; elsewhere there is "
+            "sim.Clock.attach(pid)"
         )
-    folder = f"server-{prefix.stat().st_dev:x}-{prefix.stat().st_ino:x}"  # where its server runs
-    for process in glob.glob("/proc/[0-9]*/cwd"):
-        with contextlib.suppress(OSError):
-            if os.path.basename(os.readlink(process)) == folder:
-                raise GameError(
-                    f"wine: other programs run in {prefix}, and its server has their time: "
-                    f"WINEPREFIX={prefix} wineserver -k"
-                )
+    no_home = env.home and not os.path.isdir(env.home)
+    if not (env.command or env.attach) or not env.fps > 0 or env.frame_skip < 1 or no_home:
+        raise GameError(
+            f"fps {env.fps}, frame_skip {env.frame_skip}, home {env.home!r}, command "
+            f"{env.command!r}: expected fps > 0, frame_skip >= 1, a folder, a game"
+        )
+
+
+def checked(action) -> tuple[np.ndarray, np.ndarray]:
+    """(buttons bool [16], sticks float32 [4] in -1..1) of an action; GameError if it is none."""
+    try:
+        buttons = np.asarray(action["buttons"])
+        sticks = np.asarray(action["sticks"], np.float32)
+    except (KeyError, TypeError, ValueError, IndexError):
+        buttons = sticks = np.zeros(0)
+    fits = buttons.shape == (len(BUTTONS),) and sticks.shape == (len(STICKS),)
+    if not fits or not np.isfinite(sticks).all():
+        raise GameError(
+            "an action is "
+            f"{{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float [{len(STICKS)}]}}, "
+            f"got {str(action)[:200]}"
+        )
+    return buttons.astype(bool), sticks.clip(-1, 1)
+
+
+# ---- setting a game up: one function a platform --------------------------------------------------
+
+WINDOWS = sys.platform == "win32"
+SCREEN_SIZE = "1280x960"  # of the private X server, px
+
+
+class Setup(NamedTuple):
+    """What a game is started with, around env.sandbox."""
+
+    clock: Callable  # (argv, env, stdout, stderr, timeout) -> the game's clock
+    pads: list  # gamepads to try, the first choice first
+    views: list  # screens likewise
+    environment: dict | None  # of the game's process; None: as ours
+    first_frame: Callable  # (env) -> as Clock.step_frame
+
+
+def set_up(env: GameEnv) -> Setup:
+    """Raises GameError for what this machine, or this game, cannot have."""
+    if Console.shows(env.command) or "console" in (env.gamepad, env.screen, env.clock_name):
+        return on_console(env)
+    if WINDOWS:
+        return on_windows(env)
+    return on_wine(env) if runs_wine(env.command) else on_linux(env)
+
+
+def on_console(env: GameEnv) -> Setup:
+    """A built-in game: its console is gamepad, screen and, without the hook, the clock."""
+    if Console.shows(env.command) and not {env.gamepad, env.screen} <= {"auto", "console"}:
+        raise GameError(
+            f"a built-in game has its own gamepad and screen: gamepad={env.gamepad!r} and "
+            f"screen={env.screen!r} should be 'auto'"
+        )
+    if WINDOWS and env.clock_name == "hook":
+        raise GameError(
+            "a built-in game waits by Python's time.sleep, which is not in the hook's time on "
+            "Windows: use clock='console'"
+        )
+    hooked = env.clock_name != "console" and not WINDOWS
+    hooked = hooked and hook_works(env, "the built-in console's own pause.")
+    console = Console(env.enclose())
+    if hooked:
+        clock = functools.partial(Clock, seed=env.seed, fixed=env.fixed, tsc=env.tsc)
+        own = console.environment
+    else:
+        clock = functools.partial(GateClock, console=console)
+        own = console.environment | GateClock.environment
+    environment = env.sandbox.environment(own, env.home)
+    return Setup(clock, [console], [console], environment, GameEnv.one_frame)
+
+
+def on_linux(env: GameEnv, server_options: str = "", patience: float = 10.0) -> Setup:
+    """Any program, in an environment that is always the same, on an X server of its own unless a
+    display is given.
+
+    patience: seconds of game time without a frame after which a window tells that it presents
+    none.
+    """
+    check_asked(env)
+    hooked = hook_works(
+        env, "SIGSTOP: the game runs in real time between two steps, and nothing is reproducible."
+    )
+    if env.display:
+        sandbox = env.enclose()
+        sandbox.display = Display(env.display)
+    else:
+        sandbox = env.enclose(SCREEN_SIZE, server_options)
+    pads = made(GAMEPADS, env.gamepad, sandbox, hooked)
+    views = made(SCREENS, env.screen, sandbox, hooked)
+    own = HEADLESS | {"DISPLAY": sandbox.display.name}
+    for device in (*pads, *views):
+        own |= device.environment
+    if env.display:
+        own["XAUTHORITY"] = os.environ.get("XAUTHORITY", str(Path.home() / ".Xauthority"))
+    environment = sandbox.environment(own, env.home)
+    if not hooked:
+        clock = functools.partial(StopClock, fps=env.fps)
+        return Setup(clock, pads, views, environment, first_with_a_window)
+    peers = [sandbox.server] if sandbox.server else []
+    clock = functools.partial(
+        Clock,
+        seed=env.seed,
+        fixed=env.fixed,
+        tsc=env.tsc,
+        fps=env.fps,
+        peers=peers,
+        users=sandbox.users(environment["HOME"]),
+    )
+    first_frame = functools.partial(first_presented, patience=patience)
+    return Setup(clock, pads, views, environment, first_frame)
+
+
+def on_wine(env: GameEnv) -> Setup:
+    """A Windows game on Linux, ["wine", "game.exe"] with WINEPREFIX in our environment.
+
+    Its processes and Wine's server are under one clock.  Frames are what it presents by OpenGL or
+    Vulkan (and so by Direct3D), at once, or else the sleeps of its main thread, for it draws by
+    GDI, which is nothing that we see.  GDI gives pictures to the X server in shared memory and
+    draws on while that still copies them: hence none of it.
+
+    Not the same twice to the millisecond: while Wine starts, its processes spin until others are
+    ready, and how often depends on the machine; after that its 16 ms ticks, by which it also
+    decides what part of a picture to show, fall differently.  Not tried: Proton, 32-bit Wine.
+    """
+    setup = on_linux(env, "-extension MIT-SHM", patience=0.5)
+    environment = setup.environment
+    del environment["SDL_VIDEODRIVER"]  # of Windows' SDL it would be another one
+    check_prefix(Path(environment.get("WINEPREFIX", f"{environment['HOME']}/.wine")))
+    return setup
+
+
+def on_windows(env: GameEnv) -> Setup:
+    """A program on the user's desktop, and in their environment; or one that runs already.
+
+    There is no gate, so a frame is 1 / fps of game time: pad, that much time (in real time),
+    picture.
+    """
+    sandbox = env.enclose()
+    sandbox.display = Desktop(sandbox)
+    pads = made(GAMEPADS, env.gamepad, sandbox)
+    views = made(SCREENS, env.screen, sandbox)
+    clock = functools.partial(WindowsClock, fps=env.fps)
+    if env.attach:
+        clock = functools.partial(attached, env.attach, env.fps)
+    return Setup(clock, pads, views, None, first_in_the_foreground)
+
+
+def attached(game: str, fps: float, argv, timeout: float, **_) -> WindowsClock:
+    return WindowsClock.attach(game, timeout, fps)
+
+
+# ---- ... what works here, and what a game needs
+
+
+def hook_works(env: GameEnv, instead: str) -> bool:
+    """Whether the clock hook does; where not, say once what takes its place, or GameError if
+    nothing can.
+    """
+    fault = hook_fault()
+    if not fault:
+        return True
+    if env.clock_name == "hook":
+        raise GameError(fault)
+    say_once(f"sim: {fault}. Falling back to {instead}")
+    return False
+
+
+def check_asked(env: GameEnv) -> None:
+    """GameError if a device was asked for that needs the hook, where that does not work."""
+    fault = hook_fault()
+    for option, name, table in (
+        ("gamepad", env.gamepad, GAMEPADS),
+        ("screen", env.screen, SCREENS),
+    ):
+        if fault and name != "auto" and table[name].needs_hook:
+            raise GameError(f"{option}={name!r} needs the clock hook: {fault}")
+
+
+# ---- ... the first frame, as GameEnv.one_frame
+
+
+def first_presented(env: GameEnv, patience: float) -> bool:
+    """A game that shows a window, and does not present in any way that we see, is gated by its
+    sleeps.
+    """
+    end = time.perf_counter() + env.timeout
+    display = env.sandbox.display
+    windows = []
+    while not windows:
+        try:
+            return env.clock.step_frame(None, env.timeout, patience)
+        except NoFrame as e:
+            windows = display.windows()
+            if not windows and (time.perf_counter() > end or env.clock.time > 10):
+                raise NoFrame(f"{e}, and it has opened no window") from None
+    say_once(
+        f"sim: {env.name} presents by no function that is known here: each sleep of its main "
+        "thread counts as a frame."
+    )
+    owners = [display.owner(number) for number, *_ in windows]
+    env.clock.sleeps = next((pid for pid in owners if pid in env.clock.pids()), 0)
+    return env.one_frame()
+
+
+def first_with_a_window(env: GameEnv) -> bool:
+    """Without a gate the first frame is when there is a window."""
+    end = time.perf_counter() + env.timeout
+    while env.clock.alive and not env.sandbox.display.windows():
+        if time.perf_counter() > end:
+            raise GameError(f"no window in {env.timeout:g} s")
+        env.clock.step(0.1)
+    return env.one_frame()
+
+
+def first_in_the_foreground(env: GameEnv) -> bool:
+    """There the window is seen and gets the pad."""
+    alive = first_with_a_window(env)
+    if windows := env.sandbox.display.windows():
+        env.sandbox.display.focus(windows[0][0])
+    return alive
+
+
+# ---- players -------------------------------------------------------------------------------------
 
 
 class Person:
-    """Somebody at the keyboard or gamepad, in front of a window (that of games/console.py; needs
-    pygame).
-    """
+    """A human player, in front of a window (that of games/console.py; needs pygame)."""
 
     def __init__(self, title: str):
         sys.path.insert(0, str(ROOT / "games"))
@@ -565,25 +565,20 @@ class Person:
         """See a picture, give the pad: buttons [16], sticks [4]; None once the window is closed."""
         self.window.show(picture, None, 0)
         pad = self.window.pad()
-        return (
-            (np.array([pad[b] for b in BUTTONS], np.int8), np.float32([pad[s] for s in STICKS]))
-            if self.window.open
-            else None
-        )
+        if not self.window.open:
+            return None
+        return np.int8([pad[b] for b in BUTTONS]), np.float32([pad[s] for s in STICKS])
 
 
 class StickyRandom:
-    """A gamepad in the hands of chance: every button and axis is drawn anew and held for 0.1 to 1
-    s; `menu`: BACK and START too.
-    """
+    """A random player: every button and axis gets a random value, which it holds for 0.1 to 1 s."""
 
     def __init__(self, seed: int, fps: int = 30, menu: bool = True):
-        self.rng, self.fps, self.lasts, self.value = (
-            np.random.default_rng(abs(seed)),
-            fps,
-            np.zeros(20),
-            np.zeros(20, np.float32),
-        )
+        """menu: BACK and START too"""
+        self.rng = np.random.default_rng(abs(seed))
+        self.fps = fps
+        self.lasts = np.zeros(20)  # frames for which a value is still held
+        self.value = np.zeros(20, np.float32)
         self.alone = [] if menu else artefact.MENU
 
     def __call__(self, picture, info=None) -> tuple:
@@ -601,9 +596,8 @@ class Run(Common):
     """Flags of all that runs a game."""
 
     fps: int = 60  # refresh rate of the monitor that the game sees
-    # auto, console, joystick, keys, uinput; on Windows auto, console, vgamepad, keys
-    gamepad: str = "auto"
-    screen: str = "auto"  # auto, console, readback, window; on Windows auto, console, window
+    gamepad: str = field(default="auto", metadata={"help": choices(GAMEPADS)})
+    screen: str = field(default="auto", metadata={"help": choices(SCREENS)})
     timeout: float = 60.0  # seconds of real time without a frame after which the game hangs
     display: str = ""  # :0 or the like; none: an X server of its own
     home: str = ""  # home folder for the game; none: a private, empty one
@@ -617,18 +611,8 @@ def launch(cfg: Run, **options) -> GameEnv:
         raise SystemExit("no game given: add -- COMMAND ARG...")
     if cfg.command:
         find_program(cfg.command[0])  # before a window opens
-    return GameEnv(
-        cfg.command,
-        fps=cfg.fps,
-        seed=cfg.seed,
-        gamepad=cfg.gamepad,
-        screen=cfg.screen,
-        timeout=cfg.timeout,
-        display=cfg.display,
-        home=cfg.home,
-        attach=cfg.attach,
-        **options,
-    )
+    names = ("fps", "seed", "gamepad", "screen", "timeout", "display", "home", "attach")
+    return GameEnv(cfg.command, **{name: getattr(cfg, name) for name in names}, **options)
 
 
 @dataclass(frozen=True)
@@ -746,19 +730,23 @@ def session(env, player, cfg: Play):
     game ends or its time is up.
     """
     untouched = np.zeros(16, np.int8), np.zeros(4, np.float32)
-    info, pad, truncated = env.reset(seed=cfg.seed)[1], untouched, False
-    begin, origin = time.perf_counter(), info["time"]
-    while True:
-        yield (picture := env.render()), info, pad
-        pad, played = player(picture), info["time"] - origin
+    _, info = env.reset(seed=cfg.seed)
+    pad = untouched
+    terminated = truncated = False
+    begin = time.perf_counter()
+    origin = info["time"]
+    while not terminated:
+        picture = env.render()
+        yield picture, info, pad
+        pad = player(picture)
         if truncated or pad is None:
             return
-        pad = pad if played >= cfg.wait else untouched
+        played = info["time"] - origin
+        if played < cfg.wait:
+            pad = untouched
         if cfg.speed:
             time.sleep(max(0.0, begin + played / cfg.speed - time.perf_counter()))
         _, _, terminated, truncated, info = env.step({"buttons": pad[0], "sticks": pad[1]})
-        if terminated:
-            return
 
 
 def fitted(picture, width, height):
@@ -848,87 +836,6 @@ def replay(cfg: Replay) -> None:
     print(f"all {len(expected)} frames are the same")
 
 
-STEPPER = """Enter         one frame
-N             N frames
-N s           N seconds of game time, in one go
-pad NAME...   hold these buttons (SOUTH, ...) and sticks (LEFT_X=-0.5, ...); pad alone lets go
-show FILE     write the picture (png)
-restart       from the beginning
-quit"""
-
-
-def stepper(cfg: Run) -> None:
-    """A game by hand, frame by frame: to see what the clock does."""
-    print(STEPPER)
-    action = held_pad([])
-    with launch(cfg) as env:
-        info = env.reset(seed=cfg.seed)[1]
-        while True:
-            print(
-                f"frame {info['frame']}  game time {info['time']:.4f} s  picture {info['hash'][:8]}"
-            )
-            word, *rest = (sys.stdin.readline() or "quit").split() or ["1"]
-            if word == "quit":
-                return
-            if word == "restart":
-                info = env.reset(seed=cfg.seed)[1]
-            elif word == "pad" and held_pad(rest):
-                action = held_pad(rest)
-            else:
-                info = obey(env, action, word, rest) or info
-            if not env.clock.alive:
-                return print(f"the game ended with status {env.clock.returncode}")
-
-
-def obey(env, action, word: str, rest: list[str]) -> dict | None:
-    """Let time pass, or show the picture; info of the last frame, if any has passed."""
-    if word == "show" and rest:
-        return save_picture(env.render(), rest[0])
-    if word.isdigit() and not rest:
-        return step_frames(env, action, int(word))
-    if rest == ["s"] and word.replace(".", "", 1).isdigit():
-        return step_seconds(env, action, float(word))
-    print(STEPPER)
-
-
-def save_picture(picture, path: str) -> None:
-    import cv2
-
-    saved, _ = attempt(
-        functools.partial(cv2.imwrite, path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    )
-    if not saved:
-        print(f"{path}: no picture can be written there")
-
-
-def step_frames(env, action, count: int) -> dict | None:
-    """info after `count` frames, or fewer where the game ends."""
-    info = None
-    for _ in range(count):
-        _, _, ended, _, info = env.step(action)
-        if ended:
-            break
-    return info
-
-
-def step_seconds(env, action, seconds: float) -> dict:
-    """info after so much game time, in one go."""
-    env.pad.set(*env._checked(action))
-    shown = env.view.frame
-    env.clock.step(seconds)
-    env.steps += env.view.frame - shown
-    return env._info()
-
-
-def held_pad(words) -> dict | None:
-    """NAME and NAME=VALUE of buttons and sticks -> action; None if they make no sense."""
-    held = dict(word.partition("=")[::2] for word in words)
-    with contextlib.suppress(ValueError):
-        sticks = np.float32([held.get(name) or 0 for name in STICKS])
-        if set(held) <= {*BUTTONS, *STICKS} and np.isfinite(sticks).all():
-            return {"buttons": np.int8([name in held for name in BUTTONS]), "sticks": sticks}
-
-
 def main() -> None:
     # as Ctrl-C: what was recorded is kept, nothing is left behind
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -939,7 +846,7 @@ def main() -> None:
             "play": (Play, play),
             "record": (Record, play),
             "replay": (Replay, replay),
-            "step": (Run, stepper),
+            "step": "bench.by_hand",
             "bench": "bench.stepping",
         },
     )

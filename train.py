@@ -43,7 +43,7 @@ from common.forecast import describe, say_how_long
 from common.inputs import expand
 from common.loading import Chunks, decoded_ahead, on_device, place, shuffled
 from common.processes import World, copy_share, full_tensor, interrupts, joined, lock, spread
-from common.run_folder import events, log, or_disk_full, plot, saved_state
+from common.run_folder import events, log, or_disk_full, play_it, plot, saved_state, what_next
 from common.shards import Part, manifest, shards_in, splits
 from common.training import start_moments
 
@@ -431,11 +431,12 @@ def fit(cfg: Config) -> Path:
         start = restore(trainer, recipe)
         if start >= cfg.steps:
             world.print0(f"{cfg.run}: finished at step {start}; --fresh trains anew")
-            return cfg.run / "model.safetensors"
-        say_how_long(trainer, micro_batch(cfg, world), cfg.steps - start)
-        about = {"recipe": recipe, "games": trainer.shards["train"].games}
-        with interrupts() as asked:
-            train_steps(trainer, about, start, asked)
+        else:
+            say_how_long(trainer, micro_batch(cfg, world), cfg.steps - start)
+            about = {"recipe": recipe, "games": trainer.shards["train"].games}
+            with interrupts() as asked:
+                train_steps(trainer, about, start, asked)
+        world.print0(what_next(cfg.run / "model.safetensors"))
     return cfg.run / "model.safetensors"
 
 
@@ -662,20 +663,15 @@ def run(cfg: Config) -> None:
     print(
         f"\nNext:\n  python eval.py overlay {folder}/videos --labels {labels}"
         "      how well the overlay was read\n"
-        f"  python eval.py play --policy {policy}"
-        "      all ten games, 20 episodes of each of the 30 tasks, with films\n"
+        f"  {play_it(policy)}      all ten games, 20 episodes of each of the 30 tasks\n"
         "  python games/ridge.py      play one yourself (pip install pygame)"
     )
 
 
 def main(argv=None):
-    try:
-        command_line(__doc__, {"": (CONFIGS, run), "bench": "bench.training"}, argv, model.inspect)
-    except torch.OutOfMemoryError as e:
-        raise SystemExit(
-            f"out of memory ({str(e).partition('.')[0]}): give a smaller --micro, --recompute, "
-            "--freeze, or --fsdp under torchrun"
-        ) from None
+    commands = {"": (CONFIGS, run), "bench": "bench.training"}
+    smaller = "a smaller --micro, --recompute, --freeze, or --fsdp under torchrun"
+    command_line(__doc__, commands, argv, model.inspect, smaller)
 
 
 if __name__ == "__main__":

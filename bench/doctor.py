@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import importlib.util
 import os
 import platform
 import shutil
 import sys
-import types
 
-from common import attempt
 from common.command_line import Common
 
 from clock import attach_fault, hook_fault
 from clock.windows import platform_fault
-from devices.linux import UINPUT_FIX
-from devices.windows import VGamepad
+from devices import GAMEPADS, SCREENS, names
+from devices.sandbox import MEMORY, lack_of_room
 
 HOOK = ("ptrace", "seccomp", "vDSO patch")  # parts of the clock hook, in the order of the trial
 TRIED = "tried on a small program"
@@ -41,18 +38,15 @@ def linux_checks() -> list[tuple]:
     here = platform.platform()
     linux = (sys.platform, platform.machine()) == ("linux", "x86_64")
     elsewhere = f"this is {here}: built-in games only, on their own pause"
-    sdl = bool(ctypes.util.find_library("SDL2-2.0"))
-    uinput = os.access("/dev/uinput", os.W_OK)
     display = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY")
     return [
         python(),
         ("Linux on x86-64", linux, here, elsewhere),
         *hook_parts(),
         attaching(),
+        room(),
         program("Xvfb", "xvfb"),
-        ("SDL 2", sdl, "", f"{NOT_NEEDED}; sudo apt install libsdl2-2.0-0"),
-        ("/dev/uinput", uinput, "", f"only for gamepad='uinput'; {UINPUT_FIX}"),
-        package("mss", "only to capture windows of a display that is given"),
+        *devices(),
         package("pygame", f"{WINDOW} (play, record)"),
         ("display", bool(display), display, f"{WINDOW}; a desktop, or ssh -X"),
         program("Wine", "wine"),
@@ -61,19 +55,12 @@ def linux_checks() -> list[tuple]:
 
 def windows_checks() -> list[tuple]:
     fault = platform_fault()
-    pad = attempt(lambda: VGamepad(types.SimpleNamespace()).close())[1]
     return [
         python(),
         ("Windows x64", not fault, platform.platform(), fault),
         ("clock hook", not hook_fault(), TRIED, hook_fault()),
         attaching(),
-        package("mss", "to see the game's window"),
-        (
-            "vgamepad",
-            not pad,
-            "with the ViGEmBus driver",
-            f"games get keys instead of a pad; {pad}",
-        ),
+        *devices(),
         package("pygame", f"{WINDOW} (play, record)"),
     ]
 
@@ -97,6 +84,19 @@ def hook_parts() -> list[tuple]:
 def attaching() -> tuple:
     fault = "not tried" if hook_fault() else attach_fault()
     return "attach", not fault, TRIED, fault
+
+
+def room() -> tuple:
+    """In shared memory: games put their picture there, and training its batches."""
+    lack = lack_of_room(MEMORY, 32e6).removeprefix("; ")
+    fix = f"{lack}: slower games, and fewer --workers for train.py; in a container --shm-size 1g"
+    return "room in /dev/shm", not lack, "", fix
+
+
+def devices() -> list[tuple]:
+    """What the gamepads and screens of this system need, each row once."""
+    kinds = [table[name] for table in (GAMEPADS, SCREENS) for name in names(table)[1:]]
+    return list(dict.fromkeys(filter(None, (kind.requirement() for kind in kinds))))
 
 
 def program(name: str, apt: str) -> tuple:

@@ -5,7 +5,6 @@ page of HTML.
 from __future__ import annotations
 
 import base64
-import functools
 import io
 import itertools
 import json
@@ -14,15 +13,11 @@ from html import escape
 from pathlib import Path
 
 from common import artefact
-from common.pictures import VideoWriter, tile
-from common.workers import for_each
-
-import numpy as np
 
 import eval as evaluation
-from bench.tasks import CATEGORIES, GROUPS, genre, genre_order, group_of
-from eval import FPS, PLAYERS, Job, Play, category, game, summary
-from templates import library, pads, render
+from bench.films import film_suite, picked
+from bench.tasks import CATEGORIES, GROUPS, genre, genre_order
+from eval import PLAYERS, Job, Play, category, game, summary
 
 COLUMNS = (*CATEGORIES, "all")
 FLOORS = PLAYERS[1:]  # what the policy is compared with
@@ -32,7 +27,6 @@ PUBLISHED = {
     "2D top-down": (46.0, 52.0, 61.5),
     "2D side-scroller": (44.8, 37.9, 54.0),
 }
-PANEL = 200  # px beside the picture of a film
 
 
 def play(c: Play) -> dict:
@@ -92,10 +86,6 @@ def write_report(suite: evaluation.Suite, records: list[dict]) -> dict:
     artefact.write_bytes(Path(c.out) / "report.html", page.encode())
     print(f"report -> {c.out}/report.html, report.json; films -> {c.out}/films")
     return report
-
-
-def picked(record: dict, *names: str) -> dict:
-    return {name: record[name] for name in names}
 
 
 # ---- tables --------------------------------------------------------------------------------------
@@ -204,123 +194,6 @@ def print_report(report: dict) -> None:
     print_crashes(report["crashes"])
 
 
-# ---- films ---------------------------------------------------------------------------------------
-
-
-def film_suite(records: list[dict], c: Play) -> list[dict]:
-    """Films of the policy's best and worst episode of each game (--quick: of each group of games).
-
-    An episode that crashed cannot be shown.
-    """
-    films = best_and_worst(records, c)
-    jobs = [Job(**picked(f["record"], *Job._fields)) for f in films]
-    left = list(dict.fromkeys(jobs))
-    if not c.fresh:
-        left = [job for job in left if not all(p.exists() for p in film_paths(job, c))]
-    again = {}
-    if left:
-        progress = for_each(functools.partial(film, c=c), left, c.workers, "films", c.ray)
-        again = dict(zip(left, progress, strict=True))
-    for f, job in zip(films, jobs, strict=True):
-        f["film"], f["strip"] = film_paths(job, c)
-        before = f["record"]["progress"]
-        if again.get(job, before) != before:
-            print(
-                f"{job}: played again for the film it came out differently ({before:.3f}, then "
-                f"{again[job]:.3f}): with this network and device the same numbers do not come out "
-                "twice"
-            )
-    return films
-
-
-def best_and_worst(records: list[dict], c: Play) -> list[dict]:
-    sets = {}
-    for r in records:
-        if r["player"] == "policy" and not r["crash"]:
-            name = group_of(r["game"]) if c.quick else r["game"]
-            sets.setdefault(name, []).append(r)
-    films = []
-    for name, episodes in sets.items():
-        ranked = sorted(episodes, key=lambda r: (r["success"], r["progress"], -r["seconds"]))
-        films.append({"what": f"best of {name}", "record": ranked[-1]})
-        films.append({"what": f"worst of {name}", "record": ranked[0]})
-    return films
-
-
-def film_paths(job: Job, c: Play) -> tuple[Path, Path]:
-    folder = Path(c.out) / "films"
-    return folder / f"{job}.mp4", folder / f"{job}.jpg"
-
-
-def film(job: Job, c: Play) -> float:
-    """Play an episode once more, with the pad drawn beside the picture: a video, and a strip of
-    eight frames of it.  Returns the progress.
-    """
-    import cv2
-
-    video, strip = film_paths(job, c)
-    template = xbox_template()
-    w, h = game_size(job.game)
-    seen = []  # three frames a second, of half the size
-    with VideoWriter(video, FPS, w + PANEL, h) as out:
-
-        def show(picture, pad, score):
-            frame = np.hstack([picture, panel(pad, score, job, template, h)])
-            out.write(frame)
-            if score["over"] or round(score["time"] * FPS) % (FPS // 3) == 1:
-                seen.append(cv2.resize(frame, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
-
-        score = evaluation.in_environment(job, c, show)
-    sheet = tile([seen[i] for i in np.linspace(0, len(seen) - 1, 8).astype(int)], 4)
-    jpeg = cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
-    artefact.write_bytes(strip, jpeg.tobytes())
-    return float(score["progress"])
-
-
-def xbox_template():
-    templates = library.templates(pads.CORE)
-    return next(templates[k] for k in sorted(templates) if templates[k].family.startswith("xbox"))
-
-
-def game_size(name: str) -> tuple[int, int]:
-    """Width and height of its pictures, px."""
-    module = game(name)
-    picture = module.Game(next(iter(module.TASKS)), 0).draw()
-    return picture.shape[1], picture.shape[0]
-
-
-def panel(pad, score: dict, job: Job, template, height: int) -> np.ndarray:
-    """uint8 [height, PANEL, 3]: the pad as the policy holds it, and the state of the episode."""
-    import cv2
-
-    gray, green, white = (70, 70, 70), (120, 220, 150), (225, 225, 225)
-    out = np.full((height, PANEL, 3), 24, np.uint8)
-    drawn = render.draw(template, *pad, scale=(PANEL - 12) / template.size[0])
-    render.composite(out, drawn, 6, 12)
-    facts = [
-        f"{job.game}: {job.task}",
-        f"seed {job.seed}",
-        f"{score['time']:.1f} s",
-        f"progress {score['progress']:.2f}" + (" done" if score["success"] else ""),
-    ]
-    held = pressed(pad[0])[:6]
-    for i, text in enumerate(facts + [" ".join(held[k : k + 2]) for k in range(0, len(held), 2)]):
-        colour = white if i < len(facts) else green
-        where = 8, 165 + 15 * i
-        cv2.putText(out, text, where, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
-    top, bottom = height - 8, height - 4
-    progress = round((PANEL - 16) * score["progress"])
-    cv2.rectangle(out, (8, top), (PANEL - 8, bottom), gray, -1)
-    cv2.rectangle(out, (8, top), (8 + progress, bottom), green, -1)
-    return out
-
-
-def pressed(buttons) -> list[str]:
-    """Short names of the buttons that are held."""
-    names = [name for name, on in zip(artefact.BUTTONS, buttons, strict=True) if on]
-    return [n.replace("SHOULDER", "SH").replace("TRIGGER", "TR").lower() for n in names]
-
-
 # ---- the page ------------------------------------------------------------------------------------
 
 
@@ -354,11 +227,7 @@ def report_page(report: dict, strips: list[Path]) -> str:
         embedded("png", plot_tasks(report)),
         html_table(by_task, task_rows(report)),
     ]
-    if report["crashes"]:
-        parts.append("<h2>Crashes</h2>")
-    for r in report["crashes"]:
-        job = escape(str(Job(**picked(r, *Job._fields))))
-        parts.append(f'<p class="crash">{job}: {escape(r["crash"])}</p>')
+    parts += crashes(report["crashes"])
     if strips:
         parts.append("<h2>Best and worst episodes</h2>")
     for f, strip in zip(report["films"], strips, strict=True):
@@ -369,6 +238,19 @@ def report_page(report: dict, strips: list[Path]) -> str:
             f'<a href="{escape(f["film"])}">film</a></small></h3>'
             + embedded("jpeg", strip.read_bytes())
         )
+    return html_page(parts)
+
+
+def crashes(records: list[dict]) -> list[str]:
+    """Those that crashed, as HTML."""
+    parts = ["<h2>Crashes</h2>"] if records else []
+    for r in records:
+        job = escape(str(Job(**picked(r, *Job._fields))))
+        parts.append(f'<p class="crash">{job}: {escape(r["crash"])}</p>')
+    return parts
+
+
+def html_page(parts: list[str]) -> str:
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Play</title>'
         f"<style>{STYLE}</style></head><body>" + "\n".join(parts) + "</body></html>\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def inspect_folder(folder: Path) -> None:
 def read_manifest(folder: Path) -> dict:
     """Its videos; SystemExit with one line if there is none, or it is not one."""
     file = folder / "manifest.json"
-    make = f"{artefact.MAKER['shard']} --out {folder}"
+    make = f"{artefact.MAKER['shard']} --out {shlex.quote(str(folder))}"
     if not file.exists():
         raise SystemExit(f"{file}: no such file; {make} writes it")
     try:

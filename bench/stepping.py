@@ -102,7 +102,7 @@ def time_frames(
 
 def processor_time(env: sim.GameEnv) -> float:
     """Seconds of CPU time of the game and its X server so far."""
-    pids = {env.clock.pid, env.stage.server or env.clock.pid}
+    pids = {env.clock.pid, env.sandbox.server or env.clock.pid}
     if sys.platform == "win32":
         return sum(map(windows_processor_time, pids))
     tasks = [task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]

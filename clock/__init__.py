@@ -11,6 +11,10 @@ if sys.platform == "win32":
     hook_fault = functools.cache(functools.partial(windows_fault, attach=False))
     attach_fault = functools.cache(functools.partial(windows_fault, attach=True))
 else:
-    from clock.linux import Clock, attach_fault, hook_fault
+    from clock.attach import AttachedClock, attach_fault
+    from clock.linux import Clock, hook_fault
+
+    # An AttachedClock is a Clock, so linux.py cannot know of it.
+    Clock.attach = AttachedClock
 
 __all__ = ["Clock", "GameError", "NoFrame", "attach_fault", "hook_fault"]

@@ -18,6 +18,8 @@ from clock.base import find_program
 class Unhooked:
     """A program whose time is its own, with its children."""
 
+    outlives_us = True  # where we end without close()
+
     def __init__(self, argv, env=None, cwd=None, stdout=None, stderr=None, timeout: float = 60.0):
         find_program(argv[0], env, cwd)
         self.popen = subprocess.Popen(
@@ -56,6 +58,7 @@ class StopClock(Unhooked):
     reproducible, and without a frame gate.
     """
 
+    has_gate = False  # a frame is 1 / fps of time
     presented = ("", ())
 
     def __init__(self, argv, fps: float = 60.0, **options):

@@ -91,6 +91,11 @@ TIMERS = {
     "timer_delete": 226,
 }
 GETRANDOM, SCHED_YIELD, IO_URING_SETUP = 318, 24, 425
+# Those that we let a game make.
+OPEN, CLOSE, MMAP, MUNMAP = 2, 3, 9, 11
+PERSONALITY, PRCTL, SECCOMP_CALL = 135, 157, 317
+# Those that we make ourselves.
+RT_SIGQUEUEINFO, RT_TGSIGQUEUEINFO, PIDFD_GETFD = 129, 297, 438
 CALLS = (
     {nr: name for name, nr in (READS | SLEEPS | TIMERS).items()}
     | {wait[0]: name for name, wait in WAITS.items()}
@@ -98,12 +103,13 @@ CALLS = (
 )
 ARGUMENTS = ("rdi", "rsi", "rdx", "r10", "r8", "r9")
 FUTEX_WAITS = {0: "WAIT", 6: "LOCK_PI", 9: "WAIT_BITSET", 11: "WAIT_REQUEUE_PI", 13: "LOCK_PI2"}
-# what /proc says of a thread that does nothing; else S, Z
-ASLEEP = {"parked": b"t", "stopped": b"t", "vfork": b"SDZ"}
 # how long and how often it was on a processor; its state; whether it computes
 LOOKS = ("schedstat", "stat", "syscall")
 SCHEDSTAT, STAT, SYSCALL = range(3)
 UNCOUNTED = b"0 0 0\n"  # schedstat of a kernel that does not count
+NOT_MADE = -38  # -ENOSYS: the result of a system call at its entry
+RESTART = -514  # ERESTARTNOHAND: the kernel makes the call again after a signal,
+RESTART_BLOCK = -516  # or goes on with what is left of it
 INTERRUPTED = {-4, -512, -513, -514, -516}  # EINTR and the kernel's inner ERESTART codes
 
 PTRACE = {
@@ -131,6 +137,7 @@ NO_THREAD = 0x20000000  # but not another thread's children (__WNOTHREAD)
 ONES = 2**64 - 1  # -1 in a register
 SIGTRAP = 5  # signal.SIGTRAP, which Windows lacks
 SYSCALL_STOP = SIGTRAP | 0x80
+AT_BASE, AT_RANDOM, AT_SYSINFO_EHDR = 7, 25, 33  # of the auxiliary vector
 
 # Functions with which a program shows a frame, and those by which it may ask for their addresses.
 # The first library that presents is the outermost one (SDL calls GLX, not the other way round): its
@@ -165,7 +172,15 @@ class Registers(ctypes.Structure):
     ]
 
     def arguments(self) -> list[int]:
+        """Of a system call or function, as unsigned numbers."""
         return [getattr(self, name) for name in ARGUMENTS]
+
+    def result(self) -> int:
+        """Of a system call: negative numbers are errors."""
+        return ctypes.c_longlong(self.rax).value
+
+    def copy(self) -> Registers:
+        return Registers.from_buffer_copy(self)
 
 
 def ptrace(request: str, tid: int, address=0, data=0) -> None:

@@ -51,11 +51,9 @@ def must(name: str, *arguments) -> int:
 def snapshot(kind: int, form: str) -> list[tuple]:
     """Rows of a toolhelp table: 2 processes, 4 threads."""
     which = {2: "Process32%sW", 4: "Thread32%s"}[kind]
-    table, row, rows = (
-        windows("CreateToolhelp32Snapshot", kind, 0),
-        ctypes.create_string_buffer(struct.calcsize(form)),
-        [],
-    )
+    table = windows("CreateToolhelp32Snapshot", kind, 0)
+    row = ctypes.create_string_buffer(struct.calcsize(form))
+    rows = []
     struct.pack_into("<I", row, 0, len(row))
     more = windows(which % "First", table, row)
     while more:
@@ -73,12 +71,23 @@ def processes() -> dict:
 
 def family(pid: int) -> set[int]:
     """A process and its descendants."""
-    parents, found = {child: parent for child, (parent, _) in processes().items()}, {pid}
-    while more := {
-        child for child, parent in parents.items() if parent in found and child not in found
-    }:
+    parents = {child: parent for child, (parent, _) in processes().items()}
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return found
+
+
+def job(process: int) -> int:
+    """A process's handle -> that of a job: when this one is closed, by our end for example, the
+    process and all its children end.
+    """
+    KILL_ON_CLOSE, LIMITS = 0x2000, 9
+    handle = must("CreateJobObjectW", None, None)
+    limits = struct.pack("<16xI124x", KILL_ON_CLOSE)
+    must("SetInformationJobObject", handle, LIMITS, limits, len(limits))
+    must("AssignProcessToJobObject", handle, process)
+    return handle
 
 
 def base_python() -> str:
@@ -117,19 +126,15 @@ def desktop_windows() -> list[tuple]:
 
     @ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
     def see(window, _):
-        pid, area, corner, text = (
-            ctypes.c_ulong(),
-            (ctypes.c_long * 4)(),
-            (ctypes.c_long * 2)(),
-            ctypes.create_unicode_buffer(200),
-        )
+        pid = ctypes.c_ulong()
+        area = (ctypes.c_long * 4)()
+        corner = (ctypes.c_long * 2)()
+        text = ctypes.create_unicode_buffer(200)
         if windows("IsWindowVisible", window) and not windows("IsIconic", window):
             windows("GetWindowThreadProcessId", window, ctypes.byref(pid))
-            (
-                windows("GetClientRect", window, area),
-                windows("ClientToScreen", window, corner),
-                windows("GetWindowTextW", window, text, len(text)),
-            )
+            windows("GetClientRect", window, area)
+            windows("ClientToScreen", window, corner)
+            windows("GetWindowTextW", window, text, len(text))
             if area[2] * area[3]:
                 found.append((window, pid.value, text.value, *corner, *area[2:]))
         return 1

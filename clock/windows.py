@@ -1,247 +1,38 @@
 """A Windows program and its time.
 
-The functions that read the time or sleep are replaced whole, in the game's memory, by
-WINDOWS_STUB: no DLL is injected, no instruction moved.  Its time runs at a given speed up to a
-limit and then stands, so that a step is exact, however late we are ourselves. Not in virtual
-time: rdtsc, the shared page read directly, NtQueryPerformanceCounter itself, QueryInterruptTime,
-GetSystemTime, waitable timers, timeouts of waits and of messages, timeSetEvent, sound.  A game
-that paces its frames by these runs on with steps of length 0.
+The functions that read the time or sleep are replaced whole, in the game's memory: no DLL is
+injected, no instruction moved.  windows_functions.py finds and replaces them, windows_stub.py is
+what they become, windows_process.py reads and writes the memory.  Time runs at a given speed up to
+a limit and then stands, so that a step is exact, however late we are ourselves.
+
+Not in virtual time: rdtsc, the shared page read directly, NtQueryPerformanceCounter itself,
+QueryInterruptTime, GetSystemTime, waitable timers, timeouts of waits and of messages, timeSetEvent,
+sound.  A game that paces its frames by these runs on with steps of length 0.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import difflib
 import math
 import os
 import platform
-import struct
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
-import numpy as np
-
-from clock import kernel, win32
+from clock import win32
 from clock.base import GameError, find_program
 from clock.fallback import StopClock
+from clock.windows_functions import Functions, put_back
+from clock.windows_process import WindowsProcess
+from clock.windows_stub import ENDLESS, Stub
 
-WINDOWS_STUB = {  # bits: tests/asm/windows64.S, windows32.S
-    64: bytes.fromhex(
-        "4883ec38488d4c242831d2ff15f7efffff440fb605e7efffff41c1e0054c8d0ddcf3ffff4d01c131d2488b442428492b01480f48c249f7610848"
-        "0facd02049034110493b4118490f4f41184883c438c3534883ec204889cbe8a3ffffff48f725d4efffff480facd020480305b0efffff488903b8"
-        "010000004883c4205bc366904883ec28e82c00000048030598efffff4883c428c366662e0f1f8400000000004883ec28e80c00000048030580ef"
-        "ffff4883c428c34883ec28e842ffffff31d2b91027000048f7f14883c428c30f1f00534883ec204889cbe823ffffff48030534efffff48890348"
-        "83c4205bc30f1f0031d25356574883ec3089d748bbffffffffffffff7f83f9ff741989ce4869f610270000e8e8feffff488d1c3031c04885f674"
-        "0748c7c078ecffff488944242889f9488d542428ff15d4eeffff85ff74073dc0000000740ce8b4feffff4839d87cd231c04883c4305f5e5bc3"
-    ),
-    32: bytes.fromhex(
-        "5783ec0889e06a0050ff9308f0ffff0fb6bb00f0ffffc1e7058dbc1f00f4ffff585a2b071b5704790431c031d28d4f08e8180000000347101357"
-        "143947188b4f1c19d17d068b47188b571c5fc356575589c689d7f72189d589f8f761045089f0f7610401c511142489f8f72101e8131424595d5f"
-        "5ec38b1c2481e300f0ffffc353e8f0ffffffe875ffffff8d8b38f0ffffe8b7ffffff038320f0ffff139324f0ffff8b4c24088901895104b80100"
-        "00005bc204008db426000000008d7426009053e8b0ffffffe828000000038328f0ffff13932cf0ffff5bc38db4260000000053e890ffffffe808"
-        "000000038330f0ffff5bc3e808ffffff56be1027000089c189d031d2f7f691f7f689ca5ec38d760053e860ffffffe8e5feffff038318f0ffff13"
-        "931cf0ffff8b4c240889018951045bc204008db426000000008d742600906a00ff742408e805000000c20400669053565783ec08e81bffffff83"
-        "ceffbfffffff7f8b44241883f8ff741db910270000f7e189c689d7e884feffff9687d789c109d1740901c611d7b978ecffff89c8998904248954"
-        "240489e050ff742420ff9310f0ffff837c241c0074073dc0000000740de848feffff39f019fa7ccb31c083c4085f5e5bc20800"
-    ),
-}
-WINDOWS_ENTRY = {
-    64: {
-        "QueryPerformanceCounter": 0x50,
-        "GetTickCount": 0x80,
-        "timeGetTime": 0xA0,
-        "GetSystemTimeAsFileTime": 0xD0,
-        "Sleep": 0xF0,
-        "SleepEx": 0xF2,
-    },
-    32: {
-        "QueryPerformanceCounter": 0x80,
-        "GetTickCount": 0xC0,
-        "timeGetTime": 0xE0,
-        "GetSystemTimeAsFileTime": 0x110,
-        "Sleep": 0x140,
-        "SleepEx": 0x150,
-    },
-}
-REPLACED = {
-    **{name: name for name in WINDOWS_ENTRY[64]},
-    "RtlQueryPerformanceCounter": "QueryPerformanceCounter",
-    "GetTickCount64": "GetTickCount",
-    "GetSystemTimePreciseAsFileTime": "GetSystemTimeAsFileTime",
-}
-SYSTEM_DLLS = ("ntdll.dll", "kernelbase.dll", "kernel32.dll", "winmmbase.dll", "winmm.dll")
-# in the data page: what was replaced, and the banks of stub.S
-PATCHES_AT, BANKS_AT, BANKS = 0x80, 0x400, 96
-ENDLESS = 2**62  # a limit that is never reached
-JUMP = {64: 14, 32: 5}  # bytes that replace the beginning of a function
-
-
-class WindowsProcess:
-    """Memory and threads of a game, 64 or 32 bits."""
-
-    def __init__(self, pid: int):
-        self.pid, self.handle = pid, win32.must("OpenProcess", win32.ALL_ACCESS, 0, pid)
-        (machine,) = struct.unpack("<H", self.read(self.header(self.image()) + 4, 2))
-        self.bits = {0x8664: 64, 0x14C: 32}.get(machine)
-        if not self.bits:
-            raise GameError(
-                f"process {pid} is a program for machine {machine:#x}; there is x64 and x86"
-            )
-
-    def read(self, address: int, size: int) -> bytes:
-        data = ctypes.create_string_buffer(size)
-        win32.must("ReadProcessMemory", self.handle, address, data, size, None)
-        return data.raw
-
-    def write(self, address: int, data: bytes) -> None:
-        win32.must("WriteProcessMemory", self.handle, address, data, len(data), None)
-
-    def write_code(self, address: int, data: bytes) -> None:
-        READ_WRITE_EXECUTE, before = 0x40, ctypes.c_ulong()
-        win32.must(
-            "VirtualProtectEx",
-            self.handle,
-            address,
-            len(data),
-            READ_WRITE_EXECUTE,
-            ctypes.byref(before),
-        )
-        self.write(address, data)
-        win32.must(
-            "VirtualProtectEx", self.handle, address, len(data), before.value, ctypes.byref(before)
-        )
-        win32.windows("FlushInstructionCache", self.handle, address, len(data))
-
-    def allocate(self, size: int) -> int:
-        COMMIT_RESERVE, READ_WRITE = 0x3000, 4
-        return win32.must("VirtualAllocEx", self.handle, 0, size, COMMIT_RESERVE, READ_WRITE)
-
-    def image(self) -> int:
-        """Where the program itself is loaded: of its process environment block."""
-        facts = (ctypes.c_void_p * 6)()
-        if win32.windows(
-            "NtQueryInformationProcess", self.handle, 0, facts, ctypes.sizeof(facts), None
-        ):
-            raise GameError(f"process {self.pid} cannot be looked at")
-        return struct.unpack("<Q", self.read(facts[1] + 0x10, 8))[0]
-
-    def header(self, base: int) -> int:
-        """Address of the PE header of an image."""
-        return base + struct.unpack("<I", self.read(base + 0x3C, 4))[0]
-
-    def modules(self) -> dict:
-        """Of its own kind (a 32-bit process has some of 64 bits too): name in small letters ->
-        (address, size).
-        """
-        ALL, array, needed = 3, (ctypes.c_void_p * 4096)(), ctypes.c_ulong()
-        win32.must(
-            "K32EnumProcessModulesEx",
-            self.handle,
-            array,
-            ctypes.sizeof(array),
-            ctypes.byref(needed),
-            ALL,
-        )
-        found, name = {}, ctypes.create_unicode_buffer(260)
-        for base in array[: needed.value // 8]:
-            with contextlib.suppress(OSError):  # unloaded meanwhile
-                header = self.header(base)
-                machine, size = struct.unpack("<4xH74xI", self.read(header, 84))
-                win32.must("K32GetModuleBaseNameW", self.handle, base, name, len(name))
-                if machine == {64: 0x8664, 32: 0x14C}[self.bits]:
-                    found.setdefault(name.value.lower(), (base, size))
-        return found
-
-    def exports(self, base: int) -> dict:
-        """Of a module: name -> address, or "dll.name" where it is another one's."""
-        at, size = struct.unpack(
-            "<II", self.read(self.header(base) + (0x88 if self.bits == 64 else 0x78), 8)
-        )
-        table = self.read(base + at, size)
-
-        def text(rva: int) -> str:
-            return table[rva - at : table.index(b"\0", rva - at)].decode("latin-1")
-
-        count, functions, names, ordinals = struct.unpack_from("<4xIIII", table, 20)
-        found = {}
-        for name, ordinal in zip(
-            struct.unpack_from(f"<{count}I", table, names - at),
-            struct.unpack_from(f"<{count}H", table, ordinals - at),
-            strict=False,
-        ):
-            (rva,) = struct.unpack_from("<I", table, functions - at + 4 * ordinal)
-            found[text(name)] = text(rva) if at <= rva < at + size else base + rva
-        return found
-
-    def starts(self, base: int) -> np.ndarray:
-        """Where functions begin, as far as a module says: its table of exceptions (x64 only)."""
-        at, size = (
-            struct.unpack("<II", self.read(self.header(base) + 0xA0, 8))
-            if self.bits == 64
-            else (0, 0)
-        )
-        return (
-            base
-            + np.frombuffer(self.read(base + at, size), "<u4").reshape(-1, 3)[:, 0].astype(np.int64)
-            if size
-            else np.zeros(0, np.int64)
-        )
-
-    def threads(self):
-        """Handles of its threads; to be used at once."""
-        for tid, owner in win32.snapshot(4, "<8xII12x"):  # THREADENTRY32
-            if owner == self.pid and (
-                handle := win32.windows("OpenThread", win32.ALL_ACCESS, 0, tid)
-            ):
-                yield handle
-                win32.windows("CloseHandle", handle)
-
-    def place(self, thread: int) -> tuple[int, int]:
-        """A suspended thread's instruction and stack pointer."""
-        name, size, flags, control, form, pointers = (
-            ("GetThreadContext", 1232, 0x30, 0x100001, "<Q", (0xF8, 0x98))
-            if self.bits == 64
-            else ("Wow64GetThreadContext", 716, 0, 0x10001, "<I", (0xB8, 0xC4))
-        )
-        buffer = ctypes.create_string_buffer(size + 16)
-        # struct CONTEXT is aligned
-        context = (ctypes.c_char * size).from_buffer(buffer, -ctypes.addressof(buffer) % 16)
-        struct.pack_into("<I", context, flags, control)
-        win32.must(name, thread, context)
-        return tuple(struct.unpack_from(form, context, at)[0] for at in pointers)
-
-    def suspend(self) -> list[tuple[int, int]]:
-        """Let it stand still; -> where each thread does.  Asking for that waits for it: until then
-        it may run on for a moment.
-        """
-        win32.windows("NtSuspendProcess", self.handle)
-        places, end = [], time.perf_counter() + 5
-        for thread in self.threads():
-            while win32.windows("WaitForSingleObject", thread, 0):  # until it has ended
-                try:
-                    places.append(self.place(thread))
-                    break
-                except OSError:  # on a busy machine it may take its time
-                    if time.perf_counter() > end:
-                        self.resume()
-                        raise
-        return places
-
-    def resume(self) -> None:
-        win32.windows("NtResumeProcess", self.handle)
-
-    def call(self, function: int, argument: int) -> None:
-        """In a thread of its own; returns when it has."""
-        thread = win32.must("CreateRemoteThread", self.handle, None, 0, function, argument, 0, None)
-        ended = win32.windows("WaitForSingleObject", thread, 10000) == 0
-        win32.windows("CloseHandle", thread)
-        if not ended:
-            raise GameError(f"process {self.pid} runs no thread that we start in it")
-
-    def close(self) -> None:
-        win32.windows("CloseHandle", self.handle)
+SUSPENDED, NO_WINDOW = 4, 0x08000000  # how a process begins
+GUARD = Path(__file__).with_name("windows_guard.py")
 
 
 class WindowsClock(StopClock):
@@ -251,6 +42,8 @@ class WindowsClock(StopClock):
     There is no frame gate: a frame is 1 / fps of game time.  Its children have their own time.  The
     program dies with us.
     """
+
+    outlives_us = False
 
     def __init__(
         self,
@@ -265,76 +58,72 @@ class WindowsClock(StopClock):
         pace: float = 1.0,
     ):
         """sleep: Sleep and SleepEx in game time too; else only the clocks (a frozen game goes on,
-        with steps of length 0) pace: game time per real time of step and step_frame.  The others as
-        Clock's."""
+        with steps of length 0).  pace: game time per real time of step and step_frame.  The others
+        as Clock's.
+        """
         self._begin(timeout, fps, pace)
         find_program(argv[0], env, cwd)
+        with self._closed_if_it_fails(argv[0]):
+            streams = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr}
+            command = [str(part) for part in argv]
+            options = {"env": env, "cwd": cwd, "creationflags": SUSPENDED}
+            self.popen = subprocess.Popen(command, **options, **streams)
+            self._launch(argv[0], sleep)
+
+    def _begin(self, timeout: float, fps: float, pace: float) -> None:
+        if fault := platform_fault():
+            raise GameError(fault)
+        self.timeout = timeout  # s
+        self.fps = fps
+        self.pace = pace
+        self.frames = 0
+        self.goal = 0.0  # moments: where time shall stand, not rounded
+        self.popen = None  # of a program that we launched
+        self.job = None
+        self.guard = None  # of one to which we attached
+        self.process = None
+        self.stub = None
+
+    @contextlib.contextmanager
+    def _closed_if_it_fails(self, what: str) -> Iterator[None]:
         try:
-            self._launch([str(part) for part in argv], env, cwd, stdout, stderr, sleep)
+            yield
         except OSError as e:
             self.close()
-            raise GameError(f"{argv[0]}: " + win32.denied(e)) from None
+            raise GameError(f"{what}: {win32.denied(e)}") from None
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, timeout=60.0, fps=60.0, pace=1.0):
-        if fault := platform_fault():
-            raise GameError(fault)
-        self.timeout, self.fps, self.pace = timeout, fps, pace
-        self.frames, self.goal, self.bank, self.slot = 0, 0.0, (0, 0, 0, 0), 0
-        self.popen = self.process = self.job = self.guard = None
-        frequency = ctypes.c_int64()
-        win32.windows("QueryPerformanceFrequency", ctypes.byref(frequency))
-        self.frequency = frequency.value
-
     # -- launch: suspended, then spinning at its entry point until the loader is through
 
-    def _launch(self, argv, env, cwd, stdout, stderr, sleep):
-        SUSPENDED, KILL_ON_CLOSE, LIMITS = 4, 0x2000, 9
-        self.popen = subprocess.Popen(
-            argv,
-            env=env,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            creationflags=SUSPENDED,
-        )
-        self.pid, self.job = self.popen.pid, win32.must("CreateJobObjectW", None, None)
-        win32.must(
-            "SetInformationJobObject",
-            self.job,
-            LIMITS,
-            struct.pack("<16xI124x", KILL_ON_CLOSE),
-            144,
-        )
-        win32.must("AssignProcessToJobObject", self.job, int(self.popen._handle))
+    def _launch(self, name: str, sleep: bool) -> None:
+        self.pid = self.popen.pid
+        self.job = win32.job(int(self.popen._handle))
         self.process = process = WindowsProcess(self.pid)
-        entry = (
-            process.image()
-            + struct.unpack("<I", process.read(process.header(process.image()) + 40, 4))[0]
-        )
-        kept, end = process.read(entry, 2), time.perf_counter() + self.timeout
+        entry = process.first_instruction()
+        kept = process.read(entry, 2)
         process.write_code(entry, b"\xeb\xfe")  # jmp to itself
         process.resume()
-        while entry not in self._pointers():
-            if not self.alive or time.perf_counter() > end:
-                raise GameError(
-                    f"{argv[0]} ended (status {self.returncode}), or hangs, before its first "
-                    "instruction: a DLL that it needs may be missing"
-                )
-            time.sleep(0.01)  # each look suspends it, in the midst of its loader
+        self._wait_until_at(entry, name)
         self._install(sleep)
         process.suspend()
         process.write_code(entry, kept)
         process.resume()
 
-    def _pointers(self) -> list[int]:
-        """Where its threads are."""
-        places = self.process.suspend()
-        self.process.resume()
-        return [pointer for pointer, _ in places]
+    def _wait_until_at(self, entry: int, name: str) -> None:
+        end = time.perf_counter() + self.timeout
+        while True:
+            places = self.process.suspend()
+            self.process.resume()
+            if any(pointer == entry for pointer, _ in places):
+                return
+            if not self.alive or time.perf_counter() > end:
+                raise GameError(
+                    f"{name} ended (status {self.returncode}), or hangs, before its first "
+                    "instruction: a DLL that it needs may be missing"
+                )
+            time.sleep(0.01)  # each look suspends it, in the midst of its loader
 
     # -- attach
 
@@ -353,320 +142,55 @@ class WindowsClock(StopClock):
         After detach(), close() or our own end, however it comes, it runs on in real time."""
         self = cls.__new__(cls)
         self._begin(timeout, fps, pace)
-        self.pid, NO_WINDOW = find_game(target), 0x08000000
-        try:
+        self.pid = find_game(target)
+        with self._closed_if_it_fails(f"attach: {target}"):
             self.process = WindowsProcess(self.pid)
             self.guard = subprocess.Popen(
-                [win32.base_python(), "-I", "-S", "-c", WINDOWS_GUARD, str(self.pid)],
+                [win32.base_python(), "-I", "-S", GUARD, str(self.pid)],
                 stdin=subprocess.PIPE,
                 text=True,
-                creationflags=NO_WINDOW,
-            )  # nor our console's Ctrl-C
+                creationflags=NO_WINDOW,  # nor our console's Ctrl-C
+            )
             self._install(sleep)
-        except OSError as e:
-            self.close()
-            raise GameError(f"attach: {target}: " + win32.denied(e)) from None
-        except BaseException:
-            self.close()
-            raise
         return self
 
-    # -- the replacement of functions
-
-    def _install(self, sleep):
-        """Freeze the time: allocate stub and data, and let the functions jump there."""
+    def _install(self, sleep: bool) -> None:
+        """Freeze the time: the stub comes into the game, and its functions jump there."""
         process = self.process
-        modules = process.modules()
-        if "winmm.dll" not in modules:  # the game may load it later, and ask it for the time
-            self._load("winmm.dll")
-            modules = process.modules()
-        exports = {
-            name: process.exports(modules[name][0]) for name in SYSTEM_DLLS if name in modules
-        }
+        self.stub = stub = Stub(process)
+        functions = Functions(process, stub)
         # sleeps are as short as asked for, ms
-        process.call(exports["winmm.dll"]["timeBeginPeriod"], 1)
-        targets = {}
-        for dll, functions in exports.items():
-            for name in (
-                REPLACED.keys() & functions.keys()
-                if sleep
-                else REPLACED.keys() & functions.keys() - {"Sleep", "SleepEx"}
-            ):
-                if address := self._follow(f"{dll} {name}", functions[name], modules, exports):
-                    targets.setdefault(address, (f"{dll} {name}", REPLACED[name]))
-        if self.bank[0]:  # _follow found a stub of ours
-            return
-        self._check_room(targets, modules, exports)
-        ntdll = exports["ntdll.dll"]
-        self.page = process.allocate(2 * kernel.PAGE)
-        process.write_code(self.page + kernel.PAGE, WINDOWS_STUB[process.bits])
-        READ_EXECUTE, before = 0x20, ctypes.c_ulong()
-        win32.must(
-            "VirtualProtectEx",
-            process.handle,
-            self.page + kernel.PAGE,
-            kernel.PAGE,
-            READ_EXECUTE,
-            ctypes.byref(before),
-        )
-        jumps = {
-            address: self._jump(
-                address, self.page + kernel.PAGE + WINDOWS_ENTRY[process.bits][entry]
-            )
-            for address, (_, entry) in targets.items()
-        }
-        table = b"".join(
-            struct.pack("<Q16s", address, process.read(address, len(jump)))
-            for address, jump in jumps.items()
-        )
-        process.write(
-            self.page + PATCHES_AT, struct.pack("<II", len(jumps), JUMP[process.bits]) + table
-        )
-        self._suspend_outside(targets)
+        process.call(functions.exports["winmm.dll"]["timeBeginPeriod"], 1)
+        targets = functions.targets(sleep)
+        if stub.begun:  # an earlier attachment has left it there
+            self._tell_guard()
+            return self.pause()
+        functions.check_room(targets)
+        stub.put()
+        jumps = functions.jumps(targets)
+        functions.suspend_outside(targets)
         try:
-            process.write(
-                self.page + 8,
-                struct.pack(
-                    "<7Q",
-                    ntdll["NtQueryPerformanceCounter"],
-                    ntdll["NtDelayExecution"],
-                    *self._clocks("GetSystemTimePreciseAsFileTime"),
-                    (self.frequency << 32) // win32.MOMENTS,
-                ),
-            )
-            self._set(0.0, 0, 0)
+            stub.begin(functions.exports["ntdll.dll"])
             self._tell_guard()
             for address, jump in jumps.items():
                 process.write_code(address, jump)
         except BaseException:
-            self._undo()
+            put_back(process, stub.page)
             raise
         finally:
             process.resume()
 
-    def _load(self, dll):
-        process = self.process
-        text = process.allocate(kernel.PAGE)
-        process.write(text, dll.encode("utf-16-le"))
-        process.call(process.exports(process.modules()["kernel32.dll"][0])["LoadLibraryW"], text)
-
-    def _jump(self, address, target) -> bytes:
-        if self.process.bits == 64:
-            return b"\xff\x25\0\0\0\0" + struct.pack("<Q", target)  # jmp [rip + 0]
-        return b"\xe9" + struct.pack("<I", target - address - 5 & 0xFFFFFFFF)
-
-    def _follow(self, what, where, modules, exports) -> int | None:
-        """The code behind an export: past forwarders and jumps, as long as they lead to the
-        system's own DLLs; None where that DLL is not loaded.
-        """
-        process = self.process
-        for _ in range(8):
-            if isinstance(where, str):  # NTDLL.RtlQueryPerformanceCounter
-                dll, _, name = where.rpartition(".")
-                known = (
-                    [exports.get(dll.lower() + ".dll", {})]
-                    if not dll.lower().startswith(("api-", "ext-"))
-                    else exports.values()
-                )
-                where = next(
-                    (
-                        functions[name]
-                        for functions in known
-                        if isinstance(functions.get(name), int)
-                    ),
-                    None,
-                )
-                if where is None:
-                    return None
-            code = process.read(where, 32)
-            skip = next(
-                (
-                    len(p)
-                    for p in HOT_PATCH[process.bits]
-                    if code.startswith(p)
-                    and code[len(p) : len(p) + 1] in (b"\xff", b"\x48", b"\xe9")
-                ),
-                0,
-            )
-            at, code = where + skip, code[skip:]
-            if code[:3] == b"\x48\xff\x25":
-                at, code = at + 1, code[1:]
-            if code[:2] == b"\xff\x25":
-                (place,) = struct.unpack_from("<i" if process.bits == 64 else "<I", code, 2)
-                form = "<Q" if process.bits == 64 else "<I"
-                (to,) = struct.unpack(
-                    form,
-                    process.read(
-                        place + (at + 6 if process.bits == 64 else 0), struct.calcsize(form)
-                    ),
-                )
-            elif code[:1] == b"\xe9":
-                to = at + 5 + struct.unpack_from("<i", code, 1)[0] & (
-                    kernel.ONES if process.bits == 64 else 0xFFFFFFFF
-                )
-            elif code[:1] == b"\xeb":
-                to = at + 2 + struct.unpack_from("<b", code, 1)[0]
-            else:
-                return where
-            owner = next(
-                (dll for dll, (base, size) in modules.items() if base <= to < base + size), ""
-            )
-            if owner not in SYSTEM_DLLS:
-                if not owner and self._adopt(to & -kernel.PAGE):
-                    return where
-                raise GameError(
-                    f"{what} has been replaced already (it jumps to "
-                    f"{owner or 'memory of no DLL'}): close what has done that, an overlay, "
-                    "a recorder or another speed hack, and start the game anew"
-                )
-            where = to
-        raise GameError(f"{what}: jumps without end")
-
-    def _adopt(self, stub) -> bool:
-        """Whether that is a stub of ours, left by an earlier attachment; if so its time is stopped
-        and goes on from there.
-        """
-        process = self.process
-        if self.bank[0]:
-            return stub == self.page + kernel.PAGE
-        with contextlib.suppress(OSError):
-            if process.read(stub, len(WINDOWS_STUB[process.bits])) == WINDOWS_STUB[process.bits]:
-                self.page = stub - kernel.PAGE
-                self.slot = process.read(self.page, 1)[0]
-                self.bank = struct.unpack(
-                    "<QQqq", process.read(self.page + BANKS_AT + 32 * self.slot, 32)
-                )
-                self._tell_guard()
-                self.pause()
-                return True
-        return False
-
-    def _tell_guard(self):
+    def _tell_guard(self) -> None:
         if self.guard:
-            self.guard.stdin.write(f"{self.page}\n")
+            self.guard.stdin.write(f"{self.stub.page}\n")
             self.guard.stdin.flush()
-
-    def _check_room(self, targets, modules, exports):
-        """Each replaced function must be long enough."""
-        begins = [
-            address
-            for functions in exports.values()
-            for address in functions.values()
-            if isinstance(address, int)
-        ]
-        begins = np.unique(
-            np.concatenate(
-                [begins, [ENDLESS], *(self.process.starts(modules[dll][0]) for dll in exports)]
-            )
-        )
-        for address, (what, _) in targets.items():
-            room = begins[np.searchsorted(begins, address, "right")] - address
-            if room < JUMP[self.process.bits]:
-                raise GameError(
-                    f"{what} is only {room} bytes long in this version of Windows, and "
-                    f"{JUMP[self.process.bits]} are needed: please report it"
-                )
-
-    def _suspend_outside(self, targets):
-        """Suspend the game when no thread is within the bytes that change, or will return into
-        them.
-        """
-        process, size = self.process, JUMP[self.process.bits]
-        inside = np.array(list(targets))
-        end = time.perf_counter() + 2
-        while True:
-            found = ""
-            for pointer, stack in process.suspend():
-                top = process.read(
-                    stack & -8, -stack % kernel.PAGE or kernel.PAGE
-                )  # up to the page's end
-                words = np.frombuffer(
-                    top[: len(top) & -8], "<u8" if process.bits == 64 else "<u4"
-                ).astype(np.int64)
-                within = (words[:, None] > inside) & (words[:, None] < inside + size)
-                hit = next(
-                    (
-                        what
-                        for address, (what, _) in targets.items()
-                        if address < pointer < address + size
-                    ),
-                    "",
-                )
-                found = (
-                    found
-                    or hit
-                    or (targets[int(inside[within.any(0)][0])][0] if within.any() else "")
-                )
-            if not found:
-                return
-            process.resume()
-            if time.perf_counter() > end:
-                raise GameError(
-                    f"process {self.pid}: a thread stays within {found}, which was to be replaced; "
-                    "nothing was changed, try again"
-                )
-            time.sleep(0.003)
-
-    def _undo(self):
-        """Put the game's own functions back; it is suspended."""
-        count, size = struct.unpack("<II", self.process.read(self.page + PATCHES_AT, 8))
-        for address, code in struct.iter_unpack(
-            "<Q16s", self.process.read(self.page + PATCHES_AT + 8, 24 * count)
-        ):
-            self.process.write_code(address, code[:size])
 
     # -- time
 
-    @staticmethod
-    def _counter() -> int:
-        value = ctypes.c_int64()
-        win32.windows("NtQueryPerformanceCounter", ctypes.byref(value), None)
-        return value.value
-
-    def _clocks(self, date: str) -> tuple[int, int, int, int]:
-        """What the real clocks show: that function's date, performance counter, tick count,
-        multimedia time.
-        """
-        moment, ticks = ctypes.c_uint64(), ctypes.WinDLL("kernel32").GetTickCount64
-        ticks.restype = ctypes.c_uint64
-        win32.windows(date, ctypes.byref(moment))
-        return moment.value, self._counter(), ticks(), win32.windows("timeGetTime") & 0xFFFFFFFF
-
-    def _lead(self) -> int:
-        """By how much the game's clocks are ahead of the real ones, 100 ns: the furthest, as
-        Windows' own ticks lag by up to 16 ms.
-        """
-        date, counter, ticks, mmticks, scale = struct.unpack(
-            "<5Q", self.process.read(self.page + 0x18, 40)
-        )
-        now, real = self.now, self._clocks("GetSystemTimeAsFileTime")
-        late = (mmticks + now // 10000 - real[3] + 2**31) % 2**32 - 2**31  # it has 32 bits
-        return max(
-            date + now - real[0],
-            (counter + (now * scale >> 32) - real[1]) * win32.MOMENTS // self.frequency,
-            (ticks + now // 10000 - real[2]) * 10000,
-            late * 10000,
-        )
-
-    def _set(self, speed, moment, limit):
-        """From now on time goes from `moment` to `limit` at that speed: a bank of its own, then its
-        number, one byte.
-        """
-        self.slot = (self.slot + 1) % BANKS
-        self.bank = (
-            self._counter(),
-            int(speed * win32.MOMENTS / self.frequency * 2**32),
-            moment,
-            limit,
-        )
-        self.process.write(self.page + BANKS_AT + 32 * self.slot, struct.pack("<QQqq", *self.bank))
-        self.process.write(self.page, bytes([self.slot]))
-
     @property
     def now(self) -> int:
-        """Virtual time since launch or attachment, 100 ns; as the stub counts."""
-        real, speed, moment, limit = self.bank
-        return min(limit, moment + (max(0, self._counter() - real) * speed >> 32))
+        """Virtual time since launch or attachment, 100 ns."""
+        return self.stub.now
 
     @property
     def time(self) -> float:
@@ -675,22 +199,16 @@ class WindowsClock(StopClock):
 
     @property
     def alive(self) -> bool:
-        TIMEOUT = 258
-        return (
-            bool(self.process)
-            and win32.windows("WaitForSingleObject", self.process.handle, 0) == TIMEOUT
-        )
+        return self.process is not None and self.process.alive
 
     @property
     def returncode(self) -> int | None:
-        code = ctypes.c_ulong()
-        if (
-            self.process
-            and not self.alive
-            and win32.windows("GetExitCodeProcess", self.process.handle, ctypes.byref(code))
-        ):
-            return code.value
-        return self.popen.poll() if self.popen else None
+        code = None
+        if self.process and not self.alive:
+            code = self.process.returncode
+        if code is None and self.popen:
+            code = self.popen.poll()
+        return code
 
     def pids(self) -> set[int]:
         """Process ids of the game and its children."""
@@ -698,10 +216,10 @@ class WindowsClock(StopClock):
 
     def pause(self) -> None:
         """Stop a time that runs (a run that was interrupted); else time stands anyway."""
-        if self.now < self.bank[3]:
+        if self.now < self.stub.limit:
             self.process.suspend()  # else somebody could read a later time meanwhile
             moment = self.now
-            self._set(0.0, moment, moment)
+            self.stub.set(0.0, moment, moment)
             self.process.resume()
             self.goal = float(moment)
 
@@ -715,23 +233,27 @@ class WindowsClock(StopClock):
             raise GameError(
                 "run: a Windows game computes in real time; give a speed that it can keep up with"
             )
-        self._advance(seconds * speed, speed) if speed > 0 else time.sleep(seconds)
+        if speed > 0:
+            self._advance(seconds * speed, speed)
+        else:
+            time.sleep(seconds)
 
-    def _advance(self, seconds, speed):
-        if self.now < self.bank[3]:
-            self.pause()
+    def _advance(self, seconds: float, speed: float) -> None:
+        self.pause()
         # not rounded: 60 steps of 1/60 s are a second
         goal = self.goal + max(0.0, seconds) * win32.MOMENTS
         if not self.alive:
             return
         self.goal = goal
-        self._set(speed, self.bank[3], round(goal))
-        while (left := self.bank[3] - self.now) > 0 and self.alive:
+        self.stub.set(speed, self.stub.limit, round(goal))
+        while (left := self.stub.limit - self.now) > 0 and self.alive:
             time.sleep(min(0.05, left / speed / win32.MOMENTS))
+
+    # -- its end
 
     def close(self) -> None:
         """End the program and all its children; an attached one is let go."""
-        if self.popen is None:
+        if not self.popen:
             return self.detach()
         if self.job:
             win32.windows("TerminateJobObject", self.job, 1)
@@ -744,105 +266,65 @@ class WindowsClock(StopClock):
         """Let an attached program run on in real time.  One that is ahead of it keeps its lead (and
         the stub), as time never goes back.
         """
-        if self.alive and self.bank[0]:
+        if self.alive and self.stub and self.stub.begun:
             self.pause()
-            while 0 < (lead := self._lead()) < win32.MOMENTS:
+            while 0 < (lead := self.stub.lead()) < win32.MOMENTS:
                 time.sleep(0.005)
             self.process.suspend()
-            self._set(1.0, self.now, ENDLESS)  # for who sleeps in the stub
+            self.stub.set(1.0, self.now, ENDLESS)  # for who sleeps in the stub
             if lead <= 0:
-                self._undo()
+                put_back(self.process, self.stub.page)
             self.process.resume()
         if self.guard:
             self.guard.communicate("0\n")  # nothing is left to be done
         self._release()
 
-    def _release(self):
+    def _release(self) -> None:
         if self.process:
             self.process.close()
+        if self.stub:
+            self.stub.forget()
         self.process = self.job = self.guard = None
-        self.bank = 0, 0, self.bank[3], self.bank[3]  # the time stays readable
-
-
-# fillers before a jump
-HOT_PATCH = {64: (b"\x48\x8d\xa4\x24\0\0\0\0",), 32: (b"\x8b\xff\x55\x8b\xec\x5d", b"\x8b\xff")}
-WINDOWS_GUARD = f"""
-import ctypes, struct, sys, time
-page, pid = 0, int(sys.argv[1])
-for line in sys.stdin:
-    page = int(line)
-    if not page:
-        sys.exit()
-k, P = ctypes.WinDLL("kernel32"), ctypes.c_void_p
-k.OpenProcess.restype = P
-h, old = P(k.OpenProcess(0x1FFFFF, 0, pid)), ctypes.c_ulong()
-def read(address, size):
-    data = ctypes.create_string_buffer(size)
-    k.ReadProcessMemory(h, P(address), data, P(size), None)
-    return data.raw
-def write(address, data):
-    k.VirtualProtectEx(h, P(address), P(len(data)), 0x40, ctypes.byref(old))
-    k.WriteProcessMemory(h, P(address), data, P(len(data)), None)
-    k.VirtualProtectEx(h, P(address), P(len(data)), old.value, ctypes.byref(old))
-nt = ctypes.WinDLL("ntdll")
-if page:
-    nt.NtSuspendProcess(h)
-    time.sleep(0.02)
-    bank = page + {BANKS_AT} + 32 * read(page, 1)[0]
-    real, speed, moment, limit = struct.unpack("<QQqq", read(bank, 32))
-    *begun, scale = struct.unpack("<5Q", read(page + 0x18, 40))
-    counter, date = ctypes.c_int64(), ctypes.c_uint64()
-    nt.NtQueryPerformanceCounter(ctypes.byref(counter), None)
-    k.GetSystemTimeAsFileTime(ctypes.byref(date))
-    k.GetTickCount64.restype = ctypes.c_uint64
-    now = min(limit, moment + (max(0, counter.value - real) * speed >> 32))
-    passed = date.value, counter.value, k.GetTickCount64(), ctypes.WinDLL("winmm").timeGetTime() & 0xFFFFFFFF
-    ahead = any(then + add > at for then, add, at in zip(begun, (now, now * scale >> 32, now // 10000, now // 10000), passed))
-    write(page + {BANKS_AT} + 32 * {BANKS - 1}, struct.pack("<QQqq", counter.value, (1 << 64) // scale, now, 1 << 62))
-    write(page, bytes([{BANKS - 1}]))
-    count, size = struct.unpack("<II", read(page + {PATCHES_AT}, 8))
-    for address, code in () if ahead else struct.iter_unpack("<Q16s", read(page + {PATCHES_AT + 8}, 24 * count)):
-        write(address, code[:size])
-    nt.NtResumeProcess(h)
-nt.NtResumeProcess(h)
-"""  # as GUARD: lets an attached game run on when we end in any way
 
 
 def find_game(target: int | str) -> int:
     """pid of a running program: by pid, name of its executable, or part of its window's title; of
     several the one with the largest window.
     """
-    import difflib
-
-    running, shown = win32.processes(), win32.desktop_windows()
-    names, title = {pid: name for pid, (_, name) in running.items()}, str(target).casefold()
-    if title.isdigit():
+    running = win32.processes()
+    shown = win32.desktop_windows()
+    names = {pid: name for pid, (_, name) in running.items()}
+    wanted = str(target).casefold()
+    if wanted.isdigit():
         if int(target) in names:
             return int(target)
         raise GameError(f"attach: there is no process {target}")
-    found, ours, parent = (
-        [pid for pid, name in names.items() if name.casefold() in (title, title + ".exe")],
-        set(),
-        os.getpid(),
-    )
-    # the console in which this was typed may have such a title
-    while parent in running and parent not in ours:
-        ours.add(parent)
-        parent = running[parent][0]
-    found = found or [
-        pid for _, pid, text, *_ in shown if title in text.casefold() and pid not in ours
-    ]
+    found = [pid for pid, name in names.items() if name.casefold() in (wanted, wanted + ".exe")]
+    if not found:
+        ours = ancestors(running)  # the console in which this was typed may have such a title
+        titled = [pid for _, pid, title, *_ in shown if wanted in title.casefold()]
+        found = [pid for pid in titled if pid not in ours]
     if found:
         return next((pid for _, pid, *_ in shown if pid in found), found[0])
-    known = sorted({*names.values(), *(text for _, _, text, *_ in shown if text)})
-    close = difflib.get_close_matches(title, [name.casefold() for name in known], 3, 0.5)
-    close = [name for name in known if name.casefold() in close] or sorted(
-        {names.get(pid, "") for _, pid, *_ in shown} - {""}
-    )
+    titles = {title for _, _, title, *_ in shown if title}
+    known = sorted({*names.values(), *titles})
+    close = difflib.get_close_matches(wanted, [name.casefold() for name in known], 3, 0.5)
+    near = [name for name in known if name.casefold() in close]
+    near = near or sorted({names.get(pid, "") for _, pid, *_ in shown} - {""})
     raise GameError(
-        f"attach: no running program and no window is called {target!r}; "
-        + (f"there is {', '.join(close)}" if close else "start the game first")
+        f"attach: no running program and no window is called {wanted!r}; "
+        + (f"there is {', '.join(near)}" if near else "start the game first")
     )
+
+
+def ancestors(running: dict) -> set[int]:
+    """pids of those who started us; running: as win32.processes()."""
+    found = set()
+    pid = os.getpid()
+    while pid in running and pid not in found:
+        found.add(pid)
+        pid = running[pid][0]
+    return found
 
 
 def platform_fault() -> str | None:
@@ -857,39 +339,38 @@ def windows_fault(attach: bool) -> str | None:
     """As hook_fault() and attach_fault(): a small program is moved 1000 s into the future, and
     asked for the time.
     """
-    ask = [
-        win32.base_python(),
-        "-I",
-        "-S",
-        "-c",
-        "import sys, time; sys.stdin.read(%d); print(int(time.time()))" % attach,
-    ]
-    with tempfile.TemporaryFile() as out, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryFile() as out:
         try:
-            if attach:
-                popen = stack.enter_context(
-                    subprocess.Popen(ask, stdin=subprocess.PIPE, stdout=out)
-                )
-                stack.callback(popen.kill)
-                clock = WindowsClock.attach(popen.pid, timeout=10, pace=1e6)
-            else:
-                clock = WindowsClock(ask, stdout=out, timeout=10, pace=1e6)
-            stack.callback(clock.close)
-            clock.step(1000)
-            if attach:
-                popen.communicate(b" ", timeout=10)
-            end = time.perf_counter() + 10
-            while clock.alive and time.perf_counter() < end:
-                time.sleep(0.01)
+            ask_ahead(attach, out)
         except (GameError, OSError, subprocess.TimeoutExpired) as e:
             return str(e)
         out.seek(0)
         ahead = float(out.read() or -1e9) - time.time()
-    return (
-        None
-        if 900 < ahead <= 1000
-        else (
+    if not 900 < ahead <= 1000:
+        return (
             "the clock's stub is without effect here: a program that was moved 1000 s ahead is at "
             f"{ahead:.0f} s"
         )
-    )
+
+
+def ask_ahead(attach: bool, out) -> None:
+    """A program that is moved 1000 s ahead writes the time into a file."""
+    wait = "sys.stdin.read(1); " if attach else ""
+    code = f"import sys, time; {wait}print(int(time.time()))"
+    command = [win32.base_python(), "-I", "-S", "-c", code]
+    options = {"timeout": 10, "pace": 1e6}
+    with contextlib.ExitStack() as stack:
+        if attach:
+            popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out)
+            stack.enter_context(popen)
+            stack.callback(popen.kill)
+            clock = WindowsClock.attach(popen.pid, **options)
+        else:
+            clock = WindowsClock(command, stdout=out, **options)
+        stack.callback(clock.close)
+        clock.step(1000)
+        if attach:
+            popen.communicate(b" ", timeout=10)
+        end = time.perf_counter() + 10
+        while clock.alive and time.perf_counter() < end:
+            time.sleep(0.01)

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -54,12 +55,6 @@ FORMATS = {
         "owner": ("int32", "n", "number of the template"),
         "centers": ("float32", "cells d", "a descriptor per cell"),
         "start": ("int64", "cells1", "first row of each cell, cells + 1 of them"),
-        "sizes": ("float32", "templates 2", "w, h in px"),
-    },
-    "nitrogen.descriptors/1": {
-        "points": ("float32", "n 4", "x, y, size in canvas px, angle in degrees"),
-        "descriptors": ("uint8", "n d", "SIFT's, 0..255"),
-        "owner": ("int32", "n", "number of the template"),
         "sizes": ("float32", "templates 2", "w, h in px"),
     },
     "nitrogen.actions/1": {
@@ -357,7 +352,8 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
     again = f"; make it anew: {MAKER[kind]}" if kind in MAKER else ""
     if kind == "policy" and path.suffix in (".pt", ".pth"):
         target = path.with_suffix(".safetensors")
-        raise SystemExit(f"{path}: convert it first: python model.py convert {path} {target}")
+        convert = shlex.join(["python", "model.py", "convert", str(path), str(target)])
+        raise SystemExit(f"{path}: convert it first: {convert}")
     if not path.is_file():
         what = "a folder, not a file" if path.is_dir() else "no such file"
         raise SystemExit(f"{path}: {what}{again}")

@@ -1,4 +1,4 @@
-"""A command line from a dataclass: every field is a flag, its comment the help.
+"""A command line from a dataclass: every field is a flag, its comment (or metadata) the help.
 
 A stage ends in command_line(__doc__, {"": (Config, main), "train": (CONFIGS, train), ...}).  A wing
 is named in a string, as in "bench.speed", and imported only when its command is given.
@@ -12,6 +12,7 @@ import importlib
 import inspect as pyinspect
 import math
 import re
+import shlex
 import subprocess
 import sys
 import typing
@@ -21,6 +22,7 @@ from pathlib import Path
 import common
 from common import ROOT, artefact
 from common.inputs import expand
+from common.memory import lacking
 
 # ---- what the commands of all stages have --------------------------------------------------------
 
@@ -78,18 +80,25 @@ VIDEOS = "videos"  # positional, and expanded: folders, patterns, @list.txt
 REST = "command"  # the words after "--": a game's command
 
 
-def command_line(doc: str, commands: dict, argv=None, inspect=artefact.show):
+def command_line(
+    doc: str, commands: dict, argv=None, inspect=artefact.show, smaller: str = "fewer --workers"
+):
     """Run the command that `argv` asks for: its function's result.
 
     commands: name -> (Config class or dict of presets, function(cfg)), or the name of a file, see
-    `opened`; "" is the default.    inspect: function(path), for --inspect.
-    A Fault and Ctrl-C end in SystemExit with one line.
+    `opened`; "" is the default.    inspect: function(path), for --inspect.    smaller: the flags
+    by which they need less memory.
+    A Fault, too little memory and Ctrl-C end in SystemExit with one line.
     """
     run, given = parse(doc, commands, list(sys.argv[1:] if argv is None else argv), inspect)
     try:
         return run(given)
     except common.Fault as e:
         raise SystemExit(str(e)) from None
+    except (RuntimeError, OSError, MemoryError) as e:
+        if not (line := lacking(e, smaller)):
+            raise
+        raise SystemExit(line) from None
     except KeyboardInterrupt:
         raise SystemExit(
             "interrupted; finished work is kept, the same command goes on from there"
@@ -175,7 +184,7 @@ def add_fields(parser: Parser, cfg) -> None:
     for field in dataclasses.fields(cfg):
         name = field.name
         kind = types[name]
-        comment = comments.get(name)
+        comment = field.metadata.get("help") or comments.get(name)
         if name == REST:
             continue
         if typing.get_origin(kind) is tuple:
@@ -278,13 +287,18 @@ def flags(**values) -> list[str]:
     return words
 
 
+def typed(*command: str) -> str:
+    """A command of a stage as one would type it: a path with spaces in quotes."""
+    return shlex.join(["python", *command])
+
+
 def run_stage(*command: str) -> None:
     """Print a command as one would type it, and run it; many videos are shown by their pattern."""
     videos = [word for word in command if word.endswith(".mp4")]
     shown = [word for word in command if not word.endswith(".mp4")]
     if videos:
         shown.insert(1, str(Path(videos[0]).parent / "*.mp4"))
-    print(f"\n$ python {' '.join(shown)}", flush=True)
+    print(f"\n$ {typed(*shown)}", flush=True)
     status = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]]).returncode
     if status:
         raise SystemExit(

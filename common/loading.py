@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import multiprocessing
+import re
 import signal
 from pathlib import Path
 
+from common import Fault
+from common.memory import killed, lacking
 from common.shards import Shards, decode
+from common.workers import sigint_held_back
 
 import numpy as np
 import torch
@@ -46,10 +52,10 @@ class Chunks:
         self.side = side
 
     def __getitem__(self, i):
-        jpeg, buttons, sticks, shown, _ = self.shards[i]
         try:
+            jpeg, buttons, sticks, shown, _ = self.shards[i]
             return decode(np.asarray(jpeg), self.side), buttons, sticks, shown
-        except SystemExit as e:  # it would end a decoding process without a message
+        except (SystemExit, OSError) as e:  # only here it is known which frame that was
             return f"{place(self.shards, [i])}: {e}"
 
 
@@ -81,8 +87,55 @@ def decoded_ahead(chunks: Chunks, numbers, collate, workers: int, device: torch.
         worker_init_fn=start_decoding,
         pin_memory=device.type == "cuda",
     )
-    for batch in loader:
-        yield on_device(batch, device)
+    with contextlib.closing(loaded(loader)) as batches:
+        for batch in batches:
+            yield on_device(batch, device)
+
+
+def loaded(loader):
+    """The batches of a DataLoader.  Its processes end with this generator, however it ends.
+
+    Python would end them by SIGTERM, which they may ignore, and wait for ever.  An exception in one
+    of them is a Fault of one line here, unless memory was too small, see common/memory.py.
+    """
+    others = set(multiprocessing.active_children())
+    ours = set()
+    batches = None
+
+    def stop():
+        if ours and batches is not None:
+            batches._shutdown_workers()  # else torch takes our kill for a crash
+        for process in ours:
+            process.kill()
+
+    atexit.register(stop)  # a traceback may keep this generator
+    try:
+        with sigint_held_back():  # they leave Ctrl-C to us
+            try:
+                batches = iter(loader)
+            finally:
+                ours |= set(multiprocessing.active_children()) - others
+        yield from batches
+    except Exception as e:
+        if lacking(e) or not ours:
+            raise
+        raise Fault(in_process(e, ours)) from None
+    finally:
+        stop()
+        atexit.unregister(stop)
+
+
+def in_process(error: Exception, processes) -> str:
+    """One line about what ended a DataLoader's process: torch gives its traceback as text."""
+    status = next((p.exitcode for p in processes if p.exitcode), 0)
+    if status < 0:
+        return killed(signal.strsignal(-status))
+    if status:
+        return "a decoding process has ended by itself; what it said stands above"
+    text = str(error).strip()
+    places = re.findall(r'File "(.+?)", line (\d+)', text)
+    where = f" ({Path(places[-1][0]).name}, line {places[-1][1]})" if places else ""
+    return f"a decoding process failed: {text.splitlines()[-1]}{where}"
 
 
 def on_device(batch, device) -> list:

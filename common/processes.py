@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import signal
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import artefact
+from common import Fault, artefact
 from common.device import pick_device
 
 import torch
 import torch.distributed as dist
+
+PEER_LOST = re.compile("(closed|reset) by peer|remote process exited")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ def joined(device: str):
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     try:
         yield World(rank, size, local, device)
+    except RuntimeError as e:
+        if not PEER_LOST.search(str(e)):
+            raise
+        raise Fault("another process of this run has ended; what it said tells why") from None
     finally:
         dist.destroy_process_group()
 

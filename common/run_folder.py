@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from common import ROOT, artefact
+from common.command_line import typed
 
 import numpy as np
 from safetensors import SafetensorError
@@ -133,3 +134,13 @@ def plot(cfg) -> None:
     ax.legend()
     ax.grid(alpha=0.3)
     figure.savefig(cfg.run / "loss.png", dpi=120)
+
+
+def what_next(policy: Path) -> str:
+    """How to go on from a finished run, in words."""
+    further = typed("train.py", "--data", "SHARDS", "--init", str(policy), "--out", "ANOTHER")
+    return f"policy -> {policy}\n  play it: {play_it(policy)}\n  train it further: {further}"
+
+
+def play_it(policy: Path) -> str:
+    return typed("eval.py", "play", "--policy", str(policy))

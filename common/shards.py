@@ -6,6 +6,7 @@ import bisect
 import glob
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def write_manifest(folder) -> None:
 
 def in_words(info: dict) -> str:
     """What was kept of a video, by the metadata of its last shard."""
-    n, lag = info["counts"], info["lag"]
+    n = info["counts"]
+    lag = info["lag"]
     line = (
         f"kept {n['kept']:,} of {n['rows']:,} rows "
         f"({100 * n['kept'] / max(n['rows'], 1):.0f} %), {n['segments'][0]} of {n['segments'][1]} "
@@ -88,7 +90,8 @@ def shards_in(folder) -> list[Path]:
     paths = sorted(Path(folder).glob("*.safetensors"))
     if not paths:
         raise SystemExit(
-            f"{folder}: no shards there; make them: {artefact.MAKER['shard']} --out {folder}"
+            f"{folder}: no shards there; make them: {artefact.MAKER['shard']} "
+            f"--out {shlex.quote(str(folder))}"
         )
     return paths
 
@@ -174,7 +177,9 @@ class Part:
 
     def is_whole(self) -> bool:
         """Whether offsets, videos and starts are of things that are there."""
-        offset, start, rows = self["offset"], self["start"], len(self["frame"])
+        offset = self["offset"]
+        start = self["start"]
+        rows = len(self["frame"])
         sizes = np.diff(offset)
         if len(offset) != rows + 1 or (sizes < 0).any():
             return False
@@ -188,7 +193,8 @@ class Part:
         """offsets [horizon]: rows from a chunk's first row to its actions; SystemExit if the shard
         was cut for less.
         """
-        fps, cut = self.about["fps"], self.info
+        fps = self.about["fps"]
+        cut = self.info
         self.offsets = shift + round(fps / rate) * np.arange(horizon)
         reach = cut["shift"] + round(fps / cut["rate"]) * (cut["horizon"] - 1)
         if self.offsets[-1] > reach:

@@ -12,8 +12,8 @@ from pathlib import Path
 from common import artefact
 from common.command_line import expect
 from common.device import keep_memory
+from common.loading import loaded
 from common.run_folder import refuse_another
-from common.workers import sigint_held_back
 
 import cv2
 import numpy as np
@@ -189,8 +189,7 @@ def batches(data, first: int, count: int, size: int, workers: int = 0):
     more = {"prefetch_factor": 4, "multiprocessing_context": "spawn"} if workers else {}
     items = range(first, first + count)
     loader = torch.utils.data.DataLoader(data, size, sampler=items, num_workers=workers, **more)
-    with sigint_held_back():  # the workers leave Ctrl-C to us
-        return iter(loader)
+    return loaded(loader)
 
 
 def machine(device: str) -> str:

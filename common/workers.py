@@ -16,6 +16,7 @@ import threading
 
 from common import attempt
 from common.cluster import over_ray, start_ray
+from common.memory import lacking
 
 
 def for_each(
@@ -78,7 +79,10 @@ def sentence(item, error) -> str:
     """One line about a failed item; SystemExit brings its own."""
     if isinstance(error, SystemExit):
         return str(error)
-    return f"{item}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    text = str(error).partition("\n")[0]
+    if isinstance(error, concurrent.futures.BrokenExecutor):
+        text = "its process crashed, or memory ran out (then give fewer --workers)"
+    return f"{item}: {lacking(error) or f'{type(error).__name__}: {text}'}"
 
 
 def ahead(items):
@@ -147,6 +151,10 @@ def worker_pool(workers: int):
     )
     try:
         yield pool
+    except BaseException:  # Ctrl-C, here or in what takes the results
+        print("\nstopping: what runs just now is broken off", file=sys.stderr, flush=True)
+        QuietWorker.interrupt_all()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -168,12 +176,14 @@ def shared_out_threads(workers: int):
 
 
 class QuietWorker:
-    """A worker process under Ctrl-C, which a terminal sends to all processes of a command.
+    """A worker process under Ctrl-C, which a terminal sends to all processes of a command, and
+    `kill` to the first alone: that one passes it on, and a worker may get it twice.
 
     while the worker    SIGINT                              so that
     starts              held back (sigint_held_back)        its imports leave no traceback
     has nothing to do   noted in `interrupted`              its next item does not begin
     works on an item    raises KeyboardInterrupt in it      the item ends, its part files go
+    ends an item so     ignored                             that is not broken off
     """
 
     interrupted = False
@@ -192,9 +202,22 @@ class QuietWorker:
         cls.interrupted = True
 
     @classmethod
+    def end_item(cls, *_) -> None:
+        if not cls.interrupted:
+            cls.interrupted = True
+            raise KeyboardInterrupt
+
+    @staticmethod
+    def interrupt_all() -> None:
+        """Called in the process that began them (not on Windows)."""
+        if hasattr(signal, "pthread_sigmask"):
+            for process in multiprocessing.active_children():
+                os.kill(process.pid, signal.SIGINT)
+
+    @classmethod
     def run(cls, fn, item):
         """fn(item), or KeyboardInterrupt."""
-        idle = signal.signal(signal.SIGINT, signal.default_int_handler)
+        idle = signal.signal(signal.SIGINT, cls.end_item)
         try:
             if cls.interrupted:
                 raise KeyboardInterrupt

@@ -1,16 +1,93 @@
-"""A gamepad or a screen."""
+"""What a gamepad is, and what a screen is.
+
+Both are made from the Sandbox of one run of a game (devices/sandbox.py), before the game starts.
+"""
 
 from __future__ import annotations
 
+from common.artefact import FRAME
+
+import numpy as np
+
+from devices.sandbox import Sandbox
+
 
 class Device:
-    """A gamepad or a screen: what most of them leave as it is."""
+    """What gamepads and screens have in common: when they are called, and where they can be."""
 
-    environment: dict = {}
-    ready = True  # of a gamepad: the game has taken it
+    only_on = ""  # "Linux" or "Windows"; else both have it
+    automatic = True  # `auto` may take it
+    needs_hook = False  # it works inside the game, at the frame gate
+    environment: dict = {}  # variables that the game needs
+
+    def __init__(self, game: Sandbox):
+        """Raises GameError, with the fix, where this machine has no such device."""
+        self.game = game
 
     def attach(self) -> None:
-        """The clock runs."""
+        """The game's clock is there; nothing has been presented."""
+
+    def begin(self) -> None:
+        """The game has presented its first frame, and this device has been chosen."""
 
     def close(self) -> None:
-        """Nothing of it is ours: it goes with the game."""
+        """The game is about to end."""
+
+    @classmethod
+    def requirement(cls) -> tuple | None:
+        """What `sim.py doctor` says of it: (what it needs, whether that is there, what was found,
+        the fix).
+        """
+
+
+class Gamepad(Device):
+    """A new one says how a pad reaches the game."""
+
+    ready = True  # the game has taken it, once it has presented its first frame
+    refusal = ""  # why a game has not taken it, and what to do
+
+    def set(self, buttons, sticks) -> None:
+        """From now on these are pressed: bool [16] in the order of BUTTONS; float [4] in -1..1, y
+        down, in the order of STICKS.
+        """
+        raise NotImplementedError
+
+    def lacks(self, actions) -> list[str]:
+        """Those of these buttons and sticks that cannot reach the game."""
+        return []
+
+
+class Screen(Device):
+    """A new one says where the picture is; frames are counted and timed by the game's clock."""
+
+    def __init__(self, game: Sandbox):
+        super().__init__(game)
+        self.last = np.zeros((FRAME, FRAME, 3), np.uint8)
+        self.seen = 0  # number of the frame in `last`
+
+    def grab(self) -> np.ndarray | None:
+        """The frame that is presented, uint8 [height, width, 3] RGB; None if there is none."""
+        raise NotImplementedError
+
+    def picture(self) -> np.ndarray:
+        """uint8 [height, width, 3] RGB; the last frame once the game has ended."""
+        if self.seen != self.frame:
+            picture = self.grab()
+            if picture is not None:
+                self.last = picture
+                self.seen = self.frame
+        return self.last
+
+    @property
+    def frame(self) -> int:
+        """Frames presented so far."""
+        return self.game.clock.frames
+
+    @property
+    def time(self) -> float:
+        """Seconds of game time."""
+        return self.game.clock.time
+
+    def score(self) -> dict:
+        """What the game itself says of how it goes: a built-in one's score."""
+        return {}

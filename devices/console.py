@@ -14,19 +14,24 @@ import numpy as np
 
 from clock.base import GameError
 from clock.fallback import Unhooked
-from devices import sandbox
+from devices.base import Gamepad, Screen
+from devices.sandbox import Sandbox
 
 
-class Console:
+class Console(Gamepad, Screen):
     """Gamepad and screen of a built-in game, through one shared file; its layout is told by
     games/console.py.
     """
 
+    automatic = False  # of games that have one, never of others
     HEADER = 4096  # bytes of JSON that describe the rest; written last
 
-    def __init__(self, stage: sandbox.Stage):
-        self.path, self.fields, self.fps = stage.path / "console", None, 0.0
+    def __init__(self, game: Sandbox):
+        super().__init__(game)
+        self.path = game.memory / "console"
         self.path.touch()
+        self.fields = None  # name -> array in the game's memory, once it is there
+        self.fps = 0.0
         self.environment = {"NITROGEN_CONSOLE": str(self.path)}
 
     @staticmethod
@@ -35,7 +40,7 @@ class Console:
         scripts = [Path(part) for part in command if part.endswith(".py") and os.path.isfile(part)]
         return any(b"console.main(" in script.read_bytes() for script in scripts)
 
-    def attached(self) -> bool:
+    def is_open(self) -> bool:
         """Whether the game has opened its side; maps the file when it has."""
         if self.fields is None and self.path.stat().st_size > self.HEADER:
             with open(self.path, "r+b") as f:
@@ -62,11 +67,11 @@ class Console:
     @property
     def frame(self) -> int:
         """Frames presented so far."""
-        return int(self.fields["frame"][0]) if self.attached() else 0
+        return int(self.fields["frame"][0]) if self.is_open() else 0
 
     @property
     def time(self) -> float:
-        return float(self.fields["time"][0]) if self.attached() else 0.0
+        return float(self.fields["time"][0]) if self.is_open() else 0.0
 
     def score(self) -> dict:
         return json.loads(self.fields["score"].tobytes().rstrip(b"\0") or b"{}")
@@ -81,7 +86,7 @@ class Console:
         self.fields["pad_sticks"][self.sticks] = sticks
 
     def open_gate(self, go: int) -> None:
-        if self.attached():
+        if self.is_open():
             self.fields["go"][0] = go
 
 
@@ -90,10 +95,12 @@ class GateClock(Unhooked):
     / fps.
     """
 
+    has_gate = True
     environment = {"NITROGEN_GATE": "1"}
 
     def __init__(self, argv, console: Console, **options):
-        self.console, self.owed = console, 0.0  # of a frame, by step()
+        self.console = console
+        self.owed = 0.0  # of a frame, by step()
         super().__init__(argv, **options)
 
     @property
@@ -105,7 +112,9 @@ class GateClock(Unhooked):
 
     def step_frame(self, presented, timeout: float = 60.0) -> bool:
         """As Clock.step_frame."""
-        before, end, polls = presented(), time.perf_counter() + timeout, 0
+        before = presented()
+        end = time.perf_counter() + timeout
+        polls = 0
         self.console.open_gate(before + 1)
         while presented() <= before:
             polls += 1

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -31,12 +32,14 @@ from pathlib import Path
 
 from common import ROOT, artefact
 
+import devices
 import eval as evaluation
 import sim
-from bench.report import cell, played, print_crashes
+from bench.report import played
 from clock.base import GameError
 from devices.x11 import KEYSYMS
 from live import pilot
+from live.open_report import Watch, write_report
 
 NUMBER = (-1e12, 1e12)
 # patterns as artefact.amiss reads them
@@ -74,8 +77,18 @@ def open_table(suite: str) -> tuple[dict, Path]:
         raise SystemExit(f"{path}: not a table of tasks ({e}); see assets/open.json") from None
     for name, task in table.items():
         if fault := task_fault(task, path.parent):
-            raise SystemExit(f"{path}: {name}: {fault}; see assets/open.json")
+            line = line_of(path.read_text(), name, task, fault)
+            raise SystemExit(f"{path}: {name}: {fault} (line {line}); see assets/open.json")
     return table, path.parent
+
+
+def line_of(text: str, name: str, task, fault: str) -> int:
+    """The line, from 1, of the field of a task that the fault names, or of the task."""
+    fields = task if isinstance(task, dict) else {}
+    at = max(0, text.find(f'"{name}"'))
+    named = [word for word in re.findall(r"\w+", fault) if word in fields]
+    at = max(at, text.find(f'"{named[0]}"', at)) if named else at
+    return text.count("\n", 0, at) + 1
 
 
 def task_fault(task, folder: Path) -> str:
@@ -86,9 +99,12 @@ def task_fault(task, folder: Path) -> str:
 def wrong_fields(task, folder) -> str:
     needed = [k for k in TASK if k[-1] != "?"]
     optional = [k[:-1] for k in TASK if k[-1] == "?"]
-    if isinstance(task, dict) and set(needed) <= set(task) <= {*needed, *optional}:
+    fields = set(task) if isinstance(task, dict) else set()
+    if set(needed) <= fields <= {*needed, *optional}:
         return ""
-    return f"a task has {', '.join(needed)}, and perhaps {', '.join(optional)}"
+    other = sorted(fields - {*needed, *optional})
+    what = f"it has '{other[0][:60]}'; " if other else ""
+    return f"{what}a task has {', '.join(needed)}, and perhaps {', '.join(optional)}"
 
 
 def empty_field(task, folder) -> str:
@@ -158,7 +174,8 @@ def is_copy(content: dict) -> bool:
 
 
 def unknown_device(task, folder) -> str:
-    for key, known in (("gamepad", sim.GAMEPADS), ("screen", sim.SCREENS)):
+    for key, table in (("gamepad", sim.GAMEPADS), ("screen", sim.SCREENS)):
+        known = devices.names(table)
         if task.get(key, "auto") not in known:
             return f"{key} {task[key]!r}: there is {', '.join(known)}"
     return ""
@@ -211,9 +228,7 @@ def read_picture(path: Path):
 
 
 def open_suite(c) -> dict:
-    """The policy, chance and an untouched pad at real games: completed tasks and progress, printed
-    and in OUT/open.json.
-    """
+    """The policy, chance and an untouched pad at real games, and their report."""
     table, folder = open_table(c.suite)
     seeds = min(4, c.seeds) if c.quick else c.seeds
     settings = settings_of(c)
@@ -223,21 +238,7 @@ def open_suite(c) -> dict:
     ]
     c = evaluation.with_folder(c, settings)
     suite = evaluation.Suite(c, settings, tasks, range(c.seed, c.seed + seeds), REAL_PLAYERS)
-    return played(suite, in_real_game, write_report)
-
-
-def write_report(suite: evaluation.Suite, records: list[dict]) -> dict:
-    table, _ = open_table(suite.c.suite)
-    out = {name: summaries(name, records) for _, name in suite.tasks}
-    line = "{:16s}" + "{:>22s}" * len(REAL_PLAYERS)
-    print("completed, %, and 95 % interval; in brackets mean progress, 0..1")
-    print(line.format("task", *REAL_PLAYERS))
-    for name, row in out.items():
-        cells = [cell(row.get(p)) for p in REAL_PLAYERS]
-        print(line.format(name, *cells) + f"   {table[name]['goal']}")
-    print_crashes(records)
-    artefact.write_bytes(Path(suite.c.out) / "open.json", json.dumps(out, indent=1).encode())
-    return out
+    return played(suite, watched, functools.partial(write_report, table=table))
 
 
 def installed_tasks(c, table: dict) -> list[str]:
@@ -265,13 +266,6 @@ def settings_of(c) -> dict:
     return {"policy": policy, "seed": c.seed, **flags}
 
 
-def summaries(name: str, records: list[dict]) -> dict:
-    """Player -> summary of its episodes of this task."""
-    mine = [r for r in records if r["task"] == name]
-    episodes = {p: [r for r in mine if r["player"] == p] for p in REAL_PLAYERS}
-    return {p: evaluation.summary(those) for p, those in episodes.items() if those}
-
-
 def program(name: str) -> str | None:
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/games")
 
@@ -286,8 +280,21 @@ def task_digest(task: dict, folder: Path) -> str:
 # ---- one episode ---------------------------------------------------------------------------------
 
 
-def in_real_game(job: evaluation.Job, c) -> dict:
-    """The score of one player at one task: the most progress that was seen, half a second apart."""
+def watched(job: evaluation.Job, c) -> dict:
+    """in_real_game, with a strip of it and, of the policy, a film."""
+    task = open_table(c.suite)[0][job.task]
+    measure = "likeness" if "picture" in task["score"] else "progress"
+    with Watch(job, c, task.get("fps", 60), measure) as watch:
+        score = in_real_game(job, c, watch)
+        watch.save_strip()
+    return score
+
+
+def in_real_game(job: evaluation.Job, c, watch=None) -> dict:
+    """The score of one player at one task: the most progress that was seen, half a second apart.
+
+    watch: see Watch.__call__, called for every frame
+    """
     table, folder = open_table(c.suite)
     task = table[job.task]
     with tempfile.TemporaryDirectory(prefix="nitro-home-") as home, contextlib.ExitStack() as stack:
@@ -297,22 +304,35 @@ def in_real_game(job: evaluation.Job, c) -> dict:
         env = stack.enter_context(sim.launch(c, keys=task.get("keys")))
         best = 0.0
         began = info = None
+
+        def look() -> float:
+            """How close it is now: the likeness of the picture of success, or the progress."""
+            nonlocal best
+            progress = task_score(task["score"], env, folder, home)
+            best = max(best, progress)
+            picture = task["score"].get("picture")
+            return likeness(folder / picture, env.render()) if picture and watch else progress
+
         for i, info in enumerate(pilot.frames(env, agent, c, start=task.get("start", ()))):
             began = info["time"] if began is None else began
-            if i % max(1, c.fps // 2) == 0 or not env.clock.alive:
-                best = max(best, task_score(task["score"], env, folder, home))
+            looks = i % max(1, c.fps // 2) == 0 or not env.clock.alive
+            close = look() if looks else None
+            if watch:
+                watch(env, info, info["time"] - began, best, close)
             if best >= 1:
                 break
         if best < 1 and env.clock.alive:
             pilot.press(env, task.get("end", ()), c.fps)
-            best = max(best, task_score(task["score"], env, folder, home))
+            close = look()
+            if watch:
+                watch(env, info, info["time"] - began, best, close)
         return {"progress": best, "success": best >= 1, "time": info["time"] - began}
 
 
 def config_of(task: dict, job: evaluation.Job, c, home: str):
     """The Config of play, for this task."""
     first, *rest = (part.replace("{home}", home) for part in task["command"])
-    devices = {k: task[k] for k in ("gamepad", "screen") if k in task}
+    chosen = {k: task[k] for k in ("gamepad", "screen") if k in task}
     return dataclasses.replace(
         c,
         command=(program(first), *rest),
@@ -321,7 +341,7 @@ def config_of(task: dict, job: evaluation.Job, c, home: str):
         seed=job.seed,
         home=home,
         realtime=c.realtime and job.player == "policy",
-        **devices,
+        **chosen,
     )
 
 
@@ -368,7 +388,7 @@ def task_score(rule: dict, env, folder: Path, home: str) -> float:
         data = path.read_bytes()[:size] if path.exists() else b""
         values = struct.unpack(rule["struct"], data) if len(data) == size else (0,)
     else:
-        stderr = (env.stage.path / "stderr").read_text(errors="replace")
+        stderr = (env.sandbox.path / "stderr").read_text(errors="replace")
         values = re.findall(rule["stderr"], stderr) or (0,)
     try:
         value = max(map(float, values))

@@ -12,7 +12,6 @@ from common import artefact
 import numpy as np
 
 from clock.base import GameError, say_once
-from devices.linux import Keyboard
 from live.brain import Local, Remote
 
 FADE = 3  # CHOICE: actions over which a new chunk takes over from the old one, in real time
@@ -186,7 +185,7 @@ class Takeover:
 
 def frames(env, agent, c, person=None, start=()):
     """Play a game from its start: first the macro `start`, then `agent`, or the person at the pad,
-    for --seconds of game time.  Yields the info of every frame.
+    for --seconds of game time.  Yields the info of every frame, with the "pad" that was held.
     """
     frame, info = env.reset(seed=c.seed)
     frame, _, ended, _, info = press(env, start, c.fps) or (frame, 0.0, False, False, info)
@@ -211,6 +210,7 @@ def frames(env, agent, c, person=None, start=()):
             return
         before = info["time"]
         frame, _, ended, _, info = env.step({"buttons": pad[0], "sticks": pad[1]})
+        info["pad"] = pad
         if c.realtime or person:  # nobody can play a game that runs as fast as it can
             due = keep_pace(due + (info["time"] - before) / c.speed, agent, c.fps)
         yield info
@@ -231,9 +231,7 @@ def keep_pace(due: float, agent, fps: int) -> float:
 def check_layout(pad, actions) -> None:
     """GameError if nothing that the policy does can reach the game; one line about what cannot."""
     known = [n for n in artefact.BUTTONS + artefact.STICKS if n in actions]
-    lost = []
-    if isinstance(pad, Keyboard):
-        lost = [n for n in known if not {n, f"{n}-", f"{n}+"} & set(pad.keys)]
+    lost = pad.lacks(known)
     if len(lost) == len(known):
         raise GameError(
             f"the policy's actions ({', '.join(actions[:4])}, ...) have no place on this game's "
@@ -257,10 +255,10 @@ def press(env, macro, fps: int):
             key = part if part not in artefact.BUTTONS else ""
             if key:
                 focus(env, key)
-                env.stage.display.key(key, True)
+                env.sandbox.display.key(key, True)
             last = hold(env, part, 0.1, fps) or last
             if key:
-                env.stage.display.key(key, False)
+                env.sandbox.display.key(key, False)
             last = hold(env, "", 0.1, fps) or last
         else:
             last = hold(env, "", part, fps) or last
@@ -276,7 +274,7 @@ def hold(env, button: str, seconds: float, fps: int):
 
 def focus(env, key: str) -> None:
     """Give the game's window the keyboard; GameError if it has none."""
-    windows = env.stage.display.windows() if env.stage.display else []
+    windows = env.sandbox.display.windows() if env.sandbox.display else []
     if not windows:
         raise GameError(f"the macro's {key!r} is a key, and the game has no window to press it in")
-    env.stage.display.focus(windows[0][0])
+    env.sandbox.display.focus(windows[0][0])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import artefact, policy_file
-from common.command_line import Common
+from common.command_line import Common, typed
 
 import torch
 
@@ -464,7 +464,6 @@ def read_figures(figures: str, source) -> dict:
     except (OSError, ValueError, AttributeError) as e:
         raise SystemExit(f"{figures}: not a report of eval.py play ({e})") from None
     if report.get("policy") != artefact.source(source):
-        raise SystemExit(
-            f"{figures}: not about {source}; make it: python eval.py play --policy {source}"
-        )
+        play = typed("eval.py", "play", "--policy", str(source))
+        raise SystemExit(f"{figures}: not about {source}; make it: {play}")
     return totals

@@ -367,6 +367,14 @@ def frame_numbers(chunk: dict, rows: int, fps: float) -> np.ndarray:
     return np.floor(frame + 1e-6).astype(np.int64)
 
 
+def laid_out_at(own: float, rate: float) -> float:
+    """Rows per second at which labels of `own` rows per second are laid out: theirs, or the nearest
+    whole multiple of the chunks' `rate` where theirs is none.
+    """
+    nearest = rate * max(1, round(own / rate))
+    return own if abs(own - nearest) <= 0.01 * rate else nearest
+
+
 def released_labels(
     facts: dict, buttons, sticks, shown, chunks: list, game: str, area: tuple, c: filter.Config
 ) -> filter.Labels:
@@ -379,7 +387,8 @@ def released_labels(
     times = facts["times"]
     fps = rate_of(times, facts["fps"])
     rates = [chunk["size"] / chunk["seconds"] for chunk in chunks]
-    rate = float(np.median(rates))
+    own = float(np.median(rates))
+    rate = laid_out_at(own, c.rate)
     T = int((times[-1] + 1 / fps) * rate + 1e-6)
     out = filter.Labels(
         buttons=np.zeros((T, 16), np.uint8),
@@ -392,24 +401,28 @@ def released_labels(
         shown=shown,
         views=[view_of(chunk, facts, area, c) for chunk in chunks],
         game=game,
-        about=f"released labels at {rate:g}/s",
+        about=f"released labels at {own:g}/s",
     )
+    if rate != own:
+        out.about += f", laid out at {rate:g}/s"
     end = last = lost = beyond = 0
     for k, chunk in enumerate(chunks):
         a, b = chunk["rows"]
-        frame = frame_numbers(chunk, b - a, fps)
+        # the chunk's row at each of ours: the last one that had come
+        row = np.floor(np.arange(round((b - a) * rate / own)) * own / rate + 1e-6).astype(int)
+        frame = frame_numbers(chunk, b - a, fps)[row]
         begin = round(frame[0] / fps * rate)
         if abs(begin - end) <= 2:
             begin = end  # it goes on where the last one ended
         seconds = (frame + 0.5) / fps
         n = min(int((seconds < times[-1] + 1 / fps).sum()), T - begin)
-        if begin < end or n <= 0 or abs(rates[k] / rate - 1) > 0.01:
+        if begin < end or n <= 0 or abs(rates[k] / own - 1) > 0.01:
             lost += 1
             continue
         end = begin + n
-        out.buttons[begin:end] = buttons[a : a + n]
-        out.sticks[begin:end] = sticks[a : a + n]
-        beyond += b - a - n
+        out.buttons[begin:end] = buttons[a + row[:n]]
+        out.sticks[begin:end] = sticks[a + row[:n]]
+        beyond += b - a - 1 - row[n - 1]
         there = np.searchsorted(times, seconds[:n], "right") - 1  # the last that had come
         out.frame[begin:end] = np.maximum(there, last)
         out.known[begin:end] = True

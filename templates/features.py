@@ -26,7 +26,8 @@ SCALES = (1.0, 0.5)  # CHOICE: of the template then; SIFT bridges what lies betw
 GROUND, RIM = 110, 16  # CHOICE: gray behind, and px around, a template when XFeat describes it
 MOST = 1000  # CHOICE: keypoints of one picture of a template
 PROBES = 5  # cells of the index that a search looks into
-INDICES = 8  # CHOICE: files in data/index, and in data/descriptors, that stay: those used last
+# CHOICE: bytes of data/index.  The built-in templates take 95 MB, a skin 0.15 MB.
+ROOM = 256 << 20
 BLOCK = 8192  # descriptors that are compared with all centers at once
 
 
@@ -104,10 +105,10 @@ def poses(template, detector: str) -> list:
 def described(pool: library.Pool, names: list, detector: str, weights: str) -> dict:
     """What `detector` finds in the templates of these names.
 
-    points float32 [n, 4], in canvas px; descriptors [n, d], SIFT's as uint8; owner int32 [n],
-    number in `names`; sizes float32 [templates, 2], px.
+    points float32 [n, 4], in canvas px; descriptors float32 [n, d]; owner int32 [n], number in
+    `names`; sizes float32 [templates, 2], px.
     """
-    find = sift if detector == "sift" else functools.partial(xfeatures, weights=weights)
+    find = detectors(weights)[detector]
 
     def describe(name):
         found = []
@@ -137,13 +138,13 @@ def described(pool: library.Pool, names: list, detector: str, weights: str) -> d
 # ---- the index -----------------------------------------------------------------------------------
 
 
-def cached(folder: str, digest: str, make, **facts) -> dict:
-    """The tensors that `make()` makes: read from data/`folder` if they were made before.
+def cached(digest: str, make, **facts) -> dict:
+    """The tensors that `make()` makes: read from data/index if they were made before.
 
-    Of the files there, the INDICES used last stay.
+    Of the other files there, those used last stay, up to ROOM bytes in all.
     """
-    path = ROOT / "data" / folder / f"{digest}.safetensors"
-    form = f"nitrogen.{folder}/1"
+    path = ROOT / "data/index" / f"{digest}.safetensors"
+    form = "nitrogen.index/1"
     with contextlib.suppress(SystemExit):  # the file is missing or broken: make it
         tensors = artefact.read(path, form)[0]
         with contextlib.suppress(OSError):
@@ -153,9 +154,11 @@ def cached(folder: str, digest: str, make, **facts) -> dict:
     # a folder that cannot be written costs time, nothing else
     with contextlib.suppress(OSError, SystemExit):
         artefact.write(path, tensors, form, **facts)
-        files = sorted(path.parent.glob("*.safetensors"), key=os.path.getmtime)
-        for old in files[:-INDICES]:
-            old.unlink(missing_ok=True)
+        room = ROOM
+        for file in sorted(path.parent.iterdir(), key=os.path.getmtime, reverse=True):
+            room -= file.stat().st_size
+            if room < 0 and file != path:
+                file.unlink(missing_ok=True)
     return tensors
 
 
@@ -169,63 +172,74 @@ def made_by(detector: str, weights: str) -> bytes:
     return out
 
 
+def nearest(descriptors, centers):
+    """int64 [n]: the center, float32 [cells, d], that each descriptor, [n, d], is most like."""
+    blocks = [descriptors[i : i + BLOCK] for i in range(0, len(descriptors), BLOCK)]
+    return np.concatenate([(block @ centers.T).argmax(1) for block in blocks])
+
+
+def sorted_into(cell, centers, sizes, **rows) -> dict:
+    """The index, see `index`, whose rows, in any order, belong to these cells, int64 [n]."""
+    order = np.argsort(cell, kind="stable")
+    start = np.searchsorted(cell[order], np.arange(len(centers) + 1))
+    rows = {name: value[order] for name, value in rows.items()}
+    return {**rows, "centers": centers, "start": start, "sizes": sizes}
+
+
 def in_cells(points, descriptors, owner, sizes) -> dict:
     """The index of these features, see `index`; descriptors float32 [n, d] of length 1.
 
-    Each center is one of the descriptors, drawn at random; a descriptor goes to the cell of the
-    center that is most like it.
+    Each center is one of the descriptors, drawn at random.
     """
     cells = max(1, min(len(points) // 128, 8192))
     centers = descriptors[np.random.default_rng(0).permutation(len(points))[:cells]]
-    blocks = [descriptors[i : i + BLOCK] for i in range(0, len(points), BLOCK)]
-    cell = np.concatenate([(block @ centers.T).argmax(1) for block in blocks])
-    order = np.argsort(cell, kind="stable")
-    return {
-        "points": points[order],
-        "descriptors": (descriptors[order] * 254).clip(-127, 127).astype(np.int8),
-        "owner": owner[order],
-        "centers": centers,
-        "start": np.searchsorted(cell[order], np.arange(len(centers) + 1)),
-        "sizes": sizes,
-    }
+    short = (descriptors * 254).clip(-127, 127).astype(np.int8)
+    cell = nearest(descriptors, centers)
+    return sorted_into(cell, centers, sizes, points=points, descriptors=short, owner=owner)
+
+
+def joined(skins: list, bank: dict) -> dict:
+    """One index of the indices of `skins`, one template each, and of `bank`, in the bank's cells;
+    the skins' numbers come first.
+    """
+    centers = bank["centers"]
+    cells = [nearest(skin["descriptors"].astype(np.float32), centers) for skin in skins]
+    cells.append(np.repeat(np.arange(len(centers)), np.diff(bank["start"])))
+    parts = [*skins, bank]
+    rows = {key: np.concatenate([p[key] for p in parts]) for key in ("points", "descriptors")}
+    owner = [skin["owner"] + i for i, skin in enumerate(skins)]
+    rows["owner"] = np.concatenate([*owner, bank["owner"] + np.int32(len(skins))])
+    sizes = np.concatenate([p["sizes"] for p in parts])
+    return sorted_into(np.concatenate(cells), centers, sizes, **rows)
 
 
 def index(pool: library.Pool, detector: str, weights: str) -> dict:
-    """Descriptors of all templates, sorted into cells of like ones, so that a search looks at few;
-    from data/index if it was made before.
+    """Descriptors of all templates, sorted into cells of like ones, so that a search looks at few.
 
     points float32 [n, 4] as in `sift`, in canvas px; descriptors int8 [n, d], 127 = 0.5; owner
     int32 [n], number in the pool; centers float32 [cells, d]; start int64 [cells + 1]; sizes
     float32 [templates, 2], px.
+
+    The built-in templates have one file in data/index and each own skin another: a person adds or
+    changes a skin and tries again, and only that one is described.
     """
     recipe = made_by(detector, weights)
-    own = list(pool.own)
+
+    def kept(names, content: bytes):
+        digest = hashlib.sha256(recipe + content).hexdigest()[:16]
+
+        def make():
+            return in_cells(**described(pool, names, detector, weights))
+
+        return cached(digest, make, templates=names)
+
     builtin = [name for name in pool if name not in pool.own]
-
-    def digest(names, skins=b""):
-        return hashlib.sha256(recipe + repr(names).encode() + skins).hexdigest()[:16]
-
-    def builtin_ones():
-        return described(pool, builtin, detector, weights)
-
-    def make():
-        # A person adds or changes own templates and tries again: the built-in ones are not
-        # described again then.  XFeat's descriptors would take four times the room, and are asked
-        # for only where SIFT shows nothing.
-        if detector == "sift":
-            found = cached("descriptors", digest(builtin), builtin_ones, templates=builtin)
-        else:
-            found = builtin_ones()
-        if own:
-            mine = described(pool, own, detector, weights)
-            found = {**found, "owner": found["owner"] + len(own)}
-            found = {key: np.concatenate([mine[key], found[key]]) for key in mine}
-        if detector == "sift":
-            found = {**found, "descriptors": root(found["descriptors"])}
-        return in_cells(**found)
-
-    skins = [t.atlas.tobytes() + repr((t.size, t.elements)).encode() for t in pool.own.values()]
-    return cached("index", digest(list(pool), b"".join(skins)), make, templates=list(pool))
+    bank = kept(builtin, repr(builtin).encode())
+    skins = [
+        kept([name], skin.atlas.tobytes() + repr((skin.size, skin.elements)).encode())
+        for name, skin in pool.own.items()
+    ]
+    return joined(skins, bank) if skins else bank
 
 
 def bank_of(pool: library.Pool, detector: str, weights: str = xfeat.XFEAT_WEIGHTS) -> dict:

@@ -1,5 +1,6 @@
 """Commands as users give them, and the one line with which they give up."""
 
+import shutil
 import subprocess
 import sys
 
@@ -54,3 +55,12 @@ def command(*args, status=0, **options):
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def with_shared_memory(size: str) -> list[str]:
+    """Words before a command, so that it has a /dev/shm of that size, as in a container."""
+    script = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    words = ["unshare", "-m", "sh", "-c", script, "sh"]
+    if not shutil.which("unshare") or subprocess.run([*words, "true"]).returncode:
+        pytest.skip("mounts nothing here (root may)")
+    return words

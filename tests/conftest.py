@@ -40,6 +40,7 @@ def leftovers(tmp_path, monkeypatch):
     from devices import sandbox
 
     monkeypatch.setattr(sandbox, "MEMORY", tmp_path)
+    monkeypatch.setattr(sandbox, "DISK", tmp_path)
 
     def processes():
         for path in Path("/proc").glob("[0-9]*"):

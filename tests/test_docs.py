@@ -141,7 +141,7 @@ def stage(name: str, argv: list[str]) -> None:
     """
     done = []
 
-    def parse(doc, commands, argv=None, inspect=None):
+    def parse(doc, commands, argv=None, inspect=None, smaller=""):
         quiet = {k: (opened(command)[0], done.append) for k, command in commands.items()}
         real(doc, quiet, argv, done.append)
 
@@ -292,7 +292,7 @@ def test_named_files_are_there():
 def test_names_of_the_code_are_there():
     """`file.py`: `name`, `Class.name`, ... in the pages that lead into the code."""
     seen = 0
-    for page in (ROOT / "docs" / name for name in ("paper-to-code.md", "extending.md")):
+    for page in (ROOT / "docs" / name for name in ("paper-to-code.md", "extend.md")):
         for stem, names in re.findall(
             r"`([\w/]+)\.py`: ((?:`[^`]+`(?: \([^)]*\))?(?:, )?)+)", text(page)
         ):

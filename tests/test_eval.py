@@ -16,7 +16,7 @@ import pytest
 
 import eval as evaluation
 import sim
-from bench import report
+from bench import films
 from bench.report import play
 from clock.base import GameError
 from commands import command
@@ -147,13 +147,13 @@ def fake(monkeypatch, crashes=(), why="the game ended with status 139"):
         return {"progress": 1.0 if succeeds(job) else 0.25, "success": succeeds(job), "time": 2.0}
 
     def film(job, c):
-        for path in report.film_paths(job, c):
+        for path in films.film_paths(job, c):
             artefact.write_bytes(path, b"picture")
         return 1.0 if succeeds(job) else 0.25
 
     monkeypatch.setattr(evaluation, "in_environment", score)
     monkeypatch.setattr(evaluation, "in_process", score)
-    monkeypatch.setattr(report, "film", film)
+    monkeypatch.setattr(films, "film", film)
     return played
 
 
@@ -199,6 +199,32 @@ def test_play_resumes_and_grows(policy, tmp_path, monkeypatch, capsys):
     )
     with pytest.raises(SystemExit, match="played with another steps; give another --out"):
         play(player(policy, out, steps=2))
+
+
+def test_ctrl_c_leaves_the_report_of_what_there_is(policy, tmp_path, monkeypatch, capsys):
+    """In the middle of the second task: a table of the first one and of what the second has, no
+    films; the same command then plays the rest.
+    """
+    c = player(policy, tmp_path, games="crypt,ridge", tasks="slay,reach", seeds=2)
+    fake(monkeypatch)
+    score = evaluation.in_process
+
+    def interrupted(job, *_):
+        if (job.game, job.player) == ("ridge", "held"):
+            raise KeyboardInterrupt
+        return score(job)
+
+    monkeypatch.setattr(evaluation, "in_process", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        play(c)
+    said = capsys.readouterr().out
+    assert "interrupted: 7 of 20 episodes are there" in said and "ridge reach" in said
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["missing"] == 13 and found["films"] == [] and len(found["episodes"]) == 7
+    assert "expert" in found["tasks"][0] and "expert" not in found["tasks"][1]
+    assert "NOT TO ITS END" in (tmp_path / "report.html").read_text()
+    monkeypatch.setattr(evaluation, "in_process", score)
+    assert "missing" not in play(c) and "20 episodes, 7 are there" in capsys.readouterr().out
 
 
 def test_report_is_one_file_that_loads_nothing(policy, tmp_path, monkeypatch):

@@ -228,15 +228,19 @@ def test_the_index_is_kept(tmp_path, monkeypatch):
         )
         and len(list((tmp_path / "data/index").iterdir())) == 3
     )
-    used = {p: p.stat().st_mtime_ns for p in (tmp_path / "data/index").iterdir()}
-    monkeypatch.setattr(features, "INDICES", 2)
-    extract.bank_of(library.templates(pads.CORE[:2]), "sift")
-    # of the four, the new one and the one used last stay
+    # another index in a room that has a byte too little: the file used longest ago goes
     extract.bank_of(library.templates(pads.CORE[:4]), "sift")
-    assert [p.stat().st_mtime_ns > used.get(p, 0) for p in (tmp_path / "data/index").iterdir()] == [
-        True,
-        True,
-    ]
+    files = sorted((tmp_path / "data/index").iterdir(), key=lambda p: p.stat().st_mtime_ns)
+    monkeypatch.setattr(features, "ROOM", sum(p.stat().st_size for p in files) - 1)
+    files.pop().unlink()
+    extract.bank_of(library.templates(pads.CORE[:2]), "sift")
+    extract.bank_of(library.templates(pads.CORE[:4]), "sift")
+    left = set((tmp_path / "data/index").iterdir())
+    assert len(left) == 3 and set(files) - left == {files[0]}
+    # the one that was just made stays in any case
+    monkeypatch.setattr(features, "ROOM", 0)
+    extract.bank_of(library.templates(pads.CORE[:1]), "sift")
+    assert len(list((tmp_path / "data/index").iterdir())) == 1
     monkeypatch.setattr(features, "ROOT", tmp_path / "file")
     (tmp_path / "file").write_text("")
     assert np.array_equal(
@@ -245,63 +249,71 @@ def test_the_index_is_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
-def test_a_changed_skin_leaves_the_built_in_descriptors(detector, tmp_path, monkeypatch):
-    """The index is the same to the bit whether SIFT's are kept, with or without a skin, or not;
-    XFeat's are made anew.
+def test_a_new_skin_alone_is_described(detector, tmp_path, monkeypatch):
+    """Neither the built-in templates nor the other skins are, and the index is the same to the bit
+    as one made from nothing.
     """
     monkeypatch.setattr(features, "ROOT", tmp_path)
-    real, seen, mine = features.described, [], library.templates()["ps4-dark"]
-    monkeypatch.setattr(
-        features,
-        "described",
-        lambda pool, names, *args: (seen.append(len(names)), real(pool, names, *args))[1],
-    )
+    seen = []
 
-    def made(skin):
-        return extract.bank_of(library.Pool(pads.CORE[:3], {"mine": skin}), detector)
+    def described(pool, names, *args):
+        seen.append(list(names))
+        return real(pool, names, *args)
 
-    extract.bank_of(library.templates(pads.CORE[:3]), detector)
-    made(library.templates()["snes-light"])
-    second = made(mine)
-    assert seen == ([3, 1, 1] if detector == "sift" else [3, 3, 1, 3, 1])
-    assert (tmp_path / "data/descriptors").exists() == (detector == "sift")
+    real = features.described
+    monkeypatch.setattr(features, "described", described)
+    builtin = library.templates()
+    plain = extract.bank_of(library.templates(pads.CORE[:3]), detector)
+
+    def made(**own):
+        return extract.bank_of(library.Pool(pads.CORE[:3], own), detector)
+
+    made(mine=builtin["snes-light"])
+    # one skin more; one changed; one under another name; one less
+    second = made(mine=builtin["snes-light"], more=builtin["ps4-dark"])
+    made(mine=builtin["xbox360-dark"], more=builtin["ps4-dark"])
+    made(other=builtin["snes-light"])
+    assert seen == [[*pads.CORE[:3]], ["mine"], ["more"], ["mine"]]
+    assert len(list((tmp_path / "data/index").iterdir())) == 4
     (tmp_path / "data").rename(tmp_path / "aside")
-    afresh = made(mine)
-    assert all(
-        np.array_equal(second[k], afresh[k]) and second[k].dtype == afresh[k].dtype for k in afresh
-    ) and set(afresh["owner"]) == {0, 1, 2, 3}
-    assert afresh["sizes"].tolist() == [
-        list(t.size) for t in (mine, *library.templates(pads.CORE[:3]).values())
-    ]
-    # the same pictures in a pool of their own: the same rows
-    alone = extract.bank_of(library.templates(["ps4-dark"]), detector)
+    afresh = made(mine=builtin["snes-light"], more=builtin["ps4-dark"])
+    for key, value in afresh.items():
+        assert np.array_equal(second[key], value) and second[key].dtype == value.dtype
+        # of what a file would hold
+        assert value.dtype == plain[key].dtype
+    assert set(afresh["owner"]) == {0, 1, 2, 3, 4}
+    names = ("snes-light", "ps4-dark", *pads.CORE[:3])
+    assert afresh["sizes"].tolist() == [list(builtin[name].size) for name in names]
 
     def rows(bank, i):
-        return set(
-            map(
-                bytes,
-                np.hstack([bank["points"], bank["descriptors"]])[bank["owner"] == i].astype(
-                    np.float32
-                ),
-            )
-        )
+        both = np.hstack([bank["points"], bank["descriptors"]])[bank["owner"] == i]
+        return sorted(map(bytes, both.astype(np.float32)))
 
-    assert rows(alone, 0) == rows(second, 0)
+    # the same rows as in pools of their own, in cells that the skins do not change
+    assert rows(extract.bank_of(library.templates(["ps4-dark"]), detector), 0) == rows(afresh, 1)
+    assert all(rows(plain, i) == rows(afresh, i + 2) for i in range(3))
+    assert np.array_equal(afresh["centers"], plain["centers"])
 
 
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("detector", ["sift", "xfeat"])
-def test_a_descriptor_finds_its_like(detector):
+def test_a_descriptor_finds_its_like(detector, own):
     """The index looks into few cells and still finds most of the pairs that a search through
-    everything finds, and no other.
+    everything finds, and no other; as well of a skin in the cells of the built-in templates.
     """
-    bank = extract.bank_of(library.templates(pads.CORE[:12]), detector)
-    _, descriptors = extract.detectors(xfeat.XFEAT_WEIGHTS)[detector](
-        render.idle(library.templates()["xbox360-dark"], 90, 0.8)
-    )
+    skin = library.wild(3)
+    bank = extract.bank_of(library.Pool(pads.CORE[:12], {"mine": skin} if own else {}), detector)
+    picture = render.idle(skin if own else library.templates()["xbox360-dark"], 90, 0.8)
+    _, descriptors = extract.detectors(xfeat.XFEAT_WEIGHTS)[detector](picture)
     least = extract.ALIKE[detector]
-    whole = np.argwhere(descriptors @ bank["descriptors"].T.astype(np.float32) / 254 > least)
-    found = set(zip(*(v.tolist() for v in extract.match(descriptors, bank, least)), strict=False))
-    assert len(found) > 0.8 * len(whole) > 1000 and not found - set(map(tuple, whole.tolist()))
+    like = descriptors @ bank["descriptors"].T.astype(np.float32) / 254 > least
+    if own:
+        like &= bank["owner"] == 0
+    whole = np.argwhere(like)
+    found = extract.match(descriptors, bank, least)
+    found = {(a, b) for a, b in found.T.tolist() if not own or bank["owner"][b] == 0}
+    assert len(found) > 0.8 * len(whole) and not found - set(map(tuple, whole.tolist()))
+    assert len(whole) > (100 if own else 1250)
 
 
 def test_one_ring_that_fits_is_no_controller():

@@ -23,7 +23,7 @@ import pytest
 import sim
 from clock.base import read_text
 from devices import sandbox
-from devices.linux import Window
+from devices.display import Window
 
 PICTURES = ROOT / "data" / "real_games"
 NEUTRAL = {"buttons": np.zeros(16, np.int8), "sticks": np.zeros(4, np.float32)}
@@ -144,7 +144,7 @@ def playing(name, **options):
 def screen(env):
     """What the X server shows, and what lies in the game, both fetched anew."""
     env.view.seen = 0
-    return env.stage.display.pixels.tobytes(), env.render().tobytes()
+    return env.sandbox.display.pixels.tobytes(), env.render().tobytes()
 
 
 def processor_time(env):
@@ -235,7 +235,7 @@ for line in sys.stdin:
 
 @pytest.mark.parametrize("name", [param("supertux"), param("doom")])
 def test_a_running_game_is_attached_to_and_runs_on_when_we_are_killed(name):
-    stage = sandbox.Stage("640x480")
+    stage = sandbox.Sandbox("640x480")
     shown, home = (
         lambda: stage.display.pixels.tobytes(),
         {"HOME": str(stage.path / "home"), "DISPLAY": stage.display.name},
@@ -249,7 +249,7 @@ def test_a_running_game_is_attached_to_and_runs_on_when_we_are_killed(name):
 
     game = subprocess.Popen(
         GAMES[name].command,
-        env=sim.FIXED | sim.HEADLESS | home,
+        env=sandbox.FIXED | sandbox.HEADLESS | home,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

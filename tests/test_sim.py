@@ -203,10 +203,10 @@ def test_nothing_is_left_however_we_end(pad_game, leftovers, ending):
     code = (
         f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom "
         "devices import sandbox\nfrom pathlib import Path\n"
-        f"sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
+        f"sandbox.DISK = sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
         # a shell's background job inherits it ignored
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"env = sim.GameEnv({pad_game!r})\nenv.reset()\nprint(env.stage.path, "
+        f"env = sim.GameEnv({pad_game!r})\nenv.reset()\nprint(env.sandbox.path, "
         f"flush=True)\n{ending}\ntime.sleep(60)"
     )
     folder = Path(
@@ -251,6 +251,20 @@ def test_without_the_hook_it_says_so_once(pad_game, monkeypatch, capfd):
     )
     with pytest.raises(GameError, match="^ptrace is not what it was$"):
         sim.GameEnv(pad_game, clock="hook").reset()
+
+
+def test_a_running_game_of_windows_is_attached_to(monkeypatch, leftovers):
+    seen = []
+
+    def attach(*args):
+        seen.append(args)
+        raise GameError("found")
+
+    monkeypatch.setattr(sim, "WINDOWS", True)
+    monkeypatch.setattr(sim.WindowsClock, "attach", attach)
+    with pytest.raises(GameError, match="^found$"):
+        sim.GameEnv([], attach="game.exe", fps=20, timeout=9).reset()
+    assert seen == [("game.exe", 9, 20)] and not leftovers()
 
 
 # ---- commands
@@ -579,4 +593,4 @@ def test_bench(pad_game):
     ],
 )
 def test_wine_is_a_program_not_a_part_of_a_name(command, wine):
-    assert sim.GameEnv(command)._runs_wine() == wine
+    assert sim.runs_wine(command) == wine

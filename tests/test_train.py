@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import torch
 import model
 import train
 from bench import flops, training
+from commands import with_shared_memory
 from released import checkpoint
 
 MICRO = model.Config(
@@ -240,6 +242,7 @@ def test_start_from_a_siglip_tower(shards, monkeypatch, tmp_path):
 
 CHILD = """
 import os, signal, sys
+from common import loading
 import model, train, test_train
 model.CONFIGS["micro"] = test_train.MICRO
 calls, real, rank = [], train.update, os.environ.get("RANK", "0")
@@ -251,12 +254,24 @@ def update(*args):
         os.killpg(0, signal.SIGTERM)
     return real(*args)
 train.update = update
+trainer, decode, fault = os.getpid(), loading.decode, os.environ.get("FAULT", "")
+def faulty(*args):
+    if os.getpid() == trainer or rank != os.environ.get("FAULTY_RANK", rank):
+        return decode(*args)
+    if fault in signal.Signals.__members__:
+        os.kill(os.getpid(), signal.Signals[fault])
+    raise OSError(5, "Input/output error")
+if fault:
+    loading.decode = faulty
 train.main(sys.argv[1:])
 """
 
 
-def command(c, *launcher, **env):
-    """The real command line for config c, in processes of its own that know the test's network."""
+def command(c, *launcher, within=(), **env):
+    """The real command line for config c, in processes of its own that know the test's network.
+
+    within: words before it.
+    """
     flags = [
         w
         for f in dataclasses.fields(c)
@@ -275,7 +290,7 @@ def command(c, *launcher, **env):
         **env,
     }
     return subprocess.run(
-        [sys.executable, *launcher, "child.py", *flags],
+        [*within, sys.executable, *launcher, "child.py", *flags],
         env=env,
         capture_output=True,
         text=True,
@@ -394,6 +409,53 @@ def test_accumulation_is_the_same_step(shards, monkeypatch):
         for p, q in zip(after[4][2:], model.NitroGen(MICRO).parameters(), strict=False)
     ]
     assert max(moved) > 1e-4
+
+
+FAULTS = {
+    "OSError": r"v-0-000.safetensors rows \d+: \[Errno 5\] Input/output error",
+    "SIGKILL": r"a decoding process was ended from outside \(Killed\).*: give fewer --workers",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_a_decoding_process_ends_the_run_in_one_line(shards, fault):
+    """They ignore SIGTERM: nothing may wait for them."""
+    done = command(config(steps=1000, workers=2), FAULT=fault)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert re.fullmatch(FAULTS[fault], done.stderr.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_fault_in_one_of_two_trainers_ends_both(shards):
+    done = command(
+        config(steps=1000, workers=1),
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        FAULT="OSError",
+        FAULTY_RANK="1",
+    )
+    assert done.returncode == 1 and not re.search(r"^\[rank\d\]", done.stderr, re.M)
+    assert re.search(FAULTS["OSError"], done.stderr)
+    assert "another process of this run has ended" in done.stderr
+
+
+def test_a_small_dev_shm_is_named_with_the_way_out(shards):
+    """In a container it may be of any size: 1 MB here, and batches of 1.5 MB."""
+    c = config(steps=1000, workers=2, batch=128, micro=128)
+    done = command(c, within=with_shared_memory("1m"))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert done.stderr.splitlines()[-1] == (
+        "/dev/shm (1.0 MB) is too small for what processes hand to each other: give fewer "
+        "--workers or smaller batches, or the container more of it (--shm-size 1g)"
+    )
+
+
+def test_too_little_memory_is_said_in_one_line_on_a_cpu_too(shards):
+    done = command(config(batch=40_000_000, micro=40_000_000))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    said = done.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        r"out of memory \([\d.,]+ GB more were wanted\): give a smaller --micro.*", said
+    )
 
 
 @pytest.mark.slow

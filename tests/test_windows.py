@@ -22,10 +22,14 @@ import pytest
 import windows
 
 import sim
-from clock import kernel, win32
+from clock import win32
 from clock.base import GameError
-from clock.windows import BANKS, BANKS_AT, WINDOWS_ENTRY, WINDOWS_STUB, WindowsClock
-from devices.windows import DesktopWindow, VGamepad
+from clock.windows import WindowsClock
+from clock.windows_guard import BANKS, BANKS_AT
+from clock.windows_stub import PAGE, WINDOWS_ENTRY, WINDOWS_STUB
+from devices.display import Window
+from devices.sandbox import WINE
+from devices.windows import Desktop, VGamepad
 
 ASM = ROOT / "tests" / "asm"
 needs_wine = pytest.mark.skipif(bool(windows.missing()), reason=windows.missing())
@@ -61,8 +65,8 @@ def test_machine_code_is_its_assembly(tmp_path, bits):
     assert {name: places[name] for name in WINDOWS_ENTRY[bits]} == WINDOWS_ENTRY[bits]
     assert (places["banks"] - places["data"]) % 2**bits == BANKS_AT and (
         places["base"] - places["data"]
-    ) % 2**bits == kernel.PAGE
-    assert (places["SLICE"] + 5000) % 2**bits == 0 and BANKS_AT + 32 * BANKS == kernel.PAGE
+    ) % 2**bits == PAGE
+    assert (places["SLICE"] + 5000) % 2**bits == 0 and BANKS_AT + 32 * BANKS == PAGE
 
 
 class Pad:
@@ -113,18 +117,15 @@ def test_exclusive_full_screen_is_said_and_the_last_picture_kept(monkeypatch, ca
         win32, "windows", lambda name, where: setattr(where._obj, "value", state[0])
     )
     monkeypatch.setattr(
-        DesktopWindow,
+        Desktop,
         "_shot",
         lambda self, *area: (
             shots.pop() if shots else (_ for _ in ()).throw(OSError("BitBlt: refused"))
         ),
     )
+    monkeypatch.setattr(Desktop, "windows", lambda self: [(1, 0, 0, 6, 4)])
     clock = types.SimpleNamespace(frames=1, time=0.0)
-    view = DesktopWindow(
-        types.SimpleNamespace(
-            clock=clock, display=types.SimpleNamespace(windows=lambda: [(1, 0, 0, 6, 4)])
-        )
-    )
+    view = Window(types.SimpleNamespace(clock=clock, display=Desktop(None)))
     assert (view.picture() == 9).all()
     clock.frames = 2
     with pytest.raises(GameError, match="BitBlt: refused"):
@@ -416,7 +417,7 @@ def test_on_linux_all_clocks_and_waits_are_one_time(prefix, tmp_path):
         with open(out, "wb") as file:
             clock = sim.Clock(
                 ["wine", victim(64), how, "50"],
-                env={**windows.environment(), **sim.WINE},
+                env={**windows.environment(), **WINE},
                 stdout=file,
                 timeout=500,
             )

@@ -24,7 +24,10 @@ import numpy as np  # noqa: E402
 import sim  # noqa: E402
 from clock import win32
 from clock.base import GameError
-from clock.windows import ENDLESS, PATCHES_AT, REPLACED, SYSTEM_DLLS, WindowsProcess
+from clock.windows_functions import REPLACED, SYSTEM_DLLS
+from clock.windows_guard import PATCHES_AT
+from clock.windows_process import WindowsProcess
+from clock.windows_stub import ENDLESS
 from devices.windows import VGamepad
 
 MS = 10_000  # of the victim's units
@@ -179,7 +182,7 @@ def attach(victim):
         with contextlib.closing(sim.Clock.attach(popen.pid)) as clock:
             frozen = passed(out, lambda: time.sleep(0.5))
             steps = passed(out, lambda: [clock.step(1 / 60) for _ in range(10)])
-            table = clock.process.read(clock.page + PATCHES_AT, 8 + 24 * 16)
+            table = clock.process.read(clock.stub.page + PATCHES_AT, 8 + 24 * 16)
             count = table[0]
             patches = [
                 (
@@ -335,7 +338,7 @@ def official(victim, injector, dll):
     ):
 
         def turn(speed):
-            clock._set(speed, clock.now, clock.now if not speed else ENDLESS)
+            clock.stub.set(speed, clock.now, clock.now if not speed else ENDLESS)
 
         found["ours"] = {speed: over_a_second(out, partial(turn, speed)) for speed in (0, 4, 1)}
         clock.pause()
@@ -385,11 +388,11 @@ def aliens(out):
         for _ in range(20):
             observation, _, terminated, _, info = env.step(right)
         pictures.append(env.render())
-        hwnd, x, y, width, height = env.stage.display.windows()[0]
+        hwnd, x, y, width, height = env.sandbox.display.windows()[0]
         # moved when it next looks, neither resized nor raised
         win32.windows("SetWindowPos", hwnd, 0, 37, 53, 0, 0, 0x4015)
         env.step(neutral)
-        place = env.stage.display.windows()[0][1:]
+        place = env.sandbox.display.windows()[0][1:]
         pictures.append(env.render())
         names = ("first", "stepped", "a second later", "moved right", "window moved")
         for name, picture in zip(names, pictures, strict=True):
@@ -434,7 +437,7 @@ def by_title():
             env.reset()
             picture = at_rest(env)
             found = {
-                "place": env.stage.display.windows()[0][1:],
+                "place": env.sandbox.display.windows()[0][1:],
                 "shape": list(picture.shape),
                 "red": float((picture == (255, 0, 0)).all(-1).mean()),
             }

@@ -4,7 +4,7 @@
 #     counter   u64  ntdll!NtQueryPerformanceCounter: the real time; delay: ntdll!NtDelayExecution
 #     filetime, qpc, ticks, mmticks   u64  what each clock showed at moment 0; scale u64: performance counts per moment, 32.32
 #     banks     {u64 real, u64 speed 32.32, i64 moment, i64 limit} [96]:  now = min(limit, moment + ((counter() - real) * speed >> 32))
-# clock/windows.py holds the bytes as WINDOWS_STUB; tests/test_windows.py assembles this file and compares.
+# clock/windows_stub.py holds the bytes as WINDOWS_STUB; tests/test_windows.py assembles this file and compares.
 
 .intel_syntax noprefix
 .text

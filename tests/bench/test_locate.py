@@ -10,17 +10,17 @@ from common.pictures import read_video
 import numpy as np
 import pytest
 
-from bench import locate, overlay
+from bench import cases, locate, overlay, plain
 from templates import library, pads, presets, render, xfeat
 
 
 @pytest.fixture
 def brief(monkeypatch):
     """Videos of one second; frames are flat gray where the test asks for the background "flat"."""
-    real = locate.scene
-    monkeypatch.setattr(locate, "SECONDS", 1)
+    real = cases.scene
+    monkeypatch.setattr(cases, "SECONDS", 1)
     monkeypatch.setattr(
-        locate,
+        cases,
         "scene",
         lambda background, rng, numbers: (
             (np.full((720, 1280, 3), 90, np.uint8) for _ in numbers)
@@ -39,14 +39,14 @@ def test_grid_of_the_localization_benchmark():
     """Every combination once; the first part of it shows every cell, rate, background and kind of
     template about equally often.
     """
-    cases = locate.grid()
+    every = cases.grid()
     assert (
-        len({c[1:5] for c in cases}) == len({c.name for c in cases}) == len(cases) == 4 * 4 * 3 * 5
+        len({c[1:5] for c in every}) == len({c.name for c in every}) == len(every) == 4 * 4 * 3 * 5
     )
-    first = cases[:48]
+    first = every[:48]
     assert all(sum(c[1:3] == d[1:3] for c in first) == 3 for d in first)
-    assert all(8 <= sum(c.background == b for c in first) <= 11 for b in locate.BACKGROUNDS)
-    assert sum(c.own for c in first) == 24 and len(locate.grid(2)) == 480
+    assert all(8 <= sum(c.background == b for c in first) <= 11 for b in cases.BACKGROUNDS)
+    assert sum(c.own for c in first) == 24 and len(cases.grid(2)) == 480
 
 
 def test_truth_of_the_localization_benchmark(brief, tmp_path):
@@ -57,8 +57,8 @@ def test_truth_of_the_localization_benchmark(brief, tmp_path):
             name: every[name]
             for name in ("xbox360-dark", "xbox360/tangerine" if own else "xbox360-chrome")
         }
-        case = locate.Case("a", 0.35, 1.0, 0.1, "flat", own)
-        truth = locate.make_case(case, tmp_path / "a.mp4", pool, 3)
+        case = cases.Case("a", 0.35, 1.0, 0.1, "flat", own)
+        truth = cases.make_case(case, tmp_path / "a.mp4", pool, 3)
         frames = [f.astype(int) for _, _, f in read_video(tmp_path / "a.mp4")]
         assert len(frames) == 30 and np.abs(frames[0] - frames[-1]).max() > 60  # inputs change
         rows, cols = np.nonzero((np.abs(frames[-1] - 90).max(2) > 24))
@@ -86,12 +86,14 @@ def test_skins_of_other_drawing_code(tmp_path):
 
 def test_matchers_by_hand():
     a, b = np.eye(4)[:3], np.eye(4)[[2, 0, 0]] * np.array([[1], [0.9], [0.5]])
-    assert locate.mutual(a, b, 0.6).tolist() == [1, -1, 0] and locate.mutual(
-        a, b, 1.0
-    ).tolist() == [-1, -1, -1]
-    assert locate.mutual(a[:0], b).size == 0 and locate.mutual(a, b[:0]).tolist() == [-1, -1, -1]
+    assert plain.mutual(a, b, 0.6).tolist() == [1, -1, 0] and plain.mutual(a, b, 1.0).tolist() == [
+        -1,
+        -1,
+        -1,
+    ]
+    assert plain.mutual(a[:0], b).size == 0 and plain.mutual(a, b[:0]).tolist() == [-1, -1, -1]
     close = np.array([[1, 0], [0.98, 0.199]])  # two that are about as near
-    assert locate.lowe(np.array([[1.0, 0]]), close).tolist() == [0] and locate.lowe(
+    assert plain.lowe(np.array([[1.0, 0]]), close).tolist() == [0] and plain.lowe(
         np.array([[0.995, 0.0998]]), close
     ).tolist() == [-1]
 
@@ -108,7 +110,7 @@ def test_plain_rule(monkeypatch):
         np.full((360, 640, 3), 100, np.uint8) + rng.integers(0, 9, (360, 640, 3), np.uint8)
         for _ in range(3)
     ]
-    detect, match = locate.detectors()["plain"][0]
+    detect, match = plain.detectors()["plain"][0]
     bare = [[detect(f) for f in frames]]
     for f in frames:
         render.composite(
@@ -117,7 +119,7 @@ def test_plain_rule(monkeypatch):
     seen = [[detect(f) for f in frames]]
 
     def rule(seen, pairs):
-        return locate.single_frames(seen, pairs, "three templates", None, extract.MIN_INLIERS)
+        return plain.single_frames(seen, pairs, "three templates", None, extract.MIN_INLIERS)
 
     one = rule(seen, [(detect, match)])
     assert (
@@ -127,24 +129,24 @@ def test_plain_rule(monkeypatch):
     )
     assert rule(bare, [(detect, match)]) == {"template": None}
     monkeypatch.setattr(xfeat, "detect", lambda rgb: detect(rgb))
-    monkeypatch.setattr(locate, "mutual", lambda a, b: np.full(len(a), -1))
-    pairs = locate.detectors()["single"]
+    monkeypatch.setattr(plain, "mutual", lambda a, b: np.full(len(a), -1))
+    pairs = plain.detectors()["single"]
     two = rule([*seen, *seen], pairs)
     # the second matched nothing
     assert len(pairs) == 2 and two["template"] == "ps4-dark" and two["inliers"] == one["inliers"]
-    locate.bank.cache_clear()
+    plain.bank.cache_clear()
 
 
 @pytest.mark.slow
 def test_bitrates_differ(brief, tmp_path):
     rates = [
-        locate.make_case(
-            locate.Case("a", 0.25, 1.0, rate, "supertux", False),
+        cases.make_case(
+            cases.Case("a", 0.25, 1.0, rate, "supertux", False),
             tmp_path / "a.mp4",
             skins_and_all(),
             0,
         )["rate"]
-        for rate in locate.RATES
+        for rate in cases.RATES
     ]
     assert rates[0] > 1.5 * rates[1] > 2 * rates[2] and 0.03 < rates[0] < 0.2, rates
 
@@ -154,15 +156,15 @@ def test_clips_with_nothing_show_no_template(brief, tmp_path, monkeypatch):
     monkeypatch.setattr(render, "draw", lambda *a, **k: pytest.fail("a template is drawn"))
     decoys = []
     monkeypatch.setattr(
-        locate.decoys,
+        cases.decoys,
         "show",
-        lambda picture, decoy, *a, real=locate.decoys.show: (
+        lambda picture, decoy, *a, real=cases.decoys.show: (
             decoys.append(decoy),
             real(picture, decoy, *a),
         ),
     )
-    for case in locate.nothing(10)[3:8]:
-        truth = locate.make_case(case, tmp_path / "a.mp4", {}, 0)
+    for case in cases.nothing(10)[3:8]:
+        truth = cases.make_case(case, tmp_path / "a.mp4", {}, 0)
         assert (
             truth["box"] is truth["template"] is None
             and len(list(read_video(tmp_path / "a.mp4"))) >= 25
@@ -191,7 +193,7 @@ def test_localization_resumes(brief, tmp_path, monkeypatch):
     monkeypatch.setattr(locate, "detectors", lambda: {"plain": ()})
     c, case = (
         dataclasses.replace(brief, out=str(tmp_path), keep=False),
-        locate.Case("a", 0.25, 1.0, 0.1, "flat", False),
+        cases.Case("a", 0.25, 1.0, 0.1, "flat", False),
     )
     first = locate.try_case(case, c)
     assert locate.try_case(case, c) == json.loads(json.dumps(first)) and len(calls) == 1
@@ -212,7 +214,7 @@ def test_localization_resumes(brief, tmp_path, monkeypatch):
 
 def test_localization_table_by_hand():
     def result(width, opacity, box, **rules):
-        case = locate.Case("n", width, opacity, 0.1, "hud", False)._asdict()
+        case = cases.Case("n", width, opacity, 0.1, "hud", False)._asdict()
         return {
             "case": case,
             "truth": {"template": "a" if box else None, "family": "f" if box else None, "box": box},

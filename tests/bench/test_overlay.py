@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import eval as evaluation
-from bench import locate, overlay
+from bench import cases, overlay
 from commands import command
 from templates import library, pads, render
 from templates.overlay import choice_of
@@ -104,7 +104,7 @@ def test_the_floor(tmp_path):
     """
     template, rng = library.templates()["ps4-flat"], np.random.default_rng(0)
     w, h = template.size
-    buttons, sticks = locate.random_play(rng, 90)
+    buttons, sticks = cases.random_play(rng, 90)
     with VideoWriter(tmp_path / "a.mp4", 30, 640, 360) as out:
         for b, s in zip(buttons, sticks, strict=False):
             frame = np.full((360, 640, 3), (60, 90, 70), np.uint8)

@@ -93,8 +93,8 @@ def test_no_clock_of_an_attached_program_goes_back():
                 with contextlib.closing(sim.Clock.attach(program.pid)) as clock:
                     raw = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW) - time.monotonic_ns()
                     assert (
-                        abs(clock.offsets[4] - raw) < 1e6
-                        and abs(clock.offsets[0] + clock.now - time.time_ns()) < 2e9
+                        abs(clock.page.offsets[4] - raw) < 1e6
+                        and abs(clock.page.offsets[0] + clock.now - time.time_ns()) < 2e9
                     )
                     clock.step(0.2)
             time.sleep(0.1)
@@ -143,7 +143,7 @@ def test_attached_frozen_stepped_and_let_go(beats, ending):
     again.step(0.2)
     again.close()
     again.close()  # no more to be done, and nothing left open
-    assert again.file is None and again.time == 0.2
+    assert again.page.file is None and again.time == 0.2
     assert runs_in_real_time(new)
 
 
@@ -167,7 +167,7 @@ def test_no_sleep_is_cut_short_when_an_attached_program_is_let_go(wait, ending):
             attach = (
                 f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import sim; clock = "
                 f"sim.Clock.attach({program.pid}); print(flush=True)\n"
-                f"while not clock._next(): clock.pause()\nclock.step(1)\n{ending}"
+                f"while not clock.deadlines.first(): clock.pause()\nclock.step(1)\n{ending}"
             )
             with subprocess.Popen([sys.executable, "-c", attach], stdout=subprocess.PIPE) as owner:
                 owner.stdout.readline()
@@ -184,13 +184,15 @@ def test_no_sleep_is_cut_short_when_an_attached_program_is_let_go(wait, ending):
 
 @needs_hook
 @pytest.mark.skipif(bool(sim.attach_fault()), reason=str(sim.attach_fault()))
-@pytest.mark.parametrize("step", ["_patch", "_go_on", "_settle"])
+@pytest.mark.parametrize(
+    "step", ["clock.attach.patch", "clock.linux.Clock.go_on", "clock.linux.Clock.settle"]
+)
 def test_what_cannot_be_attached_to_runs_on(beats, monkeypatch, step):
-    def fail(self, *_):
+    def fail(*_):
         raise GameError("not this one")
 
     with monkeypatch.context() as m, pytest.raises(GameError, match="not this one"):
-        m.setattr(sim.Clock, step, fail)
+        m.setattr(step, fail)
         sim.Clock.attach(beats[0].pid)
     assert runs_in_real_time(beats[1]) and "TracerPid:\t0" in read_text(
         f"/proc/{beats[0].pid}/status"

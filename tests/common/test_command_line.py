@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from common.command_line import Common, command_line
+from common.command_line import Common, command_line, typed
 
 import pytest
 
@@ -65,3 +65,9 @@ def test_command_line(capsys):
         raise GameError("the game burnt down")
 
     assert fault(command_line, "doc", {"": (Flags, broken)}, []) == "the game burnt down"
+
+
+def test_hints_quote_paths_with_spaces():
+    assert typed("parse.py", "my video.mp4", "--out", "data/mine") == (
+        "python parse.py 'my video.mp4' --out data/mine"
+    )

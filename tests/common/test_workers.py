@@ -13,7 +13,7 @@ from common.workers import for_each, over_processes
 
 import pytest
 
-from commands import fault
+from commands import fault, with_shared_memory
 
 
 def double(item):
@@ -41,6 +41,22 @@ def test_for_each_survives_a_crash(workers):
     assert lines[0] == "2 of 4 videos failed:" and any(
         line.startswith("  crash: BrokenProcessPool") for line in lines
     )
+
+
+def test_without_room_for_a_pool_the_cause_is_named(tmp_path):
+    """Its semaphores lie in /dev/shm."""
+    (tmp_path / "stage.py").write_text(STAGE)
+    words = [sys.executable, "stage.py", "a", "b", "--ray", ""]
+    done = subprocess.run(
+        [*with_shared_memory("4k"), *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("/dev/shm (0.0 MB) is too small")
 
 
 def test_only_what_ran_beside_a_crash_runs_alone(tmp_path):
@@ -223,6 +239,19 @@ def test_ctrl_c_while_a_process(moment, tmp_path):
     assert {p.name for p in tmp_path.iterdir() if not p.suffix} == (
         set() if moment == "begins" else {"a"}
     ) and time.monotonic() - start < 15
+
+
+def test_ctrl_c_for_the_command_alone(tmp_path):
+    """As `kill -INT` sends it: what the processes work on, 20 s each, does not go on to its end."""
+    run = stage_over_processes(tmp_path, STAGE, "a", *(f"slow{i}" for i in range(4)))
+    while not (tmp_path / "a").exists() and run.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    run.send_signal(signal.SIGINT)
+    start, said = time.monotonic(), run.communicate(timeout=180)[1]
+    assert time.monotonic() - start < 10 and run.returncode == 1
+    assert "stopping: " in said and "Traceback" not in said, said
+    assert {p.name for p in tmp_path.iterdir() if not p.suffix} == {"a"}
 
 
 def test_no_process_outlives_a_killed_stage(tmp_path):

@@ -19,8 +19,9 @@ import pytest
 import sim
 from clock.base import GameError, read_text, say_once
 from devices import sandbox
-from devices.linux import Keyboard, UInput, Window
+from devices.display import Keyboard, Window
 from devices.sdl import Readback, VirtualJoystick
+from devices.uinput import UInput
 from programs import GAME, NEUTRAL, PUSH, check_clean, compiled, needs_xvfb, said_lines, wait_until
 
 
@@ -172,7 +173,7 @@ def test_keys_own_and_wrong(victim):
 @pytest.fixture
 def display():
     """An X server that stands for a person's."""
-    stage = sandbox.Stage("400x300")
+    stage = sandbox.Sandbox("400x300")
     yield stage.display
     stage.remove()
 
@@ -206,7 +207,7 @@ def test_on_a_display_that_is_given_keys_go_to_the_focused_game_only(
         for _ in range(4):  # this X server is not ours to wait for
             env.step(PUSH)
         x, y, red, _ = square(env.render())
-        assert x > 81 and y == 140 - x and red and env.stage.server == 0
+        assert x > 81 and y == 140 - x and red and env.sandbox.server == 0
         # ConfigureWindow: x, y
         display._send(12, 0, struct.pack("<IHxxii", display.windows()[0][0], 3, 7, 150))
         for _ in range(4):  # wherever it goes, it is what is seen
@@ -228,10 +229,11 @@ def test_on_a_display_that_is_given_keys_go_to_the_focused_game_only(
 def test_keys_do_not_stay_down_on_a_display_that_is_given(victim, display, leftovers):
     code = (
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import sim; from devices import "
-        f"sandbox; from pathlib import Path; sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
+        f"sandbox; from pathlib import Path\n"
+        f"sandbox.DISK = sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
         f"env = sim.GameEnv([{victim!r}, 'renderer'], gamepad='keys', display={display.name!r}); "
         "env.reset()\n"
-        "env.stage.display.focus(env.stage.display.windows()[0][0])\n"
+        "env.sandbox.display.focus(env.sandbox.display.windows()[0][0])\n"
         "env.step({'buttons': [1] * 15 + [0], 'sticks': [0] * 4}); print(len(env.pad.down), "
         "flush=True); os.kill(os.getpid(), 9)"
     )
@@ -295,11 +297,11 @@ def test_of_any_game_nothing_is_left(victim, leftovers, ending):
     code = (
         f"import os, signal, sys, time; sys.path.insert(0, {str(ROOT)!r}); import sim\nfrom "
         "devices import sandbox\nfrom pathlib import Path\n"
-        f"sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\nif {without}: sim.hook_fault = lambda: "
-        "'no'\n"
+        f"sandbox.DISK = sandbox.MEMORY = Path({str(sandbox.MEMORY)!r})\n"
+        f"if {without}: sim.hook_fault = lambda: 'no'\n"
         f"env = sim.GameEnv([{victim!r}, '{'surface' if without else 'gl'}', "
         "'fork'])\nenv.reset()\n"
-        "print(env.stage.display.name[1:], env.stage.keeper.pid, env.stage.server, "
+        "print(env.sandbox.display.name[1:], env.sandbox.keeper.pid, env.sandbox.server, "
         f"*env.clock.pids(), flush=True)\n{ending}\ntime.sleep(60)"
     )
     number, *pids = subprocess.run(
@@ -359,9 +361,9 @@ def test_without_the_hook_any_game_is_stopped_by_signals(victim, leftovers, monk
             if (shown[:, :, 0] > 200).any() and square(shown)[2] and square(shown)[0] > 85:
                 break
         assert square(shown)[0] > 85 and square(shown)[2]
-        before = env.stage.display.pixels.tobytes()
+        before = env.sandbox.display.pixels.tobytes()
         time.sleep(0.5)
-        assert env.stage.display.pixels.tobytes() == before and len(env.clock.pids()) == 2
+        assert env.sandbox.display.pixels.tobytes() == before and len(env.clock.pids()) == 2
         env.clock.run(0.3, 0.5)
         assert env.clock.time > 0.1
     assert not leftovers()

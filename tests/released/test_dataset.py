@@ -123,11 +123,10 @@ def importing(folder, videos=None, **changes):
         nitrogen=str(folder / "SHARD_*.tar.gz"),
         labels=str(folder / "labels"),
         out=str(folder / "shards"),
-        rate=60.0,
-        **changes,
+        **{"rate": 60.0, **changes},
     )
     filter.run(c)
-    return Shards(folder / "shards", "train", 4, 60, 1)
+    return Shards(folder / "shards", "train", 4, c.rate, 1)
 
 
 def check_item(i, jpeg, buttons, sticks, mask, game):
@@ -241,6 +240,30 @@ def test_chunks_that_overlap_or_lie_outside():
         and "3 chunks outside" in out.about
         and out.views[1] == ([(48, 23, 62, 32)], (0, 0, 100, 50))
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "laid"), [(115, 60, 60), (60, 60, 60), (115, 30, 60), (288, 60, 120)]
+)
+def test_rows_that_are_no_whole_multiple_of_the_rate(released, capsys, size, rate, laid):
+    """57.5, 30 or 144 rows/s: each of ours has the last of theirs that had come, and its frame."""
+    actions = parquet(rows=size, pressed=lambda r: r % 5 == 0)
+    made = [chunk(k=k, size=size, raw=actions) for k in (0, 1)]
+    archive(released / "SHARD_0000.tar.gz", sum(made, []))
+    data = importing(released, rate=float(rate))
+    said = capsys.readouterr().out
+    assert f"released labels at {size / 2:g}/s, laid out at {laid}/s" in said
+    rows = 2 * laid  # of a chunk
+    tensors, info = artefact.read(released / "shards/vidA-000.safetensors")
+    assert info["videos"][0]["fps"] == laid and len(tensors["buttons"]) == 2 * rows
+    theirs = np.arange(rows) * size // rows
+    pressed = tensors["buttons"][:, artefact.BUTTONS.index("SOUTH")].reshape(2, rows)
+    assert (pressed == (theirs % 5 == 0)).all()
+    # the copy has 30 frames/s, 60 of them in a chunk
+    shown = theirs * 60 // size
+    assert tensors["frame"].tolist() == [*shown, *(60 + shown)]
+    assert np.allclose(tensors["time"], np.arange(2 * rows) / laid)
+    assert len(data) > 100
 
 
 def test_missing_columns_and_odd_values(released):
