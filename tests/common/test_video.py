@@ -3,6 +3,7 @@
 import time
 from fractions import Fraction
 
+from common import artefact
 from common.pictures import Video, VideoWriter, rate_of, read_video
 
 import av
@@ -167,6 +168,29 @@ def test_equal_stamps_and_a_header_with_another_rate(tmp_path):
         put(out, add_track(out, rate=30), range(60), np.arange(60) / 60)
     video = Video(tmp_path / "a.mkv")
     assert rate_of(video.times(), video.fps) == pytest.approx(60, abs=0.2)
+
+
+@pytest.mark.parametrize("fps, rows", [(25, 30), (50, 60), (144, 150)])
+def test_rates_that_are_no_multiple_are_laid_out_by_time(tmp_path, fps, rows):
+    path = film(tmp_path / "a.mp4", seconds=np.arange(60) / fps, rate=fps)
+    times = Video(path).times()
+    tensors = {
+        "buttons": np.zeros((60, 16), np.float16),
+        "sticks": np.zeros((60, 4), np.float32),
+        "shown": np.ones(20, bool),
+        "confidence": np.ones(60, np.float16),
+        "time": times,
+    }
+    actions = tmp_path / "a.actions.safetensors"
+    artefact.write(actions, tensors, "nitrogen.actions/1", unit="normalized", fps=float(fps))
+    c = filter.Config(videos=(str(path),), rate=30.0, horizon=4)
+    labels = filter.read_labels(str(path), actions, None, c)
+    assert (
+        labels.fps == rows and f"frames that come at {fps}/s laid out at {rows}/s" in labels.about
+    )
+    late = labels.time - times[labels.frame]  # the last frame that had come, or is about to
+    assert late.min() >= -0.25 / rows - 1e-6 and late.max() < 1 / fps
+    assert len(filter.chunk_starts(np.ones(len(labels.frame), bool), labels.fps, c)) > 20
 
 
 def test_stamps_that_begin_anew_go_on(tmp_path):
