@@ -591,6 +591,9 @@ class StickyRandom:
         return self.value[:16].astype(np.uint8), self.value[16:].copy()
 
 
+# ---- commands: play, record, replay --------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Run(Common):
     """Flags of all that runs a game."""
@@ -611,8 +614,8 @@ def launch(cfg: Run, **options) -> GameEnv:
         raise SystemExit("no game given: add -- COMMAND ARG...")
     if cfg.command:
         find_program(cfg.command[0])  # before a window opens
-    names = ("fps", "seed", "gamepad", "screen", "timeout", "display", "home", "attach")
-    return GameEnv(cfg.command, **{name: getattr(cfg, name) for name in names}, **options)
+    flags = ("fps", "seed", "gamepad", "screen", "timeout", "display", "home", "attach")
+    return GameEnv(cfg.command, **{flag: getattr(cfg, flag) for flag in flags}, **options)
 
 
 @dataclass(frozen=True)
@@ -773,69 +776,6 @@ def recorded(rows, hashes, fps) -> dict:
     }
 
 
-@dataclass(frozen=True)
-class Replay(Common):
-    """Flags of `replay`."""
-
-    pauses: float = 0.0  # chance of a random pause (up to 0.2 s of real time) before a frame
-    # what `record` wrote: the *.actions.safetensors, or the video beside it
-    videos: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()  # the game; none: the one that was recorded
-
-
-def recording_of(videos) -> tuple[Path, dict, dict]:
-    """(path, tensors, info) of the one recording that `replay` was given."""
-    if len(videos) != 1:
-        raise SystemExit(
-            "replay takes one recording: python sim.py replay FILE.actions.safetensors [-- COMMAND "
-            "ARG...]"
-        )
-    path = Path(videos[0])
-    path = path if path.suffix == ".safetensors" else path.with_suffix(".actions.safetensors")
-    if not path.exists():
-        raise SystemExit(
-            f"{path}: no such file; make it: python sim.py record --record "
-            f"{path.name.partition('.')[0]}.mp4 -- COMMAND ARG..."
-        )
-    tensors, info = artefact.read(path, "nitrogen.actions/1")
-    if "hash" not in tensors or "game_command" not in info:
-        raise SystemExit(
-            f"{path}: not a recording of `python sim.py record`, so there is nothing to compare "
-            "with"
-        )
-    return path, tensors, info
-
-
-def replay(cfg: Replay) -> None:
-    """Play a recording again and compare every frame."""
-    from tqdm import tqdm
-
-    path, tensors, info = recording_of(cfg.videos)
-    rng = np.random.default_rng(cfg.seed)
-    expected = [row.tobytes().hex() for row in tensors["hash"]]
-    with GameEnv(
-        cfg.command or info["game_command"],
-        fps=info["fps"],
-        gamepad=info["gamepad"],
-        screen=info["screen"],
-        home=info.get("home", ""),
-    ) as env:
-        seen = env.reset(seed=info["seed"])[1]
-        for i in tqdm(range(len(expected)), desc="replay", unit="frame"):
-            if i:
-                if rng.random() < cfg.pauses:
-                    env.clock.pause()
-                    time.sleep(rng.uniform(0, 0.2))
-                _, _, ended, _, seen = env.step(
-                    {"buttons": tensors["buttons"][i] > 0.5, "sticks": tensors["sticks"][i]}
-                )
-                if ended:
-                    raise SystemExit(f"{path}: the game ended at frame {i} of {len(expected)}")
-            if seen["hash"] != expected[i]:
-                raise SystemExit(f"{path}: frame {i} of {len(expected)} differs")
-    print(f"all {len(expected)} frames are the same")
-
-
 def main() -> None:
     # as Ctrl-C: what was recorded is kept, nothing is left behind
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -845,7 +785,7 @@ def main() -> None:
             "doctor": "bench.doctor",
             "play": (Play, play),
             "record": (Record, play),
-            "replay": (Replay, replay),
+            "replay": "bench.replay",
             "step": "bench.by_hand",
             "bench": "bench.stepping",
         },

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import sim
-from bench import stepping
+from bench import replay, stepping
 from clock import kernel
 from clock.base import GameError, say_once
 from commands import actions_file, fault
@@ -294,9 +294,9 @@ def test_what_cannot_be_played_or_written_is_said_in_one_line(tmp_path):
         and fault(stepping.main, stepping.Config(frames=0)) == "--frames 0: nothing to time"
     )
     assert "none.actions.safetensors: no such file; make it: python sim.py record" in fault(
-        sim.replay, sim.Replay(videos=(str(tmp_path / "none.mp4"),))
+        replay.main, replay.Config(videos=(str(tmp_path / "none.mp4"),))
     )
-    assert "not a recording" in fault(sim.replay, sim.Replay(videos=(str(tmp_path / "a.mp4"),)))
+    assert "not a recording" in fault(replay.main, replay.Config(videos=(str(tmp_path / "a.mp4"),)))
 
 
 def test_doctor():
