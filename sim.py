@@ -67,7 +67,7 @@ import gymnasium
 import numpy as np
 
 from clock import Clock, attach_fault, hook_fault  # noqa: F401  (of this file's interface)
-from clock.base import GameError, NoFrame, find_program, say_once
+from clock.base import NOT_HERE, GameError, NoFrame, find_program, say_once
 from clock.fallback import StopClock
 from clock.windows import WindowsClock
 from devices import GAMEPADS, KEYS, SCREENS, choices, made, names  # noqa: F401
@@ -198,6 +198,8 @@ class GameEnv(gymnasium.Env):
         terminated = not all(self._next_frame() for _ in range(self.frame_skip))
         info = self.info()
         reward = float(self.reward(info)) if self.reward else 0.0
+        if os.getpid() != self.sandbox.owner:
+            raise GameError(NOT_HERE)
         truncated = self.seconds is not None and info["time"] >= self.seconds - 1e-9
         return self._observation(), reward, terminated, truncated, info
 

@@ -39,7 +39,7 @@ import types
 import numpy as np
 
 from clock import kernel
-from clock.base import NS, GameError, NoFrame, find_program
+from clock.base import NOT_HERE, NS, GameError, NoFrame, find_program
 from clock.calls import Calls
 from clock.gate import Breakpoints, FrameGate, call_inside
 from clock.page import Page
@@ -101,7 +101,7 @@ class Clock:
         self.fixed = fixed
         self.fps = fps
         self.tsc = tsc
-        self.owner = threading.get_ident()
+        self.owner = os.getpid(), threading.get_ident()
         self.popen = None
         self.returncode = None
         self.birth = kernel.BIRTH
@@ -231,12 +231,8 @@ class Clock:
         return {t.process.pid for t in list(self.threads.values())}
 
     def _check_thread(self) -> None:
-        if threading.get_ident() != self.owner:
-            raise GameError(
-                "a game must be stepped by the thread that started it (a rule of ptrace); for "
-                "several games "
-                "at once use one process each: gymnasium.vector.AsyncVectorEnv"
-            )
+        if (os.getpid(), threading.get_ident()) != self.owner:
+            raise GameError(NOT_HERE)
 
     def close(self) -> None:
         """End the program and all its children; may be called from any thread, more than once."""
