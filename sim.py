@@ -112,7 +112,7 @@ class GameEnv(gymnasium.Env):
     reset() starts the program anew and shows frame 0, computed under an untouched pad; without a
     seed it keeps the last one.
     info: time (s of game time), frame (number of the one shown), hash (of its native pixels), score
-    (a built-in game's).  terminated: the program ended.
+    (a built-in game's).  terminated: no process of the game is left.
     Raises GameError with one line when the game crashes at start or hangs.
     """
 
@@ -198,6 +198,8 @@ class GameEnv(gymnasium.Env):
         terminated = not all(self._next_frame() for _ in range(self.frame_skip))
         info = self.info()
         reward = float(self.reward(info)) if self.reward else 0.0
+        if os.getpid() != self.sandbox.owner:
+            raise GameError(NOT_HERE)
         if os.getpid() != self.sandbox.owner:
             raise GameError(NOT_HERE)
         truncated = self.seconds is not None and info["time"] >= self.seconds - 1e-9

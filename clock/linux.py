@@ -224,7 +224,8 @@ class Clock:
 
     @property
     def alive(self) -> bool:
-        return self.pid in self.threads
+        """Whether a process of the game is left: its launcher may have ended."""
+        return bool(self.threads)
 
     def pids(self) -> set[int]:
         """Process ids of the game."""
@@ -237,7 +238,7 @@ class Clock:
     def close(self) -> None:
         """End the program and all its children; may be called from any thread, more than once."""
         while self.threads:
-            kill_all(self.pid, self.pids())
+            kill_all(self.pid if self.pid in self.threads else 0, self.pids())
             for tid in list(self.threads):
                 self._reap(tid)
             time.sleep(0.0002)
@@ -320,8 +321,10 @@ def refuse_other_systems() -> None:
 
 
 def kill_all(group: int, pids: set[int]) -> None:
+    """group: 0: none, since the number may be another's by now."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+        if group:
+            os.killpg(group, signal.SIGKILL)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
