@@ -89,6 +89,7 @@ class GameEnv(gymnasium.Env):
     fps: refresh rate of the monitor that the game believes to have: a frame lasts 1 / fps, or more
         if the game is slower
     gamepad, screen: a name of devices.GAMEPADS, devices.SCREENS, or "auto": the first that works
+    seed: of the first reset() that is given none; None: any
     reward: callable(info) -> float
     seconds: truncate at this game time
     clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto":
@@ -109,8 +110,8 @@ class GameEnv(gymnasium.Env):
     Action: {"buttons": {0, 1} [16] in the order of BUTTONS, "sticks": float [4] in the order of
     STICKS, clipped to [-1, 1]}.  The pad given to step() is in force while that frame is computed:
     frame i pairs with row i of the actions.
-    reset() starts the program anew and shows frame 0, computed under an untouched pad; without a
-    seed it keeps the last one.
+    reset() starts the program anew and shows frame 0, computed under an untouched pad.  Without a
+    seed it takes the next one from np_random, as Gymnasium has it; `seed` says the first.
     info: time (s of game time), frame (number of the one shown), hash (of its native pixels), score
     (a built-in game's).  terminated: no process of the game is left.
     Raises GameError with one line when the game crashes at start or hangs.
@@ -125,7 +126,7 @@ class GameEnv(gymnasium.Env):
         frame_skip: int = 1,
         gamepad: str = "auto",
         screen: str = "auto",
-        seed: int = 0,
+        seed: int | None = None,
         reward=None,
         seconds: float | None = None,
         clock: str = "auto",
@@ -146,7 +147,7 @@ class GameEnv(gymnasium.Env):
         self.frame_skip = frame_skip
         self.gamepad = gamepad
         self.screen = screen
-        self.seed = seed
+        self.seed = self.first_seed = seed
         self.reward = reward
         self.seconds = seconds
         self.clock_name = clock
@@ -174,7 +175,9 @@ class GameEnv(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         super().reset(seed=seed)
-        self.seed = self.seed if seed is None else seed
+        seed = self.first_seed if seed is None else seed
+        self.first_seed = None
+        self.seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
         self.close()
         self.steps = 0
         try:
