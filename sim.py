@@ -88,9 +88,9 @@ class GameEnv(gymnasium.Env):
     command: the game's argument list; "{seed}" and "{fps}" in it are replaced
     fps: refresh rate of the monitor that the game believes to have: a frame lasts 1 / fps, or more
         if the game is slower
-    gamepad, screen: a name of devices.GAMEPADS, devices.SCREENS, or "auto": the first that works
     seed: of the first reset() that is given none; None: any
     reward: callable(info) -> float
+    gamepad, screen: a name of devices.GAMEPADS, devices.SCREENS, or "auto": the first that works
     seconds: truncate at this game time
     clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto":
         hook where it works
@@ -137,7 +137,7 @@ class GameEnv(gymnasium.Env):
         keys: dict | None = None,
         fixed: bool = True,
         tsc: bool = False,
-        render_mode: str = "rgb_array",
+        render_mode: str | None = "rgb_array",
         attach: str = "",
     ):
         import cv2
@@ -174,10 +174,10 @@ class GameEnv(gymnasium.Env):
         self.finalizer = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        super().reset(seed=seed)
         seed = self.first_seed if seed is None else seed
         self.first_seed = None
         self.seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
+        super().reset(seed=seed)
         self.close()
         self.steps = 0
         try:
