@@ -89,9 +89,9 @@ class GameEnv(gymnasium.Env):
     fps: refresh rate of the monitor that the game believes to have: a frame lasts 1 / fps, or more
         if the game is slower
     seed: of the first reset() that is given none; None: any
-    reward: callable(info) -> float
     gamepad, screen: a name of devices.GAMEPADS, devices.SCREENS, or "auto": the first that works
     seconds: truncate at this game time
+    reward: callable(info) -> float
     clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto":
         hook where it works
     timeout: real seconds without a frame
