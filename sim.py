@@ -48,6 +48,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import math
 import os
 import signal
 import subprocess
@@ -90,8 +91,8 @@ class GameEnv(gymnasium.Env):
         if the game is slower
     seed: of the first reset() that is given none; None: any
     gamepad, screen: a name of devices.GAMEPADS, devices.SCREENS, or "auto": the first that works
-    seconds: truncate at this game time
     reward: callable(info) -> float
+    seconds: truncate at this game time
     clock: "hook" (any program's time is ours), "console" (a built-in game's own pause) or "auto":
         hook where it works
     timeout: real seconds without a frame
@@ -176,8 +177,8 @@ class GameEnv(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict | None = None):
         seed = self.first_seed if seed is None else seed
         self.first_seed = None
-        self.seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
         super().reset(seed=seed)
+        self.seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
         self.close()
         self.steps = 0
         try:
@@ -197,14 +198,12 @@ class GameEnv(gymnasium.Env):
     def step(self, action):
         if self.clock is None:
             raise GameError("call reset() before step()")
+        if os.getpid() != self.sandbox.owner:
+            raise GameError(NOT_HERE)
         self.pad.set(*checked(action))
         terminated = not all(self._next_frame() for _ in range(self.frame_skip))
         info = self.info()
         reward = float(self.reward(info)) if self.reward else 0.0
-        if os.getpid() != self.sandbox.owner:
-            raise GameError(NOT_HERE)
-        if os.getpid() != self.sandbox.owner:
-            raise GameError(NOT_HERE)
         truncated = self.seconds is not None and info["time"] >= self.seconds - 1e-9
         return self._observation(), reward, terminated, truncated, info
 
@@ -294,7 +293,12 @@ class GameEnv(gymnasium.Env):
 
     def one_frame(self) -> bool:
         """As Clock.step_frame, by the frames that the screen counts."""
-        return self.clock.step_frame(lambda: self.view.frame, self.timeout)
+        try:
+            return self.clock.step_frame(lambda: self.view.frame, self.timeout)
+        except NoFrame:
+            if self.clock.returncode is None:
+                raise
+            return False  # what the program has left behind presents nothing
 
     def _observation(self) -> np.ndarray:
         return self.resize(self.view.picture())
@@ -311,9 +315,16 @@ class GameEnv(gymnasium.Env):
         }
 
 
+class NitroGame(GameEnv):
+    """What gymnasium.make("NitroGame-v0", cmd=[...]) gives."""
+
+    def __init__(self, cmd, **options):
+        super().__init__(cmd, **options)
+
+
 # this file may be a command and a module of it at once
 if "NitroGame-v0" not in gymnasium.registry:
-    gymnasium.register("NitroGame-v0", entry_point=lambda cmd, **options: GameEnv(cmd, **options))
+    gymnasium.register("NitroGame-v0", entry_point="sim:NitroGame")
 
 
 def check_options(env: GameEnv) -> None:
@@ -323,10 +334,10 @@ def check_options(env: GameEnv) -> None:
         ("screen", env.screen, names(SCREENS)),
         ("tick", env.tick, ("frame", "time")),
         ("clock", env.clock_name, ("auto", "hook", "console")),
-        ("render_mode", env.render_mode, ("rgb_array",)),
+        ("render_mode", env.render_mode, ("rgb_array", None)),
     ):
         if value not in known:
-            raise GameError(f"{name} {value!r}: there is {', '.join(known)}")
+            raise GameError(f"{name} {value!r}: there is {', '.join(map(str, known))}")
     if env.attach and not WINDOWS:
         raise GameError(
             "attach: GameEnv plays running games on Windows only; elsewhere there is "
@@ -348,11 +359,13 @@ def checked(action) -> tuple[np.ndarray, np.ndarray]:
     except (KeyError, TypeError, ValueError, IndexError):
         buttons = sticks = np.zeros(0)
     fits = buttons.shape == (len(BUTTONS),) and sticks.shape == (len(STICKS),)
-    if not fits or not np.isfinite(sticks).all():
+    # A policy may overshoot; whole numbers beyond 1 are a pad's raw values.
+    is_raw = np.asarray(action["sticks"]).dtype.kind in "iu" if fits else False
+    most = 1 if is_raw else np.finfo(np.float32).max
+    if not fits or not np.isin(buttons, (0, 1)).all() or not (np.abs(sticks) <= most).all():
         raise GameError(
-            "an action is "
-            f"{{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float [{len(STICKS)}]}}, "
-            f"got {str(action)[:200]}"
+            f"an action is {{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float "
+            f"[{len(STICKS)}] in -1..1}}, got {' '.join(str(action).split())[:200]}"
         )
     return buttons.astype(bool), sticks.clip(-1, 1)
 
@@ -662,15 +675,16 @@ class Recording:
         self.pads.append(pad)
         self.hashes.append(info["hash"])
         self.times.append(info["time"])
-        self.film.write(fitted(picture, *self.size))
+        self.film.write(fitted(picture, *self.size), self.times[-1] - self.times[0])
 
     def write(self) -> None:
         # An interruption may have come between a frame's pad and its picture.
         pads = self.pads[: self.film.frames]
+        times = np.array(self.times[: len(pads)]) - self.times[0]
         cfg = self.cfg
         artefact.write(
             self.labels,
-            recorded(pads, self.hashes, cfg.fps),
+            recorded(pads, self.hashes, times),
             "nitrogen.actions/1",
             unit="normalized",
             fps=cfg.fps,
@@ -681,9 +695,9 @@ class Recording:
             gamepad=cfg.gamepad,
             screen=cfg.screen,
             home=cfg.home,
-            game_time=self.times[len(pads) - 1] - self.times[0],
+            game_time=float(times[-1]),
         )
-        print(f"{len(pads)} frames -> {self.video}, {self.labels}")
+        print(f"{len(pads)} frames -> {self.video}, {self.labels}: {times[-1]:.2f} s of game time")
 
 
 def check_play(cfg: Play) -> None:
@@ -715,7 +729,7 @@ def play(cfg: Play) -> None:
     check_play(cfg)
     recording = Recording(cfg) if cfg.record else None
     end = None
-    with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
+    with launch(cfg) as env, contextlib.ExitStack() as stack:
         try:
             for picture, info, pad in played_frames(env, cfg, stack):
                 if recording:
@@ -734,26 +748,34 @@ def play(cfg: Play) -> None:
 
 def session(env, player, cfg: Play):
     """Yield (picture, info, the pad in force while it was drawn), until the window is closed, the
-    game ends or its time is up.
+    game ends or its time is up.  GameError if it ends before, or with an error.
     """
     untouched = np.zeros(16, np.int8), np.zeros(4, np.float32)
     _, info = env.reset(seed=cfg.seed)
     pad = untouched
-    terminated = truncated = False
     begin = time.perf_counter()
     origin = info["time"]
+    # Play begins with the first frame, which lasts 1 / fps.  What came before was loading.
+    end = max(0.0, origin - 1 / cfg.fps) + (cfg.seconds or math.inf) - 1e-9
+    terminated = False
     while not terminated:
         picture = env.render()
         yield picture, info, pad
         pad = player(picture)
-        if truncated or pad is None:
+        if info["time"] >= end or pad is None:
             return
         played = info["time"] - origin
         if played < cfg.wait:
             pad = untouched
         if cfg.speed:
             time.sleep(max(0.0, begin + played / cfg.speed - time.perf_counter()))
-        _, _, terminated, truncated, info = env.step({"buttons": pad[0], "sticks": pad[1]})
+        _, _, terminated, _, info = env.step({"buttons": pad[0], "sticks": pad[1]})
+    status = env.clock.returncode
+    if cfg.seconds or status:
+        wanted = f" of {cfg.seconds:g}" if cfg.seconds else ""
+        raise GameError(
+            f"{env.name}: ended by itself after {played:.2f}{wanted} s of play, status {status}"
+        )
 
 
 def fitted(picture, width, height):
@@ -765,7 +787,7 @@ def fitted(picture, width, height):
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def recorded(rows, hashes, fps) -> dict:
+def recorded(rows, hashes, times) -> dict:
     """Tensors of a nitrogen.actions/1 file, and hash: what env.step's info says of each frame's own
     pixels.
     """
@@ -775,7 +797,7 @@ def recorded(rows, hashes, fps) -> dict:
         "sticks": np.float32([r[1] for r in rows]),
         "shown": np.ones(20, bool),
         "confidence": np.ones(count, np.float16),
-        "time": np.arange(count) / fps,
+        "time": np.float64(times),
         "hash": np.frombuffer(bytes.fromhex("".join(hashes[:count])), np.uint8).reshape(count, 16),
     }
 
