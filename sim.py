@@ -611,6 +611,9 @@ class StickyRandom:
         return self.value[:16].astype(np.uint8), self.value[16:].copy()
 
 
+# ---- commands: play, record, replay --------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Run(Common):
     """Flags of all that runs a game."""
@@ -631,8 +634,8 @@ def launch(cfg: Run, **options) -> GameEnv:
         raise SystemExit("no game given: add -- COMMAND ARG...")
     if cfg.command:
         find_program(cfg.command[0])  # before a window opens
-    names = ("fps", "seed", "gamepad", "screen", "timeout", "display", "home", "attach")
-    return GameEnv(cfg.command, **{name: getattr(cfg, name) for name in names}, **options)
+    flags = ("fps", "seed", "gamepad", "screen", "timeout", "display", "home", "attach")
+    return GameEnv(cfg.command, **{flag: getattr(cfg, flag) for flag in flags}, **options)
 
 
 @dataclass(frozen=True)

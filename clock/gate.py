@@ -90,6 +90,8 @@ class FrameGate:
     def __init__(self, clock):
         self.clock = clock
         self.breakpoints = clock.breakpoints
+        self.part = None  # (thread, call, its arguments) of a frame that is being shown in parts
+        self.due = 0  # from when on the monitor shows a frame again
         self.users = ""  # see users.py
 
     # -- finding the functions that present
@@ -123,7 +125,8 @@ class FrameGate:
     def _watch_library(self, thread, path: str) -> None:
         """Breakpoints on what presents, what gives the address of such a function, and SDL_Init."""
         process, functions = thread.process, thread.process.libraries[path]
-        if process.outermost in ("", path):
+        # sdl12-compat has SDL 2 below it, and that presents
+        if process.outermost in ("", path) and "SDL12COMPAT_GetWindow" not in functions:
             for name in kernel.PRESENTS & set(functions):
                 self._watch(thread, functions[name], name, path)
         if process.outermost == "":
@@ -169,6 +172,12 @@ class FrameGate:
     def _on_present(self, name: str, library: str, thread, registers) -> None:
         """A frame is drawn; hold the thread here, or where the frame has been shown."""
         arguments = registers.arguments()
+        if name == "SDL_UpdateRects":
+            events = thread.process.libraries[library]["SDL_PumpEvents"]
+            self.breakpoints.set(thread, events, self._on_events)
+            if is_part(thread.process, *arguments[:3]):
+                self.part = thread, name, arguments
+                return
         if not thread.process.outermost:
             self._let_go_of_others(thread, library)
         if self.clock.shown:
@@ -176,6 +185,19 @@ class FrameGate:
                 thread, registers, lambda thread, _: self._hold(thread, name, arguments)
             )
         self._hold(thread, name, arguments)
+
+    def _on_events(self, thread, _) -> None:
+        """SDL 1.2 is asked for events: a frame that was shown in parts is whole.  Where nothing was
+        drawn, since nothing has changed, the monitor shows the last one again.
+        """
+        clock = self.clock
+        if self.part and self.part[0] is thread:
+            self._hold(*self.part)
+        elif thread is clock.gate and clock.now >= self.due:
+            thread.call = "present"
+            thread.park(clock.now + 1)
+            self.due = max(self.due + int(NS / clock.fps), clock.now)
+            self._count(thread, *clock.presented)
 
     def _let_go_of_others(self, thread, library: str) -> None:
         """The first library that presents is the outermost one: it stays the gate."""
@@ -192,9 +214,18 @@ class FrameGate:
         moment = kernel.BIRTH + int(-(-tick * NS // clock.fps))
         thread.call = "present"
         thread.park(max(clock.now + 1, moment))
+        self.due = moment + int(NS / clock.fps)
+        self.part = None
         clock.sleeps = None
         self._count(thread, name, arguments)
-        clock.trace_wait(thread, name)
+        if clock.trace:
+            clock.deadlines.trace(f"thread {thread.number} {name}", thread.deadline)
+
+    def holds(self, thread: Thread | None) -> bool:
+        """Whether it is a living thread that has presented, and waits for the next tick."""
+        if thread is None or thread.tid not in self.clock.threads:
+            return False
+        return thread.state is State.PARKED and thread.call == "present"
 
     def on_sleep(self, thread: Thread) -> None:
         """The last resort: of a game that presents in no way that we see, the sleeps of its main
@@ -210,6 +241,14 @@ class FrameGate:
         clock.frames += 1
         clock.gate = thread
         clock.presented = name, arguments
+
+
+def is_part(process: Process, surface: int, count: int, areas: int) -> bool:
+    """Whether SDL 1.2 is to show less than the whole surface: `count` areas, int16 x, y, w, h."""
+    if count & 0xFFFFFFFF != 1:
+        return True
+    width, height = struct.unpack("<ii", process.read(surface + 16, 8))
+    return struct.unpack("<4h", process.read(areas, 8)) != (0, 0, width, height)
 
 
 def call_inside(clock, thread: Thread, calls) -> list[int]:

@@ -147,6 +147,7 @@ PRESENTS = {
     "SDL_GL_SwapWindow",
     "SDL_UpdateWindowSurface",
     "SDL_UpdateWindowSurfaceRects",
+    "SDL_UpdateRects",  # SDL 1.2, also SDL_Flip and SDL_UpdateRect by way of it
     "glXSwapBuffers",
     "eglSwapBuffers",
     "vkQueuePresentKHR",
@@ -159,7 +160,7 @@ RESOLVERS = {
     "vkGetDeviceProcAddr": "rsi",
 }  # which argument is the name
 STARTS = {"SDL_Init", "SDL_InitSubSystem"}  # after which a gamepad may be plugged in
-GRAPHICS = re.compile(r"/lib(SDL2|SDL3|GLX|GL|EGL|OpenGL|GLESv2|vulkan)[-.][^/]*$")
+GRAPHICS = re.compile(r"/lib(SDL|SDL2|SDL3|GLX|GL|EGL|OpenGL|GLESv2|vulkan)[-.][^/]*$")
 
 
 class Registers(ctypes.Structure):

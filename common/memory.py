@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 
@@ -64,11 +65,8 @@ def shared_full() -> str:
 def semaphores_full(error: BaseException) -> bool:
     """Whether there was no room for a semaphore; its error names no file."""
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
-    return full and shutil.disk_usage(SHARED).free < 1 << 16
+    return full and os.path.isdir(SHARED) and shutil.disk_usage(SHARED).free < 1 << 16
 
 
 def shared_bytes() -> int:
-    try:
-        return shutil.disk_usage(SHARED).total
-    except OSError:  # there is none
-        return 0
+    return shutil.disk_usage(SHARED).total if os.path.isdir(SHARED) else 0

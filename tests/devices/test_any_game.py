@@ -1,6 +1,7 @@
 """devices/: pads and screens of programs that know nothing of us (tests/victims)."""
 
 import contextlib
+import ctypes.util
 import importlib.util
 import os
 import signal
@@ -75,6 +76,78 @@ def test_sdl_3(tmp_path, how):
         for i in range(1, 7):
             env.step(PUSH)
             assert square(env.render()) == (80 + i, 60 - i, True, i)
+
+
+# Blue counts the frames, green those with the right key held; it waits in one of two ways.
+SDL_1_2 = """
+import ctypes, sys
+show, wait = sys.argv[1:]
+sdl = ctypes.CDLL("libSDL-1.2.so.0")
+sdl.SDL_SetVideoMode.restype = ctypes.c_void_p
+sdl.SDL_GetKeyState.restype = ctypes.POINTER(ctypes.c_uint8)
+sdl.SDL_Init(0x20)
+screen = ctypes.c_void_p(sdl.SDL_SetVideoMode(160, 120, 32, 0))
+event = ctypes.create_string_buffer(256)
+frame = right = 0
+due = sdl.SDL_GetTicks()
+while True:
+    while sdl.SDL_PollEvent(event):
+        pass
+    right += sdl.SDL_GetKeyState(None)[275]
+    sdl.SDL_FillRect(screen, None, right << 8 | frame)
+    if show == "flip":
+        sdl.SDL_Flip(screen)
+    elif show == "update" or show == "once" and frame == 0:
+        sdl.SDL_UpdateRect(screen, 0, 0, 0, 0)
+    elif show == "parts":
+        sdl.SDL_UpdateRect(screen, 0, 0, 80, 120)
+        sdl.SDL_UpdateRect(screen, 80, 0, 80, 120)
+    frame += 1
+    due += 20
+    while sdl.SDL_GetTicks() < due:
+        if wait == "delay":
+            sdl.SDL_Delay(5)
+"""
+
+
+needs_sdl_1_2 = pytest.mark.skipif(
+    not ctypes.util.find_library("SDL-1.2"), reason="no SDL 1.2 (apt install libsdl1.2debian)"
+)
+
+
+@needs_xvfb
+@needs_sdl_1_2
+@pytest.mark.parametrize("wait", ["delay", "spin"])
+@pytest.mark.parametrize("show", ["flip", "update", "parts"])
+def test_sdl_1_2(show, wait):
+    """A step is one frame, whole although it is shown in parts, and its pad is the step's."""
+    command = [sys.executable, "-c", SDL_1_2, show, wait]
+    with contextlib.closing(sim.GameEnv(command, fps=50)) as env:
+        env.reset()
+        times, right = [env.clock.time], 0
+        for i in range(1, 13):
+            held = i % 3 > 0
+            right += held
+            env.step(PUSH if held else NEUTRAL)
+            times.append(env.clock.time)
+            corners = env.render()[:: 120 - 1, :: 160 - 1].reshape(4, 3)
+            assert corners.tolist() == [[0, right, i]] * 4
+        assert type(env.pad) is Keyboard and type(env.view) is Window
+        assert env.clock.presented[0] == "SDL_UpdateRects"
+        # the first delay comes after the first frame
+        assert np.allclose(np.diff(times)[1:], 1 / 50, atol=0.002)
+
+
+@needs_xvfb
+@needs_sdl_1_2
+@pytest.mark.parametrize("wait", ["delay", "spin"])
+def test_a_frame_that_stays_is_shown_again(wait):
+    command = [sys.executable, "-c", SDL_1_2, "once", wait]
+    with contextlib.closing(sim.GameEnv(command, fps=50)) as env:
+        env.reset()
+        times = [env.step(NEUTRAL)[4]["time"] for _ in range(12)]
+        assert np.allclose(np.diff(times), 1 / 50, atol=0.002)
+        assert not env.render().any()
 
 
 @needs_xvfb
