@@ -16,6 +16,7 @@ class Recording:
     """What `play` keeps: a film; of each frame the pad, the hash and the time in the game."""
 
     def __init__(self, cfg):
+        """cfg: sim.Play; SystemExit with one line if the files are there already."""
         self.cfg = cfg
         self.video = Path(cfg.record)
         self.labels = Path(f"{os.path.splitext(cfg.record)[0]}.actions.safetensors")
@@ -70,7 +71,7 @@ def fitted(picture, width, height):
 
 def recorded(rows, hashes, times) -> dict:
     """Tensors of a nitrogen.actions/1 file, and hash: what env.step's info says of each frame's own
-    pixels.
+    pixels.  times: s of game time, from the first frame on.
     """
     count = len(rows)
     return {
