@@ -39,7 +39,7 @@ import types
 import numpy as np
 
 from clock import kernel
-from clock.base import NS, GameError, NoFrame, find_program
+from clock.base import NOT_HERE, NS, GameError, NoFrame, find_program
 from clock.calls import Calls
 from clock.gate import Breakpoints, FrameGate, call_inside
 from clock.page import Page
@@ -101,7 +101,7 @@ class Clock:
         self.fixed = fixed
         self.fps = fps
         self.tsc = tsc
-        self.owner = threading.get_ident()
+        self.owner = os.getpid(), threading.get_ident()
         self.popen = None
         self.returncode = None
         self.birth = kernel.BIRTH
@@ -224,24 +224,21 @@ class Clock:
 
     @property
     def alive(self) -> bool:
-        return self.pid in self.threads
+        """Whether a process of the game is left: its launcher may have ended."""
+        return bool(self.threads)
 
     def pids(self) -> set[int]:
         """Process ids of the game."""
         return {t.process.pid for t in list(self.threads.values())}
 
     def _check_thread(self) -> None:
-        if threading.get_ident() != self.owner:
-            raise GameError(
-                "a game must be stepped by the thread that started it (a rule of ptrace); for "
-                "several games "
-                "at once use one process each: gymnasium.vector.AsyncVectorEnv"
-            )
+        if (os.getpid(), threading.get_ident()) != self.owner:
+            raise GameError(NOT_HERE)
 
     def close(self) -> None:
         """End the program and all its children; may be called from any thread, more than once."""
         while self.threads:
-            kill_all(self.pid, self.pids())
+            kill_all(self.pid if self.pid in self.threads else 0, self.pids())
             for tid in list(self.threads):
                 reap(self, tid)
             time.sleep(0.0002)
@@ -303,8 +300,10 @@ def refuse_other_systems() -> None:
 
 
 def kill_all(group: int, pids: set[int]) -> None:
+    """group: 0: none, since the number may be another's by now."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+        if group:
+            os.killpg(group, signal.SIGKILL)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
