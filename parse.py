@@ -838,4 +838,5 @@ def main(cfg: Config) -> None:
 
 
 if __name__ == "__main__":
-    command_line(__doc__, {"": (Config, main), "train": (CONFIGS, train)})
+    smaller = "fewer --workers, or to train a smaller --batch"
+    command_line(__doc__, {"": (Config, main), "train": (CONFIGS, train)}, smaller=smaller)

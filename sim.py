@@ -49,6 +49,7 @@ import contextlib
 import functools
 import hashlib
 import importlib
+import math
 import os
 import signal
 import subprocess
@@ -63,12 +64,13 @@ from typing import NamedTuple
 from common import ROOT, artefact
 from common.artefact import BUTTONS, FRAME, STICKS
 from common.command_line import Common, command_line
+from common.recording import Recording, fitted  # noqa: F401  (of this file's interface)
 
 import gymnasium
 import numpy as np
 
 from clock import Clock, attach_fault, hook_fault  # noqa: F401  (of this file's interface)
-from clock.base import GameError, NoFrame, find_program, say_once
+from clock.base import NOT_HERE, GameError, NoFrame, find_program, say_once
 from clock.fallback import StopClock
 from clock.windows import WindowsClock
 from devices import GAMEPADS, KEYS, SCREENS, choices, made, names  # noqa: F401
@@ -89,6 +91,7 @@ class GameEnv(gymnasium.Env):
     command: the game's argument list; "{seed}" and "{fps}" in it are replaced
     fps: refresh rate of the monitor that the game believes to have: a frame lasts 1 / fps, or more
         if the game is slower
+    seed: of the first reset() that is given none; None: any
     gamepad, screen: a name of devices.GAMEPADS, devices.SCREENS, or "auto": the first that works
     reward: callable(info) -> float
     seconds: truncate at this game time
@@ -110,10 +113,10 @@ class GameEnv(gymnasium.Env):
     Action: {"buttons": {0, 1} [16] in the order of BUTTONS, "sticks": float [4] in the order of
     STICKS, clipped to [-1, 1]}.  The pad given to step() is in force while that frame is computed:
     frame i pairs with row i of the actions.
-    reset() starts the program anew and shows frame 0, computed under an untouched pad; without a
-    seed it keeps the last one.
+    reset() starts the program anew and shows frame 0, computed under an untouched pad.  Without a
+    seed it takes the next one from np_random, as Gymnasium has it; `seed` says the first.
     info: time (s of game time), frame (number of the one shown), hash (of its native pixels), score
-    (a built-in game's).  terminated: the program ended.
+    (a built-in game's).  terminated: no process of the game is left.
     Raises GameError with one line when the game crashes at start or hangs.
     """
 
@@ -126,7 +129,7 @@ class GameEnv(gymnasium.Env):
         frame_skip: int = 1,
         gamepad: str = "auto",
         screen: str = "auto",
-        seed: int = 0,
+        seed: int | None = None,
         reward=None,
         seconds: float | None = None,
         clock: str = "auto",
@@ -137,7 +140,7 @@ class GameEnv(gymnasium.Env):
         keys: dict | None = None,
         fixed: bool = True,
         tsc: bool = False,
-        render_mode: str = "rgb_array",
+        render_mode: str | None = "rgb_array",
         attach: str = "",
     ):
         import cv2
@@ -147,7 +150,7 @@ class GameEnv(gymnasium.Env):
         self.frame_skip = frame_skip
         self.gamepad = gamepad
         self.screen = screen
-        self.seed = seed
+        self.seed = self.first_seed = seed
         self.reward = reward
         self.seconds = seconds
         self.clock_name = clock
@@ -174,8 +177,10 @@ class GameEnv(gymnasium.Env):
         self.finalizer = None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
+        seed = self.first_seed if seed is None else seed
+        self.first_seed = None
         super().reset(seed=seed)
-        self.seed = self.seed if seed is None else seed
+        self.seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
         self.close()
         self.steps = 0
         try:
@@ -195,6 +200,8 @@ class GameEnv(gymnasium.Env):
     def step(self, action):
         if self.clock is None:
             raise GameError("call reset() before step()")
+        if os.getpid() != self.sandbox.owner:
+            raise GameError(NOT_HERE)
         self.pad.set(*checked(action))
         terminated = not all(self._next_frame() for _ in range(self.frame_skip))
         info = self.info()
@@ -288,7 +295,12 @@ class GameEnv(gymnasium.Env):
 
     def one_frame(self) -> bool:
         """As Clock.step_frame, by the frames that the screen counts."""
-        return self.clock.step_frame(lambda: self.view.frame, self.timeout)
+        try:
+            return self.clock.step_frame(lambda: self.view.frame, self.timeout)
+        except NoFrame:
+            if self.clock.returncode is None:
+                raise
+            return False  # what the program has left behind presents nothing
 
     def _observation(self) -> np.ndarray:
         return self.resize(self.view.picture())
@@ -305,9 +317,16 @@ class GameEnv(gymnasium.Env):
         }
 
 
+class NitroGame(GameEnv):
+    """What gymnasium.make("NitroGame-v0", cmd=[...]) gives."""
+
+    def __init__(self, cmd, **options):
+        super().__init__(cmd, **options)
+
+
 # this file may be a command and a module of it at once
 if "NitroGame-v0" not in gymnasium.registry:
-    gymnasium.register("NitroGame-v0", entry_point=lambda cmd, **options: GameEnv(cmd, **options))
+    gymnasium.register("NitroGame-v0", entry_point="sim:NitroGame")
 
 
 def check_options(env: GameEnv) -> None:
@@ -317,10 +336,10 @@ def check_options(env: GameEnv) -> None:
         ("screen", env.screen, names(SCREENS)),
         ("tick", env.tick, ("frame", "time")),
         ("clock", env.clock_name, ("auto", "hook", "console")),
-        ("render_mode", env.render_mode, ("rgb_array",)),
+        ("render_mode", env.render_mode, ("rgb_array", None)),
     ):
         if value not in known:
-            raise GameError(f"{name} {value!r}: there is {', '.join(known)}")
+            raise GameError(f"{name} {value!r}: there is {', '.join(map(str, known))}")
     if env.attach and not WINDOWS:
         raise GameError(
             "attach: GameEnv plays running games on Windows only; elsewhere there is "
@@ -342,11 +361,13 @@ def checked(action) -> tuple[np.ndarray, np.ndarray]:
     except (KeyError, TypeError, ValueError, IndexError):
         buttons = sticks = np.zeros(0)
     fits = buttons.shape == (len(BUTTONS),) and sticks.shape == (len(STICKS),)
-    if not fits or not np.isfinite(sticks).all():
+    # A policy may overshoot; whole numbers beyond 1 are a pad's raw values.
+    is_raw = np.asarray(action["sticks"]).dtype.kind in "iu" if fits else False
+    most = 1 if is_raw else np.finfo(np.float32).max
+    if not fits or not np.isin(buttons, (0, 1)).all() or not (np.abs(sticks) <= most).all():
         raise GameError(
-            "an action is "
-            f"{{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float [{len(STICKS)}]}}, "
-            f"got {str(action)[:200]}"
+            f"an action is {{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float "
+            f"[{len(STICKS)}] in -1..1}}, got {' '.join(str(action).split())[:200]}"
         )
     return buttons.astype(bool), sticks.clip(-1, 1)
 
@@ -592,6 +613,9 @@ class StickyRandom:
         return self.value[:16].astype(np.uint8), self.value[16:].copy()
 
 
+# ---- commands: play, record, replay --------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Run(Common):
     """Flags of all that runs a game."""
@@ -612,8 +636,8 @@ def launch(cfg: Run, **options) -> GameEnv:
         raise SystemExit("no game given: add -- COMMAND ARG...")
     if cfg.command:
         find_program(cfg.command[0])  # before a window opens
-    names = ("fps", "seed", "gamepad", "screen", "timeout", "display", "home", "attach")
-    return GameEnv(cfg.command, **{name: getattr(cfg, name) for name in names}, **options)
+    flags = ("fps", "seed", "gamepad", "screen", "timeout", "display", "home", "attach")
+    return GameEnv(cfg.command, **{flag: getattr(cfg, flag) for flag in flags}, **options)
 
 
 @dataclass(frozen=True)
@@ -632,52 +656,6 @@ class Record(Play):
     """Flags of `record`."""
 
     record: str = "data/record/play.mp4"  # video; the actions go beside it
-
-
-class Recording:
-    """What `play` keeps: a film; of each frame the pad, the hash and the time in the game."""
-
-    def __init__(self, cfg: Play):
-        self.cfg = cfg
-        self.video = Path(cfg.record)
-        self.labels = Path(f"{os.path.splitext(cfg.record)[0]}.actions.safetensors")
-        if not cfg.fresh and (self.video.exists() or self.labels.exists()):
-            raise SystemExit(f"{self.video}: exists; give another name, or --fresh to replace it")
-        self.film = None
-        self.pads, self.hashes, self.times = [], [], []
-
-    def add(self, picture, info: dict, pad, stack: contextlib.ExitStack) -> None:
-        """stack: where the film is closed."""
-        if self.film is None:
-            from common.pictures import VideoWriter
-
-            self.size = picture.shape[1::-1]
-            self.film = stack.enter_context(VideoWriter(self.video, self.cfg.fps, *self.size))
-        self.pads.append(pad)
-        self.hashes.append(info["hash"])
-        self.times.append(info["time"])
-        self.film.write(fitted(picture, *self.size))
-
-    def write(self) -> None:
-        # An interruption may have come between a frame's pad and its picture.
-        pads = self.pads[: self.film.frames]
-        cfg = self.cfg
-        artefact.write(
-            self.labels,
-            recorded(pads, self.hashes, cfg.fps),
-            "nitrogen.actions/1",
-            unit="normalized",
-            fps=cfg.fps,
-            buttons=BUTTONS,
-            sticks=STICKS,
-            game_command=list(cfg.command),
-            seed=cfg.seed,
-            gamepad=cfg.gamepad,
-            screen=cfg.screen,
-            home=cfg.home,
-            game_time=self.times[len(pads) - 1] - self.times[0],
-        )
-        print(f"{len(pads)} frames -> {self.video}, {self.labels}")
 
 
 def check_play(cfg: Play) -> None:
@@ -709,7 +687,7 @@ def play(cfg: Play) -> None:
     check_play(cfg)
     recording = Recording(cfg) if cfg.record else None
     end = None
-    with launch(cfg, seconds=cfg.seconds or None) as env, contextlib.ExitStack() as stack:
+    with launch(cfg) as env, contextlib.ExitStack() as stack:
         try:
             for picture, info, pad in played_frames(env, cfg, stack):
                 if recording:
@@ -728,113 +706,34 @@ def play(cfg: Play) -> None:
 
 def session(env, player, cfg: Play):
     """Yield (picture, info, the pad in force while it was drawn), until the window is closed, the
-    game ends or its time is up.
+    game ends or its time is up.  GameError if it ends before, or with an error.
     """
     untouched = np.zeros(16, np.int8), np.zeros(4, np.float32)
     _, info = env.reset(seed=cfg.seed)
     pad = untouched
-    terminated = truncated = False
     begin = time.perf_counter()
     origin = info["time"]
+    # Play begins with the first frame, which lasts 1 / fps.  What came before was loading.
+    end = max(0.0, origin - 1 / cfg.fps) + (cfg.seconds or math.inf) - 1e-9
+    terminated = False
     while not terminated:
         picture = env.render()
         yield picture, info, pad
         pad = player(picture)
-        if truncated or pad is None:
+        if info["time"] >= end or pad is None:
             return
         played = info["time"] - origin
         if played < cfg.wait:
             pad = untouched
         if cfg.speed:
             time.sleep(max(0.0, begin + played / cfg.speed - time.perf_counter()))
-        _, _, terminated, truncated, info = env.step({"buttons": pad[0], "sticks": pad[1]})
-
-
-def fitted(picture, width, height):
-    """A game may change its size; a video may not."""
-    import cv2
-
-    if picture.shape[:2] == (height, width):
-        return picture
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-
-
-def recorded(rows, hashes, fps) -> dict:
-    """Tensors of a nitrogen.actions/1 file, and hash: what env.step's info says of each frame's own
-    pixels.
-    """
-    count = len(rows)
-    return {
-        "buttons": np.float16([r[0] for r in rows]),
-        "sticks": np.float32([r[1] for r in rows]),
-        "shown": np.ones(20, bool),
-        "confidence": np.ones(count, np.float16),
-        "time": np.arange(count) / fps,
-        "hash": np.frombuffer(bytes.fromhex("".join(hashes[:count])), np.uint8).reshape(count, 16),
-    }
-
-
-@dataclass(frozen=True)
-class Replay(Common):
-    """Flags of `replay`."""
-
-    pauses: float = 0.0  # chance of a random pause (up to 0.2 s of real time) before a frame
-    # what `record` wrote: the *.actions.safetensors, or the video beside it
-    videos: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()  # the game; none: the one that was recorded
-
-
-def recording_of(videos) -> tuple[Path, dict, dict]:
-    """(path, tensors, info) of the one recording that `replay` was given."""
-    if len(videos) != 1:
-        raise SystemExit(
-            "replay takes one recording: python sim.py replay FILE.actions.safetensors [-- COMMAND "
-            "ARG...]"
+        _, _, terminated, _, info = env.step({"buttons": pad[0], "sticks": pad[1]})
+    status = env.clock.returncode
+    if cfg.seconds or status:
+        wanted = f" of {cfg.seconds:g}" if cfg.seconds else ""
+        raise GameError(
+            f"{env.name}: ended by itself after {played:.2f}{wanted} s of play, status {status}"
         )
-    path = Path(videos[0])
-    path = path if path.suffix == ".safetensors" else path.with_suffix(".actions.safetensors")
-    if not path.exists():
-        raise SystemExit(
-            f"{path}: no such file; make it: python sim.py record --record "
-            f"{path.name.partition('.')[0]}.mp4 -- COMMAND ARG..."
-        )
-    tensors, info = artefact.read(path, "nitrogen.actions/1")
-    if "hash" not in tensors or "game_command" not in info:
-        raise SystemExit(
-            f"{path}: not a recording of `python sim.py record`, so there is nothing to compare "
-            "with"
-        )
-    return path, tensors, info
-
-
-def replay(cfg: Replay) -> None:
-    """Play a recording again and compare every frame."""
-    from tqdm import tqdm
-
-    path, tensors, info = recording_of(cfg.videos)
-    rng = np.random.default_rng(cfg.seed)
-    expected = [row.tobytes().hex() for row in tensors["hash"]]
-    with GameEnv(
-        cfg.command or info["game_command"],
-        fps=info["fps"],
-        gamepad=info["gamepad"],
-        screen=info["screen"],
-        home=info.get("home", ""),
-    ) as env:
-        seen = env.reset(seed=info["seed"])[1]
-        for i in tqdm(range(len(expected)), desc="replay", unit="frame"):
-            if i:
-                if rng.random() < cfg.pauses:
-                    env.clock.pause()
-                    time.sleep(rng.uniform(0, 0.2))
-                _, _, ended, _, seen = env.step(
-                    {"buttons": tensors["buttons"][i] > 0.5, "sticks": tensors["sticks"][i]}
-                )
-                if ended:
-                    raise SystemExit(f"{path}: the game ended at frame {i} of {len(expected)}")
-            if seen["hash"] != expected[i]:
-                raise SystemExit(f"{path}: frame {i} of {len(expected)} differs")
-    print(f"all {len(expected)} frames are the same")
 
 
 def main() -> None:
@@ -846,7 +745,7 @@ def main() -> None:
             "doctor": "bench.doctor",
             "play": (Play, play),
             "record": (Record, play),
-            "replay": (Replay, replay),
+            "replay": "bench.replay",
             "step": "bench.by_hand",
             "bench": "bench.stepping",
             "debian": "bench.debian",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+from dataclasses import dataclass
 
 from common import attempt
 from common.artefact import BUTTONS, STICKS
@@ -13,7 +14,13 @@ import numpy as np
 
 import sim
 
-Config = sim.Run
+
+@dataclass(frozen=True)
+class Config(sim.Run):
+    """Flags of `step`."""
+
+    trace: bool = False  # Linux: also print each wait, jump and frame of the hook (docs/clock.md)
+
 
 STEPPER = """Enter         one frame
 N             N frames
@@ -27,6 +34,9 @@ quit"""
 def main(cfg: Config) -> None:
     """A game by hand, frame by frame: to see what the clock does."""
     print(STEPPER)
+    # The fault is looked for first: by a small program, which is not to be traced.
+    if cfg.trace and not sim.hook_fault():
+        sim.Clock.trace = print
     action = held_pad([])
     with sim.launch(cfg) as env:
         info = env.reset(seed=cfg.seed)[1]

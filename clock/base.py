@@ -19,6 +19,10 @@ class NoFrame(GameError):
 
 
 NS = 1_000_000_000
+NOT_HERE = (
+    "a game must be stepped by the thread that started it (a rule of ptrace), and not in a forked "
+    "process; for several games at once use one process each: gymnasium.vector.AsyncVectorEnv"
+)
 
 
 def find_program(name: str, env: dict | None = None, cwd=None) -> None:

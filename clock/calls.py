@@ -127,7 +127,7 @@ class Calls:
             return self.clock.go_on(thread)
         thread.park(deadline)
         self.clock.frame_gate.on_sleep(thread)
-        self.clock.trace_wait(thread, thread.call)
+        self._trace(thread)
 
     def release(self, thread: Thread) -> None:
         """A parked thread's deadline has come."""
@@ -147,7 +147,7 @@ class Calls:
         thread.entry = registers.copy()
         thread.wait_until(self.clock.now + delay if delay > 0 else None)
         self.clock.frame_gate.on_sleep(thread)
-        self.clock.trace_wait(thread, thread.call)
+        self._trace(thread)
         if delay > 0:
             self._hold_in_kernel(thread, registers, index, kind)
         else:
@@ -166,6 +166,10 @@ class Calls:
             return value, False
         offset = self.clock.page.offsets[clock] if clock in kernel.VIRTUAL_CLOCKS else 0
         return value - offset - self.clock.now, True
+
+    def _trace(self, thread: Thread) -> None:
+        if self.clock.trace:
+            self.clock.deadlines.trace(f"thread {thread.number} {thread.call}", thread.deadline)
 
     def _hold_in_kernel(self, thread: Thread, registers, index: int, kind: str) -> None:
         """Let the kernel wait endlessly."""

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from clock.base import find_program
+from clock.base import find_program, read_text
 
 # ---- where the hook cannot be: the console's own pause -------------------------------------------
 
@@ -39,7 +39,13 @@ class Unhooked:
 
     @property
     def alive(self) -> bool:
-        return self.popen.poll() is None
+        """Whether a process of the game is left: its launcher may have ended."""
+        return self.popen.poll() is None or bool(self.pids())
+
+    def pids(self) -> set[int]:
+        """Process ids of the game: of its session."""
+        found = (re.fullmatch(r"/proc/(\d+)/stat", path) for path in glob.glob("/proc/[0-9]*/stat"))
+        return {int(m[1]) for m in found if session_of(int(m[1])) == self.pid}
 
     def _signal(self, number):
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -65,11 +71,6 @@ class StopClock(Unhooked):
         super().__init__(argv, **options)
         self.fps, self.frames, self.time = fps, 0, 0.0
         self.pause()
-
-    def pids(self) -> set[int]:
-        """Process ids of the game: of its session."""
-        found = (re.fullmatch(r"/proc/(\d+)/stat", path) for path in glob.glob("/proc/[0-9]*/stat"))
-        return {int(m[1]) for m in found if session_of(int(m[1])) == self.pid}
 
     def gated(self) -> bool:
         return False
@@ -99,7 +100,9 @@ class StopClock(Unhooked):
 
 
 def session_of(pid: int) -> int:
+    """-1 of one that has ended, also where nobody has asked for its status yet."""
     try:
-        return os.getsid(pid)
-    except OSError:
+        ended = read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] in "ZX"
+        return -1 if ended else os.getsid(pid)
+    except (OSError, IndexError):
         return -1

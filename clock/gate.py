@@ -224,7 +224,14 @@ class FrameGate:
         self.parts = 0
         clock.sleeps = None
         self._count(thread, name, arguments)
-        clock.trace_wait(thread, name)
+        if clock.trace:
+            clock.deadlines.trace(f"thread {thread.number} {name}", thread.deadline)
+
+    def holds(self, thread: Thread | None) -> bool:
+        """Whether it is a living thread that has presented, and waits for the next tick."""
+        if thread is None or thread.tid not in self.clock.threads:
+            return False
+        return thread.state is State.PARKED and thread.call == "present"
 
     def on_sleep(self, thread: Thread) -> None:
         """The last resort: of a game that presents in no way that we see, the sleeps of its main

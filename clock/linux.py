@@ -39,7 +39,7 @@ import types
 import numpy as np
 
 from clock import kernel
-from clock.base import NS, GameError, NoFrame, find_program
+from clock.base import NOT_HERE, NS, GameError, NoFrame, find_program
 from clock.calls import Calls
 from clock.gate import Breakpoints, FrameGate, call_inside
 from clock.page import Page
@@ -101,7 +101,7 @@ class Clock:
         self.fixed = fixed
         self.fps = fps
         self.tsc = tsc
-        self.owner = threading.get_ident()
+        self.owner = os.getpid(), threading.get_ident()
         self.popen = None
         self.returncode = None
         self.birth = kernel.BIRTH
@@ -224,26 +224,23 @@ class Clock:
 
     @property
     def alive(self) -> bool:
-        return self.pid in self.threads
+        """Whether a process of the game is left: its launcher may have ended."""
+        return bool(self.threads)
 
     def pids(self) -> set[int]:
         """Process ids of the game."""
         return {t.process.pid for t in list(self.threads.values())}
 
     def _check_thread(self) -> None:
-        if threading.get_ident() != self.owner:
-            raise GameError(
-                "a game must be stepped by the thread that started it (a rule of ptrace); for "
-                "several games "
-                "at once use one process each: gymnasium.vector.AsyncVectorEnv"
-            )
+        if (os.getpid(), threading.get_ident()) != self.owner:
+            raise GameError(NOT_HERE)
 
     def close(self) -> None:
         """End the program and all its children; may be called from any thread, more than once."""
         while self.threads:
-            kill_all(self.pid, self.pids())
+            kill_all(self.pid if self.pid in self.threads else 0, self.pids())
             for tid in list(self.threads):
-                self._reap(tid)
+                reap(self, tid)
             time.sleep(0.0002)
         self.gate = self.latest = None  # they and these hold files of the game open
         for held in (self.timers, self.peers, self.started, self.errands):
@@ -255,24 +252,11 @@ class Clock:
             self.popen.returncode = self.returncode  # reaped by us
         self.page.leave()
 
-    def _reap(self, tid: int) -> None:
-        """A thread that was killed, once it has ended."""
-        with contextlib.suppress(ChildProcessError):
-            got, status = os.waitpid(tid, os.WNOHANG | kernel.WALL)
-            if not got or os.WIFSTOPPED(status):
-                return
-            if tid == self.pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        del self.threads[tid]
-
     # -- for devices: the frame gate, and the game's own functions
 
     def gated(self) -> bool:
         """Whether a thread is held at the frame gate."""
-        gate = self.gate
-        if gate is None or gate.tid not in self.threads:
-            return False
-        return gate.state is State.PARKED and gate.call == "present"
+        return self.frame_gate.holds(self.gate)
 
     def call(self, thread: Thread, *calls) -> list[int]:
         """Run functions of the game, each (address, arguments...), in a thread that we hold at a
@@ -291,16 +275,8 @@ class Clock:
     def add(self, tid: int, process: Process, random=None) -> Thread:
         """A thread that is the game's from now on."""
         self.born += 1
-        self.threads[tid] = Thread(tid, process, self.born, random=random)
-        return self.threads[tid]
-
-    def trace_wait(self, thread: Thread, name: str) -> None:
-        if self.trace and thread.deadline is not None:
-            self.trace(f"thread {thread.number} {name} until {self.seconds(thread.deadline)}")
-
-    def seconds(self, moment: int) -> str:
-        """A moment as `time` gives it."""
-        return f"{(moment - self.birth) / NS:.6f}"
+        thread = self.threads[tid] = Thread(tid, process, self.born, random=random)
+        return thread
 
     def go_on(self, thread: Thread, signal_number: int = 0) -> None:
         """Let a stopped thread run; a waiting one up to the end of its system call."""
@@ -324,11 +300,24 @@ def refuse_other_systems() -> None:
 
 
 def kill_all(group: int, pids: set[int]) -> None:
+    """group: 0: none, since the number may be another's by now."""
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+        if group:
+            os.killpg(group, signal.SIGKILL)
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def reap(clock: Clock, tid: int) -> None:
+    """Forget a thread that was killed, once it has ended."""
+    with contextlib.suppress(ChildProcessError):
+        got, status = os.waitpid(tid, os.WNOHANG | kernel.WALL)
+        if not got or os.WIFSTOPPED(status):
+            return
+        if tid == clock.pid:
+            clock.returncode = os.waitstatus_to_exitcode(status)
+    del clock.threads[tid]
 
 
 # ---- deadlines: between two of them nothing can happen, so time jumps ----------------------------
@@ -356,7 +345,7 @@ class Deadlines:
             clock.now = server.deadline = due.deadline
             due = server
         if clock.trace and due.deadline > clock.now:
-            clock.trace(f"jump to {clock.seconds(due.deadline)}")
+            clock.trace(f"jump to {self.seconds(due.deadline)}")
         self.wake(due)
         clock.settle()
 
@@ -373,6 +362,15 @@ class Deadlines:
             due.fired = True
             with contextlib.suppress(ProcessLookupError):
                 kernel.ptrace("INTERRUPT", due.tid)
+
+    def trace(self, who: str, deadline: int | None) -> None:
+        """For Clock.trace: somebody waits from now on."""
+        if self.clock.trace and deadline is not None:
+            self.clock.trace(f"{who} until {self.seconds(deadline)}")
+
+    def seconds(self, moment: int) -> str:
+        """A moment as Clock.time gives it."""
+        return f"{(moment - self.clock.birth) / NS:.6f}"
 
 
 def serves_at_deadline(thread: Thread) -> bool:

@@ -108,8 +108,7 @@ class TimerCalls:
         if moment and (file is not None or key[1] != "fd"):
             timer = Timer(process, key, max(moment, self.clock.now), interval, file)
             self.timers[key] = timer
-            if self.clock.trace:
-                self.clock.trace(f"timer until {self.clock.seconds(timer.deadline)}")
+            self.clock.deadlines.trace("timer", timer.deadline)
 
     def on_exec(self, process: Process) -> None:
         """timer_create's end with the program that made them; the others stay."""

@@ -86,6 +86,7 @@ FORMATS = {
     "nitrogen.state/1": None,  # what train.py needs to resume
 }
 RANGES = {"buttons": (0, 1), "confidence": (0, 1)}
+STICK_RANGE = (-1.001, 1.001)  # of a shard, and in the unit "normalized"; as float32 rounds
 MAPPED = {"jpeg"}  # memory-mapped when read: the bytes stay on disk until they are used
 
 # A pattern says what a value of the metadata must be:
@@ -258,11 +259,14 @@ def fault_of(tensors: dict, info: dict, where: str) -> str | None:
     format = info.get("format")
     fault = None
     if info.get("found") is not False:  # an overlay that was not found has no tensors
-        fault = check(tensors, FORMATS.get(format) or {})
+        ranges = dict(RANGES)
+        if format == "nitrogen.shard/1" or info.get("unit") == "normalized":
+            ranges["sticks"] = STICK_RANGE
+        fault = check(tensors, FORMATS.get(format) or {}, ranges)
     return fault or amiss(info, {**ALWAYS, **METADATA.get(format, {})}, where)
 
 
-def check(tensors: dict, spec: dict) -> str | None:
+def check(tensors: dict, spec: dict, ranges: dict = RANGES) -> str | None:
     """First mismatch of tensors with their specification as a sentence, or None."""
     sizes = {}
     for name, (dtype, dims, _) in spec.items():
@@ -276,15 +280,17 @@ def check(tensors: dict, spec: dict) -> str | None:
         for letter, n in zip(dims, v.shape, strict=True):
             if sizes.setdefault(letter, int(letter) if letter.isdigit() else n) != n:
                 return f"tensor '{name}' has {letter} = {n}, expected {sizes[letter]}"
-        least, most = RANGES.get(name, (-np.inf, np.inf))
-        if v.dtype.kind == "f" and not within(v, least, most):
-            return f"tensor '{name}' leaves its range {least}..{most}"
+        if v.dtype.kind == "f" and not np.isfinite(v).all():
+            return f"tensor '{name}' holds {v[~np.isfinite(v)][0]}, expected finite numbers"
+        if name not in ranges or not v.size:
+            continue
+        least, most = ranges[name]
+        if v.min() < least or v.max() > most:
+            return (
+                f"tensor '{name}' leaves its range {least:.0f}..{most:.0f}: it runs from "
+                f"{v.min():g} to {v.max():g}"
+            )
     return None
-
-
-def within(v: np.ndarray, least: float, most: float) -> bool:
-    """Whether all values are finite and in this range."""
-    return not v.size or bool(np.isfinite(v).all() and v.min() >= least and v.max() <= most)
 
 
 def amiss(value, pattern, where: str = "it") -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import os
+import re
 import typing
 from pathlib import Path
 
@@ -25,6 +26,8 @@ HEADED = ("mov", "matroska", "avi", "flv", "asf")
 ENCRYPTED = ("encv", "drmi")  # how an mp4 names a track that needs a key
 COVER = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 MOST_PIXELS = 1 << 26  # of a frame, twice those of 8K: a broken header may say anything
+# a playlist would name other files, and places on the network
+ONLY_THIS = {"protocol_whitelist": "file"}
 CONVERT = "convert it, with ffmpeg -i IN -c:v libx264 OUT.mp4"
 
 
@@ -38,9 +41,7 @@ class Track:
         if not Path(path).is_file():
             raise SystemExit(f"{path}: no such video")
         try:
-            # A playlist would name other files, and places on the network.
-            only_this = {"protocol_whitelist": "file"}
-            self.container = av.open(f"file:{path}", options=only_this, metadata_errors="ignore")
+            self.container = av.open(f"file:{path}", options=ONLY_THIS, metadata_errors="ignore")
         except (av.FFmpegError, ValueError):
             raise SystemExit(
                 f"{path}: not a readable video (empty, cut off, or not a video at all)"
@@ -110,17 +111,28 @@ def default_track(path, container):
     default = av.stream.Disposition.default
     stream = next((stream for stream in tracks if stream.disposition & default), tracks[0])
     decoder = stream.codec_context
-    if decoder is None:
-        name = stream.codec_tag
-        raise SystemExit(f"{path}: there is no decoder for its video ({name}) here; {CONVERT}")
-    if decoder.codec_tag in ENCRYPTED:
+    codec = f"{decoder.name} ({decoder.codec_tag})" if decoder else codec_of(path)
+    if any(word in codec for word in ENCRYPTED):
         raise SystemExit(
-            f"{path}: its video ({decoder.name}) is encrypted: give a copy without protection"
+            f"{path}: its video, {codec}, is encrypted: give a copy without protection"
         )
+    if decoder is None:
+        raise SystemExit(f"{path}: there is no decoder here for its video, {codec}; {CONVERT}")
     decoder.thread_type = "AUTO"
     decoder.thread_count = int(os.environ.get("OMP_NUM_THREADS") or 0)  # 0: all cores
     decoder.options = {"max_pixels": str(MOST_PIXELS)}
     return stream
+
+
+def codec_of(path) -> str:
+    """What FFmpeg calls the codec of a track that it cannot decode: only its log has it."""
+    av.logging.set_level(av.logging.WARNING)
+    try:
+        with av.logging.Capture() as lines, av.open(f"file:{path}", options=ONLY_THIS):
+            found = re.search(r"Video: ([^,]+)", " ".join(line for *_, line in lines))
+            return found[1] if found else "of a codec unknown to FFmpeg"
+    finally:
+        av.logging.set_level(None)
 
 
 def deinterlacer(stream, frame):
@@ -371,7 +383,8 @@ class Video:
         """The Index, made once by a pass over the packets; False where it would not be exact."""
         if self._index is None:
             track = Track(self.path)
-            packets = [(p.pts, p.dts, p.is_keyframe) for p in track.packets() if not p.is_discard]
+            whole = (p for p in track.packets() if not p.is_discard and not p.is_corrupt)
+            packets = [(p.pts, p.dts, p.is_keyframe) for p in whole]
             self._index = self._index_of(track, packets)
             if self._index:
                 ticks = self._index.ticks

@@ -12,7 +12,7 @@ from common.artefact import BUTTONS, STICKS
 
 import numpy as np
 
-from clock.base import GameError
+from clock.base import GameError, NoFrame
 from clock.fallback import Unhooked
 from devices.base import Gamepad, Screen
 from devices.sandbox import Sandbox
@@ -123,7 +123,7 @@ class GateClock(Unhooked):
                     return presented() > before
                 self.console.open_gate(before + 1)  # the console may have appeared only now
                 if time.perf_counter() > end:
-                    raise GameError(f"no frame in {timeout:g} s")
+                    raise NoFrame(f"no frame in {timeout:g} s")
             time.sleep(0.0001)
         return True
 

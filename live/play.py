@@ -73,7 +73,8 @@ def play_game(c: Config) -> dict:
                     if film is None:
                         size = picture.shape[1::-1]
                         film = stack.enter_context(VideoWriter(c.video, c.fps, *size))
-                    film.write(sim.fitted(picture, *size))
+                        begin = info["time"]
+                    film.write(sim.fitted(picture, *size), info["time"] - begin)
             if not env.clock.alive:
                 print(evaluation.how_it_ended(env, info), file=sys.stderr)
         except KeyboardInterrupt:  # ends the game, not the report

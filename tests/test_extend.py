@@ -12,6 +12,7 @@ from common import ROOT, artefact
 import numpy as np
 import pytest
 
+import eval as evaluation
 import sim
 from programs import NEUTRAL, PUSH, needs_xvfb
 from templates import library, render
@@ -117,21 +118,19 @@ def test_the_template(tmp_path):
         assert (pressed != rest).any(-1).sum() > 300
 
 
-def test_the_game(tmp_path):
-    """Its expert touches the five lights, through the simulator."""
-    shutil.copy(ROOT / "games/console.py", tmp_path)
-    path = tmp_path / "dash.py"
-    path.write_text(example("game"))
-    sys.path.insert(0, str(tmp_path))
-    try:
-        expert = loaded(path, example("game")).Expert(0)
-    finally:
-        sys.path.remove(str(tmp_path))
-        sys.modules.pop("console", None)
-    command = [sys.executable, path, "--seed", "{seed}", "--fps", "{fps}"]
-    with contextlib.closing(sim.GameEnv(command)) as env:
-        _, info = env.reset(seed=3)
+def test_the_game(tmp_path, monkeypatch):
+    """eval.py knows it, and its expert touches the five lights."""
+    folder = tmp_path / "games"
+    folder.mkdir()
+    shutil.copy(ROOT / "games/console.py", folder)
+    (folder / "dash.py").write_text(example("game"))
+    monkeypatch.setattr(evaluation, "ROOT", tmp_path)
+    monkeypatch.syspath_prepend(folder)
+    assert evaluation.named_games("dash") == ["dash"]
+    expert = evaluation.Expert("dash", 0)
+    with evaluation.launch("dash", "lights", 3) as env:
+        frame, info = env.reset(seed=3)
         while not info["score"]["over"]:
-            buttons, sticks = expert(info["score"])
-            info = env.step({"buttons": buttons, "sticks": sticks})[4]
+            buttons, sticks = expert(frame, info)
+            frame, _, _, _, info = env.step({"buttons": buttons, "sticks": sticks})
     assert info["score"]["success"] and info["score"]["game"] == "dash"

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import sim
+from bench import replay
 from clock.base import read_text
 from devices import sandbox
 from devices.display import Window
@@ -335,7 +336,7 @@ def test_what_is_replayed_with_and_without_pauses_is_the_same(name, tmp_path, re
         )
     )
     out = str(tmp_path / "a.mp4")
-    commands = {"record": (sim.Record, sim.play), "replay": (sim.Replay, sim.replay)}
+    commands = {"record": (sim.Record, sim.play), "replay": (replay.Config, replay.main)}
 
     def run(*argv):
         return command_line("", commands, list(argv))

@@ -5,7 +5,9 @@ python -m pytest tests/test_sim.py
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
+import pickle
 import re
 import shutil
 import struct
@@ -15,20 +17,20 @@ import threading
 from pathlib import Path
 
 from common import ROOT, artefact
-from common.pictures import read_video, video_facts
+from common.pictures import Video, read_video, video_facts
 
 import gymnasium
 import numpy as np
 import pytest
 
 import sim
-from bench import stepping
+from bench import replay, stepping
 from clock import kernel
-from clock.base import GameError, say_once
+from clock.base import NOT_HERE, GameError, say_once
 from commands import actions_file, fault
 from devices import sandbox
 from devices.console import GateClock
-from programs import GAME, NEUTRAL, check_clean, needs_hook, needs_xvfb, python, wait_until
+from programs import GAME, NEUTRAL, PUSH, check_clean, needs_hook, needs_xvfb, python, wait_until
 
 # ---- GameEnv
 
@@ -141,9 +143,14 @@ def test_wrong_actions_are_refused(pad_game):
             {**NEUTRAL, "sticks": np.zeros((1, 4))},
             {**NEUTRAL, "sticks": np.array([0, np.nan, 0, 0])},
             {**NEUTRAL, "sticks": "left"},
+            {**NEUTRAL, "sticks": np.int16([0, 32767, 0, 0])},
+            {**NEUTRAL, "sticks": np.uint8([128, 255, 0, 0])},
+            {**NEUTRAL, "buttons": np.full(16, 0.3)},
+            {**NEUTRAL, "buttons": np.full(16, 255)},
         ):
-            with pytest.raises(GameError, match=r"an action is \{'buttons'"):
+            with pytest.raises(GameError, match=r"an action is \{'buttons'") as e:
                 env.step(bad)
+            assert "\n" not in str(e.value)
         assert env.step(NEUTRAL)[4]["frame"] == 1
     for name in ("gamepad", "screen", "clock"):
         with pytest.raises(GameError, match=f"{name} 'wheel': there is auto"):
@@ -155,6 +162,119 @@ def test_wrong_actions_are_refused(pad_game):
 
 def test_check_env():
     check_clean(GAME)
+
+
+def test_without_a_seed_reset_takes_the_next_one():
+    def episodes(env, **first):
+        hashes = [env.reset(**first)[1]["hash"]] + [env.reset()[1]["hash"] for _ in range(2)]
+        assert len(set(hashes)) == 3
+        return hashes
+
+    with contextlib.closing(sim.GameEnv(GAME, clock="console", seed=5)) as env:
+        by_option = episodes(env)
+        assert episodes(env, seed=5) == by_option
+    # and without any seed, none is like another
+    envs = [sim.GameEnv(GAME, clock="console") for _ in range(2)]
+    seen = set()
+    for env in envs:
+        with contextlib.closing(env):
+            env.reset()
+            seen.add(env.seed)
+    assert len(seen) == 2
+
+
+def test_its_spec_can_be_stored_and_sent(pad_game):
+    spec = gymnasium.make("NitroGame-v0", cmd=pad_game, fps=20, render_mode=None).spec
+    stored = gymnasium.envs.registration.EnvSpec.from_json(spec.to_json())
+    for again in (stored, pickle.loads(pickle.dumps(spec))):
+        with contextlib.closing(gymnasium.make(again)) as env:
+            assert isinstance(env.unwrapped, sim.GameEnv) and env.unwrapped.fps == 20
+            assert env.unwrapped.command == pad_game and env.render_mode is None
+    with pytest.raises(GameError, match="render_mode 'ansi': there is rgb_array, None"):
+        sim.GameEnv(pad_game, render_mode="ansi")
+
+
+@pytest.mark.filterwarnings("ignore:.*human.*rendering")
+def test_a_window_for_people(pad_game, monkeypatch):
+    pytest.importorskip("pygame", reason="no pygame (pip install pygame)")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    made = gymnasium.make("NitroGame-v0", cmd=pad_game, fps=500, render_mode="human")
+    with contextlib.closing(made) as env:
+        env.reset(seed=0)
+        env.step(NEUTRAL)
+        wrapper = env
+        while not isinstance(wrapper, gymnasium.wrappers.HumanRendering):
+            wrapper = wrapper.env
+        assert wrapper.window.get_size() == (480, 270)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("clock", [pytest.param("hook", marks=needs_hook), "console"])
+def test_a_step_in_a_forked_child_is_refused(pad_game, clock):
+    """And the game goes on for its parent, as if nothing had been asked."""
+    with contextlib.closing(sim.GameEnv(pad_game, clock=clock)) as env:
+        env.reset()
+        ours, theirs = multiprocessing.Pipe()
+
+        def child():
+            try:
+                theirs.send(env.step(PUSH)[2])
+            except GameError as e:
+                theirs.send(str(e))
+
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        assert ours.poll(60) and ours.recv() == NOT_HERE
+        process.join()
+        _, _, terminated, _, info = env.step(NEUTRAL)
+        assert not terminated and info["frame"] == 1
+
+
+@needs_hook
+def test_a_clock_in_a_forked_child_is_refused():
+    clock = sim.Clock(["sleep", "1000"])
+    try:
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(GameError):
+                clock.step(1)
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        clock.step(1)
+        assert clock.alive
+    finally:
+        clock.close()
+
+
+@pytest.mark.parametrize(
+    "clock, script",
+    [
+        pytest.param("hook", '"$@" & sleep 0.2', marks=needs_hook),
+        pytest.param("hook", 'setsid "$@" & sleep 0.2', marks=needs_hook),
+        ("console", '"$@" & sleep 0.2'),
+    ],
+)
+def test_a_game_outlives_its_launcher(pad_game, leftovers, clock, script):
+    command = ["sh", "-c", script, "sh", *pad_game]
+    with contextlib.closing(sim.GameEnv(command, clock=clock)) as env:
+        env.reset()
+        assert not any(env.step(NEUTRAL)[2] for _ in range(20))
+        assert wait_until(lambda: env.clock.returncode == 0)
+        assert not env.step(NEUTRAL)[2]
+        start = {**NEUTRAL, "buttons": np.arange(16) == 15}
+        assert env.step(start)[2] and not env.clock.alive
+    assert not leftovers()
+
+
+@needs_hook
+def test_what_a_game_leaves_behind_is_no_game(pad_game, leftovers):
+    command = ["sh", "-c", 'sleep infinity & exec "$@"', "sh", *pad_game]
+    with contextlib.closing(sim.GameEnv(command, timeout=5)) as env:
+        env.reset()
+        assert not env.step(NEUTRAL)[2]
+        assert env.step({**NEUTRAL, "buttons": np.arange(16) == 15})[2]
+    assert not leftovers()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -294,9 +414,9 @@ def test_what_cannot_be_played_or_written_is_said_in_one_line(tmp_path):
         and fault(stepping.main, stepping.Config(frames=0)) == "--frames 0: nothing to time"
     )
     assert "none.actions.safetensors: no such file; make it: python sim.py record" in fault(
-        sim.replay, sim.Replay(videos=(str(tmp_path / "none.mp4"),))
+        replay.main, replay.Config(videos=(str(tmp_path / "none.mp4"),))
     )
-    assert "not a recording" in fault(sim.replay, sim.Replay(videos=(str(tmp_path / "a.mp4"),)))
+    assert "not a recording" in fault(replay.main, replay.Config(videos=(str(tmp_path / "a.mp4"),)))
 
 
 def test_doctor():
@@ -436,6 +556,63 @@ def test_record_and_replay(victim, tmp_path):
         "exists; give another name, or --fresh"
         in command("record", "--record", out, "--player", "random", "--", victim, "renderer").stderr
     )
+
+
+@needs_hook
+def test_a_game_slower_than_its_monitor_is_recorded_in_its_own_time(tmp_path):
+    """Labels, film and shards agree with its clock."""
+    import filter
+
+    command = tuple(part.replace("{fps}", "20") for part in GAME)
+    video = tmp_path / "a.mp4"
+    sim.play(
+        sim.Record(player="random", speed=0, seconds=1, fps=60, record=str(video), command=command)
+    )
+    path = tmp_path / "a.actions.safetensors"
+    tensors, info = artefact.read(path, "nitrogen.actions/1")
+    assert tensors["time"] == pytest.approx(np.arange(21) / 20, abs=1e-5)
+    assert info["game_time"] == pytest.approx(1, abs=1e-5) and info["fps"] == 60
+    assert Video(video).times() == pytest.approx(tensors["time"], abs=1e-4)
+    labels = filter.read_labels(str(video), path, None, filter.Config())
+    assert (labels.fps, len(labels.time)) == (30, 31)  # 1 s, laid out for 30 actions a second
+    assert labels.time[-1] == pytest.approx(1, abs=1e-5)
+    assert labels.frame.tolist() == [int(row / 30 * 20 + 0.01) for row in range(31)]
+
+
+def test_frames_of_any_moment_are_recorded_so(tmp_path):
+    recording = sim.Recording(sim.Record(record=str(tmp_path / "a.mp4"), fps=60, command=("a",)))
+    moments = [7.0, 7.1, 7.11, 7.5, 9.25]
+    pad = np.zeros(16, np.int8), np.zeros(4, np.float32)
+    with contextlib.ExitStack() as stack:
+        for moment in moments:
+            picture = np.zeros((64, 64, 3), np.uint8)
+            recording.add(picture, {"hash": "0" * 32, "time": moment}, pad, stack)
+    recording.write()
+    tensors, info = artefact.read(tmp_path / "a.actions.safetensors", "nitrogen.actions/1")
+    wanted = np.array(moments) - 7
+    assert tensors["time"] == pytest.approx(wanted) and info["game_time"] == 2.25
+    assert Video(tmp_path / "a.mp4").times() == pytest.approx(wanted, abs=1e-4)
+
+
+@needs_xvfb
+def test_seconds_of_play_begin_with_the_first_frame(victim, tmp_path):
+    """However long it loads; and a game that ends before is said."""
+
+    def record(name, script):
+        said = command(
+            *("record", "--player", "random", "--speed", "0", "--fps", "20", "--seconds", "0.5"),
+            *("--record", str(tmp_path / f"{name}.mp4"), "--"),
+            *("sh", "-c", script, "sh", victim, "renderer"),
+        )
+        rows = artefact.read(tmp_path / f"{name}.actions.safetensors")[0]["time"]
+        return said, rows
+
+    said, rows = record("loads", 'sleep 3; exec "$@"')
+    assert said.returncode == 0 and len(rows) in (10, 11), said.stderr
+    said, rows = record("ends", '"$@" & sleep 0.3; kill -9 $!; exit 4')
+    last = said.stderr.splitlines()[-1]
+    assert said.returncode == 1 and 3 < len(rows) < 9
+    assert re.search(r"ended by itself after 0\.\d+ of 0\.5 s of play, status 4$", last), last
 
 
 @needs_hook

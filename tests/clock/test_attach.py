@@ -259,6 +259,27 @@ def test_attached_amid_threads_that_come_and_go(tmp_path):
 
 
 @needs_hook
+@pytest.mark.skipif(bool(sim.attach_fault()), reason=str(sim.attach_fault()))
+def test_addresses_where_nothing_is_are_an_attached_programs_own_fault():
+    code = """
+import ctypes
+libc, nowhere = ctypes.CDLL(None, use_errno=True), ctypes.c_void_p(8)
+while True:
+    time.sleep(0.01)
+    failed = libc.syscall(35, nowhere, 0), ctypes.get_errno()  # nanosleep
+    print(*failed, flush=True)
+"""
+    with subprocess.Popen(python(code), stdout=subprocess.PIPE) as program:
+        try:
+            program.stdout.readline()
+            with contextlib.closing(sim.Clock.attach(program.pid)) as clock:
+                clock.step(0.1)
+            assert program.poll() is None and program.stdout.readline() == b"-1 14\n"  # EFAULT
+        finally:
+            program.kill()
+
+
+@needs_hook
 def test_attach_to_what_is_not_there():
     with pytest.raises(GameError, match="attach: process 999999999: "):
         sim.Clock.attach(999999999)
