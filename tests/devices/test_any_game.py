@@ -91,7 +91,7 @@ event = ctypes.create_string_buffer(256)
 frame = right = 0
 due = sdl.SDL_GetTicks()
 while True:
-    while sdl.SDL_PollEvent(event):
+    while wait != "never" and sdl.SDL_PollEvent(event):
         pass
     right += sdl.SDL_GetKeyState(None)[275]
     sdl.SDL_FillRect(screen, None, right << 8 | frame)
@@ -104,7 +104,7 @@ while True:
         sdl.SDL_UpdateRect(screen, 80, 0, 80, 120)
     frame += 1
     due += 20
-    while sdl.SDL_GetTicks() < due:
+    while wait != "never" and sdl.SDL_GetTicks() < due:
         if wait == "delay":
             sdl.SDL_Delay(5)
 """
@@ -148,6 +148,16 @@ def test_a_frame_that_stays_is_shown_again(wait):
         times = [env.step(NEUTRAL)[4]["time"] for _ in range(12)]
         assert np.allclose(np.diff(times), 1 / 50, atol=0.002)
         assert not env.render().any()
+
+
+@needs_xvfb
+@needs_sdl_1_2
+def test_parts_without_end_are_frames_at_last():
+    command = [sys.executable, "-c", SDL_1_2, "parts", "never"]
+    with contextlib.closing(sim.GameEnv(command, fps=50)) as env:
+        env.reset()
+        times = [env.step(NEUTRAL)[4]["time"] for _ in range(4)]
+        assert np.allclose(np.diff(times), 1 / 50)
 
 
 @needs_xvfb
