@@ -5,7 +5,7 @@
 Left stick or d-pad: walk. Right stick: aim and shoot. EAST: roll the way you walk.
 """
 
-from itertools import pairwise
+from itertools import count, pairwise
 
 import console
 import cv2
@@ -189,13 +189,14 @@ class Game(World):
 
     def spawn(self):
         """A monster or a gem, in view and with no pillar in between."""
-        while True:
+        for tries in count():
+            room = 24 if tries < 2000 else 11  # between a pillar and the wall there is less
             angle, far = self.rng.uniform(0, 2 * np.pi), self.rng.uniform(100, 180)
             dx, dy = float(far * np.cos(angle)), float(far * np.sin(angle))
             way = [(self.x + dx * f, self.y + dy * f) for f in np.arange(1, 9) / 8]
             if (
                 abs(dy) < 105
-                and not self.blocked(*way[-1], 24)
+                and not self.blocked(*way[-1], room)
                 and not any(self.blocked(*at) for at in way)
             ):
                 return {

@@ -215,6 +215,24 @@ def test_the_world_moves_by_time_not_by_frames(name, task, pad):
     assert moved.min() > 2 and np.ptp(places, axis=0).max() < 0.1 * moved.max()
 
 
+def test_crypt_finds_a_place_also_between_a_pillar_and_the_wall():
+    world = MODULES["crypt"].Game("slay", 10001)
+    world.x, world.y = 598.3, 523.2  # a policy went there, and the game stood still for ever
+    draws = world.rng.uniform(0, 1, 40_000)
+
+    class Finite:
+        left = iter(draws)
+        integers = world.rng.integers
+
+        def uniform(self, low, high):
+            return low + (high - low) * next(self.left)
+
+    world.rng = Finite()
+    thing = world.spawn()
+    assert 100 <= np.hypot(thing["x"] - world.x, thing["y"] - world.y) <= 180
+    assert not world.blocked(thing["x"], thing["y"])
+
+
 def test_the_score_is_small_json_and_progress_never_falls():
     for name, task in ALL:
         game, expert, last = MODULES[name].Game(task, 1), MODULES[name].Expert(1), 0.0
