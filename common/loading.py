@@ -5,12 +5,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import multiprocessing
+import multiprocessing.connection
 import re
 import signal
 from pathlib import Path
 
 from common import Fault
-from common.memory import killed, lacking
+from common.memory import ENDED, killed, lacking
 from common.shards import Shards, decode
 from common.workers import sigint_held_back
 
@@ -117,21 +118,29 @@ def loaded(loader):
                 ours |= set(multiprocessing.active_children()) - others
         yield from batches
     except Exception as e:
-        if lacking(e) or not ours:
+        theirs = "Original Traceback" in str(e)
+        if not theirs and isinstance(e, (EOFError, OSError)):  # one that sends us a batch is dying
+            multiprocessing.connection.wait([p.sentinel for p in ours], 5)
+        if not theirs and (gone := ended(ours)):
+            raise Fault(gone) from None
+        if lacking(e) or not theirs:
             raise
-        raise Fault(in_process(e, ours)) from None
+        raise Fault(in_process(e)) from None
     finally:
         stop()
         atexit.unregister(stop)
 
 
-def in_process(error: Exception, processes) -> str:
-    """One line about what ended a DataLoader's process: torch gives its traceback as text."""
+def ended(processes) -> str:
+    """One line about a process that has ended before its time; "" if none has."""
     status = next((p.exitcode for p in processes if p.exitcode), 0)
     if status < 0:
         return killed(signal.strsignal(-status))
-    if status:
-        return "a decoding process has ended by itself; what it said stands above"
+    return ENDED if status else ""
+
+
+def in_process(error: Exception) -> str:
+    """One line about an exception in a DataLoader's process: torch gives its traceback as text."""
     text = str(error).strip()
     places = re.findall(r'File "(.+?)", line (\d+)', text)
     where = f" ({Path(places[-1][0]).name}, line {places[-1][1]})" if places else ""

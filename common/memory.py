@@ -10,11 +10,13 @@ import shutil
 SHARED = "/dev/shm"
 # What torch, numpy, OpenCV and the system say.
 FULL = re.compile("can't allocate memory|Cannot allocate memory|Insufficient memory|bad_alloc")
+ENDED = "a decoding process has ended by itself; what it said stands above"
 KILLED = re.compile(r"DataLoader worker \(pid.*?\) is killed by signal: ([\w ]+)")
 
 
 def lacking(error: BaseException, instead: str = "fewer --workers") -> str:
-    """One line if too little memory is behind an exception: which, and the way out; else "".
+    """One line if too little memory, or the end of a decoding process, is behind an exception: what
+    was too small, and the way out; else "".
 
     instead: the flags by which a command needs less of it.
     """
@@ -23,6 +25,8 @@ def lacking(error: BaseException, instead: str = "fewer --workers") -> str:
         return shared_full()
     if found := KILLED.search(text):
         return killed(found[1])
+    if "exited unexpectedly" in text:  # torch may raise this anywhere
+        return ENDED
     on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported for this
     if on_gpu or isinstance(error, MemoryError) or FULL.search(text):
         return f"out of memory{' on the GPU' if on_gpu else ''}{wanted(text)}: give {instead}"

@@ -3,6 +3,7 @@
 import time
 from fractions import Fraction
 
+from common import artefact
 from common.pictures import Video, VideoWriter, rate_of, read_video
 
 import av
@@ -169,6 +170,29 @@ def test_equal_stamps_and_a_header_with_another_rate(tmp_path):
     assert rate_of(video.times(), video.fps) == pytest.approx(60, abs=0.2)
 
 
+@pytest.mark.parametrize("fps, rows", [(25, 30), (50, 60), (144, 150)])
+def test_rates_that_are_no_multiple_are_laid_out_by_time(tmp_path, fps, rows):
+    path = film(tmp_path / "a.mp4", seconds=np.arange(60) / fps, rate=fps)
+    times = Video(path).times()
+    tensors = {
+        "buttons": np.zeros((60, 16), np.float16),
+        "sticks": np.zeros((60, 4), np.float32),
+        "shown": np.ones(20, bool),
+        "confidence": np.ones(60, np.float16),
+        "time": times,
+    }
+    actions = tmp_path / "a.actions.safetensors"
+    artefact.write(actions, tensors, "nitrogen.actions/1", unit="normalized", fps=float(fps))
+    c = filter.Config(videos=(str(path),), rate=30.0, horizon=4)
+    labels = filter.read_labels(str(path), actions, None, c)
+    assert (
+        labels.fps == rows and f"frames that come at {fps}/s laid out at {rows}/s" in labels.about
+    )
+    late = labels.time - times[labels.frame]  # the last frame that had come, or is about to
+    assert late.min() >= -0.25 / rows - 1e-6 and late.max() < 1 / fps
+    assert len(filter.chunk_starts(np.ones(len(labels.frame), bool), labels.fps, c)) > 20
+
+
 def test_stamps_that_begin_anew_go_on(tmp_path):
     first = film(tmp_path / "a.ts", 30).read_bytes()
     (tmp_path / "b.ts").write_bytes(first + first)
@@ -178,12 +202,12 @@ def test_stamps_that_begin_anew_go_on(tmp_path):
 
 
 def test_the_default_track_is_read(tmp_path):
-    default = av.stream.Disposition.default
+    default = av.stream.Disposition.default.value
     for chosen in (0, 1):
         with av.open(str(tmp_path / "a.mkv"), "w") as out:
             tracks = [add_track(out), add_track(out, size=(2 * W, 2 * H))]
             for k, track in enumerate(tracks):
-                track.disposition = default if k == chosen else av.stream.Disposition(0)
+                track.disposition = default if k == chosen else 0
             for k, track in enumerate(tracks):
                 put(out, track, range(100 * k, 100 * k + 20), np.arange(20) / 30)
         assert read(tmp_path / "a.mkv")[0] == list(range(100 * chosen, 100 * chosen + 20))
@@ -195,7 +219,7 @@ def test_cover_pictures_are_no_video(tmp_path):
         with av.open(str(tmp_path / name), "w") as out:
             cover = out.add_stream("mjpeg", rate=1)
             cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
-            cover.disposition = av.stream.Disposition.attached_pic
+            cover.disposition = av.stream.Disposition.attached_pic.value
             audio, silence = sound(out, 1)
             track = add_track(out) if frames else None
             art = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
@@ -245,7 +269,7 @@ def test_a_film_that_was_cut_off(tmp_path, name):
         assert numbers == list(range(len(numbers))) and abs(len(numbers) / 200 - share) < 0.1
         (note,) = video.notes
         assert f"breaks off after frame {len(numbers) - 1}, at " in note and "is used" in note
-        assert len(video.sample(5)[0]) == 5
+        assert len(video.sample(5)[0]) >= 4  # the last may be half a packet
     line = fault(lambda: [None for _ in Video(path)])
     assert line.endswith("; --partial uses what is there") and "breaks off after frame" in line
     assert fault(Video(path).sample, 5) == line
@@ -276,12 +300,15 @@ def test_a_phone_with_hdr_held_upright(tmp_path):
         track = add_track(out, "libx265", pix="yuv420p10le", **hevc)
         track.codec_context.color_trc, track.codec_context.color_primaries = 18, 9
         track.codec_context.colorspace = 9
+        if not hasattr(track, "set_display_matrix"):
+            pytest.skip("PyAV before 18 writes no rotation")
         track.set_display_matrix([0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30])
         put(out, track, range(10), np.arange(10) / 30)
     video = Video(tmp_path / "a.mp4")
     assert video.notes == ["HDR (HLG), brought to 8 bits"]
     frames = [rgb for _, _, rgb in video]
-    assert len(frames) == 10 and frames[0].dtype == np.uint8
+    assert (video.width, video.height) == (H, W) and frames[0].shape == (W, H, 3)
+    assert [number(np.rot90(rgb)) for rgb in frames] == list(range(10))  # it was turned back
 
 
 def test_a_screen_recorder_between_1_and_60_frames_a_second(tmp_path):
@@ -331,8 +358,8 @@ def test_a_stream_that_changes_its_size_and_two_codecs_in_one_file(tmp_path):
     assert sizes == {(H, W, 3)} and read(tmp_path / "c.ts")[0] == [*range(20), *range(20)]
     with av.open(str(tmp_path / "d.mkv"), "w") as out:
         tracks = [add_track(out), add_track(out, "libsvtav1", preset="10", crf="10")]
-        tracks[0].disposition = av.stream.Disposition(0)
-        tracks[1].disposition = av.stream.Disposition.default
+        tracks[0].disposition = 0
+        tracks[1].disposition = av.stream.Disposition.default.value
         for k, track in enumerate(tracks):
             put(out, track, range(100 * k, 100 * k + 20), np.arange(20) / 30)
     assert read(tmp_path / "d.mkv")[0] == list(range(100, 120))
