@@ -35,7 +35,7 @@ from pathlib import Path
 from common import artefact
 from common.command_line import Common, Many, command_line, expect, recipe_of, shipped, wing
 from common.device import Packed, add_layer, autocast, pack_layers, pick_device, prepare_reading
-from common.pictures import Video, VideoWriter, opened, rate_of
+from common.pictures import Video, opened, rate_of
 from common.training import AveragedTraining, batches, set_up
 from common.workers import ahead, for_each
 
@@ -49,6 +49,7 @@ from tqdm import tqdm
 
 from templates import footage, matching, render, scenes, scores, synthetic
 from templates.matching import around, lattice, rings, stick_axes
+from templates.preview import write_preview
 
 PRESS_GAIN = 8.0  # CHOICE: logits of a button per unit from rest to pressed
 AGREED = 100  # CHOICE: about how many frames of a video Agreement compares with what was read
@@ -747,22 +748,6 @@ def prefer_the_filter(out: dict, agreement: dict, alone: dict) -> dict:
             out["sticks"][:, axes] = out["alone"][:, axes]
             agreement[side] = alone[side]
     return agreement
-
-
-def write_preview(video, actions: dict, overlay: dict, template, path) -> None:
-    """The overlay's crop beside the template in the state that was read, at the video's times."""
-    scale = 480 / template.size[0]
-    w, h = (round(v * scale) for v in template.size)
-    with VideoWriter(path, video.fps, 2 * w, h) as out:
-        frames = footage.with_places(video, overlay)
-        rows = zip(frames, actions["buttons"], actions["sticks"], strict=False)
-        bar = tqdm(rows, "preview", len(actions["time"]), leave=False)
-        for (seconds, place, frame), buttons, cells in bar:
-            crop = render.crop(frame, overlay["affine"][place], template.size, w, h)
-            pad = np.full((h, w, 3), 60, np.uint8)
-            drawn = render.draw(template, buttons > 0.5, stick_axes(cells), scale)
-            render.composite(pad, drawn, 0, 0)
-            out.write(np.hstack([crop, pad]), seconds)
 
 
 def parse_video(video: str, cfg: Config) -> Path | None:
