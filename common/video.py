@@ -40,6 +40,7 @@ class Track:
     def __init__(self, path):
         if not Path(path).is_file():
             raise SystemExit(f"{path}: no such video")
+        self.path = path
         try:
             self.container = av.open(f"file:{path}", options=ONLY_THIS, metadata_errors="ignore")
         except (av.FFmpegError, ValueError):
@@ -52,6 +53,8 @@ class Track:
         self.stampless = self.container.format.name == "avi"
         self.reach = 0.0  # s: how far the packets of all tracks go
         self.fault = ""  # what ended the reading before the file's end
+        self.begun = False  # a frame was decoded
+        self.lost = 0  # packets after it that are broken
         self.is_interlaced = False  # as far as it was decoded
 
     def packets(self):
@@ -69,6 +72,8 @@ class Track:
                 end = packet.dts + (packet.duration or 0)
                 self.reach = max(self.reach, float(end * packet.time_base))
             if packet.stream_index == self.stream.index and packet.size:
+                if packet.has_sidedata("encryption_info"):
+                    raise encrypted(self.path, self.stream.codec_context.name)
                 yield packet
 
     def decoded(self):
@@ -77,8 +82,10 @@ class Track:
             try:
                 frames = self.stream.decode(packet)
             except (av.FFmpegError, EOFError):
+                self.lost += self.begun
                 continue
             for frame in frames:
+                self.begun = True
                 ticks = frame.dts if self.stampless else frame.pts
                 yield None if ticks is None else float(ticks * self.stream.time_base), frame
 
@@ -106,16 +113,15 @@ def default_track(path, container):
     """The video track that a player shows, with its decoder set up."""
     tracks = [stream for stream in container.streams.video if not stream.disposition & COVER]
     if not tracks:
-        cover = "only a cover picture" if container.streams.video else "only sound or text"
-        raise SystemExit(f"{path}: there is no video in it, {cover}")
+        what = ", only sound or text" if container.streams else ""
+        what = ", only a cover picture" if container.streams.video else what
+        raise SystemExit(f"{path}: there is no video in it{what}")
     default = av.stream.Disposition.default
     stream = next((stream for stream in tracks if stream.disposition & default), tracks[0])
     decoder = stream.codec_context
     codec = f"{decoder.name} ({decoder.codec_tag})" if decoder else codec_of(path)
     if any(word in codec for word in ENCRYPTED):
-        raise SystemExit(
-            f"{path}: its video, {codec}, is encrypted: give a copy without protection"
-        )
+        raise encrypted(path, codec)
     if decoder is None:
         raise SystemExit(f"{path}: there is no decoder here for its video, {codec}; {CONVERT}")
     decoder.thread_type = "AUTO"
@@ -124,13 +130,17 @@ def default_track(path, container):
     return stream
 
 
+def encrypted(path, codec: str) -> SystemExit:
+    return SystemExit(f"{path}: its video, {codec}, is encrypted: give a copy without protection")
+
+
 def codec_of(path) -> str:
     """What FFmpeg calls the codec of a track that it cannot decode: only its log has it."""
     av.logging.set_level(av.logging.WARNING)
     try:
         with av.logging.Capture() as lines, av.open(f"file:{path}", options=ONLY_THIS):
             found = re.search(r"Video: ([^,]+)", " ".join(line for *_, line in lines))
-            return found[1] if found else "of a codec unknown to FFmpeg"
+            return re.sub("^none", "unknown", found[1]) if found else "unknown"
     finally:
         av.logging.set_level(None)
 
@@ -166,6 +176,9 @@ LONG = 1800  # s, of a video from which a pass over its packets takes a while
 FRAME_A_PACKET = ("h264", "hevc", "av1", "libdav1d", "vp9", "mpeg4", "mjpeg", "prores")
 READABLE = 0.9  # share of a file that must be there, unless `partial`
 HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
+HDR_DONE = "brought to 8 bits"
+if int(av.__version__.partition(".")[0]) < 18:  # it leaves the curve of HDR as it is
+    HDR_DONE = "cut to 8 bits, so it looks pale: PyAV 18, with Python 3.11, shows it as players do"
 SDR = {
     "dst_color_trc": ColorTrc.BT709,
     "dst_color_primaries": ColorPrimaries.BT709,
@@ -242,7 +255,7 @@ class Video:
         self.colours = {}
         if first.color_trc in HDR:
             self.colours = SDR
-            self.notes.append(f"HDR ({HDR[first.color_trc]}), brought to 8 bits")
+            self.notes.append(f"HDR ({HDR[first.color_trc]}), {HDR_DONE}")
         self._times = self._index = None
 
     # ---- its frames
@@ -272,10 +285,13 @@ class Video:
         """Yield (index, seconds, av.VideoFrame) from the first frame on."""
         track = Track(self.path)
         clock = Clock(1 / self.fps)
-        count = 0
-        for count, (stamp, frame) in enumerate(track.frames(), 1):  # noqa: B007  used below
-            yield count - 1, clock(stamp), frame
-        self._judge(track, count, clock.now)
+        times = []
+        for stamp, frame in track.frames():
+            times.append(clock(stamp))
+            yield len(times) - 1, times[-1], frame
+        if track.lost:  # the packets tell of frames that do not come
+            self._times, self._index = np.array(times), False
+        self._judge(track, len(times), clock.now)
 
     def _rgb(self, frame) -> np.ndarray:
         """What a player shows of a frame."""
@@ -329,8 +345,8 @@ class Video:
             if len(found) >= READABLE * n:
                 return [frame for _, frame in found], np.array([seconds for seconds, _ in found])
         wanted = np.unique(np.linspace(0, len(self.times()) - 1, n).round().astype(int))
-        frames = [kept(rgb) for _, _, rgb in self.at(wanted.tolist())]
-        return frames, self.times()[wanted[: len(frames)]]
+        found = [(seconds, kept(rgb)) for _, seconds, rgb in self.at(wanted.tolist())]
+        return [frame for _, frame in found], np.array([seconds for seconds, _ in found])
 
     def _key_frames(self, n: int):
         """Yield (seconds, RGB) of the key frames before n instants, each once."""
@@ -412,16 +428,23 @@ class Video:
         container = track.container
         whole = (container.duration or 0) / av.time_base if track.headed else 0.0
         read = track.reach - min(container.start_time or 0, 0) / av.time_base
-        lost = whole - read
-        if not track.fault and lost <= 2 / self.fps + 0.01 * whole:
+        if not track.fault and whole - read <= 2 / self.fps + 0.01 * whole:
+            if track.lost:
+                line = f"{track.lost:,} of {frames + track.lost:,} frames are broken"
+                self._use(line, frames / (frames + track.lost))
             return
         line = f"breaks off after frame {frames - 1:,}, at {seconds:.1f} s"
         if whole:
             line += f" of {whole:.1f}"
-        if whole and read < READABLE * whole and not self.partial:
+        self._use(line, read / whole if whole else 1.0)
+
+    def _use(self, line: str, share: float) -> None:
+        """Say what is wrong, once; SystemExit if less is there than READABLE and is not wanted."""
+        if share < READABLE and not self.partial:
             raise SystemExit(f"{self.path}: {line}; --partial uses what is there")
-        if not any(note.startswith("breaks off") for note in self.notes):
-            self.notes.append(f"{line}; what is there is used")
+        end = "; what is there is used"
+        if not any(note.endswith(end) for note in self.notes):
+            self.notes.append(line + end)
 
 
 def displayed_size(frame, aspect) -> tuple[int, int]:

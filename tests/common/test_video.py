@@ -275,15 +275,58 @@ def test_a_film_that_was_cut_off(tmp_path, name):
     assert fault(Video(path).sample, 5) == line
 
 
+def test_broken_frames_are_left_out_and_told(tmp_path):
+    """Also where the packets, which are all there, count them."""
+    path = film(tmp_path / "a.mp4", 200, g="10")
+    blob = bytearray(path.read_bytes())
+    with av.open(str(path)) as file:
+        packets = [packet for packet in file.demux() if packet.size]
+    for packet in packets[64:70]:
+        blob[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(blob)
+    video = Video(path)
+    frames, seconds = video.sample(200, number)
+    assert 190 <= len(frames) < 200 and len(frames) == video.count() == len(video.times())
+    assert frames == np.round(seconds * 30).tolist()
+    assert f"{200 - len(frames)} of 200 frames are broken; what is there is used" in video.notes
+    for packet in packets[70:100]:
+        blob[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(blob)
+    assert "frames are broken; --partial uses" in fault(lambda: [None for _ in Video(path)])
+    assert len(list(Video(path, partial=True))) >= 160
+
+
+def test_what_is_done_about_hdr(tmp_path):
+    """PyAV 17 leaves the curve as it is: the note says so."""
+
+    def first(curve):
+        colours = f"colorprim=bt2020:colormatrix=bt2020nc:transfer={curve}"
+        how = {"pix": "yuv420p10le", "x264-params": colours}
+        video = Video(film(tmp_path / f"{curve}.mp4", 5, paint=lambda n: grey, **how))
+        return video.notes, next(iter(video))[2].astype(int)
+
+    grey = np.full((H, W, 3), 150, np.uint8)
+    (note,), shown = first("smpte2084")
+    none, plain = first("bt2020-10")
+    assert note.startswith("HDR (PQ), ") and not none
+    is_changed = bool(np.abs(shown - plain).max() > 20)
+    assert is_changed == ("brought to 8 bits" in note) != ("looks pale" in note)
+
+
 def test_what_cannot_be_read_is_told_in_one_line(tmp_path):
     blob = film(tmp_path / "a.mp4", 10).read_bytes()
-    for kind, words in ((b"zzzz", "none (zzzz"), (b"encv", "encrypted")):
+    for kind, words in ((b"zzzz", "unknown (zzzz"), (b"encv", "encrypted")):
         (tmp_path / "b.mp4").write_bytes(blob.replace(b"avc1", kind))
         line = fault(Video, tmp_path / "b.mp4")
         assert words in line and "\n" not in line, line
     with av.open(str(tmp_path / "c.mp4"), "w") as out:
         put_sound(out, *sound(out, 1))
     assert fault(Video, tmp_path / "c.mp4").endswith("there is no video in it, only sound or text")
+    key = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "1" * 32}
+    film(tmp_path / "f.mp4", 10, muxer=key | {"encryption_kid": "2" * 32})
+    assert "h264, is encrypted" in fault(Video, tmp_path / "f.mp4")
+    with av.open(str(tmp_path / "g.mp4"), "w"):
+        pass
     (tmp_path / "d.mp4").write_bytes(blob[:100])
     assert "not a readable video" in fault(Video, tmp_path / "d.mp4")
     (tmp_path / "e.mp4").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n")
