@@ -54,6 +54,7 @@ EPOCH = 1_704_067_200 * NS
 OFFSET = EPOCH - BIRTH
 YIELD = 50_000  # ns that a sleep of 0 lasts (Linux's timer slack), so that loops of them end
 HOP = 1_000_000  # ns that pass for a thread that spins until the clock moves
+SPINS = 1000  # reads of one moment that say so, as LIMIT in stub.S
 TSC_HZ = 2_000_000_000  # of the virtual rdtsc
 COARSE = 10_000_000  # ns, at most, by which the coarse clocks lag behind
 CATCH_UP = 10 * NS  # that a program which is let go may be held for
@@ -90,6 +91,8 @@ TIMERS = {
     "timer_getoverrun": 225,
     "timer_delete": 226,
 }
+# Calls by which a program may spin: they tell the time, or what is left of it.
+TELL = {*READS, "getitimer", "timerfd_gettime", "timer_gettime"}
 GETRANDOM, SCHED_YIELD, IO_URING_SETUP = 318, 24, 425
 # Those that we let a game make.
 OPEN, CLOSE, MMAP, MUNMAP = 2, 3, 9, 11

@@ -42,6 +42,7 @@ def test_machine_code_is_its_assembly(tmp_path):
         kernel.TABLE_AT - kernel.STUB_AT,
         kernel.CALLS_ENTRY,
     ]
+    assert places["LIMIT"] == kernel.SPINS
     assert places["spins"] + 16 * 256 == kernel.SCRATCH_AT - kernel.STUB_AT
 
 
@@ -151,6 +152,8 @@ def test_timers_and_rarer_waits(tmp_path, tsc):
         and found["timer_thread"] == (7, 150 * ms)
     )
     assert found["io_uring"] == (1, 0) and found["spin"] == found["spin_threads"] == (0, 50 * ms)
+    assert found["spin_call"] == found["spin_timer"] == (0, 5 * ms)
+    assert found["spin_rdtsc"] == (0, 5 * ms * tsc)
     assert (found["rdtsc"][1] == kernel.TSC_HZ // 10) == tsc
     assert runs[0]["random"] == runs[1]["random"] != runs[2]["random"]
 
