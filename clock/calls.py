@@ -15,7 +15,7 @@ import ctypes
 import errno
 import struct
 
-from clock import kernel
+from clock import kernel, unseen
 from clock.base import NS
 from clock.tracee import Process, State, Thread, pack_time, read_time
 
@@ -57,6 +57,9 @@ class Calls:
             return self._on_sleep(thread, registers, a)
         if name == "spin":
             return self.park(thread, registers, self.clock.now + kernel.HOP)
+        if name in kernel.LOOK:
+            unseen.on_call(self.clock, thread, registers)
+            return self.clock.go_on(thread)
         result = self._answer(thread, name, a)
         if result is not None and name in kernel.TELL and self._spins(thread):
             return self.park(thread, registers, self.clock.now + kernel.HOP)

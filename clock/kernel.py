@@ -42,7 +42,9 @@ PAGE = 4096
 STUB_AT = 0x2F0000000000
 CLOCK_AT = STUB_AT + PAGE
 ZERO_AT = CLOCK_AT + 16  # a struct timespec of zero
-SHORT_AT = CLOCK_AT + 32  # a short struct timespec, then a struct timeval: for attached programs
+SHORT_AT = (
+    CLOCK_AT + 32
+)  # a short struct timespec, then a struct timeval: for attached programs; of the others a path
 OFFSETS_AT = CLOCK_AT + 64  # of the twelve clocks from CLOCK_MONOTONIC
 TABLE_AT = CLOCK_AT + 256
 SPINS_AT = STUB_AT + 2 * PAGE
@@ -93,6 +95,7 @@ TIMERS = {
 }
 # Calls by which a program may spin: they tell the time, or what is left of it.
 TELL = {*READS, "getitimer", "timerfd_gettime", "timer_gettime"}
+LOOK = {"open": 2, "openat": 257, "ptrace": 101}  # by which a program may look for a debugger
 GETRANDOM, SCHED_YIELD, IO_URING_SETUP = 318, 24, 425
 # Those that we let a game make.
 OPEN, CLOSE, MMAP, MUNMAP = 2, 3, 9, 11
@@ -100,7 +103,7 @@ PERSONALITY, PRCTL, SECCOMP_CALL = 135, 157, 317
 # Those that we make ourselves.
 RT_SIGQUEUEINFO, RT_TGSIGQUEUEINFO, PIDFD_GETFD = 129, 297, 438
 CALLS = (
-    {nr: name for name, nr in (READS | SLEEPS | TIMERS).items()}
+    {nr: name for name, nr in (READS | SLEEPS | TIMERS | LOOK).items()}
     | {wait[0]: name for name, wait in WAITS.items()}
     | {GETRANDOM: "getrandom", SCHED_YIELD: "spin"}
 )
@@ -230,7 +233,7 @@ def seccomp_filter() -> bytes:
         (EQUAL, IO_URING_SETUP, 0, 1),
         MISSING,
     ]
-    for nr in (*(READS | SLEEPS | TIMERS).values(), GETRANDOM):
+    for nr in (*(READS | SLEEPS | TIMERS | LOOK).values(), GETRANDOM):
         code += [(EQUAL, nr, 0, 1), TRACE]
     for nr, index, kind, _ in WAITS.values():
         low = 16 + 8 * index
