@@ -183,6 +183,7 @@ class GameEnv(gymnasium.Env):
         self.seed = int(self.np_random.integers(1 << 31)) if seed is None else seed
         self.close()
         self.steps = 0
+        self.by_time = False  # nothing tells its frames: each is 1 / fps of game time
         try:
             self._start()
             if not self._next_frame():
@@ -280,8 +281,9 @@ class GameEnv(gymnasium.Env):
         """Exactly one more frame; False if the game ended instead."""
         before = self.view.frame
         try:
-            if before and self.tick == "time" and self.clock.has_gate:
+            if before and (self.by_time or self.tick == "time" and self.clock.has_gate):
                 self.clock.step(1 / self.fps)
+                self.clock.frames += self.by_time
                 alive = self.clock.alive
             else:
                 alive = self.one_frame() if before else self.first_frame(self)
@@ -375,6 +377,7 @@ def checked(action) -> tuple[np.ndarray, np.ndarray]:
 # ---- setting a game up: one function a platform --------------------------------------------------
 
 WINDOWS = sys.platform == "win32"
+LONGEST_SLEEP = 2.0  # s of game time, of a main thread whose sleeps are frames
 SCREEN_SIZE = "1280x960"  # of the private X server, px
 
 
@@ -534,7 +537,7 @@ def check_asked(env: GameEnv) -> None:
 
 def first_presented(env: GameEnv, patience: float) -> bool:
     """A game that shows a window, and does not present in any way that we see, is gated by its
-    sleeps.
+    sleeps; if its main thread does not sleep either, by time.
     """
     end = time.perf_counter() + env.timeout
     display = env.sandbox.display
@@ -546,13 +549,19 @@ def first_presented(env: GameEnv, patience: float) -> bool:
             windows = display.windows()
             if not windows and (time.perf_counter() > end or env.clock.time > 10):
                 raise NoFrame(f"{e}, and it has opened no window") from None
-    say_once(
-        f"sim: {env.name} presents by no function that is known here: each sleep of its main "
-        "thread counts as a frame."
-    )
     owners = [display.owner(number) for number, *_ in windows]
     env.clock.sleeps = next((pid for pid in owners if pid in env.clock.pids()), 0)
-    return env.one_frame()
+    unknown = f"sim: {env.name} presents by no function that is known here: "
+    try:
+        alive = env.clock.step_frame(None, env.timeout, LONGEST_SLEEP)
+        say_once(unknown + "each sleep of its main thread counts as a frame.")
+    except NoFrame:
+        say_once(unknown + f"a frame is 1 / {env.fps:g} s of its time.")
+        env.clock.sleeps = None
+        env.clock.frames += 1
+        env.by_time = True
+        alive = env.clock.alive
+    return alive
 
 
 def first_with_a_window(env: GameEnv) -> bool:

@@ -207,7 +207,7 @@ class Guard:
 class AttachedCalls(Calls):
     """Calls, of a program whose every system call stops."""
 
-    answered = Calls.answered - kernel.TIMERS.keys() - {"getrandom"}
+    answered = Calls.answered - kernel.TIMERS.keys() - kernel.LOOK.keys() - {"getrandom"}
 
     def on_system_call_stop(self, thread: Thread) -> None:
         """Of any system call; its entry is what the seccomp stop is for a program of ours."""

@@ -10,11 +10,12 @@ Seccomp stops a thread before each of them (kernel.CALLS).  We then do one of th
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import struct
 
-from clock import kernel
+from clock import kernel, unseen
 from clock.base import NS
 from clock.tracee import Process, State, Thread, pack_time, read_time
 
@@ -56,7 +57,12 @@ class Calls:
             return self._on_sleep(thread, registers, a)
         if name == "spin":
             return self.park(thread, registers, self.clock.now + kernel.HOP)
+        if name in kernel.LOOK:
+            unseen.on_call(self.clock, thread, registers)
+            return self.clock.go_on(thread)
         result = self._answer(thread, name, a)
+        if result is not None and name in kernel.TELL and self._spins(thread):
+            return self.park(thread, registers, self.clock.now + kernel.HOP)
         if result is not None:
             thread.skip_call(registers, result)
         self.clock.go_on(thread)
@@ -93,6 +99,13 @@ class Calls:
         if name == "gettimeofday" and a[0]:
             process.write(a[0], pack_time(value, 1000))
         return 0
+
+    def _spins(self, thread: Thread) -> bool:
+        """Whether it has read this moment so often, not by our stub, that it waits for the next."""
+        moment, count = thread.reads
+        count = count + 1 if moment == self.clock.now else 0
+        thread.reads = self.clock.now, count % kernel.SPINS
+        return count == kernel.SPINS and not thread.process.serves
 
     def _random(self, thread: Thread, a) -> int | None:
         """getrandom."""
@@ -131,6 +144,11 @@ class Calls:
 
     def release(self, thread: Thread) -> None:
         """A parked thread's deadline has come."""
+        if thread.call in kernel.TELL:  # it reads the next moment
+            # The memory for it, or the thread, may be gone meanwhile.
+            with contextlib.suppress(OSError):
+                result = self._answer(thread, thread.call, thread.entry.arguments())
+                thread.skip_call(thread.entry, result)
         thread.release()
         self.clock.go_on(thread)
 
@@ -208,6 +226,11 @@ class Calls:
             registers.rcx = 0
         else:
             return False
+        if self._spins(thread):  # held before it, so that it reads the next moment
+            thread.call = "spin"
+            thread.park(self.clock.now + kernel.HOP)
+            self._trace(thread)
+            return True
         ticks = self.clock.now * kernel.TSC_HZ // NS
         registers.rax = ticks & 0xFFFFFFFF
         registers.rdx = ticks >> 32

@@ -239,7 +239,8 @@ class FrameGate:
         """
         process = thread.process
         main = thread.tid == process.pid
-        if main and self.clock.sleeps in (0, process.pid) and thread.call != "spin":
+        sleeps = thread.call in kernel.SLEEPS or thread.call in kernel.WAITS
+        if main and sleeps and self.clock.sleeps in (0, process.pid):
             self._count(thread, "sleep", [])
 
     def _count(self, thread: Thread, name: str, arguments: list[int]) -> None:

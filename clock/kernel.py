@@ -42,7 +42,9 @@ PAGE = 4096
 STUB_AT = 0x2F0000000000
 CLOCK_AT = STUB_AT + PAGE
 ZERO_AT = CLOCK_AT + 16  # a struct timespec of zero
-SHORT_AT = CLOCK_AT + 32  # a short struct timespec, then a struct timeval: for attached programs
+SHORT_AT = (
+    CLOCK_AT + 32
+)  # a short struct timespec, then a struct timeval: for attached programs; of the others a path
 OFFSETS_AT = CLOCK_AT + 64  # of the twelve clocks from CLOCK_MONOTONIC
 TABLE_AT = CLOCK_AT + 256
 SPINS_AT = STUB_AT + 2 * PAGE
@@ -54,6 +56,7 @@ EPOCH = 1_704_067_200 * NS
 OFFSET = EPOCH - BIRTH
 YIELD = 50_000  # ns that a sleep of 0 lasts (Linux's timer slack), so that loops of them end
 HOP = 1_000_000  # ns that pass for a thread that spins until the clock moves
+SPINS = 1000  # reads of one moment that say so, as LIMIT in stub.S
 TSC_HZ = 2_000_000_000  # of the virtual rdtsc
 COARSE = 10_000_000  # ns, at most, by which the coarse clocks lag behind
 CATCH_UP = 10 * NS  # that a program which is let go may be held for
@@ -90,6 +93,9 @@ TIMERS = {
     "timer_getoverrun": 225,
     "timer_delete": 226,
 }
+# Calls by which a program may spin: they tell the time, or what is left of it.
+TELL = {*READS, "getitimer", "timerfd_gettime", "timer_gettime"}
+LOOK = {"open": 2, "openat": 257, "ptrace": 101}  # by which a program may look for a debugger
 GETRANDOM, SCHED_YIELD, IO_URING_SETUP = 318, 24, 425
 # Those that we let a game make.
 OPEN, CLOSE, MMAP, MUNMAP = 2, 3, 9, 11
@@ -97,7 +103,7 @@ PERSONALITY, PRCTL, SECCOMP_CALL = 135, 157, 317
 # Those that we make ourselves.
 RT_SIGQUEUEINFO, RT_TGSIGQUEUEINFO, PIDFD_GETFD = 129, 297, 438
 CALLS = (
-    {nr: name for name, nr in (READS | SLEEPS | TIMERS).items()}
+    {nr: name for name, nr in (READS | SLEEPS | TIMERS | LOOK).items()}
     | {wait[0]: name for name, wait in WAITS.items()}
     | {GETRANDOM: "getrandom", SCHED_YIELD: "spin"}
 )
@@ -227,7 +233,7 @@ def seccomp_filter() -> bytes:
         (EQUAL, IO_URING_SETUP, 0, 1),
         MISSING,
     ]
-    for nr in (*(READS | SLEEPS | TIMERS).values(), GETRANDOM):
+    for nr in (*(READS | SLEEPS | TIMERS | LOOK).values(), GETRANDOM):
         code += [(EQUAL, nr, 0, 1), TRACE]
     for nr, index, kind, _ in WAITS.values():
         low = 16 + 8 * index

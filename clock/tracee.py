@@ -96,6 +96,8 @@ class Thread:
     fired: bool = False  # the wait's deadline has come, the interrupt is on its way
     call: str = ""  # name of the sleep or wait
     entry: kernel.Registers | None = None  # registers with which the game made that call
+    reads: tuple[int, int] = (0, 0)  # a moment, and how often in a row it has read it by calls
+    asked: bool = False  # whether it has asked to be traced
     files: tuple = ()  # what /proc says of it: LOOKS
     rest: bytes = b""  # its "schedstat" when it was last seen off its processor
     sets: tuple = ()  # (address, content) of the file descriptor sets of a select that we cut

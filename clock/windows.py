@@ -293,28 +293,41 @@ def find_game(target: int | str) -> int:
     """
     running = win32.processes()
     shown = win32.desktop_windows()
-    names = {pid: name for pid, (_, name) in running.items()}
     wanted = str(target).casefold()
     if wanted.isdigit():
-        if int(target) in names:
+        if int(target) in running:
             return int(target)
         raise GameError(f"attach: there is no process {target}")
-    found = [pid for pid, name in names.items() if name.casefold() in (wanted, wanted + ".exe")]
+    found = pids_called(wanted, running) or pids_titled(wanted, running, shown)
     if not found:
-        ours = ancestors(running)  # the console in which this was typed may have such a title
-        titled = [pid for _, pid, title, *_ in shown if wanted in title.casefold()]
-        found = [pid for pid in titled if pid not in ours]
-    if found:
-        return next((pid for _, pid, *_ in shown if pid in found), found[0])
-    titles = {title for _, _, title, *_ in shown if title}
-    known = sorted({*names.values(), *titles})
+        raise GameError(
+            f"attach: no running program and no window is called {wanted!r}; "
+            + what_there_is(wanted, running, shown)
+        )
+    return next((pid for _, pid, *_ in shown if pid in found), found[0])
+
+
+def pids_called(wanted: str, running: dict) -> list[int]:
+    """running: as win32.processes()."""
+    names = (wanted, wanted + ".exe")
+    return [pid for pid, (_, name) in running.items() if name.casefold() in names]
+
+
+def pids_titled(wanted: str, running: dict, shown: list) -> list[int]:
+    """shown: as win32.desktop_windows()."""
+    ours = ancestors(running)  # the console in which this was typed may have such a title
+    titled = [pid for _, pid, title, *_ in shown if wanted in title.casefold()]
+    return [pid for pid in titled if pid not in ours]
+
+
+def what_there_is(wanted: str, running: dict, shown: list) -> str:
+    """The names that are like the wanted one, else those of the programs with a window."""
+    names = {pid: name for pid, (_, name) in running.items()}
+    known = {*names.values(), *(title for _, _, title, *_ in shown)} - {""}
     close = difflib.get_close_matches(wanted, [name.casefold() for name in known], 3, 0.5)
-    near = [name for name in known if name.casefold() in close]
+    near = sorted(name for name in known if name.casefold() in close)
     near = near or sorted({names.get(pid, "") for _, pid, *_ in shown} - {""})
-    raise GameError(
-        f"attach: no running program and no window is called {wanted!r}; "
-        + (f"there is {', '.join(near)}" if near else "start the game first")
-    )
+    return f"there is {', '.join(near)}" if near else "start the game first"
 
 
 def ancestors(running: dict) -> set[int]:

@@ -42,6 +42,7 @@ def test_machine_code_is_its_assembly(tmp_path):
         kernel.TABLE_AT - kernel.STUB_AT,
         kernel.CALLS_ENTRY,
     ]
+    assert places["LIMIT"] == kernel.SPINS
     assert places["spins"] + 16 * 256 == kernel.SCRATCH_AT - kernel.STUB_AT
 
 
@@ -151,6 +152,8 @@ def test_timers_and_rarer_waits(tmp_path, tsc):
         and found["timer_thread"] == (7, 150 * ms)
     )
     assert found["io_uring"] == (1, 0) and found["spin"] == found["spin_threads"] == (0, 50 * ms)
+    assert found["spin_call"] == found["spin_timer"] == (0, 5 * ms)
+    assert found["spin_rdtsc"] == (0, 5 * ms * tsc)
     assert (found["rdtsc"][1] == kernel.TSC_HZ // 10) == tsc
     assert runs[0]["random"] == runs[1]["random"] != runs[2]["random"]
 
@@ -389,6 +392,48 @@ child.kill(); print(child.wait(), flush=True)
             said_lines(said) == ["signal 200000000", "select 500000000", "-9"]
             and clock.returncode == 0
         )
+
+
+@needs_hook
+def test_who_looks_for_a_debugger_finds_none():
+    code = """
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+def look(path, of):
+    lines = dict(line.split(":", 1) for line in open(path).read().splitlines())
+    assert (lines["TracerPid"].strip(), lines["Pid"].strip()) == ("0", str(of)), (path, lines)
+    assert int(lines["VmRSS"].split()[0]) > 1000, lines
+    assert "tracing" not in lines["State"], lines
+def look_everywhere():
+    me, tid = os.getpid(), threading.get_native_id()
+    own = f"/proc/self/task/{tid}/status", f"/proc/{me}/task/{tid}/status"
+    for path in ("/proc/thread-self/status", *own):
+        look(path, tid)
+    for path in ("/proc/self/status", f"/proc/{me}/status"):
+        look(path, me)
+    file = libc.syscall(2, b"/proc/self/status", 0)  # open, not openat
+    assert b"TracerPid:\\t0\\n" in os.read(file, 4096)
+    look(f"/proc/{os.getppid()}/status", os.getppid()) if me != first else None
+    assert open("/proc/self/comm").read() and open("/proc/1/status").read()
+    traced = [libc.ptrace(0, 0, None, None) for _ in range(2)]
+    assert traced == [0, -1] and ctypes.get_errno() == errno.EPERM, traced
+    print("none")
+first = os.getpid()
+files = len(os.listdir("/proc/self/fd"))
+look_everywhere()
+assert len(os.listdir("/proc/self/fd")) == files + 1
+thread = threading.Thread(target=look_everywhere)
+thread.start()
+thread.join()
+sys.stdout.flush()
+if not os.fork():
+    look_everywhere()
+else:
+    os.wait()
+"""
+    with launched(*python(code), stderr=subprocess.STDOUT) as (clock, said):
+        clock.step(1)
+        assert said_lines(said) == ["none"] * 3 and clock.returncode == 0, said()
 
 
 @needs_hook

@@ -161,6 +161,22 @@ def test_parts_without_end_are_frames_at_last():
 
 
 @needs_xvfb
+@pytest.mark.parametrize("tick", ["frame", "time"])
+def test_a_game_whose_main_thread_does_not_sleep_is_stepped_by_time(tmp_path, tick, capfd):
+    say_once.cache_clear()
+    bare = compiled(tmp_path, "bare", "-l:libX11.so.6", "-l:libGL.so.1", "-l:libEGL.so.1")
+    with contextlib.closing(sim.GameEnv([bare, "thread"], fps=50, tick=tick)) as env:
+        env.reset()
+        assert square(env.render())[:3] == (80, 60, False)
+        first, began = square(env.render())[3], env.clock.time
+        for i in range(1, 7):
+            info = env.step(PUSH)[4]
+            assert square(env.render()) == (80 + i, 60 - i, True, (first + i) % 256)
+            assert info["frame"] == i and info["time"] == pytest.approx(began + i / 50)
+    assert "a frame is 1 / 50 s of its time" in capfd.readouterr().err
+
+
+@needs_xvfb
 @pytest.mark.parametrize("how", ["glx", "egl", "x11"])
 @pytest.mark.parametrize("screen", ["auto", "window"])
 def test_games_without_sdl(tmp_path, how, screen, capfd):

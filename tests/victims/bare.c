@@ -1,7 +1,9 @@
 /* A tiny game without SDL for the tests of sim.py, compiled without headers of X or GL:
  *     gcc -o bare bare.c -l:libX11.so.6 -l:libGL.so.1 -l:libEGL.so.1
- *     bare HOW          glx, egl, or x11: no function that presents, it draws and sleeps 20 ms
+ *     bare HOW          glx, egl, or x11: no function that presents, it draws and sleeps 20 ms; thread: x11 in another thread, while the
+ *                       first waits for its end
  * As game.c: a 16 x 16 square moves by the arrow keys, red while space is pressed; the background tells the number of the frame. */
+#include <pthread.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,8 +22,7 @@ int eglMakeCurrent(void *, void *, void *, void *), eglSwapBuffers(void *, void 
 
 enum { W = 160, H = 120, SPACE = 0x20, LEFT = 0xFF51, UP, RIGHT, DOWN };
 
-int main(int n, char **args) {
-    const char *how = args[1];
+static void *play(void *how) {
     void *display = XOpenDisplay(0), *egl = 0, *surface = 0, *config;
     XID window = XCreateSimpleWindow(display, XDefaultRootWindow(display), 40, 30, W, H, 0, 0, 0);
     void *gc = XCreateGC(display, window, 0, 0);
@@ -34,14 +35,14 @@ int main(int n, char **args) {
         surface = eglCreateWindowSurface(egl, config, window, 0);
         eglMakeCurrent(egl, surface, surface, eglCreateContext(egl, config, 0, 0));
     }
-    if (strcmp(how, "x11"))
+    if (strcmp(how, "x11") && strcmp(how, "thread"))
         glEnable(0x0C11);                                                                   /* GL_SCISSOR_TEST */
     for (int frame = 0;; frame++) {
         char keys[32];
         XQueryKeymap(display, keys);
         #define DOWN(symbol) (keys[XKeysymToKeycode(display, symbol) / 8] >> XKeysymToKeycode(display, symbol) % 8 & 1)
         x += DOWN(RIGHT) - DOWN(LEFT), y += DOWN(DOWN) - DOWN(UP);
-        if (strcmp(how, "x11")) {
+        if (strcmp(how, "x11") && strcmp(how, "thread")) {
             glScissor(0, 0, W, H), glClearColor(0, 0, frame % 256 / 255.f, 1), glClear(0x4000);
             glScissor(x, H - y - 16, 16, 16), glClearColor(1, DOWN(SPACE) ? 0 : 1, 0, 1), glClear(0x4000);
             egl ? eglSwapBuffers(egl, surface) : glXSwapBuffers(display, window);
@@ -51,4 +52,11 @@ int main(int n, char **args) {
             XSync(display, 0), usleep(20000);
         }
     }
+}
+
+int main(int n, char **args) {
+    pthread_t thread;
+    if (strcmp(args[1], "thread")) play(args[1]);
+    pthread_create(&thread, 0, play, args[1]);
+    return pthread_join(thread, 0);
 }

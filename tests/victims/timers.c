@@ -29,6 +29,11 @@ static void on_thread(union sigval v) { alarms += v.sival_int; }
 
 static void *spinner(void *_) { while (ns(1) < *(long long *)_) {} return 0; }
 
+static void raw_spinner(long long until) {
+    struct timespec now = {0};
+    while (now.tv_sec * 1000000000LL + now.tv_nsec < until) syscall(SYS_clock_gettime, 1, &now);
+}
+
 int main(void) {
     struct timespec ms100 = {0, 100000000}, left;
     uint64_t count;
@@ -92,6 +97,13 @@ int main(void) {
     until = ns(1) + 50000000;
     for (int i = 0; i < 2; i++) pthread_create(threads + i, 0, spinner, &until);
     TOOK("spin_threads", (pthread_join(threads[0], 0), pthread_join(threads[1], 0)));
+
+    until = ns(1) + 5000000;
+    TOOK("spin_call", (raw_spinner(until), 0));
+    setitimer(ITIMER_REAL, &(struct itimerval){{0}, {0, 5000}}, 0);
+    TOOK("spin_timer", ({ do getitimer(ITIMER_REAL, &was); while (was.it_value.tv_usec); 0; }));
+    unsigned long long begun = __rdtsc();
+    TOOK("spin_rdtsc", ({ while (__rdtsc() - begun < 10000000); 0; }));
 
     unsigned char random[8]; getrandom(random, 8, 0);
     printf("random"); for (int i = 0; i < 8; i++) printf("%02x", random[i]); puts(" 0 0");
