@@ -590,6 +590,15 @@ def reduced(frame):
     return cv2.resize(frame, (WORK_WIDTH, height), interpolation=cv2.INTER_AREA)
 
 
+def no_wider(frames: list, width: float) -> list:
+    """The frames at this width, px, where they are wider."""
+    scale = width / frames[0].shape[1]
+    if scale >= 1:
+        return frames
+    area = cv2.INTER_AREA
+    return [cv2.resize(frame, None, fx=scale, fy=scale, interpolation=area) for frame in frames]
+
+
 def around(template, affine) -> tuple[slice, slice]:
     """Rows and columns of a frame in which the template lies, with a margin."""
     w, h = template.size
@@ -655,11 +664,7 @@ def locate(video, pool, cfg: Config):
         tqdm.write(f"{video.path}: {note}")
     frame_w, frame_h = video.width, video.height
     shrink = min(1.0, WORK_WIDTH / frame_w)
-    small = frames
-    if shrink * frame_w < frames[0].shape[1]:
-        area = cv2.INTER_AREA
-        small = [cv2.resize(f, None, fx=shrink, fy=shrink, interpolation=area) for f in frames]
-    best, found = places(small, pool, cfg)
+    best, found = places(no_wider(frames, shrink * frame_w), pool, cfg)
     info = dict(found=bool(found), inliers=best.inliers, score=round(best.score, 3))
     if not found:
         return {}, info | nearest(best, pool, shrink), frames

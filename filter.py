@@ -244,21 +244,10 @@ def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labe
             c,
         )
 
-    frame = np.arange(len(buttons))
-    time = tensors["time"]
-    fps = rate_of(time, facts["fps"])
+    frame, time, fps, said = by_the_clock(path, tensors["time"], facts["fps"], c)
     about = "parsed" if info["unit"] == "grid" else f"true actions ({path})"
     if doubts:
         about += f", not trusted and masked: {' '.join(doubts)}"
-    how = "unevenly" if uneven(time) else f"at {fps:g}/s"
-    if uneven(time) or usual_step(time) and not whole_multiple(fps, c.rate):
-        if not time[-1] - time[0] < LONGEST:
-            raise SystemExit(
-                f"{path}: its times run from {time[0]:g} to {time[-1]:g} s; "
-                f"parse the video again: {artefact.MAKER['actions']} --fresh"
-            )
-        frame, time, fps = evened(time, c.rate)
-        about += f", frames that come {how} laid out at {fps:g}/s"
     segment = np.arange(len(frame)) // max(1, round(c.segment_seconds * fps))
     painted = [clamped(box, facts, GROW, GROW_PX) for box in overlay_boxes(overlay, info, c)]
     return Labels(
@@ -272,8 +261,27 @@ def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labe
         shown=shown,
         views=[(painted, area)] * len(np.unique(segment)),
         game=game,
-        about=about,
+        about=about + said,
     )
+
+
+def by_the_clock(path: Path, time, fps: float, c: Config) -> tuple:
+    """(frame [T], time [T], fps, what to say): the rows of a video, at one distance from another.
+
+    Frames that come unevenly, or at no whole multiple of --rate, are laid out by their times.
+    """
+    fps = rate_of(time, fps)
+    steady = not uneven(time)
+    if steady and (whole_multiple(fps, c.rate) or not usual_step(time)):
+        return np.arange(len(time)), time, fps, ""
+    if not time[-1] - time[0] < LONGEST:
+        raise SystemExit(
+            f"{path}: its times run from {time[0]:g} to {time[-1]:g} s; "
+            f"parse the video again: {artefact.MAKER['actions']} --fresh"
+        )
+    how = f"at {fps:g}/s" if steady else "unevenly"
+    frame, time, fps = evened(time, c.rate)
+    return frame, time, fps, f", frames that come {how} laid out at {fps:g}/s"
 
 
 def overlay_boxes(overlay: Path | None, info: dict, c: Config) -> list:

@@ -84,6 +84,14 @@ from devices.x11 import Display
 # ---- the environment -----------------------------------------------------------------------------
 
 
+def pad_space() -> gymnasium.spaces.Dict:
+    """Of an action: the state of a gamepad."""
+    return gymnasium.spaces.Dict(
+        buttons=gymnasium.spaces.MultiBinary(len(BUTTONS)),
+        sticks=gymnasium.spaces.Box(-1.0, 1.0, (len(STICKS),), np.float32),
+    )
+
+
 class GameEnv(gymnasium.Env):
     """A game as a Gymnasium environment: one step is exactly one presented frame (times
     frame_skip).
@@ -166,10 +174,7 @@ class GameEnv(gymnasium.Env):
         check_options(self)
         self.metadata = {**self.metadata, "render_fps": fps}
         self.observation_space = gymnasium.spaces.Box(0, 255, (FRAME, FRAME, 3), np.uint8)
-        self.action_space = gymnasium.spaces.Dict(
-            buttons=gymnasium.spaces.MultiBinary(len(BUTTONS)),
-            sticks=gymnasium.spaces.Box(-1.0, 1.0, (len(STICKS),), np.float32),
-        )
+        self.action_space = pad_space()
         self.resize = functools.partial(
             cv2.resize, dsize=(FRAME, FRAME), interpolation=cv2.INTER_AREA
         )

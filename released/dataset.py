@@ -390,19 +390,8 @@ def released_labels(
     own = float(np.median(rates))
     rate = laid_out_at(own, c.rate)
     T = int((times[-1] + 1 / fps) * rate + 1e-6)
-    out = filter.Labels(
-        buttons=np.zeros((T, 16), np.uint8),
-        sticks=np.zeros((T, 4), np.float32),
-        known=np.zeros(T, bool),
-        segment=np.zeros(T, np.int64),
-        frame=np.zeros(T, np.int64),
-        time=np.arange(T) / rate,
-        fps=rate,
-        shown=shown,
-        views=[view_of(chunk, facts, area, c) for chunk in chunks],
-        game=game,
-        about=f"released labels at {own:g}/s",
-    )
+    views = [view_of(chunk, facts, area, c) for chunk in chunks]
+    out = nothing_known(T, rate, shown, views, game, f"released labels at {own:g}/s")
     if rate != own:
         out.about += f", laid out at {rate:g}/s"
     end = last = lost = beyond = 0
@@ -433,6 +422,23 @@ def released_labels(
     if lost:
         out.about += f", {lost} chunks outside the video, over others or at another rate"
     return out
+
+
+def nothing_known(T: int, rate: float, shown, views: list, game: str, about: str) -> filter.Labels:
+    """Labels of T rows, none of which is known yet."""
+    return filter.Labels(
+        buttons=np.zeros((T, 16), np.uint8),
+        sticks=np.zeros((T, 4), np.float32),
+        known=np.zeros(T, bool),
+        segment=np.zeros(T, np.int64),
+        frame=np.zeros(T, np.int64),
+        time=np.arange(T) / rate,
+        fps=rate,
+        shown=shown,
+        views=views,
+        game=game,
+        about=about,
+    )
 
 
 def view_of(chunk: dict, facts: dict, area: tuple, c: filter.Config) -> tuple:
