@@ -476,7 +476,7 @@ def likeness(frames, template, affine):
 
 def shown(frames, template, affine):
     """In which frames, in order, the template is there: bool [n].  Three neighbours are judged
-    together, against the better half.
+    together, against the better half: the outermost may lie one beyond its edge.
     """
     like = likeness(frames, template, affine)
     smooth = np.convolve(np.pad(like, 1, mode="edge"), np.ones(3) / 3, "valid")
@@ -678,9 +678,9 @@ def locate(video, pool, cfg: Config):
         affine, like, still = register(crops, template, affine / shrink, size)
         begin, end = 0, video.count() - 1
         if first > 0:
-            begin = edge(video, numbers[first], numbers[first - 1], template, affine)
+            begin = edge(video, numbers[min(first + 1, last)], numbers[first - 1], template, affine)
         if last + 1 < len(numbers):
-            end = edge(video, numbers[last], numbers[last + 1], template, affine)
+            end = edge(video, numbers[max(last - 1, first)], numbers[last + 1], template, affine)
         affines.append(affine)
         spans.append((begin, end))
         likes.append(like)

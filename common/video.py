@@ -43,6 +43,8 @@ class Track:
         self.path = path
         try:
             self.container = av.open(f"file:{path}", options=ONLY_THIS, metadata_errors="ignore")
+        except PermissionError:
+            raise SystemExit(f"{path}: may not be read; look at its permissions") from None
         except (av.FFmpegError, ValueError):
             raise SystemExit(
                 f"{path}: not a readable video (empty, cut off, or not a video at all)"
@@ -399,8 +401,8 @@ class Video:
         """The Index, made once by a pass over the packets; False where it would not be exact."""
         if self._index is None:
             track = Track(self.path)
-            whole = (p for p in track.packets() if not p.is_discard and not p.is_corrupt)
-            packets = [(p.pts, p.dts, p.is_keyframe) for p in whole]
+            shown = (p for p in track.packets() if not p.is_discard)
+            packets = [(p.pts, p.dts, p.is_keyframe, p.is_corrupt) for p in shown]
             self._index = self._index_of(track, packets)
             if self._index:
                 ticks = self._index.ticks
@@ -410,8 +412,9 @@ class Video:
 
     def _index_of(self, track: Track, packets: list):
         exact = track.stream.codec_context.name in FRAME_A_PACKET and not self.track.is_interlaced
-        pts, dts, is_key = zip(*packets, strict=True)
-        if not exact or track.stampless or None in pts:
+        pts, dts, is_key, is_corrupt = zip(*packets, strict=True)
+        # a corrupt packet may give a frame or none
+        if not exact or track.stampless or None in pts or any(is_corrupt):
             return False
         pts, is_key = np.array(pts), np.array(is_key)
         dts = np.array([ticks for ticks in dts if ticks is not None])

@@ -175,6 +175,15 @@ def test_an_overlay_that_moves_or_is_not_always_there(tmp_path, monkeypatch, nam
         )
 
 
+def test_an_overlay_that_comes_between_two_sampled_frames(tmp_path, monkeypatch):
+    """Frames 58 and 62 are sampled: the first looks as if it were of the stretch."""
+    monkeypatch.setattr(library, "pool", lambda folder: library.templates(pads.CORE))
+    film(tmp_path / "a.mp4", "ps4-dark", 0.33, 0.9, n=100, spans=((61, 99, 3),))
+    tensors, _, _ = extract.locate(tmp_path / "a.mp4", library.pool(""), extract.Config())
+    ((begin, end),) = tensors["span"]
+    assert abs(begin - 61) <= 1 and end == 99
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 24, 25])
 def test_what_stands_still_is_the_median(n):
     images = list(np.random.default_rng(n).integers(0, 256, (n, 37, 5, 3), dtype=np.uint8))

@@ -201,6 +201,17 @@ def test_stamps_that_begin_anew_go_on(tmp_path):
     assert seconds == pytest.approx(np.arange(60) / 30, abs=2e-3)
 
 
+def test_two_streams_in_one_file_are_counted_alike(tmp_path):
+    """Where they meet, a packet looks corrupt and gives a frame all the same."""
+    path = film(tmp_path / "a.ts", seconds=np.arange(400) / 30)
+    other = film(tmp_path / "b.ts", seconds=(400 + np.arange(400)) / 30, size=(2 * W, 2 * H))
+    path.write_bytes(path.read_bytes() + other.read_bytes())
+    numbers, _ = read(path)
+    assert len(numbers) == len(Video(path).times()) == 800
+    asked = [350, 790]
+    assert [number(rgb) for _, _, rgb in Video(path).at(asked)] == [numbers[i] for i in asked]
+
+
 def test_the_default_track_is_read(tmp_path):
     default = av.stream.Disposition.default.value
     for chosen in (0, 1):
