@@ -76,7 +76,7 @@ from clock.windows import WindowsClock
 from devices import GAMEPADS, KEYS, SCREENS, choices, made, names  # noqa: F401
 from devices.console import Console, GateClock
 from devices.display import keys_of
-from devices.sandbox import HEADLESS, Sandbox, last_line
+from devices.sandbox import HEADLESS, Sandbox, last_line, search_path
 from devices.windows import Desktop
 from devices.wine import check_prefix, runs_wine
 from devices.x11 import Display
@@ -644,7 +644,7 @@ def launch(cfg: Run, **options) -> GameEnv:
     if not cfg.command and not cfg.attach:
         raise SystemExit("no game given: add -- COMMAND ARG...")
     if cfg.command:
-        find_program(cfg.command[0])  # before a window opens
+        find_program(cfg.command[0], {"PATH": search_path()})  # before a window opens
     flags = ("fps", "seed", "gamepad", "screen", "timeout", "display", "home", "attach")
     return GameEnv(cfg.command, **{flag: getattr(cfg, flag) for flag in flags}, **options)
 

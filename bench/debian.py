@@ -80,7 +80,7 @@ def first_difference(frames, others) -> int | None:
 def one_a_step(frames, game: dict) -> str:
     """A tick of the monitor lasts 1 / fps; a frame does so too, or longer in a slower game."""
     ticks = np.mean(np.diff([time for time, *_ in frames])) * game["fps"]
-    if ticks < 0.95 or frames[-1][2] == "sleep" and game["tick"] == "frame":
+    if not ticks >= 0.95 or frames[-1][2] == "sleep" and game["tick"] == "frame":
         return f"no: {ticks:.2f} ticks a sleep"
     return "yes" if ticks < 1.05 else f"yes, of {ticks:.2f} ticks"
 

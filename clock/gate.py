@@ -84,6 +84,9 @@ def done_by_hand(process: Process, registers, code: bytes) -> bool:
     return True
 
 
+PARTS = 256  # CHOICE: after so many a frame is whole, of a game that waits for nothing
+
+
 class FrameGate:
     """Where the game presents its frames."""
 
@@ -91,6 +94,7 @@ class FrameGate:
         self.clock = clock
         self.breakpoints = clock.breakpoints
         self.part = None  # (thread, call, its arguments) of a frame that is being shown in parts
+        self.parts = 0  # of it, so far
         self.due = 0  # from when on the monitor shows a frame again
         self.users = ""  # see users.py
 
@@ -175,8 +179,9 @@ class FrameGate:
         if name == "SDL_UpdateRects":
             events = thread.process.libraries[library]["SDL_PumpEvents"]
             self.breakpoints.set(thread, events, self._on_events)
-            if is_part(thread.process, *arguments[:3]):
+            if self.parts < PARTS and is_part(thread.process, *arguments[:3]):
                 self.part = thread, name, arguments
+                self.parts += 1
                 return
         if not thread.process.outermost:
             self._let_go_of_others(thread, library)
@@ -216,6 +221,7 @@ class FrameGate:
         thread.park(max(clock.now + 1, moment))
         self.due = moment + int(NS / clock.fps)
         self.part = None
+        self.parts = 0
         clock.sleeps = None
         self._count(thread, name, arguments)
         if clock.trace:

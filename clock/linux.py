@@ -242,7 +242,11 @@ class Clock:
             raise GameError(NOT_HERE)
 
     def close(self) -> None:
-        """End the program and all its children; may be called from any thread, more than once."""
+        """End the program and all its children; may be called from any thread, more than once.
+        It does nothing in a process that was forked from our own.
+        """
+        if os.getpid() != self.owner[0]:
+            return
         while self.threads:
             kill_all(self.pid if self.pid in self.threads else 0, self.pids())
             for tid in list(self.threads):

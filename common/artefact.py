@@ -372,7 +372,8 @@ def read(path, format: str | None = None) -> tuple[dict, dict]:
     if format and found != format:
         raise SystemExit(f"{path}: expected a {format} file, found {found!r}{again}")
     if fault := fault_of(tensors, info, "its description"):
-        raise SystemExit(f"{path}: {fault}{again}")
+        is_recorded = info.get("unit") == "normalized"  # nothing here makes it again
+        raise SystemExit(f"{path}: {fault}{'' if is_recorded else again}")
     return tensors, info
 
 

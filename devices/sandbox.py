@@ -142,7 +142,7 @@ class Sandbox:
         """
         ours = {name: os.environ[name] for name in KEPT if name in os.environ}
         if os.name == "posix":
-            ours["PATH"] = f"{ours.get('PATH', os.defpath)}:{GAMES}"
+            ours["PATH"] = search_path()
         private = str(self.path / "home")
         return WINE | ours | FIXED | own | {"HOME": home or private, "TMPDIR": private}
 
@@ -189,6 +189,12 @@ class Sandbox:
             shutil.rmtree(folder, ignore_errors=True)
         if self.short:
             self.short.unlink(missing_ok=True)
+
+
+def search_path() -> str:
+    """Where a game is looked for."""
+    ours = os.environ.get("PATH", os.defpath)
+    return f"{ours}:{GAMES}" if os.name == "posix" else ours
 
 
 def with_home(table: str, home: str) -> str:

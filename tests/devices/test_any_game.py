@@ -91,7 +91,7 @@ event = ctypes.create_string_buffer(256)
 frame = right = 0
 due = sdl.SDL_GetTicks()
 while True:
-    while sdl.SDL_PollEvent(event):
+    while wait != "never" and sdl.SDL_PollEvent(event):
         pass
     right += sdl.SDL_GetKeyState(None)[275]
     sdl.SDL_FillRect(screen, None, right << 8 | frame)
@@ -104,7 +104,7 @@ while True:
         sdl.SDL_UpdateRect(screen, 80, 0, 80, 120)
     frame += 1
     due += 20
-    while sdl.SDL_GetTicks() < due:
+    while wait != "never" and sdl.SDL_GetTicks() < due:
         if wait == "delay":
             sdl.SDL_Delay(5)
 """
@@ -164,6 +164,16 @@ def test_a_game_whose_main_thread_does_not_sleep_is_stepped_by_time(tmp_path, ti
             assert square(env.render()) == (80 + i, 60 - i, True, (first + i) % 256)
             assert info["frame"] == i and info["time"] == pytest.approx(began + i / 50)
     assert "a frame is 1 / 50 s of its time" in capfd.readouterr().err
+
+
+@needs_xvfb
+@needs_sdl_1_2
+def test_parts_without_end_are_frames_at_last():
+    command = [sys.executable, "-c", SDL_1_2, "parts", "never"]
+    with contextlib.closing(sim.GameEnv(command, fps=50)) as env:
+        env.reset()
+        times = [env.step(NEUTRAL)[4]["time"] for _ in range(4)]
+        assert np.allclose(np.diff(times), 1 / 50)
 
 
 @needs_xvfb

@@ -81,6 +81,7 @@ def test_games_are_found_where_debian_has_them(tmp_path, monkeypatch):
         (tmp_path / name / "a-game").chmod(0o755)
     assert sandbox.GAMES.endswith("/usr/games")
     monkeypatch.setattr(sandbox, "GAMES", str(tmp_path / "games"))
+    assert sim.launch(sim.Run(command=("a-game",))).command == ["a-game"]
     with pytest.raises(GameError, match="a-game ended with status 4 before its first frame"):
         sim.GameEnv(["a-game"], timeout=20).reset()
     monkeypatch.setenv("PATH", f"{tmp_path}/first:{os.environ['PATH']}")
@@ -88,6 +89,8 @@ def test_games_are_found_where_debian_has_them(tmp_path, monkeypatch):
         sim.GameEnv(["a-game"], timeout=20).reset()
     with pytest.raises(GameError, match="no-game: no such program"):
         sim.GameEnv(["no-game"]).reset()
+    with pytest.raises(GameError, match="no-game: no such program"):
+        sim.launch(sim.Run(command=("no-game",)))
 
 
 HOME = "import os, pwd; print(pwd.getpwuid(os.getuid()).pw_dir, end='')"
