@@ -157,6 +157,10 @@ class Calls:
     def _on_wait(self, thread: Thread, registers, a) -> None:
         """Turn a wait with a timeout into an endless one with a virtual deadline."""
         _, index, kind, _ = kernel.WAITS[thread.call]
+        if thread.call == "futex" and not a[index]:  # endless, and another thread ends it
+            thread.entry = registers.copy()
+            thread.wait_until(None)
+            return self.clock.go_on(thread)
         delay, by_moment = self._timeout(thread, a)
         if is_sleep(thread.call, a):
             return self.park(thread, registers, self.clock.now + (delay or kernel.YIELD))
@@ -209,9 +213,8 @@ class Calls:
             # the endless one.
             registers.rax = kernel.RESTART & kernel.ONES
         thread.set_registers(registers)
-        thread.release()
         thread.sets = ()
-        self.clock.go_on(thread)
+        self.clock.turns.hold(thread)
 
     # -- without a system call
 

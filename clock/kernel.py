@@ -207,8 +207,8 @@ def peek():
 
 
 def seccomp_filter() -> bytes:
-    """BPF program: RET_TRACE for what reads the time or waits with a timeout, ALLOW for all else at
-    full speed.
+    """BPF program: RET_TRACE for what reads the time, waits with a timeout or for another thread,
+    or looks for a debugger; ALLOW for all else at full speed.
     """
     LOAD, EQUAL, AND, RETURN = 0x20, 0x15, 0x54, 0x06
     # 38: ENOSYS
@@ -251,7 +251,7 @@ def seccomp_filter() -> bytes:
         # futex calls that do not wait may hold anything in that argument
         if nr == WAITS["futex"][0]:
             tests = [(EQUAL, op, len(FUTEX_WAITS) - i, 0) for i, op in enumerate(FUTEX_WAITS)]
-            block = [(LOAD, 16 + 8, 0, 0), (AND, 0x7F, 0, 0), *tests, ALLOW, *block]
+            block = [(LOAD, 16 + 8, 0, 0), (AND, 0x7F, 0, 0), *tests, ALLOW, TRACE]
         code += [(EQUAL, nr, 0, len(block)), *block]
     return b"".join(struct.pack("<HBBI", op, yes, no, k) for op, k, yes, no in [*code, ALLOW])
 

@@ -11,6 +11,7 @@ Time inside the game is a number in a page that we share with it.
   presenting   A frame that is drawn waits for the next tick of a monitor of `fps` Hz (gate.py).
   jumping      Nothing happens in the game between two deadlines, so time jumps from one to the
                next: this is discrete-event simulation (Clock.step, below).
+  turns        Of threads that wake one another, one runs at a time (turns.py).
 
 Read on: Clock lets time pass, Deadlines jumps, Quiet knows when no thread runs any more, launch()
 begins it all.  stops.py serves the threads.  attach.py takes over a program that runs already.
@@ -47,6 +48,7 @@ from clock.page import Page
 from clock.stops import Stops
 from clock.timers import TimerCalls
 from clock.tracee import Process, State, Thread, Timer, next_stop
+from clock.turns import Turns
 
 
 class Clock:
@@ -131,6 +133,7 @@ class Clock:
         self.breakpoints = Breakpoints(self)
         self.frame_gate = FrameGate(self)
         self.stops = Stops(self)
+        self.turns = Turns(self)
         self.deadlines = Deadlines(self)
         self.quiet = Quiet(self)
 
@@ -214,6 +217,8 @@ class Clock:
                 self.stops.pump()
             self.now = max(self.now, target)
             self.stops.pump()
+            while self.turns.give():
+                self.stops.pump()
             time.sleep(0.0005)
         self.step(max(0.0, seconds * speed - (self.now - origin) / NS))
 
@@ -248,7 +253,7 @@ class Clock:
                 reap(self, tid)
             time.sleep(0.0002)
         self.gate = self.latest = None  # they and these hold files of the game open
-        for held in (self.timers, self.peers, self.started, self.errands):
+        for held in (self.timers, self.peers, self.started, self.errands, self.turns.held):
             held.clear()
         if self.popen and self.popen.returncode is None:
             if self.returncode is None:  # never seized
@@ -426,7 +431,10 @@ class Quiet:
                 if until and until():
                     return
                 continue
-            if not until and self._is_quiet(look=idle % 4 == 0):
+            if (clock.turns.held or not until) and self._is_quiet(look=idle % 4 == 0):
+                if clock.turns.give():
+                    idle = 0
+                    continue
                 return
             if time.perf_counter() > end:
                 raise GameError(

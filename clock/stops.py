@@ -97,7 +97,8 @@ class Stops:
         clock.go_on(thread)
 
     def _on_birth(self, thread, event, number) -> None:
-        self.adopt(thread)
+        born = self.adopt(thread)
+        born.is_new = born.process is thread.process
         if event == kernel.VFORK:
             thread.state = State.IN_VFORK
         self.clock.go_on(thread)
@@ -124,6 +125,9 @@ class Stops:
             thread.state = State.STOPPED
             kernel.ptrace("LISTEN", thread.tid)
         else:  # the echo of an interrupt, or the end of a stop
+            if thread.is_new:
+                thread.is_new = False
+                return self.clock.turns.hold(thread)
             self._continue(thread, 0)
 
     def _on_signal(self, thread, event, number) -> None:

@@ -98,6 +98,7 @@ class Thread:
     entry: kernel.Registers | None = None  # registers with which the game made that call
     reads: tuple[int, int] = (0, 0)  # a moment, and how often in a row it has read it by calls
     asked: bool = False  # whether it has asked to be traced
+    is_new: bool = False  # a thread of a running process, which has not begun yet
     files: tuple = ()  # what /proc says of it: LOOKS
     rest: bytes = b""  # its "schedstat" when it was last seen off its processor
     sets: tuple = ()  # (address, content) of the file descriptor sets of a select that we cut

@@ -299,6 +299,15 @@ for t in threads: t.join()
 
 
 @needs_hook
+@pytest.mark.parametrize("link", [[], ["-static"]])
+def test_one_thread_runs_at_a_time_in_a_fixed_order(tmp_path, link):
+    """Who is new or woken begins when its waker waits; of several, the oldest thread is first."""
+    with launched(compiled(tmp_path, "turns", *link)) as (clock, said):
+        clock.step(0.001)
+        assert clock.returncode == 0 and said() == 5 * "mmaabbcc" + "\n"
+
+
+@needs_hook
 def test_script_children_and_exec_share_the_time(tmp_path):
     script = tmp_path / "game.sh"
     script.write_text(

@@ -151,16 +151,6 @@ def test_a_frame_that_stays_is_shown_again(wait):
 
 
 @needs_xvfb
-@needs_sdl_1_2
-def test_parts_without_end_are_frames_at_last():
-    command = [sys.executable, "-c", SDL_1_2, "parts", "never"]
-    with contextlib.closing(sim.GameEnv(command, fps=50)) as env:
-        env.reset()
-        times = [env.step(NEUTRAL)[4]["time"] for _ in range(4)]
-        assert np.allclose(np.diff(times), 1 / 50)
-
-
-@needs_xvfb
 @pytest.mark.parametrize("tick", ["frame", "time"])
 def test_a_game_whose_main_thread_does_not_sleep_is_stepped_by_time(tmp_path, tick, capfd):
     say_once.cache_clear()
@@ -174,6 +164,16 @@ def test_a_game_whose_main_thread_does_not_sleep_is_stepped_by_time(tmp_path, ti
             assert square(env.render()) == (80 + i, 60 - i, True, (first + i) % 256)
             assert info["frame"] == i and info["time"] == pytest.approx(began + i / 50)
     assert "a frame is 1 / 50 s of its time" in capfd.readouterr().err
+
+
+@needs_xvfb
+@needs_sdl_1_2
+def test_parts_without_end_are_frames_at_last():
+    command = [sys.executable, "-c", SDL_1_2, "parts", "never"]
+    with contextlib.closing(sim.GameEnv(command, fps=50)) as env:
+        env.reset()
+        times = [env.step(NEUTRAL)[4]["time"] for _ in range(4)]
+        assert np.allclose(np.diff(times), 1 / 50)
 
 
 @needs_xvfb
