@@ -183,13 +183,12 @@ def test_play_resumes_and_grows(policy, tmp_path, monkeypatch, capsys):
         and first["cells"]["2D side-scroller"]["navigation"]["random"]["progress"][0] == 0.25
     )
     assert [f["what"] for f in first["films"]] == [
-        "best of crypt",
-        "worst of crypt",
+        "crypt",
         "best of ridge",
         "worst of ridge",
     ]
     # crypt: one that did not crash
-    assert [f["seed"] for f in first["films"]][:2] == [10_000, 10_000]
+    assert first["films"][0]["seed"] == 10_000
     played = fake(monkeypatch)
     second = play(player(policy, out, games="crypt,ridge", tasks="combat,reach", seeds=3))
     assert (
