@@ -429,8 +429,8 @@ class Suite(typing.NamedTuple):
         jobs = self.jobs
         left = [job for job in jobs if not saved_record(job, c, self.settings)]
         print(
-            f"{len(self.tasks)} tasks, {len(self.seeds)} episodes of each by "
-            f"{', '.join(self.players)}: {len(jobs)} episodes, {len(jobs) - len(left)} are there "
+            f"tasks: {len(self.tasks)}, seeds: {len(self.seeds)}, players: "
+            f"{', '.join(self.players)}; {len(jobs)} episodes, {len(jobs) - len(left)} are there "
             f"-> {c.out}",
             flush=True,
         )

@@ -11,7 +11,7 @@
 
 In: any video that FFmpeg reads; with --templates also your own overlay skins: OBS input-overlay
 presets as they are, or NAME.json with {"idle": "rest.png", "pressed": "all_pressed.png", "buttons":
-{"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}} (read_skins() says
+{"SOUTH": [x, y, w, h], ...}, "sticks": {"LEFT": [x, y, w, h, travel], ...}} (docs/presets.md says
 more).  Out, per video and each of the P places that the overlay had in it, one after the other: the
 affine that takes the template's canvas into the frame, float32 [P, 2, 3]; the box, int32 [P, 4];
 first and last frame, int64 [P, 2] (`span`); and the temporal median of the registered crop, uint8
@@ -744,12 +744,13 @@ def summary(done: list) -> None:
 def main(cfg: Config):
     if cfg.frames < 3 or cfg.min_inliers < 4:
         raise SystemExit("--frames must be at least 3 and --min-inliers at least 4")
-    print(
-        f"{len(cfg.videos)} videos -> {cfg.out}: {len(library.pool(cfg.templates))} templates, "
-        f"{cfg.frames} frames each, bar {cfg.min_inliers} inliers; a few seconds a video"
-    )
     if cfg.videos:
-        bank_of(library.pool(cfg.templates), "sift")  # made here, once; the workers find it on disk
+        print(
+            f"{len(cfg.videos)} videos -> {cfg.out}: {len(library.pool(cfg.templates))} templates, "
+            f"{cfg.frames} frames each, bar {cfg.min_inliers} inliers; a few seconds a video"
+        )
+    if len(cfg.videos) > 1:  # made here, once: the workers find it on disk
+        bank_of(library.pool(cfg.templates), "sift")
     for_each(functools.partial(label, cfg), cfg.videos, cfg.workers, ray=cfg.ray, summary=summary)
 
 

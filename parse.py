@@ -3,7 +3,7 @@
     python parse.py VIDEO... [--out DIR] [--weights FILE] [--preview]
         DIR/<video stem>.actions.safetensors
     python parse.py train [--config tiny|small|paper] [--minutes M] [--init FILE] --out FILE
-    python parse.py train --templates DIR --init weights/parse.safetensors --minutes 5 --out FILE \
+    python parse.py train --templates DIR --init weights/parse.safetensors --minutes 5 --out FILE
         adapt to your own skins
 
 In, per video: the video and DIR/<stem>.overlay.safetensors from extract.py (where the overlay is,

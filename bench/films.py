@@ -55,7 +55,10 @@ def by_group(record: dict) -> str:
 
 
 def best_and_worst(records: list[dict], group) -> list[dict]:
-    """Of the policy's episodes, in each group(record): {"what": in words, "record"}."""
+    """Of the policy's episodes, in each group(record): {"what": in words, "record"}.
+
+    An episode that is the only one of its group is in it once.
+    """
     sets = {}
     for r in records:
         if r["player"] == "policy" and not r["crash"]:
@@ -63,6 +66,9 @@ def best_and_worst(records: list[dict], group) -> list[dict]:
     films = []
     for name, episodes in sets.items():
         ranked = sorted(episodes, key=lambda r: (r["success"], r["progress"], -r["seconds"]))
+        if len(ranked) == 1:
+            films.append({"what": name, "record": ranked[0]})
+            continue
         films.append({"what": f"best of {name}", "record": ranked[-1]})
         films.append({"what": f"worst of {name}", "record": ranked[0]})
     return films

@@ -164,7 +164,7 @@ def mean_progress(s: dict) -> str:
 
 
 def quick_note(report: dict) -> str:
-    note = f"{report['seeds']} episodes per task and player"
+    note = f"{report['seeds']} episode{'s' * (report['seeds'] != 1)} per task and player"
     if report["trained_on"]:
         note += f"; the policy was trained on {', '.join(report['trained_on'])}"
     if "missing" in report:

@@ -79,7 +79,11 @@ def play_game(c: Config) -> dict:
                 print(evaluation.how_it_ended(env, info), file=sys.stderr)
         except KeyboardInterrupt:  # ends the game, not the report
             pass
-        return agent.report()
+        out = agent.report()
+        if film is not None:
+            stack.close()  # the film is whole
+            print(f"film -> {c.video}")
+        return out
 
 
 def takeover(c: Config) -> pilot.Takeover:

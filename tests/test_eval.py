@@ -183,13 +183,12 @@ def test_play_resumes_and_grows(policy, tmp_path, monkeypatch, capsys):
         and first["cells"]["2D side-scroller"]["navigation"]["random"]["progress"][0] == 0.25
     )
     assert [f["what"] for f in first["films"]] == [
-        "best of crypt",
-        "worst of crypt",
+        "crypt",
         "best of ridge",
         "worst of ridge",
     ]
     # crypt: one that did not crash
-    assert [f["seed"] for f in first["films"]][:2] == [10_000, 10_000]
+    assert first["films"][0]["seed"] == 10_000
     played = fake(monkeypatch)
     second = play(player(policy, out, games="crypt,ridge", tasks="combat,reach", seeds=3))
     assert (
@@ -238,7 +237,8 @@ def test_report_is_one_file_that_loads_nothing(policy, tmp_path, monkeypatch):
         and "http" not in page
         and "@import" not in page
     )
-    assert page.count("data:image/png;base64,") == 2 and page.count("data:image/jpeg;base64,") == 2
+    # the one episode that did not crash is shown once
+    assert page.count("data:image/png;base64,") == 2 and page.count("data:image/jpeg;base64,") == 1
     # ridge is a side-scroller: of the paper only that row
     assert (
         "2 episodes per task and player; the policy was trained on crypt, ridge" in page
