@@ -431,7 +431,8 @@ class Quiet:
                 if until and until():
                     return
                 continue
-            if (clock.turns.held or not until) and self._is_quiet(look=idle % 4 == 0):
+            overdue = clock.turns.is_overdue()
+            if overdue or (clock.turns.held or not until) and self._is_quiet(look=idle % 4 == 0):
                 if clock.turns.give():
                     idle = 0
                     continue
