@@ -3,8 +3,7 @@
 Time inside the game is a number in a page that we share with it.
 
   reading it   The vDSO functions jump to our stub, in that page (page.py).  A thread that reads the
-               same moment a thousand times, in whatever way, is put to sleep for HOP, so that
-               busy loops end.
+               same moment a thousand times, in whatever way, is put to sleep for HOP.
   waiting      Every system call with a timeout is stopped by seccomp (RET_TRACE) and handed to us
                by ptrace.  It is held until its virtual deadline (calls.py).
   timers       They are kept by us, and expire at their virtual deadline (timers.py).
