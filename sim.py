@@ -74,6 +74,7 @@ from clock.base import NOT_HERE, GameError, NoFrame, find_program, say_once
 from clock.fallback import StopClock
 from clock.windows import WindowsClock
 from devices import GAMEPADS, KEYS, SCREENS, choices, made, names  # noqa: F401
+from devices.base import checked
 from devices.console import Console, GateClock
 from devices.display import keys_of
 from devices.sandbox import HEADLESS, Sandbox, last_line, search_path
@@ -358,25 +359,6 @@ def check_options(env: GameEnv) -> None:
             f"fps {env.fps}, frame_skip {env.frame_skip}, home {env.home!r}, command "
             f"{env.command!r}: expected fps > 0, frame_skip >= 1, a folder, a game"
         )
-
-
-def checked(action) -> tuple[np.ndarray, np.ndarray]:
-    """(buttons bool [16], sticks float32 [4] in -1..1) of an action; GameError if it is none."""
-    try:
-        buttons = np.asarray(action["buttons"])
-        sticks = np.asarray(action["sticks"], np.float32)
-    except (KeyError, TypeError, ValueError, IndexError):
-        buttons = sticks = np.zeros(0)
-    fits = buttons.shape == (len(BUTTONS),) and sticks.shape == (len(STICKS),)
-    # A policy may overshoot; whole numbers beyond 1 are a pad's raw values.
-    is_raw = np.asarray(action["sticks"]).dtype.kind in "iu" if fits else False
-    most = 1 if is_raw else np.finfo(np.float32).max
-    if not fits or not np.isin(buttons, (0, 1)).all() or not (np.abs(sticks) <= most).all():
-        raise GameError(
-            f"an action is {{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float "
-            f"[{len(STICKS)}] in -1..1}}, got {' '.join(str(action).split())[:200]}"
-        )
-    return buttons.astype(bool), sticks.clip(-1, 1)
 
 
 # ---- setting a game up: one function a platform --------------------------------------------------

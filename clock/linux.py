@@ -16,9 +16,9 @@ Read on: Clock lets time pass, Deadlines jumps, Quiet knows when no thread runs 
 begins it all.  stops.py serves the threads.  attach.py takes over a program that runs already.
 
 Not in virtual time: io_uring (refused with ENOSYS, programs fall back to epoll), socket timeouts,
-recvmmsg, CPU-time clocks, times, sysinfo, adjtimex, the dates of files, rdtsc (unless asked for),
-32-bit programs, anything that happens outside the game (network, sound card, a foreign X server).
-A signal from outside reaches a sleeping thread when its sleep ends.
+recvmmsg, CPU-time clocks, times, sysinfo, adjtimex, dates of files, rdtsc (unless asked for),
+32-bit programs, what happens outside the game (network, sound card, a foreign X server).  A signal
+from outside reaches a sleeping thread when its sleep ends.
 """
 
 from __future__ import annotations
@@ -407,9 +407,7 @@ class Quiet:
         kernel.libc.prctl(SET_TIMERSLACK, 1000)
 
     def settle(self, until=None) -> None:
-        """Serve the game until it is quiet (or until()).  A thread that is parked costs nothing
-        here.
-        """
+        """Serve the game until it is quiet (or until()); a parked thread costs nothing."""
         outer, self.mask = self.mask, None
         try:
             self._serve(until)
@@ -430,12 +428,12 @@ class Quiet:
                 if until and until():
                     return
                 continue
-            overdue = clock.turns.is_overdue()
-            if overdue or (clock.turns.held or not until) and self._is_quiet(look=idle % 4 == 0):
-                if clock.turns.give():
-                    idle = 0
-                    continue
-                return
+            calm = (clock.turns.held or not until) and self._is_quiet(look=idle % 4 == 0)
+            if calm or clock.turns.is_overdue():
+                if not clock.turns.give():
+                    return
+                idle = 0
+                continue
             if time.perf_counter() > end:
                 raise GameError(
                     f"the game computed for {clock.timeout:g} s without waiting for anything: it "

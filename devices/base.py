@@ -5,10 +5,11 @@ Both are made from the Sandbox of one run of a game (devices/sandbox.py), before
 
 from __future__ import annotations
 
-from common.artefact import FRAME
+from common.artefact import BUTTONS, FRAME, STICKS
 
 import numpy as np
 
+from clock.base import GameError
 from devices.sandbox import Sandbox
 
 
@@ -91,3 +92,22 @@ class Screen(Device):
     def score(self) -> dict:
         """What the game itself says of how it goes: a built-in one's score."""
         return {}
+
+
+def checked(action) -> tuple[np.ndarray, np.ndarray]:
+    """(buttons bool [16], sticks float32 [4] in -1..1) of an action; GameError if it is none."""
+    try:
+        buttons = np.asarray(action["buttons"])
+        sticks = np.asarray(action["sticks"], np.float32)
+    except (KeyError, TypeError, ValueError, IndexError):
+        buttons = sticks = np.zeros(0)
+    fits = buttons.shape == (len(BUTTONS),) and sticks.shape == (len(STICKS),)
+    # A policy may overshoot; whole numbers beyond 1 are a pad's raw values.
+    is_raw = np.asarray(action["sticks"]).dtype.kind in "iu" if fits else False
+    most = 1 if is_raw else np.finfo(np.float32).max
+    if not fits or not np.isin(buttons, (0, 1)).all() or not (np.abs(sticks) <= most).all():
+        raise GameError(
+            f"an action is {{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float "
+            f"[{len(STICKS)}] in -1..1}}, got {' '.join(str(action).split())[:200]}"
+        )
+    return buttons.astype(bool), sticks.clip(-1, 1)

@@ -305,6 +305,9 @@ def test_one_thread_runs_at_a_time_in_a_fixed_order(tmp_path, link):
     with launched(compiled(tmp_path, "turns", *link)) as (clock, said):
         clock.step(0.001)
         assert clock.returncode == 0 and said() == 5 * "mmaabbcc" + "\n"
+    with launched(compiled(tmp_path, "turns", *link), "loops", timeout=30) as (clock, said):
+        clock.step(0.001)
+        assert clock.returncode == 0 and said() == "loops\n"
 
 
 @needs_hook

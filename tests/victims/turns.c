@@ -1,6 +1,7 @@
 /* Threads that wake one another and go on, for the tests of clock/: prints who began and ended its work, in that order.
  *     gcc -pthread -o turns turns.c */
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdio.h>
 
@@ -20,8 +21,31 @@ static void *helper(void *number) {
     for (;; sem_wait(go + i)) work('a' + i), sem_post(&done);
 }
 
-int main(void) {
+static volatile int ready;
+
+static void *begins(void *nothing) {
+    ready = 1;
+    return nothing;
+}
+
+/* 15 times wait for a thread in a loop that asks nobody, or only to yield. */
+static void loops(void) {
     pthread_t thread;
+    for (int i = 0; i < 15; i++) {
+        ready = 0;
+        pthread_create(&thread, 0, begins, 0);
+        while (!ready) if (i & 1) sched_yield();
+        pthread_join(thread, 0);
+    }
+}
+
+int main(int count_of_words, char **words) {
+    pthread_t thread;
+    if (count_of_words > 1) {
+        loops();
+        puts(words[1]);
+        return 0;
+    }
     sem_init(&done, 0, 0);
     for (int i = 0; i < THREADS; i++) sem_init(go + i, 0, 0);
     for (long i = 0; i < THREADS; i++) pthread_create(&thread, 0, helper, (void *)i);
