@@ -13,8 +13,8 @@ import time
 
 from clock.tracee import State, Thread
 
-LONG = 0.2  # s of processor time
-MANY = 10
+LONG = 0.05  # s of processor time
+MANY = 20
 
 
 class Turns:

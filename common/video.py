@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import gc
 import itertools
 import os
 import re
@@ -29,6 +30,12 @@ MOST_PIXELS = 1 << 26  # of a frame, twice those of 8K: a broken header may say 
 # a playlist would name other files, and places on the network
 ONLY_THIS = {"protocol_whitelist": "file"}
 CONVERT = "convert it, with ffmpeg -i IN -c:v libx264 OUT.mp4"
+
+
+# A decoder has threads, and a fork has none of them.  Freed there, as garbage of its parent, it would
+# wait for them for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=gc.freeze)
 
 
 class Track:

@@ -1,10 +1,14 @@
 """Videos as people have them: each kind is made here, small, and every frame says which it is."""
 
+import gc
+import os
+import signal
 import time
 from fractions import Fraction
 
 from common import artefact
 from common.pictures import Video, VideoWriter, rate_of, read_video
+from common.video import Track
 
 import av
 import numpy as np
@@ -449,3 +453,28 @@ def test_what_is_written_can_be_played_by_a_browser(tmp_path, size):
     assert blob.find(b"moov") < blob.find(b"mdat")  # it plays while it loads
     numbers, read_at = read(tmp_path / "a.mp4")
     assert numbers == list(range(5)) and read_at == pytest.approx(seconds, abs=1e-4)
+
+
+def test_a_fork_does_not_free_the_decoders_of_its_parent(tmp_path):
+    """They have threads, which the fork has not: it would wait for them."""
+    film(tmp_path / "a.mp4")
+    track = Track(tmp_path / "a.mp4")
+    frames = track.decoded()
+    next(frames)
+    track.itself = track  # garbage that only a collection frees
+    track.frames_of_it = frames
+    gc.disable()
+    try:
+        del track, frames
+        child = os.fork()
+        if not child:
+            gc.collect()
+            os._exit(0)
+    finally:
+        gc.enable()
+    end = time.monotonic() + 20
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+            pytest.fail("the fork hangs")
+        time.sleep(0.05)
