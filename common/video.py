@@ -32,8 +32,8 @@ ONLY_THIS = {"protocol_whitelist": "file"}
 CONVERT = "convert it, with ffmpeg -i IN -c:v libx264 OUT.mp4"
 
 
-# A decoder has threads, and a fork has none of them.  Freed there, as garbage of its parent, it would
-# wait for them for ever.
+# A decoder has threads, and a fork has none of them.  Freed there, as garbage of its parent, it
+# would wait for them for ever.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=gc.freeze)
 
