@@ -56,8 +56,9 @@ class Turns:
         self.count += 1
         first = min(self.held, key=lambda held: held[:2])
         self.held.remove(first)
+        if self.held:  # of the process that is_overdue() asks: a game may have several
+            self.began = processor_time(self.held[0][2])
         thread = first[2]
-        self.began = processor_time(thread)
         if self.clock.threads.get(thread.tid) is thread:
             thread.release()
             self.clock.go_on(thread)

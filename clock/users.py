@@ -17,9 +17,8 @@ from clock.tracee import Thread
 
 USERS = b"/etc/passwd"
 LONGEST = len(USERS)
-READERS = re.compile(
-    r"/(libc|libnss_files)[-.][^/]*$"
-)  # libc.so.6, libc-2.31.so, libnss_files.so.2
+# libc.so.6, libc-2.31.so, libnss_files.so.2
+READERS = re.compile(r"/(libc|libnss_files)[-.][^/]*$")
 LOAD = 1  # kind of an ELF segment
 
 
