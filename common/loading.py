@@ -8,6 +8,7 @@ import multiprocessing
 import multiprocessing.connection
 import re
 import signal
+import threading
 from pathlib import Path
 
 from common import Fault
@@ -18,6 +19,7 @@ from common.workers import sigint_held_back
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 
 def shuffled(i: np.ndarray, n: int, key: tuple) -> np.ndarray:
@@ -98,14 +100,22 @@ def loaded(loader):
 
     Python would end them by SIGTERM, which they may ignore, and wait for ever.  An exception in one
     of them is a Fault of one line here, unless memory was too small, see common/memory.py.
+
+    torch would raise from a handler of SIGCHLD too, that is anywhere, also where this thread has
+    just taken the lock of a queue: the next to want it would wait for ever.  Without the handler
+    torch asks every five seconds whether all processes are alive.
     """
+    signal_handling._SIGCHLD_handler_set = True  # so torch sets none
     others = set(multiprocessing.active_children())
     ours = set()
     batches = None
 
     def stop():
         if ours and batches is not None:
-            batches._shutdown_workers()  # else torch takes our kill for a crash
+            # it waits for a lock, which a process may hold that was killed
+            shutdown = threading.Thread(target=batches._shutdown_workers, daemon=True)
+            shutdown.start()
+            shutdown.join(10)
         for process in ours:
             process.kill()
 
@@ -120,7 +130,10 @@ def loaded(loader):
     except Exception as e:
         theirs = "Original Traceback" in str(e)
         if not theirs and isinstance(e, (EOFError, OSError)):  # one that sends us a batch is dying
-            multiprocessing.connection.wait([p.sentinel for p in ours], 5)
+            gone = multiprocessing.connection.wait([p.sentinel for p in ours], 5)
+            for process in ours:
+                if process.sentinel in gone:  # its files are closed, its status comes later
+                    process.join(5)
         if not theirs and (gone := ended(ours)):
             raise Fault(gone) from None
         if lacking(e) or not theirs:
