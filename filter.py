@@ -233,7 +233,7 @@ def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labe
     buttons = buttons * shown[:16]
     sticks = sticks * shown[16:]
     if "chunks" in info:
-        return wing("released.dataset").released_labels(
+        return wing("interop.dataset").released_labels(
             facts | {"times": Video(video, True).times()},
             buttons,
             sticks,
@@ -513,7 +513,7 @@ def inspect(path) -> None:
     """
     path = Path(path)
     archive = not path.is_dir() and path.suffix != ".safetensors"
-    wing("released.dataset" if archive else "bench.shards").inspect(path)
+    wing("interop.dataset" if archive else "bench.shards").inspect(path)
 
 
 def summary(c: Config, counts: list) -> None:
@@ -544,7 +544,7 @@ def run(c: Config) -> None:
         rows_per_shard=(1, 1e9),
         validation=(0, 1),
     )
-    videos = wing("released.dataset").import_released(c) if c.nitrogen else c.videos
+    videos = wing("interop.dataset").import_released(c) if c.nitrogen else c.videos
     work = functools.partial(filter_video, c=c)
     try:
         for_each(work, videos, c.workers, ray=c.ray, summary=functools.partial(summary, c))

@@ -457,7 +457,7 @@ def skeleton(c: Config, tensors: int) -> NitroGen:
 def inspect(path) -> None:
     """Print config, parameters and action layout of either kind of checkpoint; or any artefact."""
     if Path(path).suffix in (".pt", ".pth"):
-        policy_file.describe(path, *wing("released.checkpoint").unpack(path))
+        policy_file.describe(path, *wing("interop.checkpoint").unpack(path))
     elif artefact.read(path)[1].get("format") == "nitrogen.policy/1":
         policy_file.describe(path, *read_policy(path))
     else:
@@ -465,7 +465,7 @@ def inspect(path) -> None:
 
 
 def main(argv=None):
-    commands = {name: f"released.checkpoint:{name}" for name in ("convert", "export")}
+    commands = {name: f"interop.checkpoint:{name}" for name in ("convert", "export")}
     command_line(__doc__, {"bench": "bench.flops", **commands}, argv, inspect)
 
 

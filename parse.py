@@ -553,7 +553,7 @@ class ParserTraining(AveragedTraining):
 
     def start_from(self, cfg: TrainConfig) -> dict:
         """Take over the tensors of --init that fit; what is known of their making."""
-        found, history = wing("released.segformer").starting_weights(shipped(cfg.init))
+        found, history = wing("interop.segformer").starting_weights(shipped(cfg.init))
         fresh = self.parser.state_dict()
         fits = {k: v for k, v in found.items() if k in fresh and v.shape == fresh[k].shape}
         self.parser.load_state_dict(fresh | fits)

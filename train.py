@@ -397,7 +397,7 @@ def network(cfg: Config) -> model.NitroGen:
         positions = max(m.positions, horizon)
         net = model.NitroGen(dataclasses.replace(m, horizon=horizon, positions=positions))
     if cfg.vision:
-        wing("released.checkpoint").load_vision(net, cfg.vision)
+        wing("interop.checkpoint").load_vision(net, cfg.vision)
     net.vision.requires_grad_(not cfg.freeze)
     net.recompute = cfg.recompute
     return net.train()

@@ -32,7 +32,7 @@ import numpy as np
 import pytest
 
 import filter
-from released import dataset
+from interop import dataset
 
 ROOM = 700  # MB that a child may take beyond what it has when it begins
 PATIENCE = 60  # s per input, on a loaded machine

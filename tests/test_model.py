@@ -26,7 +26,7 @@ from einops import rearrange
 
 import model
 from bench import flops
-from released import checkpoint
+from interop import checkpoint
 
 # outputs of the reference, on weights filled by formula
 GOLDEN = json.loads((ROOT / "tests" / "golden.json").read_text())

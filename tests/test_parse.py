@@ -25,7 +25,7 @@ import pytest
 import torch
 
 import parse
-from released import segformer
+from interop import segformer
 from templates import library, matching, pads, render, scenes, synthetic
 from templates.footage import STILL, in_pairs, side_by_side, still_input
 

@@ -16,7 +16,7 @@ FLOORS = (
     {"common"},
     {"templates", "clock", "devices", "games"},
     set(STAGES),
-    {"bench", "live", "released"},
+    {"bench", "live", "interop"},
 )
 
 

@@ -24,7 +24,7 @@ import model
 import train
 from bench import flops, training
 from commands import with_shared_memory
-from released import checkpoint
+from interop import checkpoint
 
 MICRO = model.Config(
     image=64,

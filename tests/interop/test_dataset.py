@@ -1,4 +1,4 @@
-"""released/dataset.py: a fixture in the form of the released dataset."""
+"""interop/dataset.py: a fixture in the form of the released dataset."""
 
 import io
 import json
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import filter
-from released import dataset
+from interop import dataset
 from shards import FPS, config
 
 NAMES = (
