@@ -669,7 +669,7 @@ def run(cfg: Config) -> None:
 
 
 def main(argv=None):
-    commands = {"": (CONFIGS, run), "bench": "bench.training"}
+    commands = {"": (CONFIGS, run), "bench": "bench.training", "race": "bench.race"}
     smaller = "a smaller --micro, --recompute, --freeze, or --fsdp under torchrun"
     command_line(__doc__, commands, argv, model.inspect, smaller)
 
