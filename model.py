@@ -79,23 +79,7 @@ class Config:
     predict: str = "velocity"  # the last layer's output: velocity (published), or action
 
     def __post_init__(self):
-        for name in ("width", "head_width", "patch", "image", "horizon", "steps", "buckets"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
-        if not 0 < self.vision_mlp <= 64:
-            raise ValueError(f"vision_mlp {self.vision_mlp}: expected at most 64")
-        if self.width % self.head_width or self.width % 2:
-            heads = f"heads of {self.head_width}, or odd"
-            raise ValueError(f"width {self.width} is not a whole number of {heads}")
-        if self.positions < self.horizon:
-            raise ValueError(f"positions {self.positions} are fewer than horizon {self.horizon}")
-        if not 0 < self.rate <= 1000 or self.shift < 0:
-            timing = f"rate {self.rate}, shift {self.shift}"
-            raise ValueError(f"{timing}: expected 0 to 1000 per second, and 0 rows or more")
-        if self.predict not in ("velocity", "action"):
-            raise ValueError(f"predict '{self.predict}': expected velocity or action")
-        if len({name for name in self.actions if isinstance(name, str)}) != len(self.actions):
-            raise ValueError("actions must be distinct names")
+        policy_file.check_config(self)
 
     @property
     def tokens(self) -> int:  # N
