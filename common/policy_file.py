@@ -57,6 +57,8 @@ def check_config(c) -> None:
         raise ValueError(f"width {c.width} is not a whole number of {heads}")
     if c.positions < c.horizon:
         raise ValueError(f"positions {c.positions} are fewer than horizon {c.horizon}")
+    if not 0 <= c.prefix < c.horizon:
+        raise ValueError(f"prefix {c.prefix}: expected 0 to {c.horizon - 1}")
     if not 0 < c.rate <= 1000 or c.shift < 0:
         timing = f"rate {c.rate}, shift {c.shift}"
         raise ValueError(f"{timing}: expected 0 to 1000 per second, and 0 rows or more")
@@ -64,6 +66,14 @@ def check_config(c) -> None:
         raise ValueError(f"predict '{c.predict}': expected velocity or action")
     if len({name for name in c.actions if isinstance(name, str)}) != len(c.actions):
         raise ValueError("actions must be distinct names")
+
+
+def with_prefix(c, prefix: int):
+    """A model.Config with --prefix, if one is given; SystemExit if its chunks cannot have it."""
+    try:
+        return dataclasses.replace(c, prefix=prefix or c.prefix)
+    except ValueError as e:
+        raise SystemExit(f"--{e}") from None
 
 
 def config_fields(fields: dict) -> dict:
