@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from common import artefact, policy_file, policy_input
+from common import artefact, layout, policy_file, policy_input
 from common.command_line import command_line, wing
 from common.device import accelerate, pick_device
 from common.policy_file import RELEASED
@@ -374,15 +374,8 @@ class NitroGen(nn.Module):
         return self.decode(self.sample(images, noise, steps, given).cpu().numpy())
 
     def decode(self, raw) -> dict:
-        """Raw actions [..., A] -> the pad's 16 buttons (> 0.5) and 4 axes, by name.
-
-        What the pad lacks (GUIDE, virtual directions) is dropped; what the layout lacks is at rest.
-        """
-        values = {name: raw[..., i] for i, name in enumerate(self.c.actions)}
-        absent = np.full(raw.shape[:-1], 0.5, np.float32)
-        buttons = np.stack([values.get(name, absent) for name in artefact.BUTTONS], -1)
-        sticks = np.stack([values.get(name, absent) for name in artefact.STICKS], -1)
-        return {"buttons": buttons > 0.5, "sticks": np.clip(2 * sticks - 1, -1, 1)}
+        """Raw actions [..., A] -> the pad's 16 buttons (> 0.5) and 4 axes, by name."""
+        return layout.decode(raw, self.c.actions)
 
     def pixels(self, images):
         """uint8 [B, h, w, 3] -> [B, 3, image, image] in [-1, 1], resized as the official client."""

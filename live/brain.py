@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 
-from common import artefact
+from common import layout
 
 import numpy as np
 
@@ -37,11 +37,7 @@ class Local:
         c = self.net.c
         noise = torch.randn(1, c.horizon, len(c.actions), generator=self.rng)
         chunk = self.net.sample(frame[None], noise, self.steps)[0].cpu().numpy()
-        values = dict(zip(c.actions, chunk.T, strict=True))
-        absent = np.zeros(c.horizon, np.float32)
-        buttons = [values.get(n, absent) for n in artefact.BUTTONS]
-        sticks = [2 * values.get(n, absent + 0.5) - 1 for n in artefact.STICKS]
-        return np.stack(buttons + sticks, 1)
+        return layout.rows(chunk, c.actions)
 
     def close(self):
         pass
