@@ -28,3 +28,13 @@ def decode(raw, names) -> dict:
 def pad_of(rows) -> dict:
     """Rows [..., 20] -> buttons bool [..., 16], sticks [..., 4] in [-1, 1]."""
     return {"buttons": rows[..., :16] > 0.5, "sticks": rows[..., 16:].clip(-1, 1)}
+
+
+def values(rows, names) -> np.ndarray:
+    """Rows [..., 20] -> float32 [..., A] as in training data: buttons 0 or 1, axes in [0, 1];
+    a name that the pad lacks is 0.
+    """
+    pad = pad_of(np.asarray(rows))
+    ours = np.concatenate([pad["buttons"], (pad["sticks"] + 1) / 2], -1).astype(np.float32)
+    column = {name: ours[..., i] for i, name in enumerate(BUTTONS + STICKS)}
+    return np.stack([column.get(name, np.zeros(ours.shape[:-1], np.float32)) for name in names], -1)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import math
 import time
 from pathlib import Path
 
 from common import artefact
-from common.plan import Plan
+from common.plan import FADE, Plan
 
 import numpy as np
 
 from clock.base import GameError, say_once
 from live.brain import Local, Remote
 
-FADE = 3  # CHOICE: actions over which a new chunk takes over from the old one, in real time
+RECENT = 5  # CHOICE: chunks whose worst latency is expected of the next one
 REST = 0.3  # CHOICE: farther than a worn stick rests
 RELEASED = np.zeros(16, np.uint8), np.zeros(4, np.float32)
 
@@ -69,7 +70,7 @@ class Pilot:
         now = info["time"]
         following = now + 1 / self.c.fps
         if self.thought is None and now > self.again - 1e-6:
-            self.thought = self.pool.submit(self._think, frame)
+            self.thought = self.pool.submit(self._think, frame, *self._under_way(now))
             self.seen = now
             self.again = now + self.c.execute / self.plan.rate
         if self.thought and (self.thought.done() or not self.c.realtime or not len(self.plan.rows)):
@@ -81,16 +82,30 @@ class Pilot:
             return RELEASED
         return (row[:16] > 0.5).astype(np.uint8), row[16:].clip(-1, 1)
 
-    def _think(self, frame):
+    def _under_way(self, seen: float) -> list:
+        """[rows float32 [d, 20] that will have been played when the chunk of a frame that was seen
+        at `seen` is there, as far as can be foreseen], for a policy that takes them; else nothing.
+        """
+        about = self.brain.about
+        if not (self.c.realtime and about.get("prefix")):
+            return []
+        wait = max(self.latency[1:][-RECENT:], default=0.0) * self.c.speed + 2 / self.c.fps
+        count = min(about["prefix"], math.ceil(wait * about["rate"]) - about["shift"])
+        rows = [self.plan.at(seen + (about["shift"] + i) / about["rate"]) for i in range(count)]
+        rows = list(itertools.takewhile(lambda row: row is not None, rows))
+        return [np.float32(rows)] if rows else []
+
+    def _think(self, frame, *under_way):
         begin = time.perf_counter()
-        return self.brain.think(frame), time.perf_counter() - begin
+        return self.brain.think(frame, *under_way), time.perf_counter() - begin
 
     def _take(self, following):
         thought = self.thought
         self.thought = None  # also where the result is an error
         chunk, seconds = thought.result()
         self.latency.append(seconds)
-        left = self.plan.add(chunk, self.seen, following, FADE if self.c.realtime else 0)
+        fade = FADE if self.c.realtime and not self.brain.about.get("prefix") else 0
+        left = self.plan.add(chunk, self.seen, following, fade)
         self.missed = 0 if left else self.missed + 1
         if self.missed == 3:  # not one hiccup
             lasts = (len(chunk) + self.brain.about["shift"]) / self.plan.rate
