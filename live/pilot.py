@@ -89,7 +89,8 @@ class Pilot:
         about = self.brain.about
         if not (self.c.realtime and about.get("prefix")):
             return []
-        wait = max(self.latency[1:][-RECENT:], default=0.0) * self.c.speed + 2 / self.c.fps
+        latencies = self.latency[1:][-RECENT:] or self.latency  # the first one also warms up
+        wait = max(latencies, default=0.0) * self.c.speed + 2 / self.c.fps
         count = min(about["prefix"], math.ceil(wait * about["rate"]) - about["shift"])
         rows = [self.plan.at(seen + (about["shift"] + i) / about["rate"]) for i in range(count)]
         rows = list(itertools.takewhile(lambda row: row is not None, rows))
