@@ -9,7 +9,7 @@
     python eval.py overlay --stage locate [--share 0.1]
         where is the overlay, and which?  240 videos, 200 without
     python eval.py play --policy FILE --seeds 20
-        the suite: ten games, thirty tasks (--games, --tasks, --quick)
+        the suite: ten games, thirty tasks (--games, --tasks, --quick); at each --delay, in ms
     python eval.py play --policy FILE [--realtime] -- COMMAND ARG...
         your own game: it waits for the policy, or it does not
     python eval.py play --policy FILE --suite open
