@@ -9,7 +9,7 @@
     python eval.py overlay --stage locate [--share 0.1]
         where is the overlay, and which?  240 videos, 200 without
     python eval.py play --policy FILE --seeds 20
-        the suite: ten games, thirty tasks (--games, --tasks, --quick)
+        the suite: ten games, thirty tasks (--games, --tasks, --quick); at each --delay, in ms
     python eval.py play --policy FILE [--realtime] -- COMMAND ARG...
         your own game: it waits for the policy, or it does not
     python eval.py play --policy FILE --suite open
@@ -51,9 +51,11 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import ROOT, artefact
+from common import ROOT, artefact, layout
 from common.command_line import Many, command_line, expect, recipe_of
 from common.pictures import VideoWriter
+from common.plan import FADE, Delayed, think
+from common.statistics import interval, wilson
 from common.workers import for_each
 
 import numpy as np
@@ -107,27 +109,27 @@ def launch(name: str, task: str, seed: int, **options) -> sim.GameEnv:
 
 
 class Policy:
-    """The network at the pad: it plans a chunk, plays its first `execute` actions, plans again."""
+    """The network at the pad: it plans a chunk, plays `execute` of its actions, plans again.
 
-    def __init__(self, path: str, device: str, execute: int, steps: int, seed: int):
+    delay: frames that pass before what it planned comes into force, see Delayed.
+    """
+
+    def __init__(self, path, device, execute: int, steps: int, seed: int, delay: int = 0):
         import torch
 
         self.net = network(path, device)
-        self.execute = execute
         self.steps = steps or None
         self.rng = torch.Generator().manual_seed(seed)
-        self.plan = []  # actions still to play
+        self.rows = Delayed(self.think, execute, delay, fade=0 if self.net.c.prefix else FADE)
 
     def __call__(self, frame, info):
-        import torch
+        pad = layout.pad_of(self.rows(frame))
+        return pad["buttons"].astype(np.uint8), pad["sticks"]
 
-        if not self.plan:
-            c = self.net.c
-            noise = torch.randn(1, c.horizon, len(c.actions), generator=self.rng)
-            act = self.net.act(frame[None], noise, self.steps)
-            chunk = zip(act["buttons"][0].astype(np.uint8), act["sticks"][0], strict=True)
-            self.plan = list(chunk)[:: stride(c.rate)][: self.execute]
-        return self.plan.pop(0)
+    def think(self, frame, under_way):
+        every = stride(self.net.c.rate)
+        under_way = np.repeat(under_way, every, axis=0)
+        return think(self.net, frame, self.rng, self.steps, under_way)[::every]
 
 
 @functools.lru_cache(maxsize=2)
@@ -383,6 +385,8 @@ class Play(Many):
     quick: bool = False
     execute: int = 8  # actions played of each chunk before the policy looks again
     steps: int = 0  # denoising steps (0: as the model says)
+    # ms until what was planned from a frame comes into force, one after the other: 0,33,66,100,200
+    delay: str = ""
     # folder of the report (default: one in data/play for this policy and these settings)
     out: str = ""
     workers: int = os.cpu_count() or 1  # processes; 0: this one; with --ray local its CPUs
@@ -453,12 +457,13 @@ def built_in_suite(c: Play) -> Suite:
         "steps": c.steps,
         "seed": c.seed,
         "games": games_digest(),
+        **({"delay": c.delay} if c.delay else {}),
     }
     return Suite(with_folder(c, settings), settings, tasks, range(first, first + seeds))
 
 
 def check_policy(c: Play) -> None:
-    """SystemExit if --policy or --execute cannot be: one line now, not one per worker."""
+    """SystemExit if --policy, --execute or --delay cannot be: one line now, not one per worker."""
     if not Path(c.policy).exists():
         raise SystemExit(
             f"{c.policy}: no such policy; train one, python train.py --config tiny, and give "
@@ -471,6 +476,17 @@ def check_policy(c: Play) -> None:
             f"--execute {c.execute}: this policy's chunks hold {there} actions at {FPS} a second; "
             f"give 1 to {there}"
         )
+    late = late_frames(c)
+    if max(late, c.execute) + late > there:
+        raise SystemExit(
+            f"--delay {c.delay}: {late} frames late, and {max(late, c.execute)} actions of each "
+            f"chunk: more than its {there}; give a smaller one, or a smaller --execute"
+        )
+
+
+def late_frames(c: Play) -> int:
+    """A single --delay, in frames of play."""
+    return round(float(c.delay or 0) * FPS / 1000)
 
 
 def chosen(games: str, tasks: str) -> list[tuple[str, str]]:
@@ -553,7 +569,7 @@ def in_environment(job: Job, c: Play, show=None) -> dict:
     """
     import torch
 
-    agent = Policy(c.policy, c.device, c.execute, c.steps, job.seed)
+    agent = Policy(c.policy, c.device, c.execute, c.steps, job.seed, late_frames(c))
     torch.set_num_threads(1)  # the worker's one CPU; and the same sums, however many workers
     with launch(job.game, job.task, job.seed) as env:
         frame, info = env.reset(seed=job.seed)
@@ -602,24 +618,6 @@ def blind_player(job: Job):
 
 
 # ---- play: the numbers ---------------------------------------------------------------------------
-
-
-def interval(values, draws: int = 2000) -> tuple[float, float, float]:
-    """Mean and 95 % bootstrap interval."""
-    values = np.asarray(values, float)
-    means = np.random.default_rng(0).choice(values, (draws, len(values))).mean(axis=1)
-    return float(values.mean()), *map(float, np.percentile(means, [2.5, 97.5]))
-
-
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float, float]:
-    """Share of successes and its 95 % Wilson score interval (E. B. Wilson, 1927), which holds for
-    few episodes and near 0 and 1.
-    """
-    share = successes / n
-    middle = share + z * z / (2 * n)
-    spread = z * (successes * (n - successes) / n**3 + z * z / (4 * n * n)) ** 0.5
-    scale = 1 + z * z / n
-    return share, max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
 def category(name: str, task: str) -> str:

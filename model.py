@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from common import artefact, policy_file
+from common import artefact, layout, policy_file, policy_input
 from common.command_line import command_line, wing
 from common.device import accelerate, pick_device
 from common.policy_file import RELEASED
@@ -77,25 +77,10 @@ class Config:
     steps: int = 16  # S, Euler steps
     buckets: int = 1000  # the network sees floor(t * buckets)
     predict: str = "velocity"  # the last layer's output: velocity (published), or action
+    prefix: int = 0  # actions under way that a chunk may begin with (0: none, published)
 
     def __post_init__(self):
-        for name in ("width", "head_width", "patch", "image", "horizon", "steps", "buckets"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
-        if not 0 < self.vision_mlp <= 64:
-            raise ValueError(f"vision_mlp {self.vision_mlp}: expected at most 64")
-        if self.width % self.head_width or self.width % 2:
-            heads = f"heads of {self.head_width}, or odd"
-            raise ValueError(f"width {self.width} is not a whole number of {heads}")
-        if self.positions < self.horizon:
-            raise ValueError(f"positions {self.positions} are fewer than horizon {self.horizon}")
-        if not 0 < self.rate <= 1000 or self.shift < 0:
-            timing = f"rate {self.rate}, shift {self.shift}"
-            raise ValueError(f"{timing}: expected 0 to 1000 per second, and 0 rows or more")
-        if self.predict not in ("velocity", "action"):
-            raise ValueError(f"predict '{self.predict}': expected velocity or action")
-        if len({name for name in self.actions if isinstance(name, str)}) != len(self.actions):
-            raise ValueError("actions must be distinct names")
+        policy_file.check_config(self)
 
     @property
     def tokens(self) -> int:  # N
@@ -205,7 +190,9 @@ def sinusoid(t, channels: int, divisor: float, cos_first: bool):
 
 
 class Timing(NamedTuple):
-    """What depends on time alone, at M times: computed once for all steps of the sampler."""
+    """What depends on time alone, at M times: computed once for all steps of the sampler. The 1 is
+    K where tokens have times of their own.
+    """
 
     tau: torch.Tensor  # [M, 1, D], the time embedding that the action tokens carry
     modulation: list[torch.Tensor]  # per DiT block [M, 1, 2D]: scale and shift of its first norm
@@ -277,14 +264,21 @@ class NitroGen(nn.Module):
             x = self.run(block, x)
         return [block.attn.keys_values(x) for block in self.dit]
 
-    def timing(self, bucket) -> Timing:  # int [M], floor(t * buckets)
+    def timing(self, bucket, given=None) -> Timing:  # int [M], floor(t * buckets)
+        """given: bool [M, K, 1] or [K, 1], tokens that are at t = 1 in any case."""
+        if given is not None:
+            bucket = F.pad(bucket, (0, 1), value=self.c.buckets)  # one more time: t = 1
+
+        def of_tokens(x):  # [M, D] -> [M, 1, D]; [M + 1, D] -> [M, K, D]
+            return x[:, None] if given is None else torch.where(given, x[-1:, None], x[:-1, None])
+
         tau = sinusoid(bucket, self.c.width, self.c.width / 2, cos_first=False).to(self.dtype)
         emb = self.time1(sinusoid(bucket, 256, 127, cos_first=True).to(self.dtype))
         emb = F.silu(self.time2(F.silu(emb)))
-        modulation = [block.ada(emb)[:, None] for block in self.dit]
-        modulation_out = self.ada_out(emb)[:, None]
-        remaining = (1 - bucket.float() / self.c.buckets).clamp(min=0.05)
-        return Timing(tau[:, None], modulation, modulation_out, remaining[:, None, None])
+        modulation = [of_tokens(block.ada(emb)) for block in self.dit]
+        modulation_out = of_tokens(self.ada_out(emb))
+        remaining = of_tokens((1 - bucket.float() / self.c.buckets).clamp(min=0.05)[:, None])
+        return Timing(of_tokens(tau), modulation, modulation_out, remaining)
 
     def prediction(self, noisy, timing: Timing, context):
         """The DiT from end to end: noisy actions [B, K, A] -> what c.predict names [B, K, A]."""
@@ -306,10 +300,16 @@ class NitroGen(nn.Module):
     # DEVIATION, a switch: with predict "action" the last layer gives the action x, so the network
     # need not carry the noise through (Li and He, arXiv 2511.13720). From the equations above:
     #   v   = (x - a_t) / (1 - t)           and the error of x is the error of v times 1 - t
+    #
+    # DEVIATION, a switch: with `prefix` the first actions of some chunks are given, at t = 1, and
+    # only the others learned and denoised: those under way meanwhile (arXiv 2512.05964).
 
     def velocity(self, noisy, timing: Timing, context):  # [B, K, A] -> [B, K, A]
         x = self.prediction(noisy, timing, context)
         return x if self.c.predict == "velocity" else (x - noisy) / timing.remaining
+
+    def first(self, count):  # int [M, 1] or a number -> bool [M, K, 1] or [K, 1]
+        return (torch.arange(self.c.horizon, device=self.position.weight.device) < count)[..., None]
 
     def loss(self, images, actions, mask, t=None, noise=None, draws: int = 1):
         """Mean squared error of the velocity over the entries that `mask` allows: a scalar.
@@ -317,7 +317,7 @@ class NitroGen(nn.Module):
         images uint8 [B, h, w, 3], or float [B, 3, image, image] in [-1, 1] as augmentation leaves
         them; actions [B, K, A] in [0, 1]; mask 0 or 1, broadcastable to it. draws: R pairs (noise,
         t) per frame, so that the costly vision part serves R of them. t [B * R] and noise [B * R,
-        K, A]: for tests.
+        K, A]: for tests. A prefix is given in training mode only, so that validation compares.
         """
         pixels = self.pixels(images) if images.dtype == torch.uint8 else images
         context = repeat(self.context(pixels), draws)
@@ -328,7 +328,12 @@ class NitroGen(nn.Module):
             t = self.c.t_max * (1 - beta.sample((len(actions),)).to(actions))
             noise = torch.randn_like(actions)
         noisy = torch.lerp(noise, actions, t[:, None, None])  # a_t
-        timing = self.timing((t * self.c.buckets).long())
+        given = None
+        if self.c.prefix and self.training:  # each number of given actions is as likely
+            given = self.first(torch.randint(self.c.prefix + 1, (len(t), 1), device=t.device))
+            noisy = torch.where(given, actions, noisy)
+            mask = mask * ~given
+        timing = self.timing((t * self.c.buckets).long(), given)
         error = self.velocity(noisy, timing, context) - (actions - noise)
         if self.c.predict == "action":
             error = error * timing.remaining  # of the action: early t decide, not late ones
@@ -336,54 +341,41 @@ class NitroGen(nn.Module):
 
     forward = loss  # DDP calls forward
 
-    def denoise(self, pixels, a, S: int):
-        """S Euler steps from noise `a` to actions: a <- a + v / S at t = 0, 1/S, ..., 1 - 1/S."""
+    def denoise(self, pixels, a, S: int, given: int = 0):
+        """S Euler steps from noise `a` to actions: a <- a + v / S at t = 0, 1/S, ..., 1 - 1/S. The
+        first `given` of `a` are actions already, and stay.
+        """
+        known = self.first(given) if given else None
         context = self.context(pixels)
         t = torch.arange(S, dtype=torch.float64) / S  # on the CPU: MPS has no float64
-        timing = self.timing((t * self.c.buckets).long().to(a.device))
+        timing = self.timing((t * self.c.buckets).long().to(a.device), known)
         for i in range(S):
-            a = a + self.velocity(a, timing.at(i), context) / S
+            v = self.velocity(a, timing.at(i), context)
+            a = a + (v if known is None else v.masked_fill(known, 0)) / S
         return a
 
     # ---- playing ---------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(self, images, noise=None, steps: int | None = None):
+    def sample(self, images, noise=None, steps: int | None = None, given=None):
         """Denoise one chunk per image: float32 [B, K, A], about 0..1.
 
         images uint8 [B, h, w, 3] RGB, tensor or array, any size; noise float [B, K, A], drawn if
-        None; steps: S, the checkpoint's own if None. ValueError for anything else.
+        None; steps: S, the checkpoint's own if None; given: the first actions, under way already,
+        float [B, 0 .. prefix, A] as `encode` makes them. ValueError for anything else.
         """
-        images = torch.as_tensor(images)
-        if images.dtype != torch.uint8 or images.shape[3:] != (3,) or not images.numel():
-            found = f"{images.dtype} {list(images.shape)}"
-            raise ValueError(f"images must be uint8 [B, h, w, 3] RGB, found {found}")
-        steps = self.c.steps if steps is None else steps
-        if not 1 <= steps <= self.c.buckets:
-            raise ValueError(f"steps must be 1..{self.c.buckets}, found {steps}")
         device = self.vision.patch.weight.device
-        shape = [len(images), self.c.horizon, len(self.c.actions)]
-        a = torch.randn(shape, device=device) if noise is None else torch.as_tensor(noise)
-        if list(a.shape) != shape or not a.is_floating_point() or not torch.isfinite(a).all():
-            found = f"{a.dtype} {list(a.shape)}"
-            raise ValueError(f"noise must be finite floats {shape}, found {found}")
+        images, a, S, d = policy_input.checked(self.c, images, noise, steps, given, device)
         pixels = self.pixels(images.to(device))
-        return self.denoise(pixels, a.to(pixels), steps).float()
+        return self.denoise(pixels, a.to(pixels), S, d).float()
 
-    def act(self, images, noise=None, steps: int | None = None) -> dict:
+    def act(self, images, noise=None, steps: int | None = None, given=None) -> dict:
         """`sample`, decoded: numpy buttons bool [B, K, 16], sticks float32 [B, K, 4] in [-1, 1]."""
-        return self.decode(self.sample(images, noise, steps).cpu().numpy())
+        return self.decode(self.sample(images, noise, steps, given).cpu().numpy())
 
     def decode(self, raw) -> dict:
-        """Raw actions [..., A] -> the pad's 16 buttons (> 0.5) and 4 axes, by name.
-
-        What the pad lacks (GUIDE, virtual directions) is dropped; what the layout lacks is at rest.
-        """
-        values = {name: raw[..., i] for i, name in enumerate(self.c.actions)}
-        absent = np.full(raw.shape[:-1], 0.5, np.float32)
-        buttons = np.stack([values.get(name, absent) for name in artefact.BUTTONS], -1)
-        sticks = np.stack([values.get(name, absent) for name in artefact.STICKS], -1)
-        return {"buttons": buttons > 0.5, "sticks": np.clip(2 * sticks - 1, -1, 1)}
+        """Raw actions [..., A] -> the pad's 16 buttons (> 0.5) and 4 axes, by name."""
+        return layout.decode(raw, self.c.actions)
 
     def pixels(self, images):
         """uint8 [B, h, w, 3] -> [B, 3, image, image] in [-1, 1], resized as the official client."""

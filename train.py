@@ -42,6 +42,7 @@ from common.device import autocast, keep_memory
 from common.forecast import describe, say_how_long
 from common.inputs import expand
 from common.loading import Chunks, decoded_ahead, on_device, place, shuffled
+from common.policy_file import with_prefix
 from common.processes import World, copy_share, full_tensor, interrupts, joined, lock, spread
 from common.run_folder import events, log, or_disk_full, play_it, plot, saved_state, what_next
 from common.shards import Part, manifest, shards_in, splits
@@ -64,6 +65,7 @@ class Config(Common):
     net: str = "paper"  # network preset of model.py
     # actions in a chunk, at most what the shards were cut for (0: as --net or --init says)
     horizon: int = 0
+    prefix: int = 0  # its first ones that may be given, see model.py (0: as --net or --init says)
     # policy file to go on from: its network replaces --net; chunks are timed as the shards were cut
     init: str = ""
     # SigLIP tower to start the vision encoder from (safetensors, as transformers saves it)
@@ -396,6 +398,7 @@ def network(cfg: Config) -> model.NitroGen:
         horizon = cfg.horizon or m.horizon
         positions = max(m.positions, horizon)
         net = model.NitroGen(dataclasses.replace(m, horizon=horizon, positions=positions))
+    net.c = with_prefix(net.c, cfg.prefix)
     if cfg.vision:
         wing("interop.checkpoint").load_vision(net, cfg.vision)
     net.vision.requires_grad_(not cfg.freeze)

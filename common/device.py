@@ -142,32 +142,32 @@ def accelerate(net):
 
 
 class Graphed:
-    """A function of (pixels, a, S) as CUDA graphs, one per batch size and S, the number of steps:
-    the GPU replays a chunk without waiting for Python.
+    """model.NitroGen.denoise as CUDA graphs, one per batch size, number S of steps and number of
+    given actions: the GPU replays a chunk without waiting for Python.
     """
 
     def __init__(self, f):
         self.f = f
         self.graphs = {}
 
-    def __call__(self, pixels, a, S: int):
-        key = (len(pixels), S)
+    def __call__(self, pixels, a, S: int, given: int = 0):
+        key = (len(pixels), S, given)
         if key not in self.graphs:
-            self.graphs[key] = self.capture(pixels.clone(), a.clone(), S)
+            self.graphs[key] = self.capture(pixels.clone(), a.clone(), S, given)
         graph, inputs, output = self.graphs[key]
         inputs[0].copy_(pixels)
         inputs[1].copy_(a)
         graph.replay()
         return output.clone()
 
-    def capture(self, pixels, a, S: int):
+    def capture(self, pixels, a, S: int, given: int):
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # compile and warm up outside of the capture
             for _ in range(3):
-                self.f(pixels, a, S)
+                self.f(pixels, a, S, given)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            output = self.f(pixels, a, S)
+            output = self.f(pixels, a, S, given)
         return graph, (pixels, a), output

@@ -45,6 +45,37 @@ def read(path, build):
     return net, tensors, info
 
 
+def check_config(c) -> None:
+    """ValueError if no network can have these values of a model.Config."""
+    for name in ("width", "head_width", "patch", "image", "horizon", "steps", "buckets"):
+        if getattr(c, name) < 1:
+            raise ValueError(f"{name} {getattr(c, name)}: expected at least 1")
+    if not 0 < c.vision_mlp <= 64:
+        raise ValueError(f"vision_mlp {c.vision_mlp}: expected at most 64")
+    if c.width % c.head_width or c.width % 2:
+        heads = f"heads of {c.head_width}, or odd"
+        raise ValueError(f"width {c.width} is not a whole number of {heads}")
+    if c.positions < c.horizon:
+        raise ValueError(f"positions {c.positions} are fewer than horizon {c.horizon}")
+    if not 0 <= c.prefix < c.horizon:
+        raise ValueError(f"prefix {c.prefix}: expected 0 to {c.horizon - 1}")
+    if not 0 < c.rate <= 1000 or c.shift < 0:
+        timing = f"rate {c.rate}, shift {c.shift}"
+        raise ValueError(f"{timing}: expected 0 to 1000 per second, and 0 rows or more")
+    if c.predict not in ("velocity", "action"):
+        raise ValueError(f"predict '{c.predict}': expected velocity or action")
+    if len({name for name in c.actions if isinstance(name, str)}) != len(c.actions):
+        raise ValueError("actions must be distinct names")
+
+
+def with_prefix(c, prefix: int):
+    """A model.Config with --prefix, if one is given; SystemExit if its chunks cannot have it."""
+    try:
+        return dataclasses.replace(c, prefix=prefix or c.prefix)
+    except ValueError as e:
+        raise SystemExit(f"--{e}") from None
+
+
 def config_fields(fields: dict) -> dict:
     """Those of model.Config, of a file's metadata; ValueError where an older file has a former
     switch on.

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 
-from common import artefact
+from common.plan import think
 
 import numpy as np
 
@@ -26,22 +26,13 @@ class Local:
         self.net = evaluation.network(path, device)
         self.steps = steps or None
         self.rng = torch.Generator().manual_seed(seed)
-        self.about = {name: getattr(self.net.c, name) for name in ABOUT}
+        self.about = {name: getattr(self.net.c, name) for name in (*ABOUT, "prefix")}
 
-    def think(self, frame):
+    def think(self, frame, under_way=()):
         """uint8 [256, 256, 3] -> float32 [K, 20]: probabilities of BUTTONS, then STICKS in [-1, 1],
-        y down.
+        y down. under_way: float32 [d, 20], rows that will have been played when the chunk is there.
         """
-        import torch
-
-        c = self.net.c
-        noise = torch.randn(1, c.horizon, len(c.actions), generator=self.rng)
-        chunk = self.net.sample(frame[None], noise, self.steps)[0].cpu().numpy()
-        values = dict(zip(c.actions, chunk.T, strict=True))
-        absent = np.zeros(c.horizon, np.float32)
-        buttons = [values.get(n, absent) for n in artefact.BUTTONS]
-        sticks = [2 * values.get(n, absent + 0.5) - 1 for n in artefact.STICKS]
-        return np.stack(buttons + sticks, 1)
+        return think(self.net, frame, self.rng, self.steps, under_way)
 
     def close(self):
         pass
@@ -90,8 +81,9 @@ class Remote:
             raise SystemExit(f"--remote {self.address}: {about['error']}")
         return tensors, about
 
-    def think(self, frame):
-        messages.send(self.peer, {"frame": frame})
+    def think(self, frame, under_way=()):
+        given = {"under_way": under_way} if len(under_way) else {}
+        messages.send(self.peer, {"frame": frame, **given})
         actions = self._answer()[0].get("actions")
         if not is_chunk(actions):
             raise ConnectionError("its answer is no chunk of actions")

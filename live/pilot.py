@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import math
 import time
 from pathlib import Path
 
 from common import artefact
+from common.plan import FADE, Plan
 
 import numpy as np
 
 from clock.base import GameError, say_once
 from live.brain import Local, Remote
 
-FADE = 3  # CHOICE: actions over which a new chunk takes over from the old one, in real time
+RECENT = 5  # CHOICE: chunks whose worst latency is expected of the next one
 REST = 0.3  # CHOICE: farther than a worn stick rests
 RELEASED = np.zeros(16, np.uint8), np.zeros(4, np.float32)
 
@@ -34,43 +36,6 @@ def key_map(text: str) -> dict:
     if not all(name and key for name, _, key in pairs):
         raise SystemExit(f"--keys {text}: expected BUTTON=key,LEFT_X-=key,...")
     return {name: key for name, _, key in pairs}
-
-
-class Plan:
-    """The actions to come.  A chunk's action k is meant for `seen` + (shift + k) / rate, s of game
-    time, and holds until the next.
-    """
-
-    def __init__(self, rate: float, shift: int):
-        self.rate = rate
-        self.shift = shift
-        self.start = 0.0  # s, of the first row
-        self.rows = np.zeros((0, 20), np.float32)
-
-    def at(self, when: float):
-        """The action in force then, [20]; None past the end."""
-        i = max(0, self._steps(when))
-        return self.rows[i] if i < len(self.rows) else None
-
-    def _steps(self, when):
-        return math.floor((when - self.start) * self.rate + 1e-6)
-
-    def add(self, chunk, seen: float, now: float, fade: int) -> int:
-        """Change over to a chunk that was planned from the picture of `seen`, within `fade`
-        actions.  Those before `now` are cut; returns how many are left.
-        """
-        new = Plan(self.rate, self.shift)
-        new.start = seen + self.shift / self.rate
-        late = max(0, new._steps(now))
-        new.start += late / self.rate
-        new.rows = chunk[late:].copy()
-        for i, row in enumerate(new.rows[:fade]):
-            old = self.at(new.start + i / self.rate)
-            row += 0 if old is None else (old - row) * (1 - (i + 1) / (fade + 1))
-        if len(new.rows):
-            self.start = new.start
-            self.rows = new.rows
-        return len(new.rows)
 
 
 class Pilot:
@@ -105,7 +70,7 @@ class Pilot:
         now = info["time"]
         following = now + 1 / self.c.fps
         if self.thought is None and now > self.again - 1e-6:
-            self.thought = self.pool.submit(self._think, frame)
+            self.thought = self.pool.submit(self._think, frame, *self._under_way(now))
             self.seen = now
             self.again = now + self.c.execute / self.plan.rate
         if self.thought and (self.thought.done() or not self.c.realtime or not len(self.plan.rows)):
@@ -117,16 +82,31 @@ class Pilot:
             return RELEASED
         return (row[:16] > 0.5).astype(np.uint8), row[16:].clip(-1, 1)
 
-    def _think(self, frame):
+    def _under_way(self, seen: float) -> list:
+        """[rows float32 [d, 20] that will have been played when the chunk of a frame that was seen
+        at `seen` is there, as far as can be foreseen], for a policy that takes them; else nothing.
+        """
+        about = self.brain.about
+        if not (self.c.realtime and about.get("prefix")):
+            return []
+        latencies = self.latency[1:][-RECENT:] or self.latency  # the first one also warms up
+        wait = max(latencies, default=0.0) * self.c.speed + 2 / self.c.fps
+        count = min(about["prefix"], math.ceil(wait * about["rate"]) - about["shift"])
+        rows = [self.plan.at(seen + (about["shift"] + i) / about["rate"]) for i in range(count)]
+        rows = list(itertools.takewhile(lambda row: row is not None, rows))
+        return [np.float32(rows)] if rows else []
+
+    def _think(self, frame, *under_way):
         begin = time.perf_counter()
-        return self.brain.think(frame), time.perf_counter() - begin
+        return self.brain.think(frame, *under_way), time.perf_counter() - begin
 
     def _take(self, following):
         thought = self.thought
         self.thought = None  # also where the result is an error
         chunk, seconds = thought.result()
         self.latency.append(seconds)
-        left = self.plan.add(chunk, self.seen, following, FADE if self.c.realtime else 0)
+        fade = FADE if self.c.realtime and not self.brain.about.get("prefix") else 0
+        left = self.plan.add(chunk, self.seen, following, fade)
         self.missed = 0 if left else self.missed + 1
         if self.missed == 3:  # not one hiccup
             lasts = (len(chunk) + self.brain.about["shift"]) / self.plan.rate

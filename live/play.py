@@ -15,7 +15,7 @@ from common.pictures import VideoWriter
 
 import eval as evaluation
 import sim
-from bench import report
+from bench import delay, report
 from live import open_games, pilot
 
 
@@ -51,9 +51,13 @@ def main(c: Config) -> dict | None:
             f"--speed {c.speed:g}: expected more than 0, together with --realtime: without it the "
             "game waits for the policy"
         )
+    if c.delay and (yours or c.suite):
+        raise SystemExit("--delay goes with the built-in suite, whose games wait for the policy")
     if yours:
         return play_game(c)
-    return open_games.open_suite(c) if c.suite else report.play(c)
+    if c.suite:
+        return open_games.open_suite(c)
+    return delay.play(c) if c.delay else report.play(c)
 
 
 def play_game(c: Config) -> dict:

@@ -16,7 +16,7 @@ import numpy as np
 
 import eval as evaluation
 from live import messages
-from live.brain import Local
+from live.brain import Local, is_chunk
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,15 @@ def attend(peer, name: str, brain, token: str, lock) -> None:
             print(f"{name}: plays", flush=True)
             peer.settimeout(600)
             while True:
-                frame = messages.receive(peer)[0].get("frame")
+                said = messages.receive(peer)[0]
+                frame = said.get("frame")
                 if frame is None or frame.dtype != np.uint8 or frame.shape != (256, 256, 3):
                     refuse(peer, "expected a frame, uint8 [256, 256, 3]")
+                under_way = [said[name] for name in said if name == "under_way"]
+                if under_way and not is_chunk(*under_way):
+                    refuse(peer, "expected actions under way, finite float32 [d, 20]")
                 with lock:
-                    actions = brain.think(frame)
+                    actions = brain.think(frame, *under_way)
                 messages.send(peer, {"actions": actions})
     except OSError as e:
         print(f"{name}: {e}", flush=True)

@@ -25,9 +25,11 @@ class Scripted:
     def __init__(self, *pressed, length=16, delay=0.0, **sticks):
         row = [n in pressed for n in artefact.BUTTONS] + [sticks.get(n, 0) for n in artefact.STICKS]
         self.chunk, self.delay, self.seen = np.float32([row] * length), delay, []
+        self.given = []  # rows under way, or None
 
-    def think(self, frame):
+    def think(self, frame, under_way=None):
         self.seen.append(frame.copy())
+        self.given.append(under_way)
         time.sleep(self.delay)
         return self.chunk
 

@@ -35,6 +35,33 @@ def test_players():
     assert right[1].tolist() == [1, 0, 0, 0] and right[0].sum() == 1
 
 
+def test_the_policy_plays_its_networks_chunks(tmp_path):
+    """The first `execute` actions of each, every other one of a network that acts 60 times a
+    second; whole chunks come from one picture.
+    """
+    import dataclasses
+
+    import torch
+
+    import model
+
+    torch.manual_seed(0)
+    released = model.CONFIGS["released"]
+    timing = {"horizon": 18, "rate": 60.0, "shift": 3, "positions": 18, "steps": 2}
+    c = dataclasses.replace(model.CONFIGS["tiny"], actions=released.actions, image=16, **timing)
+    model.save(tmp_path / "p.safetensors", model.NitroGen(c).state_dict(), model.NitroGen(c))
+    agent = evaluation.Policy(str(tmp_path / "p.safetensors"), "cpu", 3, 0, seed=5)
+    frames = np.random.default_rng(0).integers(0, 256, (7, 256, 256, 3), dtype=np.uint8)
+    pads = [agent(frame, None) for frame in frames]
+    rng = torch.Generator().manual_seed(5)
+    for i, (buttons, sticks) in enumerate(pads):
+        if i % 3 == 0:
+            act = agent.net.act(frames[i : i + 1], torch.randn(1, 18, 25, generator=rng))
+        assert buttons.dtype == np.uint8 and sticks.dtype == np.float32
+        assert np.array_equal(buttons, act["buttons"][0, 2 * (i % 3)])
+        assert np.array_equal(sticks, act["sticks"][0, 2 * (i % 3)])
+
+
 def test_wilson_by_hand():
     """Values of the formula worked out on paper: 0 of 10, 5 of 10, 20 of 20."""
     assert evaluation.wilson(0, 10) == pytest.approx((0, 0, 3.8416 / 13.8416))

@@ -155,7 +155,7 @@ MISTAKES = {
         setattr(net, "dit", torch.nn.ModuleList(net.dit[i] for i in (1, 0, 3, 2)))
     ],
     "time not truncated": lambda net, m: setattr(
-        net, "timing", lambda b, f=net.timing: f(torch.arange(16) / 16 * 1000)
+        net, "timing", lambda b, _, f=net.timing: f(torch.arange(16) / 16 * 1000)
     ),
     "normed context": lambda net, m: setattr(
         net.mixer[-1],
@@ -203,7 +203,7 @@ def test_times_are_drawn_as_published(monkeypatch):
     net = tiny()
     seen = []
     monkeypatch.setattr(
-        net, "timing", lambda bucket, f=net.timing: seen.append(bucket) or f(bucket)
+        net, "timing", lambda bucket, _, f=net.timing: seen.append(bucket) or f(bucket)
     )
     with torch.no_grad():
         net.loss(torch.zeros(1, 3, 64, 64), torch.zeros(1, 16, 20), torch.ones(1), draws=4000)
@@ -618,6 +618,88 @@ def test_predicting_the_action_is_the_same_flow():
     assert torch.allclose(loss, ((output - actions) ** 2).mean(), rtol=1e-4)
 
 
+# ---- actions that are given
+
+
+def test_a_network_that_may_be_given_actions_is_the_published_one_without():
+    """To the bit: it samples, and is validated, as one that cannot be given any."""
+    without = tiny().eval()
+    net = tiny(prefix=6).eval()
+    net.load_state_dict(without.state_dict())
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    noise = torch.randn(2, 16, 20)
+    sampled = without.sample(images, noise)
+    assert torch.equal(net.sample(images, noise), sampled)
+    assert torch.equal(net.sample(images, noise, given=np.zeros((2, 0, 20))), sampled)
+    inputs = torch.from_numpy(images), torch.rand(2, 16, 20), torch.ones(1), torch.rand(2), noise
+    assert torch.equal(net.loss(*inputs), without.loss(*inputs))
+
+
+def test_given_tokens_have_a_time_of_their_own():
+    net = tiny(prefix=6)
+    for ada in (*(block.ada for block in net.dit), net.ada_out):
+        ada.weight.data.normal_(std=0.1)
+    drawn, clean = net.timing(torch.tensor([0, 700])), net.timing(torch.tensor([1000]))
+    mixed = net.timing(torch.tensor([0, 700]), net.first(torch.tensor([[2], [0]])))
+
+    def tensors(timing):
+        return timing.tau, *timing.modulation, timing.modulation_out, timing.remaining
+
+    for m, own, one in zip(*map(tensors, (mixed, drawn, clean)), strict=True):
+        assert m.shape[:2] == (2, 16)
+        for sample, given in ((0, 2), (1, 0)):
+            rows = torch.cat([one[0].expand(given, -1), own[sample].expand(16 - given, -1)])
+            assert torch.allclose(m[sample], rows, atol=1e-5)
+    assert mixed.remaining[0, :3, 0].tolist() == pytest.approx([0.05, 0.05, 1])
+
+
+@pytest.mark.parametrize("predict", ["velocity", "action"])
+def test_the_loss_counts_what_is_not_given(predict, monkeypatch):
+    """By hand, one frame at a time; and noise on a given action changes nothing."""
+    net = tiny(prefix=6, predict=predict)
+    pixels = torch.rand(3, 3, 64, 64)
+    actions, noise = torch.rand(3, 16, 20), torch.randn(3, 16, 20)
+    t = torch.tensor([0.2, 0.5, 0.9])
+    counts = torch.tensor([[0], [2], [6]])
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: counts)
+    total = 0
+    for i, count in enumerate([0, 2, 6]):
+        noisy = torch.lerp(noise[i], actions[i], t[i])
+        noisy[:count] = actions[i, :count]
+        timing = net.timing((t[i : i + 1] * 1000).long(), net.first(count))
+        v = net.velocity(noisy[None], timing, net.context(pixels[i : i + 1]))[0]
+        scale = 1 - t[i] if predict == "action" else 1
+        total += (((v - (actions[i] - noise[i])) * scale)[count:] ** 2).sum()
+    loss = net.loss(pixels, actions, torch.ones(1), t, noise)
+    assert torch.allclose(loss, total / (20 * (16 + 14 + 10)), rtol=1e-4)
+    other = noise.clone()
+    other[1, :2] += 9
+    assert torch.allclose(net.loss(pixels, actions, torch.ones(1), t, other), loss)
+    other[1, 2] += 9
+    assert not torch.allclose(net.loss(pixels, actions, torch.ones(1), t, other), loss)
+
+
+def test_goes_on_with_what_is_given():
+    """Two chunks belong to one picture; which of them it is, only the first action says."""
+    torch.manual_seed(0)
+    net = tiny(prefix=3, horizon=8, image=16, width=64, vision_layers=1)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    images = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
+    two = (torch.rand(2, 8, 20) > 0.5).float()
+    for _ in range(250):
+        loss = net.loss(images, two, torch.ones(1), draws=16)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    net.eval()
+    for given in (1, 3):
+        chunk = net.sample(images, torch.randn(2, 8, 20), given=two[:, :given])
+        assert torch.equal(chunk[:, :given], two[:, :given])
+        assert ((chunk > 0.5) == (two > 0.5)).float().mean() > 0.95
+        swapped = net.sample(images, torch.randn(2, 8, 20), given=two[:, :given].flip(0))
+        assert ((swapped > 0.5) == (two.flip(0) > 0.5)).float().mean() > 0.95
+
+
 # ---- speed
 
 
@@ -763,6 +845,17 @@ def test_bad_noise(noise):
         tiny().sample(np.zeros((1, 64, 64, 3), np.uint8), noise=noise)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [np.zeros((1, 5, 20)), np.zeros((2, 1, 20)), np.zeros((1, 1, 19)), np.zeros((4, 20))],
+)
+def test_bad_given(given):
+    with pytest.raises(ValueError, match="given must be \\[1, 0..4, 20\\]"):
+        tiny(prefix=4).sample(np.zeros((1, 64, 64, 3), np.uint8), given=given)
+    with pytest.raises(ValueError, match="given must be \\[1, 0..0, 20\\]"):
+        tiny().sample(np.zeros((1, 64, 64, 3), np.uint8), given=np.zeros((1, 1, 20)))
+
+
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_bad_steps(steps):
     with pytest.raises(ValueError, match="steps must be 1..1000"):
@@ -777,6 +870,7 @@ def test_bad_steps(steps):
         ({"positions": 3}, "positions 3 are fewer than horizon 16"),
         ({"actions": ("SOUTH", "SOUTH")}, "distinct"),
         ({"patch": 0}, "patch 0: expected at least 1"),
+        ({"prefix": 16}, "prefix 16: expected 0 to 15"),
     ],
 )
 def test_bad_configs(change, message):

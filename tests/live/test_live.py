@@ -59,6 +59,63 @@ def test_old_actions_beyond_the_old_plan_are_not_blended():
     assert [float(plan.at(k / 30)[0]) for k in (2, 3, 4)] == [2, 8, 8]
 
 
+class Later:
+    """A pool in which a chunk is there `frames` frames after it was asked for."""
+
+    def __init__(self, frames: int):
+        self.frames = frames
+
+    def submit(self, think, *args):
+        self.waits = self.frames
+        self.chunk = think(*args)[0]
+        return self
+
+    def done(self):
+        self.waits -= 1
+        return self.waits < 0
+
+    def result(self):
+        return self.chunk, (self.frames - 0.5) / 30
+
+    def shutdown(self, **_):
+        pass
+
+
+def in_real_time(prefix: int):
+    """(LEFT_X in force in frames 1 .. 40, in thousandths; (frame, what was under way) of each
+    chunk) of a policy whose chunk of frame i says i in all rows and comes three frames later.
+    """
+    brain = Scripted()
+    brain.about = {**brain.about, "prefix": prefix}
+    agent = pilot.Pilot(brain, config(realtime=True, execute=8))
+    agent.pool = Later(3)
+    held = []
+    for i in range(40):
+        brain.chunk = np.float32([[0] * 16 + [i / 1000] + [0] * 3] * 16)
+        held.append(round(1000 * float(agent(np.zeros(1), {"time": i / 30})[1][0]), 2))
+    given = [
+        None if rows is None else (1000 * rows[:, 16]).round(2).tolist() for rows in brain.given
+    ]
+    return held, given
+
+
+def test_a_late_chunk_fades_in_and_is_told_nothing():
+    held, given = in_real_time(prefix=0)
+    assert given == [None] * 5
+    assert held[8:16] == [0, 0, 0, 2, 4, 6, 8, 8]  # seen in frame 8, there in frame 11
+
+
+def test_a_policy_with_a_prefix_is_told_what_is_under_way():
+    """No fade: the actions that it was given are those of the frames until its chunk is there."""
+    held, given = in_real_time(prefix=6)
+    assert held[8:16] == [0, 0, 0, 8, 8, 8, 8, 8]
+    assert given[0] is None  # at the start nothing is under way
+    for seen, rows in zip((8, 16, 24, 32), given[1:], strict=True):
+        assert rows[:3] == held[seen : seen + 3] and set(rows) == {rows[0]}
+        assert 3 <= len(rows) <= 4  # frames until it is there; one more is safe
+    assert in_real_time(prefix=2)[1][2] == [8, 8]  # no more than it takes
+
+
 # ---- games
 
 

@@ -66,6 +66,11 @@ def test_a_policy_on_another_machine_is_the_same(served):
     frame = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     assert np.array_equal(remote.think(frame), brain.chunk) and np.array_equal(brain.seen[0], frame)
     assert remote.about == {**brain.about, "actions": list(brain.about["actions"])}
+    under_way = np.float32(np.random.default_rng(1).random((3, 20)))
+    remote.think(frame, under_way)
+    assert brain.given[0] is None and np.array_equal(brain.given[1], under_way)
+    with pytest.raises(SystemExit, match="expected actions under way, finite float32 \\[d, 20\\]"):
+        remote.think(frame, under_way[:, :19])
     remote.close()
 
 

@@ -1,0 +1,33 @@
+"""What a policy is asked with, checked."""
+
+from __future__ import annotations
+
+import torch
+
+
+def checked(c, images, noise, steps: int | None, given, device):
+    """(images, a float [B, K, A], S, d) for the sampler of a network of Config `c`, see
+    NitroGen.sample: the first d of `a` are given, the others noise. ValueError if it cannot be.
+    """
+    images = torch.as_tensor(images)
+    if images.dtype != torch.uint8 or images.shape[3:] != (3,) or not images.numel():
+        found = f"{images.dtype} {list(images.shape)}"
+        raise ValueError(f"images must be uint8 [B, h, w, 3] RGB, found {found}")
+    steps = c.steps if steps is None else steps
+    if not 1 <= steps <= c.buckets:
+        raise ValueError(f"steps must be 1..{c.buckets}, found {steps}")
+    shape = [len(images), c.horizon, len(c.actions)]
+    a = torch.randn(shape, device=device) if noise is None else torch.as_tensor(noise)
+    if list(a.shape) != shape or not a.is_floating_point() or not torch.isfinite(a).all():
+        found = f"{a.dtype} {list(a.shape)}"
+        raise ValueError(f"noise must be finite floats {shape}, found {found}")
+    if given is None:
+        return images, a, steps, 0
+    given = torch.as_tensor(given).to(a)
+    d = given.shape[1] if given.ndim == 3 else -1
+    if list(given.shape) != [shape[0], d, shape[2]] or not 0 <= d <= c.prefix:
+        wanted = f"[{shape[0]}, 0..{c.prefix}, {shape[2]}]"
+        raise ValueError(f"given must be {wanted}, found {list(given.shape)}")
+    if not torch.isfinite(given).all():
+        raise ValueError("given must be finite")
+    return images, torch.cat([given, a[:, d:]], dim=1), steps, d
