@@ -255,8 +255,10 @@ class NitroGen(nn.Module):
         """
         x = rearrange(self.vision.patch(pixels.to(self.dtype)), "b d h w -> b (h w) d")
         x = x + self.vision.position.weight
-        learns = torch.is_grad_enabled() and self.vision.norm.weight.requires_grad
-        with torch.set_grad_enabled(learns):  # a frozen encoder runs as it does in play
+        learns = any(p.requires_grad for p in self.vision.parameters())
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and learns
+        ):  # a frozen encoder runs as it does in play
             for block in self.vision.blocks:
                 x = self.run(block, x)
         x = self.vision.norm(x)  # [B, N, D]
@@ -433,9 +435,9 @@ def load(path, device: str = "auto", dtype: str = "float32", fast: bool = False)
     return accelerate(net) if fast else net
 
 
-def read_policy(path):
+def read_policy(path, base: str = ""):
     """A policy file, checked against itself: network without weights, arrays, metadata."""
-    return policy_file.read(path, lambda fields, tensors: skeleton(Config(**fields), tensors))
+    return policy_file.read(path, lambda fields, count: skeleton(Config(**fields), count), base)
 
 
 def skeleton(c: Config, tensors: int) -> NitroGen:

@@ -36,7 +36,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import artefact
+from common import artefact, lora
 from common.command_line import Common, command_line, expect, flags, recipe_of, run_stage, wing
 from common.device import autocast, keep_memory
 from common.forecast import describe, say_how_long
@@ -71,6 +71,8 @@ class Config(Common):
     # SigLIP tower to start the vision encoder from (safetensors, as transformers saves it)
     vision: str = ""
     freeze: bool = False  # leave the vision encoder as it was loaded
+    # rank of the updates that alone learn beside --init (LoRA, arXiv 2106.09685); 0: all weights do
+    lora: int = 0
     steps: int = 200_000  # optimizer steps; CHOICE: not published
     batch: int = 4096  # frames per step, over all processes (the released file's name says 4096)
     micro: int = 64  # frames per forward pass, at most; the rest by accumulation
@@ -141,7 +143,7 @@ def check(cfg: Config) -> None:
     expect(cfg, draws=(1, 1e6), lr=(0, 1e3), warmup=(0, 1e12), decay=(0, 1))
     expect(cfg, weight_decay=(0, 1e3), clip=(0, math.inf), ema=(0, 1), jitter=(0, 1), hue=(0, 1))
     expect(cfg, rotate=(0, 180), crop=(0.01, 1), minutes=(0, math.inf), workers=(0, 4096))
-    expect(cfg, log_every=(1, math.inf), save_every=(1, math.inf))
+    expect(cfg, log_every=(1, math.inf), save_every=(1, math.inf), lora=(0, 4096))
 
 
 # ---- yours to change: augmentation (paper 3: colour, rotation within 5 degrees, random crop) -----
@@ -403,7 +405,7 @@ def network(cfg: Config) -> model.NitroGen:
         wing("interop.checkpoint").load_vision(net, cfg.vision)
     net.vision.requires_grad_(not cfg.freeze)
     net.recompute = cfg.recompute
-    return net.train()
+    return lora.adapt(net, cfg).train() if cfg.lora else net.train()
 
 
 def timed_as_shards(m: model.Config, cfg: Config) -> model.Config:
@@ -436,7 +438,7 @@ def fit(cfg: Config) -> Path:
             world.print0(f"{cfg.run}: finished at step {start}; --fresh trains anew")
         else:
             say_how_long(trainer, micro_batch(cfg, world), cfg.steps - start)
-            about = {"recipe": recipe, "games": trainer.shards["train"].games}
+            about = {"recipe": recipe, "games": trainer.shards["train"].games, **lora.about(cfg)}
             with interrupts() as asked:
                 train_steps(trainer, about, start, asked)
         world.print0(what_next(cfg.run / "model.safetensors"))
@@ -552,7 +554,7 @@ def validate(m: model.Config, weights, shards, device, frames: int = 512) -> dic
     Frames, flow-matching times and noises are the same at every call.
     """
     net = model.skeleton(m, len(weights)).eval()
-    net.load_state_dict(weights, assign=True)
+    net.load_state_dict(lora.merged(weights), assign=True)
     torch.manual_seed(0)
     chunks = Chunks(shards, m.image)
     frames_of = {}  # game -> numbers of its chunks
@@ -606,9 +608,10 @@ def save(trainer: Trainer, about: dict, weights: dict) -> None:
         return
     with or_disk_full(cfg, about["step"]):
         artefact.write(cfg.run / "state.safetensors", state, "nitrogen.state/1", **about)
-        model.save(cfg.run / "model.safetensors", weights, net, weights="averaged", **about)
+        averages = lora.alone(weights)
+        model.save(cfg.run / "model.safetensors", averages, net, weights="averaged", **about)
         if raw:
-            model.save(cfg.run / "raw.safetensors", raw, net, weights="raw", **about)
+            model.save(cfg.run / "raw.safetensors", lora.alone(raw), net, weights="raw", **about)
 
 
 def restore(trainer: Trainer, recipe: dict) -> int:

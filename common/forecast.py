@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from common import lora
 from common.device import autocast, native_dtype
 
 import torch
@@ -44,9 +45,10 @@ def footprint(net, cfg, frames: int, shares: int = 1) -> dict:
     net.recompute = cfg.recompute
     per_frame = two - one
     fixed = one - per_frame  # the weights in bfloat16
-    if cfg.recompute:  # the input of every block, and all of one block at a time
+    long = (*net.vision.blocks, *net.mixer)  # over the image tokens
+    blocks = sum(any(p.requires_grad for p in block.parameters()) for block in long)
+    if cfg.recompute and blocks:  # the input of every block, and all of one block at a time
         m = net.c
-        blocks = m.mixer_layers + (0 if cfg.freeze else m.vision_layers)
         per_frame = per_frame // blocks + 4 * blocks * m.tokens * m.width
     return {
         "parameters": all_bytes,
@@ -87,7 +89,6 @@ def describe(cfg, world, net, shards: dict, micro: int, decoders: int) -> None:
     parameters = sum(p.numel() for p in net.parameters())
     learn = sum(p.numel() for p in net.parameters() if p.requires_grad)
     memory = footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
-    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.items())
     fast = native_dtype(world.device.type) == torch.bfloat16
     precision = "bfloat16 where it is safe" if fast else "float32 (no bfloat16 in hardware)"
     world.print0(
@@ -98,8 +99,18 @@ def describe(cfg, world, net, shards: dict, micro: int, decoders: int) -> None:
         f"{len(shards['validation']):,} held out\n"
         f"device    {world.size} x {world.device}, {precision}, {torch.get_num_threads()} threads, "
         f"{decoders} decoding processes\n"
-        f"memory    about {sum(memory.values()) / 1e9:.2f} GB: {parts} ({micro} frames at a time)"
+        f"memory    about {in_words(memory)} ({micro} frames at a time)"
     )
+    if cfg.lora:
+        with lora.thawed(net, cfg):
+            memory = footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
+        world.print0(f"          without --lora {in_words(memory)}")
+
+
+def in_words(memory: dict) -> str:
+    """Of a footprint: its sum and its parts in GB."""
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.items())
+    return f"{sum(memory.values()) / 1e9:.2f} GB: {parts}"
 
 
 def say_how_long(trainer, micro: int, left: int) -> None:
