@@ -462,8 +462,14 @@ def test_too_little_memory_is_said_in_one_line_on_a_cpu_too(shards):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "flags, env",
-    [({}, {}), ({"fsdp": True}, {}), ({}, {"KILL": "1:4"})],
-    ids=["ddp", "fsdp", "restart"],
+    [
+        ({}, {}),
+        ({"fsdp": True}, {}),
+        ({"lora": 2, "init": "base.safetensors"}, {}),
+        ({"lora": 2, "init": "base.safetensors", "fsdp": True}, {}),
+        ({}, {"KILL": "1:4"}),
+    ],
+    ids=["ddp", "fsdp", "lora", "lora-fsdp", "restart"],
 )
 def test_two_processes_are_the_same_run(shards, flags, env):
     """torchrun, two processes over gloo: the steps of one process but for rounding, dropout and
@@ -471,7 +477,9 @@ def test_two_processes_are_the_same_run(shards, flags, env):
 
     Also if the second is killed in the fourth step: torchrun starts both again, and they go on from
     the second."""
-    train.fit(config(out="one", steps=4))
+    small_policy()
+    alone = {**flags, "fsdp": False}
+    train.fit(config(out="one", steps=4, **alone))
     done = command(
         config(out="two", steps=4, **flags),
         "-m",
@@ -489,7 +497,7 @@ def test_two_processes_are_the_same_run(shards, flags, env):
     assert one.keys() == two.keys()
     for key in one:
         assert np.allclose(one[key], two[key], rtol=1e-3, atol=2e-4), key
-    first = states_after(config(steps=4))
+    first = states_after(config(steps=4, **alone))
     # and that is far from where it began
     assert max(np.abs(one[k] - first[k[4:]]).max() for k in one if k.startswith("raw.")) > 1e-3
     logs = [[json.loads(line) for line in open(f"{r}/log.jsonl")] for r in ("one", "two")]
