@@ -45,7 +45,7 @@ from common.loading import Chunks, decoded_ahead, on_device, place, shuffled
 from common.policy_file import with_prefix
 from common.processes import World, copy_share, full_tensor, interrupts, joined, lock, spread
 from common.run_folder import events, log, or_disk_full, play_it, plot, saved_state, what_next
-from common.shards import Part, manifest, shards_in, splits
+from common.shards import manifest, splits, timed_as_shards
 from common.training import start_moments
 
 import numpy as np
@@ -406,18 +406,6 @@ def network(cfg: Config) -> model.NitroGen:
     net.vision.requires_grad_(not cfg.freeze)
     net.recompute = cfg.recompute
     return lora.adapt(net, cfg).train() if cfg.lora else net.train()
-
-
-def timed_as_shards(m: model.Config, cfg: Config) -> model.Config:
-    cut = Part(shards_in(cfg.data)[0]).info
-    horizon = cfg.horizon or cut["horizon"]
-    try:
-        return dataclasses.replace(m, horizon=horizon, rate=cut["rate"], shift=cut["shift"])
-    except ValueError as e:
-        raise SystemExit(
-            f"{cfg.data}: cut for chunks that {cfg.init} has no place for ({e}); make them anew: "
-            f"{artefact.MAKER['shard']} --out {cfg.data} --horizon {m.horizon} --fresh"
-        ) from None
 
 
 # ---- the run -------------------------------------------------------------------------------------

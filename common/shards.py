@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import glob
 import json
 import re
@@ -161,6 +162,19 @@ def splits(folder, horizon: int, rate: float, shift: int) -> dict:
             "(filter.py --validation 0), or all segments null (--min-active 0)"
         )
     return shards
+
+
+def timed_as_shards(m, cfg):
+    """A model.Config with the timing of a train.Config's shards; SystemExit if it cannot be."""
+    cut = Part(shards_in(cfg.data)[0]).info
+    horizon = cfg.horizon or cut["horizon"]
+    try:
+        return dataclasses.replace(m, horizon=horizon, rate=cut["rate"], shift=cut["shift"])
+    except ValueError as e:
+        raise SystemExit(
+            f"{cfg.data}: cut for chunks that {cfg.init} has no place for ({e}); make them anew: "
+            f"{artefact.MAKER['shard']} --out {cfg.data} --horizon {m.horizon} --fresh"
+        ) from None
 
 
 class Part:
