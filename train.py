@@ -40,6 +40,7 @@ from common import artefact, lora
 from common.command_line import Common, command_line, expect, flags, recipe_of, run_stage, wing
 from common.device import autocast, keep_memory
 from common.forecast import describe, say_how_long
+from common.history import extended
 from common.inputs import expand
 from common.loading import Chunks, decoded_ahead, on_device, place, shuffled
 from common.policy_file import with_prefix
@@ -65,6 +66,8 @@ class Config(Common):
     net: str = "paper"  # network preset of model.py
     # actions in a chunk, at most what the shards were cut for (0: as --net or --init says)
     horizon: int = 0
+    frames: int = 0  # that are seen, the last and earlier ones (0: as --net or --init says)
+    frame_stride: int = 0  # actions from one of them to the next (0: as --net or --init says)
     prefix: int = 0  # its first ones that may be given, see model.py (0: as --net or --init says)
     # policy file to go on from: its network replaces --net; chunks are timed as the shards were cut
     init: str = ""
@@ -144,23 +147,25 @@ def check(cfg: Config) -> None:
     expect(cfg, weight_decay=(0, 1e3), clip=(0, math.inf), ema=(0, 1), jitter=(0, 1), hue=(0, 1))
     expect(cfg, rotate=(0, 180), crop=(0.01, 1), minutes=(0, math.inf), workers=(0, 4096))
     expect(cfg, log_every=(1, math.inf), save_every=(1, math.inf), lora=(0, 4096))
+    expect(cfg, frames=(0, 16), frame_stride=(0, 1000))
 
 
 # ---- yours to change: augmentation (paper 3: colour, rotation within 5 degrees, random crop) -----
 
 
 def augment(images, side: int, cfg: Config):
-    """uint8 [B, h, w, 3] -> float [B, 3, side, side] in [-1, 1].
+    """uint8 [B, h, w, 3] -> float [B, 3, side, side] in [-1, 1]; also [B, frames, ...].
 
-    Every frame gets its own draw, from torch's global generator.
+    Every sample gets its own draw, from torch's global generator, and its frames the same.
     """
     B = len(images)
-    pixels = rearrange(images, "b h w c -> b c h w").float() / 255
+    pixels = rearrange(images, "b ... h w c -> b (... c) h w").float() / 255
     squares = random_squares(B, cfg, images.device)
     grid = F.affine_grid(squares, (B, 3, side, side), align_corners=False)
     pixels = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
-    pixels = random_colours(pixels.flatten(2), cfg)
-    return pixels.clamp_(0, 1).mul_(2).sub_(1).view(B, 3, side, side)
+    pixels = random_colours(rearrange(pixels, "b (t c) h w -> b c (t h w)", c=3), cfg)
+    pixels = rearrange(pixels.clamp_(0, 1).mul_(2).sub_(1), "b c (t n) -> b t c n", n=side * side)
+    return pixels.reshape(*images.shape[:-3], 3, side, side)
 
 
 def uniform(low, high, B: int, device):
@@ -365,7 +370,7 @@ def assemble(cfg: Config, world: World) -> Trainer:
     micro_batch(cfg, world)
     torch.manual_seed(cfg.seed)
     net = network(cfg).to(world.device)
-    shards = splits(cfg.data, net.c.horizon, net.c.rate, net.c.shift)
+    shards = splits(cfg.data, net.c)
     describe(cfg, world, net, shards, micro_batch(cfg, world), decoders(cfg, world))
     # Equal blocks compile once; DDP, FSDP2 and checkpointing stay outside of them.
     if cfg.compile and world.device.type == "cuda":
@@ -400,6 +405,7 @@ def network(cfg: Config) -> model.NitroGen:
         horizon = cfg.horizon or m.horizon
         positions = max(m.positions, horizon)
         net = model.NitroGen(dataclasses.replace(m, horizon=horizon, positions=positions))
+    net = extended(net, cfg)
     net.c = with_prefix(net.c, cfg.prefix)
     if cfg.vision:
         wing("interop.checkpoint").load_vision(net, cfg.vision)

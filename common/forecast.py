@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from common import lora
+from common import history, lora
 from common.device import autocast, native_dtype
 
 import torch
@@ -18,7 +18,8 @@ def seconds_per_step(trainer, micro: int) -> float:
     """
     world = trainer.world
     m = trainer.net.c
-    images = torch.zeros(micro, m.image, m.image, 3, dtype=torch.uint8, device=world.device)
+    shape = (micro, *history.shape(m), m.image, m.image, 3)
+    images = torch.zeros(shape, dtype=torch.uint8, device=world.device)
     actions = torch.zeros(micro, m.horizon, len(m.actions), device=world.device)
     mask = torch.ones(1, device=world.device)
     for _ in range(3):
@@ -49,7 +50,7 @@ def footprint(net, cfg, frames: int, shares: int = 1) -> dict:
     blocks = sum(any(p.requires_grad for p in block.parameters()) for block in long)
     if cfg.recompute and blocks:  # the input of every block, and all of one block at a time
         m = net.c
-        per_frame = per_frame // blocks + 4 * blocks * m.tokens * m.width
+        per_frame = per_frame // blocks + 4 * blocks * m.frames * m.tokens * m.width
     return {
         "parameters": all_bytes,
         "gradients": learned_bytes,
@@ -71,7 +72,7 @@ def activation_bytes(net, cfg, frames: int) -> int:
     m = net.c
     parameters = list(net.parameters())
     device = parameters[0].device
-    images = torch.zeros(frames, 3, m.image, m.image, device=device)
+    images = torch.zeros(frames, *history.shape(m), 3, m.image, m.image, device=device)
     actions = torch.zeros(frames, m.horizon, len(m.actions), device=device)
     mask = torch.ones(1, device=device)
     with torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t), autocast(device.type):

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 FACTORS = (".down", ".up")  # how the names of their tensors end
+WHOLE = ("past.weight",)  # learned without a base: the times of earlier frames
 # CHOICE: scale of A. At 1 the update would need ten times the learning rate of full fine-tuning.
 GAIN = 10.0
 
@@ -43,6 +44,8 @@ def adapt(net, cfg):
     if not cfg.init or cfg.vision:
         raise SystemExit("--lora learns beside the policy of --init: give that, and no --vision")
     net.requires_grad_(False)
+    if net.past is not None:  # it may be new
+        net.past.requires_grad_(True)
     wider = () if cfg.freeze else (*net.mixer, *net.vision.blocks)
     for block in (*net.dit, *wider):
         replace(block, nn.Linear, lambda layer: LowRank(layer, cfg.lora))
@@ -90,7 +93,9 @@ def replace(net, kind, change) -> None:
 
 def alone(state: dict) -> dict:
     """What learns of an adapted network's weights; of another network all."""
-    return {name: v for name, v in state.items() if name.endswith(FACTORS)} or state
+    adapts = any(name.endswith(FACTORS) for name in state)
+    learns = {name: v for name, v in state.items() if name.endswith(FACTORS) or name in WHOLE}
+    return learns if adapts else state
 
 
 def merged(state: dict) -> dict:

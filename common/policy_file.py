@@ -66,6 +66,10 @@ def check_config(c) -> None:
         raise ValueError(f"positions {c.positions} are fewer than horizon {c.horizon}")
     if not 0 <= c.prefix < c.horizon:
         raise ValueError(f"prefix {c.prefix}: expected 0 to {c.horizon - 1}")
+    if not 1 <= c.frames <= 16:
+        raise ValueError(f"frames {c.frames}: expected 1 to 16")
+    if not 1 <= c.frame_stride <= 1000:
+        raise ValueError(f"frame_stride {c.frame_stride}: expected 1 to 1000")
     if not 0 < c.rate <= 1000 or c.shift < 0:
         timing = f"rate {c.rate}, shift {c.shift}"
         raise ValueError(f"{timing}: expected 0 to 1000 per second, and 0 rows or more")

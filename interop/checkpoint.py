@@ -231,9 +231,9 @@ def refuse_other_networks(about: dict, c: model.Config) -> None:
 
 def checkpoint_config(c: model.Config) -> dict:
     """The `ckpt_config` of a network that was trained here; ValueError if there can be none."""
-    if c.predict != "velocity" or c.actions not in (model.RELEASED, CARD):
+    if c.predict != "velocity" or c.frames > 1 or c.actions not in (model.RELEASED, CARD):
         raise ValueError(
-            "the released layout has no place for predict='action' nor for this action layout; "
+            "the released layout has no place for predict='action', --frames nor these actions; "
             "train from --net released"
         )
     return described(c)
