@@ -14,8 +14,7 @@ matching (paper section 2.3).
 
     net = model.load("runs/tiny/model.safetensors", device="auto")      or "ng.safetensors"
     raw = net.sample(images)
-        images uint8 [B, h, w, 3] RGB -> float32 [B, K, A], the checkpoint's own layout,
-        undecoded
+        images uint8 [B, h, w, 3] RGB -> float32 [B, K, A], in its own layout, undecoded
     act = net.act(images)
         dict: buttons bool [B, K, 16], sticks float32 [B, K, 4], y down, by name
 

@@ -7,9 +7,6 @@ import dataclasses
 import math
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from einops import rearrange
 
 POOLED = 4  # CHOICE: the tokens of an earlier frame are averaged to 4 x 4
 
@@ -22,10 +19,11 @@ def of_rows(frames: int, stride: int, fps: float, rate: float) -> np.ndarray:
 
 
 class History:
-    """The frames of play as a policy of Config `c` takes them."""
+    """The frames of play, `fps` a second, as a policy takes them. about: fields of its Config."""
 
-    def __init__(self, c, fps: float):
-        self.back = of_rows(c.frames, c.frame_stride, fps, c.rate)
+    def __init__(self, about: dict, fps: float):
+        stride = about.get("frame_stride", 1)
+        self.back = of_rows(about.get("frames", 1), stride, fps, about["rate"])
         self.seen = collections.deque(maxlen=int(self.back[0]) + 1)
 
     def __call__(self, frame):
@@ -48,6 +46,10 @@ def with_past(x, time):
     """Tokens [B * T, N, D] of T frames, the oldest first -> [B, N + 16 (T - 1), D]: those of the
     last, then those of the earlier ones, averaged, each with the embedding of its time [T - 1, D].
     """
+    import torch
+    import torch.nn.functional as F
+    from einops import rearrange
+
     x = rearrange(x, "(b t) n d -> b t n d", t=len(time) + 1)
     side = math.isqrt(x.shape[2])
     past = rearrange(x[:, :-1], "b t (h w) d -> (b t) d h w", h=side)
@@ -60,6 +62,8 @@ def extended(net, cfg):
     """A model.NitroGen that sees --frames; its times are new if it saw another number before. cfg:
     train.Config. SystemExit if it cannot be.
     """
+    from torch import nn
+
     frames = cfg.frames or net.c.frames
     stride = cfg.frame_stride or net.c.frame_stride
     try:
@@ -67,6 +71,6 @@ def extended(net, cfg):
     except ValueError as e:
         raise SystemExit(f"--{e}") from None
     if frames != net.c.frames:
-        net.past = torch.nn.Embedding(frames - 1, c.width) if frames > 1 else None
+        net.past = nn.Embedding(frames - 1, c.width) if frames > 1 else None
     net.c = c
     return net
