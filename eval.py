@@ -53,6 +53,7 @@ from pathlib import Path
 
 from common import ROOT, artefact, layout
 from common.command_line import Many, command_line, expect, recipe_of
+from common.history import History
 from common.pictures import VideoWriter
 from common.plan import FADE, Delayed, think
 from common.statistics import interval, wilson
@@ -120,10 +121,11 @@ class Policy:
         self.net = network(path, device)
         self.steps = steps or None
         self.rng = torch.Generator().manual_seed(seed)
+        self.history = History(vars(self.net.c), FPS)
         self.rows = Delayed(self.think, execute, delay, fade=0 if self.net.c.prefix else FADE)
 
     def __call__(self, frame, info):
-        pad = layout.pad_of(self.rows(frame))
+        pad = layout.pad_of(self.rows(self.history(frame)))
         return pad["buttons"].astype(np.uint8), pad["sticks"]
 
     def think(self, frame, under_way):

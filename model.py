@@ -14,8 +14,7 @@ matching (paper section 2.3).
 
     net = model.load("runs/tiny/model.safetensors", device="auto")      or "ng.safetensors"
     raw = net.sample(images)
-        images uint8 [B, h, w, 3] RGB -> float32 [B, K, A], the checkpoint's own layout,
-        undecoded
+        images uint8 [B, h, w, 3] RGB -> float32 [B, K, A], in its own layout, undecoded
     act = net.act(images)
         dict: buttons bool [B, K, 16], sticks float32 [B, K, 4], y down, by name
 
@@ -38,6 +37,7 @@ from typing import NamedTuple
 from common import artefact, layout, policy_file, policy_input
 from common.command_line import command_line, wing
 from common.device import accelerate, pick_device
+from common.history import with_past
 from common.policy_file import RELEASED
 
 import cv2
@@ -77,6 +77,8 @@ class Config:
     steps: int = 16  # S, Euler steps
     buckets: int = 1000  # the network sees floor(t * buckets)
     predict: str = "velocity"  # the last layer's output: velocity (published), or action
+    frames: int = 1  # seen, the last and earlier ones (published: 1), see common/history.py
+    frame_stride: int = 8  # actions from one of them to the next
     prefix: int = 0  # actions under way that a chunk may begin with (0: none, published)
 
     def __post_init__(self):
@@ -220,6 +222,7 @@ class NitroGen(nn.Module):
         D = c.width
         d = c.head_width
         self.vision = Vision(c)
+        self.past = nn.Embedding(c.frames - 1, D) if c.frames > 1 else None  # times of earlier ones
         self.mixer = nn.ModuleList(Block(D, d, 1e-5, c.dropout) for _ in range(c.mixer_layers))
         self.time1 = nn.Linear(256, D)
         self.time2 = nn.Linear(D, D)
@@ -249,17 +252,20 @@ class NitroGen(nn.Module):
             return torch.utils.checkpoint.checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
-    def context(self, pixels):  # [B, 3, image, image] in [-1, 1]
+    def context(self, pixels):  # [B, 3, image, image] in [-1, 1], or [B, frames, 3, image, image]
         """What the actions look at, computed once per frame: for each DiT block the keys and values
         of the image, 2 x [B, H, N, d], or () where the block looks at the actions.
         """
-        x = rearrange(self.vision.patch(pixels.to(self.dtype)), "b d h w -> b (h w) d")
+        x = rearrange(
+            self.vision.patch(pixels.to(self.dtype).flatten(0, -4)), "b d h w -> b (h w) d"
+        )
         x = x + self.vision.position.weight
-        learns = torch.is_grad_enabled() and self.vision.norm.weight.requires_grad
+        learns = torch.is_grad_enabled() and any(p.requires_grad for p in self.vision.parameters())
         with torch.set_grad_enabled(learns):  # a frozen encoder runs as it does in play
             for block in self.vision.blocks:
                 x = self.run(block, x)
         x = self.vision.norm(x)  # [B, N, D]
+        x = x if self.past is None else with_past(x, self.past.weight)
         for block in self.mixer:
             x = self.run(block, x)
         return [block.attn.keys_values(x) for block in self.dit]
@@ -360,9 +366,10 @@ class NitroGen(nn.Module):
     def sample(self, images, noise=None, steps: int | None = None, given=None):
         """Denoise one chunk per image: float32 [B, K, A], about 0..1.
 
-        images uint8 [B, h, w, 3] RGB, tensor or array, any size; noise float [B, K, A], drawn if
-        None; steps: S, the checkpoint's own if None; given: the first actions, under way already,
-        float [B, 0 .. prefix, A] as `encode` makes them. ValueError for anything else.
+        images uint8 [B, h, w, 3] RGB, tensor or array, any size; with c.frames > 1 [B, frames, h,
+        w, 3], the oldest first; noise float [B, K, A], drawn if None; steps: S, the checkpoint's
+        own if None; given: the first actions, under way already, float [B, 0 .. prefix, A] as
+        `encode` makes them. ValueError for anything else.
         """
         device = self.vision.patch.weight.device
         images, a, S, d = policy_input.checked(self.c, images, noise, steps, given, device)
@@ -378,13 +385,14 @@ class NitroGen(nn.Module):
         return layout.decode(raw, self.c.actions)
 
     def pixels(self, images):
-        """uint8 [B, h, w, 3] -> [B, 3, image, image] in [-1, 1], resized as the official client."""
+        """uint8 [..., h, w, 3] -> [..., 3, image, image] in [-1, 1], resized as officially."""
         size = (self.c.image, self.c.image)
-        if images.shape[1:3] != size:
-            pictures = images.cpu().numpy()
+        if images.shape[-3:-1] != size:
+            pictures = images.flatten(0, -4).cpu().numpy()
             pictures = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pictures]
-            images = torch.from_numpy(np.stack(pictures)).to(images.device)
-        x = rearrange(images, "b h w c -> b c h w")
+            pictures = np.stack(pictures).reshape(*images.shape[:-3], *size, 3)
+            images = torch.from_numpy(pictures).to(images.device)
+        x = rearrange(images, "... h w c -> ... c h w")
         return x.to(torch.promote_types(self.dtype, torch.float32)) / 127.5 - 1
 
 
@@ -433,9 +441,9 @@ def load(path, device: str = "auto", dtype: str = "float32", fast: bool = False)
     return accelerate(net) if fast else net
 
 
-def read_policy(path):
+def read_policy(path, base: str = ""):
     """A policy file, checked against itself: network without weights, arrays, metadata."""
-    return policy_file.read(path, lambda fields, tensors: skeleton(Config(**fields), tensors))
+    return policy_file.read(path, lambda fields, count: skeleton(Config(**fields), count), base)
 
 
 def skeleton(c: Config, tensors: int) -> NitroGen:

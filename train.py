@@ -36,16 +36,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import artefact
+from common import artefact, lora
 from common.command_line import Common, command_line, expect, flags, recipe_of, run_stage, wing
 from common.device import autocast, keep_memory
 from common.forecast import describe, say_how_long
+from common.history import extended
 from common.inputs import expand
 from common.loading import Chunks, decoded_ahead, on_device, place, shuffled
 from common.policy_file import with_prefix
 from common.processes import World, copy_share, full_tensor, interrupts, joined, lock, spread
 from common.run_folder import events, log, or_disk_full, play_it, plot, saved_state, what_next
-from common.shards import Part, manifest, shards_in, splits
+from common.shards import manifest, splits, timed_as_shards
 from common.training import start_moments
 
 import numpy as np
@@ -65,12 +66,16 @@ class Config(Common):
     net: str = "paper"  # network preset of model.py
     # actions in a chunk, at most what the shards were cut for (0: as --net or --init says)
     horizon: int = 0
+    frames: int = 0  # that are seen, the last and earlier ones (0: as --net or --init says)
+    frame_stride: int = 0  # actions from one of them to the next (0: as --net or --init says)
     prefix: int = 0  # its first ones that may be given, see model.py (0: as --net or --init says)
     # policy file to go on from: its network replaces --net; chunks are timed as the shards were cut
     init: str = ""
     # SigLIP tower to start the vision encoder from (safetensors, as transformers saves it)
     vision: str = ""
     freeze: bool = False  # leave the vision encoder as it was loaded
+    # rank of the updates that alone learn beside --init (LoRA, arXiv 2106.09685); 0: all weights do
+    lora: int = 0
     steps: int = 200_000  # optimizer steps; CHOICE: not published
     batch: int = 4096  # frames per step, over all processes (the released file's name says 4096)
     micro: int = 64  # frames per forward pass, at most; the rest by accumulation
@@ -141,24 +146,26 @@ def check(cfg: Config) -> None:
     expect(cfg, draws=(1, 1e6), lr=(0, 1e3), warmup=(0, 1e12), decay=(0, 1))
     expect(cfg, weight_decay=(0, 1e3), clip=(0, math.inf), ema=(0, 1), jitter=(0, 1), hue=(0, 1))
     expect(cfg, rotate=(0, 180), crop=(0.01, 1), minutes=(0, math.inf), workers=(0, 4096))
-    expect(cfg, log_every=(1, math.inf), save_every=(1, math.inf))
+    expect(cfg, log_every=(1, math.inf), save_every=(1, math.inf), lora=(0, 4096))
+    expect(cfg, frames=(0, 16), frame_stride=(0, 1000))
 
 
 # ---- yours to change: augmentation (paper 3: colour, rotation within 5 degrees, random crop) -----
 
 
 def augment(images, side: int, cfg: Config):
-    """uint8 [B, h, w, 3] -> float [B, 3, side, side] in [-1, 1].
+    """uint8 [B, h, w, 3] -> float [B, 3, side, side] in [-1, 1]; also [B, frames, ...].
 
-    Every frame gets its own draw, from torch's global generator.
+    Every sample gets its own draw, from torch's global generator, and its frames the same.
     """
     B = len(images)
-    pixels = rearrange(images, "b h w c -> b c h w").float() / 255
+    pixels = rearrange(images, "b ... h w c -> b (... c) h w").float() / 255
     squares = random_squares(B, cfg, images.device)
     grid = F.affine_grid(squares, (B, 3, side, side), align_corners=False)
     pixels = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
-    pixels = random_colours(pixels.flatten(2), cfg)
-    return pixels.clamp_(0, 1).mul_(2).sub_(1).view(B, 3, side, side)
+    pixels = random_colours(rearrange(pixels, "b (t c) h w -> b c (t h w)", c=3), cfg)
+    pixels = rearrange(pixels.clamp_(0, 1).mul_(2).sub_(1), "b c (t n) -> b t c n", n=side * side)
+    return pixels.reshape(*images.shape[:-3], 3, side, side)
 
 
 def uniform(low, high, B: int, device):
@@ -363,7 +370,7 @@ def assemble(cfg: Config, world: World) -> Trainer:
     micro_batch(cfg, world)
     torch.manual_seed(cfg.seed)
     net = network(cfg).to(world.device)
-    shards = splits(cfg.data, net.c.horizon, net.c.rate, net.c.shift)
+    shards = splits(cfg.data, net.c)
     describe(cfg, world, net, shards, micro_batch(cfg, world), decoders(cfg, world))
     # Equal blocks compile once; DDP, FSDP2 and checkpointing stay outside of them.
     if cfg.compile and world.device.type == "cuda":
@@ -398,24 +405,13 @@ def network(cfg: Config) -> model.NitroGen:
         horizon = cfg.horizon or m.horizon
         positions = max(m.positions, horizon)
         net = model.NitroGen(dataclasses.replace(m, horizon=horizon, positions=positions))
+    net = extended(net, cfg)
     net.c = with_prefix(net.c, cfg.prefix)
     if cfg.vision:
         wing("interop.checkpoint").load_vision(net, cfg.vision)
     net.vision.requires_grad_(not cfg.freeze)
     net.recompute = cfg.recompute
-    return net.train()
-
-
-def timed_as_shards(m: model.Config, cfg: Config) -> model.Config:
-    cut = Part(shards_in(cfg.data)[0]).info
-    horizon = cfg.horizon or cut["horizon"]
-    try:
-        return dataclasses.replace(m, horizon=horizon, rate=cut["rate"], shift=cut["shift"])
-    except ValueError as e:
-        raise SystemExit(
-            f"{cfg.data}: cut for chunks that {cfg.init} has no place for ({e}); make them anew: "
-            f"{artefact.MAKER['shard']} --out {cfg.data} --horizon {m.horizon} --fresh"
-        ) from None
+    return lora.adapt(net, cfg).train() if cfg.lora else net.train()
 
 
 # ---- the run -------------------------------------------------------------------------------------
@@ -436,7 +432,7 @@ def fit(cfg: Config) -> Path:
             world.print0(f"{cfg.run}: finished at step {start}; --fresh trains anew")
         else:
             say_how_long(trainer, micro_batch(cfg, world), cfg.steps - start)
-            about = {"recipe": recipe, "games": trainer.shards["train"].games}
+            about = {"recipe": recipe, "games": trainer.shards["train"].games, **lora.about(cfg)}
             with interrupts() as asked:
                 train_steps(trainer, about, start, asked)
         world.print0(what_next(cfg.run / "model.safetensors"))
@@ -552,7 +548,7 @@ def validate(m: model.Config, weights, shards, device, frames: int = 512) -> dic
     Frames, flow-matching times and noises are the same at every call.
     """
     net = model.skeleton(m, len(weights)).eval()
-    net.load_state_dict(weights, assign=True)
+    net.load_state_dict(lora.merged(weights), assign=True)
     torch.manual_seed(0)
     chunks = Chunks(shards, m.image)
     frames_of = {}  # game -> numbers of its chunks
@@ -606,9 +602,10 @@ def save(trainer: Trainer, about: dict, weights: dict) -> None:
         return
     with or_disk_full(cfg, about["step"]):
         artefact.write(cfg.run / "state.safetensors", state, "nitrogen.state/1", **about)
-        model.save(cfg.run / "model.safetensors", weights, net, weights="averaged", **about)
+        averages = lora.alone(weights)
+        model.save(cfg.run / "model.safetensors", averages, net, weights="averaged", **about)
         if raw:
-            model.save(cfg.run / "raw.safetensors", raw, net, weights="raw", **about)
+            model.save(cfg.run / "raw.safetensors", lora.alone(raw), net, weights="raw", **about)
 
 
 def restore(trainer: Trainer, recipe: dict) -> int:

@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import dataclass
 
+from common import history
 from common.command_line import Common
 from common.device import Packed, keep_memory, native_dtype, packs, pick_device
 
@@ -182,7 +183,7 @@ def gflop(c: model.Config, B: int, S: int = 0, draws: int = 1, freeze: bool = Fa
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         net = model.NitroGen(c)
         net.vision.requires_grad_(not freeze)
-        pixels = torch.zeros(B, 3, c.image, c.image)
+        pixels = torch.zeros(B, *history.shape(c), 3, c.image, c.image)
         a = torch.zeros(B, c.horizon, len(c.actions))
         if S:
             with torch.no_grad():

@@ -167,6 +167,7 @@ METADATA = {
         },
         "lag?": {"frames": NUMBER, "confidence": NUMBER},
     },
+    "nitrogen.policy/1": {"base?": {"name": str, "sha256": str, "path": str}},
     "nitrogen.parser/1": {"images?": NUMBER, "net?": NET},
     "nitrogen.state/1": {"recipe": dict, "step?": NUMBER, "steps?": NUMBER, "seconds?": NUMBER},
 }

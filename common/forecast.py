@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from common import history, lora
 from common.device import autocast, native_dtype
 
 import torch
@@ -17,7 +18,8 @@ def seconds_per_step(trainer, micro: int) -> float:
     """
     world = trainer.world
     m = trainer.net.c
-    images = torch.zeros(micro, m.image, m.image, 3, dtype=torch.uint8, device=world.device)
+    shape = (micro, *history.shape(m), m.image, m.image, 3)
+    images = torch.zeros(shape, dtype=torch.uint8, device=world.device)
     actions = torch.zeros(micro, m.horizon, len(m.actions), device=world.device)
     mask = torch.ones(1, device=world.device)
     for _ in range(3):
@@ -44,10 +46,11 @@ def footprint(net, cfg, frames: int, shares: int = 1) -> dict:
     net.recompute = cfg.recompute
     per_frame = two - one
     fixed = one - per_frame  # the weights in bfloat16
-    if cfg.recompute:  # the input of every block, and all of one block at a time
+    long = (*net.vision.blocks, *net.mixer)  # over the image tokens
+    blocks = sum(any(p.requires_grad for p in block.parameters()) for block in long)
+    if cfg.recompute and blocks:  # the input of every block, and all of one block at a time
         m = net.c
-        blocks = m.mixer_layers + (0 if cfg.freeze else m.vision_layers)
-        per_frame = per_frame // blocks + 4 * blocks * m.tokens * m.width
+        per_frame = per_frame // blocks + 4 * blocks * m.frames * m.tokens * m.width
     return {
         "parameters": all_bytes,
         "gradients": learned_bytes,
@@ -69,7 +72,7 @@ def activation_bytes(net, cfg, frames: int) -> int:
     m = net.c
     parameters = list(net.parameters())
     device = parameters[0].device
-    images = torch.zeros(frames, 3, m.image, m.image, device=device)
+    images = torch.zeros(frames, *history.shape(m), 3, m.image, m.image, device=device)
     actions = torch.zeros(frames, m.horizon, len(m.actions), device=device)
     mask = torch.ones(1, device=device)
     with torch.autograd.graph.saved_tensors_hooks(hold, lambda t: t), autocast(device.type):
@@ -87,7 +90,6 @@ def describe(cfg, world, net, shards: dict, micro: int, decoders: int) -> None:
     parameters = sum(p.numel() for p in net.parameters())
     learn = sum(p.numel() for p in net.parameters() if p.requires_grad)
     memory = footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
-    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.items())
     fast = native_dtype(world.device.type) == torch.bfloat16
     precision = "bfloat16 where it is safe" if fast else "float32 (no bfloat16 in hardware)"
     world.print0(
@@ -98,8 +100,18 @@ def describe(cfg, world, net, shards: dict, micro: int, decoders: int) -> None:
         f"{len(shards['validation']):,} held out\n"
         f"device    {world.size} x {world.device}, {precision}, {torch.get_num_threads()} threads, "
         f"{decoders} decoding processes\n"
-        f"memory    about {sum(memory.values()) / 1e9:.2f} GB: {parts} ({micro} frames at a time)"
+        f"memory    about {in_words(memory)} ({micro} frames at a time)"
     )
+    if cfg.lora:
+        with lora.thawed(net, cfg):
+            memory = footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
+        world.print0(f"          without --lora {in_words(memory)}")
+
+
+def in_words(memory: dict) -> str:
+    """Of a footprint: its sum and its parts in GB."""
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.items())
+    return f"{sum(memory.values()) / 1e9:.2f} GB: {parts}"
 
 
 def say_how_long(trainer, micro: int, left: int) -> None:

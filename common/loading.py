@@ -46,8 +46,8 @@ def shuffled(i: np.ndarray, n: int, key: tuple) -> np.ndarray:
 class Chunks:
     """The shards as torch's DataLoader asks for them.
 
-    Item i: image uint8 [side, side, 3], buttons [K, 16], sticks [K, 4], shown [20]; or a message,
-    if its frame cannot be decoded.
+    Item i: image uint8 [side, side, 3], or [frames, side, side, 3] if several are seen, buttons
+    [K, 16], sticks [K, 4], shown [20]; or a message, if a frame cannot be decoded.
     """
 
     def __init__(self, shards: Shards, side: int):
@@ -57,7 +57,9 @@ class Chunks:
     def __getitem__(self, i):
         try:
             jpeg, buttons, sticks, shown, _ = self.shards[i]
-            return decode(np.asarray(jpeg), self.side), buttons, sticks, shown
+            several = isinstance(jpeg, list)
+            pictures = [decode(np.asarray(one), self.side) for one in (jpeg if several else [jpeg])]
+            return np.stack(pictures) if several else pictures[0], buttons, sticks, shown
         except (SystemExit, OSError) as e:  # only here it is known which frame that was
             return f"{place(self.shards, [i])}: {e}"
 

@@ -90,8 +90,9 @@ class Delayed:
 def think(net, frame, rng, steps: int | None, under_way=()) -> np.ndarray:
     """A chunk of a model.NitroGen: rows float32 [K, 20], see layout.rows.
 
-    frame: uint8 [256, 256, 3]; rng: torch.Generator of the noise; under_way: rows that will have
-    been played when the chunk is there. A network with a prefix is given them, as many as it takes.
+    frame: uint8 [256, 256, 3], or what History makes of it; rng: torch.Generator of the noise;
+    under_way: rows that will have been played when the chunk is there. A network with a prefix is
+    given them, as many as it takes.
     """
     import torch
 

@@ -7,7 +7,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from common import artefact
+from common import artefact, lora
 from common.artefact import BUTTONS, STICKS
 
 # What the values of an action vector are in the released checkpoint: beside ours GUIDE and four
@@ -26,13 +26,20 @@ UNUSED = "released."
 FORMER = {"context_width": 0, "interleave": True, "sinusoidal": False, "pads": 0}
 
 
-def read(path, build):
+def read(path, build, base: str = ""):
     """(network, arrays, metadata) of a policy file, checked against itself.
 
     build: function of the fields of a model.Config and the number of tensors -> the network without
-    weights. SystemExit with one line if the file does not fit itself.
+    weights. base: of an adapter, see lora.base_file; the arrays then have its updates in them.
+    SystemExit with one line if the file does not fit itself.
     """
     tensors, info = artefact.read(path, "nitrogen.policy/1")
+    if "base" in info:
+        whole = read(lora.base_file(path, info["base"], base), build)[1]
+        try:
+            tensors = lora.merged(whole | tensors)
+        except ValueError as e:
+            raise SystemExit(f"{path}: {e}") from None
     try:
         net = build(config_fields(info["model"]), len(tensors))
     except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as e:
@@ -59,6 +66,10 @@ def check_config(c) -> None:
         raise ValueError(f"positions {c.positions} are fewer than horizon {c.horizon}")
     if not 0 <= c.prefix < c.horizon:
         raise ValueError(f"prefix {c.prefix}: expected 0 to {c.horizon - 1}")
+    if not 1 <= c.frames <= 16:
+        raise ValueError(f"frames {c.frames}: expected 1 to 16")
+    if not 1 <= c.frame_stride <= 1000:
+        raise ValueError(f"frame_stride {c.frame_stride}: expected 1 to 1000")
     if not 0 < c.rate <= 1000 or c.shift < 0:
         timing = f"rate {c.rate}, shift {c.shift}"
         raise ValueError(f"{timing}: expected 0 to 1000 per second, and 0 rows or more")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from common import history
+
 import torch
 
 
@@ -10,9 +12,12 @@ def checked(c, images, noise, steps: int | None, given, device):
     NitroGen.sample: the first d of `a` are given, the others noise. ValueError if it cannot be.
     """
     images = torch.as_tensor(images)
-    if images.dtype != torch.uint8 or images.shape[3:] != (3,) or not images.numel():
+    frames = history.shape(c)
+    shaped = images.shape[1:-3] == frames and images.shape[3 + len(frames) :] == (3,)
+    if images.dtype != torch.uint8 or not shaped or not images.numel():
+        wanted = ", ".join(["B", *map(str, frames), "h", "w", "3"])
         found = f"{images.dtype} {list(images.shape)}"
-        raise ValueError(f"images must be uint8 [B, h, w, 3] RGB, found {found}")
+        raise ValueError(f"images must be uint8 [{wanted}] RGB, found {found}")
     steps = c.steps if steps is None else steps
     if not 1 <= steps <= c.buckets:
         raise ValueError(f"steps must be 1..{c.buckets}, found {steps}")

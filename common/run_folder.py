@@ -54,7 +54,8 @@ def saved_state(cfg, recipe: dict, first: bool) -> tuple[dict, int]:
 def refuse_another(path, saved: dict, recipe: dict) -> None:
     """SystemExit if the run that is kept here has another recipe."""
     mine = json.loads(json.dumps(recipe))
-    other = [key for key in saved | mine if mine.get(key) != saved.get(key)]
+    # a flag that is off, and one that there was not yet, are the same
+    other = [key for key in saved | mine if (mine.get(key) or 0) != (saved.get(key) or 0)]
     if other:
         raise SystemExit(
             f"{path}: holds a run with another {', '.join(other)}; "

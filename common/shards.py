@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import glob
 import json
 import re
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 from common import artefact
+from common.history import of_rows
 
 import numpy as np
 
@@ -98,19 +100,23 @@ def shards_in(folder) -> list[Path]:
 
 class Shards:
     """All chunks of one split: item i is (JPEG bytes, buttons [K, 16], sticks [K, 4], mask [20],
-    game).
+    game); JPEG bytes is a list of them, the oldest first, if frames > 1.
 
-    K and the timing are the reader's: horizon, rate, shift.  A chunk must fit what the shards were
-    cut for.
+    K and the timing are the reader's: horizon, rate, shift, see model.Config, as are frames and
+    frame_stride.  A chunk must fit what the shards were cut for.
     """
 
-    def __init__(self, folder, split: str, horizon: int, rate: float, shift: int):
-        self.args = (folder, split, horizon, rate, shift)
+    def __init__(
+        self, folder, split: str, horizon: int, rate: float, shift: int, frames=1, frame_stride=1
+    ):
+        self.args = (folder, split, horizon, rate, shift, frames, frame_stride)
         self.parts = []
         self.ends = [0]  # number of chunks up to each part
         for path in shards_in(folder):
             part = Part(path)
             part.set_timing(horizon, rate, shift)
+            if frames > 1:
+                part.set_history(frames, frame_stride, rate)
             if part.about["split"] == split and len(part["start"]):
                 self.parts.append(part)
                 self.ends.append(self.ends[-1] + len(part["start"]))
@@ -129,7 +135,7 @@ class Shards:
         chunk = row + part.offsets
         mask = part["mask"][part["video"][row]]
         return (
-            part.jpeg(row),
+            part.jpeg(row) if part.back is None else [part.jpeg(r) for r in part.history(row)],
             part["buttons"][chunk],
             part["sticks"][chunk],
             mask,
@@ -145,14 +151,17 @@ class Shards:
         return out
 
 
-def splits(folder, horizon: int, rate: float, shift: int) -> dict:
-    """ "train", "validation" -> Shards with this timing; SystemExit if it does not fit."""
+def splits(folder, c) -> dict:
+    """ "train", "validation" -> Shards with the timing of a model.Config; SystemExit if it does not
+    fit.
+    """
     names = ("train", "validation")
-    shards = {split: Shards(folder, split, horizon, rate, shift) for split in names}
+    timing = (c.horizon, c.rate, c.shift, c.frames, c.frame_stride)
+    shards = {split: Shards(folder, split, *timing) for split in names}
     for part in (*shards["train"].parts, *shards["validation"].parts):
-        if len(set(part.offsets)) < horizon:
+        if len(set(part.offsets)) < c.horizon:
             raise SystemExit(
-                f"{folder}: videos of fewer frames per second than the network's {rate:g} "
+                f"{folder}: videos of fewer frames per second than the network's {c.rate:g} "
                 "actions; give --init (it takes the shards' timing)"
             )
     if not len(shards["train"]):
@@ -163,10 +172,25 @@ def splits(folder, horizon: int, rate: float, shift: int) -> dict:
     return shards
 
 
+def timed_as_shards(m, cfg):
+    """A model.Config with the timing of a train.Config's shards; SystemExit if it cannot be."""
+    cut = Part(shards_in(cfg.data)[0]).info
+    horizon = cfg.horizon or cut["horizon"]
+    try:
+        return dataclasses.replace(m, horizon=horizon, rate=cut["rate"], shift=cut["shift"])
+    except ValueError as e:
+        raise SystemExit(
+            f"{cfg.data}: cut for chunks that {cfg.init} has no place for ({e}); make them anew: "
+            f"{artefact.MAKER['shard']} --out {cfg.data} --horizon {m.horizon} --fresh"
+        ) from None
+
+
 class Part:
     """One shard: checked once; the small tensors are in memory, the JPEG bytes on disk
     (memory-mapped).
     """
+
+    back = None  # rows from earlier frames to the last
 
     def __init__(self, path):
         self.path = path
@@ -206,6 +230,20 @@ class Part:
         start = self["start"]
         if len(start) and start.max() + self.offsets[-1] >= len(self["frame"]):
             raise SystemExit(f"{self.path}: a chunk in it runs past its rows; {REDO}")
+
+    def set_history(self, frames: int, stride: int, rate: float) -> None:
+        """Which earlier frames belong to a row, see common/history.py."""
+        self.back = of_rows(frames, stride, self.about["fps"], rate)
+        rows = np.arange(len(self["frame"]))
+        cut = np.diff(self["time"]) > 1.5 / self.about["fps"]  # rows of a dropped segment
+        begins = np.flatnonzero(np.append(True, cut | (np.diff(self["video"]) != 0)))
+        self.first = begins[np.searchsorted(begins, rows, "right") - 1]  # of the row's segment
+        own = np.flatnonzero(np.diff(self["offset"]))  # rows with a picture of their own
+        self.picture = own[np.searchsorted(own, rows, "right").clip(1) - 1]
+
+    def history(self, row: int) -> np.ndarray:
+        """The rows of its pictures, the oldest first; a segment's first stands for those before."""
+        return self.picture[np.maximum(row - self.back, self.first[row])]
 
     def __getitem__(self, name):
         return self.tensors[name]

@@ -231,9 +231,9 @@ def refuse_other_networks(about: dict, c: model.Config) -> None:
 
 def checkpoint_config(c: model.Config) -> dict:
     """The `ckpt_config` of a network that was trained here; ValueError if there can be none."""
-    if c.predict != "velocity" or c.actions not in (model.RELEASED, CARD):
+    if c.predict != "velocity" or c.frames > 1 or c.actions not in (model.RELEASED, CARD):
         raise ValueError(
-            "the released layout has no place for predict='action' nor for this action layout; "
+            "the released layout has no place for predict='action', --frames nor these actions; "
             "train from --net released"
         )
     return described(c)
@@ -381,6 +381,8 @@ class Export(Config):
     # report.json that eval.py play wrote about the policy: kept in the description of
     # FILE.safetensors
     figures: str = ""
+    half: bool = True  # FILE.safetensors in float16
+    base: str = ""  # of an adapter (train.py --lora), if it lies neither beside it nor where it was
 
 
 def pair(c: Config) -> tuple[str, Path]:
@@ -405,18 +407,18 @@ def convert(c: Config) -> None:
 
 def export(c: Export) -> None:
     """A policy file -> FILE.pt: the released layout; FILE.safetensors: the same policy in float16,
-    for shipping.
+    for shipping. An adapter is merged with its base.
     """
     source, target = pair(c)
+    policy = model.read_policy(source, c.base)
     if target.suffix == ".safetensors":
-        to_half(source, target, c.figures)
+        to_policy(source, target, c, *policy)
     else:
-        to_released(source, target)
+        to_released(source, target, *policy)
 
 
-def to_released(source, target) -> None:
+def to_released(source, target, net, tensors: dict, info: dict) -> None:
     """Write the released layout; a pooling head that the policy never had becomes zeros."""
-    net, tensors, info = model.read_policy(source)
     before = info.get("released", {})
     try:
         about = before.get("ckpt_config") or checkpoint_config(net.c)
@@ -443,16 +445,17 @@ def to_released(source, target) -> None:
     print(f"{source} -> {target}: {len(state)} tensors")
 
 
-def to_half(source, target, figures: str) -> None:
-    """Write the same policy in float16, with all that its metadata says about its making."""
-    net, tensors, info = model.read_policy(source)
-    rebuilt = ("format", "model", "tensors", "command")
+def to_policy(source, target, c: Export, net, tensors: dict, info: dict) -> None:
+    """Write the same policy, whole, with all that its metadata says about its making."""
+    rebuilt = ("format", "model", "tensors", "command", "base")
     making = {key: value for key, value in info.items() if key not in rebuilt}
-    if figures:
-        making["figures"] = read_figures(figures, source)
+    if c.figures:
+        making["figures"] = read_figures(c.figures, source)
     making |= {"trained": info["command"], "source": [artefact.source(source)]}
+    if "base" in info:
+        making["source"].append(info["base"])
     state = {name: torch.from_numpy(tensors[name]) for name in net.state_dict()}
-    model.save(target, state, net, half=True, **making)
+    model.save(target, state, net, half=c.half, **making)
     model.inspect(target)
 
 

@@ -15,6 +15,7 @@ import eval as evaluation
 from live import messages
 
 ABOUT = ("rate", "shift", "horizon", "actions")  # what a brain says of its model
+MORE = ("prefix", "frames", "frame_stride")  # what an older one does not say
 
 
 class Local:
@@ -26,11 +27,12 @@ class Local:
         self.net = evaluation.network(path, device)
         self.steps = steps or None
         self.rng = torch.Generator().manual_seed(seed)
-        self.about = {name: getattr(self.net.c, name) for name in (*ABOUT, "prefix")}
+        self.about = {name: getattr(self.net.c, name) for name in (*ABOUT, *MORE)}
 
     def think(self, frame, under_way=()):
-        """uint8 [256, 256, 3] -> float32 [K, 20]: probabilities of BUTTONS, then STICKS in [-1, 1],
-        y down. under_way: float32 [d, 20], rows that will have been played when the chunk is there.
+        """uint8 [256, 256, 3], or what History makes of it -> float32 [K, 20]: probabilities of
+        BUTTONS, then STICKS in [-1, 1], y down. under_way: float32 [d, 20], rows that will have
+        been played when the chunk is there.
         """
         return think(self.net, frame, self.rng, self.steps, under_way)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 PROTOCOL = "nitrogen.play/1"  # of both sides; another one is refused
 SAME = "use one version of this project on both sides"
-MESSAGE = 1 << 20  # bytes of a message, at most
+MESSAGE = 1 << 22  # bytes of a message, at most: 16 frames
 HELLO = 1 << 12  # bytes of one from a client that has proved nothing yet, at most
 CLIENTS = 8  # at the same time, at most
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from common import artefact
+from common.history import History
 from common.plan import FADE, Plan
 
 import numpy as np
@@ -51,6 +52,7 @@ class Pilot:
             )
         self.brain = brain
         self.c = c
+        self.history = History(brain.about, c.fps)
         self.pool = concurrent.futures.ThreadPoolExecutor(1)
         self.latency = []  # s, of each chunk
         self.frames = 0
@@ -69,6 +71,7 @@ class Pilot:
         """The pad for the frame after this one.  OSError: the connection is lost."""
         now = info["time"]
         following = now + 1 / self.c.fps
+        frame = self.history(frame)
         if self.thought is None and now > self.again - 1e-6:
             self.thought = self.pool.submit(self._think, frame, *self._under_way(now))
             self.seen = now

@@ -35,7 +35,7 @@ def main(c: Config) -> None:
     lock = threading.Lock()  # one client thinks at a time
     brain = Local(policy, c.device, c.steps, c.seed)
     brain.about["policy"] = artefact.source(policy)["sha256"]  # so that results say whose they are
-    brain.think(np.zeros((256, 256, 3), np.uint8))  # compiled and warm
+    brain.think(np.zeros(frame_shape(brain), np.uint8))  # compiled and warm
     try:
         server = socket.create_server((c.host, c.port))
     except OSError as e:
@@ -68,8 +68,9 @@ def attend(peer, name: str, brain, token: str, lock) -> None:
             while True:
                 said = messages.receive(peer)[0]
                 frame = said.get("frame")
-                if frame is None or frame.dtype != np.uint8 or frame.shape != (256, 256, 3):
-                    refuse(peer, "expected a frame, uint8 [256, 256, 3]")
+                shape = frame_shape(brain)
+                if frame is None or frame.dtype != np.uint8 or frame.shape != shape:
+                    refuse(peer, f"expected a frame, uint8 {list(shape)}")
                 under_way = [said[name] for name in said if name == "under_way"]
                 if under_way and not is_chunk(*under_way):
                     refuse(peer, "expected actions under way, finite float32 [d, 20]")
@@ -78,6 +79,12 @@ def attend(peer, name: str, brain, token: str, lock) -> None:
                 messages.send(peer, {"actions": actions})
     except OSError as e:
         print(f"{name}: {e}", flush=True)
+
+
+def frame_shape(brain) -> tuple:
+    """Of what the client sends: the last frame, or a policy's several."""
+    frames = brain.about.get("frames", 1)
+    return ((frames,) if frames > 1 else ()) + (256, 256, 3)
 
 
 def check_client(peer, token: str) -> None:

@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import types
+from pathlib import Path
 
-from common import ROOT, artefact, forecast, run_folder
+from common import ROOT, artefact, device, forecast, lora, run_folder
 from common.processes import World
 from common.shards import Shards
 
@@ -461,8 +462,14 @@ def test_too_little_memory_is_said_in_one_line_on_a_cpu_too(shards):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "flags, env",
-    [({}, {}), ({"fsdp": True}, {}), ({}, {"KILL": "1:4"})],
-    ids=["ddp", "fsdp", "restart"],
+    [
+        ({}, {}),
+        ({"fsdp": True}, {}),
+        ({"lora": 2, "init": "base.safetensors"}, {}),
+        ({"lora": 2, "init": "base.safetensors", "fsdp": True}, {}),
+        ({}, {"KILL": "1:4"}),
+    ],
+    ids=["ddp", "fsdp", "lora", "lora-fsdp", "restart"],
 )
 def test_two_processes_are_the_same_run(shards, flags, env):
     """torchrun, two processes over gloo: the steps of one process but for rounding, dropout and
@@ -470,7 +477,9 @@ def test_two_processes_are_the_same_run(shards, flags, env):
 
     Also if the second is killed in the fourth step: torchrun starts both again, and they go on from
     the second."""
-    train.fit(config(out="one", steps=4))
+    small_policy()
+    alone = {**flags, "fsdp": False}
+    train.fit(config(out="one", steps=4, **alone))
     done = command(
         config(out="two", steps=4, **flags),
         "-m",
@@ -488,7 +497,7 @@ def test_two_processes_are_the_same_run(shards, flags, env):
     assert one.keys() == two.keys()
     for key in one:
         assert np.allclose(one[key], two[key], rtol=1e-3, atol=2e-4), key
-    first = states_after(config(steps=4))
+    first = states_after(config(steps=4, **alone))
     # and that is far from where it began
     assert max(np.abs(one[k] - first[k[4:]]).max() for k in one if k.startswith("raw.")) > 1e-3
     logs = [[json.loads(line) for line in open(f"{r}/log.jsonl")] for r in ("one", "two")]
@@ -742,6 +751,175 @@ def test_finetune_guards(policy, monkeypatch):
     monkeypatch.setitem(model.CONFIGS, "micro", dataclasses.replace(MICRO, rate=60.0))
     with pytest.raises(SystemExit, match="fewer frames per second than the network's 60 actions"):
         train.fit(config())
+
+
+# ---- LoRA ----------------------------------------------------------------------------------------
+
+
+def adapted(**changes):
+    """The network of `tuning` with updates of rank 2, before its first step, in eval mode."""
+    torch.manual_seed(0)
+    return train.network(tuning(lora=2, **changes)).eval()
+
+
+def small_policy():
+    """A policy in our own layout, timed as the shards are."""
+    torch.manual_seed(1)
+    net = model.NitroGen(MICRO)
+    model.save("base.safetensors", net.state_dict(), net)
+    return model.load("base.safetensors", "cpu")
+
+
+def answers(net):
+    """Of four noisy pictures, from given noise."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 256, 256, 3), np.uint8)
+    shape = (4, net.c.horizon, len(net.c.actions))
+    return net.sample(images, torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_lora_starts_as_its_base(shards, freeze):
+    """To the bit; the DiT's linear layers alone learn, without --freeze the mixer's and vision's
+    too, and a step moves all of them.
+    """
+    base = small_policy()
+    net = adapted(init="base.safetensors", freeze=freeze)
+    assert torch.equal(answers(net), answers(base))
+    learned = train.learned(net)
+    parts = {name.partition(".")[0] for name in learned}
+    assert parts == ({"dit"} if freeze else {"dit", "mixer", "vision"})
+    linear = [m for block in net.dit for m in block.modules() if isinstance(m, torch.nn.Linear)]
+    assert len([name for name in learned if name.startswith("dit.")]) == 2 * len(linear)
+    actions = torch.rand(4, 16, 20)
+    images = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    net.loss(images, actions, torch.ones(1)).backward()
+    moved = {name for name, p in learned.items() if p.grad is not None and p.grad.any()}
+    assert moved == {name for name in learned if name.endswith(".up")}  # down waits for up
+
+
+def test_lora_learns_and_is_saved_alone(policy, capsys):
+    """The file holds the updates alone; with them the base is what was trained; merged it is the
+    same to rounding; its memory is told beside that of full fine-tuning.
+    """
+    cfg = tuning(lora=2, lr=2e-3, raw=True)
+    train.fit(cfg)
+    said = capsys.readouterr().out
+    saved, info = artefact.read("run/model.safetensors")
+    assert saved.keys() == train.learned(adapted()).keys()
+    assert info["base"]["sha256"] == artefact.source("ng.safetensors")["sha256"]
+    size = Path("run/model.safetensors").stat().st_size
+    assert (
+        4 * sum(v.size for v in saved.values()) < size < Path("ng.safetensors").stat().st_size / 4
+    )
+    rows = [json.loads(line) for line in open("run/log.jsonl")]
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+
+    net = adapted()
+    before = net.state_dict()
+    assert net.load_state_dict({n: torch.from_numpy(v) for n, v in saved.items()}, strict=False)
+    loaded = model.load("run/model.safetensors", "cpu")
+    assert (loaded.c.horizon, loaded.c.rate, loaded.c.shift) == (16, 30.0, 1)  # as the shards
+    for name, v in loaded.state_dict().items():
+        adapts = name.removesuffix("weight") + "up" in saved
+        assert torch.equal(v, policy.state_dict()[name]) != adapts, name
+    wanted = answers(net)
+    assert not torch.allclose(
+        wanted, answers(model.load("ng.safetensors", "cpu"))[:, :16], atol=0.1
+    )
+    assert torch.allclose(answers(loaded), wanted, atol=1e-5)
+    assert torch.allclose(answers(device.accelerate(net)), wanted, atol=1e-5)  # packed layers
+
+    lines = [line for line in said.splitlines() if "GB: parameters" in line]
+    assert lines[0].startswith("memory") and lines[1].strip().startswith("without --lora")
+    count = sum(v.size for v in saved.values())
+    assert f"{count:,} learn" in said
+    assert len(before) > len(saved)
+
+
+def test_lora_merges_into_one_file(policy):
+    train.fit(tuning(lora=2, lr=2e-3, steps=10))
+    wanted = answers(model.load("run/model.safetensors", "cpu"))
+    model.main(["export", "run/model.safetensors", "merged.safetensors", "--no-half"])
+    Path("ng.safetensors").unlink()
+    assert "base" not in artefact.read("merged.safetensors")[1]
+    assert torch.allclose(answers(model.load("merged.safetensors", "cpu")), wanted, atol=1e-5)
+
+
+def test_lora_wants_its_own_base(policy):
+    """Beside it, where it was, or as given; any other file is refused in one line."""
+    train.fit(tuning(lora=2, steps=2))
+    Path("ng.safetensors").rename("run/ng.safetensors")
+    wanted = answers(model.load("run/model.safetensors", "cpu"))  # beside it
+    Path("run/ng.safetensors").rename("elsewhere.safetensors")
+    with pytest.raises(SystemExit) as none:
+        model.load("run/model.safetensors", "cpu")
+    assert re.fullmatch(
+        r"run/model.safetensors: an adapter \(--lora\) needs its base ng.safetensors of sha256 "
+        r"\w{16}; it is not at .*: put it beside",
+        str(none.value),
+    )
+    export = ["export", "run/model.safetensors", "merged.safetensors", "--no-half", "--base"]
+    model.main([*export, "elsewhere.safetensors"])
+    assert torch.allclose(answers(model.load("merged.safetensors", "cpu")), wanted, atol=1e-5)
+    model.save("ng.safetensors", {k: v + 1e-3 for k, v in policy.state_dict().items()}, policy)
+    with pytest.raises(SystemExit, match="ng.safetensors is another file: put it beside$"):
+        model.load("run/model.safetensors", "cpu")
+
+
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        ({"up": np.zeros((3, 2), np.float32)}, "has another shape than its layer"),
+        ({"up": None}, "has no layer, or is only half there"),
+    ],
+)
+def test_lora_that_fits_no_layer_is_refused(policy, change, fault):
+    train.fit(tuning(lora=2, steps=2))
+    tensors, info = artefact.read("run/model.safetensors")
+    for end, v in change.items():
+        tensors["dit.0.fc1." + end] = v
+    tensors = {name: v for name, v in tensors.items() if v is not None}
+    about = {key: info[key] for key in ("model", "base")}
+    artefact.write("bad.safetensors", tensors, "nitrogen.policy/1", **about)
+    with pytest.raises(SystemExit, match=f"bad.safetensors: the update of 'dit.0.fc1' {fault}"):
+        model.load("bad.safetensors", "cpu")
+
+
+def test_lora_resumes_exactly(policy):
+    cfg = tuning(lora=2, lr=2e-3, steps=6, save_every=2, freeze=False)
+    train.fit(dataclasses.replace(cfg, out="whole"))
+    train.fit(dataclasses.replace(cfg, minutes=1e-9))
+    assert artefact.read("run/state.safetensors")[1]["step"] == 1
+    train.fit(cfg)
+    assert same(*states("whole", "run"))
+    assert all(name.endswith((".up", ".down")) for name in states("run")[0])
+    with pytest.raises(SystemExit, match="holds a run with another lora"):
+        train.fit(dataclasses.replace(cfg, lora=3))
+
+
+def test_lora_guards(policy):
+    with pytest.raises(SystemExit, match="--lora learns beside the policy of --init: give that"):
+        train.fit(tuning(lora=2, init="", freeze=False))
+    with pytest.raises(SystemExit, match="--lora -1: expected 0 to 4096"):
+        train.fit(tuning(lora=-1))
+
+
+def test_lora_memory(policy):
+    """By hand; and full fine-tuning's is that of a network without updates, but for their own."""
+    full = forecast.footprint(train.network(tuning()), tuning(), 8)
+    cfg = tuning(lora=2)
+    net = train.network(cfg)
+    updates = 4 * sum(p.numel() for p in train.learned(net).values())
+    mine = forecast.footprint(net, cfg, 8)
+    assert mine["parameters"] == full["parameters"] + updates
+    assert (mine["gradients"], mine["optimizer"]) == (updates, 2 * updates)
+    assert mine["average"] == updates
+    assert mine["activations"] < full["activations"]
+    with lora.thawed(net, cfg):
+        beside = forecast.footprint(net, cfg, 8)
+    assert beside["gradients"] == full["gradients"] + updates
+    assert math.isclose(beside["activations"], full["activations"], rel_tol=0.2)
+    assert train.learned(net).keys() == train.learned(adapted()).keys()  # as it was
 
 
 def test_footprint(policy):
