@@ -29,7 +29,12 @@ def need_pyarrow(what: str) -> None:
 
 
 def in_reader(read, *args):
-    """read(*args) in the reader's process; ValueError in words if that is the end of it."""
+    """read(*args) in the reader's process; ValueError in words if that is the end of it.
+
+    A process of for_each reads by itself: it is replaced, too, and could not end before a reader.
+    """
+    if multiprocessing.parent_process():
+        return read(*args)
     try:
         with sigint_held_back():  # also while it begins, Ctrl-C is not its business
             future = parquet_reader().submit(read, *args)
