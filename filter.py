@@ -5,6 +5,8 @@ the overlay (paper 2.1).
             what parse.py read; or the true actions of a recorder
     python filter.py --nitrogen SHARD_0000.tar.gz --videos DIR --out data/shards
             labels of the released dataset, your copies of its videos
+    python filter.py --lerobot DIR --actions a=SOUTH,x=LEFT_X,y=-LEFT_Y --out data/shards
+            a LeRobotDataset v3; `export --lerobot OUT data/shards` writes one
     python filter.py --inspect FILE
             a shard (and a picture of it), a folder of shards, a SHARD_0000.tar.gz
 
@@ -70,6 +72,10 @@ class Config(Many):
     # SHARD_0000.tar.gz of the released dataset, or a pattern in quotes: labels of those videos (pip
     # install pyarrow)
     nitrogen: str = ""
+    lerobot: str = ""  # folder of a LeRobotDataset v3: its episodes (pip install pyarrow)
+    camera: str = ""  # of --lerobot: the key of its video, where there are several
+    # of --lerobot: NAME=BUTTON or NAME=-AXIS/100, with commas between; none: those named as ours
+    actions: str = ""
     labels: str = "data/labels"  # folder of the actions (and overlays)
     out: str = "data/shards"  # folder for the shards
     segment_seconds: float = 20.0  # what is kept or dropped whole (the released dataset's unit)
@@ -208,6 +214,7 @@ class Labels:
     views: list
     game: str
     about: str  # where the labels are from, in words
+    split: str = ""  # train or validation, if their source says so
 
 
 def find_labels(video: str, c: Config) -> Path | None:
@@ -411,32 +418,36 @@ def leave_out(line: str, c: Config, more: str = "") -> None:
 
 def make_shards(video: str, path: Path, overlay: Path | None, c: Config) -> dict:
     """Labels and pictures -> shards, unless they are there; the counts that the shards hold."""
-    stem = Path(video).stem
     labels = read_labels(video, path, overlay, c)
+    recipe = recipe_of(c, video, path, *([overlay] if overlay else []))
+    return shards_of(video, Path(video).stem, labels, recipe, c)
+
+
+def shards_of(video, stem: str, labels: Labels, recipe: dict, c: Config) -> dict:
+    """`make_shards`, of labels that are read.  video: a path or a Video."""
     keep, stays = kept_rows(labels, c.min_active)
     shards = max(1, -(-int(keep.sum()) // c.rows_per_shard))
     groups = np.array_split(np.flatnonzero(keep), shards)
     paths = [Path(c.out) / f"{stem}-{k:03d}.safetensors" for k in range(shards)]
-    recipe = recipe_of(c, video, path, *([overlay] if overlay else []))
     there = [artefact.finished(p, "nitrogen.shard/1", recipe, c.fresh) for p in paths]
     if not all(there):
         held_out = zlib.crc32(stem.encode()) % 1000 < 1000 * c.validation
         counts = {
-            "split": "validation" if held_out else "train",
+            "split": labels.split or ("validation" if held_out else "train"),
             "rows": len(keep),
             "known": int(labels.known.sum()),
             "kept": int(keep.sum()),
             "segments": [int(stays.sum()), len(stays)],
             "shards": shards,
         }
-        write_shards(video, paths, groups, labels, counts, recipe, c)
+        write_shards(video, stem, paths, groups, labels, counts, recipe, c)
     info = artefact.read(paths[-1], "nitrogen.shard/1")[1]
     tqdm.write(f"{video}: {labels.about}; {in_words(info)}")
     return info["counts"]
 
 
 def write_shards(
-    video, paths, groups, labels: Labels, counts: dict, recipe: dict, c: Config
+    video, stem: str, paths, groups, labels: Labels, counts: dict, recipe: dict, c: Config
 ) -> None:
     """The kept rows, a group of them per shard.  A frame that several rows show is stored once,
     with the first: chunks begin there.
@@ -449,12 +460,7 @@ def write_shards(
         start = chunk_starts(np.isin(np.arange(len(new)), group), labels.fps, c)
         starts.append(start[new[start]])
     counts["chunks"] = sum(map(len, starts))
-    about = {
-        "name": Path(video).stem,
-        "game": labels.game,
-        "fps": labels.fps,
-        "split": counts["split"],
-    }
+    about = {"name": stem, "game": labels.game, "fps": labels.fps, "split": counts["split"]}
     shown = np.flatnonzero(new)
     frames = pictures(video, labels.frame[shown], labels, labels.segment[shown], c.quality)
     motion, lag = [], None
@@ -482,7 +488,7 @@ def write_shards(
             shift=c.shift,
             masked=any(boxes for boxes, _ in labels.views),
         )
-    remove_others(paths, about["name"])
+    remove_others(paths, stem)
 
 
 def shard_tensors(labels: Labels, group, start, new, jpegs: list[bytes]) -> dict:
@@ -544,8 +550,12 @@ def run(c: Config) -> None:
         rows_per_shard=(1, 1e9),
         validation=(0, 1),
     )
-    videos = wing("interop.dataset").import_released(c) if c.nitrogen else c.videos
-    work = functools.partial(filter_video, c=c)
+    videos, work = c.videos, filter_video
+    if c.nitrogen:
+        videos = wing("interop.dataset").import_released(c)
+    if c.lerobot:
+        videos, work = wing("interop.lerobot").episodes_of(c)
+    work = functools.partial(work, c=c)
     try:
         for_each(work, videos, c.workers, ray=c.ray, summary=functools.partial(summary, c))
     finally:
@@ -555,7 +565,7 @@ def run(c: Config) -> None:
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     argv = [arg for arg in argv if arg != "--videos"]  # the word reads well beside --nitrogen
-    command_line(__doc__, {"": (Config, run)}, argv, inspect)
+    command_line(__doc__, {"": (Config, run), "export": "interop.to_lerobot:export"}, argv, inspect)
 
 
 if __name__ == "__main__":

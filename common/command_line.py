@@ -53,8 +53,9 @@ class Many(Common):
 
 # fields that only say where and how fast
 INCIDENTAL = (
-    "device fresh videos nitrogen out workers ray labels sheet preview command partial".split()
-)
+    "device fresh videos nitrogen lerobot camera actions out workers ray labels sheet preview "
+    "command partial"
+).split()
 
 
 def recipe_of(cfg, *sources) -> dict:

@@ -27,16 +27,17 @@ class VideoWriter:
     fps: what it declares, and the frames' rate where `write` is given no time
     width, height: px; an odd side is repeated at its end, since H.264 has half as many colours
     rate: bits per pixel; 0: as many as good quality takes
+    gop: frames from one key frame to the next; 0: those of ten seconds
     """
 
-    def __init__(self, path, fps: float, width: int, height: int, rate: float = 0.0):
+    def __init__(self, path, fps: float, width: int, height: int, rate: float = 0.0, gop: int = 0):
         self.path = artefact.in_folder(path)
         self.part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part.mp4")
         self.fps = fps
         self.frames = 0
         self.ticks = -1
         self.odd = ((0, height % 2), (0, width % 2), (0, 0))
-        options = {**(BY_RATE if rate else BY_QUALITY), "g": str(round(10 * fps))}
+        options = {**(BY_RATE if rate else BY_QUALITY), "g": str(gop or round(10 * fps))}
         self.file = av.open(f"file:{self.part}", "w", options={"movflags": "+faststart"})
         declared = Fraction(fps).limit_denominator(1001)
         self.stream = self.file.add_stream("libx264", rate=declared, options=options)

@@ -267,6 +267,9 @@ class Video:
             self.notes.append(f"HDR ({HDR[first.color_trc]}), {HDR_DONE}")
         self._times = self._index = None
 
+    def __str__(self):
+        return str(self.path)
+
     # ---- its frames
 
     def __iter__(self):

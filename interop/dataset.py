@@ -4,15 +4,10 @@
 
 from __future__ import annotations
 
-import atexit
-import concurrent.futures
-import functools
 import glob
-import importlib.util
 import io
 import itertools
 import json
-import multiprocessing
 import re
 import sys
 import tarfile
@@ -21,12 +16,12 @@ from pathlib import Path
 
 from common import artefact
 from common.pictures import rate_of
-from common.workers import QuietWorker, sigint_held_back
 
 import numpy as np
 
 import filter
 from bench.shards import piano_roll, save_picture
+from interop.parquet import in_reader, in_words, largest_part, need_pyarrow
 
 # ---- the archive ---------------------------------------------------------------------------------
 
@@ -70,28 +65,12 @@ def members(archive):
         ) from None
 
 
-@functools.cache
-def parquet_reader():
-    """A process of its own, since pyarrow ends its program on some broken files."""
-    atexit.register(parquet_reader.cache_clear)  # not later, when half of Python is gone
-    return concurrent.futures.ProcessPoolExecutor(
-        1, multiprocessing.get_context("spawn"), QuietWorker.begin
-    )
-
-
 def read_parquet(blob: bytes) -> dict:
     """Column -> float32 [rows], or [rows, 2] for sticks, of those that this pad has too; ValueError
     if it is not a chunk's actions.
     """
-    if not importlib.util.find_spec("pyarrow"):
-        raise SystemExit("the released dataset is in parquet files: pip install pyarrow")
-    try:
-        with sigint_held_back():  # also while it begins, Ctrl-C is not its business
-            future = parquet_reader().submit(read_columns, blob)
-        return future.result()
-    except concurrent.futures.BrokenExecutor:
-        parquet_reader.cache_clear()  # the next file gets a new one
-        raise ValueError("so broken that it ended the process that read it") from None
+    need_pyarrow("the released dataset")
+    return in_reader(read_columns, blob)
 
 
 def read_columns(blob: bytes) -> dict:
@@ -106,15 +85,8 @@ def read_columns(blob: bytes) -> dict:
             raise ValueError(f"{rows:,} rows, known columns: {', '.join(names) or 'none'}")
         table = file.read(names, use_threads=False)
         return {name: as_array(table.column(name), name in STICK_COLUMNS) for name in names}
-    except Exception as e:  # whatever a broken file makes of the library
-        raise ValueError(str(e).partition("\n")[0][:120] or type(e).__name__) from None
-
-
-def largest_part(metadata) -> int:
-    """Bytes, or values, of the largest part of a column."""
-    groups = map(metadata.row_group, range(metadata.num_row_groups))
-    parts = [group.column(k) for group in groups for k in range(metadata.num_columns)]
-    return max(max(part.total_uncompressed_size, part.num_values) for part in parts)
+    except Exception as e:
+        raise ValueError(in_words(e)) from None
 
 
 def as_array(column, is_stick: bool) -> np.ndarray:

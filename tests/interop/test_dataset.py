@@ -16,6 +16,7 @@ import pytest
 
 import filter
 from interop import dataset
+from interop.parquet import parquet_reader
 from shards import FPS, config
 
 NAMES = (
@@ -453,7 +454,7 @@ def test_a_file_that_ends_its_reader_is_one_broken_file():
     pytest.importorskip("pyarrow", reason="no pyarrow (pip install pyarrow)")
     whole = parquet()
     assert len(dataset.read_parquet(whole)["south"]) == 120
-    dataset.parquet_reader().submit(os.abort)
+    parquet_reader().submit(os.abort)
     with pytest.raises(ValueError, match="ended the process that read it"):
         dataset.read_parquet(whole)
     assert len(dataset.read_parquet(whole)["south"]) == 120
