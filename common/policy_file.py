@@ -7,7 +7,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from common import artefact, lora
+from common import artefact
 from common.artefact import BUTTONS, STICKS
 
 import cv2
@@ -38,6 +38,8 @@ def read(path, build, base: str = ""):
     """
     tensors, info = artefact.read(path, "nitrogen.policy/1")
     if "base" in info:
+        from common import lora  # with torch
+
         whole = read(lora.base_file(path, info["base"], base), build)[1]
         try:
             tensors = lora.merged(whole | tensors)
