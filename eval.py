@@ -51,7 +51,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import ROOT, artefact, layout
+from common import ROOT, artefact, layout, playing
 from common.command_line import Many, command_line, expect, recipe_of
 from common.history import History
 from common.pictures import VideoWriter
@@ -116,11 +116,9 @@ class Policy:
     """
 
     def __init__(self, path, device, execute: int, steps: int, seed: int, delay: int = 0):
-        import torch
-
-        self.net = network(path, device)
+        self.net = network(path, device, steps)
         self.steps = steps or None
-        self.rng = torch.Generator().manual_seed(seed)
+        self.rng = playing.generator(self.net, seed)
         self.history = History(vars(self.net.c), FPS)
         self.rows = Delayed(self.think, execute, delay, fade=0 if self.net.c.prefix else FADE)
 
@@ -135,13 +133,17 @@ class Policy:
 
 
 @functools.lru_cache(maxsize=2)
-def network(path: str, device: str):
+def network(path: str, device: str, steps: int = 0):
+    """A model.NitroGen, or what model.py export made of one: that needs no torch."""
+    threads = int(os.environ.get("OMP_NUM_THREADS", 0))  # set in one of several workers
+    if path.endswith(".onnx"):
+        return playing.Exported(path, device, steps, threads)
     import torch
 
     import model
 
-    if "OMP_NUM_THREADS" in os.environ:  # one of several workers
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if threads:
+        torch.set_num_threads(threads)
     return model.load(path, device)
 
 
@@ -224,7 +226,7 @@ def check_record(c: Record) -> None:
     if not 0 <= c.astray <= 1:
         raise SystemExit(f"--astray {c.astray:g}: a share of the episodes, 0 to 1")
     if c.learner:
-        artefact.read(c.learner, "nitrogen.policy/1")
+        playing.about(c.learner)
         if not c.astray:
             raise SystemExit("--learner plays in the lapses of --astray: give both")
     choice_of(c.overlays)
@@ -471,7 +473,7 @@ def check_policy(c: Play) -> None:
             f"{c.policy}: no such policy; train one, python train.py --config tiny, and give "
             "--policy runs/tiny/model.safetensors"
         )
-    timing = artefact.read(c.policy, "nitrogen.policy/1")[1]["model"]
+    timing = playing.about(c.policy, c.steps)["model"]
     there = len(range(0, timing["horizon"], stride(timing["rate"])))
     if not 1 <= c.execute <= there:
         raise SystemExit(
@@ -569,10 +571,8 @@ def in_environment(job: Job, c: Play, show=None) -> dict:
 
     show(picture, pad, score) is called for every frame.
     """
-    import torch
-
     agent = Policy(c.policy, c.device, c.execute, c.steps, job.seed, late_frames(c))
-    torch.set_num_threads(1)  # the worker's one CPU; and the same sums, however many workers
+    playing.one_thread(agent.net)  # the worker's one CPU
     with launch(job.game, job.task, job.seed) as env:
         frame, info = env.reset(seed=job.seed)
         while not info["score"]["over"]:

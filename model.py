@@ -9,6 +9,8 @@ matching (paper section 2.3).
         and back, tensor for tensor; also what train.py made
     python model.py export runs/tiny/model.safetensors policy.safetensors
         in float16, for shipping
+    python model.py export runs/tiny/model.safetensors policy.onnx
+        for play without torch: any number of denoising steps, or --steps 4 unrolled
     python model.py --inspect FILE
         config, parameters per part, action layout; of either kind
 
@@ -34,14 +36,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from common import artefact, layout, policy_file, policy_input
+from common import artefact, layout, playing, policy_file, policy_input
 from common.command_line import command_line, wing
 from common.device import accelerate, pick_device
 from common.history import with_past
 from common.policy_file import RELEASED
 
-import cv2
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -386,11 +386,8 @@ class NitroGen(nn.Module):
 
     def pixels(self, images):
         """uint8 [..., h, w, 3] -> [..., 3, image, image] in [-1, 1], resized as officially."""
-        size = (self.c.image, self.c.image)
-        if images.shape[-3:-1] != size:
-            pictures = images.flatten(0, -4).cpu().numpy()
-            pictures = [cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in pictures]
-            pictures = np.stack(pictures).reshape(*images.shape[:-3], *size, 3)
+        if images.shape[-3:-1] != (self.c.image, self.c.image):
+            pictures = policy_file.resized(images.cpu().numpy(), self.c.image)
             images = torch.from_numpy(pictures).to(images.device)
         x = rearrange(images, "... h w c -> ... c h w")
         return x.to(torch.promote_types(self.dtype, torch.float32)) / 127.5 - 1
@@ -458,6 +455,8 @@ def inspect(path) -> None:
     """Print config, parameters and action layout of either kind of checkpoint; or any artefact."""
     if Path(path).suffix in (".pt", ".pth"):
         policy_file.describe(path, *wing("interop.checkpoint").unpack(path))
+    elif Path(path).suffix == ".onnx":
+        playing.show(path)
     elif artefact.read(path)[1].get("format") == "nitrogen.policy/1":
         policy_file.describe(path, *read_policy(path))
     else:

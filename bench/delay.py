@@ -11,7 +11,7 @@ import json
 from html import escape
 from pathlib import Path
 
-from common import artefact
+from common import artefact, playing
 
 import eval as evaluation
 from bench.report import embedded, html_page, html_table, mean_progress, percent, png, print_crashes
@@ -49,7 +49,7 @@ def checked_delays(c: Play) -> list[str]:
 def write_report(c: Play, out: str, suites: list, records: dict) -> dict:
     """Print the table; write OUT/delay.json and OUT/delay.html."""
     first = suites[0]
-    model = artefact.read(c.policy, "nitrogen.policy/1")[1]["model"]
+    model = playing.about(c.policy, c.steps)["model"]
     rows = []
     for suite in suites:
         mine = records[suite.c.delay]

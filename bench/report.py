@@ -12,7 +12,7 @@ import textwrap
 from html import escape
 from pathlib import Path
 
-from common import artefact
+from common import artefact, playing
 
 import eval as evaluation
 from bench.films import film_suite, picked
@@ -63,7 +63,7 @@ def write_report(suite: evaluation.Suite, records: list[dict]) -> dict:
     report = {
         "format": "nitrogen.play/1",
         "policy": artefact.source(c.policy),
-        "trained_on": sorted(artefact.read(c.policy, "nitrogen.policy/1")[1].get("games") or ()),
+        "trained_on": sorted(playing.about(c.policy).get("games") or ()),
         "settings": suite.settings,
         "quick": c.quick,
         "seeds": len(suite.seeds),

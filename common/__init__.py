@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("torch", "numpy", "av", "cv2", "PIL", "gymnasium", "safetensors", "einops", "tqdm")
+PACKAGES = (
+    *("torch", "numpy", "av", "cv2", "PIL", "gymnasium", "safetensors", "einops", "tqdm"),
+    "matplotlib",
+)
 
 
 class Fault(RuntimeError):

@@ -53,7 +53,7 @@ def with_past(x, time):
     x = rearrange(x, "(b t) n d -> b t n d", t=len(time) + 1)
     side = math.isqrt(x.shape[2])
     past = rearrange(x[:, :-1], "b t (h w) d -> (b t) d h w", h=side)
-    past = rearrange(F.adaptive_avg_pool2d(past, POOLED), "(b t) d h w -> b t (h w) d", b=len(x))
+    past = rearrange(F.adaptive_avg_pool2d(past, POOLED), "(b t) d h w -> b t (h w) d", t=len(time))
     past = past + time[:, None].to(x.dtype)
     return torch.cat([x[:, -1], past.flatten(1, 2)], dim=1)
 

@@ -88,17 +88,22 @@ class Delayed:
 
 
 def think(net, frame, rng, steps: int | None, under_way=()) -> np.ndarray:
-    """A chunk of a model.NitroGen: rows float32 [K, 20], see layout.rows.
+    """A chunk of a model.NitroGen, or of one exported: rows float32 [K, 20], see layout.rows.
 
-    frame: uint8 [256, 256, 3], or what History makes of it; rng: torch.Generator of the noise;
+    frame: uint8 [256, 256, 3], or what History makes of it; rng: of the noise, torch's or numpy's;
     under_way: rows that will have been played when the chunk is there. A network with a prefix is
     given them, as many as it takes.
     """
-    import torch
-
     c = net.c
-    noise = torch.randn(1, c.horizon, len(c.actions), generator=rng)
+    shape = (1, c.horizon, len(c.actions))
+    if isinstance(rng, np.random.Generator):
+        noise = rng.standard_normal(shape, np.float32)
+    else:
+        import torch
+
+        noise = torch.randn(shape, generator=rng)
     given = None
     if c.prefix and len(under_way):
         given = layout.values(under_way[: c.prefix], c.actions)[None]
-    return layout.rows(net.sample(frame[None], noise, steps, given)[0].cpu().numpy(), c.actions)
+    raw = net.sample(frame[None], noise, steps, given)[0]
+    return layout.rows(raw if isinstance(raw, np.ndarray) else raw.cpu().numpy(), c.actions)

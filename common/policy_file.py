@@ -7,8 +7,11 @@ import dataclasses
 import re
 from pathlib import Path
 
-from common import artefact, lora
+from common import artefact
 from common.artefact import BUTTONS, STICKS
+
+import cv2
+import numpy as np
 
 # What the values of an action vector are in the released checkpoint: beside ours GUIDE and four
 # directions of a virtual right stick, in its own order.
@@ -35,6 +38,8 @@ def read(path, build, base: str = ""):
     """
     tensors, info = artefact.read(path, "nitrogen.policy/1")
     if "base" in info:
+        from common import lora  # with torch
+
         whole = read(lora.base_file(path, info["base"], base), build)[1]
         try:
             tensors = lora.merged(whole | tensors)
@@ -108,6 +113,15 @@ def disagreement(wanted: dict, found: dict) -> str:
         return ""
     sides = f"expected {wanted.get(bad[0], 'nothing')}, found {found.get(bad[0], 'nothing')}"
     return f"tensor '{bad[0]}': {sides}" + (f" (and {len(bad) - 1} more)" if bad[1:] else "")
+
+
+def resized(images, side: int) -> np.ndarray:
+    """Pictures [..., h, w, 3] -> [..., side, side, 3], as the official client makes them."""
+    if images.shape[-3:-1] == (side, side):
+        return images
+    pictures = images.reshape(-1, *images.shape[-3:])
+    pictures = [cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA) for p in pictures]
+    return np.stack(pictures).reshape(*images.shape[:-3], side, side, 3)
 
 
 def describe(path, net, tensors: dict, info: dict) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import artefact, policy_file
-from common.command_line import Common, typed
+from common.command_line import Common, typed, wing
 
 import torch
 
@@ -379,8 +379,10 @@ class Config(Common):
 @dataclass(frozen=True)
 class Export(Config):
     # report.json that eval.py play wrote about the policy: kept in the description of
-    # FILE.safetensors
+    # FILE.safetensors or FILE.onnx
     figures: str = ""
+    # FILE.onnx: denoising steps, one after the other in the file; 0: as many as play asks for
+    steps: int = 0
     half: bool = True  # FILE.safetensors in float16
     base: str = ""  # of an adapter (train.py --lora), if it lies neither beside it nor where it was
 
@@ -407,11 +409,16 @@ def convert(c: Config) -> None:
 
 def export(c: Export) -> None:
     """A policy file -> FILE.pt: the released layout; FILE.safetensors: the same policy in float16,
-    for shipping. An adapter is merged with its base.
+    for shipping; FILE.onnx: for play without torch (pip install onnx onnxscript onnxruntime).
+    An adapter is merged with its base.
     """
     source, target = pair(c)
+    if c.steps and target.suffix != ".onnx":
+        raise SystemExit(f"--steps {c.steps}: of FILE.onnx; {target} takes any number")
     policy = model.read_policy(source, c.base)
-    if target.suffix == ".safetensors":
+    if target.suffix == ".onnx":
+        to_onnx(source, target, c, *policy)
+    elif target.suffix == ".safetensors":
         to_policy(source, target, c, *policy)
     else:
         to_released(source, target, *policy)
@@ -447,6 +454,21 @@ def to_released(source, target, net, tensors: dict, info: dict) -> None:
 
 def to_policy(source, target, c: Export, net, tensors: dict, info: dict) -> None:
     """Write the same policy, whole, with all that its metadata says about its making."""
+    state = {name: torch.from_numpy(tensors[name]) for name in net.state_dict()}
+    model.save(target, state, net, half=c.half, **made(source, c, info))
+    model.inspect(target)
+
+
+def to_onnx(source, target, c: Export, net, tensors: dict, info: dict) -> None:
+    """Write it for onnxruntime."""
+    state = {name: torch.from_numpy(tensors[name]).float() for name in net.state_dict()}
+    net.load_state_dict(state, assign=True)
+    about = made(source, c, info)
+    wing("interop.to_onnx").export(net.eval(), target, c.steps, about)
+
+
+def made(source, c: Export, info: dict) -> dict:
+    """What a policy file says about its making, for one that is made of it."""
     rebuilt = ("format", "model", "tensors", "command", "base")
     making = {key: value for key, value in info.items() if key not in rebuilt}
     if c.figures:
@@ -454,9 +476,7 @@ def to_policy(source, target, c: Export, net, tensors: dict, info: dict) -> None
     making |= {"trained": info["command"], "source": [artefact.source(source)]}
     if "base" in info:
         making["source"].append(info["base"])
-    state = {name: torch.from_numpy(tensors[name]) for name in net.state_dict()}
-    model.save(target, state, net, half=c.half, **making)
-    model.inspect(target)
+    return making
 
 
 def read_figures(figures: str, source) -> dict:

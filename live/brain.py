@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 
+from common import playing
 from common.plan import think
 
 import numpy as np
@@ -22,11 +23,9 @@ class Local:
     """A policy on this machine.  about: ABOUT of its model.Config."""
 
     def __init__(self, path: str, device: str, steps: int, seed: int):
-        import torch
-
-        self.net = evaluation.network(path, device)
+        self.net = evaluation.network(path, device, steps)
         self.steps = steps or None
-        self.rng = torch.Generator().manual_seed(seed)
+        self.rng = playing.generator(self.net, seed)
         self.about = {name: getattr(self.net.c, name) for name in (*ABOUT, *MORE)}
 
     def think(self, frame, under_way=()):
