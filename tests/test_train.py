@@ -651,6 +651,24 @@ def test_shorter_chunks(shards):
         train.fit(config(horizon=-1, out="other"))
 
 
+def test_a_prefix_is_learned_and_kept(shards):
+    """--prefix goes into the policy, and --init takes it over."""
+    train.fit(config(steps=2))
+    train.fit(config(prefix=6, steps=2, out="given"))
+    plain, given = (artefact.read(f"{run}/model.safetensors")[1] for run in ("run", "given"))
+    assert plain["model"]["prefix"] == 0 and given["model"]["prefix"] == 6
+    assert plain["log"]["loss"] != given["log"]["loss"]
+    net = train.network(config(init="given/model.safetensors"))
+    assert net.c.prefix == 6 and train.network(config(prefix=3, init=net_of(net))).c.prefix == 3
+    with pytest.raises(SystemExit, match="--prefix 16: expected 0 to 15"):
+        train.fit(config(prefix=16, out="other"))
+
+
+def net_of(net) -> str:
+    model.save("again.safetensors", net.state_dict(), net)
+    return "again.safetensors"
+
+
 def test_minutes_leave_a_run_to_go_on_with(shards, capsys):
     train.fit(config(minutes=1e-9))
     assert "are over at step 1 of 6" in capsys.readouterr().out
