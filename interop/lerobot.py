@@ -26,6 +26,7 @@ from typing import NamedTuple
 from common import artefact
 from common.command_line import recipe_of
 from common.pictures import Video, rate_of
+from common.video import READABLE
 
 import numpy as np
 
@@ -388,24 +389,26 @@ def labels_of(episode: Episode, rows: dict, video: Video, c: filter.Config) -> f
     if not np.isfinite(stamps).all() or (steps < 0).any() or np.ptp(stamps) > filter.LONGEST:
         raise SystemExit(f"{where}: its timestamps are no growing times of less than a week")
     values = actions_of(episode.sources, rows, where)
-    frame = frames_at(episode, stamps, video)
+    frame, there = frames_at(episode, stamps, video)
     row, time, fps, said = filter.by_the_clock(where, stamps - stamps[0], episode.fps, c)
     # the action of a row is the first of the chunk from its frame on, see above
     late = np.arange(1, c.shift + 1)
     time = np.r_[time, time[-1] + late / fps]
-    frame = np.r_[frame[row], np.repeat(frame[row[-1]], c.shift)]
-    values = values[np.r_[np.repeat(row[:1], c.shift), row]]
+    seen = np.r_[row, np.repeat(row[-1:], c.shift)]
+    done = np.r_[np.repeat(row[:1], c.shift), row]
+    if not there.all():
+        said += f", {len(there) - there.sum():,} rows without a frame left out"
     shown = np.isin(np.arange(20), [source.target for source in episode.sources])
     if episode.has_shown and rows[SHOWN].shape[1:] == (20,):
         shown &= rows[SHOWN].astype(bool).all(axis=0)
     segment = np.arange(len(row) + c.shift) // max(1, round(c.segment_seconds * fps))
     facts = {"width": video.width, "height": video.height}
     return filter.Labels(
-        buttons=(values[:, :16] > 0.5).astype(np.uint8) * shown[:16],
-        sticks=values[:, 16:].clip(-1, 1).astype(np.float32) * shown[16:],
-        known=np.ones(len(segment), bool),
+        buttons=(values[done, :16] > 0.5).astype(np.uint8) * shown[:16],
+        sticks=values[done, 16:].clip(-1, 1).astype(np.float32) * shown[16:],
+        known=there[seen],
         segment=segment,
-        frame=frame,
+        frame=frame[seen],
         time=time,
         fps=fps,
         shown=shown,
@@ -438,16 +441,18 @@ def actions_of(sources: tuple, rows: dict, where: str) -> np.ndarray:
     return values
 
 
-def frames_at(episode: Episode, stamps, video: Video) -> np.ndarray:
-    """int64 [T]: the video's frame at each row, the nearest; SystemExit where there is none."""
+def frames_at(episode: Episode, stamps, video: Video) -> tuple[np.ndarray, np.ndarray]:
+    """(int64 [T]: the video's frame at each row, the nearest; bool [T]: whether there is one).
+    SystemExit if fewer than READABLE of the rows have one.
+    """
     times = video.times()
     half = 0.5 / rate_of(times, video.fps)
     wanted = episode.start + stamps - (video.start or 0.0)
-    frame = video.number(wanted + half)
-    off = (frame < 0) | (np.abs(times[frame] - wanted) > half + 1e-3)
-    if off.any():
+    frame = video.number(wanted + half).clip(0)
+    there = np.abs(times[frame] - wanted) < half + 1e-3
+    if there.mean() < READABLE:
         raise SystemExit(
-            f"{episode.video}: has no frame at {wanted[off][0]:.2f} s, where episode "
+            f"{episode.video}: has no frame at {wanted[~there][0]:.2f} s, where episode "
             f"{episode.number} has a row; it ends at {times[-1]:.2f} s"
         )
-    return frame
+    return frame, there

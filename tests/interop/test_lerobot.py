@@ -4,9 +4,10 @@ lerobot as reader and as writer where it is installed, and datasets that are not
 
 import json
 import shutil
+import subprocess
 import sys
 
-from common import artefact
+from common import ROOT, artefact
 from common.command_line import recipe_of
 from common.pictures import Video, VideoWriter
 from common.shards import Shards, decode
@@ -42,6 +43,12 @@ def recorded(folder, name: str, rows: int, fps: float = 30.0, idle=(), game="Som
     with VideoWriter(folder / f"{name}.mp4", fps, 320, 200) as out:
         for i in range(rows):
             out.write(picture(i))
+    true_actions(folder, name, np.arange(rows) / fps, idle, game)
+
+
+def true_actions(folder, name: str, time, idle=(), game="Some Game") -> None:
+    """At random, for each of these times."""
+    rows = len(time)
     rng = np.random.default_rng(len(name) + rows)
     buttons = (rng.random((rows, 16)) < 0.3).astype(np.float16)
     sticks = rng.uniform(-1, 1, (rows, 4)).astype(np.float32)
@@ -53,7 +60,7 @@ def recorded(folder, name: str, rows: int, fps: float = 30.0, idle=(), game="Som
         "sticks": sticks,
         "shown": shown,
         "confidence": np.ones(rows, np.float16),
-        "time": np.arange(rows) / fps,
+        "time": time,
     }
     path = folder / f"{name}.truth.safetensors"
     artefact.write(path, tensors, "nitrogen.actions/1", unit="normalized", game=game)
@@ -265,6 +272,40 @@ def test_the_package_reads_it(package, played, dataset):
     assert set(found.meta.stats["action"]) >= {"min", "max", "mean", "std", "count", "q01", "q99"}
 
 
+def test_a_checker_finds_nothing(dataset):
+    """robovet, which others wrote, counts, recomputes and decodes."""
+    pytest.importorskip("robovet", reason="no robovet (pip install robovet av)")
+    code = "from robovet.cli import app; app()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "doctor", str(dataset)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 fail · 0 warn" in done.stdout
+
+
+@pytest.mark.slow
+def test_pictures_of_real_games(tmp_path, capsys):
+    """Ten seconds of SuperTux and of Freedoom: as H.264 and as a second JPEG, and their size."""
+    for name in ("supertux", "freedoom"):
+        path = shutil.copy(ROOT / f"assets/backgrounds/{name}.mp4", tmp_path)
+        true_actions(tmp_path, name, Video(path).times())
+    folder = shards(tmp_path, segment_seconds=20.0)
+    out = exported(folder, tmp_path / "pad")
+    old = chunks(folder)
+    new = chunks(imported(out, tmp_path / "back", segment_seconds=20.0))
+    assert same(old, new) > 30
+    seen = [(decode(a[0], 256), decode(b[0], 256)) for a, b in zip(old, new, strict=True)]
+    quality = [psnr(a, b) for a, b in seen]
+    jpeg = sum(len(chunk[0]) for chunk in old)
+    film = (out / MP4).stat().st_size
+    with capsys.disabled():
+        print(
+            f"\nPSNR {min(quality):.1f} to {max(quality):.1f} dB, median {np.median(quality):.1f}; "
+            f"{film / jpeg:.2f} of the JPEG bytes"
+        )
+    assert np.median(quality) > 35 and film < 0.6 * jpeg
+
+
 def made_by_lerobot(package, root, rows=(40, 55), fps=20):
     """Two episodes; the picture is as bright as its number says, sticks in percent."""
     names = ["a", "trigger", "x", "y", "hat"]
@@ -465,6 +506,18 @@ def test_rows_that_do_not_fit(dataset):
     assert "no growing times" in line("timestamp", [-float(i) for i in range(132)])
     assert "has no frame at" in line("timestamp", [100.0 + i for i in range(132)])
     assert "has 132 rows of episode 0, meta/episodes says 29" in line("episode_index", [0] * 132)
+
+
+def test_a_video_that_ends_early(dataset, tmp_path, capsys):
+    """Its last rows have no frame, and are left out; lerobot would stop there."""
+    table = parquet.read_table(dataset / EPISODES)
+    k = table.column_names.index(f"videos/{CAMERA}/from_timestamp")
+    late = [start + (0.1 if n == 2 else 0) for n, start in enumerate(table[k].to_pylist())]
+    changed = table.set_column(k, table.column_names[k], pa.array(late))
+    parquet.write_table(changed, dataset / EPISODES)
+    back = imported(dataset, tmp_path / "back")
+    assert "episode 2, 3 rows without a frame left out; kept 71 of 75" in capsys.readouterr().out
+    assert len(chunks(back, "validation")) == 71 - 4
 
 
 def test_what_is_not_there(dataset, tmp_path):
