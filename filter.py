@@ -27,7 +27,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import re
 import sys
 import zlib
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from pathlib import Path
 from common import artefact
 from common.command_line import Many, command_line, expect, recipe_of, typed, wing
 from common.lag import Motion, picture_lag
-from common.pictures import Video, rate_of, read_video, video_facts
+from common.pictures import Video, area_of, clamped, rate_of, read_video, video_facts
 from common.shards import in_words, remove_others, shrunk, totals, write_manifest
 from common.times import evened, uneven, usual_step, whole_multiple
 from common.workers import for_each
@@ -289,29 +288,6 @@ def overlay_boxes(overlay: Path | None, info: dict, c: Config) -> list:
     if overlay:
         return artefact.read(overlay, "nitrogen.overlay/1")[0]["bbox"].tolist()
     return [info["box"]] if c.mask and "box" in info else []
-
-
-def area_of(text: str, facts: dict) -> tuple:
-    """--area x,y,w,h -> (x0, y0, x1, y1); nothing given: the whole frame."""
-    width, height = facts["width"], facts["height"]
-    found = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", text or f"0,0,{width},{height}")
-    x, y, w, h = map(int, found.groups()) if found else (0, 0, 0, 0)
-    if not (w and h and x + w <= width and y + h <= height):
-        raise SystemExit(
-            f"--area {text}: should be x,y,w,h in px within the video's {width} x {height}"
-        )
-    return x, y, x + w, y + h
-
-
-def clamped(box, facts: dict, grow: float = 0, more: int = 0) -> tuple:
-    """x, y, w, h -> (x0, y0, x1, y1) within the frame, larger on each side by a share of the box's
-    size and some px.
-    """
-    x, y, w, h = box
-    right, bottom = int(grow * w) + more, int(grow * h) + more
-    corners = (x - right, y - bottom, x + w + right, y + h + bottom)
-    limits = (facts["width"], facts["height"]) * 2
-    return tuple(int(min(max(v, 0), most)) for v, most in zip(corners, limits, strict=True))
 
 
 # ---- what to keep --------------------------------------------------------------------------------
