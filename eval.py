@@ -10,8 +10,8 @@
         where is the overlay, and which?  240 videos, 200 without
     python eval.py play --policy FILE --seeds 20
         the suite: ten games, thirty tasks (--games, --tasks, --quick); at each --delay, in ms
-    python eval.py play --policy FILE [--realtime] -- COMMAND ARG...
-        your own game: it waits for the policy, or it does not
+    python eval.py play --policy FILE [--realtime] [--window --record DIR] -- COMMAND ARG...
+        your own game: it waits for the policy, or it does not; take the pad, and keep that
     python eval.py play --policy FILE --suite open
         free Linux games, or a table of yours (assets/open.json is one)
     python eval.py serve --policy FILE
@@ -22,6 +22,8 @@
         does pretraining on the nine other games help?  a curve over hours of data
     python eval.py ablate --data data/tiny
         the published commands with one flag changed at a time
+    python eval.py corrections [--tasks grove-trail]
+        a person's corrections against as many minutes of demonstrations: progress before and after
     python eval.py speed
         every stage on this machine, beside the paper-scale job
     python eval.py tasks
@@ -286,10 +288,8 @@ def recording_recipe(stem: str, c: Record) -> dict:
     sources = [c.learner] if c.learner else []
     recipe = {**recipe_of(c, *sources), "stem": stem}
     recipe.pop("minutes")  # more videos do not change this one
-    for flag in ("astray", "learner"):
-        if not recipe[flag]:  # recordings older than these flags stay valid
-            recipe.pop(flag)
-    return recipe
+    # recordings older than these flags stay valid
+    return {k: v for k, v in recipe.items() if v or k not in ("astray", "learner")}
 
 
 def draw_template(rng, number: int, c: Record):
@@ -518,9 +518,8 @@ def with_folder(c: Play, settings: dict) -> Play:
         return c
     policy = Path(c.policy).resolve()
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
-    return dataclasses.replace(
-        c, out=f"data/play/{policy.parent.name}-{Path(c.policy).stem}-{digest}"
-    )
+    name = f"{policy.parent.name}-{Path(c.policy).stem}-{digest}"
+    return dataclasses.replace(c, out=f"data/play/{name}")
 
 
 def built_in(job: Job, c: Play) -> dict:
@@ -647,6 +646,7 @@ COMMANDS = {
     "serve": "live.server",
     "transfer": "bench.transfer",
     "ablate": "bench.ablate",
+    "corrections": "bench.corrections",
     "speed": "bench.speed",
     "tasks": "bench.tasks",
 }

@@ -2,7 +2,7 @@
 the overlay (paper 2.1).
 
     python filter.py VIDEO... --labels data/labels --out data/shards
-            what parse.py read; or the true actions of a recorder
+            what parse.py read; or the true actions of a recorder, as of `eval.py play --record`
     python filter.py --nitrogen SHARD_0000.tar.gz --videos DIR --out data/shards
             labels of the released dataset, your copies of its videos
     python filter.py --lerobot DIR --actions a=SOUTH,x=LEFT_X,y=-LEFT_Y --out data/shards
@@ -29,7 +29,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import re
 import sys
 import zlib
 from dataclasses import dataclass
@@ -38,7 +37,8 @@ from pathlib import Path
 from common import artefact
 from common.command_line import Many, command_line, expect, recipe_of, typed, wing
 from common.lag import Motion, picture_lag
-from common.pictures import Video, rate_of, read_video, video_facts
+from common.pictures import Video, area_of, clamped, rate_of, read_video, video_facts
+from common.recording import WHO, rows_of, with_lead
 from common.shards import in_words, remove_others, shrunk, totals, write_manifest
 from common.times import evened, uneven, usual_step, whole_multiple
 from common.workers import for_each
@@ -86,6 +86,7 @@ class Config(Many):
     # between what was read and what is seen: videos where half of the buttons and sticks are below
     # it are left out
     min_agreement: float = 0.7
+    who: str = "person"  # whose rows, where two took turns at the pad: person, policy or all
     mask: bool = True  # paint the overlay out; without, the policy reads the answer off the screen
     # x,y,w,h in px: the game's picture, if the video also shows other things; they are cut away
     area: str = ""
@@ -204,7 +205,8 @@ def final_actions(
 class Labels:
     buttons: np.ndarray  # uint8 [T, 16]
     sticks: np.ndarray  # float32 [T, 4] in [-1, 1]
-    known: np.ndarray  # bool [T]: False where no overlay was shown, or no label is given
+    # bool [T]: False where no overlay was shown, no label is given, or another had the pad
+    known: np.ndarray
     segment: np.ndarray  # int64 [T]: rows that are kept or dropped together
     frame: np.ndarray  # int64 [T]: the video's frame at this row; never falls
     time: np.ndarray  # float64 [T], seconds
@@ -215,6 +217,7 @@ class Labels:
     game: str
     about: str  # where the labels are from, in words
     split: str = ""  # train or validation, if their source says so
+    who: str = ""  # --who, where two took turns
 
 
 def find_labels(video: str, c: Config) -> Path | None:
@@ -253,6 +256,10 @@ def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labe
 
     frame, time, fps, said = by_the_clock(path, tensors["time"], facts["fps"], c)
     about = "parsed" if info["unit"] == "grid" else f"true actions ({path})"
+    who = c.who if "person" in tensors else ""
+    if who:
+        known &= rows_of(who, tensors["person"], active(buttons, sticks))
+        about += f", --who {who}"
     if doubts:
         about += f", not trusted and masked: {' '.join(doubts)}"
     segment = np.arange(len(frame)) // max(1, round(c.segment_seconds * fps))
@@ -269,6 +276,7 @@ def read_labels(video: str, path: Path, overlay: Path | None, c: Config) -> Labe
         views=[(painted, area)] * len(np.unique(segment)),
         game=game,
         about=about + said,
+        who=who,
     )
 
 
@@ -298,29 +306,6 @@ def overlay_boxes(overlay: Path | None, info: dict, c: Config) -> list:
     return [info["box"]] if c.mask and "box" in info else []
 
 
-def area_of(text: str, facts: dict) -> tuple:
-    """--area x,y,w,h -> (x0, y0, x1, y1); nothing given: the whole frame."""
-    width, height = facts["width"], facts["height"]
-    found = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", text or f"0,0,{width},{height}")
-    x, y, w, h = map(int, found.groups()) if found else (0, 0, 0, 0)
-    if not (w and h and x + w <= width and y + h <= height):
-        raise SystemExit(
-            f"--area {text}: should be x,y,w,h in px within the video's {width} x {height}"
-        )
-    return x, y, x + w, y + h
-
-
-def clamped(box, facts: dict, grow: float = 0, more: int = 0) -> tuple:
-    """x, y, w, h -> (x0, y0, x1, y1) within the frame, larger on each side by a share of the box's
-    size and some px.
-    """
-    x, y, w, h = box
-    right, bottom = int(grow * w) + more, int(grow * h) + more
-    corners = (x - right, y - bottom, x + w + right, y + h + bottom)
-    limits = (facts["width"], facts["height"]) * 2
-    return tuple(int(min(max(v, 0), most)) for v, most in zip(corners, limits, strict=True))
-
-
 # ---- what to keep --------------------------------------------------------------------------------
 
 
@@ -342,8 +327,11 @@ def kept_rows(labels: Labels, min_active: float):
     return labels.known & stays[labels.segment], stays[rows > 0]
 
 
-def chunk_starts(keep, fps: float, c: Config):
-    """int64 [M]: rows i whose whole chunk i + shift, i + shift + stride, ... lies in kept rows."""
+def chunk_starts(keep, fps: float, c: Config, known=None):
+    """int64 [M]: rows i whose whole chunk i + shift, i + shift + stride, ... lies in kept rows.
+
+    known: bool [T], rows whose actions may be in a chunk (default: all); its frame may be another's
+    """
     stride = fps / c.rate
     if not whole_multiple(fps, c.rate):
         raise SystemExit(
@@ -351,7 +339,10 @@ def chunk_starts(keep, fps: float, c: Config):
         )
     reach = c.shift + (c.horizon - 1) * round(stride) + 1
     held = np.cumsum(np.r_[0, keep])
-    return np.flatnonzero(held[reach:] - held[:-reach] == reach)
+    told = np.cumsum(np.r_[0, keep if known is None else known])[c.shift :]
+    span = reach - c.shift
+    whole = (held[reach:] - held[:-reach] == reach) & (told[span:] - told[:-span] == span)
+    return np.flatnonzero(whole)
 
 
 # ---- shards --------------------------------------------------------------------------------------
@@ -419,6 +410,8 @@ def leave_out(line: str, c: Config, more: str = "") -> None:
 def make_shards(video: str, path: Path, overlay: Path | None, c: Config) -> dict:
     """Labels and pictures -> shards, unless they are there; the counts that the shards hold."""
     labels = read_labels(video, path, overlay, c)
+    if c.who == "policy" and not labels.who:
+        raise SystemExit(f"{path}: does not say which rows are a policy's; drop --who policy")
     recipe = recipe_of(c, video, path, *([overlay] if overlay else []))
     return shards_of(video, Path(video).stem, labels, recipe, c)
 
@@ -426,9 +419,12 @@ def make_shards(video: str, path: Path, overlay: Path | None, c: Config) -> dict
 def shards_of(video, stem: str, labels: Labels, recipe: dict, c: Config) -> dict:
     """`make_shards`, of labels that are read.  video: a path or a Video."""
     keep, stays = kept_rows(labels, c.min_active)
+    keep = with_lead(keep, labels.time) if labels.who == "person" else keep
     shards = max(1, -(-int(keep.sum()) // c.rows_per_shard))
     groups = np.array_split(np.flatnonzero(keep), shards)
     paths = [Path(c.out) / f"{stem}-{k:03d}.safetensors" for k in range(shards)]
+    if not labels.who:
+        recipe.pop("who")  # it decides nothing here
     there = [artefact.finished(p, "nitrogen.shard/1", recipe, c.fresh) for p in paths]
     if not all(there):
         held_out = zlib.crc32(stem.encode()) % 1000 < 1000 * c.validation
@@ -457,7 +453,8 @@ def write_shards(
     new[rows] = np.diff(labels.frame[rows], prepend=-1) > 0
     starts = []
     for group in groups:
-        start = chunk_starts(np.isin(np.arange(len(new)), group), labels.fps, c)
+        mine = np.isin(np.arange(len(new)), group)
+        start = chunk_starts(mine, labels.fps, c, labels.known)
         starts.append(start[new[start]])
     counts["chunks"] = sum(map(len, starts))
     about = {"name": stem, "game": labels.game, "fps": labels.fps, "split": counts["split"]}
@@ -535,8 +532,9 @@ def summary(c: Config, counts: list) -> None:
 
 
 def run(c: Config) -> None:
-    if c.scale not in ("radius", "percentile"):
-        raise SystemExit(f"--scale {c.scale}: expected radius or percentile")
+    for flag, words in (("scale", ("radius", "percentile")), ("who", WHO)):
+        if getattr(c, flag) not in words:
+            raise SystemExit(f"--{flag} {getattr(c, flag)}: expected {' or '.join(words)}")
     expect(
         c,
         segment_seconds=(0.1, 1e6),

@@ -6,8 +6,8 @@
         the same on a GPU
     python train.py --config tiny --data data/shards --out runs/mine
         train on your own shards
-    python train.py --config finetune --init ng.safetensors --data data/mine/shards
-        go on from a policy, yours or the released one
+    python train.py --config finetune --init ng.safetensors --data data/mine:0.5,data/old
+        go on from a policy, yours or the released one, on one folder of shards or on several
     torchrun --nproc-per-node 8 --max-restarts 3 train.py --config paper --data data/shards
         several GPUs
     python train.py bench --config tiny --data data/shards
@@ -42,7 +42,7 @@ from common.device import autocast, keep_memory
 from common.forecast import describe, say_how_long
 from common.history import extended
 from common.inputs import expand
-from common.loading import Chunks, decoded_ahead, on_device, place, shuffled
+from common.loading import Chunks, decoded_ahead, in_turn, on_device, place
 from common.policy_file import with_prefix
 from common.processes import World, copy_share, full_tensor, interrupts, joined, lock, spread
 from common.run_folder import events, log, or_disk_full, play_it, plot, saved_state, what_next
@@ -61,7 +61,9 @@ import model
 
 @dataclass(frozen=True)
 class Config(Common):
-    data: str = ""  # folder of shards; empty: make them from the built-in games first
+    # folder of shards, or several and their shares, as in mine:0.5,old (without shares: by size);
+    # empty: make them from the built-in games first
+    data: str = ""
     out: str = ""  # run folder (default: runs/NET; runs/finetune with --init)
     net: str = "paper"  # network preset of model.py
     # actions in a chunk, at most what the shards were cut for (0: as --net or --init says)
@@ -220,15 +222,10 @@ def random_colours(pixels, cfg: Config):
 # ---- data ----------------------------------------------------------------------------------------
 
 
-def rows(step: int, n: int, cfg: Config) -> np.ndarray:
-    """Chunk numbers int64 [batch] of one step.
-
-    The steps take consecutive pieces of one permutation of the n chunks per epoch.
-    """
+def rows(step: int, shards, cfg: Config) -> np.ndarray:
+    """Chunk numbers int64 [batch] of one step: consecutive pieces of one permutation per epoch."""
     position = np.arange(step * cfg.batch, (step + 1) * cfg.batch)
-    epoch = position // n
-    pieces = [shuffled(position[epoch == e] % n, n, (cfg.seed, e)) for e in np.unique(epoch)]
-    return np.concatenate(pieces)
+    return in_turn(position, shards.sizes, shards.slots, cfg.seed)
 
 
 def collate(items, names=model.ACTIONS):
@@ -267,7 +264,7 @@ def batches(shards, net: model.Config, cfg: Config, world: World, start: int = 0
 
     def wanted():
         for step in range(start, cfg.steps):
-            mine = np.array_split(rows(step, len(shards), cfg), world.size)[world.rank]
+            mine = np.array_split(rows(step, shards, cfg), world.size)[world.rank]
             yield from np.split(mine, len(mine) // micro_batch(cfg, world))
 
     chunks = Chunks(shards, net.image)
@@ -444,6 +441,9 @@ def run_recipe(cfg: Config, shards: dict) -> dict:
     parts = (*shards["train"].parts, *shards["validation"].parts)
     names = repr([(part.about["name"], len(part["start"])) for part in parts])
     recipe = recipe_of(cfg, cfg.init) if cfg.init else recipe_of(cfg)
+    mixed = shards["train"]
+    if mixed.slots != mixed.sizes:
+        recipe["shares"] = [mixed.slots, mixed.sizes]
     recipe["shards"] = hashlib.sha256(names.encode()).hexdigest()[:16]
     return {key: v for key, v in recipe.items() if key not in SAME_RUN}
 
@@ -496,7 +496,7 @@ def finite_update(trainer: Trainer, about: dict, data, step: int) -> tuple[np.nd
     save(trainer, {**about, "step": step}, averaged(trainer))
     cfg = trainer.cfg
     shards = trainer.shards["train"]
-    chunks = rows(step, len(shards), cfg).reshape(len(losses), -1)
+    chunks = rows(step, shards, cfg).reshape(len(losses), -1)
     bad = ~np.isfinite(losses)
     where = place(shards, chunks[bad if bad.any() else ~bad].flatten())
     raise SystemExit(

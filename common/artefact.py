@@ -35,7 +35,7 @@ AGREES = 0.5
 HELD = 0.9
 HELD_AGREES = 0.8
 
-# Format -> tensor -> (dtype, dimensions, unit or meaning)
+# Format -> tensor -> (dtype, dimensions, unit or meaning); a name with "?" may be missing
 FORMATS = {
     "nitrogen.overlay/1": {
         "affine": ("float32", "P 2 3", "template px -> frame px"),
@@ -63,6 +63,8 @@ FORMATS = {
         "shown": ("bool", "20", "buttons, then axes, that exist on this overlay"),
         "confidence": ("float16", "T", "0..1"),
         "time": ("float64", "T", "seconds"),
+        "hash?": ("uint8", "T 16", "of the frame's own pixels; a recorder's"),
+        "person?": ("bool", "T", "a person was at the pad, not the policy"),
     },
     "nitrogen.shard/1": {
         "jpeg": (
@@ -210,9 +212,9 @@ def write(path, tensors: dict, format: str, **info) -> None:
 def in_words(name: str, v: np.ndarray, spec: dict) -> str:
     """ "float32 [90, 4] T 4: unit": a tensor's line in the metadata."""
     said = f"{v.dtype} {list(v.shape)}"
-    if name not in spec:
+    if not (known := spec.get(name) or spec.get(f"{name}?")):
         return said
-    _, dims, meaning = spec[name]
+    _, dims, meaning = known
     return f"{said} {dims}: {meaning}"
 
 
@@ -270,8 +272,11 @@ def fault_of(tensors: dict, info: dict, where: str) -> str | None:
 def check(tensors: dict, spec: dict, ranges: dict = RANGES) -> str | None:
     """First mismatch of tensors with their specification as a sentence, or None."""
     sizes = {}
-    for name, (dtype, dims, _) in spec.items():
+    for key, (dtype, dims, _) in spec.items():
+        name = key.removesuffix("?")
         if name not in tensors:
+            if name != key:
+                continue
             return f"tensor '{name}' is missing"
         v = tensors[name]
         dims = dims.split()

@@ -92,12 +92,13 @@ def describe(cfg, world, net, shards: dict, micro: int, decoders: int) -> None:
     memory = footprint(net, cfg, micro, world.size if cfg.fsdp else 1)
     fast = native_dtype(world.device.type) == torch.bfloat16
     precision = "bfloat16 where it is safe" if fast else "float32 (no bfloat16 in hardware)"
+    mixed = "".join(f"          {line}\n" for line in shards["train"].in_words())
     world.print0(
         f"config    {json.dumps(dataclasses.asdict(cfg))}\n"
         f"network   {cfg.init or cfg.net}: {parameters:,} parameters, {learn:,} learn; "
         f"{m.tokens} image tokens, chunks of {m.horizon} x {len(m.actions)} at {m.rate:g}/s\n"
         f"data      {cfg.data}: {len(shards['train']):,} chunks {shards['train'].games}, "
-        f"{len(shards['validation']):,} held out\n"
+        f"{len(shards['validation']):,} held out\n{mixed}"
         f"device    {world.size} x {world.device}, {precision}, {torch.get_num_threads()} threads, "
         f"{decoders} decoding processes\n"
         f"memory    about {in_words(memory)} ({micro} frames at a time)"

@@ -43,6 +43,36 @@ def shuffled(i: np.ndarray, n: int, key: tuple) -> np.ndarray:
     return x.astype(np.int64)
 
 
+def by_epoch(position: np.ndarray, n: int, seed: int, *key) -> np.ndarray:
+    """Where these places of an endless list take us: permutation after permutation of range(n)."""
+    epoch = position // n
+    out = np.empty(len(position), np.int64)
+    for e in np.unique(epoch):
+        mine = epoch == e
+        out[mine] = shuffled(position[mine] % n, n, (seed, e, *key))
+    return out
+
+
+def in_turn(position: np.ndarray, sizes: list, slots: list, seed: int) -> np.ndarray:
+    """Chunk numbers int64 at these places of a training's order; the place and the seed decide.
+
+    sizes: chunks in each folder.  slots: of as many chunks as there are, how many come from each.
+    An epoch is a permutation of these slots.  A folder's slots go through its chunks in
+    permutations of their own: after every epoch all of them have come equally often, or once less.
+    """
+    n = sum(sizes)
+    slot = by_epoch(position, n, seed)
+    if slots == sizes:
+        return slot
+    out = np.empty(len(position), np.int64)
+    first_slot, first_chunk = (np.cumsum([0, *counts]) for counts in (slots, sizes))
+    for f, size in enumerate(sizes):
+        mine = (first_slot[f] <= slot) & (slot < first_slot[f + 1])
+        turn = position[mine] // n * slots[f] + slot[mine] - first_slot[f]
+        out[mine] = first_chunk[f] + by_epoch(turn, size, seed, f + 1)
+    return out
+
+
 class Chunks:
     """The shards as torch's DataLoader asks for them.
 

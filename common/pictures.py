@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from fractions import Fraction
 
 from common import artefact
@@ -95,6 +96,32 @@ class VideoWriter:
                 if file.streams.video[0].frames == self.frames:
                     return
             raise self._fault()
+
+
+# ---- parts of a picture -------------------------------------------------------------------------
+
+
+def area_of(text: str, facts: dict) -> tuple:
+    """--area x,y,w,h -> (x0, y0, x1, y1); nothing given: the whole frame."""
+    width, height = facts["width"], facts["height"]
+    found = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", text or f"0,0,{width},{height}")
+    x, y, w, h = map(int, found.groups()) if found else (0, 0, 0, 0)
+    if not (w and h and x + w <= width and y + h <= height):
+        raise SystemExit(
+            f"--area {text}: should be x,y,w,h in px within the video's {width} x {height}"
+        )
+    return x, y, x + w, y + h
+
+
+def clamped(box, facts: dict, grow: float = 0, more: int = 0) -> tuple:
+    """x, y, w, h -> (x0, y0, x1, y1) within the frame, larger on each side by a share of the box's
+    size and some px.
+    """
+    x, y, w, h = box
+    right, bottom = int(grow * w) + more, int(grow * h) + more
+    corners = (x - right, y - bottom, x + w + right, y + h + bottom)
+    limits = (facts["width"], facts["height"]) * 2
+    return tuple(int(min(max(v, 0), most)) for v, most in zip(corners, limits, strict=True))
 
 
 # ---- pictures to look at -------------------------------------------------------------------------

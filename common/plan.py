@@ -63,6 +63,10 @@ class Delayed:
         self.period = max(execute, delay)  # frames from one look to the next
         self.delay = delay
         self.fade = fade if delay else 0
+        self.forget()
+
+    def forget(self):
+        """Look at the next frame, as at the first."""
         self.plan = Plan(rate=1, shift=1)  # its time is counted in frames
         self.now = -1
 

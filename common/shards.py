@@ -87,14 +87,37 @@ def totals(videos: dict) -> str:
 # ---- the reader ----------------------------------------------------------------------------------
 
 
-def shards_in(folder) -> list[Path]:
-    """The files of a folder; SystemExit with one line if there are none."""
-    paths = sorted(Path(folder).glob("*.safetensors"))
-    if not paths:
-        raise SystemExit(
-            f"{folder}: no shards there; make them: {artefact.MAKER['shard']} "
-            f"--out {shlex.quote(str(folder))}"
-        )
+def folders_of(data) -> list[tuple[str, float | None]]:
+    """[(folder, share or None)] of --data: FOLDER, or FOLDER:SHARE,FOLDER,...; SystemExit with one
+    line if the shares cannot be.
+
+    The folders without a share divide what the others leave, by their number of chunks.
+    """
+    if Path(data).is_dir():  # whatever its name
+        return [(str(data), None)]
+    folders = []
+    for word in str(data).split(","):
+        found = re.fullmatch(r"(.+):(\d+\.?\d*|\.\d+)", word)
+        folders.append((found[1], float(found[2])) if found else (word, None))
+    shares = [share for _, share in folders if share is not None]
+    given, left = sum(shares), len(folders) - len(shares)
+    if shares and not (min(shares) > 0 and (given < 1 if left else abs(given - 1) < 1e-6)):
+        rest = f"and leave something for the {left} without" if left else "and add up to 1"
+        raise SystemExit(f"--data {data}: its shares should be above 0 {rest}")
+    return folders
+
+
+def shards_in(data) -> list[Path]:
+    """The files of --data's folders; SystemExit with one line if there are none in one."""
+    paths = []
+    for folder, _ in folders_of(data):
+        found = sorted(Path(folder).glob("*.safetensors"))
+        if not found:
+            raise SystemExit(
+                f"{folder}: no shards there; make them: {artefact.MAKER['shard']} "
+                f"--out {shlex.quote(folder)}"
+            )
+        paths += found
     return paths
 
 
@@ -103,23 +126,46 @@ class Shards:
     game); JPEG bytes is a list of them, the oldest first, if frames > 1.
 
     K and the timing are the reader's: horizon, rate, shift, see model.Config, as are frames and
-    frame_stride.  A chunk must fit what the shards were cut for.
+    frame_stride.  A chunk must fit what the shards were cut for.  Those of several folders follow
+    each other, in the order of --data.
     """
 
     def __init__(
-        self, folder, split: str, horizon: int, rate: float, shift: int, frames=1, frame_stride=1
+        self, data, split: str, horizon: int, rate: float, shift: int, frames=1, frame_stride=1
     ):
-        self.args = (folder, split, horizon, rate, shift, frames, frame_stride)
+        self.args = (data, split, horizon, rate, shift, frames, frame_stride)
         self.parts = []
         self.ends = [0]  # number of chunks up to each part
-        for path in shards_in(folder):
-            part = Part(path)
-            part.set_timing(horizon, rate, shift)
-            if frames > 1:
-                part.set_history(frames, frame_stride, rate)
-            if part.about["split"] == split and len(part["start"]):
-                self.parts.append(part)
-                self.ends.append(self.ends[-1] + len(part["start"]))
+        self.sizes = []  # number of chunks in each folder
+        self.folders = folders_of(data)
+        for folder, _ in self.folders:
+            before = len(self)
+            for path in shards_in(folder):
+                part = Part(path)
+                part.set_timing(horizon, rate, shift)
+                if frames > 1:
+                    part.set_history(frames, frame_stride, rate)
+                if part.about["split"] == split and len(part["start"]):
+                    self.parts.append(part)
+                    self.ends.append(self.ends[-1] + len(part["start"]))
+            self.sizes.append(len(self) - before)
+
+    @property
+    def slots(self) -> list[int]:
+        """How many of an epoch's len(self) chunks come from each folder."""
+        given = np.array([share or 0.0 for _, share in self.folders])
+        free = np.where(given > 0, 0, self.sizes)  # chunks of the folders without a share
+        shares = given + (1 - given.sum()) * free / max(1, free.sum())
+        ends = np.round(np.cumsum(shares) * len(self)).astype(int)
+        return np.diff(ends, prepend=0).tolist()
+
+    def in_words(self) -> list[str]:
+        """A line per folder, where shares are given."""
+        lines = []
+        for (folder, _), size, slots in zip(self.folders, self.sizes, self.slots, strict=True):
+            share, times = slots / len(self), slots / size
+            lines.append(f"{folder}: {share:.0%}, each of {size:,} chunks {times:.2f} x an epoch")
+        return lines if self.slots != self.sizes else []
 
     # another process maps the files again: a pickled memory map would be all of its bytes
     def __reduce__(self):
@@ -151,24 +197,25 @@ class Shards:
         return out
 
 
-def splits(folder, c) -> dict:
+def splits(data, c) -> dict:
     """ "train", "validation" -> Shards with the timing of a model.Config; SystemExit if it does not
     fit.
     """
     names = ("train", "validation")
     timing = (c.horizon, c.rate, c.shift, c.frames, c.frame_stride)
-    shards = {split: Shards(folder, split, *timing) for split in names}
+    shards = {split: Shards(data, split, *timing) for split in names}
     for part in (*shards["train"].parts, *shards["validation"].parts):
         if len(set(part.offsets)) < c.horizon:
             raise SystemExit(
-                f"{folder}: videos of fewer frames per second than the network's {c.rate:g} "
+                f"{data}: videos of fewer frames per second than the network's {c.rate:g} "
                 "actions; give --init (it takes the shards' timing)"
             )
-    if not len(shards["train"]):
-        raise SystemExit(
-            f"{folder}: no training chunks in these shards: all videos held out "
-            "(filter.py --validation 0), or all segments null (--min-active 0)"
-        )
+    for (folder, _), chunks in zip(shards["train"].folders, shards["train"].sizes, strict=True):
+        if not chunks:
+            raise SystemExit(
+                f"{folder}: no training chunks in these shards: all videos held out "
+                "(filter.py --validation 0), or all segments null (--min-active 0)"
+            )
     return shards
 
 

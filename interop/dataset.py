@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 
 from common import artefact
-from common.pictures import rate_of
+from common.pictures import clamped, rate_of
 
 import numpy as np
 
@@ -423,10 +423,10 @@ def view_of(chunk: dict, facts: dict, area: tuple, c: filter.Config) -> tuple:
     boxes = []
     if c.mask:
         grow = (filter.GROW, filter.GROW_PX)
-        boxes = [filter.clamped(in_px(box), facts, *grow) for box in chunk["boxes"]]
+        boxes = [clamped(in_px(box), facts, *grow) for box in chunk["boxes"]]
     if c.area or not chunk["area"]:
         return boxes, area
-    x0, y0, x1, y1 = filter.clamped(in_px(chunk["area"]), facts)
+    x0, y0, x1, y1 = clamped(in_px(chunk["area"]), facts)
     return boxes, (x0, y0, x1, y1) if min(x1 - x0, y1 - y0) >= 16 else area
 
 

@@ -168,7 +168,8 @@ class Takeover:
 
 def frames(env, agent, c, person=None, start=()):
     """Play a game from its start: first the macro `start`, then `agent`, or the person at the pad,
-    for --seconds of game time.  Yields the info of every frame, with the "pad" that was held.
+    for --seconds of game time.  Yields the info of every frame, with the "pad" that was held, and
+    whether a "person" held it.
     """
     frame, info = env.reset(seed=c.seed)
     frame, _, ended, _, info = press(env, start, c.fps) or (frame, 0.0, False, False, info)
@@ -193,7 +194,7 @@ def frames(env, agent, c, person=None, start=()):
             return
         before = info["time"]
         frame, _, ended, _, info = env.step({"buttons": pad[0], "sticks": pad[1]})
-        info["pad"] = pad
+        info |= {"pad": pad, "person": bool(person and person.playing)}
         if c.realtime or person:  # nobody can play a game that runs as fast as it can
             due = keep_pace(due + (info["time"] - before) / c.speed, agent, c.fps)
         yield info

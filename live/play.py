@@ -12,10 +12,12 @@ from pathlib import Path
 
 from common.command_line import shipped
 from common.pictures import VideoWriter
+from common.recording import Recording, free_name
 
 import eval as evaluation
 import sim
 from bench import delay, report
+from clock.base import GameError
 from live import open_games, pilot
 
 
@@ -30,6 +32,8 @@ class Config(evaluation.Play, sim.Run):
     menu: bool = False  # the policy may press START and BACK
     # show the game in a window; touch a key or pad there to play yourself (pip install pygame)
     window: bool = False
+    # folder: keep the session, with who was at the pad in each row, for filter.py
+    record: str = ""
     idle: float = 2.0  # seconds of letting go until the policy plays on
     keys: str = ""  # for a game that takes keys, on top of KEYS: SOUTH=z,LEFT_X-=a,...
     suite: str = ""  # open: free Linux games; or a table of your own, as assets/open.json
@@ -41,10 +45,10 @@ class Config(evaluation.Play, sim.Run):
 def main(c: Config) -> dict | None:
     c = dataclasses.replace(c, policy=shipped(c.policy))
     yours = any((c.command, c.attach, c.realtime, c.remote)) and not c.suite
-    if (c.video or c.window) and not yours:
+    if (c.video or c.window or c.record) and not yours:
         raise SystemExit(
-            "--video and --window go with -- COMMAND; of the built-in suite, the best and the "
-            "worst episodes are filmed anyway"
+            "--video, --window and --record go with -- COMMAND; of the built-in suite, the best "
+            "and the worst episodes are filmed anyway"
         )
     if not c.speed > 0 or c.speed != 1 and not c.realtime:
         raise SystemExit(
@@ -69,27 +73,50 @@ def play_game(c: Config) -> dict:
     ):
         person = takeover(c) if c.window else None
         agent = stack.enter_context(contextlib.closing(pilot.Pilot(brain, c)))
-        film = None
+        recording = recording_of(c)
+        film = end = None
         try:
             for info in pilot.frames(env, agent, c, person):  # noqa: B007  used below
+                picture = env.render() if c.video or recording else None
                 if c.video:
-                    picture = env.render()
                     if film is None:
                         size = picture.shape[1::-1]
                         film = stack.enter_context(VideoWriter(c.video, c.fps, *size))
                         begin = info["time"]
                     film.write(sim.fitted(picture, *size), info["time"] - begin)
+                if recording:
+                    pad = info.get("pad", pilot.RELEASED)
+                    recording.add(picture, info, pad, stack, info.get("person", False))
             if not env.clock.alive:
                 print(evaluation.how_it_ended(env, info), file=sys.stderr)
-        except KeyboardInterrupt:  # ends the game, not the report
-            pass
+        except (KeyboardInterrupt, GameError, SystemExit) as e:  # ends the game, not the report
+            if not isinstance(e, KeyboardInterrupt) and not (recording and recording.pads):
+                raise
+            end = e
         out = agent.report()
+        stack.close()  # the films are whole
         if film is not None:
-            stack.close()  # the film is whole
             print(f"film -> {c.video}")
+        if recording and recording.pads:
+            recording.write(game=name_of(c))
+        if end and not isinstance(end, KeyboardInterrupt):
+            raise end
         return out
 
 
+def recording_of(c: Config) -> Recording | None:
+    """Of this session, under a new name in --record."""
+    if not c.record:
+        return None
+    return Recording(dataclasses.replace(c, record=free_name(c.record, name_of(c))))
+
+
+def name_of(c: Config) -> str:
+    """The game, as its command names it."""
+    first, *rest = [Path(word).stem for word in (*c.command, c.attach)]
+    script = next((word for word in rest if word and word[0] != "-"), first)
+    return script if first.startswith("python") else first
+
+
 def takeover(c: Config) -> pilot.Takeover:
-    name = Path((*c.command, c.attach)[0]).name
-    return pilot.Takeover(sim.Person(f"{name}: touch a key or the pad to play"), c.idle)
+    return pilot.Takeover(sim.Person(f"{name_of(c)}: touch a key or the pad to play"), c.idle)

@@ -4,13 +4,14 @@ input.
 
 import json
 
-from common import artefact
+from common import artefact, recording
 from common.inputs import expand
 from common.pictures import VideoWriter
 from common.shards import Part, Shards, decode
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import filter
 from shards import FPS, T, config
@@ -206,6 +207,36 @@ def test_idle_segments_go_and_chunks_stay_whole():
     ]
     with pytest.raises(SystemExit, match="whole multiple"):
         filter.chunk_starts(keep, 45, config())
+
+
+def test_a_persons_turn_ends_with_the_last_touch():
+    """Two turns: rows 10 to 29, the last five untouched; and from 60 on, to the end."""
+    person, busy = np.zeros(T, bool), np.zeros(T, bool)
+    person[10:30] = person[60:] = True
+    busy[:12] = busy[14:25] = busy[61:80] = True
+    mine = recording.rows_of("person", person, busy)
+    assert np.flatnonzero(mine).tolist() == [*range(10, 25), *range(60, 80)]
+    assert (recording.rows_of("policy", person, busy) == ~person).all()
+    assert recording.rows_of("all", person, busy).all()
+    assert not recording.rows_of("person", person & False, busy).any()
+    # half a second at 30 rows a second, and what there is of it
+    led = recording.with_lead(mine, np.arange(T) / FPS)
+    assert np.flatnonzero(led).tolist() == [*range(0, 25), *range(45, 80)]
+    assert not recording.with_lead(person & False, np.arange(T) / FPS).any()
+
+
+@pytest.mark.parametrize("shift", [0, 1, 3])
+def test_no_action_of_the_policy_is_in_a_persons_chunk(shift):
+    """Frames kept from 15 on, actions known from 30 to 59: a chunk of four begins where its first
+    action is row 30, and its last one row 59.
+    """
+    keep, known = np.zeros(T, bool), np.zeros(T, bool)
+    keep[15:60] = known[30:60] = True
+    starts = filter.chunk_starts(keep, FPS, config(shift=shift), known)
+    assert starts.tolist() == list(range(30 - shift, 57 - shift))
+    # two rows an action: 30, 32, 34, 36
+    starts = filter.chunk_starts(keep, 60, config(shift=shift), known)
+    assert starts.tolist() == list(range(30 - shift, 54 - shift))
 
 
 @pytest.fixture
@@ -518,6 +549,71 @@ def test_a_recorders_true_actions_need_no_overlay(clip):
         )
         inside = decode(jpeg, 256)[100:140, 90:150].astype(int)
         assert np.abs(inside - 127).max() < 8 if box else inside.min() > 230
+
+
+def turns(clip, person):
+    """The clip as `eval.py play --record` leaves it: SOUTH in turns, and who was at the pad."""
+    tensors, _ = artefact.read(clip / "clip-000.actions.safetensors")
+    tensors |= {"sticks": tensors["sticks"] * 0} | ({} if person is None else {"person": person})
+    for f in clip.glob("clip-000.*.safetensors"):
+        f.unlink()
+    path = clip / "clip-000.actions.safetensors"
+    artefact.write(path, tensors, "nitrogen.actions/1", unit="normalized", game="g")
+
+
+def test_a_persons_corrections_are_taken_alone(clip, capsys):
+    """Three seconds of which the person has the middle one, rows 30 to 59; SOUTH is down in rows
+    32 and 33 of four, and for the last time in 57.
+    """
+    turns(clip, np.arange(T) // 30 == 1)
+    less = {"min_active": 0.4}  # the middle second is busy in 14 rows of 30
+    part = Part(shard(clip, "a", **less))
+    # from half a second before; the last two rows are untouched
+    assert part["frame"].tolist() == list(range(15, 58))
+    assert part["frame"][part["start"]].tolist() == list(range(29, 54))
+    assert "--who person; kept 43 of 90 rows" in capsys.readouterr().out
+    data = Shards(clip / "a", "train", 4, 30, 1)
+    _, buttons, _, _, _ = data[0]  # the policy's last frame: the person's first four actions
+    assert buttons[:, 4].tolist() == [0, 0, 1, 1]
+    part = Part(shard(clip, "b", who="policy", **less))
+    assert part["frame"][part["start"]].tolist() == [*range(26), *range(60, 86)]
+    assert Part(shard(clip, "c", who="all", **less))["start"].tolist() == list(range(86))
+    with pytest.raises(SystemExit, match="^--who me: expected person or policy or all$"):
+        shard(clip, "d", who="me")
+    with pytest.raises(SystemExit, match=r"made with another who \('person', now 'all'\)"):
+        shard(clip, "a", who="all", **less)
+
+
+def test_a_session_in_which_the_person_never_had_the_pad(clip, capsys):
+    turns(clip, np.zeros(T, bool))
+    assert len(Part(shard(clip))["frame"]) == 0
+    assert "kept 0 of 90 rows" in capsys.readouterr().out
+
+
+def test_a_recording_that_does_not_say_who_is_taken_whole(clip):
+    """And --who decides nothing of it, so that its older shards stay valid."""
+    turns(clip, None)
+    path = shard(clip, min_active=0.4)
+    assert Part(path)["start"].tolist() == list(range(86))
+    assert "who" not in Part(path).info["recipe"]
+    made = path.stat().st_mtime_ns
+    assert shard(clip, min_active=0.4, who="all").stat().st_mtime_ns == made
+    with pytest.raises(SystemExit, match="does not say which rows are a policy's; drop --who"):
+        shard(clip, min_active=0.4, who="policy")
+
+
+def test_who_was_at_the_pad_must_be_said_of_every_row(clip):
+    turns(clip, np.zeros(T, bool))
+    path = clip / "clip-000.actions.safetensors"
+    tensors, info = artefact.read(path)
+    assert "T: a person was at the pad" in info["tensors"]["person"]
+    for wrong, said in (
+        (tensors["person"][1:], "'person' has T = 89, expected 90"),
+        (tensors["person"].astype(np.uint8), r"'person' should be bool \[T\], found uint8"),
+    ):
+        save_file({**tensors, "person": wrong}, path, {"json": json.dumps(info)})
+        with pytest.raises(SystemExit, match=said):
+            shard(clip, fresh=True)
 
 
 def test_frames_that_come_unevenly_by_hand():

@@ -14,6 +14,7 @@ import types
 from pathlib import Path
 
 from common import ROOT, artefact, device, forecast, lora, run_folder
+from common.loading import in_turn, shuffled
 from common.processes import World
 from common.shards import Shards
 
@@ -159,28 +160,59 @@ def same(a, b):
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
+def chunks(*sizes, slots=None):
+    """Of each folder, as common.shards.Shards says it."""
+    return types.SimpleNamespace(sizes=list(sizes), slots=list(slots or sizes))
+
+
 def test_every_chunk_once_per_epoch():
     c = config(batch=10)
-    drawn = np.concatenate([train.rows(s, 43, c) for s in range(43)])  # 430 rows: ten epochs of 43
+    drawn = np.concatenate(
+        [train.rows(s, chunks(43), c) for s in range(43)]
+    )  # 430 rows: ten epochs of 43
     assert (
         (np.bincount(drawn) == 10).all()
         and sorted(drawn[43:86]) == list(range(43))
         and drawn[:43].tolist() != drawn[43:86].tolist()
     )
-    assert train.rows(3, 43, c).tolist() != train.rows(3, 43, config(batch=10, seed=1)).tolist()
+    assert (
+        train.rows(3, chunks(43), c).tolist()
+        != train.rows(3, chunks(43), config(batch=10, seed=1)).tolist()
+    )
+
+
+def test_shares_of_folders_are_kept_exactly():
+    """Ten chunks and ninety, half and half: an epoch of 100 holds 50 of each folder."""
+    c, mixed = config(batch=25), chunks(10, 90, slots=(50, 50))
+    drawn = np.concatenate([train.rows(step, mixed, c) for step in range(36)])  # nine epochs
+    few = (drawn < 10).reshape(9, 100)
+    assert (few.sum(1) == 50).all() and few[0].tolist() != few[1].tolist()
+    # no step is of one folder alone
+    assert 3 <= few.reshape(36, 25).sum(1).min() and few.reshape(36, 25).sum(1).max() <= 22
+    assert (np.bincount(drawn[drawn < 10]) == 45).all()
+    assert (np.bincount(drawn[drawn >= 10] - 10) == 5).all()
+    for epochs in range(1, 9):  # at the end of each, no chunk is ahead by more than one
+        seen = np.bincount(drawn[: 100 * epochs], minlength=100)
+        assert np.ptp(seen[:10]) == 0 and np.ptp(seen[10:]) <= 1
+    # the place alone decides: any piece, in any process
+    where = np.random.default_rng(0).integers(0, 900, 64)
+    assert in_turn(where, [10, 90], [50, 50], c.seed).tolist() == drawn[where].tolist()
+    # without shares, folders are one list
+    assert train.rows(3, chunks(10, 90), c).tolist() == train.rows(3, chunks(100), c).tolist()
+    assert train.rows(0, mixed, c).tolist() != train.rows(0, mixed, config(seed=1)).tolist()
 
 
 def test_shuffle_is_a_permutation_that_mixes():
     for n in (1, 2, 3, 64, 1000, 65537):
-        assert sorted(train.shuffled(np.arange(n), n, (0, 0))) == list(range(n))
-    x = train.shuffled(np.arange(100000), 100000, (0, 1))
+        assert sorted(shuffled(np.arange(n), n, (0, 0))) == list(range(n))
+    x = shuffled(np.arange(100000), 100000, (0, 1))
     assert (
         abs(np.corrcoef(x[:-1], x[1:])[0, 1]) < 0.02
         and abs(np.corrcoef(x, np.arange(100000))[0, 1]) < 0.02
     )
     # the first tenth comes from everywhere
     assert np.abs(np.bincount(x[:10000] // 1000, minlength=100) - 100).max() < 45
-    far = train.shuffled(np.arange(1000), 10**12, (0, 1))
+    far = shuffled(np.arange(1000), 10**12, (0, 1))
     assert len(set(far)) == 1000 and far.max() < 10**12 and far.max() > 9 * 10**11
 
 
@@ -198,7 +230,7 @@ def test_same_order_for_any_number_of_processes(shards):
     for step in range(3):
         assert torch.equal(alone[step], torch.cat([next(r)[0] for r in ranks for _ in range(2)]))
         assert (alone[step][:, 0, 0, 0] > 100).tolist() == (
-            data.parts[0]["start"][train.rows(step, 43, c)] < 30
+            data.parts[0]["start"][train.rows(step, data, c)] < 30
         ).tolist()
 
 
@@ -525,7 +557,7 @@ def test_nan_names_the_batch_and_keeps_the_state(shards, monkeypatch):
         return real(images, side, c) * (float("nan") if len(calls) == 3 + 2 * 3 + 2 else 1)
 
     monkeypatch.setattr(train, "augment", poisoned)
-    rows = train.rows(3, 43, config())[4:]
+    rows = train.rows(3, chunks(43), config())[4:]
     with pytest.raises(
         SystemExit,
         match="step 3: the loss is nan.*v-0-000.safetensors rows "
@@ -740,6 +772,48 @@ def test_finetune(policy, capsys):
     assert model.load("again/model.safetensors", "cpu").act(np.zeros((1, 256, 256, 3), np.uint8))[
         "buttons"
     ].shape == (1, 16, 16)
+
+
+def test_folders_are_mixed_by_their_shares(shards, capsys):
+    """Two folders of one video each, cut to 10 and 40 chunks."""
+    for name, number, cut in (("few", 0, 10), ("many", 1, 40)):
+        tensors, info = artefact.read(f"shards/v-{number}-000.safetensors", "nitrogen.shard/1")
+        videos = [{**info["videos"][0], "split": "train"}]
+        timing = {key: info[key] for key in ("rate", "horizon", "shift")}
+        tensors = {**tensors, "start": tensors["start"][:cut]}
+        artefact.write(
+            f"{name}/v.safetensors", tensors, "nitrogen.shard/1", videos=videos, **timing
+        )
+    data = Shards("few:0.5,many", "train", 16, 30, 1)
+    assert (data.sizes, data.slots, len(data.parts)) == ([10, 40], [25, 25], 2)
+    assert Shards("few:0.3,many:.7", "train", 16, 30, 1).slots == [15, 35]
+    by_size = Shards("few,many", "train", 16, 30, 1)
+    assert by_size.slots == by_size.sizes and not by_size.in_words()
+
+    c = config(data="few:0.5,many", steps=4)
+    train.fit(dataclasses.replace(c, out="straight"))
+    said = capsys.readouterr().out
+    assert "few: 50%, each of 10 chunks 2.50 x an epoch" in said
+    assert "many: 50%, each of 40 chunks 0.62 x an epoch" in said
+    # stopped after two steps, and gone on with: the same weights
+    with contextlib.suppress(KeyboardInterrupt):
+        stopped = dataclasses.replace(c, out="halves", minutes=1e-9, save_every=1)
+        train.fit(stopped)
+    assert artefact.read("halves/state.safetensors")[1]["step"] == 1
+    train.fit(dataclasses.replace(stopped, minutes=0.0))
+    assert same(*states("straight", "halves"))
+    for other in ("few:0.6,many", "few,many", "few:0.2,many:0.8"):
+        with pytest.raises(SystemExit, match="holds a run with another shares; give another --out"):
+            train.fit(dataclasses.replace(stopped, data=other, minutes=0.0))
+    train.fit(dataclasses.replace(stopped, data="few:.5,many:0.50"))  # the same in other words
+    for wrong, why in (
+        ("few:0.5,many:0.6", "its shares should be above 0 and add up to 1$"),
+        ("few:1,many", "its shares should be above 0 and leave something for the 1 without$"),
+        ("few:0,many", "its shares should be above 0"),
+        ("few:0.5,nowhere", "^nowhere: no shards there; make them: python filter.py"),
+    ):
+        with pytest.raises(SystemExit, match=why):
+            train.fit(config(data=wrong, out="wrong"))
 
 
 def test_finetune_resumes_from_another_start_is_refused(policy):

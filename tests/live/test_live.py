@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import shutil
 import signal
@@ -10,12 +11,15 @@ import subprocess
 import time
 
 from common import ROOT, artefact
+from common.artefact import BUTTONS
 from common.pictures import read_video
+from common.shards import Part, Shards
 
 import numpy as np
 import pytest
 
 from clock.base import GameError, read_text
+from commands import command
 from devices import sandbox
 from devices.base import Gamepad
 from devices.display import Keyboard
@@ -237,6 +241,58 @@ def test_a_person_takes_the_pad_and_gives_it_back(capsys):
 
 
 @hooked
+def test_a_persons_corrections_are_kept(policy, tmp_path, monkeypatch, capsys):
+    """A session of two seconds, of which the person has rows 16 to 45 and lets go after row 35;
+    what filter.py makes of it holds the person's actions alone.
+    """
+    frame = itertools.count()
+
+    class Takeover(pilot.Takeover):
+        def __call__(self, picture, pad):
+            n = next(frame)  # the next row is n + 1
+            self.playing = 15 <= n < 45
+            east = np.int8([self.playing and n < 35 and name == "EAST" for name in BUTTONS])
+            return (east, np.zeros(4, np.float32)) if self.playing else pad
+
+    monkeypatch.setattr(play, "takeover", lambda c: Takeover(None, 1.0))
+    folder = tmp_path / "session"
+    options = {"policy": policy, "device": "cpu", "window": True, "record": str(folder)}
+    play.main(config(seconds=2.0, **options))
+    assert "61 frames -> " in capsys.readouterr().out
+    tensors, info = artefact.read(folder / "ridge-000.actions.safetensors", "nitrogen.actions/1")
+    assert info["game"] == "ridge" and info["fps"] == 30 and len(tensors["time"]) == 61
+    assert np.flatnonzero(tensors["person"]).tolist() == list(range(16, 46))
+    east = tensors["buttons"][:, BUTTONS.index("EAST")]
+    assert (east[16:46] == (np.arange(16, 46) < 36)).all()
+    assert len(list(read_video(folder / "ridge-000.mp4"))) == 61
+
+    out = str(tmp_path / "shards")
+    command("filter.py", str(folder), "--out", out, "--validation", "0", "--horizon", "8")
+    part = Part(tmp_path / "shards/ridge-000-000.safetensors")
+    assert part["frame"].tolist() == list(range(1, 36)) and part.about["game"] == "ridge"
+    assert part["frame"][part["start"]].tolist() == list(range(15, 28))
+    _, buttons, _, _, _ = Shards(out, "train", 8, 30, 1)[0]
+    assert buttons.sum(0).tolist() == [8 * (name == "EAST") for name in BUTTONS]
+
+    # the next session gets the next number; one that breaks off is kept as far as it went
+    frame = itertools.count()
+    monkeypatch.setattr(pilot.Pilot, "report", lambda self: {})
+    real = pilot.frames
+
+    def broken(*args):
+        for n, info in enumerate(real(*args)):
+            yield info
+            if n == 9:
+                raise GameError("the game hangs")
+
+    monkeypatch.setattr(pilot, "frames", broken)
+    with pytest.raises(GameError, match="the game hangs"):
+        play.main(config(seconds=2.0, **options))
+    tensors, _ = artefact.read(folder / "ridge-001.actions.safetensors")
+    assert len(tensors["person"]) == len(list(read_video(folder / "ridge-001.mp4"))) == 10
+
+
+@hooked
 def test_closing_the_window_ends_the_game():
     with playing(Scripted(), pilot.Takeover(lambda picture: None, 1.0), seconds=0) as (
         env,
@@ -312,9 +368,10 @@ def test_bad_input(policy, tmp_path):
     for options, why in (
         (
             {"command": (), "policy": policy, "video": "a.mp4"},
-            "^--video and --window go with -- COMMAND",
+            "^--video, --window and --record go with -- COMMAND",
         ),
-        ({"suite": "open", "window": True}, "^--video and --window go with -- COMMAND"),
+        ({"suite": "open", "window": True}, "^--video, --window and --record go with"),
+        ({"command": (), "policy": policy, "record": "a"}, "^--video, --window and --record go"),
         ({"policy": "nowhere"}, "^nowhere: no such file; make it anew: python train.py"),
         ({"command": (), "realtime": True, "policy": policy}, "no game given: add -- COMMAND"),
         ({"speed": 0.0, "realtime": True}, "^--speed 0: expected more than 0"),
