@@ -26,7 +26,12 @@ SDL 1.2         | 30 |      | powermanga --window, rockdodger, tecnoballz --wind
 SDL 1.2         | 20 |      | madbomber
 SDL 1.2, OpenGL | 30 |      | briquolo, critter, gnujump, gunroar
 SDL 2           | 30 |      | blobwars -window, blockattack, davegnukem, jumpnbump, lbreakouthd
+SDL 1.2         | 30 |      | vor
+SDL 1.2, OpenGL | 30 |      | gltron, rrootage -window
+SDL 1.2, Perl   | 30 |      | frozen-bubble
 SDL 2           | 30 |      | Maelstrom, mirrormagic, pekka-kana-2
+SDL 2           | 35 |      | crispy-doom -window
+SDL 2           | 30 |      | caveexpress
 SDL 2           | 30 | keys | blobby, starfighter
 SDL 2           | 28 |      | toppler
 SDL 2           | 10 |      | sopwith -s
@@ -36,9 +41,16 @@ Ren'Py          | 30 |      | the_question
 pygame          | 30 |      | angrydd, funnyboat, monsterz, pathological, pyracerz, solarwolf
 pygame          | 24 |      | whichwayisup
 GLFW            | 30 |      | pax-britannica, pink-pony
-Allegro 4       | 30 | time | alex4, kraptor, rafkill
+pygame          | 30 |      | seahorse-adventures
+Irrlicht        | 30 |      | minetest
+GLUT            | 30 |      | stormbaancoureur
+Allegro 4       | 30 | time | alex4, kraptor, overgod, rafkill
+X11             | 30 | time | xgalaga++, xjump
 Qt 5, OpenGL    | 30 |      | dustrac-game
-GTK 3           | 30 | time | gnome-nibbles, quadrapassel
+Qt 5, QML       | 30 |      | 2048-qt
+Qt 6            | 30 | time | cutemaze
+GTK 2           | 30 | time | wordwarvi
+GTK 3           | 30 | time | gnome-nibbles, gnome-robots, quadrapassel
 Java            | 30 | time | filler, robocode
 """
 HEAD = "| engine | game | starts | one frame a step | replay identical | input arrives | cause |"
