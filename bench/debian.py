@@ -50,7 +50,7 @@ Allegro 4       | 30 | time | alex4, kraptor, overgod, rafkill
 X11             | 30 | time SOUTH=s EAST=space | xgalaga++
 X11             | 30 | time | xjump
 Qt 5, OpenGL    | 30 |      | dustrac-game
-Qt 5, QML       | 30 |      | 2048-qt
+Qt 5, QML       | 30 | time | 2048-qt
 Qt 6            | 30 | time | cutemaze
 GTK 2           | 30 | time | wordwarvi
 GTK 3           | 30 | time | gnome-nibbles, gnome-robots, quadrapassel

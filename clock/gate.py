@@ -121,7 +121,7 @@ class FrameGate:
             if self.users and users.READERS.search(path):
                 process.libraries[path] = {}
                 users.divert(thread, path, base, self.users)
-            if self.clock.fixed and chance.CPP.search(path):
+            if self.clock.fixed and chance.LIBRARIES.search(path):
                 process.libraries[path] = {}
                 chance.divert(thread, path, base)
             if kernel.GRAPHICS.search(path):
