@@ -29,7 +29,7 @@ in clock/windows.py; for another pad or screen in devices/__init__.py.
     python sim.py replay OUT.actions.safetensors  the same frames again? compares their hashes
     python sim.py step   -- COMMAND ARG...        by hand, frame by frame
     python sim.py bench  [-- COMMAND ARG...]      steps per second, cost of the hook
-    python sim.py debian                          which of some fifty games of Debian play here
+    python sim.py debian                          which of some seventy games of Debian play here
 
     env = sim.GameEnv(["supertux2", "--window", "--renderer", "sdl"], fps=60)
     env = gymnasium.make("NitroGame-v0", cmd=[...])                     # or so
