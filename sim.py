@@ -29,7 +29,7 @@ in clock/windows.py; for another pad or screen in devices/__init__.py.
     python sim.py replay OUT.actions.safetensors  the same frames again? compares their hashes
     python sim.py step   -- COMMAND ARG...        by hand, frame by frame
     python sim.py bench  [-- COMMAND ARG...]      steps per second, cost of the hook
-    python sim.py debian                          which of some fifty games of Debian play here
+    python sim.py debian                          which of some seventy games of Debian play here
 
     env = sim.GameEnv(["supertux2", "--window", "--renderer", "sdl"], fps=60)
     env = gymnasium.make("NitroGame-v0", cmd=[...])                     # or so
@@ -364,6 +364,7 @@ def check_options(env: GameEnv) -> None:
 # ---- setting a game up: one function a platform --------------------------------------------------
 
 WINDOWS = sys.platform == "win32"
+LOOK = 0.5  # s of game time between two looks at a window of a game that presents nothing
 LONGEST_SLEEP = 2.0  # s of game time, of a main thread whose sleeps are frames
 SCREEN_SIZE = "1280x960"  # of the private X server, px
 
@@ -523,32 +524,33 @@ def check_asked(env: GameEnv) -> None:
 
 
 def first_presented(env: GameEnv, patience: float) -> bool:
-    """A game that shows a window, and does not present in any way that we see, is gated by its
-    sleeps; if its main thread does not sleep either, by time.
+    """A game that draws into its window, and does not present in any way that we see, is gated by
+    its sleeps; if its main thread does not sleep either, or if asked for, by time.
     """
     end = time.perf_counter() + env.timeout
-    display = env.sandbox.display
-    windows = []
-    while not windows:
+    display, gate = env.sandbox.display, env.clock.frame_gate
+    windows, drawn = [], 0  # looks that have found a picture in a window
+    while drawn < 2 and not (windows and env.clock.time >= patience):
         try:
-            return env.clock.step_frame(None, env.timeout, patience)
+            return env.clock.step_frame(None, env.timeout, LOOK, outside=1)
         except NoFrame as e:
             windows = display.windows()
+            drawn += bool(windows) and not gate.part and display.shows_picture(windows[0])
             if not windows and (time.perf_counter() > end or env.clock.time > 10):
                 raise NoFrame(f"{e}, and it has opened no window") from None
     owners = [display.owner(number) for number, *_ in windows]
-    env.clock.sleeps = next((pid for pid in owners if pid in env.clock.pids()), 0)
     unknown = f"sim: {env.name} presents by no function that is known here: "
-    try:
-        alive = env.clock.step_frame(None, env.timeout, LONGEST_SLEEP)
-        say_once(unknown + "each sleep of its main thread counts as a frame.")
-    except NoFrame:
-        say_once(unknown + f"a frame is 1 / {env.fps:g} s of its time.")
-        env.clock.sleeps = None
-        env.clock.frames += 1
-        env.by_time = True
-        alive = env.clock.alive
-    return alive
+    if env.tick == "frame":
+        env.clock.sleeps = next((pid for pid in owners if pid in env.clock.pids()), 0)
+        with contextlib.suppress(NoFrame):
+            alive = env.clock.step_frame(None, env.timeout, LONGEST_SLEEP, outside=1)
+            say_once(unknown + "each sleep of its main thread counts as a frame.")
+            return alive
+    say_once(unknown + f"a frame is 1 / {env.fps:g} s of its time.")
+    env.clock.sleeps = None
+    env.clock.frames += 1
+    env.by_time = True
+    return env.clock.alive
 
 
 def first_with_a_window(env: GameEnv) -> bool:

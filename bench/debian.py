@@ -18,15 +18,22 @@ import numpy as np
 import sim
 from clock.base import GameError
 
-# engine | refresh rate of the monitor that the game sees | how: with keys, by time | commands
+# engine | refresh rate of the monitor that the game sees | how: with keys (which ones, where those
+# of devices.KEYS do not begin it), by time | commands
 GAMES = """
 SDL 1.2         | 30 |      | airstrike, alienblaster, biniax2, bumprace, circuslinux, dangen
-SDL 1.2         | 30 |      | heroes, hex-a-hop, icebreaker, lbreakout2, luola, moon-lander
+SDL 1.2         | 30 |      | heroes, hex-a-hop, icebreaker, lbreakout2, luola
+SDL 1.2         | 30 | SOUTH=Return | moon-lander
 SDL 1.2         | 30 |      | powermanga --window, rockdodger, tecnoballz --window, vectoroids
 SDL 1.2         | 20 |      | madbomber
 SDL 1.2, OpenGL | 30 |      | briquolo, critter, gnujump, gunroar
 SDL 2           | 30 |      | blobwars -window, blockattack, davegnukem, jumpnbump, lbreakouthd
+SDL 1.2         | 30 |      | vor
+SDL 1.2, OpenGL | 30 |      | gltron, rrootage -window
+SDL 1.2, Perl   | 30 |      | frozen-bubble
 SDL 2           | 30 |      | Maelstrom, mirrormagic, pekka-kana-2
+SDL 2           | 35 |      | crispy-doom -window
+SDL 2           | 30 |      | caveexpress
 SDL 2           | 30 | keys | blobby, starfighter
 SDL 2           | 28 |      | toppler
 SDL 2           | 10 |      | sopwith -s
@@ -36,9 +43,17 @@ Ren'Py          | 30 |      | the_question
 pygame          | 30 |      | angrydd, funnyboat, monsterz, pathological, pyracerz, solarwolf
 pygame          | 24 |      | whichwayisup
 GLFW            | 30 |      | pax-britannica, pink-pony
-Allegro 4       | 30 | time | alex4, kraptor, rafkill
+pygame          | 30 |      | seahorse-adventures
+Irrlicht        | 30 |      | minetest
+GLUT            | 30 |      | stormbaancoureur
+Allegro 4       | 30 | time | alex4, kraptor, overgod, rafkill
+X11             | 30 | time SOUTH=s EAST=space | xgalaga++
+X11             | 30 | time | xjump
 Qt 5, OpenGL    | 30 |      | dustrac-game
-GTK 3           | 30 | time | gnome-nibbles, quadrapassel
+Qt 5, QML       | 30 | time | 2048-qt
+Qt 6            | 30 | time | cutemaze
+GTK 2           | 30 | time | wordwarvi
+GTK 3           | 30 | time | gnome-nibbles, gnome-robots, quadrapassel
 Java            | 30 | time | filler, robocode
 """
 HEAD = "| engine | game | starts | one frame a step | replay identical | input arrives | cause |"
@@ -109,10 +124,15 @@ def games():
     """Yield (engine, arguments of GameEnv) of each row and command of GAMES."""
     for line in GAMES.strip().splitlines():
         engine, fps, how, commands = (part.strip() for part in line.split("|"))
-        gamepad = "keys" if "keys" in how else "auto"
-        tick = "time" if "time" in how else "frame"
+        keys = dict(word.split("=") for word in how.split() if "=" in word)
+        options = {
+            "fps": int(fps),
+            "gamepad": "keys" if keys or "keys" in how else "auto",
+            "tick": "time" if "time" in how else "frame",
+            "keys": keys,
+        }
         for command in map(shlex.split, commands.split(",")):
-            yield engine, {"command": command, "fps": int(fps), "gamepad": gamepad, "tick": tick}
+            yield engine, {"command": command, **options}
 
 
 def main(c: Config) -> None:

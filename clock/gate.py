@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import struct
 
-from clock import kernel, users
+from clock import chance, kernel, users
 from clock.base import NS
 from clock.tracee import Process, State, Thread
 
@@ -121,6 +121,9 @@ class FrameGate:
             if self.users and users.READERS.search(path):
                 process.libraries[path] = {}
                 users.divert(thread, path, base, self.users)
+            if self.clock.fixed and chance.LIBRARIES.search(path):
+                process.libraries[path] = {}
+                chance.divert(thread, path, base)
             if kernel.GRAPHICS.search(path):
                 names = kernel.library_symbols(*kernel.located(process.pid, path))
                 process.libraries[path] = {name: base + at for name, at in names.items()}

@@ -168,27 +168,33 @@ class Clock:
             self.deadlines.jump(due)
         self.now = max(self.now, target)
 
-    def step_frame(self, presented=None, timeout: float = 60.0, patience: float = 60.0) -> bool:
+    def step_frame(self, presented=None, timeout=60.0, patience=60.0, outside=math.inf) -> bool:
         """Jump from deadline to deadline until the count of frames presented() (by default that of
         the gate) has grown and the game is quiet again.
 
-        False if the program ended instead; NoFrame after `timeout` seconds of real time or
-        `patience` seconds of game time.
+        False if the program ended instead; NoFrame after `timeout` seconds of real time,
+        `patience` seconds of game time, or if for `outside` seconds of real time nothing was due.
         """
         self._check_thread()
         presented = presented or (lambda: self.frames)
         before = presented()
         end = time.perf_counter() + timeout
-        last = self.now + patience * NS
+        last = self.now + int(patience * NS)
+        idle = 0.0
         self.settle()
         while presented() <= before:
             if not self.alive:
                 return False
-            if time.perf_counter() > end or self.now > last:
+            due = self.deadlines.first()
+            if due and due.deadline > last or idle > outside:
+                self.now = last
+            if time.perf_counter() > end or self.now >= last:
                 raise NoFrame(f"no frame in {timeout:g} s, or {patience:g} s of game time")
-            if due := self.deadlines.first():
+            if due:
+                idle = 0.0
                 self.deadlines.jump(due)
             else:
+                idle += 0.0005
                 time.sleep(0.0005)  # it waits for something outside
                 self.settle()
         if self.trace:

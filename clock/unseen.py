@@ -1,6 +1,9 @@
 """What a program finds that looks for a debugger: none.
 
 It may read in /proc who traces it, or ask to be traced itself, which only one can do.
+
+Nor does a game in a home folder of its own find that it may write the scores that all users of the
+computer share, as it may for root: they would outlive it, and change the next run.
 """
 
 from __future__ import annotations
@@ -9,12 +12,14 @@ import os
 import re
 from pathlib import Path
 
-from clock import kernel
+from clock import chance, kernel
 from clock.tracee import Thread, next_stop
 
 STATUS = re.compile(rb"/proc/(self|thread-self|\d+)(/task/\d+)?/status\0")
 LONGEST = 64  # bytes of a path that is one of these
-TRACEME, EPERM = 0, 1
+TRACEME, EPERM, EACCES = 0, 1, 13
+SHARED = b"/var/games/", b"/var/lib/games/"
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 def on_call(clock, thread: Thread, registers) -> None:
@@ -24,9 +29,15 @@ def on_call(clock, thread: Thread, registers) -> None:
             thread.skip_call(registers, -EPERM if thread.asked else 0)
             thread.asked = True
         return
-    argument = "rdi" if thread.call == "open" else "rsi"
-    found = STATUS.match(thread.process.read(getattr(registers, argument), LONGEST))
+    argument, flags = ("rdi", "rsi") if thread.call == "open" else ("rsi", "rdx")
+    path = thread.process.read(getattr(registers, argument), LONGEST)
+    own_home = clock.frame_gate.users
+    if own_home and path.startswith(SHARED) and getattr(registers, flags) & WRITES:
+        return thread.skip_call(registers, -EACCES)
+    found = STATUS.match(path)
     text = status(thread, found[0]) if found else b""
+    if clock.fixed and path.startswith(chance.FILES):
+        text = thread.random.bytes(chance.BYTES)
     if text:
         open_instead(clock, thread, registers, argument, text)
 

@@ -148,6 +148,15 @@ class Display:
         screen = self._shot() if self.pixels is None else self.pixels
         return screen[max(0, y) : max(0, y + height), max(0, x) : max(0, x + width)]
 
+    def shows_picture(self, window: tuple) -> bool:
+        """Whether one of windows() shows more than one colour: somebody has drawn into it.  Not
+        known of a server whose memory is not mapped.
+        """
+        if self.pixels is None:
+            return False
+        shown = self.grab(*window[1:])
+        return shown.size > 0 and bool((shown != shown[0, 0]).any())
+
     def _shot(self) -> np.ndarray:
         """The whole screen, where the server's memory is not mapped."""
         try:

@@ -22,6 +22,14 @@ def test_what_is_no_game():
     assert cells[:4] == ["no", "", "", ""] and cells[4].endswith("first frame: no / screen")
 
 
+def test_a_row_says_how_a_game_is_played():
+    rows = {game["command"][0]: game for _, game in debian.games()}
+    shooter = {"keys": {"SOUTH": "s", "EAST": "space"}, "gamepad": "keys", "tick": "time"}
+    assert rows["xgalaga++"] == {"command": ["xgalaga++"], "fps": 30, **shooter}
+    assert rows["powermanga"]["command"] == ["powermanga", "--window"]
+    assert (rows["vor"]["keys"], rows["vor"]["gamepad"]) == ({}, "auto") and len(rows) == 69
+
+
 def test_columns():
     frames = [(k / 30, f"{k}", "SDL_Flip") for k in range(9)]
     assert debian.first_difference(frames, iter(frames)) is None

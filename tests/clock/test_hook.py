@@ -407,6 +407,51 @@ child.kill(); print(child.wait(), flush=True)
 
 
 @needs_hook
+def test_random_numbers_are_by_the_seed_from_wherever_they_come():
+    """Of /dev/urandom, in a file of which there is enough, of C++'s random_device, and of Qt."""
+    code = """
+import ctypes
+with open("/dev/urandom", "rb") as file:
+    print(file.read(8).hex(), len(file.read(100000)))
+print(os.read(os.open("/dev/random", os.O_RDONLY), 8).hex())
+ask = ctypes.CDLL("libstdc++.so.6")._ZNSt13random_device9_M_getvalEv
+print(*[ask(ctypes.create_string_buffer(8192)) for _ in range(4)], flush=True)
+try:
+    qt = ctypes.CDLL("libQt5Core.so.5")
+except OSError:
+    raise SystemExit
+given = ctypes.create_string_buffer(32)
+print(qt._Z10qRandomCpuPvx(given, 4), given.raw == bytes(32), flush=True)
+"""
+    found = []
+    for seed in (5, 5, 6):
+        with launched(*python(code), seed=seed, fps=60) as (clock, said):
+            clock.step(1)
+            found.append(said().split()[:7])
+            assert said().split()[7:] in ([], ["0", "True"])  # without and with Qt
+    assert found[0] == found[1] and found[0][1] == "100000"
+    others = [one != other for one, other in zip(found[0], found[2], strict=True)]
+    assert others == [True, False, *[True] * 5] and len(set(found[0])) == 7
+
+
+@needs_hook
+def test_the_scores_of_all_users_are_not_written_to(tmp_path):
+    code = """
+for path in sys.argv[1:]:
+    for how in ("r", "r+", "w", "a"):
+        try:
+            open(path, how)
+        except OSError as e:
+            print(type(e).__name__, flush=True)
+"""
+    paths = "/var/games/no-such-game/scores", "/var/lib/games/no-such-game/scores"
+    for users, writes in (("/etc/passwd", "PermissionError"), ("", "FileNotFoundError")):
+        with launched(*python(code), *paths, fps=60, users=users) as (clock, said):
+            clock.step(1)
+            assert said_lines(said) == ["FileNotFoundError", *[writes] * 3] * 2
+
+
+@needs_hook
 def test_who_looks_for_a_debugger_finds_none():
     code = """
 import ctypes, errno

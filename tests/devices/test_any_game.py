@@ -159,6 +159,8 @@ def test_a_game_whose_main_thread_does_not_sleep_is_stepped_by_time(tmp_path, ti
         env.reset()
         assert square(env.render())[:3] == (80, 60, False)
         first, began = square(env.render())[3], env.clock.time
+        # it draws at once, and is watched for a second; then, if asked for, for its sleeps
+        assert began == pytest.approx(1 if tick == "time" else 1 + sim.LONGEST_SLEEP, abs=0.1)
         for i in range(1, 7):
             info = env.step(PUSH)[4]
             assert square(env.render()) == (80 + i, 60 - i, True, (first + i) % 256)
@@ -189,6 +191,7 @@ def test_games_without_sdl(tmp_path, how, screen, capfd):
         )
         first, began = square(env.render())[3], env.clock.time
         assert square(env.render())[:3] == (80, 60, False) and (first == 0) == (how != "x11")
+        assert began == pytest.approx(1 if how == "x11" else 0, abs=0.1)
         for i in range(1, 7):
             info = env.step(PUSH)[4]
             assert (
