@@ -18,7 +18,7 @@ from torch import nn
 
 FACTORS = (".down", ".up")  # how the names of their tensors end
 WHOLE = ("past.weight",)  # learned without a base: the times of earlier frames
-# CHOICE: scale of `down` at the start: `up` need not move far. At 1 the same steps reach less.
+# CHOICE: scale of `down` at the start: `up` need not move far. At 1 the loss falls a little slower.
 GAIN = 10.0
 
 
