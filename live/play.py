@@ -17,7 +17,6 @@ from common.recording import Recording, free_name
 import eval as evaluation
 import sim
 from bench import delay, report
-from clock.base import GameError
 from live import open_games, pilot
 
 
@@ -89,7 +88,7 @@ def play_game(c: Config) -> dict:
                     recording.add(picture, info, pad, stack, info.get("person", False))
             if not env.clock.alive:
                 print(evaluation.how_it_ended(env, info), file=sys.stderr)
-        except (KeyboardInterrupt, GameError, SystemExit) as e:  # ends the game, not the report
+        except (KeyboardInterrupt, SystemExit, Exception) as e:  # ends the game, not the report
             if not isinstance(e, KeyboardInterrupt) and not (recording and recording.pads):
                 raise
             end = e

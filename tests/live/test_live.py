@@ -274,22 +274,22 @@ def test_a_persons_corrections_are_kept(policy, tmp_path, monkeypatch, capsys):
     _, buttons, _, _, _ = Shards(out, "train", 8, 30, 1)[0]
     assert buttons.sum(0).tolist() == [8 * (name == "EAST") for name in BUTTONS]
 
-    # the next session gets the next number; one that breaks off is kept as far as it went
-    frame = itertools.count()
+    # the next sessions get the next numbers; one that breaks off is kept as far as it went
     monkeypatch.setattr(pilot.Pilot, "report", lambda self: {})
     real = pilot.frames
+    for number, end in (("001", GameError("the game hangs")), ("002", RuntimeError("no memory"))):
+        frame = itertools.count()
 
-    def broken(*args):
-        for n, info in enumerate(real(*args)):
-            yield info
-            if n == 9:
-                raise GameError("the game hangs")
+        def broken(*args, end=end):
+            yield from itertools.islice(real(*args), 10)
+            raise end
 
-    monkeypatch.setattr(pilot, "frames", broken)
-    with pytest.raises(GameError, match="the game hangs"):
-        play.main(config(seconds=2.0, **options))
-    tensors, _ = artefact.read(folder / "ridge-001.actions.safetensors")
-    assert len(tensors["person"]) == len(list(read_video(folder / "ridge-001.mp4"))) == 10
+        monkeypatch.setattr(pilot, "frames", broken)
+        with pytest.raises(type(end), match=str(end)):
+            play.main(config(seconds=2.0, **options))
+        tensors, _ = artefact.read(folder / f"ridge-{number}.actions.safetensors")
+        assert len(tensors["person"]) == 10
+        assert len(list(read_video(folder / f"ridge-{number}.mp4"))) == 10
 
 
 @hooked
