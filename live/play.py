@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.command_line import shipped
+from common.command_line import expect, shipped
 from common.pictures import VideoWriter
 from common.recording import Recording, free_name
 
@@ -49,6 +50,7 @@ def main(c: Config) -> dict | None:
             "--video, --window and --record go with -- COMMAND; of the built-in suite, the best "
             "and the worst episodes are filmed anyway"
         )
+    expect(c, idle=(0.01, 1e6), seconds=(0, math.inf), patience=(0, math.inf))
     if not c.speed > 0 or c.speed != 1 and not c.realtime:
         raise SystemExit(
             f"--speed {c.speed:g}: expected more than 0, together with --realtime: without it the "

@@ -375,6 +375,8 @@ def test_bad_input(policy, tmp_path):
         ({"policy": "nowhere"}, "^nowhere: no such file; make it anew: python train.py"),
         ({"command": (), "realtime": True, "policy": policy}, "no game given: add -- COMMAND"),
         ({"speed": 0.0, "realtime": True}, "^--speed 0: expected more than 0"),
+        ({"idle": 0.0}, "^--idle 0: expected 0.01 to"),
+        ({"seconds": -1.0}, "^--seconds -1: expected at least 0$"),
         ({"speed": 0.5}, "^--speed 0.5: expected .* with --realtime"),
         (
             {"policy": policy, "execute": 17},
