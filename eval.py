@@ -533,7 +533,7 @@ def saved_record(job: Job, c: Play, settings: dict, crashed: bool = False) -> di
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    if other := [k for k, v in settings.items() if record["settings"].get(k) != v]:
+    if other := sorted({k for k, _ in settings.items() ^ record["settings"].items()}):
         if c.fresh:
             return None
         raise SystemExit(

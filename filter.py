@@ -26,6 +26,7 @@ if at least half of their timesteps are not null.  common/shards.py reads them.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -418,8 +419,8 @@ def make_shards(video: str, path: Path, overlay: Path | None, c: Config) -> dict
 
 def shards_of(video, stem: str, labels: Labels, recipe: dict, c: Config) -> dict:
     """`make_shards`, of labels that are read.  video: a path or a Video."""
-    keep, stays = kept_rows(labels, c.min_active)
-    keep = with_lead(keep, labels.time) if labels.who == "person" else keep
+    told, stays = kept_rows(labels, c.min_active)
+    keep = with_lead(told, labels.time) if labels.who == "person" else told
     shards = max(1, -(-int(keep.sum()) // c.rows_per_shard))
     groups = np.array_split(np.flatnonzero(keep), shards)
     paths = [Path(c.out) / f"{stem}-{k:03d}.safetensors" for k in range(shards)]
@@ -436,6 +437,7 @@ def shards_of(video, stem: str, labels: Labels, recipe: dict, c: Config) -> dict
             "segments": [int(stays.sum()), len(stays)],
             "shards": shards,
         }
+        labels = dataclasses.replace(labels, known=told)  # no chunk is of a dropped segment's rows
         write_shards(video, stem, paths, groups, labels, counts, recipe, c)
     info = artefact.read(paths[-1], "nitrogen.shard/1")[1]
     tqdm.write(f"{video}: {labels.about}; {in_words(info)}")

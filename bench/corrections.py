@@ -9,6 +9,7 @@ import functools
 import json
 import math
 import os
+import shutil
 import time
 import typing
 import zlib
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import artefact
-from common.command_line import Many, expect, flags, run_stage, shipped
+from common.command_line import Many, expect, flags, recipe_of, run_stage, shipped
 from common.recording import Recording
+from common.run_folder import refuse_another
 from common.workers import for_each
 
 import numpy as np
@@ -76,6 +78,7 @@ def main(c: Config) -> dict:
     expect(c, share=(0.01, 0.99), steps=(1, 1e9), batch=(1, 1e6), seeds=(1, 1e6))
     tasks = named_tasks(c.tasks)
     start = shipped(c.policy)
+    begin(start, c)
     every = evaluation.chosen("all", "all")
     old = demonstrated(Path(c.out) / "old", start, every, c.old, c) if c.old else ""
     played = {"before": play(start, f"{c.out}/before", tasks, c)}
@@ -92,6 +95,26 @@ def main(c: Config) -> dict:
             policy = fine_tuned(policy, new, old, folder, c)
         played[arm] = play(policy, f"{folder}/play", tasks, c)
     return report(played, turns, tasks, c)
+
+
+def begin(policy: str, c: Config) -> None:
+    """OUT/settings.json: what its films and shards are of.  SystemExit if they are of other
+    settings; with --fresh they are removed, so that none is left among the new ones.
+    """
+    evaluation.check_policy(evaluation.Play(policy=policy, steps=c.denoise))
+    out = Path(c.out)
+    path = out / "settings.json"
+    if c.fresh:
+        for name in ("old", "before", *ARMS):
+            shutil.rmtree(out / name, ignore_errors=True)
+    elif path.exists():
+        refuse_another(out, json.loads(path.read_bytes()), settings(policy, c))
+    artefact.write_bytes(path, json.dumps(settings(policy, c)).encode())
+
+
+def settings(policy: str, c: Config) -> dict:
+    """All but --rounds and --seeds, of which there may be more."""
+    return {k: v for k, v in recipe_of(c, policy).items() if k not in ("policy", "rounds", "seeds")}
 
 
 def named_tasks(text: str) -> list[tuple[str, str]]:
@@ -252,10 +275,10 @@ def fine_tuned(policy: str, new: list[str], old: str, run: Path, c: Config) -> s
 def play(policy: str, folder: str, tasks, c: Config) -> dict:
     """(game, task) -> the policy's episodes, at the same levels each time."""
     common = {"device": c.device, "seed": c.seed, "workers": c.workers, "ray": c.ray}
-    settings = evaluation.Play(
+    levels = evaluation.Play(
         policy=policy, seeds=c.seeds, steps=c.denoise, out=folder, fresh=c.fresh, **common
     )
-    suite = evaluation.built_in_suite(settings)._replace(tasks=tasks, players=("policy",))
+    suite = evaluation.built_in_suite(levels)._replace(tasks=tasks, players=("policy",))
     suite.play(evaluation.built_in)
     records = suite.records()
     return {t: [r for r in records if (r["game"], r["task"]) == t] for t in tasks}

@@ -101,9 +101,9 @@ def recorded(rows, hashes, times, people=()) -> dict:
 def free_name(folder, game: str) -> str:
     """FOLDER/<game>-000.mp4, or the next number that no recording has."""
     for n in itertools.count():
-        path = Path(folder) / f"{game}-{n:03d}"
-        if not any(path.with_suffix(end).exists() for end in (".mp4", ".actions.safetensors")):
-            return f"{path}.mp4"
+        path = f"{Path(folder) / game}-{n:03d}"
+        if not any(Path(path + end).exists() for end in (".mp4", ".actions.safetensors")):
+            return path + ".mp4"
 
 
 # ---- whose rows ----------------------------------------------------------------------------------

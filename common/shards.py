@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common import artefact
 from common.history import of_rows
+from common.times import whole_multiple
 
 import numpy as np
 
@@ -97,6 +98,8 @@ def folders_of(data) -> list[tuple[str, float | None]]:
         return [(str(data), None)]
     folders = []
     for word in str(data).split(","):
+        if not word:
+            raise SystemExit(f"--data {data}: an empty name between its commas")
         found = re.fullmatch(r"(.+):(\d+\.?\d*|\.\d+)", word)
         folders.append((found[1], float(found[2])) if found else (word, None))
     shares = [share for _, share in folders if share is not None]
@@ -156,7 +159,8 @@ class Shards:
         given = np.array([share or 0.0 for _, share in self.folders])
         free = np.where(given > 0, 0, self.sizes)  # chunks of the folders without a share
         shares = given + (1 - given.sum()) * free / max(1, free.sum())
-        ends = np.round(np.cumsum(shares) * len(self)).astype(int)
+        shares = np.cumsum(shares)  # given ones may miss 1 by their rounding
+        ends = np.round(shares / shares[-1] * len(self)).astype(int)
         return np.diff(ends, prepend=0).tolist()
 
     def in_words(self) -> list[str]:
@@ -205,10 +209,11 @@ def splits(data, c) -> dict:
     timing = (c.horizon, c.rate, c.shift, c.frames, c.frame_stride)
     shards = {split: Shards(data, split, *timing) for split in names}
     for part in (*shards["train"].parts, *shards["validation"].parts):
-        if len(set(part.offsets)) < c.horizon:
+        fps = part.about["fps"]
+        if not whole_multiple(fps, c.rate):
             raise SystemExit(
-                f"{data}: videos of fewer frames per second than the network's {c.rate:g} "
-                "actions; give --init (it takes the shards' timing)"
+                f"{part.path}: {fps:g} rows per second, no multiple of the network's {c.rate:g} "
+                "actions; give --init (it takes the timing of the first shard), or filter.py --rate"
             )
     for (folder, _), chunks in zip(shards["train"].folders, shards["train"].sizes, strict=True):
         if not chunks:

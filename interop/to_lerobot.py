@@ -4,7 +4,8 @@
 
 Rows that follow one another are an episode.  The action of a row is the first of the chunk from
 its frame on, so the last rows of an episode, which lack one, are left out: as many as the shards'
-shift.  Episodes to train on come first, and `splits` says where they end.
+shift.  Of a person's corrections only the rows of chunks are written.  Episodes to train on come
+first, and `splits` says where they end.
 """
 
 from __future__ import annotations
@@ -98,16 +99,28 @@ def runs_of(paths: list[Path], rate: float) -> tuple[list[Run], float]:
     for k, part in enumerate(parts):
         by_video.setdefault((part.path.parent, part.about["name"]), []).append(k)
     for numbers in by_video.values():
-        rows = [
-            np.c_[np.full(len(parts[k]["time"]), k), np.arange(len(parts[k]["time"]))]
-            for k in numbers
-        ]
-        time = np.concatenate([parts[k]["time"] for k in numbers])
+        mine = {k: told_rows(parts[k]) for k in numbers}
+        rows = [np.c_[np.full(len(row), k), row] for k, row in mine.items()]
+        time = np.concatenate([parts[k]["time"][row] for k, row in mine.items()])
         runs += runs_in(np.concatenate(rows), time, parts[numbers[0]], rate)
     if not runs:
         raise SystemExit(f"{paths[0].parent}: no rows in these shards that follow one another")
     runs.sort(key=lambda run: run.split != "train")
     return runs, rate or rates[0]
+
+
+def told_rows(part: Part) -> np.ndarray:
+    """The rows of a shard that an episode may hold: all, or of a person's corrections those of its
+    chunks. What the policy did before is in it for its pictures alone, and is not to be learned.
+    """
+    info = part.info
+    change = np.zeros(len(part["frame"]) + 1, int)
+    if info.get("recipe", {}).get("who") != "person":
+        return np.arange(len(change) - 1)
+    part.set_timing(info["horizon"], info["rate"], info["shift"])
+    np.add.at(change, part["start"], 1)
+    np.add.at(change, part["start"] + part.offsets[-1] + 1, -1)
+    return np.flatnonzero(np.cumsum(change[:-1]) > 0)
 
 
 def runs_in(rows, time, part: Part, rate: float) -> list[Run]:

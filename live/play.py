@@ -6,18 +6,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.command_line import shipped
+from common.command_line import expect, shipped
 from common.pictures import VideoWriter
 from common.recording import Recording, free_name
 
 import eval as evaluation
 import sim
 from bench import delay, report
-from clock.base import GameError
 from live import open_games, pilot
 
 
@@ -50,6 +50,7 @@ def main(c: Config) -> dict | None:
             "--video, --window and --record go with -- COMMAND; of the built-in suite, the best "
             "and the worst episodes are filmed anyway"
         )
+    expect(c, idle=(0.01, 1e6), seconds=(0, math.inf), patience=(0, math.inf))
     if not c.speed > 0 or c.speed != 1 and not c.realtime:
         raise SystemExit(
             f"--speed {c.speed:g}: expected more than 0, together with --realtime: without it the "
@@ -89,7 +90,7 @@ def play_game(c: Config) -> dict:
                     recording.add(picture, info, pad, stack, info.get("person", False))
             if not env.clock.alive:
                 print(evaluation.how_it_ended(env, info), file=sys.stderr)
-        except (KeyboardInterrupt, GameError, SystemExit) as e:  # ends the game, not the report
+        except (KeyboardInterrupt, SystemExit, Exception) as e:  # ends the game, not the report
             if not isinstance(e, KeyboardInterrupt) and not (recording and recording.pads):
                 raise
             end = e

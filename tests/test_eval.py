@@ -225,6 +225,10 @@ def test_play_resumes_and_grows(policy, tmp_path, monkeypatch, capsys):
     )
     with pytest.raises(SystemExit, match="played with another steps; give another --out"):
         play(player(policy, out, steps=2))
+    # nor are episodes with a delay those without
+    play(player(policy, out / "late", execute=8, delay="33"))
+    with pytest.raises(SystemExit, match="played with another delay; give another --out"):
+        play(player(policy, out / "late", execute=8))
 
 
 def test_ctrl_c_leaves_the_report_of_what_there_is(policy, tmp_path, monkeypatch, capsys):

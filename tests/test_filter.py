@@ -3,6 +3,7 @@ input.
 """
 
 import json
+from pathlib import Path
 
 from common import artefact, recording
 from common.inputs import expand
@@ -223,6 +224,20 @@ def test_a_persons_turn_ends_with_the_last_touch():
     led = recording.with_lead(mine, np.arange(T) / FPS)
     assert np.flatnonzero(led).tolist() == [*range(0, 25), *range(45, 80)]
     assert not recording.with_lead(person & False, np.arange(T) / FPS).any()
+
+
+def test_no_chunk_reaches_into_an_idle_segment(clip):
+    """A person has all three seconds, and uses the last: of the half second before, pictures are
+    kept and no action is learned.
+    """
+    turns(clip, np.ones(T, bool))
+    path = clip / "clip-000.actions.safetensors"
+    tensors, info = artefact.read(path)
+    tensors["buttons"][:, 4] = np.arange(T) >= 60
+    artefact.write(path, tensors, info["format"], unit="normalized", game="g")
+    part = Part(shard(clip))
+    assert part["frame"].tolist() == list(range(45, 90))
+    assert part["frame"][part["start"]].tolist() == list(range(59, 86))
 
 
 @pytest.mark.parametrize("shift", [0, 1, 3])
@@ -582,6 +597,14 @@ def test_a_persons_corrections_are_taken_alone(clip, capsys):
         shard(clip, "d", who="me")
     with pytest.raises(SystemExit, match=r"made with another who \('person', now 'all'\)"):
         shard(clip, "a", who="all", **less)
+
+
+def test_every_session_gets_a_name_of_its_own(tmp_path):
+    for game in ("tux", "tux-0.6"):  # the second has what looks like a suffix
+        for n, end in enumerate((".mp4", ".actions.safetensors", ".mp4")):
+            name = recording.free_name(tmp_path, game)
+            assert name == f"{tmp_path}/{game}-{n:03d}.mp4"
+            Path(name.removesuffix(".mp4") + end).touch()
 
 
 def test_a_session_in_which_the_person_never_had_the_pad(clip, capsys):

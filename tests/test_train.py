@@ -16,7 +16,7 @@ from pathlib import Path
 from common import ROOT, artefact, device, forecast, lora, run_folder
 from common.loading import in_turn, shuffled
 from common.processes import World
-from common.shards import Shards
+from common.shards import Shards, folders_of
 
 import numpy as np
 import pytest
@@ -200,6 +200,16 @@ def test_shares_of_folders_are_kept_exactly():
     # without shares, folders are one list
     assert train.rows(3, chunks(10, 90), c).tolist() == train.rows(3, chunks(100), c).tolist()
     assert train.rows(0, mixed, c).tolist() != train.rows(0, mixed, config(seed=1)).tolist()
+
+
+@pytest.mark.parametrize("share", ["0.3333333", "0.33333335"])
+def test_shares_that_are_rounded_fill_an_epoch(share):
+    """Of thirty million chunks: every place is of a folder, though the shares miss 1 by 1e-7."""
+    mixed = Shards.__new__(Shards)
+    mixed.folders = folders_of(",".join(f"{name}:{share}" for name in "abc"))
+    mixed.sizes = [5_000_000, 10_000_000, 15_000_000]
+    mixed.ends = [0, sum(mixed.sizes)]
+    assert mixed.slots == [10_000_000] * 3
 
 
 def test_shuffle_is_a_permutation_that_mixes():
@@ -810,6 +820,7 @@ def test_folders_are_mixed_by_their_shares(shards, capsys):
         ("few:0.5,many:0.6", "its shares should be above 0 and add up to 1$"),
         ("few:1,many", "its shares should be above 0 and leave something for the 1 without$"),
         ("few:0,many", "its shares should be above 0"),
+        ("few:0.5,", "^--data few:0.5,: an empty name between its commas$"),
         ("few:0.5,nowhere", "^nowhere: no shards there; make them: python filter.py"),
     ):
         with pytest.raises(SystemExit, match=why):
@@ -841,7 +852,9 @@ def test_finetune_guards(policy, monkeypatch):
     ):
         train.fit(tuning(data="nowhere"))
     monkeypatch.setitem(model.CONFIGS, "micro", dataclasses.replace(MICRO, rate=60.0))
-    with pytest.raises(SystemExit, match="fewer frames per second than the network's 60 actions"):
+    with pytest.raises(
+        SystemExit, match="30 rows per second, no multiple of the network's 60 actions"
+    ):
         train.fit(config())
 
 

@@ -1,5 +1,6 @@
 """bench/corrections.py: who has the pad, what is filmed, and the commands of both arms."""
 
+import dataclasses
 import json
 import types
 from pathlib import Path
@@ -138,6 +139,16 @@ def test_both_arms_get_the_same(tmp_path, monkeypatch, capsys):
     line = next(t for t in said.splitlines() if t.startswith("all") and "corrections" in t)
     assert "100 [68, 100]" in line and " 0.45 [" in line and "+0.30 [+0.30, +0.30]" in line
 
+    # films of other settings are not mixed in, nor are old ones among those that are made anew
+    film = out / "corrections/round-0/videos/other.mp4"
+    artefact.write_bytes(film, b"")
+    with pytest.raises(SystemExit, match="out: holds a run with another tasks; give another --out"):
+        corrections.main(dataclasses.replace(c, tasks="grove-trail"))
+    corrections.main(c)
+    assert film.exists()
+    corrections.main(dataclasses.replace(c, fresh=True))
+    assert not film.exists()
+
 
 def test_bad_input():
     for options, why in (
@@ -145,6 +156,7 @@ def test_bad_input():
         ({"tasks": "nowhere-trail"}, "^no built-in game 'nowhere'"),
         ({"minutes": 0.0}, "^--minutes 0: expected"),
         ({"share": 1.0}, "^--share 1: expected 0.01 to 0.99$"),
+        ({"policy": "nowhere"}, "^nowhere: no such policy"),
     ):
         with pytest.raises(SystemExit, match=why):
             corrections.main(Config(**options))

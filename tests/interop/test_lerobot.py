@@ -156,6 +156,25 @@ def test_a_folder_and_back(played, dataset, tmp_path, capsys):
     assert same(chunks(played, "validation"), chunks(back, "validation")) > 36
 
 
+def test_of_corrections_no_action_of_the_policy_is_exported(tmp_path):
+    """A person has rows 40 to 69 of 90: the shards keep pictures from row 25 on, the dataset holds
+    the person's actions alone.
+    """
+    recorded(tmp_path, "ace", 90)
+    path = tmp_path / "ace.truth.safetensors"
+    tensors, info = artefact.read(path)
+    tensors["buttons"][:, 5] = 1  # never idle
+    person = (np.arange(90) >= 40) & (np.arange(90) < 70)
+    artefact.write(path, {**tensors, "person": person}, info["format"], unit="normalized")
+    folder = shards(tmp_path)
+    assert len(to_lerobot.Part(folder / "ace-000.safetensors")["frame"]) == 45
+    out = exported(folder, tmp_path / "pad")
+    table = parquet.read_table(out / DATA)
+    done = np.stack(table["action"].to_numpy())
+    true = np.hstack([tensors["buttons"], tensors["sticks"]])[40:70] * tensors["shown"]
+    assert np.array_equal(done, true.astype(np.float32))
+
+
 # ---- what is written
 
 

@@ -274,22 +274,22 @@ def test_a_persons_corrections_are_kept(policy, tmp_path, monkeypatch, capsys):
     _, buttons, _, _, _ = Shards(out, "train", 8, 30, 1)[0]
     assert buttons.sum(0).tolist() == [8 * (name == "EAST") for name in BUTTONS]
 
-    # the next session gets the next number; one that breaks off is kept as far as it went
-    frame = itertools.count()
+    # the next sessions get the next numbers; one that breaks off is kept as far as it went
     monkeypatch.setattr(pilot.Pilot, "report", lambda self: {})
     real = pilot.frames
+    for number, end in (("001", GameError("the game hangs")), ("002", RuntimeError("no memory"))):
+        frame = itertools.count()
 
-    def broken(*args):
-        for n, info in enumerate(real(*args)):
-            yield info
-            if n == 9:
-                raise GameError("the game hangs")
+        def broken(*args, end=end):
+            yield from itertools.islice(real(*args), 10)
+            raise end
 
-    monkeypatch.setattr(pilot, "frames", broken)
-    with pytest.raises(GameError, match="the game hangs"):
-        play.main(config(seconds=2.0, **options))
-    tensors, _ = artefact.read(folder / "ridge-001.actions.safetensors")
-    assert len(tensors["person"]) == len(list(read_video(folder / "ridge-001.mp4"))) == 10
+        monkeypatch.setattr(pilot, "frames", broken)
+        with pytest.raises(type(end), match=str(end)):
+            play.main(config(seconds=2.0, **options))
+        tensors, _ = artefact.read(folder / f"ridge-{number}.actions.safetensors")
+        assert len(tensors["person"]) == 10
+        assert len(list(read_video(folder / f"ridge-{number}.mp4"))) == 10
 
 
 @hooked
@@ -375,6 +375,8 @@ def test_bad_input(policy, tmp_path):
         ({"policy": "nowhere"}, "^nowhere: no such file; make it anew: python train.py"),
         ({"command": (), "realtime": True, "policy": policy}, "no game given: add -- COMMAND"),
         ({"speed": 0.0, "realtime": True}, "^--speed 0: expected more than 0"),
+        ({"idle": 0.0}, "^--idle 0: expected 0.01 to"),
+        ({"seconds": -1.0}, "^--seconds -1: expected at least 0$"),
         ({"speed": 0.5}, "^--speed 0.5: expected .* with --realtime"),
         (
             {"policy": policy, "execute": 17},
