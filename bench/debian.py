@@ -36,9 +36,9 @@ SDL 1.2, Perl   | 30 |      | frozen-bubble
 SDL 2           | 30 |      | Maelstrom, mirrormagic, pekka-kana-2
 SDL 2           | 35 |      | crispy-doom -window
 SDL 2           | 30 |      | caveexpress
-SDL 2           | 30 | keys | vonsh
-SDL 2, OpenGL   | 30 | keys | hyperrogue -w
-SDL 2, Haskell  | 30 | SOUTH=Return | LambdaHack
+SDL 2           | 30 | time keys | vonsh
+SDL 2, OpenGL   | 30 | keys | hyperrogue
+SDL 2, Haskell  | 30 | time SOUTH=Return | LambdaHack
 SDL 2           | 30 | keys | blobby, starfighter
 SDL 2           | 28 |      | toppler
 SDL 2           | 10 |      | sopwith -s
@@ -51,7 +51,7 @@ pygame          | 24 |      | whichwayisup
 GLFW            | 30 |      | pax-britannica, pink-pony
 pygame          | 30 |      | seahorse-adventures
 pygame          | 30 | keys | oneisenough
-pygame          | 30 | SOUTH=a EAST=b | bambam
+pygame          | 30 | time SOUTH=a EAST=b | bambam
 Irrlicht        | 30 |      | minetest
 GLUT            | 30 |      | stormbaancoureur
 GLUT            | 30 | keys | crack-attack --solo
@@ -63,7 +63,7 @@ X11             | 30 | time | pacman
 Qt 5, OpenGL    | 30 |      | dustrac-game
 Qt 5, QML       | 30 | time | 2048-qt
 Qt 6            | 30 | time | cutemaze
-Qt 5, KDE       | 30 | time | kapman
+Qt 5, KDE       | 30 | time | dbus-run-session kapman
 GTK 2           | 30 | time | wordwarvi
 GTK 3           | 30 | time | gnome-nibbles, gnome-robots, quadrapassel
 GTK 3, Clutter  | 30 | time | gnome-2048
@@ -155,7 +155,7 @@ def main(c: Config) -> None:
     print("\n".join(lines))
     good = []
     for engine, game in games():
-        name = game["command"][0]
+        name = next(word for word in game["command"] if word != "dbus-run-session")
         if c.games and name not in c.games.split(","):
             continue
         if not shutil.which(name, path="/usr/games:/usr/bin"):
