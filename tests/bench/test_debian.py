@@ -27,7 +27,7 @@ def test_a_row_says_how_a_game_is_played():
     shooter = {"keys": {"SOUTH": "s", "EAST": "space"}, "gamepad": "keys", "tick": "time"}
     assert rows["xgalaga++"] == {"command": ["xgalaga++"], "fps": 30, **shooter}
     assert rows["powermanga"]["command"] == ["powermanga", "--window"]
-    assert (rows["vor"]["keys"], rows["vor"]["gamepad"]) == ({}, "auto") and len(rows) == 69
+    assert (rows["vor"]["keys"], rows["vor"]["gamepad"]) == ({}, "auto") and len(rows) == 83
 
 
 def test_columns():
