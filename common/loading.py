@@ -150,6 +150,8 @@ def loaded(loader):
             shutdown.join(10)
         for process in ours:
             process.kill()
+        for process in ours:
+            process.join(10)
 
     atexit.register(stop)  # a traceback may keep this generator
     try:
