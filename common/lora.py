@@ -9,6 +9,7 @@ base, the policy that holds all else, by hash. Who reads the adapter gets the ba
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from common import ROOT, artefact
@@ -127,7 +128,7 @@ def base_file(adapter, base: dict, given: str = "") -> Path:
     name = Path(base["name"]).name
     was = Path(base["path"])
     tried = [Path(given)] if given else [Path(adapter).parent / name, was, ROOT / was]
-    there = [path for path in tried if path.is_file()]
+    there = [path for path in tried if os.path.isfile(path) and os.access(path, os.R_OK)]
     for path in there:
         if artefact.source(path)["sha256"] == base["sha256"]:
             return path

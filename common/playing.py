@@ -122,7 +122,7 @@ def described(path, session) -> dict:
     foreign = f"{path}: an ONNX file, but not one that `python model.py export` wrote"
     try:
         about = json.loads(session.get_modelmeta().custom_metadata_map["json"])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise SystemExit(foreign) from None
     if fault := artefact.amiss(about, ABOUT, "its description"):
         raise SystemExit(f"{foreign} ({fault})")
@@ -134,9 +134,11 @@ def described(path, session) -> dict:
         **({} if about["unrolled"] else {"steps": []}),
         **({"given": []} if c["prefix"] else {}),
     }
-    found = {each.name: each.shape[1:] for each in session.get_inputs()}
-    if fault := policy_file.disagreement(wanted, found):
-        raise SystemExit(f"{foreign} ({fault})")
+    answer = {"actions": wanted["noise"]}
+    for shapes, tensors in ((wanted, session.get_inputs()), (answer, session.get_outputs())):
+        found = {each.name: each.shape[1:] for each in tensors}
+        if fault := policy_file.disagreement(shapes, found):
+            raise SystemExit(f"{foreign} ({fault})")
     return about
 
 

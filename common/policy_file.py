@@ -41,6 +41,7 @@ def read(path, build, base: str = ""):
         from common import lora  # with torch
 
         whole = read(lora.base_file(path, info["base"], base), build)[1]
+        whole = {name: v for name, v in whole.items() if name not in lora.WHOLE}
         try:
             tensors = lora.merged(whole | tensors)
         except ValueError as e:

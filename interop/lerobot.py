@@ -206,6 +206,7 @@ def read_table(path: str, names: tuple) -> dict:
     """Column -> values: numbers [rows] or [rows, n], or lists.  Runs in the reader's process;
     ValueError in words.
     """
+    import pyarrow as pa
     import pyarrow.parquet as parquet
 
     try:
@@ -216,7 +217,14 @@ def read_table(path: str, names: tuple) -> dict:
         rows, size = file.metadata.num_rows, largest_part(file.metadata, names)
         if not 0 < rows <= MOST_ROWS or size > MOST_BYTES:
             raise ValueError(f"{rows:,} rows, a column of {size:,} bytes")
-        table = file.read(list(names), use_threads=False)
+        parts = map(file.schema.column, range(len(file.schema)))
+        # a text stays one, however many rows repeat it: else 2 kB could fill the memory
+        texts = [part.path for part in parts if part.physical_type == "BYTE_ARRAY"]
+        file = parquet.ParquetFile(path, read_dictionary=texts)
+        groups = range(file.num_row_groups)  # one by one: pyarrow cannot join such columns
+        table = pa.concat_tables(
+            file.read_row_group(k, [*names], use_threads=False) for k in groups
+        )
         return {name: values_of(name, table.column(name)) for name in names}
     except Exception as e:
         raise ValueError(in_words(e)) from None
@@ -230,8 +238,8 @@ def values_of(name: str, column):
         raise ValueError(f"its column {name} has empty places")
     kind = column.type
     is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-    if is_list and types.is_string(kind.value_type):
-        return column.to_pylist()
+    if is_list and types.is_dictionary(kind.value_type):
+        return [*itertools.chain(*map(words_of, column.chunks))]
     flat = column.combine_chunks()
     if is_list:
         lengths = flat.value_lengths().unique() if not types.is_fixed_size_list(kind) else [0]
@@ -242,6 +250,14 @@ def values_of(name: str, column):
     if numbers.dtype.kind not in "biuf":
         raise ValueError(f"its column {name} has no numbers")
     return numbers.reshape(len(column), -1) if is_list else numbers
+
+
+def words_of(chunk) -> list[list[str]]:
+    """Of an arrow array of lists of texts, which it holds once each."""
+    flat = chunk.flatten()
+    words = flat.dictionary.to_pylist()
+    each = iter([words[k] for k in flat.indices.to_pylist()])
+    return [[*itertools.islice(each, n)] for n in chunk.value_lengths().to_pylist()]
 
 
 def table_of(path, *names: str) -> dict:
@@ -317,6 +333,10 @@ def episodes_in(path: Path, folder: Path, info: dict, camera: str, sources: tupl
     keys = ("episode_index", "length", "tasks", "data/chunk_index", "data/file_index")
     more = (f"{of_video}chunk_index", f"{of_video}file_index", f"{of_video}from_timestamp")
     table = table_of(path, *keys, *more)
+    for key, values in table.items():
+        is_number = isinstance(values, np.ndarray) and values.ndim == 1
+        if (key == "tasks") == is_number or is_number and not np.isfinite(values).all():
+            raise SystemExit(f"{path}: not as LeRobotDataset v3 has it (its column {key})")
     out = []
     for number, rows, tasks, chunk, file, its_chunk, its_file, start in zip(
         *(table[key] for key in (*keys, *more)), strict=True

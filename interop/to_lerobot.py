@@ -99,10 +99,13 @@ def runs_of(paths: list[Path], rate: float) -> tuple[list[Run], float]:
     for k, part in enumerate(parts):
         by_video.setdefault((part.path.parent, part.about["name"]), []).append(k)
     for numbers in by_video.values():
-        mine = {k: told_rows(parts[k]) for k in numbers}
-        rows = [np.c_[np.full(len(row), k), row] for k, row in mine.items()]
-        time = np.concatenate([parts[k]["time"][row] for k, row in mine.items()])
-        runs += runs_in(np.concatenate(rows), time, parts[numbers[0]], rate)
+        rows = [
+            np.c_[np.full(len(parts[k]["time"]), k), np.arange(len(parts[k]["time"]))]
+            for k in numbers
+        ]
+        time = np.concatenate([parts[k]["time"] for k in numbers])
+        told = np.concatenate([told_rows(parts[k]) for k in numbers])
+        runs += runs_in(np.concatenate(rows), time, told, parts[numbers[0]], rate)
     if not runs:
         raise SystemExit(f"{paths[0].parent}: no rows in these shards that follow one another")
     runs.sort(key=lambda run: run.split != "train")
@@ -110,33 +113,36 @@ def runs_of(paths: list[Path], rate: float) -> tuple[list[Run], float]:
 
 
 def told_rows(part: Part) -> np.ndarray:
-    """The rows of a shard that an episode may hold: all, or of a person's corrections those of its
-    chunks. What the policy did before is in it for its pictures alone, and is not to be learned.
+    """bool [R]: rows whose actions are to be learned.  Of a person's corrections, those in a chunk:
+    a shard says of no other whose they are.
     """
-    info = part.info
-    change = np.zeros(len(part["frame"]) + 1, int)
-    if info.get("recipe", {}).get("who") != "person":
-        return np.arange(len(change) - 1)
-    part.set_timing(info["horizon"], info["rate"], info["shift"])
-    np.add.at(change, part["start"], 1)
-    np.add.at(change, part["start"] + part.offsets[-1] + 1, -1)
-    return np.flatnonzero(np.cumsum(change[:-1]) > 0)
+    if (part.info.get("recipe") or {}).get("who") != "person":
+        return np.ones(len(part["time"]), bool)
+    cut = part.info
+    part.set_timing(cut["horizon"], cut["rate"], cut["shift"])
+    first, last = part.offsets[[0, -1]]
+    edges = np.zeros(len(part["time"]) + 1, int)
+    np.add.at(edges, part["start"] + first, 1)
+    np.add.at(edges, part["start"] + last + 1, -1)
+    return edges[:-1].cumsum() > 0
 
 
-def runs_in(rows, time, part: Part, rate: float) -> list[Run]:
-    """The Runs of a video: rows [n, 2] with their times [n]."""
+def runs_in(rows, time, told, part: Part, rate: float) -> list[Run]:
+    """The Runs of a video: rows [n, 2] with their times [n], and whether their actions are told."""
     about = part.about
     fps, shift = about["fps"], part.info["shift"]
     stride = round(fps / rate) if rate else 1
     most = int(FILE_SECONDS * fps / stride)
     breaks = np.flatnonzero(np.abs(np.diff(time) * fps - 1) > 0.5) + 1
     out = []
-    for run in np.split(rows, breaks):
-        frames = run[: len(run) - shift : stride]
-        actions = run[shift::stride]
-        for begin in range(0, len(frames), most):
-            piece = slice(begin, begin + most)
-            out.append(Run(about["game"], about["split"], frames[piece], actions[piece]))
+    for run in np.split(np.arange(len(rows)), breaks):
+        seen = run[: max(0, len(run) - shift)]
+        seen = seen[told[seen + shift]]
+        for frames in np.split(seen, np.flatnonzero(np.diff(seen) > 1) + 1):
+            frames = frames[::stride]
+            for begin in range(0, len(frames), most):
+                piece = frames[begin : begin + most]
+                out.append(Run(about["game"], about["split"], rows[piece], rows[piece + shift]))
     return out
 
 

@@ -30,7 +30,7 @@ FIRST = (
 SECOND = "python -m pytest tests"
 ROOMS = r"assets|bench|clock|common|devices|docs|games|live|released|templates|tests|weights|\.ci"
 # programs that a page may start
-HANDLED = {"python", "python3", "torchrun", "pip", "sudo", "ssh", ".", "chrt", "grep"}
+HANDLED = {"python", "python3", "torchrun", "pip", "sudo", "ssh", ".", "chrt", "grep", "robovet"}
 
 
 def text(page: Path) -> str:

@@ -990,6 +990,18 @@ def test_lora_that_fits_no_layer_is_refused(policy, change, fault):
         model.load("bad.safetensors", "cpu")
 
 
+@pytest.mark.parametrize("where", [{"path": "x" * 5000}, {"name": "x" * 5000}, {"path": "run"}])
+def test_lora_whose_base_cannot_be(policy, where):
+    """A name that no file can have, and a folder."""
+    train.fit(tuning(lora=2, steps=2))
+    tensors, info = artefact.read("run/model.safetensors")
+    about = {"model": info["model"], "base": {**info["base"], **where}}
+    Path("ng.safetensors").rename("elsewhere.safetensors")
+    artefact.write("bad.safetensors", tensors, "nitrogen.policy/1", **about)
+    with pytest.raises(SystemExit, match="^bad.safetensors: an adapter .* it is not at .*: put"):
+        model.load("bad.safetensors", "cpu")
+
+
 def test_lora_resumes_exactly(policy):
     cfg = tuning(lora=2, lr=2e-3, steps=6, save_every=2, freeze=False)
     train.fit(dataclasses.replace(cfg, out="whole"))

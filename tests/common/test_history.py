@@ -232,6 +232,10 @@ def test_train_and_play(shards, tmp_path, monkeypatch):
     assert len(saved) == 1 + 2 * 11
     assert model.load("adapter/model.safetensors", "cpu").c.frames == 2
 
+    common["init"] = "run/model.safetensors"  # of four frames: its times are not the adapter's
+    train.fit(train.Config(**common, out="one", frames=1, lora=2, freeze=True))
+    assert model.load("one/model.safetensors", "cpu").c.frames == 1
+
 
 SAMPLE = torch.zeros(1, 4, 20)
 

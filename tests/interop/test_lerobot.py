@@ -175,6 +175,33 @@ def test_of_corrections_no_action_of_the_policy_is_exported(tmp_path):
     assert np.array_equal(done, true.astype(np.float32))
 
 
+def test_of_turns_that_nearly_touch(tmp_path):
+    """A row of the policy between two turns of a person: nobody is to do what it did."""
+    recorded(tmp_path, "ace", 90)
+    path = tmp_path / "ace.truth.safetensors"
+    tensors, info = artefact.read(path)
+    person = (np.arange(90) >= 30) & (np.arange(90) != 50)
+    tensors["buttons"][:] = np.where(person[:, None], np.arange(16) == 0, np.arange(16) == 1)
+    artefact.write(path, {**tensors, "person": person}, info["format"], unit="normalized")
+    out = exported(shards(tmp_path, segment_seconds=9.0), tmp_path / "pad")
+    actions = np.stack(parquet.read_table(out / DATA)["action"].to_numpy())
+    assert len(actions) == 20 + 39 and actions[:, 0].all() and not actions[:, 1].any()
+    lengths = [episode["length"] for episode in parquet.read_table(out / EPISODES).to_pylist()]
+    assert lengths == [20, 39]
+
+
+def test_runs_of_fewer_rows_than_the_shift(tmp_path):
+    """They have no frame with an action."""
+    recorded(tmp_path, "ace", 60)
+    path = tmp_path / "ace.truth.safetensors"
+    tensors, info = artefact.read(path)
+    tensors["confidence"][[30, 33]] = 0
+    artefact.write(path, tensors, "nitrogen.actions/1", unit="normalized", game=info["game"])
+    out = exported(shards(tmp_path, shift=3, segment_seconds=9.0), tmp_path / "pad")
+    lengths = [episode["length"] for episode in parquet.read_table(out / EPISODES).to_pylist()]
+    assert lengths == [30 - 3, 26 - 3]
+
+
 # ---- what is written
 
 
@@ -501,6 +528,33 @@ def test_broken_tables(dataset, name):
     table = parquet.read_table(pa.BufferReader(whole))
     parquet.write_table(table.drop_columns(["episode_index"]), dataset / name)
     assert "no column episode_index" in line_of(dataset)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("length", np.inf), ("episode_index", [1, 2]), ("tasks", 3)],
+)
+def test_columns_of_another_kind(dataset, key, value):
+    rows = parquet.read_table(dataset / EPISODES).to_pylist()
+    parquet.write_table(
+        pa.Table.from_pylist([{**row, key: value} for row in rows]), dataset / EPISODES
+    )
+    assert line_of(dataset).endswith(f"not as LeRobotDataset v3 has it (its column {key})")
+
+
+def test_a_text_in_many_rows_is_held_once(tmp_path):
+    """A file of 2 kB: its text of 100 kB in each of 1,000 rows would be 100 MB."""
+    path = tmp_path / "large.parquet"
+    texts = pa.array([["x" * 100_000]]).take(pa.array([0] * 1000))
+    parquet.write_table(
+        pa.table({"tasks": texts}), path, compression="zstd", dictionary_pagesize_limit=1 << 24
+    )
+    assert path.stat().st_size < 4000
+    found = lerobot.read_table(str(path), ("tasks",))["tasks"]
+    assert len(found) == 1000 and len(found[0][0]) == 100_000
+    assert len({id(row[0]) for row in found}) == 1
+    parquet.write_table(pa.table({"tasks": [["run", "jump"], [], ["run"]]}), path, row_group_size=1)
+    assert lerobot.read_table(str(path), ("tasks",)) == {"tasks": [["run", "jump"], [], ["run"]]}
 
 
 def test_rows_that_do_not_fit(dataset):

@@ -214,6 +214,12 @@ def test_other_files_are_refused(files, tmp_path):
     onnx.helper.set_model_props(proto, {"json": json.dumps(about)})
     other.write_bytes(proto.SerializeToString())
     assert "tensor 'noise': expected [12, 20], found [16, 20]" in said(other)
+    foreign(other, json="[" * 100_000)
+    assert said(other).endswith("not one that `python model.py export` wrote")
+    proto = onnx.load(files / "action.onnx")
+    proto.graph.output[0].name = proto.graph.node[-1].output[0] = "pad"
+    other.write_bytes(proto.SerializeToString())
+    assert "tensor 'actions': expected [16, 20], found nothing" in said(other)
 
 
 def test_flags_that_an_exported_policy_cannot_take(files):
