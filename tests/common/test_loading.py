@@ -60,8 +60,16 @@ def line(call) -> str:
     return str(e.value) if e.type is Fault else lacking(e.value)
 
 
+@pytest.fixture
+def none_left():
+    """At the end no process is there that was not there before."""
+    before = set(multiprocessing.active_children())
+    yield
+    assert set(multiprocessing.active_children()) <= before
+
+
 @pytest.mark.parametrize("how", ENDS)
-def test_an_end_of_a_decoding_process_is_one_line(how):
+def test_an_end_of_a_decoding_process_is_one_line(how, none_left):
     """Also of one that ignores SIGTERM, by which Python ends it."""
     loader = DataLoader(
         Frames(how),
@@ -72,11 +80,10 @@ def test_an_end_of_a_decoding_process_is_one_line(how):
     )
     said = line(lambda: list(loaded(loader)))
     assert re.search(ENDS[how], said) and "\n" not in said, said
-    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
-def test_items_of_a_training_too():
+def test_items_of_a_training_too(none_left):
     assert torch.cat(list(batches(Frames(), 0, 16, 4, workers=1)))[:, 0].tolist() == list(range(16))
     assert "KeyError: 'frame' (test_loading.py" in line(
         lambda: list(batches(Frames("KeyError"), 0, 16, 4, workers=1))
@@ -84,7 +91,6 @@ def test_items_of_a_training_too():
     first = batches(Frames(), 0, 16, 4, workers=1)
     assert next(first)[3, 0] == 3
     first.close()  # as a training does that has enough
-    assert not multiprocessing.active_children()
 
 
 def test_in_this_process_an_exception_stays_what_it_is():
