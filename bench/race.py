@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from common import ROOT, artefact
-from common.command_line import Common
+from common.command_line import Common, expect
 from common.device import pick_device
 from common.training import machine
 
@@ -33,6 +33,7 @@ def main(c: Config) -> dict:
 
     A record counts if the mean progress over all runs reaches the bar.
     """
+    expect(c, runs=(1, 1000))
     rows = [run(Path(c.out) / f"seed-{c.seed + k}", c.seed + k, c.device) for k in range(c.runs)]
     episodes = [p for row in rows for game in row["progress"].values() for p in game]
     progress = interval(episodes)

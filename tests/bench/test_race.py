@@ -87,3 +87,5 @@ def test_a_record_counts_over_all_seeds(tmp_path, monkeypatch, capsys):
     (tmp_path / "race/seed-0/race.json").unlink()
     with pytest.raises(SystemExit, match="not timed to its end"):
         race.main(cfg)
+    with pytest.raises(SystemExit, match="--runs 0: expected 1 to 1000"):
+        race.main(race.Config(runs=0))
