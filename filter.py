@@ -411,14 +411,14 @@ def leave_out(line: str, c: Config, more: str = "") -> None:
 def make_shards(video: str, path: Path, overlay: Path | None, c: Config) -> dict:
     """Labels and pictures -> shards, unless they are there; the counts that the shards hold."""
     labels = read_labels(video, path, overlay, c)
-    if c.who == "policy" and not labels.who:
-        raise SystemExit(f"{path}: does not say which rows are a policy's; drop --who policy")
     recipe = recipe_of(c, video, path, *([overlay] if overlay else []))
     return shards_of(video, Path(video).stem, labels, recipe, c)
 
 
 def shards_of(video, stem: str, labels: Labels, recipe: dict, c: Config) -> dict:
     """`make_shards`, of labels that are read.  video: a path or a Video."""
+    if c.who == "policy" and not labels.who:
+        raise SystemExit(f"{stem}: does not say which rows are a policy's; drop --who policy")
     told, stays = kept_rows(labels, c.min_active)
     keep = with_lead(told, labels.time) if labels.who == "person" else told
     shards = max(1, -(-int(keep.sum()) // c.rows_per_shard))

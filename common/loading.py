@@ -164,9 +164,9 @@ def loaded(loader):
     except Exception as e:
         theirs = "Original Traceback" in str(e)
         if not theirs and isinstance(e, (EOFError, OSError)):  # one that sends us a batch is dying
-            gone = multiprocessing.connection.wait([p.sentinel for p in ours], 5)
+            closed = multiprocessing.connection.wait([p.sentinel for p in ours], 5)
             for process in ours:
-                if process.sentinel in gone:  # its files are closed, its status comes later
+                if process.sentinel in closed:  # its status comes a little later
                     process.join(5)
         if not theirs and (gone := ended(ours)):
             raise Fault(gone) from None

@@ -8,7 +8,7 @@ import json
 import types
 from pathlib import Path
 
-from common import artefact, history, layout, policy_file
+from common import artefact, history, layout, policy_file, policy_input
 
 import numpy as np
 
@@ -82,12 +82,7 @@ class Exported:
         """As NitroGen.sample, but numpy float32 [B, K, A]."""
         c = self.c
         images = np.asarray(images)
-        wanted = history.shape(c)
-        shaped = images.shape[1:-3] == wanted and images.shape[3 + len(wanted) :] == (3,)
-        if images.dtype != np.uint8 or not shaped or not images.size:
-            wanted = ", ".join(["B", *map(str, wanted), "h", "w", "3"])
-            found = f"{images.dtype} {list(images.shape)}"
-            raise ValueError(f"images must be uint8 [{wanted}] RGB, found {found}")
+        policy_input.expect_images(c, images)
         shape = (len(images), c.horizon, len(c.actions))
         if noise is None:
             noise = np.random.default_rng().standard_normal(shape, np.float32)
@@ -98,10 +93,7 @@ class Exported:
         if steps != fixed and (fixed or not 1 <= steps <= c.buckets):
             raise ValueError(f"steps must be {fixed or f'1..{c.buckets}'}, found {steps}")
         given = noise[:, :0] if given is None else given
-        d = given.shape[1]
-        if given.shape != (shape[0], d, shape[2]) or d > c.prefix:
-            wanted = f"[{shape[0]}, 0..{c.prefix}, {shape[2]}]"
-            raise ValueError(f"given must be {wanted}, found {list(given.shape)}")
+        d = policy_input.count_given(c, given, len(images))
         inputs = {
             "images": policy_file.resized(images, c.image),
             "noise": np.concatenate([given, noise[:, d:]], axis=1, dtype=np.float32),

@@ -595,6 +595,7 @@ def test_a_video_that_ends_early(dataset, tmp_path, capsys):
 
 def test_what_is_not_there(dataset, tmp_path):
     assert "takes the folder of a LeRobotDataset v3" in line_of(tmp_path / "nowhere")
+    assert "does not say which rows are a policy's" in line_of(dataset, who="policy")
     (dataset / MP4).rename(tmp_path / "away.mp4")
     assert f"{dataset / MP4}: no such video" in line_of(dataset)
     (tmp_path / "away.mp4").rename(dataset / MP4)
