@@ -46,7 +46,7 @@ from clock.gate import Breakpoints, FrameGate, call_inside
 from clock.page import Page
 from clock.stops import Stops
 from clock.timers import TimerCalls
-from clock.tracee import Process, State, Thread, Timer, next_stop
+from clock.tracee import Process, State, Thread, Timer, kill_all, next_stop
 from clock.turns import Turns
 
 
@@ -312,16 +312,6 @@ def refuse_other_systems() -> None:
             f"ptrace: the clock hook needs Linux on x86-64, this is {sys.platform} on "
             f"{platform.machine()}"
         )
-
-
-def kill_all(group: int, pids: set[int]) -> None:
-    """group: 0: none, since the number may be another's by now."""
-    with contextlib.suppress(ProcessLookupError):
-        if group:
-            os.killpg(group, signal.SIGKILL)
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def reap(clock: Clock, tid: int) -> None:

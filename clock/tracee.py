@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import enum
 import io
 import os
+import signal
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,6 +213,16 @@ def next_stop(tid: int) -> int:
     if not os.WIFSTOPPED(status):
         raise ProcessLookupError("it was killed while being prepared")
     return 0 if status >> 16 else status >> 8
+
+
+def kill_all(group: int, pids: set[int]) -> None:
+    """group: 0: none, since the number may be another's by now."""
+    with contextlib.suppress(ProcessLookupError):
+        if group:
+            os.killpg(group, signal.SIGKILL)
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @dataclass
