@@ -538,7 +538,10 @@ def first_presented(env: GameEnv, patience: float) -> bool:
             drawn += bool(windows) and not gate.part and display.shows_picture(windows[0])
             if not windows and (time.perf_counter() > end or env.clock.time > 10):
                 raise NoFrame(f"{e}, and it has opened no window") from None
-    owners = [display.owner(number) for number, *_ in windows]
+    return first_unpresented(env, [display.owner(number) for number, *_ in windows])
+
+
+def first_unpresented(env: GameEnv, owners: list[int]) -> bool:
     unknown = f"sim: {env.name} presents by no function that is known here: "
     if env.tick == "frame":
         env.clock.sleeps = next((pid for pid in owners if pid in env.clock.pids()), 0)

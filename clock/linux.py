@@ -87,7 +87,6 @@ class Clock:
         tsc: rdtsc too (by a fault at each)
         users: path, of at most 11 bytes, of what a game with a gate finds as /etc/passwd
         """
-        find_program(argv[0], env, cwd)
         self._begin(timeout, seed, fixed, fps, peers, tsc)
         self.frame_gate.users = users
         try:
@@ -108,7 +107,6 @@ class Clock:
         self.returncode = None
         self.birth = kernel.BIRTH
         self.random = np.random.default_rng(abs(seed))
-        # Who may be due, and the time.
         self.threads: dict[int, Thread] = {}
         self.born = 0
         self.timers: dict[tuple, Timer] = {}
@@ -217,9 +215,7 @@ class Clock:
         origin = self.now
         while self.threads and (passed := time.perf_counter() - begin) < seconds:
             target = origin + int(passed * speed * NS)
-            while (due := self.deadlines.first()) and due.deadline <= target:
-                self.deadlines.wake(due)
-                self.stops.pump()
+            self.deadlines.wake_until(target)
             self.now = max(self.now, target)
             self.stops.pump()
             while self.turns.give():
@@ -308,10 +304,8 @@ class Clock:
 
 def refuse_other_systems() -> None:
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise GameError(
-            f"ptrace: the clock hook needs Linux on x86-64, this is {sys.platform} on "
-            f"{platform.machine()}"
-        )
+        here = f"{sys.platform} on {platform.machine()}"
+        raise GameError(f"ptrace: the clock hook needs Linux on x86-64, this is {here}")
 
 
 def reap(clock: Clock, tid: int) -> None:
@@ -367,6 +361,12 @@ class Deadlines:
             due.fired = True
             with contextlib.suppress(ProcessLookupError):
                 kernel.ptrace("INTERRUPT", due.tid)
+
+    def wake_until(self, target: int) -> None:
+        """In real time: who is due by then runs on, and others with it."""
+        while (due := self.first()) and due.deadline <= target:
+            self.wake(due)
+            self.clock.stops.pump()
 
     def trace(self, who: str, deadline: int | None) -> None:
         """For Clock.trace: somebody waits from now on."""
@@ -435,11 +435,7 @@ class Quiet:
                     f"the game computed for {clock.timeout:g} s without waiting for anything: it "
                     "hangs"
                 )
-            idle += 1 if idle < 4 * self.spin else 4
-            if idle <= 4 * self.spin:
-                os.sched_yield()
-            else:
-                self._rest(min(5e-4, 1e-5 * 1.5 ** min(idle // 4 - self.spin, 20)))
+            idle = self._rest(idle)
 
     def _choose_spin(self, now: float) -> None:
         """On a quiet machine spinning is faster than sleeping and waking up."""
@@ -459,14 +455,22 @@ class Quiet:
             any_done = True
         return any_done
 
-    def _rest(self, seconds: float) -> None:
-        """Wait for a thread to stop, at most this long: some fall asleep without a word."""
-        if self.mask is None:  # from here on the SIGCHLD that each stop sends is kept for us
+    def _rest(self, idle: int) -> int:
+        """Leave the processor to the game, the longer the longer it does nothing; the new idle.
+
+        We wait for a thread to stop, but not for long: some fall asleep without a word.
+        """
+        idle += 1 if idle < 4 * self.spin else 4
+        seconds = min(5e-4, 1e-5 * 1.5 ** min(idle // 4 - self.spin, 20))
+        if idle <= 4 * self.spin:
+            os.sched_yield()
+        elif self.mask is None:  # from here on the SIGCHLD that each stop sends is kept for us
             self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         elif signal.getsignal(signal.SIGCHLD) in (signal.SIG_DFL, signal.SIG_IGN):
             signal.sigtimedwait({signal.SIGCHLD}, seconds)
         else:
             time.sleep(seconds)  # this program wants these signals for itself
+        return idle
 
     def _is_quiet(self, look: bool) -> bool:
         """look: also where /proc must be asked, which takes longer."""
@@ -524,6 +528,7 @@ def seen_first(who: list[Thread], counts: list[bytes]) -> list[Thread]:
 
 def launch(clock: Clock, argv: list[str], **options) -> None:
     """options: of Popen."""
+    find_program(argv[0], options["env"], options["cwd"])
     clock.popen = subprocess.Popen(
         ["/bin/sh", "-c", 'kill -STOP $$; exec "$@"', "sh", *argv],
         stdin=subprocess.DEVNULL,
