@@ -117,7 +117,7 @@ class Config(Common):
 CONFIGS = {
     # DEVIATION: higher peaks and, in tiny, milder augmentation: short runs of small networks.
     "tiny": Config(
-        net="tiny", steps=4500, batch=32, micro=32, draws=2,
+        net="tiny", steps=3000, batch=32, micro=32, draws=2,
         lr=1e-3, warmup=200, decay=0.4, clip=0.1, ema=0.999,
         jitter=0.1, hue=0.02, rotate=3, crop=0.95, log_every=250, save_every=500,
     ),
@@ -646,8 +646,8 @@ def run(cfg: Config) -> None:
     labels, shards = f"{folder}/labels", f"{folder}/shards"
     many = flags(workers=workers, fresh=cfg.fresh)
     # ten games are too many for minutes on a CPU
-    games = [] if cfg.net == "tiny" else flags(games="all", astray=0.5)
-    recording = flags(out=f"{folder}/videos", minutes=minutes, seed=cfg.seed)
+    games = [] if cfg.net == "tiny" else flags(games="all")
+    recording = flags(out=f"{folder}/videos", minutes=minutes, astray=0.5, seed=cfg.seed)
     run_stage("eval.py", "record", *recording, *many, *games)
     videos = expand([f"{folder}/videos"])
     run_stage("extract.py", *videos, *flags(out=labels), *many)

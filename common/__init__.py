@@ -44,8 +44,10 @@ if Path(getattr(sys.modules["__main__"], "__file__", None) or "").resolve().pare
     sys.excepthook = one_line
 
 # Threads that spin while they wait take the core from those they wait for: twenty times slower on
-# two shared cores.  Read once, when torch loads OpenMP.
+# two shared cores.  For a tenth of a millisecond they may: to be woken takes as long.  Read once,
+# when torch loads OpenMP.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 # Read once, when cv2 is loaded.  A picture's header may ask for any memory.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 25))
 # An unreadable video is reported in a line of ours.

@@ -13,7 +13,7 @@ import sys
 import types
 from pathlib import Path
 
-from common import ROOT, artefact, device, forecast, lora, run_folder
+from common import ROOT, artefact, device, forecast, lora, processes, run_folder
 from common.loading import in_turn, shuffled
 from common.processes import World
 from common.shards import Shards, folders_of
@@ -38,6 +38,21 @@ MICRO = model.Config(
     positions=16,
     dropout=0.1,
 )
+
+
+@pytest.mark.parametrize(
+    "dtype, local, threads",
+    [("bfloat16", 1, 4), ("float32", 1, 8), ("float32", 4, 2), ("bfloat16", 16, 1)],
+)
+def test_a_step_in_float32_takes_all_cores(monkeypatch, dtype, local, threads):
+    """In bfloat16 half of them decode; processes on one machine share its eight cores."""
+    monkeypatch.setattr(processes.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(processes, "native_dtype", lambda device: getattr(torch, dtype))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(local))
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    with processes.joined("cpu"):
+        assert taken == [threads]
 
 
 def test_schedule_by_hand():
