@@ -90,7 +90,7 @@ def main(c: Config) -> dict:
             folder = Path(c.out) / arm / f"round-{k}"
             patience = c.patience if arm == "corrections" else 0.0
             done = sit_down(folder / "videos", policy, tasks, c.minutes, k, patience, c)
-            turns.setdefault(arm, []).append(said(arm, k, done))
+            turns.setdefault(arm, []).append(print_totals(arm, k, done))
             new.append(shards_of(folder, c))
             policy = fine_tuned(policy, new, old, folder, c)
         played[arm] = play(policy, f"{folder}/play", tasks, c)
@@ -132,7 +132,7 @@ def named_tasks(text: str) -> list[tuple[str, str]]:
 
 def demonstrated(folder: Path, policy: str, tasks, minutes: float, c: Config) -> str:
     """Shards of the expert's play of these tasks."""
-    said("old", 0, sit_down(folder / "videos", policy, tasks, minutes, 0, 0.0, c))
+    print_totals("old", 0, sit_down(folder / "videos", policy, tasks, minutes, 0, 0.0, c))
     return shards_of(folder, c)
 
 
@@ -239,7 +239,7 @@ class Turns:
         return self.taken > 0
 
 
-def said(what: str, k: int, done: list[dict]) -> dict:
+def print_totals(what: str, k: int, done: list[dict]) -> dict:
     """The sittings of a round together, printed."""
     total = {key: sum(d[key] for d in done) for key in ("frames", "person", "turns", "clock")}
     minutes = total["frames"] / FPS / 60

@@ -29,9 +29,14 @@ def play(c: Play) -> dict:
         mine = dataclasses.replace(c, delay=delay, out=f"{out}/delay-{delay}")
         suites.append(evaluation.built_in_suite(mine)._replace(players=("policy",)))
     records = {}
-    for suite in suites:
-        suite.play(evaluation.built_in)
-        records[suite.c.delay] = suite.records()
+    try:
+        for suite in suites:
+            suite.play(evaluation.built_in)
+            records[suite.c.delay] = suite.records()
+    except KeyboardInterrupt:
+        if records:
+            write_report(c, out, suites[: len(records)], records)
+        raise
     return write_report(c, out, suites, records)
 
 

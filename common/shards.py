@@ -102,6 +102,8 @@ def folders_of(data) -> list[tuple[str, float | None]]:
             raise SystemExit(f"--data {data}: an empty name between its commas")
         found = re.fullmatch(r"(.+):(\d+\.?\d*|\.\d+)", word)
         folders.append((found[1], float(found[2])) if found else (word, None))
+    if len({Path(folder).resolve() for folder, _ in folders}) < len(folders):
+        raise SystemExit(f"--data {data}: a folder twice; give it once, with its share")
     shares = [share for _, share in folders if share is not None]
     given, left = sum(shares), len(folders) - len(shares)
     if shares and not (min(shares) > 0 and (given < 1 if left else abs(given - 1) < 1e-6)):

@@ -231,10 +231,10 @@ def refuse_other_networks(about: dict, c: model.Config) -> None:
 
 def checkpoint_config(c: model.Config) -> dict:
     """The `ckpt_config` of a network that was trained here; ValueError if there can be none."""
-    if c.predict != "velocity" or c.frames > 1 or c.actions not in (model.RELEASED, CARD):
+    if c.predict != "velocity" or c.actions not in (model.RELEASED, CARD):
         raise ValueError(
-            "the released layout has no place for predict='action', --frames nor these actions; "
-            "train from --net released"
+            "the released layout has no place for predict='action' or these actions; train from "
+            "--net released"
         )
     return described(c)
 
@@ -427,6 +427,11 @@ def export(c: Export) -> None:
 def to_released(source, target, net, tensors: dict, info: dict) -> None:
     """Write the released layout; a pooling head that the policy never had becomes zeros."""
     before = info.get("released", {})
+    if net.c.frames > 1 or net.c.prefix:
+        raise SystemExit(
+            f"{source}: the released layout has no place for --frames and --prefix; give "
+            "FILE.safetensors or FILE.onnx"
+        )
     try:
         about = before.get("ckpt_config") or checkpoint_config(net.c)
     except ValueError as e:

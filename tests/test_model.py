@@ -306,6 +306,11 @@ def test_export_of_a_network_trained_here(tmp_path):
     model.save(ours, tiny().state_dict(), tiny())
     with pytest.raises(SystemExit, match="no place for predict='action'"):
         model.main(["export", str(ours), str(tmp_path / "x.pt")])
+    for more in ({"prefix": 2}, {"frames": 2}):
+        other = model.NitroGen(dataclasses.replace(c, **more))
+        model.save(ours, other.state_dict(), other)
+        with pytest.raises(SystemExit, match="no place for --frames and --prefix; give FILE.safe"):
+            model.main(["export", str(ours), str(tmp_path / "x.pt")])
 
 
 def test_half_precision_for_shipping(tmp_path):

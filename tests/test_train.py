@@ -836,6 +836,7 @@ def test_folders_are_mixed_by_their_shares(shards, capsys):
         ("few:1,many", "its shares should be above 0 and leave something for the 1 without$"),
         ("few:0,many", "its shares should be above 0"),
         ("few:0.5,", "^--data few:0.5,: an empty name between its commas$"),
+        ("few:0.5,./few:0.5", "^--data few:0.5,./few:0.5: a folder twice; give it once"),
         ("few:0.5,nowhere", "^nowhere: no shards there; make them: python filter.py"),
     ):
         with pytest.raises(SystemExit, match=why):

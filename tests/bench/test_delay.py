@@ -54,6 +54,22 @@ def test_the_dial_is_exact_and_repeats(policy, tmp_path, capsys):
     assert len([line for line in said.splitlines() if line.split()[:2] == ["67", "2"]]) == 3
 
 
+def test_ctrl_c_leaves_the_table_of_the_delays_that_are_done(policy, tmp_path, monkeypatch, capsys):
+    whole = evaluation.Suite.play
+
+    def play(suite, work):
+        if suite.c.delay == "67":
+            raise KeyboardInterrupt
+        return whole(suite, work)
+
+    monkeypatch.setattr(evaluation.Suite, "play", play)
+    with pytest.raises(KeyboardInterrupt):
+        delay.play(config(policy, tmp_path, delay="0,67"))
+    report = json.loads((tmp_path / "delay.json").read_text())
+    assert [row["delay"] for row in report["delays"]] == [0]
+    assert "report -> " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("ms, late", [("0", 0), ("33", 1), ("200", 6)])
 def test_the_pad_is_at_rest_until_the_first_chunk(policy, ms, late):
     pads = []
