@@ -117,7 +117,7 @@ class Config(Common):
 CONFIGS = {
     # DEVIATION: higher peaks and, in tiny, milder augmentation: short runs of small networks.
     "tiny": Config(
-        net="tiny", steps=3000, batch=32, micro=32, draws=2,
+        net="tiny", steps=3200, batch=32, micro=32, draws=2,
         lr=1e-3, warmup=200, decay=0.4, clip=0.1, ema=0.999,
         jitter=0.1, hue=0.02, rotate=3, crop=0.95, log_every=250, save_every=500,
     ),
@@ -621,7 +621,7 @@ def restore(trainer: Trainer, recipe: dict) -> int:
 
 # ---- the whole pipe on built-in games ------------------------------------------------------------
 
-MINUTES_OF_VIDEO = {"tiny": 10}  # else 60
+MINUTES_OF_VIDEO = {"tiny": 14}  # else 60
 DATA_MINUTES = 0.7  # of one core, to record, extract, parse and filter a minute of video
 
 
