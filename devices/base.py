@@ -105,9 +105,10 @@ def checked(action) -> tuple[np.ndarray, np.ndarray]:
     # A policy may overshoot; whole numbers beyond 1 are a pad's raw values.
     is_raw = np.asarray(action["sticks"]).dtype.kind in "iu" if fits else False
     most = 1 if is_raw else np.finfo(np.float32).max
-    if not fits or not np.isin(buttons, (0, 1)).all() or not (np.abs(sticks) <= most).all():
+    pressed = buttons == 1
+    if not (fits and (pressed | (buttons == 0)).all() and (np.abs(sticks) <= most).all()):
         raise GameError(
             f"an action is {{'buttons': 0 or 1 [{len(BUTTONS)}], 'sticks': finite float "
             f"[{len(STICKS)}] in -1..1}}, got {' '.join(str(action).split())[:200]}"
         )
-    return buttons.astype(bool), sticks.clip(-1, 1)
+    return pressed, sticks.clip(-1, 1)
