@@ -524,9 +524,7 @@ def check_asked(env: GameEnv) -> None:
 
 
 def first_presented(env: GameEnv, patience: float) -> bool:
-    """A game that draws into its window, and does not present in any way that we see, is gated by
-    its sleeps; if its main thread does not sleep either, or if asked for, by time.
-    """
+    """The first frame that the gate sees, or what a game has drawn into its window without one."""
     end = time.perf_counter() + env.timeout
     display, gate = env.sandbox.display, env.clock.frame_gate
     windows, drawn = [], 0  # looks that have found a picture in a window
@@ -542,6 +540,9 @@ def first_presented(env: GameEnv, patience: float) -> bool:
 
 
 def first_unpresented(env: GameEnv, owners: list[int]) -> bool:
+    """A game that does not present in any way that we see is gated by its sleeps; if its main
+    thread does not sleep either, or if asked for, by time.  owners: processes with a window.
+    """
     unknown = f"sim: {env.name} presents by no function that is known here: "
     if env.tick == "frame":
         env.clock.sleeps = next((pid for pid in owners if pid in env.clock.pids()), 0)
