@@ -38,7 +38,7 @@ from pathlib import Path
 
 from common import artefact, lora
 from common.command_line import Common, command_line, expect, flags, recipe_of, run_stage, wing
-from common.device import autocast, keep_memory
+from common.device import autocast, keep_memory, pick_device
 from common.forecast import describe, say_how_long
 from common.history import extended
 from common.inputs import expand
@@ -622,7 +622,8 @@ def restore(trainer: Trainer, recipe: dict) -> int:
 # ---- the whole pipe on built-in games ------------------------------------------------------------
 
 MINUTES_OF_VIDEO = {"tiny": 14}  # else 60
-DATA_MINUTES = 0.7  # of one core, to record, extract, parse and filter a minute of video
+# of one core, to record, extract, parse and filter a minute of video: a new one, one of 2017
+DATA_MINUTES = (0.7, 1.5)
 
 
 def run(cfg: Config) -> None:
@@ -637,9 +638,10 @@ def run(cfg: Config) -> None:
     check(cfg)
     workers = cfg.workers or os.cpu_count()
     minutes = MINUTES_OF_VIDEO.get(cfg.net, 60)
+    least, most = (f"{minutes * each / workers:.0f}" for each in DATA_MINUTES)
     print(
         f"No --data given: the whole pipe on the built-in games, with {minutes} minutes of play. "
-        f"Its data takes about {minutes * DATA_MINUTES / workers:.0f} min. Finished parts are kept."
+        f"Its data takes {least} to {most} min. Finished parts are kept."
     )
     net = model.CONFIGS[cfg.net]
     folder = f"data/{cfg.net}"
@@ -651,7 +653,10 @@ def run(cfg: Config) -> None:
     run_stage("eval.py", "record", *recording, *many, *games)
     videos = expand([f"{folder}/videos"])
     run_stage("extract.py", *videos, *flags(out=labels), *many)
-    run_stage("parse.py", *videos, *flags(out=labels, device=cfg.device, fresh=cfg.fresh))
+    device = pick_device(cfg.device)
+    # one process keeps a GPU busy, but only one core
+    parsing = many if device == "cpu" else flags(fresh=cfg.fresh)
+    run_stage("parse.py", *videos, *flags(out=labels, device=device), *parsing)
     timing = flags(horizon=cfg.horizon or net.horizon, rate=f"{net.rate:g}", shift=net.shift)
     run_stage("filter.py", *videos, *flags(labels=labels, out=shards), *timing, *many)
     cfg = dataclasses.replace(cfg, data=shards)

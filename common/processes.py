@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import Fault, artefact
-from common.device import native_dtype, pick_device
+from common.device import pick_device
 
 import torch
 import torch.distributed as dist
@@ -60,11 +60,8 @@ def joined(device: str):
     """The World of this process, which has a GPU of its own under torchrun."""
     device = torch.device(pick_device(device))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    # The other half of the logical cores decodes frames.  Only a step in float32 takes so long that
-    # sharing it among all of them is worth more.
-    cores = (os.cpu_count() or 1) // local
-    in_float32 = native_dtype(device.type) == torch.float32
-    torch.set_num_threads(max(1, cores if in_float32 else cores // 2))
+    # Those that decode frames beside the step need little of them.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // local))
     torch.set_float32_matmul_precision("high")  # where autocast leaves float32
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield World(local=local, device=device)
