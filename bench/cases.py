@@ -10,9 +10,11 @@ from pathlib import Path
 from common import ROOT
 from common.pictures import VideoWriter, read_video
 
+import cv2
 import numpy as np
 
 import eval as evaluation
+import extract
 from templates import decoys, pads, render
 
 SIZE = decoys.SIZE  # px, of the grid's videos
@@ -108,8 +110,6 @@ def without_overlay(rng):
     """As with_overlay; drawn are things that look like parts of one.  Only the frames that
     extract.py looks at are made.
     """
-    import extract
-
     numbers = np.linspace(0, evaluation.FPS * SECONDS - 1, extract.FRAMES).round().astype(int)
     order = rng.permutation(len(decoys.DECOYS))[: rng.integers(2, 6)]
     kinds = [list(decoys.DECOYS)[k] for k in order]
@@ -146,8 +146,6 @@ def scene(background: str, rng, numbers):
     """The frames `numbers` (rising) of ten seconds of a background, uint8 RGB; each seed gives
     others, captures are mirrored and lit.
     """
-    import cv2
-
     mirrored = rng.random() < 0.5
     light = rng.uniform(0.75, 1.15)
     start = int(rng.integers(1 << 30))
@@ -164,8 +162,6 @@ def scene(background: str, rng, numbers):
 
 def game_frames(rng, seed: int, numbers):
     """An expert plays one of the first games."""
-    import cv2
-
     game = evaluation.game(str(rng.choice(evaluation.FIRST_GAMES.split(","))))
     world = game.Game(str(rng.choice(list(game.TASKS))), seed)
     expert = game.Expert(seed)

@@ -9,12 +9,13 @@ from common import artefact
 from common.pictures import VideoWriter, tile
 from common.workers import for_each
 
+import cv2
 import numpy as np
 
 import eval as evaluation
 from bench.tasks import group_of
 from eval import FPS, Job, Play, game
-from templates import library, pads, render
+from templates import library, render
 
 PANEL = 200  # px beside the picture of a film
 AT_REST = np.zeros(16, np.uint8), np.zeros(4, np.float32)
@@ -25,7 +26,7 @@ def film_suite(records: list[dict], c: Play) -> list[dict]:
 
     An episode that crashed cannot be shown.
     """
-    films = best_and_worst(records, by_group if c.quick else by_game)
+    films = best_and_worst(records, lambda r: group_of(r["game"]) if c.quick else r["game"])
     jobs = [Job(**picked(f["record"], *Job._fields)) for f in films]
     left = list(dict.fromkeys(jobs))
     if not c.fresh:
@@ -44,14 +45,6 @@ def film_suite(records: list[dict], c: Play) -> list[dict]:
                 "twice"
             )
     return films
-
-
-def by_game(record: dict) -> str:
-    return record["game"]
-
-
-def by_group(record: dict) -> str:
-    return group_of(record["game"])
 
 
 def best_and_worst(records: list[dict], group) -> list[dict]:
@@ -83,10 +76,8 @@ def film(job: Job, c: Play) -> float:
     """Play an episode once more, with the pad drawn beside the picture: a video, and a strip of
     eight frames of it.  Returns the progress.
     """
-    import cv2
-
     video, strip = film_paths(job, c)
-    template = xbox_template()
+    template = library.builtin("xbox360-dark")
     w, h = game_size(job.game)
     seen = []  # three frames a second, of half the size
     with VideoWriter(video, FPS, w + PANEL, h) as out:
@@ -104,11 +95,6 @@ def film(job: Job, c: Play) -> float:
     return float(score["progress"])
 
 
-def xbox_template():
-    templates = library.templates(pads.CORE)
-    return next(templates[k] for k in sorted(templates) if templates[k].family.startswith("xbox"))
-
-
 def game_size(name: str) -> tuple[int, int]:
     """Width and height of its pictures, px."""
     module = game(name)
@@ -118,8 +104,6 @@ def game_size(name: str) -> tuple[int, int]:
 
 def panel(pad, score: dict, job: Job, template, height: int) -> np.ndarray:
     """uint8 [height, PANEL, 3]: the pad as the policy holds it, and the state of the episode."""
-    import cv2
-
     gray, green, white = (70, 70, 70), (120, 220, 150), (225, 225, 225)
     out = np.full((height, PANEL, 3), 24, np.uint8)
     drawn = render.draw(template, *pad, scale=(PANEL - 12) / template.size[0])

@@ -13,11 +13,14 @@ import time
 from pathlib import Path
 
 from common import artefact
-from common.pictures import caption, sample, tile, write_png
+from common.pictures import caption, tile, write_png
+from common.video import Video
 from common.workers import for_each
 
+import cv2
 import numpy as np
 
+import extract
 from bench.cases import OPACITIES, WIDTHS, Case, H, W, grid, make_case, nothing
 from bench.plain import detectors, single_frames
 from templates import library, pads
@@ -37,8 +40,6 @@ def try_case(case: Case, c) -> dict:
     """Make the video of a case, let the rules look at it, write what they said as
     OUT/locate/NAME.json; rules that have looked already are not asked again.
     """
-    import extract
-
     path = Path(c.out) / "locate" / f"{case.name}.json"
     result = result_so_far(path, c)
     rules = result["rules"]
@@ -50,7 +51,7 @@ def try_case(case: Case, c) -> dict:
     truth = make_case(case, video, library.pool(c.templates), c.seed)
     result |= {"case": case._asdict(), "truth": truth}
     result["seconds"] = round(time.process_time() - start, 2)
-    frames = sample(video, extract.FRAMES)[0]
+    frames = Video(video).sample(extract.FRAMES)[0]
     seen = {}
     for rule in sorted(wanted, key=("plain", "single", "locate").index):
         start = time.process_time()
@@ -90,8 +91,6 @@ def rules_for(case: Case, c) -> list[str]:
 
 
 def ask_extract(video: Path, c) -> dict:
-    import extract
-
     pool = library.pool(c.templates)
     tensors, info, _ = extract.locate(str(video), pool, extract.Config())
     said = {k: info.get(k) for k in ("template", "family")}
@@ -103,8 +102,6 @@ def ask_extract(video: Path, c) -> dict:
 
 def ask_single(pairs, frames, seen: dict, template: str | None, c) -> dict:
     """seen: detector -> what it found in each frame; added to."""
-    import extract
-
     for detect, _ in pairs:
         if detect not in seen:
             seen[detect] = [detect(f) for f in frames]
@@ -128,8 +125,6 @@ def missed(result: dict, rule: str) -> bool:
 
 def picture_of(frame, result: dict):
     """A frame with the true box (green) and the found one (red)."""
-    import cv2
-
     said = result["rules"]["locate"]
     for box, color in ((result["truth"]["box"], (60, 255, 60)), (said.get("box"), (255, 60, 60))):
         if box:
@@ -325,8 +320,6 @@ def print_bars(bars: list, share: float) -> None:
 
 
 def print_sweep(sweep: list) -> None:
-    import extract
-
     bars = "".join(f"{bar:>8g}" for bar, _, _ in sweep)
     found = "".join(f"{recall:>5.2f}/{false:<2d}" for _, recall, false in sweep)
     print(f"bar {'':>18s}{bars}     ({extract.SURE} is used)\nrecall / false accepts{found}")
@@ -334,8 +327,6 @@ def print_sweep(sweep: list) -> None:
 
 def write_misses(results: list, c) -> None:
     """The pictures of at most 60 misses as one sheet."""
-    import cv2
-
     pictures = []
     for x in results:
         path = Path(c.out) / "locate" / f"{x['case']['name']}.png"

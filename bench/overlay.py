@@ -17,6 +17,7 @@ from common.workers import for_each
 
 import numpy as np
 
+import filter
 from bench.locate import locate, mean
 from templates import matching, pads, render
 from templates.footage import compared
@@ -254,8 +255,6 @@ def score_video(video: str, labels: str, scale: str = "percentile") -> dict:
     """Metrics of one recording: final actions (as filter.py --scale makes them) against the
     recorded truth.
     """
-    import filter
-
     stem = Path(video).stem
     actions = Path(labels) / f"{stem}.actions.safetensors"
     buttons, sticks, tensors, _ = filter.final_actions(actions, scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import cv2
 import numpy as np
 
 from templates import features, library, render, xfeat
@@ -111,8 +112,6 @@ def registered(template, frame, bar: int):
     """(inliers, affine float64 [2, 3] template px -> frame px) of a template in a frame, both as
     found by each detector.
     """
-    import cv2
-
     source, target = [], []
     for (points, descriptors, match), (places, there) in zip(template, frame, strict=True):
         near = match(descriptors, there)

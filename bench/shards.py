@@ -12,6 +12,7 @@ from common.artefact import NUMBER
 from common.pictures import write_png
 from common.shards import Part, decode, totals
 
+import cv2
 import numpy as np
 
 VIDEO = {
@@ -67,8 +68,6 @@ def blank(height: int, colours):
 
 def labelled(lane, name: str, shown: bool):
     """The lane with its name to the left, and a gap of 2 px above."""
-    import cv2
-
     height = len(lane)
     out = np.full((height + 2, LABEL_WIDTH + COLUMNS, 3), 40, np.uint8)
     out[2:, LABEL_WIDTH:] = lane

@@ -18,9 +18,15 @@ from common.training import machine
 from common.workers import for_each
 
 import numpy as np
+import torch
 
 import eval as evaluation
+import extract
+import filter
+import model
+import parse
 import sim
+import train
 from bench import flops, stepping, training
 from templates import library
 
@@ -44,9 +50,6 @@ def main(c: Config) -> list[dict]:
     """Each stage's own functions on fresh recordings, and what the published job would take this
     machine.
     """
-    import model
-    import train
-
     device = pick_device(c.device)
     net = ("paper" if device.startswith("cuda") else "tiny") if c.net == "auto" else c.net
     expect(c, clips=(1, 10_000), seconds=(0.1, 1e5), workers=(1, 4096))
@@ -78,10 +81,6 @@ def main(c: Config) -> list[dict]:
 
 def time_data(folder: str, device: str, c: Config) -> dict:
     """Record videos, then locate, parse and filter them: videos or frames per second of each."""
-    import extract
-    import filter
-    import parse
-
     videos, labels, shards = (f"{folder}/{name}" for name in ("videos", "labels", "shards"))
     length = evaluation.Record.seconds
     minutes = c.clips * length / 60
@@ -118,10 +117,6 @@ def stopwatch(fn, video: str) -> float:
 
 def policy_rate(net: str, device: str) -> float:
     """Chunks per second."""
-    import torch
-
-    import model
-
     brain = model.accelerate(model.NitroGen(model.CONFIGS[net]).to(device).eval())
     frames = np.zeros((1, artefact.FRAME, artefact.FRAME, 3), np.uint8)
     return 1 / flops.timed(lambda: brain.sample(frames), torch.device(device))
@@ -137,9 +132,6 @@ def simulator_rate(seed: int) -> float:
 
 def work_of(net: str) -> dict:
     """GFLOP of a sample in training, and of a chunk of the policy."""
-    import model
-    import train
-
     size = model.CONFIGS[net]
     return {
         "train": flops.gflop(size, 1, draws=train.CONFIGS[net].draws),

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, replace
 
 from common.command_line import Common, expect
-from common.pictures import sample
+from common.video import Video
 
 import cv2
 import numpy as np
@@ -72,7 +72,7 @@ def draw_all(cfg: Config) -> float:
 def find(video: str, pool: library.Pool) -> None:
     """Localize one video and print the CPU seconds that it took."""
     start = time.process_time()
-    sample(video, extract.FRAMES)
+    Video(video).sample(extract.FRAMES)
     decoded = time.process_time()
     tensors, info, _ = extract.locate(video, pool, extract.Config())
     print(

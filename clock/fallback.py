@@ -72,9 +72,6 @@ class StopClock(Unhooked):
         self.fps, self.frames, self.time = fps, 0, 0.0
         self.pause()
 
-    def gated(self) -> bool:
-        return False
-
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
 
@@ -90,13 +87,6 @@ class StopClock(Unhooked):
         self.step(1 / self.fps)
         self.frames += self.alive
         return self.alive
-
-    def run(self, seconds: float, speed: float = 1.0) -> None:
-        """At most as fast as real time; slower by stopping it again and again."""
-        begin = time.perf_counter()
-        for i in range(round(seconds * self.fps)):
-            self.step(min(1.0, speed) / self.fps)
-            time.sleep(max(0.0, begin + (i + 1) / self.fps - time.perf_counter()))
 
 
 def session_of(pid: int) -> int:

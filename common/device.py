@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 
-from common import lora
-
 import cv2
 import torch
 from torch import nn
@@ -134,7 +132,6 @@ def accelerate(net):
     layers.
     """
     device = next(net.parameters()).device.type
-    lora.merge(net)
     if device == "cuda":
         net.context = torch.compile(net.context)
         net.velocity = torch.compile(net.velocity)

@@ -69,19 +69,6 @@ def thawed(net, cfg):
             p.requires_grad_(False)
 
 
-def merge(net) -> None:
-    """Make the adapted layers plain ones again, with the update in their weight."""
-    with torch.no_grad():
-        replace(net, LowRank, plain)
-
-
-def plain(layer: LowRank) -> nn.Linear:
-    out = nn.Linear(layer.in_features, layer.out_features, device="meta")
-    out.weight = nn.Parameter(layer.weight + layer.up @ layer.down)
-    out.bias = layer.bias
-    return out
-
-
 def replace(net, kind, change) -> None:
     for module in list(net.modules()):
         for name, layer in list(module.named_children()):

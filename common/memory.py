@@ -11,7 +11,6 @@ SHARED = "/dev/shm"
 # What torch, numpy, OpenCV and the system say.
 FULL = re.compile("can't allocate memory|Cannot allocate memory|Insufficient memory|bad_alloc")
 ENDED = "a decoding process has ended by itself; what it said stands above"
-KILLED = re.compile(r"DataLoader worker \(pid.*?\) is killed by signal: ([\w ]+)")
 
 
 def lacking(error: BaseException, instead: str = "fewer --workers") -> str:
@@ -23,8 +22,6 @@ def lacking(error: BaseException, instead: str = "fewer --workers") -> str:
     text = str(error)
     if "unable to allocate shared memory" in text or semaphores_full(error):
         return shared_full()
-    if found := KILLED.search(text):
-        return killed(found[1])
     if "exited unexpectedly" in text:  # torch may raise this anywhere
         return ENDED
     on_gpu = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported for this

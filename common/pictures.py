@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 
 from common import artefact
-from common.video import Video, opened, rate_of, read_video, sample, video_facts  # noqa: F401  for those who write too
+from common.video import Video, opened, rate_of, read_video, video_facts  # noqa: F401  for those who write too
 
 import av
 import cv2

@@ -500,8 +500,3 @@ def read_video(path, only=None):
     """
     video = opened(path)
     yield from video if only is None else video.at(sorted({int(i) for i in only}))
-
-
-def sample(path, n: int):
-    """(frames, seconds), see Video.sample."""
-    return Video(path).sample(n)

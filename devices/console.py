@@ -133,10 +133,3 @@ class GateClock(Unhooked):
         self.owed += seconds * self.console.fps - frames
         for _ in range(frames):
             self.step_frame(lambda: self.console.frame, self.timeout)
-
-    def run(self, seconds: float, speed: float = 1.0) -> None:
-        """As Clock.run, in whole frames."""
-        begin = time.perf_counter()
-        for i in range(round(seconds * speed * self.console.fps)):
-            time.sleep(max(0.0, begin + i / (speed * self.console.fps) - time.perf_counter()))
-            self.step_frame(lambda: self.console.frame, self.timeout)

@@ -18,6 +18,7 @@ from common import artefact
 from common.pictures import clamped, rate_of
 
 import numpy as np
+from tqdm import tqdm
 
 import filter
 from bench.shards import piano_roll, save_picture
@@ -224,8 +225,6 @@ def import_released(c: filter.Config) -> tuple[str, ...]:
     """Write LABELS/<stem>.actions.safetensors for each of c.videos that the archives have labels
     of; returns those videos.
     """
-    from tqdm import tqdm
-
     videos = {Path(video).stem: video for video in c.videos}
     if not videos:
         raise SystemExit(

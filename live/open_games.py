@@ -32,6 +32,8 @@ from pathlib import Path
 
 from common import ROOT, artefact
 
+import cv2
+
 import devices
 import eval as evaluation
 import sim
@@ -218,8 +220,6 @@ def is_key(name) -> bool:
 
 def read_picture(path: Path):
     """uint8 [h, w, 3] RGB; None if it cannot be read."""
-    import cv2
-
     picture = cv2.imread(str(path)) if path.is_file() else None
     return None if picture is None else picture[..., ::-1].copy()
 
@@ -400,8 +400,6 @@ def task_score(rule: dict, env, folder: Path, home: str) -> float:
 
 def likeness(path: Path, frame) -> float:
     """Correlation, -1..1, of a picture with the part of the frame that is most like it."""
-    import cv2
-
     part = read_picture(path)
     h, w = frame.shape[:2]
     if part.shape[0] > h or part.shape[1] > w:

@@ -18,6 +18,7 @@ import numpy as np
 
 import eval as evaluation
 from bench import films, report
+from templates import library
 
 FILM_RATE = 30  # frames a second of a film, at most
 WIDTH = 320  # px, of a picture in a strip
@@ -63,7 +64,7 @@ class Watch(contextlib.ExitStack):
         if self.film is None:
             h, w = picture.shape[:2]
             self.size = w, h
-            self.template = films.xbox_template()
+            self.template = library.builtin("xbox360-dark")
             out = VideoWriter(self.paths[0], self.fps, w + films.PANEL, h)
             self.film = self.enter_context(out)
         if picture.shape[1::-1] != self.size:  # a game may change its size

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.inputs import VIDEOS
-from common.pictures import sample
+from common.inputs import files_of
+from common.video import Video
 
 import cv2
 import numpy as np
@@ -116,13 +116,12 @@ def files_in(folder: str) -> list[Path]:
 
 def film_frames(folder, most: int = 400):
     """About `most` frames of the videos of a folder, RGB uint8 [540, w, 3]."""
-    videos = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in VIDEOS)
-    videos = [p for p in videos if not p.name.endswith(".preview.mp4")]
+    videos = files_of(folder)
     if not videos:
         raise SystemExit(f"--backgrounds {folder}: no video in it")
     out = []
     for video in videos:
-        for frame in sample(video, max(3, most // len(videos)))[0]:
+        for frame in Video(video).sample(max(3, most // len(videos)))[0]:
             width = round(540 * frame.shape[1] / frame.shape[0])
             out.append(cv2.resize(frame, (width, 540), interpolation=cv2.INTER_AREA))
     return out

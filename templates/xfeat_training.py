@@ -13,6 +13,8 @@ from common.training import Training, set_up
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from templates import library, render, scenes, xfeat
 from templates.pads import held_out
@@ -204,9 +206,6 @@ def xfeat_loss(w: dict, batch: dict, train: bool = True):
     they are when matching, and read where the point truly is. A point has to be told not only from
     the other points, but from all cells of the other picture that are more than a cell away.
     """
-    import torch
-    import torch.nn.functional as F
-
     images = batch["images"]  # B 2 S S
     where = batch["points"].flatten(0, 1)  # 2B K 2
     device = where.device
@@ -257,8 +256,6 @@ class Config(Common):
 
 def random_weights(seed: int) -> dict:
     """Weights to start from: He's before a ReLU, smaller in the last layers; biases are 0."""
-    import torch
-
     generator = torch.Generator().manual_seed(seed)
     out = {}
     for name, shape in xfeat.xfeat_shapes().items():
@@ -275,8 +272,6 @@ def random_weights(seed: int) -> dict:
 
 class XFeatTraining(Training):
     def __init__(self, cfg: Config, device: str):
-        import torch
-
         start = xfeat.load_xfeat(cfg.init) if cfg.init else random_weights(cfg.seed)
         self.w = {}
         for name, v in start.items():
@@ -312,8 +307,6 @@ def held_out_points(w: dict, data: Pairs, count: int) -> float:
     """Share of points found among all others and all cells of the other picture, over so many
     pairs.
     """
-    import torch
-
     device = w["skip1.1.bias"].device
     hits = []
     for i in range(count):

@@ -25,8 +25,9 @@ from pathlib import Path
 
 from common import ROOT, artefact
 from common.inputs import expand
-from common.pictures import VideoWriter, read_video, sample, video_facts
+from common.pictures import VideoWriter, read_video, video_facts
 from common.shards import Shards, decode, manifest
+from common.video import Video
 
 import numpy as np
 import pytest
@@ -623,7 +624,7 @@ class Videos:
         Path(path).write_bytes(blob)
         video_facts(path)
         assert all(frame.ndim == 3 and frame.dtype == np.uint8 for _, _, frame in read_video(path))
-        sample(path, 5)
+        Video(path).sample(5)
 
 
 class Lists:
