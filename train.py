@@ -653,10 +653,9 @@ def run(cfg: Config) -> None:
     run_stage("eval.py", "record", *recording, *many, *games)
     videos = expand([f"{folder}/videos"])
     run_stage("extract.py", *videos, *flags(out=labels), *many)
-    device = pick_device(cfg.device)
     # one process keeps a GPU busy, but only one core
-    parsing = many if device == "cpu" else flags(fresh=cfg.fresh)
-    run_stage("parse.py", *videos, *flags(out=labels, device=device), *parsing)
+    parsing = many if pick_device(cfg.device) == "cpu" else flags(fresh=cfg.fresh)
+    run_stage("parse.py", *videos, *flags(out=labels, device=cfg.device), *parsing)
     timing = flags(horizon=cfg.horizon or net.horizon, rate=f"{net.rate:g}", shift=net.shift)
     run_stage("filter.py", *videos, *flags(labels=labels, out=shards), *timing, *many)
     cfg = dataclasses.replace(cfg, data=shards)
