@@ -51,6 +51,25 @@ def test_a_step_takes_all_cores(monkeypatch, local, threads):
         assert taken == [threads]
 
 
+@pytest.mark.parametrize("device, parses", [("cpu", ["--workers", "2"]), ("cuda", [])])
+def test_the_stages_of_the_first_command(monkeypatch, capsys, device, parses):
+    """Each gets the files of the one before, and all cores; one process parses on a GPU."""
+    stages = {}
+    monkeypatch.setattr(train, "pick_device", lambda name: device)
+    monkeypatch.setattr(train, "expand", lambda folders: [f"{folders[0]}/ridge-0.mp4"])
+    monkeypatch.setattr(train, "run_stage", lambda *argv: stages.update({argv[0]: argv[1:]}))
+    monkeypatch.setattr(train, "fit", lambda cfg: Path(f"of {cfg.data}"))
+    monkeypatch.setattr(train, "manifest", lambda data: {"videos": {"a": {"game": "ridge"}}})
+    train.run(dataclasses.replace(train.CONFIGS["tiny"], workers=2))
+    video, labels = "data/tiny/videos/ridge-0.mp4", "data/tiny/labels"
+    assert list(stages) == ["eval.py", "extract.py", "parse.py", "filter.py"]
+    assert stages["extract.py"] == (video, "--out", labels, "--workers", "2")
+    assert stages["parse.py"] == (video, "--out", labels, "--device", "auto", *parses)
+    assert stages["filter.py"][:5] == (video, "--labels", labels, "--out", "data/tiny/shards")
+    assert stages["eval.py"][:3] == ("play", "--policy", "of data/tiny/shards")
+    assert "Its data takes 5 to 10 min" in capsys.readouterr().out
+
+
 def test_schedule_by_hand():
     c = train.Config(steps=100, warmup=10, decay=0.2, lr=1e-3)
     for step, expected in (
