@@ -67,7 +67,7 @@ def test_the_stages_of_the_first_command(monkeypatch, capsys, device, parses):
     assert stages["parse.py"] == (video, "--out", labels, "--device", "auto", *parses)
     assert stages["filter.py"][:5] == (video, "--labels", labels, "--out", "data/tiny/shards")
     assert stages["eval.py"][:3] == ("play", "--policy", "of data/tiny/shards")
-    assert "Its data takes 5 to 10 min" in capsys.readouterr().out
+    assert "Its data takes 5 to 12 min" in capsys.readouterr().out
 
 
 def test_schedule_by_hand():
