@@ -12,6 +12,7 @@ from common.command_line import Common
 from common.device import Packed, keep_memory, native_dtype, packs, pick_device
 
 import torch
+from einops import rearrange
 from torch import nn
 
 import model
@@ -74,6 +75,24 @@ def bench_playing(net, device, dtype) -> None:
         frames = torch.randint(0, 256, (B, m.image, m.image, 3), dtype=torch.uint8, device=device)
         seconds = timed(functools.partial(net.sample, frames, steps=S), device)
         print_row("sample", device, dtype, B, S, seconds, gflop(m, B, S), top)
+
+
+def official_order(net, pixels, a, S):
+    """The order of the released code: vision once; mixer, keys, values, time embeddings and
+    modulations in each step.
+    """
+    x = rearrange(net.vision.patch(pixels.to(net.dtype)), "b d h w -> b (h w) d")
+    x = x + net.vision.position.weight
+    for block in net.vision.blocks:
+        x = block(x)
+    seen = net.vision.norm(x)
+    for i in range(S):
+        x = seen
+        for block in net.mixer:
+            x = block(x)
+        context = [block.attn.keys_values(x) for block in net.dit]
+        a = a + net.velocity(a, net.timing(torch.tensor([int(i / S * net.c.buckets)])), context) / S
+    return a
 
 
 # ---- the table -----------------------------------------------------------------------------------

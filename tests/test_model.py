@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 
 import model
 from bench import flops
@@ -708,30 +707,12 @@ def test_goes_on_with_what_is_given():
 # ---- speed
 
 
-def official_order(net, pixels, a, S):
-    """The order of the released code: vision once; mixer, keys, values, time embeddings and
-    modulations in each step.
-    """
-    x = rearrange(net.vision.patch(pixels.to(net.dtype)), "b d h w -> b (h w) d")
-    x = x + net.vision.position.weight
-    for block in net.vision.blocks:
-        x = block(x)
-    seen = net.vision.norm(x)
-    for i in range(S):
-        x = seen
-        for block in net.mixer:
-            x = block(x)
-        context = [block.attn.keys_values(x) for block in net.dit]
-        a = a + net.velocity(a, net.timing(torch.tensor([int(i / S * net.c.buckets)])), context) / S
-    return a
-
-
 def test_computed_once_is_computed_right():
     net = golden_net()
     image, noise = golden_inputs(net.c)
     inputs = net.pixels(torch.from_numpy(image)), torch.from_numpy(noise).double(), 16
     with torch.no_grad():
-        assert torch.allclose(official_order(net, *inputs), net.denoise(*inputs), atol=1e-10)
+        assert torch.allclose(flops.official_order(net, *inputs), net.denoise(*inputs), atol=1e-10)
 
 
 @pytest.mark.slow
@@ -743,7 +724,9 @@ def test_arithmetic_of_the_released_preset():
 
     c = model.CONFIGS["released"]
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        official_order(model.NitroGen(c), torch.zeros(1, 3, 256, 256), torch.zeros(1, 18, 25), 16)
+        flops.official_order(
+            model.NitroGen(c), torch.zeros(1, 3, 256, 256), torch.zeros(1, 18, 25), 16
+        )
     ours = flops.gflop(c, 1, 16)
     assert abs(ours - 250.7) < 0.1 and abs(counter.get_total_flops() / 1e9 / ours - 2.87) < 0.05
     assert abs(flops.gflop(model.CONFIGS["paper"], 1) - 589) < 6
@@ -769,12 +752,12 @@ def test_speed_against_the_official_order(dtype, bar):
         fast = model.accelerate(copy.deepcopy(same))
         inputs = torch.zeros(1, 3, 256, 256), torch.randn(1, 18, 25), 16
         runs = [
-            ("official", official_order, net),
+            ("official", flops.official_order, net),
             ("once", model.NitroGen.denoise, same),
             ("fast", model.NitroGen.denoise, fast),
         ]
         if dtype != torch.float32:
-            runs.append(("its order, our dtype", official_order, same))
+            runs.append(("its order, our dtype", flops.official_order, same))
         with torch.no_grad():
             for _ in range(8):
                 for name, run, n in runs:
