@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 import time
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 from common import history
 from common.command_line import Common
-from common.device import Packed, keep_memory, native_dtype, packs, pick_device
+from common.device import Packed, accelerations, keep_memory, native_dtype, packs, pick_device
 
 import torch
 from einops import rearrange
@@ -22,7 +23,7 @@ import model
 class Bench(Common):
     net: str = "tiny"  # preset; --config says the same
     dtype: str = "auto"  # float32 or bfloat16; auto: bfloat16 where the hardware multiplies it
-    fast: bool = True  # packed weights, or torch.compile and CUDA graphs
+    fast: bool = True  # also what common/device.py makes faster: packed weights; CUDA graphs
     train: bool = True  # also forward and backward
     recompute: bool = False  # activation checkpointing in training
     threads: int = 0  # CPU threads (default: torch's choice)
@@ -50,8 +51,7 @@ def main(c: Bench) -> None:
     if c.train:
         on_cpu = 16 if c.net == "tiny" else 2
         bench_training(net, device, dtype, B=64 if device.type == "cuda" else on_cpu)
-    net = net.to(dtype).eval()
-    bench_playing(model.accelerate(net) if c.fast else net, device, dtype)
+    bench_playing(net.to(dtype).eval(), device, dtype, c.fast)
 
 
 def bench_training(net, device, dtype, B: int) -> None:
@@ -68,13 +68,26 @@ def bench_training(net, device, dtype, B: int) -> None:
     print_row("train", device, dtype, B, "", seconds, gflop(m, B), peak(device, dtype))
 
 
-def bench_playing(net, device, dtype) -> None:
+def bench_playing(net, device, dtype, fast: bool) -> None:
     m = net.c
     top = peak(device, dtype)
-    for B, S in ((1, m.steps), (1, 4), (1, 1), (16, m.steps), (16, 4)):
-        frames = torch.randint(0, 256, (B, m.image, m.image, 3), dtype=torch.uint8, device=device)
-        seconds = timed(functools.partial(net.sample, frames, steps=S), device)
-        print_row("sample", device, dtype, B, S, seconds, gflop(m, B, S), top)
+    for name, way in ways(net, device, fast):
+        slow = name in ("official", "eager")
+        for B, S in ((1, m.steps), (1, 4), (1, 1), (16, m.steps), (16, 4))[: 1 if slow else None]:
+            shape = B, m.image, m.image, 3
+            frames = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+            seconds = timed(functools.partial(way.sample, frames, steps=S), device)
+            print_row(name, device, dtype, B, S, seconds, gflop(m, B, S), top)
+
+
+def ways(net, device, fast: bool):
+    """(name, network) of each way to play here."""
+    official = copy.copy(net)
+    official.denoise = lambda pixels, a, S, given: official_order(net, pixels, a, S)
+    yield "official", official
+    yield "eager", net
+    for how in accelerations(device.type) if fast else ():
+        yield how, model.accelerate(copy.deepcopy(net), how)
 
 
 def official_order(net, pixels, a, S):
@@ -91,7 +104,8 @@ def official_order(net, pixels, a, S):
         for block in net.mixer:
             x = block(x)
         context = [block.attn.keys_values(x) for block in net.dit]
-        a = a + net.velocity(a, net.timing(torch.tensor([int(i / S * net.c.buckets)])), context) / S
+        bucket = torch.tensor([int(i / S * net.c.buckets)], device=a.device)
+        a = a + net.velocity(a, net.timing(bucket), context) / S
     return a
 
 
@@ -107,7 +121,8 @@ def print_head(name: str, m: model.Config, parameters: int, device) -> None:
     )
     memory = "    peak MiB" if device.type == "cuda" else " MiB so far"
     print(
-        "task    dtype     batch steps         ms   chunks/s      GFLOP   GFLOP/s  of peak" + memory
+        "task     dtype     batch steps         ms   chunks/s      GFLOP   GFLOP/s  of peak"
+        + memory
     )
 
 
@@ -115,7 +130,7 @@ def print_row(task, device, dtype, B, S, seconds, work, top) -> None:
     """One line. S: steps, "" in training; work: GFLOP; top: GFLOP/s of a matrix product."""
     speed = work / seconds
     print(
-        f"{task:7s} {str(dtype).removeprefix('torch.'):9s} {B:5d} {S:>5} "
+        f"{task:8s} {str(dtype).removeprefix('torch.'):9s} {B:5d} {S:>5} "
         f"{1e3 * seconds:10.2f} {B / seconds:10.1f} {work:10.1f} {speed:10.0f} "
         f"{speed / top:7.0%} {memory_used(device) / 2**20:11.0f}",
         flush=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 
 import cv2
@@ -127,17 +128,32 @@ def prepare_reading() -> None:
     cv2.setNumThreads(1)  # small pictures: more threads cost more than they bring
 
 
-def accelerate(net):
-    """Speed up a model.NitroGen that only plays: torch.compile and CUDA graphs, or packed CPU
-    layers.
+def accelerations(device: str) -> tuple[str, ...]:
+    """What `accelerate` can do on a device, its own choice first."""
+    kind = device.split(":")[0]
+    if kind == "cuda":
+        return ("compiled", "kernels") if importlib.util.find_spec("triton") else ("compiled",)
+    return ("packed",) if kind == "cpu" else ()
+
+
+def accelerate(net, how: str = ""):
+    """Speed up a model.NitroGen that only plays.
+
+    how: on a GPU compiled (by torch) or kernels (ours), both as CUDA graphs; on a CPU packed.
     """
     device = next(net.parameters()).device.type
-    if device == "cuda":
+    how = how or next(iter(accelerations(device)), "")
+    if how == "kernels":
+        from common import kernels  # needs Triton
+
+        kernels.fuse(net)
+    elif how == "compiled":
         net.context = torch.compile(net.context)
         net.velocity = torch.compile(net.velocity)
-        net.denoise = Graphed(net.denoise)
-    elif device == "cpu":
+    elif how == "packed":
         pack_layers(net, "tanh", ("fc1",), dtype=net.dtype)
+    if device == "cuda":
+        net.denoise = Graphed(net.denoise)
     return net
 
 
