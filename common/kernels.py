@@ -184,12 +184,14 @@ def linear(x, layer, norm=None, modulation=None, act: str = "", add=None):
     norm: an nn.LayerNorm; modulation: (scale, shift) [rows, K] after it, in place of its own weight
     and bias; add: [..., N], repeated over the first dimensions.
     """
+    x = x.contiguous()
     K = x.shape[-1]
     N = len(layer.weight)
     M = x.numel() // K
     y = x.new_empty(*x.shape[:-1], N)
     gain, shift = modulation or (getattr(norm, "weight", None), getattr(norm, "bias", None))
     gains = 1 if gain is None else gain.numel() // K
+    add = None if add is None else add.contiguous()
     adds = 1 if add is None else add.numel() // N
 
     def grid(tile):
@@ -197,8 +199,7 @@ def linear(x, layer, norm=None, modulation=None, act: str = "", add=None):
 
     linear_kernel[grid](
         *(x, layer.weight, layer.bias, gain, shift, add, y, M, N, K),
-        *(0 if gain is None else gain.stride(-2) if gain.dim() > 1 else K, gains, adds),
-        norm.eps if norm else 0.0,
+        *(gain.stride(-2) if gains > 1 else 0, gains, adds, norm.eps if norm else 0.0),
         NORM=norm is not None,
         GAIN=gain is not None,
         ONE=modulation is not None,
