@@ -93,6 +93,7 @@ class Config(Common):
     hue: float = 0.05  # turns, +- this; CHOICE
     rotate: float = 5.0  # degrees, +- this (published)
     crop: float = 0.9  # side of the random crop, at least this share; CHOICE
+    mirror: float = 0.0  # share of the samples with left for right (published: none)
     minutes: float = 0.0  # stop after this long, to be resumed; 0: never
     resume: bool = True  # go on with an unfinished run of the same config
     # decoding processes per trainer (default: all cores but one), and processes of the data stages
@@ -115,11 +116,11 @@ class Config(Common):
 
 # fmt: off
 CONFIGS = {
-    # DEVIATION: higher peaks and, in tiny, milder augmentation: short runs of small networks.
+    # DEVIATION: higher peaks; in tiny milder augmentation, but mirrored: minutes of play.
     "tiny": Config(
         net="tiny", steps=3200, batch=32, micro=32, draws=2,
         lr=1e-3, warmup=200, decay=0.4, clip=0.1, ema=0.999,
-        jitter=0.1, hue=0.02, rotate=3, crop=0.95, log_every=250, save_every=500,
+        jitter=0.1, hue=0.02, rotate=3, crop=0.95, mirror=0.5, log_every=250, save_every=500,
     ),
     "small": Config(
         net="small", steps=8000, batch=512, micro=512, draws=4,
@@ -147,7 +148,8 @@ def check(cfg: Config) -> None:
     expect(cfg, horizon=(0, 10_000), steps=(1, 1e12), batch=(1, 1e9), micro=(1, 1e9))
     expect(cfg, draws=(1, 1e6), lr=(0, 1e3), warmup=(0, 1e12), decay=(0, 1))
     expect(cfg, weight_decay=(0, 1e3), clip=(0, math.inf), ema=(0, 1), jitter=(0, 1), hue=(0, 1))
-    expect(cfg, rotate=(0, 180), crop=(0.01, 1), minutes=(0, math.inf), workers=(0, 4096))
+    expect(cfg, rotate=(0, 180), crop=(0.01, 1), mirror=(0, 1))
+    expect(cfg, minutes=(0, math.inf), workers=(0, 4096))
     expect(cfg, log_every=(1, math.inf), save_every=(1, math.inf), lora=(0, 4096))
     expect(cfg, frames=(0, 16), frame_stride=(0, 1000))
 
@@ -217,6 +219,24 @@ def random_colours(pixels, cfg: Config):
     colour = yiq.inverse() @ turn @ yiq  # [B, 3, 3]
     mean = (colour @ pixels.mean(2, keepdim=True)).mean(1, keepdim=True)  # [B, 1, 1]
     return torch.baddbmm((brightness - contrast) * mean, contrast * colour, pixels)
+
+
+def mirrored(images, actions, names, cfg: Config):
+    """Left for right in a share of the samples: images uint8 [B, ..., h, w, 3], and of the actions
+    [B, K, A] d-pad and sticks. Every other button keeps its meaning.
+    """
+    if not cfg.mirror:
+        return images, actions
+    turned = torch.rand(len(images), device=images.device) < cfg.mirror
+    column = {name: i for i, name in enumerate(names)}
+    other = actions[..., [column.get(OTHER_SIDE.get(name), i) for name, i in column.items()]]
+    across = torch.tensor([name.endswith("_X") for name in names], device=images.device)
+    other = torch.where(across, 1 - other, other)
+    flipped = torch.where(turned.view(-1, *[1] * (images.dim() - 1)), images.flip(-2), images)
+    return flipped, torch.where(turned[:, None, None], other, actions)
+
+
+OTHER_SIDE = {"DPAD_LEFT": "DPAD_RIGHT", "DPAD_RIGHT": "DPAD_LEFT"}
 
 
 # ---- data ----------------------------------------------------------------------------------------
@@ -310,6 +330,7 @@ class Trainer:
         """Loss of a micro-batch; images are uint8 frames, or what `augment` makes of them."""
         with autocast(self.world.device.type):
             if images.dtype == torch.uint8:
+                images, actions = mirrored(images, actions, self.net.c.actions, self.cfg)
                 images = augment(images, self.net.c.image, self.cfg)
             return self.parallel(images, actions, mask, draws=self.cfg.draws)
 

@@ -198,8 +198,11 @@ def test_parity_of_the_loss_and_its_gradients():
 
 
 def test_times_are_drawn_as_published(monkeypatch):
-    """Quantiles of t = 0.999 (1 - Beta(1.6, 0.8)): mostly noise."""
-    net = tiny()
+    """Quantiles of t = 0.999 (1 - Beta(1.6, 0.8)): mostly noise; in `tiny`, of short trainings,
+    uniform.
+    """
+    assert (model.CONFIGS["tiny"].alpha, model.CONFIGS["tiny"].beta) == (1, 1)
+    net = tiny(alpha=1.6, beta=0.8)
     seen = []
     monkeypatch.setattr(
         net, "timing", lambda bucket, _, f=net.timing: seen.append(bucket) or f(bucket)

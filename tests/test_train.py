@@ -123,6 +123,28 @@ def test_augmentation():
     assert 0.02 < slopes <= math.tan(math.radians(5.8))
 
 
+@pytest.mark.parametrize("names", [model.ACTIONS, model.RELEASED])
+def test_mirroring(names):
+    """A sample is as it was, or left is right in its picture, on its d-pad and sticks; an earlier
+    frame of it too.
+    """
+    images = torch.randint(0, 256, (400, 2, 6, 8, 3), dtype=torch.uint8)
+    actions = torch.rand(400, 16, len(names))
+    by_hand = actions.clone()
+    for name, other in (("DPAD_LEFT", "DPAD_RIGHT"), ("DPAD_RIGHT", "DPAD_LEFT")):
+        by_hand[..., names.index(name)] = actions[..., names.index(other)]
+    for name in ("LEFT_X", "RIGHT_X"):
+        by_hand[..., names.index(name)] = 1 - actions[..., names.index(name)]
+    pictures, pads = train.mirrored(images, actions, names, train.Config(mirror=0.5))
+    turned = (pictures != images).flatten(1).any(1)
+    assert 150 < turned.sum() < 250
+    assert torch.equal(pictures[turned], images[turned].flip(3))
+    assert torch.equal(pads, torch.where(turned[:, None, None], by_hand, actions))
+    state = torch.get_rng_state()
+    assert train.mirrored(images, actions, names, train.Config())[0] is images
+    assert torch.equal(torch.get_rng_state(), state)  # a published recipe draws what it drew
+
+
 @pytest.fixture
 def shards(tmp_path, monkeypatch):
     """60 frames whose colour tells the action, as one training and one held-out video."""
