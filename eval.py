@@ -24,6 +24,8 @@
         the published commands with one flag changed at a time
     python eval.py corrections [--tasks grove-trail]
         a person's corrections against as many minutes of demonstrations: progress before and after
+    python eval.py presses --policy FILE --data DIR
+        buttons that it never presses, in frames of shards
     python eval.py speed
         every stage on this machine, beside the paper-scale job
     python eval.py tasks
@@ -191,8 +193,7 @@ class Record(Many):
     minutes: float = 10.0  # of play in all
     seconds: float = 20.0  # per video
     games: str = FIRST_GAMES  # built-in games, in turn; or all
-    # families of built-in overlays, as in ps4,ps5, or a folder of skins; none: those with both
-    # sticks
+    # families of built-in overlays, as ps4,ps5, or a folder of skins; none: all with both sticks
     overlays: str = ""
     # who plays: expert; or mixed: in every other video chance does, on all buttons
     player: str = "expert"
@@ -626,9 +627,7 @@ def category(name: str, task: str) -> str:
 
 
 def summary(records: list[dict]) -> dict:
-    """Completed (share and Wilson interval) and progress (mean and bootstrap interval) of some
-    episodes.
-    """
+    """Completed (with Wilson's interval) and progress (with a bootstrap's) of some episodes."""
     return {
         "episodes": len(records),
         "success": wilson(sum(r["success"] for r in records), len(records)),
@@ -647,6 +646,7 @@ COMMANDS = {
     "transfer": "bench.transfer",
     "ablate": "bench.ablate",
     "corrections": "bench.corrections",
+    "presses": "bench.presses",
     "speed": "bench.speed",
     "tasks": "bench.tasks",
 }
