@@ -108,12 +108,15 @@ def test_they_compile_for_a_gpu_and_use_its_tensor_cores(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("preset", ["small", "released"])
 def test_they_play_on_a_gpu(preset):
-    """In bfloat16, as a CUDA graph, beside the network as it is written."""
+    """In bfloat16, as a CUDA graph: no further from float32 than the network as it is written."""
     torch.manual_seed(0)
-    net = model.NitroGen(model.CONFIGS[preset]).cuda().bfloat16().eval()
-    fused = accelerate(copy.deepcopy(net), "kernels")
-    side = net.c.image
+    exact = model.NitroGen(model.CONFIGS[preset]).cuda().eval()
+    plain = copy.deepcopy(exact).bfloat16()
+    fused = accelerate(copy.deepcopy(plain), "kernels")
+    side = exact.c.image
     for B in (1, 16):
         images = torch.randint(0, 256, (B, side, side, 3), dtype=torch.uint8)
-        noise = torch.randn(B, net.c.horizon, len(net.c.actions))
-        assert (net.sample(images, noise) - fused.sample(images, noise)).abs().max() < 1e-2
+        noise = torch.randn(B, exact.c.horizon, len(exact.c.actions))
+        wanted = exact.sample(images, noise)
+        far, near = ((net.sample(images, noise) - wanted).abs().mean() for net in (plain, fused))
+        assert near < 1.2 * far + 1e-3
