@@ -1124,11 +1124,15 @@ def test_footprint(policy):
 def test_bench(shards, capsys, monkeypatch):
     monkeypatch.setattr(flops, "peak", lambda device, dtype: 500.0)  # GFLOP/s
     training.main(config(), seconds=0.5)
-    lines = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines()[-3:])
+    printed = capsys.readouterr().out.splitlines()
+    lines = dict(line.split("  ", 1) for line in printed[-15:-12])
     speed = {k: float(v.split()[0]) for k, v in lines.items()}
     assert speed.keys() == {"data alone", "model alone", "both"} and min(speed.values()) > 0
     share = speed["both"] * flops.gflop(MICRO, 1) / 500
     assert abs(float(lines["both"].split("MFU ")[1].split("%")[0]) / 100 - share) < 0.006
+    shares = [float(line.split("%")[0]) for line in printed[-12:]]  # of a step, by operation
+    assert shares == sorted(shares, reverse=True) and 30 < sum(shares) <= 100.1
+    assert any(line.endswith(" x aten::mm") for line in printed[-12:])
     with pytest.raises(SystemExit, match="bench needs shards"):
         training.main(config(data=""))
 
