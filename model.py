@@ -355,8 +355,8 @@ class NitroGen(nn.Module):
         """
         known = self.first(given) if given else None
         context = self.context(pixels)
-        t = torch.arange(S, dtype=torch.float64) / S  # on the CPU: MPS has no float64
-        timing = self.timing((t * self.c.buckets).long().to(a.device), known)
+        bucket = torch.arange(S, device=a.device) * self.c.buckets // S  # floor(t * buckets)
+        timing = self.timing(bucket, known)
         for i in range(S):
             v = self.velocity(a, timing.at(i), context)
             a = a + (v if known is None else v.masked_fill(known, 0)) / S

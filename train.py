@@ -116,7 +116,8 @@ class Config(Common):
 
 # fmt: off
 CONFIGS = {
-    # DEVIATION: higher peaks; in tiny milder augmentation, but mirrored: minutes of play.
+    # DEVIATION: higher peaks: short runs of small networks. tiny has minutes of play: it is
+    # augmented less, but half of it is mirrored.
     "tiny": Config(
         net="tiny", steps=3200, batch=32, micro=32, draws=2,
         lr=1e-3, warmup=200, decay=0.4, clip=0.1, ema=0.999,
@@ -221,19 +222,20 @@ def random_colours(pixels, cfg: Config):
     return torch.baddbmm((brightness - contrast) * mean, contrast * colour, pixels)
 
 
-def mirrored(images, actions, names, cfg: Config):
-    """Left for right in a share of the samples: images uint8 [B, ..., h, w, 3], and of the actions
-    [B, K, A] d-pad and sticks. Every other button keeps its meaning.
+def mirrored(images, actions, mask, names, cfg: Config):
+    """Left for right in a share of the samples: in images uint8 [B, ..., h, w, 3], and on d-pad and
+    sticks in actions [B, K, A] and their mask. Every other button keeps its meaning.
     """
     if not cfg.mirror:
-        return images, actions
-    turned = torch.rand(len(images), device=images.device) < cfg.mirror
+        return images, actions, mask
+    turned = torch.rand(len(images), 1, 1, device=images.device) < cfg.mirror
     column = {name: i for i, name in enumerate(names)}
-    other = actions[..., [column.get(OTHER_SIDE.get(name), i) for name, i in column.items()]]
+    swap = [column.get(OTHER_SIDE.get(name), i) for name, i in column.items()]
     across = torch.tensor([name.endswith("_X") for name in names], device=images.device)
-    other = torch.where(across, 1 - other, other)
+    mask = mask.expand_as(actions)
+    other = torch.where(across, 1 - actions, actions[..., swap])
     flipped = torch.where(turned.view(-1, *[1] * (images.dim() - 1)), images.flip(-2), images)
-    return flipped, torch.where(turned[:, None, None], other, actions)
+    return flipped, torch.where(turned, other, actions), torch.where(turned, mask[..., swap], mask)
 
 
 OTHER_SIDE = {"DPAD_LEFT": "DPAD_RIGHT", "DPAD_RIGHT": "DPAD_LEFT"}
@@ -330,7 +332,8 @@ class Trainer:
         """Loss of a micro-batch; images are uint8 frames, or what `augment` makes of them."""
         with autocast(self.world.device.type):
             if images.dtype == torch.uint8:
-                images, actions = mirrored(images, actions, self.net.c.actions, self.cfg)
+                names = self.net.c.actions
+                images, actions, mask = mirrored(images, actions, mask, names, self.cfg)
                 images = augment(images, self.net.c.image, self.cfg)
             return self.parallel(images, actions, mask, draws=self.cfg.draws)
 

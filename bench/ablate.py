@@ -20,7 +20,6 @@ ABLATIONS = {  # name -> (flags of filter.py, flags of train.py, weights, flags 
     "overlay not masked": ("--no-mask", "", "model", ""),
     "true actions": ("--labels {data}/videos", "", "model", ""),
     "EMA off": ("", "", "raw", ""),
-    "not mirrored": ("", "--mirror 0", "model", ""),
     "1 denoising step": ("", "", "model", "--steps 1"),
     "4 denoising steps": ("", "", "model", "--steps 4"),
     "1 action executed": ("", "", "model", "--execute 1"),

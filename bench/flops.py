@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import re
 import time
 from dataclasses import dataclass
@@ -69,25 +70,32 @@ def bench_training(net, device, dtype, B: int) -> None:
 
 
 def bench_playing(net, device, dtype, fast: bool) -> None:
+    """All sizes of each way to play; where there are faster ones, one size of the others."""
     m = net.c
     top = peak(device, dtype)
-    for name, way in ways(net, device, fast):
-        slow = name in ("official", "eager")
-        for B, S in ((1, m.steps), (1, 4), (1, 1), (16, m.steps), (16, 4))[: 1 if slow else None]:
+    faster = accelerations(device.type) if fast else ()
+    sizes = (1, m.steps), (1, 4), (1, 1), (16, m.steps), (16, 4)
+    for name, way in ways(net, faster):
+        order = official_order if name == "official" else None
+        for B, S in sizes[: None if name in faster or not faster and name == "eager" else 1]:
             shape = B, m.image, m.image, 3
             frames = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
             seconds = timed(functools.partial(way.sample, frames, steps=S), device)
-            print_row(name, device, dtype, B, S, seconds, gflop(m, B, S), top)
+            print_row(name, device, dtype, B, S, seconds, gflop(m, B, S, order=order), top)
+        del way
+        gc.collect()  # a way's CUDA graphs hold themselves
 
 
-def ways(net, device, fast: bool):
-    """(name, network) of each way to play here."""
+def ways(net, faster):
+    """(name, network) of each way to play here. They share their weights: the last one may change
+    their blocks.
+    """
     official = copy.copy(net)
     official.denoise = lambda pixels, a, S, given: official_order(net, pixels, a, S)
     yield "official", official
     yield "eager", net
-    for how in accelerations(device.type) if fast else ():
-        yield how, model.accelerate(copy.deepcopy(net), how)
+    for how in faster:
+        yield how, model.accelerate(copy.copy(net), how)
 
 
 def official_order(net, pixels, a, S):
@@ -206,11 +214,13 @@ def rated(device) -> tuple[float, str]:
     return peak(device, native_dtype(device.type)) / 1e3, f"a matrix product on {name}"
 
 
-def gflop(c: model.Config, B: int, S: int = 0, draws: int = 1, freeze: bool = False) -> float:
+def gflop(
+    c: model.Config, B: int, S: int = 0, draws: int = 1, freeze: bool = False, order=None
+) -> float:
     """Floating-point operations of the matrix products (2 per multiply-add) / 1e9.
 
-    S denoising steps of B frames; or, if 0, a training step with `draws` for each frame. freeze:
-    without the backward pass of the vision encoder.
+    S denoising steps of B frames, in NitroGen.denoise or in `order`; or, if 0, a training step with
+    `draws` for each frame. freeze: without the backward pass of the vision encoder.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -221,7 +231,7 @@ def gflop(c: model.Config, B: int, S: int = 0, draws: int = 1, freeze: bool = Fa
         a = torch.zeros(B, c.horizon, len(c.actions))
         if S:
             with torch.no_grad():
-                net.denoise(pixels, a, S)
+                (order or model.NitroGen.denoise)(net, pixels, a, S)
         else:
             times = torch.zeros(B * draws)
             noise = a.repeat(draws, 1, 1)

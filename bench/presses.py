@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from common.command_line import Common, expect
-from common.device import pick_device
-from common.loading import Chunks
+from common.loading import Chunks, on_device
 from common.shards import splits
 
 import numpy as np
@@ -37,7 +36,7 @@ def main(c: Config) -> dict:
     expect(c, chunks=(1, 1e9), steps=(0, 10_000))
     if c.split not in ("validation", "train"):
         raise SystemExit(f"--split {c.split}: expected validation or train")
-    net = model.load(c.policy, pick_device(c.device))
+    net = model.load(c.policy, c.device)
     shards = splits(c.data, net.c)[c.split]
     if not len(shards):
         raise SystemExit(f"{c.data}: no {c.split} videos there; try --split, or another --data")
@@ -63,13 +62,20 @@ def by_game(shards, m: model.Config, c: Config) -> dict:
 
 
 def shares(net, items: list, c: Config) -> dict:
-    """Button -> (player's, policy's) share of frames, of those that are pressed in .2 % or more."""
+    """Button -> (player's, policy's) share of the frames whose label shows it, of those that are
+    pressed in .2 % or more.
+    """
     torch.manual_seed(c.seed)
-    pressed = np.zeros((2, len(model.artefact.BUTTONS)))
+    pressed = np.zeros((3, len(model.artefact.BUTTONS)))  # by player, by policy; may be known
     for first in tqdm(range(0, len(items), 64), leave=False):
-        images, actions, _ = train.collate(items[first : first + 64], net.c.actions)
-        raw = torch.stack([actions, net.sample(images, steps=c.steps or None).cpu()])
-        pressed += net.decode(raw.numpy())["buttons"].sum((1, 2))
-    pressed /= len(items) * net.c.horizon
-    both = zip(model.artefact.BUTTONS, *pressed.tolist(), strict=True)
-    return {name: (player, policy) for name, player, policy in both if max(player, policy) >= 0.002}
+        batch = train.collate(items[first : first + 64], net.c.actions)
+        images, actions, mask = on_device(batch, torch.device("cpu"))
+        raw = net.sample(images, steps=c.steps or None).cpu()
+        for row, values in enumerate((actions, raw, torch.ones_like(actions))):
+            pressed[row] += net.decode((values * mask).numpy())["buttons"].sum((0, 1))
+    player, policy, known = pressed
+    return {
+        name: (player[i] / known[i], policy[i] / known[i])
+        for i, name in enumerate(model.artefact.BUTTONS)
+        if max(player[i], policy[i]) >= max(1, 0.002 * known[i])
+    }

@@ -7,13 +7,12 @@ layer and residual; norm, linear layer and GELU; linear layer and residual.
 
 torch's builds for CUDA and ROCm bring Triton. With TRITON_INTERPRET=1 in the environment the same
 kernels run on a CPU, slowly: so they are tested.
-
-    M, N, K   rows of the input, features of the output, features of the input
 """
 
 from __future__ import annotations
 
 import functools
+import os
 
 import torch
 import triton
@@ -21,7 +20,7 @@ import triton.language as tl
 
 
 def tiles(*sizes):
-    """One triton.Config for each (rows, columns, depth, warps, stages)."""
+    """One triton.Config for each (rows, features out, features in, warps, stages)."""
     return [
         triton.Config({"BM": m, "BN": n, "BK": k}, num_warps=warps, num_stages=stages)
         for m, n, k, warps, stages in sizes
@@ -39,26 +38,26 @@ LINEAR = tiles(
     (128, 64, 64, 4, 3),
     (128, 128, 64, 8, 3),
 )
-if not torch.cuda.is_available():  # nothing to time them on
+if os.environ.get("TRITON_INTERPRET") or not torch.cuda.is_available():  # nothing to time them on
     LINEAR = LINEAR[:1]
 
 
 # ---- kernels -------------------------------------------------------------------------------------
 
 
-@triton.autotune(LINEAR, key=["M", "N", "K", "NORM", "ADD"])
+@triton.autotune(LINEAR, key=["ROWS", "OUT", "IN", "NORM", "ADD"])
 @triton.jit
 def linear_kernel(
-    x,  # [M, K], rows next to each other
-    weight,  # [N, K]
-    bias,  # [N]
-    gain,  # [gains, K]: row r of the input takes row r % gains
+    x,  # [ROWS, IN], rows next to each other
+    weight,  # [OUT, IN]
+    bias,  # [OUT]
+    gain,  # [gains, IN]: row r of the input takes row r % gains
     shift,
-    add,  # [adds, N], likewise
-    y,  # [M, N]
-    M,
-    N,
-    K,
+    add,  # [adds, OUT], likewise
+    y,  # [ROWS, OUT]
+    ROWS,
+    OUT,
+    IN,
     gain_row,  # elements from a row to the next
     gains,
     adds,
@@ -68,7 +67,6 @@ def linear_kernel(
     ONE: tl.constexpr,  # gain is 1 + what is given
     ACT: tl.constexpr,  # of the output: gelu, silu, relu or nothing
     ADD: tl.constexpr,
-    PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
@@ -80,20 +78,23 @@ def linear_kernel(
     mean = tl.zeros([BM], tl.float32)
     scale = mean + 1
     if NORM:
+        # about each row's first value: the squares of a large mean would hide a small variance
+        origin = tl.load(x + rows * IN, mask=rows < ROWS, other=0).to(tl.float32)
         squares = tl.zeros([BM], tl.float32)
-        for k in range(0, K, BK):
-            inside = (rows[:, None] < M) & (k + depth[None, :] < K)
-            part = tl.load(x + rows[:, None] * K + k + depth[None, :], mask=inside, other=0)
-            part = part.to(tl.float32)
+        for k in range(0, IN, BK):
+            inside = (rows[:, None] < ROWS) & (k + depth[None, :] < IN)
+            part = tl.load(x + rows[:, None] * IN + k + depth[None, :], mask=inside, other=0)
+            part = tl.where(inside, part.to(tl.float32) - origin[:, None], 0)
             mean += tl.sum(part, 1)
             squares += tl.sum(part * part, 1)
-        mean = mean / K
-        scale = tl.rsqrt(squares / K - mean * mean + eps)
+        mean = mean / IN
+        scale = tl.rsqrt(tl.maximum(squares / IN - mean * mean, 0) + eps)
+        mean += origin
     total = tl.zeros([BM, BN], tl.float32)
-    for k in range(0, K, BK):
+    for k in range(0, IN, BK):
         deep = k + depth
-        inside = (rows[:, None] < M) & (deep[None, :] < K)
-        part = tl.load(x + rows[:, None] * K + deep[None, :], mask=inside, other=0)
+        inside = (rows[:, None] < ROWS) & (deep[None, :] < IN)
+        part = tl.load(x + rows[:, None] * IN + deep[None, :], mask=inside, other=0)
         if NORM:
             normal = (part.to(tl.float32) - mean[:, None]) * scale[:, None]
             if GAIN:
@@ -103,28 +104,30 @@ def linear_kernel(
                     times += 1
                 normal = normal * times + tl.load(shift + at, mask=inside, other=0)
             part = tl.where(inside, normal, 0).to(weight.dtype.element_ty)
-        there = (columns[None, :] < N) & (deep[:, None] < K)
-        w = tl.load(weight + columns[None, :] * K + deep[:, None], mask=there, other=0)
-        total = tl.dot(part, w, total, input_precision=PRECISION)
-    total += tl.load(bias + columns, mask=columns < N, other=0)[None, :]
+        there = (columns[None, :] < OUT) & (deep[:, None] < IN)
+        w = tl.load(weight + columns[None, :] * IN + deep[:, None], mask=there, other=0)
+        total = tl.dot(part, w, total, input_precision="ieee")
+    total += tl.load(bias + columns, mask=columns < OUT, other=0)[None, :]
     if ACT == "gelu":  # the tanh approximation: x (1 + tanh u) / 2 = x sigmoid(2 u)
         total *= tl.sigmoid(1.5957691216 * (total + 0.044715 * total * total * total))
     elif ACT == "silu":
         total *= tl.sigmoid(total)
     elif ACT == "relu":
         total = tl.maximum(total, 0)
-    inside = (rows[:, None] < M) & (columns[None, :] < N)
+    inside = (rows[:, None] < ROWS) & (columns[None, :] < OUT)
     if ADD:
-        total += tl.load(add + (rows % adds)[:, None] * N + columns[None, :], mask=inside, other=0)
-    tl.store(y + rows[:, None] * N + columns[None, :], total.to(y.dtype.element_ty), mask=inside)
+        total += tl.load(
+            add + (rows % adds)[:, None] * OUT + columns[None, :], mask=inside, other=0
+        )
+    tl.store(y + rows[:, None] * OUT + columns[None, :], total.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def attention_kernel(
-    q,  # [B, H, M, d]
-    k,  # [B, H, N, d]
+    q,  # [B, H, QUERIES, d]
+    k,  # [B, H, KEYS, d]
     v,
-    y,  # [B, M, H d]
+    y,  # [B, QUERIES, H d]
     q_batch,  # elements from a batch, head, row to the next; of v as of k
     q_head,
     q_row,
@@ -132,10 +135,9 @@ def attention_kernel(
     k_head,
     k_row,
     H,
-    M,
-    N,
+    QUERIES,
+    KEYS,
     factor,  # d^-0.5
-    PRECISION: tl.constexpr,
     d: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -145,79 +147,74 @@ def attention_kernel(
     head = tl.program_id(0) % H
     rows = tl.program_id(1) * BM + tl.arange(0, BM)
     width = tl.arange(0, d)
-    inside = rows[:, None] < M
+    inside = rows[:, None] < QUERIES
     q += batch * q_batch + head * q_head
     query = tl.load(q + rows[:, None] * q_row + width[None, :], mask=inside, other=0)
     largest = tl.full([BM], float("-inf"), tl.float32)
     weight = tl.zeros([BM], tl.float32)
     total = tl.zeros([BM, d], tl.float32)
     start = batch * k_batch + head * k_head
-    for first in range(0, N, BN):
+    for first in range(0, KEYS, BN):
         n = first + tl.arange(0, BN)
         keys = k + start + n[None, :] * k_row + width[:, None]
-        key = tl.load(keys, mask=n[None, :] < N, other=0)  # [d, BN]
-        score = tl.dot(query, key, input_precision=PRECISION) * factor
-        score = tl.where(n[None, :] < N, score, float("-inf"))
+        key = tl.load(keys, mask=n[None, :] < KEYS, other=0)  # [d, BN]
+        score = tl.dot(query, key, input_precision="ieee") * factor
+        score = tl.where(n[None, :] < KEYS, score, float("-inf"))
         larger = tl.maximum(largest, tl.max(score, 1))
         old = tl.exp(largest - larger)
         p = tl.exp(score - larger[:, None])
         values = v + start + n[:, None] * k_row + width[None, :]
-        value = tl.load(values, mask=n[:, None] < N, other=0)
+        value = tl.load(values, mask=n[:, None] < KEYS, other=0)
         total = total * old[:, None]
-        total = tl.dot(p.to(value.dtype), value, total, input_precision=PRECISION)
+        total = tl.dot(p.to(value.dtype), value, total, input_precision="ieee")
         weight = weight * old + tl.sum(p, 1)
         largest = larger
     total = (total / weight[:, None]).to(y.dtype.element_ty)
-    tl.store(y + ((batch * M + rows[:, None]) * H + head) * d + width[None, :], total, mask=inside)
+    tl.store(
+        y + ((batch * QUERIES + rows[:, None]) * H + head) * d + width[None, :], total, mask=inside
+    )
 
 
 # ---- on tensors ----------------------------------------------------------------------------------
 
 
-def precise(dtype) -> str:
-    return "ieee" if dtype == torch.float32 else "tf32"
-
-
 def linear(x, layer, norm=None, modulation=None, act: str = "", add=None):
-    """act(layer(norm(x))) + add for x [..., K] -> [..., N].
+    """act(layer(norm(x))) + add for x [..., in] -> [..., out].
 
-    norm: an nn.LayerNorm; modulation: (scale, shift) [rows, K] after it, in place of its own weight
-    and bias; add: [..., N], repeated over the first dimensions.
+    norm: an nn.LayerNorm; modulation: (scale, shift) [1 or K, in] after it, in place of its own
+    weight and bias; add: [..., out], repeated over the first dimensions.
     """
     x = x.contiguous()
-    K = x.shape[-1]
-    N = len(layer.weight)
-    M = x.numel() // K
-    y = x.new_empty(*x.shape[:-1], N)
+    features = x.shape[-1]
+    rows = x.numel() // features
+    y = x.new_empty(*x.shape[:-1], len(layer.weight))
     gain, shift = modulation or (getattr(norm, "weight", None), getattr(norm, "bias", None))
-    gains = 1 if gain is None else gain.numel() // K
+    gains = 1 if gain is None else gain.numel() // features
     add = None if add is None else add.contiguous()
-    adds = 1 if add is None else add.numel() // N
+    adds = 1 if add is None else add.numel() // y.shape[-1]
 
     def grid(tile):
-        return triton.cdiv(M, tile["BM"]), triton.cdiv(N, tile["BN"])
+        return triton.cdiv(rows, tile["BM"]), triton.cdiv(y.shape[-1], tile["BN"])
 
     linear_kernel[grid](
-        *(x, layer.weight, layer.bias, gain, shift, add, y, M, N, K),
+        *(x, layer.weight, layer.bias, gain, shift, add, y, rows, y.shape[-1], features),
         *(gain.stride(-2) if gains > 1 else 0, gains, adds, norm.eps if norm else 0.0),
         NORM=norm is not None,
         GAIN=gain is not None,
         ONE=modulation is not None,
         ACT=act,
         ADD=add is not None,
-        PRECISION=precise(x.dtype),
     )
     return y
 
 
 def attention(q, k, v):
-    """q [B, H, M, d]; k, v [B, H, N, d] of the same strides -> [B, M, H d]."""
-    B, H, M, d = q.shape
-    y = q.new_empty(B, M, H * d)
-    BM = 32 if M <= 32 else 64
-    attention_kernel[(B * H, triton.cdiv(M, BM))](
-        *(q, k, v, y, *q.stride()[:3], *k.stride()[:3], H, M, k.shape[2], d**-0.5),
-        PRECISION=precise(q.dtype),
+    """q [B, H, K, d]; k, v [B, H, N, d] of the same strides -> [B, K, H d]."""
+    B, H, K, d = q.shape
+    y = q.new_empty(B, K, H * d)
+    BM = 32 if K <= 32 else 64
+    attention_kernel[(B * H, triton.cdiv(K, BM))](
+        *(q, k, v, y, *q.stride()[:3], *k.stride()[:3], H, K, k.shape[2], d**-0.5),
         d=d,
         BM=BM,
         BN=32 if k.shape[2] <= 32 else 64,
@@ -251,7 +248,12 @@ def prediction(net, noisy, timing, context):
 
 
 def fuse(net) -> None:
-    """Have a model.NitroGen that only plays use these."""
+    """Have a model.NitroGen that only plays use these. ValueError for a head width that Triton
+    cannot take.
+    """
+    d = net.c.head_width
+    if d < 16 or d & (d - 1):
+        raise ValueError(f"the kernels take heads of 16, 32, 64, ... values, not of {d}")
     for b in (*net.vision.blocks, *net.mixer, *net.dit):
         b.forward = functools.partial(block, b)
     net.prediction = functools.partial(prediction, net)

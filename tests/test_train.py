@@ -125,8 +125,8 @@ def test_augmentation():
 
 @pytest.mark.parametrize("names", [model.ACTIONS, model.RELEASED])
 def test_mirroring(names):
-    """A sample is as it was, or left is right in its picture, on its d-pad and sticks; an earlier
-    frame of it too.
+    """A sample is as it was, or left is right in its picture, on its d-pad and sticks, and in what
+    the loss sees of these; an earlier frame of it too.
     """
     images = torch.randint(0, 256, (400, 2, 6, 8, 3), dtype=torch.uint8)
     actions = torch.rand(400, 16, len(names))
@@ -135,13 +135,20 @@ def test_mirroring(names):
         by_hand[..., names.index(name)] = actions[..., names.index(other)]
     for name in ("LEFT_X", "RIGHT_X"):
         by_hand[..., names.index(name)] = 1 - actions[..., names.index(name)]
-    pictures, pads = train.mirrored(images, actions, names, train.Config(mirror=0.5))
+    mask = torch.ones(400, 1, len(names))
+    mask[..., names.index("DPAD_RIGHT")] = 0  # the parser was in doubt
+    half = train.Config(mirror=0.5)
+    pictures, pads, seen = train.mirrored(images, actions, mask, names, half)
     turned = (pictures != images).flatten(1).any(1)
     assert 150 < turned.sum() < 250
     assert torch.equal(pictures[turned], images[turned].flip(3))
     assert torch.equal(pads, torch.where(turned[:, None, None], by_hand, actions))
+    assert torch.equal(seen[:, 0, names.index("DPAD_LEFT")], (~turned).float())
+    assert torch.equal(seen[:, 0, names.index("DPAD_RIGHT")], turned.float())
+    assert seen.sum() == 400 * 16 * (len(names) - 1)
+    assert train.mirrored(images, actions, torch.ones(1), names, half)[2].all()
     state = torch.get_rng_state()
-    assert train.mirrored(images, actions, names, train.Config())[0] is images
+    assert train.mirrored(images, actions, mask, names, train.Config())[0] is images
     assert torch.equal(torch.get_rng_state(), state)  # a published recipe draws what it drew
 
 

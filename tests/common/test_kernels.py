@@ -7,6 +7,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from common import ROOT
 from common.device import accelerate
@@ -24,17 +25,12 @@ import torch
 import model
 from common import kernels
 
-torch.manual_seed(0)
+from test_kernels import disturbed
+
 config = eval(sys.argv[1])
 dtype = getattr(torch, sys.argv[2])
 given = int(sys.argv[3])
-net = model.NitroGen(config).eval()
-for parameter in net.parameters():  # also norms, biases and modulations
-    if parameter.dim() == 1:
-        parameter.data += 0.1 * torch.randn_like(parameter)
-for ada in (*(block.ada for block in net.dit), net.ada_out):
-    ada.weight.data.normal_(std=0.05)
-net = net.to(dtype)
+net = disturbed(config).to(dtype)
 fused = copy.deepcopy(net)
 kernels.fuse(fused)
 images = torch.randint(0, 256, (2, config.image, config.image, 3), dtype=torch.uint8)
@@ -44,6 +40,19 @@ wanted, got = (n.sample(images, noise, 2, known) for n in (net, fused))
 print((wanted - got).abs().max().item(), (wanted - noise).abs().mean().item())
 """
 
+
+def disturbed(config):
+    """A network in which norms, biases and modulations do something."""
+    torch.manual_seed(0)
+    net = model.NitroGen(config).eval()
+    for parameter in net.parameters():
+        if parameter.dim() == 1:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    for ada in (*(block.ada for block in net.dit), net.ada_out):
+        ada.weight.data.normal_(std=0.05)
+    return net
+
+
 SMALL = dict(image=64, width=64, vision_layers=1, mixer_layers=1, dit_layers=2)
 
 
@@ -51,7 +60,7 @@ def run(program: str, *args, **env) -> str:
     done = subprocess.run(
         [sys.executable, "-c", program, *args],
         cwd=ROOT,
-        env={**os.environ, **env},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), **env},
         capture_output=True,
         text=True,
     )
@@ -94,10 +103,9 @@ def compiled(kernel, **constants):
     return triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
 
 tile = kernels.LINEAR[0].kwargs
-flags = dict(NORM=True, GAIN=True, ONE=True, ACT="gelu", ADD=True, PRECISION="tf32")
+flags = dict(NORM=True, GAIN=True, ONE=True, ACT="gelu", ADD=True)
 print("mma.sync" in compiled(kernels.linear_kernel, **flags, **tile))
-sizes = dict(PRECISION="tf32", d=64, BM=32, BN=64)
-print("mma.sync" in compiled(kernels.attention_kernel, **sizes))
+print("mma.sync" in compiled(kernels.attention_kernel, d=64, BM=32, BN=64))
 """
 
 
@@ -105,18 +113,46 @@ def test_they_compile_for_a_gpu_and_use_its_tensor_cores(tmp_path):
     assert run(COMPILED, TRITON_CACHE_DIR=str(tmp_path)).split() == ["True", "True"]
 
 
+NORMS = """
+import torch
+from common import kernels
+
+torch.manual_seed(0)
+layer, norm = torch.nn.Linear(256, 16), torch.nn.LayerNorm(256, eps=1e-6)
+for mean, std in ((0, 1), (5, 0.02), (100, 0.01)):
+    x = mean + std * torch.randn(3, 256)
+    with torch.no_grad():
+        wanted = layer(norm(x.double().float()))
+        print((kernels.linear(x, layer, norm) - wanted).abs().max().item())
+"""
+
+
+def test_a_small_variance_beside_a_large_mean():
+    printed = run(NORMS, TRITON_INTERPRET="1")
+    assert max(map(float, printed.split())) < 2e-3
+
+
+def test_a_head_that_triton_cannot_take():
+    from common import kernels
+
+    config = dataclasses.replace(model.CONFIGS["tiny"], width=96, head_width=24)
+    with pytest.raises(ValueError, match="heads of 16, 32, 64, ... values, not of 24"):
+        kernels.fuse(model.NitroGen(config))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("given", [0, 3])
 @pytest.mark.parametrize("preset", ["small", "released"])
-def test_they_play_on_a_gpu(preset):
+def test_they_play_on_a_gpu(preset, given):
     """In bfloat16, as a CUDA graph: no further from float32 than the network as it is written."""
-    torch.manual_seed(0)
-    exact = model.NitroGen(model.CONFIGS[preset]).cuda().eval()
+    exact = disturbed(dataclasses.replace(model.CONFIGS[preset], prefix=4)).cuda()
     plain = copy.deepcopy(exact).bfloat16()
     fused = accelerate(copy.deepcopy(plain), "kernels")
     side = exact.c.image
-    for B in (1, 16):
+    for B in (1, 16, 1):  # the third replays the first one's graph
         images = torch.randint(0, 256, (B, side, side, 3), dtype=torch.uint8)
         noise = torch.randn(B, exact.c.horizon, len(exact.c.actions))
-        wanted = exact.sample(images, noise)
-        far, near = ((net.sample(images, noise) - wanted).abs().mean() for net in (plain, fused))
+        known = torch.rand(B, given, len(exact.c.actions)) if given else None
+        wanted, *got = (net.sample(images, noise, 4, known) for net in (exact, plain, fused))
+        far, near = ((sampled - wanted).abs().mean() for sampled in got)
         assert near < 1.2 * far + 1e-3
