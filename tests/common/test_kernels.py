@@ -7,7 +7,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from common import ROOT
 from common.device import accelerate
@@ -18,27 +17,21 @@ import torch
 import model
 
 pytest.importorskip("triton", reason="no Triton: pip install triton")
+from common import kernels  # noqa: E402  needs Triton
 
-SAMPLES = """
-import copy, dataclasses, sys
-import torch
-import model
-from common import kernels
+INTERPRETED = bool(os.environ.get("TRITON_INTERPRET"))  # Triton decides when it is imported
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="by test_by_the_interpreter")
+native = pytest.mark.skipif(INTERPRETED, reason="not interpreted")
+SMALL = dict(image=64, width=64, vision_layers=1, mixer_layers=1, dit_layers=2)
 
-from test_kernels import disturbed
 
-config = eval(sys.argv[1])
-dtype = getattr(torch, sys.argv[2])
-given = int(sys.argv[3])
-net = disturbed(config).to(dtype)
-fused = copy.deepcopy(net)
-kernels.fuse(fused)
-images = torch.randint(0, 256, (2, config.image, config.image, 3), dtype=torch.uint8)
-noise = torch.randn(2, config.horizon, len(config.actions))
-known = torch.rand(2, given, len(config.actions)) if given else None
-wanted, got = (n.sample(images, noise, 2, known) for n in (net, fused))
-print((wanted - got).abs().max().item(), (wanted - noise).abs().mean().item())
-"""
+def run(*args, **env) -> str:
+    env = {**os.environ, **env}
+    done = subprocess.run(
+        [sys.executable, *args], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def disturbed(config):
@@ -53,35 +46,46 @@ def disturbed(config):
     return net
 
 
-SMALL = dict(image=64, width=64, vision_layers=1, mixer_layers=1, dit_layers=2)
+def inputs(config, B: int, given: int):
+    images = torch.randint(0, 256, (B, config.image, config.image, 3), dtype=torch.uint8)
+    noise = torch.randn(B, config.horizon, len(config.actions))
+    return images, noise, 2, torch.rand(B, given, len(config.actions)) if given else None
 
 
-def run(program: str, *args, **env) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", program, *args],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), **env},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@native
+def test_by_the_interpreter():
+    args = "-m pytest -o addopts= tests/common/test_kernels.py".split()
+    assert "4 passed" in run(*args, TRITON_INTERPRET="1")
 
 
 # the interpreter multiplies bfloat16 wrongly: float16 takes the same way
+@interpreted
 @pytest.mark.parametrize(
     "preset, changes, dtype, given, most",
     [
-        ("released", SMALL, "float32", 0, 1e-5),
-        ("tiny", SMALL | dict(head_width=32, prefix=4), "float32", 3, 1e-5),
-        ("released", SMALL | dict(image=160), "float16", 0, 0.02),  # 100 image tokens
+        ("released", SMALL, torch.float32, 0, 1e-5),
+        ("tiny", SMALL | dict(head_width=32, prefix=4), torch.float32, 3, 1e-5),
+        ("released", SMALL | dict(image=160), torch.float16, 0, 0.02),  # 100 image tokens
     ],
 )
 def test_the_kernels_compute_what_the_network_does(preset, changes, dtype, given, most):
-    config = repr(dataclasses.replace(model.CONFIGS[preset], **changes))
-    printed = run(SAMPLES, f"model.{config}", dtype, str(given), TRITON_INTERPRET="1")
-    difference, moved = map(float, printed.split())
-    assert difference < most and moved > 0.1
+    config = dataclasses.replace(model.CONFIGS[preset], **changes)
+    net = disturbed(config).to(dtype)
+    fused = copy.deepcopy(net)
+    kernels.fuse(fused)
+    images, noise, *rest = inputs(config, 2, given)
+    wanted, got = (n.sample(images, noise, *rest) for n in (net, fused))
+    assert (wanted - got).abs().max() < most and (wanted - noise).abs().mean() > 0.1
+
+
+@interpreted
+def test_a_small_variance_beside_a_large_mean():
+    torch.manual_seed(0)
+    layer, norm = torch.nn.Linear(256, 16), torch.nn.LayerNorm(256, eps=1e-6)
+    for mean, std in ((0, 1), (5, 0.02), (100, 0.01)):
+        x = mean + std * torch.randn(3, 256)
+        with torch.no_grad():
+            assert (kernels.linear(x, layer, norm) - layer(norm(x))).abs().max() < 2e-3
 
 
 COMPILED = """
@@ -109,32 +113,14 @@ print("mma.sync" in compiled(kernels.attention_kernel, d=64, BM=32, BN=64))
 """
 
 
+@native
 def test_they_compile_for_a_gpu_and_use_its_tensor_cores(tmp_path):
-    assert run(COMPILED, TRITON_CACHE_DIR=str(tmp_path)).split() == ["True", "True"]
+    printed = run("-c", COMPILED, TRITON_CACHE_DIR=str(tmp_path))
+    assert printed.split() == ["True", "True"]
 
 
-NORMS = """
-import torch
-from common import kernels
-
-torch.manual_seed(0)
-layer, norm = torch.nn.Linear(256, 16), torch.nn.LayerNorm(256, eps=1e-6)
-for mean, std in ((0, 1), (5, 0.02), (100, 0.01)):
-    x = mean + std * torch.randn(3, 256)
-    with torch.no_grad():
-        wanted = layer(norm(x.double().float()))
-        print((kernels.linear(x, layer, norm) - wanted).abs().max().item())
-"""
-
-
-def test_a_small_variance_beside_a_large_mean():
-    printed = run(NORMS, TRITON_INTERPRET="1")
-    assert max(map(float, printed.split())) < 2e-3
-
-
+@native
 def test_a_head_that_triton_cannot_take():
-    from common import kernels
-
     config = dataclasses.replace(model.CONFIGS["tiny"], width=96, head_width=24)
     with pytest.raises(ValueError, match="heads of 16, 32, 64, ... values, not of 24"):
         kernels.fuse(model.NitroGen(config))
@@ -148,11 +134,8 @@ def test_they_play_on_a_gpu(preset, given):
     exact = disturbed(dataclasses.replace(model.CONFIGS[preset], prefix=4)).cuda()
     plain = copy.deepcopy(exact).bfloat16()
     fused = accelerate(copy.deepcopy(plain), "kernels")
-    side = exact.c.image
     for B in (1, 16, 1):  # the third replays the first one's graph
-        images = torch.randint(0, 256, (B, side, side, 3), dtype=torch.uint8)
-        noise = torch.randn(B, exact.c.horizon, len(exact.c.actions))
-        known = torch.rand(B, given, len(exact.c.actions)) if given else None
-        wanted, *got = (net.sample(images, noise, 4, known) for net in (exact, plain, fused))
+        seen = inputs(exact.c, B, given)
+        wanted, *got = (net.sample(*seen) for net in (exact, plain, fused))
         far, near = ((sampled - wanted).abs().mean() for sampled in got)
         assert near < 1.2 * far + 1e-3
