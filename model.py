@@ -91,7 +91,7 @@ class Config:
 
 LITE = dict(head_width=32, mixer_layers=1, dit_layers=4, positions=16, predict="action")
 CONFIGS = {
-    # DEVIATION: t is uniform.  In a short training on mostly noise, buttons that are tapped fast
+    # DEVIATION: t is uniform. In a short training on mostly noise, buttons that are tapped fast
     # come out as their mean, and are never pressed.
     "tiny": Config(image=64, width=128, vision_layers=3, dropout=0.0, alpha=1.0, beta=1.0, **LITE),
     "small": Config(image=128, patch=8, width=192, vision_layers=6, dropout=0.1, **LITE),

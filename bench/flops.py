@@ -70,14 +70,14 @@ def bench_training(net, device, dtype, B: int) -> None:
 
 
 def bench_playing(net, device, dtype, fast: bool) -> None:
-    """All sizes of each way to play; where there are faster ones, one size of the others."""
+    """All sizes of each way to play; where there are faster ones, the first size of the others."""
     m = net.c
     top = peak(device, dtype)
     faster = accelerations(device.type) if fast else ()
     sizes = (1, m.steps), (1, 4), (1, 1), (16, m.steps), (16, 4)
     for name, way in ways(net, faster):
-        order = official_order if name == "official" else None
-        for B, S in sizes[: None if name in faster or not faster and name == "eager" else 1]:
+        order = official_order if name == "official" else model.NitroGen.denoise
+        for B, S in sizes[:1] if faster and name not in faster else sizes:
             shape = B, m.image, m.image, 3
             frames = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
             seconds = timed(functools.partial(way.sample, frames, steps=S), device)
@@ -215,11 +215,11 @@ def rated(device) -> tuple[float, str]:
 
 
 def gflop(
-    c: model.Config, B: int, S: int = 0, draws: int = 1, freeze: bool = False, order=None
+    c: model.Config, B: int, S=0, draws=1, freeze=False, order=model.NitroGen.denoise
 ) -> float:
     """Floating-point operations of the matrix products (2 per multiply-add) / 1e9.
 
-    S denoising steps of B frames, in NitroGen.denoise or in `order`; or, if 0, a training step with
+    S denoising steps of B frames, as `order` does them; or, if 0, a training step with
     `draws` for each frame. freeze: without the backward pass of the vision encoder.
     """
     from torch.utils.flop_counter import FlopCounterMode
@@ -231,7 +231,7 @@ def gflop(
         a = torch.zeros(B, c.horizon, len(c.actions))
         if S:
             with torch.no_grad():
-                (order or model.NitroGen.denoise)(net, pixels, a, S)
+                order(net, pixels, a, S)
         else:
             times = torch.zeros(B * draws)
             noise = a.repeat(draws, 1, 1)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import model
 import train
 
-SELDOM = 0.1  # of the player's share, below which a button counts as never pressed
+SELDOM = 0.1  # of the player's share: below that, a button is hardly ever pressed
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,17 @@ def shares(net, items: list, c: Config) -> dict:
     pressed in .2 % or more.
     """
     torch.manual_seed(c.seed)
-    pressed = np.zeros((3, len(model.artefact.BUTTONS)))  # by player, by policy; may be known
+    # frames in which the player, and the policy, has a button pressed; and which have a label of it
+    counts = np.zeros((3, len(model.artefact.BUTTONS)))
     for first in tqdm(range(0, len(items), 64), leave=False):
         batch = train.collate(items[first : first + 64], net.c.actions)
         images, actions, mask = on_device(batch, torch.device("cpu"))
         raw = net.sample(images, steps=c.steps or None).cpu()
         for row, values in enumerate((actions, raw, torch.ones_like(actions))):
-            pressed[row] += net.decode((values * mask).numpy())["buttons"].sum((0, 1))
-    player, policy, known = pressed
+            counts[row] += net.decode((values * mask).numpy())["buttons"].sum((0, 1))
+    player, policy, labelled = counts
     return {
-        name: (player[i] / known[i], policy[i] / known[i])
+        name: (player[i] / labelled[i], policy[i] / labelled[i])
         for i, name in enumerate(model.artefact.BUTTONS)
-        if max(player[i], policy[i]) >= max(1, 0.002 * known[i])
+        if max(player[i], policy[i]) >= max(1, 0.002 * labelled[i])
     }
